@@ -1,0 +1,72 @@
+"""The exceptions that a user may see; each message is one line that says what was wrong, what was expected, and where.
+
+    FrontrunnerError
+    ├── ArchitectureError   an architecture that cannot exist: unknown operator, impossible shape, unknown key
+    ├── BackendError        a backend that was named but cannot be used here
+    ├── StateError          more rows or tokens than the decode state was allocated for
+    ├── DataError           text, tokenizer or token files that are missing, too short or damaged
+    ├── DivergedError       a training loss that is not a finite number any more
+    ├── DeviceError         a device that is missing or cannot be measured
+    ├── ConfigError         a run's configuration that contradicts itself or its schema
+    └── RunError            a run or candidate that is missing, exists already, or is being driven by another process
+
+A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
+"""
+
+from pydantic import ValidationError
+
+
+class FrontrunnerError(Exception):
+    """Base of every error that is meant to be read by a person."""
+
+
+class ArchitectureError(FrontrunnerError, ValueError):
+    """An architecture that cannot exist."""
+
+
+class BackendError(FrontrunnerError):
+    """A backend that was named but cannot be used here."""
+
+
+class StateError(FrontrunnerError):
+    """More rows or tokens than the decode state was allocated for."""
+
+
+class DataError(FrontrunnerError):
+    """Text, tokenizer or token files that are missing, too short or damaged."""
+
+
+class DivergedError(FrontrunnerError):
+    """A training loss that is not a finite number any more."""
+
+
+class DeviceError(FrontrunnerError):
+    """A device that is missing or cannot be measured."""
+
+
+class ConfigError(FrontrunnerError):
+    """A run's configuration that contradicts itself or its schema."""
+
+
+class RunError(FrontrunnerError):
+    """A run or candidate that is missing, exists already, or is being driven by another process."""
+
+
+def one_line(error: ValidationError, limit: int = 3) -> str:
+    """The findings of a pydantic validation as one line: `layers.2.shape.heads: expected …, got …; …`."""
+    parts = []
+    findings = error.errors(include_url=False)
+    if any(len(finding["loc"]) > 1 for finding in findings):  # a bad item also makes its list too short: say only the cause
+        findings = [finding for finding in findings if finding["type"] != "too_short"]
+    for finding in findings[:limit]:
+        where = ".".join(str(step) for step in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "extra_forbidden":
+            message = "unknown key"
+        elif finding["type"] == "missing":
+            message = "missing"
+        elif finding["type"] != "value_error":
+            message = f"{message}, got {finding['input']!r:.60}"
+        parts.append(f"{where}: {message}" if where else message)
+    more = len(findings) - limit
+    return " ".join("; ".join(parts).split()) + (f" (and {more} more)" if more > 0 else "")

@@ -1,0 +1,115 @@
+"""What an operator must provide. Each file in `library/` ends with one `OPERATOR = Operator(…)`.
+
+Tensor shapes are written with B rows, T tokens, W width, H heads, D head dimension, S cache slots.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from operators.architecture import Architecture
+
+State = dict[str, Tensor]
+
+
+class Shape(BaseModel):
+    """The dimensions of one operator, in absolute numbers. Subclasses add fields; all are frozen and validated.
+
+    A search does not mutate the numbers themselves but *genes*: values relative to the width (a ratio, a head dimension),
+    so that one set of genes makes sense at every width. `make` and `genes` translate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def make(cls, width: int, *args: Any, **genes: Any) -> Self:
+        """The shape at `width` that `genes` describe; genes left out take their defaults. Raises ValueError if there is none."""
+        raise NotImplementedError
+
+    def genes(self, width: int) -> dict[str, Any]:
+        """The genes for which `make(width, **genes)` gives this shape back."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that decode state needs, before it is allocated."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class OperatorModule(nn.Module):
+    """The built operator. `reads` and `writes` name its matrices by their side of the residual stream."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ()
+
+    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        """All tokens at once: x [B, T, W] -> [B, T, W].
+
+        With `state` (prefill) the sequence continues from it and it is updated in place; `position` [B] (int64, on the device)
+        is the number of tokens that each row's state holds, and `length` a bound on it that the host knows.
+        """
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
+        """One token: x [B, W] -> [B, W]. Updates `state` in place; no synchronization with the host."""
+        raise NotImplementedError
+
+
+def _accepts_everything(shape: Shape, device: torch.device, dtype: torch.dtype) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an operator's kernels.
+
+    load: imports what it needs and returns the kernels, in a form that the operator's module knows; raises ImportError.
+    refuses: the reason why it cannot serve this shape, device and dtype, or None.
+    """
+
+    load: Callable[[], Any]
+    refuses: Callable[[Any, torch.device, torch.dtype], str | None] = _accepts_everything
+
+
+def _no_state(shape: Any, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A mixer or a feed-forward network, as the rest of the house sees it.
+
+    symbol: its letters in the shorthand `d f m f a f`.
+    shape: its Shape class.
+    genes: per gene the values that a search may choose.
+    parameters: (width, shape) -> number of parameters, exact.
+    flops: (width, shape, context) -> forward FLOPs of one token that sees `context` tokens (a multiply-add counts as 2).
+    build: (architecture, shape, kernels) -> module.
+    backends: fastest first; `reference` is mandatory.
+    state: (shape, batch, max_length, dtype) -> the tensors that decoding needs; `dtype` is that of the activations.
+    source: the paper or model that defines it.
+    """
+
+    symbol: str
+    kind: Literal["mixer", "feedforward"]
+    shape: type[Shape]
+    genes: Mapping[str, tuple[Any, ...]]
+    parameters: Callable[[int, Any], int]
+    flops: Callable[[int, Any, int], int]
+    build: Callable[["Architecture", Any, Any], OperatorModule]
+    source: str
+    backends: Mapping[str, Backend] = field(default_factory=lambda: {"reference": Backend(load=lambda: None)})
+    state: Callable[[Any, int, int, torch.dtype], dict[str, TensorSpec]] = _no_state
