@@ -1,0 +1,283 @@
+"""The command line: reads arguments, calls the rooms, prints what they return."""
+
+import json
+import signal
+import sys
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from operators.errors import FrontrunnerError
+
+app = typer.Typer(
+    help="Searches for the fastest hybrid small language models by latency measured on the device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(highlight=False)
+
+Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Run = Annotated[str, typer.Argument(help="Name of a run in the results folder.", show_default=False)]
+CandidateId = Annotated[int, typer.Argument(help="Id of a candidate, as in the frontier table.", show_default=False)]
+ArchitectureFile = Annotated[Path, typer.Argument(help="YAML or JSON file of an architecture.", show_default=False)]
+DEFAULT_RESULTS = Path("results")
+
+
+class ExecutorName(StrEnum):
+    ray = "ray"
+    inline = "inline"
+
+
+class TableFormat(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    markdown = "markdown"
+
+
+def example(text: str) -> str:
+    return f"Example: {text}"
+
+
+@app.command(epilog=example("frontrunner search configs/quick.yaml --name first"))
+def search(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")] = None,
+    results: Results = DEFAULT_RESULTS,
+    address: Annotated[str | None, typer.Option(help="Address of a running Ray cluster.", show_default="a local one")] = None,
+    executor: Annotated[ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")] = ExecutorName.ray,
+) -> None:
+    """Search: propose, measure and train candidates, and keep the Pareto frontier."""
+    from search import config as config_module
+    from search import run
+
+    settings = config_module.load(config)
+    name = name if name is not None else f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run.start(settings, results=results, name=name, console=console)
+    run.go_on(folder, executor=executor.value, address=address, console=console)
+
+
+@app.command(epilog=example("frontrunner resume first"))
+def resume(
+    run_name: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run in the results folder.", show_default=False)],
+    results: Results = DEFAULT_RESULTS,
+    address: Annotated[str | None, typer.Option(help="Address of a running Ray cluster.", show_default="a local one")] = None,
+    executor: Annotated[ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")] = ExecutorName.ray,
+) -> None:
+    """Go on with a run that was interrupted or killed."""
+    from search import run
+    from search.run_folder import find_folder
+
+    run.go_on(find_folder(results, run_name), executor=executor.value, address=address, console=console)
+
+
+@app.command(epilog=example("frontrunner status first --json"))
+def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """How far a run is."""
+    from search.run import standing
+
+    found = standing(results, run)
+    if as_json:
+        _print_json(found)
+    else:
+        _print_mapping(found)
+
+
+@app.command(epilog=example("frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' --plot front.png"))
+def frontier(
+    run: Run,
+    objectives: Annotated[str | None, typer.Option(help="Metrics, separated by commas.", show_default="the run's own")] = None,
+    sort: Annotated[str | None, typer.Option(help="Column to sort by.", show_default="the first objective")] = None,
+    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
+    where: Annotated[list[str] | None, typer.Option(help="Keep rows that meet it, as in 'params <= 2e6'; may be repeated.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every candidate, not the frontier alone.")] = False,
+    form: Annotated[TableFormat, typer.Option("--format", help="How to print it.")] = TableFormat.table,
+    as_json: AsJson = False,
+    plot: Annotated[Path | None, typer.Option(help="Also write a plot (PNG) to this file.", show_default=False)] = None,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """The Pareto frontier of a run as a table."""
+    from search import tables
+    from search.objectives import parse_constraint
+    from search.run import opened
+
+    folder, ledger = opened(results, run)
+    wanted, batches = _objectives(objectives, ledger.config), ledger.config.profile.batch_sizes
+    entries = ledger.entries()
+    table = tables.frame(entries, wanted)
+    table = table if everything or table.empty else table[table["frontier"]]
+    kept = [parse_constraint(text, batches) for text in where or []]
+    table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
+    columns = tables.columns_for(table, wanted, with_status=everything)
+    if form == TableFormat.json or as_json:
+        _print_json(json.loads(table.to_json(orient="records")))
+    elif form == TableFormat.csv:
+        sys.stdout.write(table.to_csv(index=False))
+    elif form == TableFormat.markdown:
+        sys.stdout.write(tables.markdown(table, columns) + "\n")
+    else:
+        what = "candidates" if everything else "frontier"
+        console.print(tables.rich_table(table, columns, title=f"{what} of {folder.name}: {len(table)} of {len(entries)} candidates"))
+    if plot is not None:
+        from search.report import plot_frontier
+
+        plot_frontier(entries, wanted, plot, title=folder.name)
+        Console(stderr=True, highlight=False).print(f"plot: {plot}", soft_wrap=True)
+
+
+@app.command(epilog=example("frontrunner show first 17"))
+def show(run: Run, candidate: CandidateId, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Everything about one candidate: architecture, scores, timing, origin."""
+    from search.details import candidate_json, print_candidate
+    from search.run import candidate_of
+
+    folder, ledger, entry = candidate_of(results, run, candidate)
+    if as_json:
+        _print_json(candidate_json(folder, ledger, entry))
+    else:
+        print_candidate(console, folder, entry)
+
+
+@app.command(epilog=example("frontrunner export first 17 --to winner"))
+def export(
+    run: Run,
+    candidate: CandidateId,
+    to: Annotated[Path, typer.Option(help="New or empty folder to write.", show_default=False)],
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write a candidate's architecture, scores, provenance and trained weights to a folder."""
+    from proxy_train.data import prepare
+    from search.export import export as write
+    from search.run import candidate_of
+
+    folder, ledger, entry = candidate_of(results, run, candidate)
+    write(folder, ledger, entry, to, corpus=prepare(ledger.config.data))
+    console.print(f"exported candidate {candidate} of {run} to {to}; {to}/README.md shows how to run it", soft_wrap=True)
+
+
+@app.command(epilog=example("frontrunner profile configs/architectures/tiny-hybrid.yaml --batch 1 --batch 8 --context 512"))
+def profile(
+    architectures: Annotated[list[Path], typer.Argument(help="YAML or JSON files of architectures.", show_default=False)],
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size; may be repeated.", show_default="1 and 8")] = None,
+    context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
+    threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency, throughput and memory of architectures."""
+    from operators import Architecture
+    from search.details import print_profiles, profile_settings
+
+    settings = profile_settings(batch_sizes=tuple(batch or (1, 8)), context=context, threads=threads)
+    loaded = [Architecture.load(path) for path in architectures]
+    from profiler.measure import measure
+
+    profiles = [measure(architecture, settings, device=device, backend=backend) for architecture in loaded]
+    if as_json:
+        _print_json([found.model_dump(mode="json") for found in profiles])
+    else:
+        names = [architecture.name or path.stem for architecture, path in zip(loaded, architectures, strict=True)]
+        print_profiles(console, names, profiles)
+
+
+@app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
+def train(
+    architecture: ArchitectureFile,
+    config: Annotated[Path | None, typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Token budget.", show_default="the proxy section's")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Train one architecture as the proxy does and print its score."""
+    from search.details import train_once
+
+    score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, console=None if as_json else console)
+    if as_json:
+        _print_json(score.model_dump(mode="json"))
+
+
+@app.command(epilog=example("frontrunner operators --device cuda:0"))
+def operators(device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu", as_json: AsJson = False) -> None:
+    """Every operator with each of its backends: usable here, or the reason why not."""
+    from profiler.device import open_device
+    from search.doctor import backend_rows
+
+    rows = backend_rows(open_device(device))
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(header_style="bold")
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+
+
+@app.command(epilog=example("frontrunner doctor --json"))
+def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Versions, devices, and what can be used here."""
+    from search.doctor import examine
+
+    found = examine(results)
+    if as_json:
+        _print_json(found)
+        return
+    _print_mapping({key: found[key] for key in ("python", "platform", "cores")})
+    _print_mapping({"results": found["results"]["folder"], "writable": found["results"]["writable"]})
+    _print_mapping({name: version or "not installed" for name, version in found["packages"].items()})
+    for entry in found["devices"]:
+        state = "usable" if entry["usable"] else f"not usable: {entry['reason']}"
+        details = ", ".join(f"{key} {value}" for key, value in entry.items() if key not in ("device", "usable", "reason"))
+        _print_mapping({entry["device"]: f"{state}{', ' + details if details else ''}"})
+
+
+def _objectives(text: str | None, config: Any) -> tuple[Any, ...]:
+    from search.objectives import parse_objective
+
+    if text is None:
+        return tuple(config.parsed_objectives())
+    return tuple(parse_objective(name.strip(), config.profile.batch_sizes) for name in text.split(","))
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def _print_mapping(mapping: dict[str, Any]) -> None:
+    for key, value in mapping.items():
+        console.print(f"{key:<24}{value}", soft_wrap=True, markup=False)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Runs a command; every error of ours is one line on standard error and exit code 1, a wrong call is 2, an interrupt 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except FrontrunnerError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe, `head` for instance, has gone
+        sys.stderr.close()
+        code = 0
+    sys.exit(code or 0)

@@ -1,0 +1,119 @@
+"""Where evaluations run: in this process, or in worker processes of a Ray cluster."""
+
+import os
+import time
+from collections import deque
+from typing import Any, Protocol
+
+from operators.errors import ConfigError
+from search.evaluate import Job, Outcome, evaluate, failure
+
+
+class Executor(Protocol):
+    """Runs jobs. At most `capacity` may be under way at once."""
+
+    capacity: int
+
+    def submit(self, job: Job) -> None:
+        """Starts a job; returns at once."""
+
+    def next(self) -> tuple[Job, Outcome]:
+        """Waits for the next finished job, in the order in which they end."""
+
+    def close(self) -> None:
+        """Gives up what is under way and frees everything."""
+
+
+class InlineExecutor:
+    """One job after the other in this process, for debugging and tests. Knows no deadline."""
+
+    capacity = 1
+
+    def __init__(self) -> None:
+        self._waiting: deque[Job] = deque()
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def next(self) -> tuple[Job, Outcome]:
+        job = self._waiting.popleft()
+        return job, evaluate(job)
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+
+class RayExecutor:
+    """Worker processes (actors) on a Ray cluster: a local one that ends with this object, or a running one at `address`.
+
+    A worker that dies gives its candidate the status `crashed`, one that passes the deadline is killed and gives `timeout`;
+    either is replaced.
+    """
+
+    def __init__(self, *, workers: int, device: str, deadline_s: float, address: str | None = None) -> None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: a local cluster listens on loopback alone
+        import ray
+
+        self._ray = ray
+        self.capacity, self._deadline_s = workers, deadline_s
+        gpu = device.startswith("cuda")
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+        if address is None:
+            memory = 512 * 2**20
+            ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=memory, **common)
+        else:
+            try:
+                ray.init(address=address, **common)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"--address {address}: no Ray cluster answers there: {' '.join(str(error).split())[:200]}") from None
+        self._worker_class = ray.remote(num_cpus=0 if gpu else 1, num_gpus=1 if gpu else 0, max_restarts=0)(_Worker)
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Job, float]] = {}
+        try:
+            self._idle = [self._worker_class.remote() for _ in range(workers)]
+            # All of them have finished importing before the first measurement can begin.
+            ray.get([worker.ready.remote() for worker in self._idle])
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, job: Job) -> None:
+        worker = self._idle.pop() if self._idle else self._worker_class.remote()
+        self._busy[worker.evaluate.remote(job)] = (worker, job, time.monotonic() + self._deadline_s)
+
+    def next(self) -> tuple[Job, Outcome]:
+        while True:
+            now = time.monotonic()
+            soonest = min(deadline for _, _, deadline in self._busy.values())
+            done, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=max(0.0, soonest - now))
+            if done:
+                worker, job, _ = self._busy.pop(done[0])
+                try:
+                    outcome = self._ray.get(done[0])
+                except self._ray.exceptions.RayActorError as error:
+                    reason = " ".join(str(error).split("\n\n")[0].split())
+                    return job, failure(job, "crashed", f"the worker process died: {reason}"[:500])
+                self._idle.append(worker)
+                return job, outcome
+            for reference, (worker, job, deadline) in list(self._busy.items()):
+                if deadline <= time.monotonic():
+                    del self._busy[reference]
+                    self._ray.kill(worker)
+                    return job, failure(job, "timeout", f"not finished after {self._deadline_s:g} s")
+
+    def close(self) -> None:
+        for worker in [*self._idle, *(worker for worker, _, _ in self._busy.values())]:
+            self._ray.kill(worker)
+        self._idle, self._busy = [], {}
+        self._ray.shutdown()
+
+
+class _Worker:
+    """Lives in a worker process."""
+
+    def ready(self) -> None:
+        """Answers once the process is up and everything is imported."""
+
+    def evaluate(self, job: Job) -> Outcome:
+        return evaluate(job)

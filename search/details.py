@@ -1,0 +1,130 @@
+"""One candidate or one architecture in full, for a terminal or a script."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from operators import Architecture
+from operators.errors import ConfigError, one_line
+from profiler.device import open_device
+from profiler.lock import shared
+from profiler.measure import Profile, ProfileSettings
+from proxy_train.data import prepare
+from proxy_train.train import ProxyScore, ProxySettings, train
+from search import config as config_module
+from search.config import RunConfig
+from search.export import provenance
+from search.ledger import Entry, Ledger
+from search.run_folder import RunFolder
+from search.tables import formatted
+
+
+def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:
+    """Everything that the ledger has on a candidate."""
+    return {
+        "architecture": entry.architecture.model_dump(mode="json"),
+        "shorthand": entry.architecture.shorthand,
+        "evaluation": entry.evaluation.model_dump(mode="json") if entry.evaluation else None,
+        "provenance": provenance(folder, ledger, entry),
+    }
+
+
+def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
+    evaluation, architecture = entry.evaluation, entry.architecture
+    parents = f", parents {', '.join(map(str, entry.parents))}" if entry.parents else ""
+    status = evaluation.status if evaluation else "unfinished"
+    console.print(f"candidate {entry.number} of {folder.name} ({entry.origin}{parents}): {status}", soft_wrap=True)
+    if evaluation and evaluation.reason:
+        console.print(evaluation.reason, soft_wrap=True, markup=False)
+    console.print(f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}")
+    layers = Table(header_style="bold")
+    for name in ("layer", "operator", "shape", "norm"):
+        layers.add_column(name)
+    for number, layer in enumerate(architecture.layers):
+        shape = ", ".join(f"{key} {value}" for key, value in layer.shape.model_dump().items())
+        layers.add_row(str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}")
+    console.print(layers)
+    if evaluation is None:
+        return
+    for name, value in evaluation.metrics.items():
+        console.print(f"{name:<26}{formatted(name, value)}", markup=False)
+    if evaluation.profile is not None:
+        console.print(_timings({f"candidate {entry.number}": evaluation.profile}))
+    if evaluation.proxy is not None:
+        score = evaluation.proxy
+        console.print(
+            f"trained on {score.tokens:,} tokens in {score.seconds:.1f} s ({score.tokens_per_s:,.0f} tokens/s) with seed {score.seed}; "
+            f"loss {score.loss:.4f}, a unigram model has {score.unigram_loss:.4f}",
+            soft_wrap=True,
+        )
+    for label, mapping in (("backends", evaluation.backends), ("seconds", evaluation.seconds), ("versions", evaluation.versions)):
+        listed = ", ".join(f"{key} {formatted(key, value)}" for key, value in mapping.items())
+        console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
+    if evaluation.traceback:
+        console.print(evaluation.traceback, markup=False, soft_wrap=True)
+
+
+def profile_settings(*, batch_sizes: tuple[int, ...], context: int, threads: int) -> ProfileSettings:
+    """Settings from the command line. Raises ConfigError."""
+    try:
+        return ProfileSettings(batch_sizes=batch_sizes, context=context, threads=threads)
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+
+
+def print_profiles(console: Console, names: Sequence[str], profiles: Sequence[Profile]) -> None:
+    """One table, a line for each architecture and batch size, with the decode latency's ratio to the first architecture."""
+    first = profiles[0]
+    console.print(f"{first.device_name} ({first.device}), {first.dtype}, context {first.context}, {first.threads} threads", soft_wrap=True)
+    console.print(_timings(dict(zip(names, profiles, strict=True))))
+
+
+def _timings(profiles: dict[str, Profile]) -> Table:
+    table = Table(header_style="bold")
+    table.add_column("architecture", overflow="fold")
+    for name in ("params", "batch", "prefill ms (IQR, n)", "decode ms (IQR, n)", "tokens/s", "peak memory", "state", "decode ratio"):
+        table.add_column(name, justify="right")
+    first = next(iter(profiles.values()))
+    for name, profile in profiles.items():
+        for batch, reference in zip(profile.batches, first.batches, strict=True):
+            prefill, decode = (f"{timing.median_ms:.3f} ({timing.iqr_ms:.3f}, {timing.n})" for timing in (batch.prefill, batch.decode))
+            table.add_row(
+                name,
+                formatted("params", profile.params),
+                str(batch.batch),
+                prefill,
+                decode,
+                formatted("decode_tokens_per_s", batch.decode_tokens_per_s),
+                formatted("peak_memory_bytes", batch.peak_memory_bytes),
+                formatted("state_bytes", batch.state_bytes),
+                f"{batch.decode.median_ms / reference.decode.median_ms:.3f}",
+            )
+    return table
+
+
+def train_once(path: Path, *, config_path: Path | None, tokens: int | None, seed: int, device: str, console: Console | None) -> ProxyScore:
+    """Trains the architecture of a file as a run would, and shows how it goes. Raises our errors."""
+    architecture = Architecture.load(path)
+    config = config_module.load(config_path) if config_path else RunConfig()
+    try:
+        proxy = ProxySettings.model_validate({**config.proxy.model_dump(), **({"tokens": tokens} if tokens is not None else {})})
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+    open_device(device)
+    corpus = prepare(config.data)
+    every = max(1, proxy.steps // 10)
+
+    def on_step(step: int, loss: float) -> None:
+        if console is not None and step % every == 0:
+            console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f}")
+
+    with shared(device):
+        score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step).score
+    if console is not None:
+        console.print(f"validation loss {score.loss:.4f} nats per token; the unigram entropy of the data is {score.unigram_loss:.4f}")
+        console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte, {score.tokens_per_s:,.0f} tokens/s")
+    return score

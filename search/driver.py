@@ -1,0 +1,217 @@
+"""The loop of a search: ask, evaluate, record, tell."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from operators import Architecture
+from operators.errors import ConfigError, RunError, SpaceExhausted
+from profiler.cost import cost
+from profiler.measure import measure
+from proxy_train.data import Corpus, prepare, require_windows
+from search.cluster import Executor
+from search.config import RunConfig
+from search.evaluate import Evaluation, Job, Outcome
+from search.evolution import Evolution
+from search.frontier import frontier_of
+from search.ledger import Entry, Ledger, finished
+from search.objectives import PROXY_METRICS, Constraint, first_broken
+from search.run_folder import RunFolder, write_whole
+from search.space import ArchitectureSpace
+
+PROBES = 256  # samples that stand for the space when constraints are checked before any work
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose configuration was found sound: the text is tokenized and the space has members."""
+
+    config: RunConfig
+    corpus: Corpus
+    space: ArchitectureSpace
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands; `seconds` since this process began to drive it, `here` evaluations ended since then."""
+
+    total: int
+    entries: tuple[Entry, ...]
+    running: int
+    seconds: float
+    here: int
+
+    @property
+    def done(self) -> int:
+        return sum(entry.evaluation is not None for entry in self.entries)
+
+    @property
+    def failed(self) -> int:
+        return sum(entry.evaluation is not None and entry.evaluation.status not in ("ok", "infeasible") for entry in self.entries)
+
+    @property
+    def best_loss(self) -> float | None:
+        losses = [entry.evaluation.metrics["loss"] for entry in self.entries if entry.evaluation and "loss" in entry.evaluation.metrics]
+        return min(losses, default=None)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the mean pace so far; None before the first evaluation."""
+        return self.seconds / self.here * (self.total - self.done) if self.here else None
+
+
+def prepare_run(config: RunConfig) -> Prepared:
+    """Everything that can be checked before work starts. Raises ConfigError, DataError or DeviceError, one line each."""
+    constraints = config.parsed_constraints()
+    corpus = prepare(config.data)
+    require_windows(corpus, config.proxy.sequence_length)
+    _check_constraints(config, constraints, ArchitectureSpace(config.space, corpus.vocabulary))
+    space = ArchitectureSpace(config.space, corpus.vocabulary, accepts=lambda found: _arithmetic_reason(found, config, constraints) is None)
+    return Prepared(config, corpus, space)
+
+
+def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
+    """The metrics that need no measurement."""
+    metrics: dict[str, float] = {}
+    for batch in config.profile.batch_sizes:
+        found = cost(architecture, batch=batch, context=config.profile.context)
+        metrics |= {"params": found.params, "param_bytes": found.param_bytes, f"state_bytes@b{batch}": found.state_bytes}
+    return metrics
+
+
+def _arithmetic_reason(architecture: Architecture, config: RunConfig, constraints: Sequence[Constraint]) -> str | None:
+    return first_broken(constraints, _arithmetic(architecture, config)) if constraints else None
+
+
+def _check_constraints(config: RunConfig, constraints: Sequence[Constraint], space: ArchitectureSpace) -> None:
+    """Raises ConfigError for a constraint that no probe of the space meets. Losses cannot be known before training."""
+    if not constraints:
+        return
+    rng = np.random.default_rng(config.seed)
+    probes = [*space.seeds(), *(space.sample(rng) for _ in range(PROBES))]
+    metrics = [_arithmetic(probe, config) for probe in probes]
+    for constraint in constraints:
+        if all(constraint.broken_by(found) for found in metrics):
+            closest = (min if constraint.relation in ("<=", "<") else max)(found[constraint.metric] for found in metrics)
+            raise ConfigError(f"constraint '{constraint}': no sample of the space meets it, the closest of {len(probes)} has {closest:g}")
+    accepted = [probe for probe, found in zip(probes, metrics, strict=True) if first_broken(constraints, found) is None]
+    if not accepted:
+        together = "' and '".join(str(constraint) for constraint in constraints)
+        raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
+
+    measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in PROXY_METRICS]
+    seen: list[dict[str, float]] = []
+    small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))
+    for probe in (*small_first[:2], small_first[-1]):
+        if not measured:
+            return
+        seen.append(measure(probe, config.profile, device=config.device, seed=config.seed).metrics())
+        measured = [constraint for constraint in measured if constraint.broken_by(seen[-1])]
+    for constraint in measured:
+        closest = (min if constraint.relation in ("<=", "<") else max)(found[constraint.metric] for found in seen)
+        raise ConfigError(
+            f"constraint '{constraint}': no sample meets it; of the smallest and the largest of the space the closest has {closest:.4g}"
+        )
+
+
+def drive(
+    prepared: Prepared,
+    folder: RunFolder,
+    ledger: Ledger,
+    executor: Executor,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Runs the search until its candidates are evaluated or the space has no new ones; continues from what the ledger holds.
+
+    Raises RunError for an evaluation that failed in an unexpected way, after it is recorded.
+    """
+    config, start, here = prepared.config, time.monotonic(), 0
+    objectives = config.parsed_objectives()
+    proposer = Evolution(prepared.space, settings=config.evolution, seed=config.seed)
+
+    entries = {entry.number: entry for entry in ledger.entries()}
+    for entry in entries.values():
+        proposer.restore(entry.proposal)
+    for entry in finished(tuple(entries.values())):
+        if entry.evaluation is not None:
+            proposer.tell(entry.number, _objectives(config, entry.evaluation))
+    waiting = deque(entry for entry in entries.values() if entry.evaluation is None)
+    running, exhausted = 0, False
+
+    def report() -> None:
+        on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
+
+    report()
+    while True:
+        while running < executor.capacity and (waiting or (len(entries) < config.candidates and not exhausted)):
+            if waiting:
+                entry = waiting.popleft()
+            else:
+                try:
+                    proposal = proposer.ask()
+                except SpaceExhausted:
+                    exhausted = True
+                    break
+                ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)))
+                entry = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin)
+                entries[entry.number] = entry
+            executor.submit(_job(prepared, entry))
+            running += 1
+        if not running:
+            return
+        report()
+        job, outcome = executor.next()
+        running, here = running - 1, here + 1
+        if outcome.weights is not None and config.keep_weights != "none":
+            write_whole(folder.weights(job.number), outcome.weights)
+        ledger.record(job.number, outcome.evaluation)
+        proposer.tell(job.number, _objectives(config, outcome.evaluation))
+        entries[job.number] = _ended(entries[job.number], outcome, order=sum(entry.order is not None for entry in entries.values()))
+        if config.keep_weights == "frontier":
+            _drop_dominated_weights(folder, {entry.number for entry in frontier_of(tuple(entries.values()), objectives)})
+        report()
+        if outcome.evaluation.status == "error":
+            raise RunError(
+                f"candidate {job.number} failed in an unexpected way: {outcome.evaluation.reason}; "
+                f"`frontrunner show {folder.name} {job.number}` has the traceback, `frontrunner resume {folder.name}` goes on without it"
+            )
+
+
+def _flat(features: Mapping[str, float]) -> dict[str, float]:
+    """The features that people look at: sizes and counts of operators, without every gene."""
+    return {name: value for name, value in features.items() if "." not in name or name.endswith(".count")}
+
+
+def _job(prepared: Prepared, entry: Entry) -> Job:
+    config = prepared.config
+    return Job(
+        number=entry.number,
+        architecture=entry.architecture,
+        corpus=prepared.corpus,
+        proxy=config.proxy,
+        profile=config.profile,
+        constraints=config.parsed_constraints(),
+        device=config.device,
+        seed=config.seed,
+    )
+
+
+def _ended(entry: Entry, outcome: Outcome, *, order: int) -> Entry:
+    return Entry(entry.number, entry.architecture, entry.parents, entry.origin, outcome.evaluation, order)
+
+
+def _objectives(config: RunConfig, evaluation: Evaluation) -> tuple[float, ...] | None:
+    if evaluation.status != "ok":
+        return None
+    return tuple(objective.cost(evaluation.metrics) for objective in config.parsed_objectives())
+
+
+def _drop_dominated_weights(folder: RunFolder, kept: set[int]) -> None:
+    wanted = {folder.weights(number) for number in kept}
+    for path in folder.path.glob("weights/*.safetensors"):
+        if path not in wanted:
+            path.unlink()

@@ -1,0 +1,111 @@
+"""Scores one candidate: gates from cheap to dear. Runs in a worker; returns values, writes nothing."""
+
+import platform
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from safetensors.torch import save
+
+from operators import Architecture
+from operators.errors import BackendError, DivergedError
+from operators.value import Value
+from profiler.device import memory_errors
+from profiler.lock import shared
+from profiler.measure import Profile, ProfileSettings, measure
+from proxy_train.data import Corpus
+from proxy_train.train import ProxyScore, ProxySettings, train
+from search.objectives import Constraint, first_broken
+
+Status = Literal["ok", "infeasible", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"]
+
+
+class Evaluation(Value):
+    """A candidate's scores, or why it has none.
+
+    status: `ok` has every metric; `infeasible` breaks a constraint; `error` is a defect of the program, with its traceback.
+    metrics: flat, by name (`loss`, `decode_ms@b1`). seconds: wall time by purpose (`profile`, `train`).
+    """
+
+    status: Status
+    reason: str = ""
+    metrics: Mapping[str, float] = {}
+    profile: Profile | None = None
+    proxy: ProxyScore | None = None
+    backends: Mapping[str, str] = {}
+    seed: int
+    seconds: Mapping[str, float] = {}
+    versions: Mapping[str, str] = {}
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to evaluate one candidate."""
+
+    number: int
+    architecture: Architecture
+    corpus: Corpus
+    proxy: ProxySettings
+    profile: ProfileSettings
+    constraints: tuple[Constraint, ...]
+    device: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An evaluation and, where training ended well, the trained weights as a safetensors file's content."""
+
+    evaluation: Evaluation
+    weights: bytes | None = None
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
+    """The outcome of a candidate that has no scores."""
+    data = {"status": status, "reason": reason, "seed": job.seed, "versions": versions(), **known}
+    return Outcome(Evaluation.model_validate(data))
+
+
+def evaluate(job: Job) -> Outcome:
+    """Profiles the candidate, and trains it if the constraints still hold. Never raises: what goes wrong is the outcome."""
+    known: dict[str, object] = {}
+    seconds: dict[str, float] = {}
+    try:
+        start = time.perf_counter()
+        profile = measure(job.architecture, job.profile, device=job.device, seed=job.seed)
+        seconds["profile"] = time.perf_counter() - start
+        metrics = profile.metrics()
+        known = {"profile": profile, "metrics": metrics, "seconds": seconds, "backends": profile.backends}
+        if reason := first_broken(job.constraints, metrics):
+            return failure(job, "infeasible", reason, **known)
+
+        start = time.perf_counter()
+        with shared(job.device), memory_errors():
+            trained = train(job.architecture, job.corpus, job.proxy, seed=job.seed, device=job.device)
+        seconds["train"] = time.perf_counter() - start
+        metrics |= trained.score.metrics()
+        known |= {"proxy": trained.score, "metrics": metrics}
+        if reason := first_broken(job.constraints, metrics):
+            return failure(job, "infeasible", reason, **known)
+        evaluation = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
+        return Outcome(evaluation, save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
+    except DivergedError as error:
+        return failure(job, "diverged", str(error), **known)
+    except BackendError as error:
+        return failure(job, "unbuildable", str(error), **known)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return failure(job, "out_of_memory", _short(error), **known)
+    except Exception as error:  # a defect: the driver records it with its traceback and stops the search
+        return failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

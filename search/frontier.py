@@ -1,0 +1,56 @@
+"""Which candidates of a run are not dominated, and how far the run has come."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search import pareto
+from search.ledger import Entry, finished
+from search.objectives import Objective
+
+
+def scored(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
+    """Those that have every objective, in the order of their evaluation; a constraint that was broken excludes."""
+    return [
+        entry
+        for entry in finished(entries)
+        if entry.evaluation is not None
+        and entry.evaluation.status == "ok"
+        and all(objective.metric in entry.evaluation.metrics for objective in objectives)
+    ]
+
+
+def costs(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
+    """Objectives of scored entries, all to be minimized: [n, m]."""
+    rows = [[objective.cost(entry.evaluation.metrics) for objective in objectives] for entry in entries if entry.evaluation]
+    return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
+
+
+def frontier_of(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
+    """The scored entries that no other dominates, sorted by the first objective."""
+    candidates = scored(entries, objectives)
+    points = costs(candidates, objectives)
+    kept = np.flatnonzero(pareto.nondominated(points))
+    return [candidates[index] for index in sorted(kept, key=lambda index: tuple(points[index]))]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Hypervolume of a run's frontier beside that of its random initial population, under one common reference point."""
+
+    initial: float
+    final: float
+
+
+def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective]) -> Gain | None:
+    """Volumes after scaling every objective to [0, 1] over all scored candidates, with the reference at 1.1; None before any score."""
+    candidates = scored(entries, objectives)
+    if not candidates:
+        return None
+    points = costs(candidates, objectives)
+    low, high = points.min(0), points.max(0)
+    unit = (points - low) / np.where(high > low, high - low, 1.0)
+    reference = np.full(points.shape[1], 1.1)
+    initial = np.array([not entry.parents for entry in candidates])
+    return Gain(initial=pareto.hypervolume(unit[initial], reference), final=pareto.hypervolume(unit, reference))

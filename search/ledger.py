@@ -1,0 +1,192 @@
+"""The run's truth: an Optuna study in SQLite. Written by the driver alone; resuming is opening it again.
+
+One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then COMPLETE (`ok`), PRUNED
+(`infeasible`) or FAIL. The state is the last thing written, so a trial is either whole or still to be evaluated.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
+
+from operators import Architecture
+from operators.errors import RunError
+from search import config as config_module
+from search.config import RunConfig
+from search.evaluate import Evaluation
+from search.evolution import Proposal
+
+STUDY = "frontrunner"
+LAYOUT = 1  # of what this file writes; an older or newer ledger is refused, not guessed at
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished."""
+
+    number: int
+    architecture: Architecture
+    parents: tuple[int, ...]
+    origin: str
+    evaluation: Evaluation | None = None
+    order: int | None = None
+
+    @property
+    def proposal(self) -> Proposal[Architecture]:
+        return Proposal(number=self.number, candidate=self.architecture, parents=self.parents, origin=self.origin)
+
+
+class Ledger:
+    """Opened by `create` or `open_ledger`; see there."""
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
+        self._study, self._storage = study, storage
+        self._trials = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
+        self._told = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+        self.config: RunConfig = config_module.parse(study.user_attrs["config"], where="the ledger's configuration")
+
+    def propose(self, proposal: Proposal[Architecture], features: Mapping[str, float]) -> None:
+        """Records that a candidate is going to be evaluated. `features` become the trial's flat parameters."""
+        attributes = {
+            "architecture": json.loads(proposal.candidate.to_json()),
+            "shorthand": proposal.candidate.shorthand,
+            "parents": list(proposal.parents),
+            "origin": proposal.origin,
+        }
+        params, distributions = _flat_parameters(features)
+        template = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
+        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        if number != proposal.number:
+            raise RunError(f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?")
+        self._trials[number] = trial_id
+
+    def record(self, number: int, evaluation: Evaluation) -> None:
+        """Acknowledges an evaluation: when this returns, it survives `kill -9`."""
+        trial_id = self._trials[number]
+        whole = json.loads(evaluation.model_dump_json())
+        for key, value in {
+            "status": evaluation.status,
+            "reason": evaluation.reason,
+            "backend": dict(evaluation.backends),
+            **evaluation.metrics,
+            "order": self._told,
+            "evaluation": whole,
+        }.items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
+        if evaluation.status == "ok":
+            values = [evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()]
+            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+        else:
+            state = TrialState.PRUNED if evaluation.status == "infeasible" else TrialState.FAIL
+            self._storage.set_trial_state_values(trial_id, state)
+        self._told += 1
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All candidates by number."""
+        return tuple(_entry(trial) for trial in self._study.get_trials(deepcopy=False))
+
+    @property
+    def started(self) -> str:
+        """When and how the run was started, for people."""
+        return str(self._study.user_attrs["started"])
+
+    @property
+    def command(self) -> str:
+        return str(self._study.user_attrs["command"])
+
+    def close(self) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+
+def create(path: Path, config: RunConfig, *, started: str) -> Ledger:
+    """A new, empty ledger at `path`."""
+    with _quiet_optuna():
+        storage = RDBStorage(_url(path))
+        objectives = config.parsed_objectives()
+        directions: list[Literal["minimize", "maximize"]] = ["maximize" if wanted.maximize else "minimize" for wanted in objectives]
+        study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
+        study.set_metric_names([objective.metric for objective in objectives])
+    for key, value in {
+        "layout": LAYOUT,
+        "config": json.loads(config.model_dump_json()),
+        "started": started,
+        "command": " ".join(sys.argv),
+    }.items():
+        study.set_user_attr(key, value)
+    return Ledger(study, storage)
+
+
+def open_ledger(path: Path) -> Ledger:
+    """An existing ledger. Raises RunError if it is missing, damaged or of another layout."""
+    if not path.is_file():
+        raise RunError(f"{path}: no ledger there; expected the file that `frontrunner search` writes")
+    try:
+        with _quiet_optuna():
+            storage = RDBStorage(_url(path))
+            study = optuna.load_study(study_name=STUDY, storage=storage)
+            layout = study.user_attrs.get("layout")
+    except Exception as error:  # SQLAlchemy, Alembic and Optuna each have their own words for a file that is not theirs
+        raise RunError(f"{path}: not a ledger of frontrunner: {' '.join(str(error).split())[:200]}") from None
+    if layout != LAYOUT:
+        raise RunError(f"{path}: written by another version of frontrunner (layout {layout}, expected {LAYOUT})")
+    return Ledger(study, storage)
+
+
+def _entry(trial: FrozenTrial) -> Entry:
+    attributes = trial.user_attrs
+    ended = trial.state.is_finished()
+    try:
+        return Entry(
+            number=trial.number,
+            architecture=Architecture.model_validate(attributes["architecture"]),
+            parents=tuple(attributes["parents"]),
+            origin=attributes["origin"],
+            evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
+            order=attributes["order"] if ended else None,
+        )
+    except (KeyError, ValidationError) as error:
+        raise RunError(f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
+
+
+def _flat_parameters(features: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Optuna wants a range for every parameter, the same in every trial: wide ones that no architecture leaves."""
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for name, value in features.items():
+        whole = isinstance(value, int)
+        params[name] = value if whole else float(value)
+        distributions[name] = IntDistribution(0, 1_000_000) if whole else FloatDistribution(-1e6, 1e6)
+    return params, distributions
+
+
+def _url(path: Path) -> str:
+    return f"sqlite:///{path.resolve()}"
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+
+def finished(entries: Sequence[Entry]) -> list[Entry]:
+    """Those with an evaluation, in the order in which they were acknowledged."""
+    return sorted((entry for entry in entries if entry.order is not None), key=lambda entry: entry.order or 0)

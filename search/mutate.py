@@ -1,0 +1,283 @@
+"""Small changes of an architecture: pure functions that return a new one, or None where they do not apply.
+
+A mutation takes what it may choose from (`Choices`), a parent that is made of these, and a random generator. It keeps to the choices, to the bounds on depth
+and to at least one mixer; whether its result is accepted by a run's constraints is for the space to say.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from numpy.random import Generator
+
+from operators import registry
+from operators.architecture import Architecture, Layer
+from operators.operator import Shape
+from profiler.cost import parameters
+
+T = TypeVar("T")
+Layers = tuple[Layer, ...]
+
+TRADE_TOLERANCE = 0.2
+"""Largest relative difference in parameters that still counts as `about equal` when depth is traded for width."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What an architecture may be made of.
+
+    operators: names. widths: ascending. depths: fewest and most layers. genes: operator -> gene -> values.
+    layers: (operator, width) -> {values of its genes, in the order of `genes`: layer}, without those that cannot be built.
+    """
+
+    operators: tuple[str, ...]
+    widths: tuple[int, ...]
+    depths: tuple[int, int]
+    meta_tokens: tuple[int, ...]
+    genes: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    layers: Mapping[tuple[str, int], dict[tuple[Any, ...], Layer]]
+
+    def available(self, width: int, kind: str | None = None) -> tuple[str, ...]:
+        """The operators (of one kind) that can be built at `width`."""
+        return tuple(name for name in self.operators if self.layers[name, width] and kind in (None, registry.get(name).kind))
+
+    def at(self, name: str, width: int) -> tuple[Layer, ...]:
+        """The layers that an operator can be at `width`."""
+        return tuple(self.layers[name, width].values())
+
+    def values(self, layer: Layer, width: int) -> tuple[Any, ...] | None:
+        """The values of the layer's genes, or None if the layer is none of the choices."""
+        return self._values.get((layer.operator, width), {}).get(layer.shape)
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, int], dict[Shape, tuple[Any, ...]]]:
+        """`layers` the other way round; where several values give one shape, the first."""
+        return {key: {layer.shape: values for values, layer in reversed(table.items())} for key, table in self.layers.items()}
+
+    def resized(self, layers: Layers, width_from: int, width_to: int) -> Layers | None:
+        """The same genes at another width; where a width cannot have them, the choice that shares most of them."""
+        resized = []
+        for layer in layers:
+            table, wanted = self.layers[layer.operator, width_to], self.values(layer, width_from)
+            if not table or wanted is None:
+                return None
+            nearest = max(table, key=lambda values: sum(a == b for a, b in zip(values, wanted, strict=True)))
+            resized.append(layer.model_copy(update={"shape": table[nearest].shape}))
+        return tuple(resized)
+
+
+Mutation = Callable[[Architecture, Choices, Generator], Architecture | None]
+
+
+def pick(options: Sequence[T], rng: Generator) -> T:
+    """One of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def is_mixer(layer: Layer) -> bool:
+    return registry.get(layer.operator).kind == "mixer"
+
+
+def blocks(layers: Layers) -> list[Layers]:
+    """The sequence in pieces that begin with a mixer and hold the feed-forward networks that follow it."""
+    starts = [0, *(number for number, layer in enumerate(layers) if number and is_mixer(layer)), len(layers)]
+    return [layers[start:end] for start, end in pairwise(starts)]
+
+
+def replace_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another operator in one place; three times out of four a mixer for a mixer, a feed-forward network for its like."""
+    where = int(rng.integers(parent.depth))
+    old = parent.layers[where]
+    kind = registry.get(old.operator).kind
+    others = [name for name in choices.available(parent.width) if name != old.operator]
+    alike = [name for name in others if registry.get(name).kind == kind]
+    names = alike if alike and (rng.random() < 0.75 or _is_last_mixer(parent.layers, where)) else others
+    if not names:
+        return None
+    return _with(parent, (*parent.layers[:where], _layer_like(parent, pick(names, rng), choices, rng), *parent.layers[where + 1 :]))
+
+
+def insert_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """One layer more; a mixer and a feed-forward network are equally likely."""
+    if parent.depth >= choices.depths[1]:
+        return None
+    kinds = [names for kind in ("mixer", "feedforward") if (names := choices.available(parent.width, kind))]
+    layer = _layer_like(parent, pick(pick(kinds, rng), rng), choices, rng)
+    where = int(rng.integers(parent.depth + 1))
+    return _with(parent, (*parent.layers[:where], layer, *parent.layers[where:]))
+
+
+def delete_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """One layer less."""
+    if parent.depth <= choices.depths[0]:
+        return None
+    where = int(rng.integers(parent.depth))
+    return _with(parent, parent.layers[:where] + parent.layers[where + 1 :])
+
+
+def swap_operators(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Two different layers change places."""
+    first = int(rng.integers(parent.depth))
+    partners = [number for number, layer in enumerate(parent.layers) if layer != parent.layers[first]]
+    if not partners:
+        return None
+    second, layers = pick(partners, rng), list(parent.layers)
+    layers[first], layers[second] = layers[second], layers[first]
+    return _with(parent, tuple(layers))
+
+
+def repeat_block(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Two or more neighbouring layers, once more right behind themselves."""
+    longest = min(choices.depths[1] - parent.depth, parent.depth)
+    if longest < 2:
+        return None
+    length = int(rng.integers(2, longest + 1))
+    end = int(rng.integers(length, parent.depth + 1))
+    return _with(parent, parent.layers[:end] + parent.layers[end - length :])
+
+
+def cut_block(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Two or more neighbouring layers less."""
+    longest = parent.depth - choices.depths[0]
+    if longest < 2:
+        return None
+    length = int(rng.integers(2, longest + 1))
+    start = int(rng.integers(parent.depth - length + 1))
+    return _with(parent, parent.layers[:start] + parent.layers[start + length :])
+
+
+def trade_depth_for_width(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Wider and shallower at about equal parameters."""
+    return _trade(parent, choices, rng, [width for width in choices.widths if width > parent.width])
+
+
+def trade_width_for_depth(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Narrower and deeper at about equal parameters."""
+    return _trade(parent, choices, rng, [width for width in choices.widths if width < parent.width])
+
+
+def change_width(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """The next width up or down with the same layers."""
+    here = choices.widths.index(parent.width)
+    width = pick([number for number in (here - 1, here + 1) if 0 <= number < len(choices.widths)] or [here], rng)
+    layers = choices.resized(parent.layers, parent.width, choices.widths[width])
+    return None if width == here or layers is None else _with(parent, layers, width=choices.widths[width])
+
+
+def change_ratio(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another ratio of a feed-forward network's inner width to the width."""
+    return _change_gene(parent, choices, rng, lambda name, gene: registry.get(name).kind == "feedforward" and gene == "ratio")
+
+
+def change_shape(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another value of one gene of an operator, the feed-forward ratio excepted."""
+    return _change_gene(parent, choices, rng, lambda name, gene: registry.get(name).kind == "mixer" or gene != "ratio")
+
+
+def change_meta_tokens(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another number of meta tokens."""
+    others = [count for count in choices.meta_tokens if count != parent.meta_tokens]
+    return parent.model_copy(update={"name": "", "meta_tokens": pick(others, rng)}) if others else None
+
+
+MUTATIONS: Mapping[str, Mutation] = {
+    "replace": replace_operator,
+    "insert": insert_operator,
+    "delete": delete_operator,
+    "swap": swap_operators,
+    "repeat_block": repeat_block,
+    "cut_block": cut_block,
+    "deeper": trade_width_for_depth,
+    "wider": trade_depth_for_width,
+    "width": change_width,
+    "ratio": change_ratio,
+    "shape": change_shape,
+    "meta_tokens": change_meta_tokens,
+}
+
+
+def crossover(a: Architecture, b: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """The beginning of one parent and the end of the other, cut at the same relative depth, at the width of either."""
+    if rng.random() < 0.5:
+        a, b = b, a
+    cut, width = rng.random(), pick((a.width, b.width), rng)
+    head, tail = a.layers[: round(cut * a.depth)], b.layers[round(cut * b.depth) :]
+    resized = [choices.resized(part, parent.width, width) for part, parent in ((head, a), (tail, b))]
+    if resized[0] is None or resized[1] is None:
+        return None
+    layers = resized[0] + resized[1]
+    if not choices.depths[0] <= len(layers) <= choices.depths[1]:
+        return None
+    child = _with(a, layers, width=width)
+    return child and child.model_copy(update={"meta_tokens": pick((a.meta_tokens, b.meta_tokens), rng)})
+
+
+def _with(parent: Architecture, layers: Layers, *, width: int | None = None) -> Architecture | None:
+    """The parent with other layers, if a mixer is among them. A child has no name: it is not the model that was named."""
+    if not any(map(is_mixer, layers)):
+        return None
+    return parent.model_copy(update={"name": "", "layers": layers, "width": width or parent.width})
+
+
+def _is_last_mixer(layers: Layers, where: int) -> bool:
+    return is_mixer(layers[where]) and sum(map(is_mixer, layers)) == 1
+
+
+def _layer_like(parent: Architecture, name: str, choices: Choices, rng: Generator) -> Layer:
+    """A layer of that operator: mostly as the parent has it elsewhere, since real models repeat their shapes."""
+    present = [layer for layer in parent.layers if layer.operator == name]
+    return pick(present, rng) if present and rng.random() < 0.75 else pick(choices.at(name, parent.width), rng)
+
+
+def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed: Callable[[str, str], bool]) -> Architecture | None:
+    """One gene of one operator: in a single layer or, as often, in all of its layers."""
+    present = sorted({layer.operator for layer in parent.layers})
+    genes = [(name, gene) for name in present for gene, values in choices.genes[name].items() if len(values) > 1 and allowed(name, gene)]
+    for order in rng.permutation(len(genes)):
+        name, gene = genes[order]
+        options = choices.genes[name][gene]
+        value, column = pick(options, rng), list(choices.genes[name]).index(gene)
+        places = [number for number, layer in enumerate(parent.layers) if layer.operator == name]
+        layers = list(parent.layers)
+        for number in places if rng.random() < 0.5 else [pick(places, rng)]:
+            values = choices.values(layers[number], parent.width)
+            if values is None:
+                return None
+            changed = choices.layers[name, parent.width].get((*values[:column], value, *values[column + 1 :]))
+            if changed is not None:
+                layers[number] = layers[number].model_copy(update={"shape": changed.shape})
+        if tuple(layers) != parent.layers:
+            return _with(parent, tuple(layers))
+    return None
+
+
+def _trade(parent: Architecture, choices: Choices, rng: Generator, widths: Sequence[int]) -> Architecture | None:
+    """At one of `widths`, the depth whose parameters are nearest to the parent's; None if that is not near or no other depth."""
+    wanted = parameters(parent)
+    for order in rng.permutation(len(widths)):
+        width = widths[order]
+        layers = choices.resized(parent.layers, parent.width, width)
+        if layers is None:
+            continue
+        low, high = choices.depths
+        low, high = (parent.depth + 1, high) if width < parent.width else (low, parent.depth - 1)
+        children = [child for depth in range(low, high + 1) if (child := _with(parent, stretched(layers, depth), width=width))]
+        child = min(children, key=lambda child: abs(parameters(child) - wanted), default=None)
+        if child is not None and abs(parameters(child) - wanted) <= TRADE_TOLERANCE * wanted:
+            return child
+    return None
+
+
+def stretched(layers: Layers, depth: int) -> Layers:
+    """The sequence at another depth: its blocks repeated or left out evenly, so that the order and the share of operators stay.
+
+    Where whole blocks do not add up to `depth`, the last one is repeated or cut short.
+    """
+    parts = blocks(layers)
+    count = max(1, round(len(parts) * depth / len(layers)))
+    out = tuple(layer for number in range(count) for layer in parts[number * len(parts) // count])
+    while len(out) < depth:
+        out += parts[-1]
+    return out[:depth]

@@ -1,0 +1,93 @@
+"""Pareto dominance. Points are arrays [n, m], one row a point, one column an objective; less is better in every column."""
+
+import moocore
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def dominates(a: ArrayLike, b: ArrayLike) -> bool:
+    """Whether a [m] is nowhere worse than b [m] and somewhere better."""
+    first, second = np.asarray(a, float), np.asarray(b, float)
+    return bool((first <= second).all() and (first < second).any())
+
+
+def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Which points [n, m] no other point dominates: [n]. Equal points do not dominate each other."""
+    return np.asarray(~_dominance(_table(points)).any(0))
+
+
+def ranks(points: ArrayLike) -> NDArray[np.int64]:
+    """The front of each point [n, m]: [n]. 0 is the frontier, k + 1 the frontier of the points without fronts 0 to k (Deb et al. 2002)."""
+    dominance = _dominance(_table(points))
+    dominators = dominance.sum(0)
+    front = np.full(len(dominators), -1, np.int64)
+    current = np.flatnonzero(dominators == 0)
+    number = 0
+    while current.size:
+        front[current] = number
+        dominators = dominators - dominance[current].sum(0)
+        current = np.flatnonzero((dominators == 0) & (front < 0))
+        number += 1
+    return front
+
+
+def crowding(points: ArrayLike) -> Floats:
+    """The crowding distance of points [n, m] that form one front: [n], more is lonelier (Deb et al. 2002).
+
+    The ends of each objective are infinitely far. An objective in which all points are equal says nothing.
+    """
+    table = _table(points)
+    distance = np.zeros(len(table))
+    if len(table) <= 2:
+        return np.full(len(table), np.inf)
+    for values in table.T:
+        order = np.argsort(values, kind="stable")
+        ordered = values[order]
+        span = ordered[-1] - ordered[0]
+        if span > 0:
+            distance[order[[0, -1]]] = np.inf
+            distance[order[1:-1]] += (ordered[2:] - ordered[:-2]) / span
+    return distance
+
+
+def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
+    """The volume between the points [n, m] and the reference [m]. Points that are not better than it in each objective do not count."""
+    table, corner = _table(points), np.asarray(reference, float)
+    inside = table[(table < corner).all(1)] if table.size else table
+    return float(moocore.hypervolume(inside, ref=corner)) if inside.size else 0.0
+
+
+def reference_point(points: ArrayLike, *, margin: float = 0.1) -> Floats:
+    """A reference [m] for hypervolumes: the worst value of each objective, and beyond it `margin` times the objective's range.
+
+    With no range (one point, or all equal) the margin is taken of the value's size instead, so that the points still count.
+    Raises ValueError when there is no point.
+    """
+    table = _table(points)
+    if not table.size:
+        raise ValueError("reference point: expected at least one point, got none")
+    worst = table.max(0)
+    span = worst - table.min(0)
+    size = np.where(span > 0, span, np.where(worst != 0, np.abs(worst), 1.0))
+    return np.asarray(worst + margin * size)
+
+
+def _table(points: ArrayLike) -> Floats:
+    table = np.asarray(points, float)
+    if table.size == 0:
+        return table.reshape(0, table.shape[-1] if table.ndim == 2 else 0)
+    if table.ndim != 2:
+        raise ValueError(f"points: expected an array [n, m], got {table.ndim} dimension{'s' if table.ndim != 1 else ''}")
+    return table
+
+
+def _dominance(table: Floats) -> NDArray[np.bool_]:
+    """[i, j]: whether point i dominates point j. Column by column, since [n, n, m] at once would not stay in the cache."""
+    no_worse = np.ones((len(table), len(table)), bool)
+    better = np.zeros_like(no_worse)
+    for values in table.T:
+        no_worse &= values[:, None] <= values
+        better |= values[:, None] < values
+    return no_worse & better

@@ -1,0 +1,54 @@
+"""Plots of a run."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from search.frontier import costs, frontier_of, scored
+from search.ledger import Entry
+from search.objectives import METRICS, Objective
+from search.run_folder import write_whole
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+
+
+def axis_label(metric: str) -> str:
+    base, _, batch = metric.partition("@b")
+    unit = METRICS[base].unit
+    return f"{base} [{unit}]" + (f", batch {batch}" if batch else "")
+
+
+def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], path: Path, *, title: str) -> None:
+    """Writes a PNG: every scored candidate over the last and the first objective, the frontier as a line with its members' ids."""
+    candidates = scored(entries, objectives)
+    shown = (objectives[-1], objectives[0])
+    points = np.abs(costs(candidates, shown))
+    frontier = {entry.number for entry in frontier_of(entries, objectives)}
+    initial = np.array([not entry.parents for entry in candidates], dtype=bool)
+    best = np.array([entry.number in frontier for entry in candidates], dtype=bool)
+
+    figure, axes = plt.subplots(figsize=(8, 5), dpi=130, layout="constrained")
+    order = np.array([entry.order or 0 for entry in candidates])
+    if initial.any():
+        axes.scatter(*points[initial].T, s=34, facecolors="none", edgecolors="0.55", label="initial population")
+    if (~initial).any():
+        marks = axes.scatter(*points[~initial].T, s=34, c=order[~initial], cmap="viridis", label="children")
+        figure.colorbar(marks, ax=axes, label="evaluation number")
+    line = np.flatnonzero(best)
+    line = line[np.argsort(points[line, 0])]
+    step = "post" if not shown[0].maximize else "pre"
+    axes.plot(*points[line].T, drawstyle=f"steps-{step}", color="crimson", lw=1.4, zorder=0, label="frontier")
+    for index in line:
+        axes.annotate(str(candidates[index].number), points[index], xytext=(5, 5), textcoords="offset points", fontsize=8, color="crimson")
+    axes.set(xlabel=axis_label(shown[0].metric), ylabel=axis_label(shown[1].metric), title=title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    plt.close(figure)
+    write_whole(path, content.getvalue())

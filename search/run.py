@@ -1,0 +1,150 @@
+"""A run from start to end: what the commands `search`, `resume` and `status` do."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from operators.errors import RunError
+from profiler.device import open_device
+from search import ledger as ledger_module
+from search.config import RunConfig
+from search.driver import drive, prepare_run
+from search.frontier import frontier_of, hypervolume_gain
+from search.ledger import Entry, Ledger
+from search.progress import display
+from search.report import plot_frontier
+from search.run_folder import RunFolder, find_folder, new_folder
+from search.tables import columns_for, frame, rich_table
+
+if TYPE_CHECKING:
+    from search.cluster import Executor
+
+
+def start(config: RunConfig, *, results: Path, name: str, console: Console) -> RunFolder:
+    """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error."""
+    folder = new_folder(results, name)
+    open_device(config.device)
+    console.print("preparing the text and checking the configuration", soft_wrap=True)
+    prepare_run(config)
+    building = results / f".{name}.partial"
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        partial = RunFolder(building)
+        ledger_module.create(partial.ledger, config, started=datetime.now().astimezone().isoformat(timespec="seconds")).close()
+        partial.config.write_text(config.to_yaml(), encoding="utf-8")
+        building.rename(folder.path)
+    except OSError as error:
+        raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Console) -> None:
+    """Drives a run to its end and prints its frontier; what was interrupted says how to go on, and raises KeyboardInterrupt."""
+    with folder.driving():
+        ledger = ledger_module.open_ledger(folder.ledger)
+        config = ledger.config
+        objectives = config.parsed_objectives()
+        complete = len(ledger.entries()) >= config.candidates and all(entry.evaluation for entry in ledger.entries())
+        if not complete:
+            try:
+                prepared = prepare_run(config)
+                with display(console, objectives) as show:
+                    workers = _executor(executor, config, address)
+                    try:
+                        drive(prepared, folder, ledger, workers, on_progress=show)
+                    finally:
+                        workers.close()
+            except KeyboardInterrupt:
+                entries = ledger.entries()
+                done = sum(entry.evaluation is not None for entry in entries)
+                console.print(
+                    f"\ninterrupted: {done} of {config.candidates} candidates are evaluated and recorded; "
+                    f"go on with `frontrunner resume {folder.name}{_where(folder)}`",
+                    soft_wrap=True,
+                )
+                raise
+        _conclude(folder, ledger, console)
+
+
+def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
+    from search.cluster import InlineExecutor, RayExecutor  # Ray takes a while to import
+
+    if kind == "inline":
+        return InlineExecutor()
+    return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, address=address)
+
+
+def _where(folder: RunFolder) -> str:
+    """The option that other commands need to find the run, if any."""
+    return "" if folder.path.parent == Path("results") else f" --results {folder.path.parent}"
+
+
+def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
+    entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
+    best = frontier_of(entries, objectives)
+    if not best:
+        reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
+        raise RunError(f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}")
+    table = frame(entries, objectives)
+    table = table[table["frontier"]].sort_values(objectives[0].metric)
+    title = f"frontier of {folder.name}: {len(best)} of {len(entries)} candidates"
+    console.print(rich_table(table, columns_for(table, objectives), title=title))
+    gain = hypervolume_gain(entries, objectives)
+    if gain is not None:
+        console.print(f"hypervolume {gain.final:.4f}, of the initial population alone {gain.initial:.4f}", soft_wrap=True)
+    plot_frontier(entries, objectives, folder.plot, title=folder.name)
+    where = _where(folder)
+    for label, value in (
+        ("plot", str(folder.plot)),
+        ("look further", f"frontrunner frontier {folder.name}{where} --all"),
+        ("", f"frontrunner show {folder.name} {best[0].number}{where}"),
+        ("export", f"frontrunner export {folder.name} {best[0].number} --to winner{where}"),
+    ):
+        console.print(f"{label:<14}{value}", soft_wrap=True, markup=False)
+
+
+def opened(results: Path, run: str) -> tuple[RunFolder, Ledger]:
+    """An existing run, for reading. Raises RunError."""
+    folder = find_folder(results, run)
+    return folder, ledger_module.open_ledger(folder.ledger)
+
+
+def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledger, Entry]:
+    """One candidate of a run. Raises RunError."""
+    folder, ledger = opened(results, run)
+    entries = ledger.entries()
+    for entry in entries:
+        if entry.number == number:
+            return folder, ledger, entry
+    known = f"expected 0 to {len(entries) - 1}" if entries else "it has none yet"
+    raise RunError(f"run {run} has no candidate {number}: {known}")
+
+
+def standing(results: Path, run: str) -> dict[str, Any]:
+    """How far a run is, for people and scripts."""
+    folder, ledger = opened(results, run)
+    entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
+    driver = folder.driver()
+    ended = [entry.evaluation for entry in entries if entry.evaluation]
+    complete = len(ended) >= ledger.config.candidates
+    gain = hypervolume_gain(entries, objectives)
+    return {
+        "run": folder.name,
+        "state": f"driven by process {driver}" if driver else "complete" if complete else f"stopped, `frontrunner resume {run}` goes on",
+        "started": ledger.started,
+        "candidates": ledger.config.candidates,
+        "evaluated": len(ended),
+        "unfinished": len(entries) - len(ended),
+        **{status: sum(found.status == status for found in ended) for status in sorted({found.status for found in ended})},
+        "best_loss": min((found.metrics["loss"] for found in ended if "loss" in found.metrics), default=None),
+        "frontier": len(frontier_of(entries, objectives)),
+        "hypervolume": gain and gain.final,
+        "hypervolume_initial": gain and gain.initial,
+        "folder": str(folder.path),
+    }

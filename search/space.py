@@ -1,0 +1,319 @@
+"""What a search may try: the protocol of a search space, and the space of architectures."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise, product
+from math import log10
+from typing import Annotated, Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.random import Generator
+from pydantic import Field, ValidationError, model_validator
+
+from operators import registry
+from operators.architecture import Architecture, Layer
+from operators.errors import ArchitectureError, ConfigError, one_line
+from operators.value import Value
+from profiler.cost import parameters
+from search import mutate
+from search.mutate import Choices, pick
+
+T = TypeVar("T")
+
+CHILD_TRIES = 50
+"""How many children of the same parents are made before they are said to have none; a proposer can turn to others."""
+
+
+class Space(Protocol[T]):
+    """What a proposer needs to know of the things that it searches. All randomness comes from the generator given."""
+
+    def seeds(self) -> Sequence[T]:
+        """A few members worth trying first, such as the extremes; may be empty."""
+        ...
+
+    def sample(self, rng: Generator) -> T:
+        """A random member. Raises ConfigError when none can be found."""
+        ...
+
+    def mutate(self, parent: T, rng: Generator) -> tuple[T, str] | None:
+        """A member that differs from the parent in one respect, and that respect's name; None when none can be found."""
+        ...
+
+    def crossover(self, a: T, b: T, rng: Generator) -> T | None:
+        """A member made of two, perhaps equal to one of them; None when none can be found."""
+        ...
+
+    def features(self, member: T) -> Mapping[str, float]:
+        """The member in finite numbers, with the same keys for every member."""
+        ...
+
+    def key(self, member: T) -> str:
+        """The member's identity: equal for equal members alone."""
+        ...
+
+
+class SpaceSettings(Value):
+    """The `space` section of a run.
+
+    operators: names or symbols, all that exist by default. widths: of the residual stream. min_depth, max_depth: layers.
+    genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
+    meta_tokens: numbers of learned tokens before the text. max_tries: draws after which the space is said to have no member.
+    """
+
+    operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.names)
+    widths: Annotated[tuple[Annotated[int, Field(ge=8, le=65_536)], ...], Field(min_length=1)] = (96, 128, 160, 192, 256)
+    min_depth: Annotated[int, Field(ge=1, le=1024)] = 4
+    max_depth: Annotated[int, Field(ge=1, le=1024)] = 16
+    genes: Mapping[str, Mapping[str, tuple[bool | int | float | str | None, ...]]] = {}
+    meta_tokens: Annotated[tuple[Annotated[int, Field(ge=0, le=65_536)], ...], Field(min_length=1)] = (0,)
+    max_tries: Annotated[int, Field(ge=1)] = 1000
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        if self.min_depth > self.max_depth:
+            raise ValueError(f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}")
+        choices_of(self)
+        return self
+
+
+def choices_of(settings: SpaceSettings) -> Choices:
+    """All that the settings let an architecture be made of. Raises ValueError, one line, for settings that let none be made."""
+    names = tuple(sorted(_names("operators", settings.operators)))
+    widths = tuple(sorted(_unique("widths", settings.widths)))
+    asked = dict(zip(_names("genes", list(settings.genes)), settings.genes.values(), strict=True))
+    if not any(registry.get(name).kind == "mixer" for name in names):
+        mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
+        raise ValueError(f"operators: expected at least one mixer ({', '.join(mixers)}), got {', '.join(names)}")
+    for name in asked:
+        if name not in names:
+            raise ValueError(f"genes: {name} is not among the operators {', '.join(names)}")
+    genes = {name: _genes(name, asked.get(name, {})) for name in names}
+    layers = {(name, width): _layers(name, width, genes[name]) for name in names for width in widths}
+    for name, chosen in asked.items():
+        for gene, values in chosen.items():
+            for value in values:
+                if not any(_uses(gene, value, genes[name], layers[name, width]) for width in widths):
+                    reason = _why_not(name, widths[0], {gene: value})
+                    raise ValueError(f"genes.{name}.{gene}: no width of {_listed(widths)} can have {value!r}{reason}")
+    for name in names:
+        if not any(layers[name, width] for width in widths):
+            raise ValueError(f"operators: {name} cannot be built at any width of {_listed(widths)}{_why_not(name, widths[0], {})}")
+    for width in widths:
+        if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
+            raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
+    meta_tokens = tuple(_unique("meta_tokens", settings.meta_tokens))
+    return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, genes, layers)
+
+
+def _names(where: str, tokens: Sequence[str]) -> Sequence[str]:
+    try:
+        return _unique(where, [registry.name_of(token) for token in tokens])
+    except ArchitectureError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _unique(where: str, values: Sequence[T]) -> Sequence[T]:
+    repeated = [value for number, value in enumerate(values) if value in values[:number]]
+    if repeated:
+        raise ValueError(f"{where}: expected each once, got {repeated[0]} twice")
+    return values
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    operator = registry.get(name)
+    known = [parameter.name for parameter in inspect.signature(operator.shape.make).parameters.values() if parameter.name != "width"]
+    for gene, values in asked.items():
+        if gene not in known:
+            raise ValueError(f"genes.{name}: unknown gene {gene!r}: expected one of {', '.join(known) or 'none'}")
+        if not values:
+            raise ValueError(f"genes.{name}.{gene}: expected at least one value, got none")
+    return {**operator.genes, **asked}
+
+
+def _layers(name: str, width: int, genes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], Layer]:
+    """{values of the genes: layer} for every combination that `width` can have."""
+    table = {}
+    for values in product(*genes.values()):
+        try:
+            table[values] = Layer(operator=name, shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))))
+        except (ValueError, TypeError, ArithmeticError):  # a shape that does not exist at this width is no choice there
+            continue
+    return table
+
+
+def _uses(gene: str, value: object, genes: Mapping[str, object], table: Mapping[tuple[Any, ...], Layer]) -> bool:
+    column = list(genes).index(gene)
+    return any(values[column] == value for values in table)
+
+
+def _why_not(name: str, width: int, genes: Mapping[str, Any]) -> str:
+    """What the operator itself says of these genes with its defaults for the others, to be put behind a message."""
+    try:
+        registry.get(name).shape.make(width, **genes)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        return f": {one_line(error) if isinstance(error, ValidationError) else error}"
+    return ""
+
+
+def _accepts_everything(architecture: Architecture) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class ArchitectureSpace:
+    """Sequences of operators with their shapes, at every width and depth that the settings allow; a Space[Architecture].
+
+    accepts: a run's cheap constraints, such as a bound on parameters. Each architecture returned is legal and accepted.
+    What the settings do not speak of (normalization, RoPE, tied embeddings) has its default; a child has it from its parents.
+    """
+
+    settings: SpaceSettings
+    vocabulary: int
+    accepts: Callable[[Architecture], bool] = _accepts_everything
+
+    @cached_property
+    def choices(self) -> Choices:
+        return choices_of(self.settings)
+
+    def contains(self, architecture: Architecture) -> str | None:
+        """The reason why the architecture is not legal here, or None. Does not ask `accepts`."""
+        choices, width = self.choices, architecture.width
+        low, high = choices.depths
+        if architecture.vocabulary != self.vocabulary:
+            return f"vocabulary: expected {self.vocabulary}, got {architecture.vocabulary}"
+        if width not in choices.widths:
+            return f"width: expected one of {_listed(choices.widths)}, got {width}"
+        if not low <= architecture.depth <= high:
+            return f"layers: expected {low} to {high}, got {architecture.depth}"
+        if architecture.meta_tokens not in choices.meta_tokens:
+            return f"meta_tokens: expected one of {_listed(choices.meta_tokens)}, got {architecture.meta_tokens}"
+        for number, layer in enumerate(architecture.layers):
+            if layer.operator not in choices.operators:
+                return f"layers.{number}: expected one of {_listed(choices.operators)}, got {layer.operator}"
+            if choices.values(layer, width) is None:
+                return f"layers.{number}.shape: no genes of {layer.operator} at width {width} give {layer.shape}"
+        if not any(map(mutate.is_mixer, architecture.layers)):
+            return "layers: expected at least one mixer, got feed-forward networks alone"
+        return None
+
+    def sample(self, rng: Generator) -> Architecture:
+        for _ in range(self.settings.max_tries):
+            architecture = self._draw(rng)
+            if self.contains(architecture) is None and self.accepts(architecture):
+                return architecture
+        raise ConfigError(
+            f"space: none of {self.settings.max_tries} random architectures meets the constraints; widen the space or relax them"
+        )
+
+    def mutate(self, parent: Architecture, rng: Generator) -> tuple[Architecture, str] | None:
+        names, before = list(mutate.MUTATIONS), self.key(parent)
+        for _ in range(CHILD_TRIES):
+            name = pick(names, rng)
+            child = mutate.MUTATIONS[name](parent, self.choices, rng)
+            if child is not None and self.contains(child) is None and self.accepts(child) and self.key(child) != before:
+                return child, name
+        return None
+
+    def crossover(self, a: Architecture, b: Architecture, rng: Generator) -> Architecture | None:
+        for _ in range(CHILD_TRIES):
+            child = mutate.crossover(a, b, self.choices, rng)
+            if child is not None and self.contains(child) is None and self.accepts(child):
+                return child
+        return None
+
+    def key(self, member: Architecture) -> str:
+        return member.digest()
+
+    def seeds(self) -> tuple[Architecture, ...]:
+        """The corners of the space as plain alternations: smallest, deepest, widest, largest, as far as they are accepted."""
+        narrow, wide = self.choices.widths[0], self.choices.widths[-1]
+        low, high = self.choices.depths
+        corners = [(narrow, range(low, high + 1), min), (narrow, range(high, low - 1, -1), max)]
+        corners += [(wide, range(low, high + 1), min), (wide, range(high, low - 1, -1), max)]
+        seeds = [next(filter(self.accepts, (self._plain(width, depth, size) for depth in depths)), None) for width, depths, size in corners]
+        return tuple({self.key(seed): seed for seed in seeds if seed is not None}.values())
+
+    def probes(self, count: int, *, seed: int) -> tuple[Architecture, ...]:
+        """The seeds and `count` random members, to see what the space holds before a search. Raises ConfigError as `sample` does."""
+        rng = np.random.default_rng(seed)
+        return (*self.seeds(), *(self.sample(rng) for _ in range(count)))
+
+    def features(self, member: Architecture) -> dict[str, float]:
+        """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""
+        depth, width, names = member.depth, member.width, [layer.operator for layer in member.layers]
+        mixers = [mutate.is_mixer(layer) for layer in member.layers]
+        params, embeddings = parameters(member), member.vocabulary * width * (1 if member.tied_embeddings else 2)
+        ratios = [layer.shape.genes(width).get("ratio", 0.0) for layer in member.layers if not mutate.is_mixer(layer)]
+        features = {
+            "width": width,
+            "depth": depth,
+            "meta_tokens": member.meta_tokens,
+            "log10_params": log10(params),
+            "log10_layer_params": log10(params - embeddings),
+            "mixer_fraction": sum(mixers) / depth,
+            "alternation": sum(a != b for a, b in pairwise(mixers)) / max(1, depth - 1),
+            "feedforward_ratio": sum(ratios) / max(1, len(ratios)),
+        }
+        for name in self.choices.operators:
+            places = [number for number, other in enumerate(names) if other == name]
+            features[f"{name}.count"] = len(places)
+            if registry.get(name).kind == "mixer":
+                relative = [(number + 0.5) / depth for number in places] or [0.5]
+                features[f"{name}.position_mean"] = np.mean(relative)
+                features[f"{name}.position_spread"] = np.std(relative)
+            values = [self.choices.values(member.layers[number], width) or () for number in places]
+            for column, (gene, options) in enumerate(self.choices.genes[name].items()):
+                chosen = [row[column] for row in values if row]
+                features |= _gene_features(f"{name}.{gene}", chosen, options)
+        return {name: float(value) for name, value in features.items()}
+
+    def _draw(self, rng: Generator) -> Architecture:
+        """A random architecture that looks like a real one: repeated blocks, or mixers and feed-forward networks by turns."""
+        low, high = self.choices.depths
+        width, depth = pick(self.choices.widths, rng), int(rng.integers(low, high + 1))
+        mixers, feedforwards = (self.choices.available(width, kind) for kind in ("mixer", "feedforward"))
+        mixers = tuple(rng.permutation(mixers)[: rng.integers(1, 4)].tolist())
+        feedforwards = tuple(rng.permutation(feedforwards)[:1].tolist()) if rng.random() < 0.8 else feedforwards
+        follows = pick((0.8, 0.95, 1.0), rng) if feedforwards else 0.0
+        names: list[str] = []
+        length = depth if rng.random() < 0.5 else int(rng.integers(1, 7))
+        while len(names) < length:
+            names.append(pick(mixers, rng))
+            if rng.random() < follows:
+                names += [pick(feedforwards, rng)] * (2 if rng.random() < 0.1 else 1)
+        repeated = (names * depth)[:depth]
+        usual = {name: pick(self.choices.at(name, width), rng) for name in sorted(set(repeated))}
+        layers = [pick(self.choices.at(name, width), rng) if rng.random() < 0.1 else usual[name] for name in repeated]
+        return self._build(width, layers, pick(self.choices.meta_tokens, rng))
+
+    def _plain(self, width: int, depth: int, size: Callable[..., Layer]) -> Architecture:
+        """Every mixer in turn, each before a feed-forward network; `size` (min or max) chooses among shapes by parameters."""
+
+        def sized(name: str) -> Layer:
+            return size(self.choices.at(name, width), key=lambda layer: registry.get(name).parameters(width, layer.shape))
+
+        mixers, feedforwards = ([sized(name) for name in self.choices.available(width, kind)] for kind in ("mixer", "feedforward"))
+        layers: list[Layer] = []
+        for number in range(depth):
+            layers.append(mixers[number % len(mixers)])
+            layers += [feedforwards[number % len(feedforwards)]] if feedforwards else []
+        return self._build(width, layers[:depth], self.choices.meta_tokens[0])
+
+    def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int) -> Architecture:
+        return Architecture.parse(
+            {"width": width, "vocabulary": self.vocabulary, "layers": tuple(layers), "meta_tokens": meta_tokens}, where="space"
+        )
+
+
+def _gene_features(name: str, chosen: Sequence[Any], options: Sequence[Any]) -> dict[str, float]:
+    if len(options) < 2:
+        return {}
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in options):
+        return {name: sum(chosen) / max(1, len(chosen))}
+    return {f"{name}={value}": sum(other == value for other in chosen) / max(1, len(chosen)) for value in options}
