@@ -7,30 +7,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from operators import registry
 from operators.errors import ArchitectureError, one_line
 from operators.operator import Shape
+from operators.value import Value
 
 Genes = Mapping[str, Mapping[str, Any]]
 
 
-class Rope(BaseModel):
+class Rope(Value):
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     theta: float = Field(default=10_000.0, gt=0)
 
 
-class Layer(BaseModel):
+class Layer(Value):
     """An operator with its shape, its normalization and a residual connection around both.
 
     norm_position: `before` is x + operator(norm(x)); `after` is x + norm(operator(x)).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     operator: str
     shape: SerializeAsAny[Shape]
@@ -75,14 +72,12 @@ def _default_layer(name: str, width: int, genes: Mapping[str, Any]) -> Layer:
         raise ArchitectureError(f"{name} at width {width}: {message}") from None
 
 
-class Architecture(BaseModel):
+class Architecture(Value):
     """A language model: width, vocabulary, layers and what surrounds them.
 
     `layers` may be given as the shorthand `d f m f a f`, or as a list whose entries are symbols or whole layers;
     a value that was read always holds whole layers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
     width: Annotated[int, Field(ge=8, le=65_536)]
@@ -109,9 +104,12 @@ class Architecture(BaseModel):
         for number, layer in enumerate(layers):
             try:
                 if isinstance(layer, str):
-                    layer = layers_from_shorthand(layer, width=width)[0]
-                elif isinstance(layer, Mapping) and "operator" in layer and "shape" not in layer:
-                    layer = {**layer, "shape": _default_layer(registry.name_of(str(layer["operator"])), width, {}).shape}
+                    expanded += layers_from_shorthand(layer, width=width)
+                    continue
+                if isinstance(layer, Mapping) and "operator" in layer:
+                    layer = {**layer, "operator": registry.name_of(str(layer["operator"]))}
+                    if "shape" not in layer:
+                        layer["shape"] = _default_layer(layer["operator"], width, {}).shape
             except ArchitectureError as error:
                 raise ValueError(f"layers.{number}: {error}") from None
             expanded.append(layer)

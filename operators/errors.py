@@ -8,6 +8,7 @@
     ├── DivergedError       a training loss that is not a finite number any more
     ├── DeviceError         a device that is missing or cannot be measured
     ├── ConfigError         a run's configuration that contradicts itself or its schema
+    ├── SpaceExhausted      a search space with no member left that was not proposed before
     └── RunError            a run or candidate that is missing, exists already, or is being driven by another process
 
 A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
@@ -48,6 +49,10 @@ class ConfigError(FrontrunnerError):
     """A run's configuration that contradicts itself or its schema."""
 
 
+class SpaceExhausted(FrontrunnerError):  # noqa: N818 - a search that has seen everything is finished, not broken
+    """A search space with no member left that was not proposed before."""
+
+
 class RunError(FrontrunnerError):
     """A run or candidate that is missing, exists already, or is being driven by another process."""
 
@@ -56,8 +61,8 @@ def one_line(error: ValidationError, limit: int = 3) -> str:
     """The findings of a pydantic validation as one line: `layers.2.shape.heads: expected …, got …; …`."""
     parts = []
     findings = error.errors(include_url=False)
-    if any(len(finding["loc"]) > 1 for finding in findings):  # a bad item also makes its list too short: say only the cause
-        findings = [finding for finding in findings if finding["type"] != "too_short"]
+    causes = [finding for finding in findings if finding["type"] != "too_short"]
+    findings = causes or findings  # a bad item also makes its list too short: say only the cause
     for finding in findings[:limit]:
         where = ".".join(str(step) for step in finding["loc"])
         message = finding["msg"].removeprefix("Value error, ")

@@ -1,6 +1,6 @@
 """Architecture -> language model: training forward, and decoding from preallocated state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -50,14 +50,18 @@ class ResidualLayer(nn.Module):
         self.before = layer.norm_position == "before"
 
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        change: Tensor
         if self.before:
-            return x + self.operator(self.norm(x), state, position, length)
-        return x + self.norm(self.operator(x, state, position, length))
+            change = self.operator(self.norm(x), state, position, length)
+        else:
+            change = self.norm(self.operator(x, state, position, length))
+        return x + change
 
     def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
         if self.before:
             return x + self.operator.step(self.norm(x), state, position)
-        return x + self.norm(self.operator.step(x, state, position))
+        change: Tensor = self.norm(self.operator.step(x, state, position))
+        return x + change
 
 
 class HybridLM(nn.Module):
@@ -103,9 +107,9 @@ class HybridLM(nn.Module):
                 assert isinstance(weight, Tensor)
                 shrink = len(self.layers) if name in layer.operator.writes else 1
                 nn.init.normal_(weight, std=(3 * weight.shape[1] * shrink) ** -0.5)
-        for weight in (self.embedding.weight, self.meta, self.head.weight if self.head is not None else None):
-            if weight is not None:
-                nn.init.normal_(weight, std=0.02)
+        for table in (self.embedding.weight, self.meta, self.head.weight if self.head is not None else None):
+            if table is not None:
+                nn.init.normal_(table, std=0.02)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> what the head reads [B, T, W]; meta tokens are prepended and dropped again."""
@@ -157,6 +161,18 @@ class HybridLM(nn.Module):
         state.position += 1
         state.length += 1
         return self.logits(self.norm(x))
+
+    @torch.inference_mode()
+    def generate(self, tokens: Sequence[int], count: int) -> list[int]:
+        """`tokens` and up to `count` more, each the most likely next one."""
+        device = self.embedding.weight.device
+        state = self.allocate_state(1, len(tokens) + count)
+        logits, out = self.prefill(torch.tensor([list(tokens)], device=device), state), list(tokens)
+        for _ in range(count):
+            chosen = logits.argmax(-1)
+            out.append(int(chosen))
+            logits = self.step(chosen, state)
+        return out
 
 
 def _check_room(state: ModelState, *, rows: int, tokens: int) -> None:

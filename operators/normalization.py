@@ -18,7 +18,7 @@ class RMSNorm(nn.Module):
         self.group = group or size
 
     def forward(self, x: Tensor) -> Tensor:
-        grouped = x.float().unflatten(-1, (-1, self.group))
+        grouped: Tensor = x.float().unflatten(-1, (-1, self.group))
         normal = grouped * torch.rsqrt(grouped.pow(2).mean(-1, keepdim=True) + self.eps)
         return (normal.flatten(-2) * self.weight.float()).to(x.dtype)
 

@@ -9,8 +9,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+from operators.value import Value
 
 if TYPE_CHECKING:
     from operators.architecture import Architecture
@@ -18,14 +19,12 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 
 
-class Shape(BaseModel):
+class Shape(Value):
     """The dimensions of one operator, in absolute numbers. Subclasses add fields; all are frozen and validated.
 
     A search does not mutate the numbers themselves but *genes*: values relative to the width (a ratio, a head dimension),
     so that one set of genes makes sense at every width. `make` and `genes` translate.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def make(cls, width: int, *args: Any, **genes: Any) -> Self:

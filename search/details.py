@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -53,7 +54,7 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     for name, value in evaluation.metrics.items():
         console.print(f"{name:<26}{formatted(name, value)}", markup=False)
     if evaluation.profile is not None:
-        console.print(_timings({f"candidate {entry.number}": evaluation.profile}))
+        console.print(_timings({f"{entry.number}": evaluation.profile}))
     if evaluation.proxy is not None:
         score = evaluation.proxy
         console.print(
@@ -84,14 +85,14 @@ def print_profiles(console: Console, names: Sequence[str], profiles: Sequence[Pr
 
 
 def _timings(profiles: dict[str, Profile]) -> Table:
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("architecture", overflow="fold")
-    for name in ("params", "batch", "prefill ms (IQR, n)", "decode ms (IQR, n)", "tokens/s", "peak memory", "state", "decode ratio"):
-        table.add_column(name, justify="right")
+    for name in ("params", "batch", "prefill ms ±IQR", "decode ms ±IQR", "tok/s", "memory", "state", "ratio"):
+        table.add_column(name, justify="right", no_wrap="±" not in name)
     first = next(iter(profiles.values()))
     for name, profile in profiles.items():
         for batch, reference in zip(profile.batches, first.batches, strict=True):
-            prefill, decode = (f"{timing.median_ms:.3f} ({timing.iqr_ms:.3f}, {timing.n})" for timing in (batch.prefill, batch.decode))
+            prefill, decode = (f"{timing.median_ms:.3f} ±{timing.iqr_ms:.3f}" for timing in (batch.prefill, batch.decode))
             table.add_row(
                 name,
                 formatted("params", profile.params),

@@ -27,7 +27,8 @@ class Evaluation(Value):
     """A candidate's scores, or why it has none.
 
     status: `ok` has every metric; `infeasible` breaks a constraint; `error` is a defect of the program, with its traceback.
-    metrics: flat, by name (`loss`, `decode_ms@b1`). seconds: wall time by purpose (`profile`, `train`).
+    metrics: flat, by name (`loss`, `decode_ms@b1`). seconds: wall time by purpose: `profile`, `train`, and `wait` for the device's
+    locks, building the model to be measured included.
     """
 
     status: Status
@@ -81,16 +82,17 @@ def evaluate(job: Job) -> Outcome:
     try:
         start = time.perf_counter()
         profile = measure(job.architecture, job.profile, device=job.device, seed=job.seed)
-        seconds["profile"] = time.perf_counter() - start
+        seconds |= {"profile": profile.lock_s, "wait": time.perf_counter() - start - profile.lock_s}
         metrics = profile.metrics()
         known = {"profile": profile, "metrics": metrics, "seconds": seconds, "backends": profile.backends}
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
 
-        start = time.perf_counter()
+        waiting = time.perf_counter()
         with shared(job.device), memory_errors():
+            start = time.perf_counter()
             trained = train(job.architecture, job.corpus, job.proxy, seed=job.seed, device=job.device)
-        seconds["train"] = time.perf_counter() - start
+            seconds |= {"train": time.perf_counter() - start, "wait": seconds["wait"] + start - waiting}
         metrics |= trained.score.metrics()
         known |= {"proxy": trained.score, "metrics": metrics}
         if reason := first_broken(job.constraints, metrics):

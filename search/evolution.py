@@ -95,7 +95,7 @@ class Evolution(Generic[T]):
 
     def ask(self) -> Proposal[T]:
         rng = np.random.default_rng([self._seed, self._next])
-        proposal = self._first(rng) if self._next < self._settings.population else self._child(rng)
+        proposal = (self._first(rng) if self._next < self._settings.population else None) or self._child(rng)
         self.restore(proposal)
         return proposal
 
@@ -133,17 +133,17 @@ class Evolution(Generic[T]):
             distances[fronts == front] = pareto.crowding(points[fronts == front])
         return {member: (int(front), -float(distance)) for member, front, distance in zip(members, fronts, distances, strict=True)}
 
-    def _first(self, rng: Generator) -> Proposal[T]:
+    def _first(self, rng: Generator) -> Proposal[T] | None:
         if self._next < len(self._seeds) and self._space.key(self._seeds[self._next]) not in self._keys:
             return Proposal(self._next, self._seeds[self._next], (), "seed")
         return self._random(rng)
 
-    def _random(self, rng: Generator) -> Proposal[T]:
+    def _random(self, rng: Generator) -> Proposal[T] | None:
         for _ in range(SAMPLE_TRIES):
             candidate = self._space.sample(rng)
             if self._space.key(candidate) not in self._keys:
                 return Proposal(self._next, candidate, (), "random")
-        raise SpaceExhausted(f"space: {SAMPLE_TRIES} random members are all among the {len(self._keys)} proposed before")
+        return None
 
     def _child(self, rng: Generator) -> Proposal[T]:
         """A new child of the fittest; where they give only known ones, or there are none, a random member."""
@@ -151,7 +151,10 @@ class Evolution(Generic[T]):
             bred = self._bred(rng)
             if bred is not None and self._space.key(bred.candidate) not in self._keys:
                 return bred
-        return self._random(rng)
+        found = self._random(rng)
+        if found is None:
+            raise SpaceExhausted(f"space: {SAMPLE_TRIES} random members are all among the {len(self._keys)} proposed before")
+        return found
 
     def _bred(self, rng: Generator) -> Proposal[T] | None:
         first = self._tournament(rng, but=None)

@@ -1,7 +1,7 @@
 """Small changes of an architecture: pure functions that return a new one, or None where they do not apply.
 
-A mutation takes what it may choose from (`Choices`), a parent that is made of these, and a random generator. It keeps to the choices, to the bounds on depth
-and to at least one mixer; whether its result is accepted by a run's constraints is for the space to say.
+A mutation takes what it may choose from (`Choices`), a parent made of these, and a random generator. It keeps to the choices, to the
+bounds on depth and to at least one mixer; whether its result is accepted by a run's constraints is for the space to say.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -239,11 +239,6 @@ class ArchitectureSpace:
         seeds = [next(filter(self.accepts, (self._plain(width, depth, size) for depth in depths)), None) for width, depths, size in corners]
         return tuple({self.key(seed): seed for seed in seeds if seed is not None}.values())
 
-    def probes(self, count: int, *, seed: int) -> tuple[Architecture, ...]:
-        """The seeds and `count` random members, to see what the space holds before a search. Raises ConfigError as `sample` does."""
-        rng = np.random.default_rng(seed)
-        return (*self.seeds(), *(self.sample(rng) for _ in range(count)))
-
     def features(self, member: Architecture) -> dict[str, float]:
         """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""
         depth, width, names = member.depth, member.width, [layer.operator for layer in member.layers]

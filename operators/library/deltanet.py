@@ -1,0 +1,107 @@
+"""DeltaNet: linear attention whose state is corrected by the delta rule (Yang et al. 2024, arXiv 2406.06484)."""
+
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from operators.architecture import Architecture
+from operators.delta_rule import REFERENCE, delta_rule_flops
+from operators.normalization import RMSNorm, l2_normalized
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.recurrence import Recurrence
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+
+
+class DeltaNetShape(Shape):
+    """heads of head_dim for queries, keys and values alike, after a convolution over `conv` tokens."""
+
+    heads: Annotated[int, Field(ge=1)]
+    head_dim: Annotated[int, Field(ge=1)]
+    conv: Annotated[int, Field(ge=2)] = 4
+
+    @classmethod
+    def make(cls, width: int, *, head_dim: int = 64, expand: float = 1.0, conv: int = 4) -> Self:
+        return cls(heads=max(1, round(expand * width / head_dim)), head_dim=head_dim, conv=conv)
+
+    def genes(self, width: int) -> dict[str, Any]:
+        return {"head_dim": self.head_dim, "expand": self.inner / width, "conv": self.conv}
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.head_dim
+
+
+class DeltaNet(OperatorModule):
+    """State: `recurrent` [B, H, D, D] (keys × values, float32) and `conv` [B, 3·H·D, conv - 1] for q, k and v side by side."""
+
+    reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj")
+    writes: ClassVar = ("o_proj",)
+
+    def __init__(self, architecture: Architecture, shape: DeltaNetShape, delta_rule: Recurrence) -> None:
+        super().__init__()
+        self.shape, self.delta_rule = shape, delta_rule
+        width = architecture.width
+        self.q_proj = nn.Linear(width, shape.inner, bias=False)
+        self.k_proj = nn.Linear(width, shape.inner, bias=False)
+        self.v_proj = nn.Linear(width, shape.inner, bias=False)
+        self.b_proj = nn.Linear(width, shape.heads, bias=False)
+        self.conv = ShortConvolution(3 * shape.inner, shape.conv)
+        self.o_norm = RMSNorm(shape.head_dim, eps=architecture.norm_eps)
+        self.o_proj = nn.Linear(shape.inner, width, bias=False)
+
+    def _project(self, x: Tensor) -> Tensor:
+        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
+
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """qkv […, 3·H·D] -> q and k of unit length, and v, each […, H, D]."""
+        q, k, v = qkv.unflatten(-1, (3, self.shape.heads, self.shape.head_dim)).unbind(-3)
+        return l2_normalized(q), l2_normalized(k), v
+
+    def _output(self, x: Tensor, out: Tensor) -> Tensor:
+        y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2))
+        return y
+
+    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        q, k, v = self._heads(self.conv(self._project(x), state["conv"] if state else None))
+        beta = self.b_proj(x).sigmoid()
+        out, final = self.delta_rule.scan(q, k, v, beta, None, state["recurrent"] if state else None)
+        if state:
+            state["recurrent"].copy_(final)
+        return self._output(x, out)
+
+    def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
+        q, k, v = self._heads(self.conv.step(self._project(x), state["conv"]))
+        beta = self.b_proj(x).sigmoid()
+        return self._output(x, self.delta_rule.step(q, k, v, beta, None, state["recurrent"]))
+
+
+def state_spec(shape: DeltaNetShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+    return {
+        "recurrent": TensorSpec((batch, shape.heads, shape.head_dim, shape.head_dim), torch.float32),
+        "conv": conv_spec(batch, 3 * shape.inner, shape.conv, dtype),
+    }
+
+
+def parameters(width: int, shape: DeltaNetShape) -> int:
+    return width * (4 * shape.inner + shape.heads) + conv_parameters(3 * shape.inner, shape.conv) + shape.head_dim
+
+
+def flops(width: int, shape: DeltaNetShape, context: int) -> int:
+    matrices = 2 * width * (4 * shape.inner + shape.heads) + 2 * 3 * shape.inner * shape.conv
+    return matrices + delta_rule_flops(shape.heads, shape.head_dim, shape.head_dim, decay=False)
+
+
+OPERATOR = Operator(
+    symbol="d",
+    kind="mixer",
+    shape=DeltaNetShape,
+    genes={"head_dim": (32, 64, 128), "expand": (0.75, 1.0, 1.5)},
+    parameters=parameters,
+    flops=flops,
+    build=DeltaNet,
+    backends={"reference": Backend(load=lambda: REFERENCE)},
+    state=state_spec,
+    source="Yang et al. 2024, arXiv 2406.06484",
+)

@@ -1,0 +1,143 @@
+"""Gated Linear Attention: a decay per key channel and token, and an output gate (Yang et al. 2023, arXiv 2312.06635)."""
+
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from operators.architecture import Architecture
+from operators.normalization import RMSNorm
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.recurrence import Recurrence, by_chunk, carry, from_chunks
+
+CHUNK = 16
+GATE_RANK = 16
+GATE_TEMPERATURE = 16
+
+
+class GLAShape(Shape):
+    """heads of key_dim for queries and keys and of value_dim for values."""
+
+    heads: Annotated[int, Field(ge=1)]
+    key_dim: Annotated[int, Field(ge=1)]
+    value_dim: Annotated[int, Field(ge=1)]
+
+    @classmethod
+    def make(cls, width: int, *, head_dim: int = 64, expand: float = 1.0, key_ratio: float = 0.5) -> Self:
+        heads = max(1, round(expand * width / head_dim))
+        return cls(heads=heads, key_dim=max(1, round(key_ratio * head_dim)), value_dim=head_dim)
+
+    def genes(self, width: int) -> dict[str, Any]:
+        return {"head_dim": self.value_dim, "expand": self.values / width, "key_ratio": self.key_dim / self.value_dim}
+
+    @property
+    def keys(self) -> int:
+        return self.heads * self.key_dim
+
+    @property
+    def values(self) -> int:
+        return self.heads * self.value_dim
+
+
+def chunked_gla(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_tᵀ and o_t = S_tᵀ q_t / √K, in chunks.
+
+    q, k and log_decay (≤ 0) [B, T, H, K], v [B, T, H, V], initial [B, H, K, V]
+    -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
+
+    Every exponent is a difference along time and so never positive: however strong the decay, nothing overflows. This
+    costs [L, L, K] numbers a chunk, which is why the chunks are short.
+    """
+    tokens, size = q.shape[1], min(CHUNK, q.shape[1])
+    q, k, v = (by_chunk(x.float(), size).contiguous() for x in (q * q.shape[-1] ** -0.5, k, v))
+    total = by_chunk(log_decay.float(), size).contiguous().cumsum(-2)  # [chunks, B, H, L, K]
+    last = total[..., -1:, :]
+    # The clamp only touches pairs against time, which tril drops.
+    ratio = (total[..., :, None, :] - total[..., None, :, :]).clamp(max=0).exp()  # [chunks, B, H, L, L, K]
+    scores = ((ratio * k[..., None, :, :]) @ q[..., None])[..., 0].tril()
+    written = (k * (last - total).exp()).mT @ v
+    start = torch.zeros_like(written[0]) if initial is None else initial.float()
+    before, final = carry(last.mT.exp(), written, start)
+    return from_chunks(scores @ v + (q * total.exp()) @ before, tokens), final
+
+
+def gla_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> Tensor:
+    """One token: q, k and log_decay [B, H, K], v [B, H, V], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
+    state.mul_(log_decay.float().exp()[..., None])
+    state.addcmul_(k.float()[..., None], v.float()[..., None, :])
+    q = q.float() * q.shape[-1] ** -0.5
+    return (q[..., None, :] @ state)[..., 0, :]
+
+
+class GLA(OperatorModule):
+    """State: `recurrent` [B, H, K, V] (float32)."""
+
+    reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj", "decay_down_proj", "decay_up_proj")
+    writes: ClassVar = ("o_proj",)
+
+    def __init__(self, architecture: Architecture, shape: GLAShape, gla: Recurrence) -> None:
+        super().__init__()
+        self.shape, self.gla = shape, gla
+        width = architecture.width
+        self.q_proj = nn.Linear(width, shape.keys, bias=False)
+        self.k_proj = nn.Linear(width, shape.keys, bias=False)
+        self.v_proj = nn.Linear(width, shape.values, bias=False)
+        self.g_proj = nn.Linear(width, shape.values, bias=False)
+        self.decay_down_proj = nn.Linear(width, GATE_RANK, bias=False)
+        self.decay_up_proj = nn.Linear(GATE_RANK, shape.keys)
+        self.o_norm = RMSNorm(shape.value_dim, eps=architecture.norm_eps)
+        self.o_proj = nn.Linear(shape.values, width, bias=False)
+
+    def _recurrence(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x […, W] -> q, k […, H, K], v […, H, V] and the log decay […, H, K] (float32)."""
+        log_decay = F.logsigmoid(self.decay_up_proj(self.decay_down_proj(x)).float()) / GATE_TEMPERATURE
+        parts = (self.q_proj(x), self.k_proj(x), self.v_proj(x), log_decay)
+        q, k, v, log_decay = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
+        return q, k, v, log_decay
+
+    def _output(self, x: Tensor, out: Tensor) -> Tensor:
+        gate = F.silu(self.g_proj(x))
+        y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
+        return y
+
+    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        out, final = self.gla.scan(*self._recurrence(x), state["recurrent"] if state else None)
+        if state:
+            state["recurrent"].copy_(final)
+        return self._output(x, out)
+
+    def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
+        return self._output(x, self.gla.step(*self._recurrence(x), state["recurrent"]))
+
+
+def state_spec(shape: GLAShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+    return {"recurrent": TensorSpec((batch, shape.heads, shape.key_dim, shape.value_dim), torch.float32)}
+
+
+def _matrix_elements(width: int, shape: GLAShape) -> int:
+    return width * (2 * shape.keys + 3 * shape.values) + GATE_RANK * (width + shape.keys)
+
+
+def parameters(width: int, shape: GLAShape) -> int:
+    return _matrix_elements(width, shape) + shape.keys + shape.value_dim
+
+
+def flops(width: int, shape: GLAShape, context: int) -> int:
+    """The recurrence counts as decay, write and read of the state."""
+    return 2 * _matrix_elements(width, shape) + 5 * shape.keys * shape.value_dim
+
+
+OPERATOR = Operator(
+    symbol="l",
+    kind="mixer",
+    shape=GLAShape,
+    genes={"head_dim": (32, 64, 128, 256), "expand": (0.75, 1.0, 1.5), "key_ratio": (0.5, 1.0)},
+    parameters=parameters,
+    flops=flops,
+    build=GLA,
+    backends={"reference": Backend(load=lambda: Recurrence(scan=chunked_gla, step=gla_step))},
+    state=state_spec,
+    source="Yang et al. 2023, arXiv 2312.06635",
+)

@@ -1,0 +1,97 @@
+"""What an architecture costs by arithmetic: parameters, bytes and FLOPs, from the operators' own functions. No model is built."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from operators import registry
+from operators.architecture import Architecture
+from operators.normalization import norm_parameters
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Exact costs at one batch size and context; meta tokens count on top of the context.
+
+    params: number of parameters; a tied head counts once.
+    param_bytes: bytes of the parameters.
+    state_bytes: bytes of decode state allocated for `batch` rows of `context` tokens.
+    decode_flops: FLOPs of one decode step of the whole batch, its token being the last of the context.
+    prefill_flops: FLOPs of reading `context` tokens in every row, up to the logits after the last one.
+    decode_bytes: bytes that one decode step has to move (the roofline of `cost`).
+
+    FLOPs count a multiply-add as 2 and are those of the operators and the head: normalizations and residual additions are left out.
+    """
+
+    params: int
+    param_bytes: int
+    state_bytes: int
+    decode_flops: int
+    prefill_flops: int
+    decode_bytes: int
+
+
+def parameters(architecture: Architecture) -> int:
+    """Number of parameters of the model that `architecture` describes."""
+    width = architecture.width
+    matrices = 1 if architecture.tied_embeddings else 2
+    surroundings = matrices * architecture.vocabulary * width + architecture.meta_tokens * width + norm_parameters("rmsnorm", width)
+    return surroundings + _layer_parameters(architecture)
+
+
+def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.dtype = torch.float32) -> Cost:
+    """Costs of `batch` rows of `context` tokens with weights and activations in `dtype` (that of a device: `Device.dtype`).
+
+    Bytes of a decode step, each moved once: the weights of layers, final norm and head (tied or not), of the embedding only the
+    rows read; the slots of caches that grow with the context (keys and values) read; all other state (recurrent) read and written.
+    """
+    width, itemsize = architecture.width, dtype.itemsize
+    tokens = context + architecture.meta_tokens
+    params = parameters(architecture)
+    state_bytes = moved_bytes = decode_flops = prefill_flops = 0
+    for (name, shape), count in Counter((layer.operator, layer.shape) for layer in architecture.layers).items():
+        operator = registry.get(name)
+        shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
+        for key, spec in operator.state(shape, batch, tokens, dtype).items():
+            grows = shortest[key] != longer[key]
+            state_bytes += count * spec.bytes
+            moved_bytes += count * spec.bytes * (1 if grows else 2)
+
+        def flops(seen: int) -> int:
+            return operator.flops(width, shape, seen)  # noqa: B023 - called before the loop goes on
+
+        decode_flops += count * batch * flops(tokens)
+        prefill_flops += count * batch * _sum(flops, 1, tokens)
+    head = batch * 2 * width * architecture.vocabulary
+    read = _layer_parameters(architecture) + norm_parameters("rmsnorm", width) + (architecture.vocabulary + batch) * width
+    return Cost(
+        params=params,
+        param_bytes=params * itemsize,
+        state_bytes=state_bytes,
+        decode_flops=decode_flops + head,
+        prefill_flops=prefill_flops + head,
+        decode_bytes=read * itemsize + moved_bytes,
+    )
+
+
+def _layer_parameters(architecture: Architecture) -> int:
+    width = architecture.width
+    return sum(
+        count * (registry.get(name).parameters(width, shape) + norm_parameters(norm, width))
+        for (name, shape, norm), count in Counter((layer.operator, layer.shape, layer.norm) for layer in architecture.layers).items()
+    )
+
+
+def _sum(function: Callable[[int], int], first: int, last: int) -> int:
+    """Σ function(i) for i from `first` to `last`, in about log(last) calls instead of last.
+
+    Exact for a function that is concave or convex, as FLOPs over the context are: constant, linear, or linear up to a window.
+    For such a function, three points on one line mean that it is linear between them.
+    """
+    middle = (first + last) // 2
+    low, center, high = function(first), function(middle), function(last)
+    if (center - low) * (last - middle) == (high - center) * (middle - first):
+        return (low + high) * (last - first + 1) // 2
+    return _sum(function, first, middle) + _sum(function, middle + 1, last)

@@ -1,0 +1,212 @@
+"""The one place that knows devices: time, memory and identity of a CPU or a GPU.
+
+What a device is asked for is the interface `Device`; everything else in the house works through it. NVML is used in this file only.
+"""
+
+import os
+import platform
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from operators.errors import DeviceError
+
+
+class Device(ABC):
+    """A device that can be measured.
+
+    label: how it was asked for, `cpu` or `cuda:0`. torch_device: what tensors are placed on. name: for people.
+    lock_key: what tells this device from every other one of the machine. dtype: what inference runs in there.
+    """
+
+    label: str
+    torch_device: torch.device
+    name: str
+    lock_key: str
+    dtype: torch.dtype
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Returns when everything that was queued has been done."""
+
+    @abstractmethod
+    def timed(self, run: Callable[[], Any]) -> float:
+        """Elapsed time of one call in ms, from an idle device until its work is done."""
+
+    @abstractmethod
+    def peak_memory(self, run: Callable[[], Any]) -> int:
+        """Most bytes that one call had allocated at any moment, on top of what was allocated before it.
+
+        What a call keeps, as a returned tensor, counts; weights, state and inputs that exist already do not.
+        """
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Versions of what the figures depend on: python, torch, frontrunner, and the driver where there is one."""
+
+    def describe(self) -> dict[str, str]:
+        """What a report says of the device: its label, its name and `versions`."""
+        return {"device": self.label, "name": self.name, **self.versions()}
+
+
+def open_device(name: str) -> Device:
+    """The device called `cpu`, `cuda` (the first GPU) or `cuda:N`. Raises DeviceError for another name or an absent GPU."""
+    if name == "cpu":
+        return _Cpu()
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if match is None:
+        raise DeviceError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"device {name}: no GPU can be used here: {_reason_without_gpu()}")
+    index, count = int(match[1] or 0), torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(f"device {name}: this machine has {count} GPUs, expected a number from 0 to {count - 1}")
+    return _Cuda(index)
+
+
+def driver_version() -> str:
+    """Version of the NVIDIA driver, from NVML. Raises DeviceError with the reason where there is none."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            return str(pynvml.nvmlSystemGetDriverVersion())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise DeviceError(f"NVML: {error}") from None
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """PyTorch computes with `count` threads inside; the number that it had is restored afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Cpu(Device):
+    label = "cpu"
+    torch_device = torch.device("cpu")
+    lock_key = "cpu"
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        self.name = _cpu_name()
+
+    def synchronize(self) -> None:
+        pass  # operators on the CPU return when they are done
+
+    def timed(self, run: Callable[[], Any]) -> float:
+        start = perf_counter()
+        run()
+        return (perf_counter() - start) * 1e3
+
+    def peak_memory(self, run: Callable[[], Any]) -> int:
+        """As the interface says, counted from every allocation of PyTorch's CPU allocator, temporaries inside its operators included.
+
+        Not counted: what math libraries and the interpreter allocate by themselves. Raises MemoryError where memory ran out.
+        The process's resident set would count those, but also every page touched earlier: it never repeats.
+        """
+        # The profiler writes lines to stderr at each start and stop unless it is told not to before its first use.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+        with memory_errors(), torch.autograd.profiler.profile(profile_memory=True) as profile:
+            kept = run()
+        result = profile.kineto_results
+        if result is None:
+            raise DeviceError("device cpu: PyTorch's profiler gave no record of the memory")
+        del kept
+        events = [(event.start_ns(), event.nbytes()) for event in result.events() if event.name() == "[memory]"]
+        live = peak = 0
+        for _, change in sorted(events, key=lambda event: event[0]):
+            live += change
+            peak = max(peak, live)
+        return peak
+
+    def versions(self) -> dict[str, str]:
+        return _versions()
+
+
+class _Cuda(Device):
+    dtype = torch.bfloat16
+
+    def __init__(self, index: int) -> None:
+        self.label = f"cuda:{index}"
+        self.torch_device = torch.device("cuda", index)
+        properties = torch.cuda.get_device_properties(index)
+        self.name = properties.name
+        # The index depends on CUDA_VISIBLE_DEVICES, which differs between processes; the UUID does not.
+        self.lock_key = f"gpu-{properties.uuid}"
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.torch_device)
+
+    def timed(self, run: Callable[[], Any]) -> float:
+        with torch.cuda.device(self.torch_device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self.synchronize()
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            return float(start.elapsed_time(end))
+
+    def peak_memory(self, run: Callable[[], Any]) -> int:
+        """As the interface says, of PyTorch's allocator on this GPU. Raises torch.OutOfMemoryError where memory ran out."""
+        self.synchronize()
+        before = torch.cuda.memory_allocated(self.torch_device)
+        torch.cuda.reset_peak_memory_stats(self.torch_device)
+        run()
+        self.synchronize()
+        return torch.cuda.max_memory_allocated(self.torch_device) - before
+
+    def versions(self) -> dict[str, str]:
+        try:
+            driver = driver_version()
+        except DeviceError as error:
+            driver = f"unknown: {error}"
+        return {**_versions(), "cuda": str(torch.version.cuda), "driver": driver}
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raises MemoryError for the RuntimeError by which PyTorch's CPU allocator says that memory ran out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(" ".join(str(error).split())) from error
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__, "frontrunner": version("frontrunner")}
+
+
+def _cpu_name() -> str:
+    """The model's name where Linux tells it, else the kind of processor."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _reason_without_gpu() -> str:
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} was built without CUDA"
+    try:
+        return f"PyTorch for CUDA {torch.version.cuda} does not accept driver {driver_version()} or its GPUs"
+    except DeviceError as error:
+        return str(error)

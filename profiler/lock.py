@@ -1,0 +1,122 @@
+"""Keeps the load off a device while it is being measured, across unrelated processes.
+
+`exclusive` is for measuring, `shared` for everything else that loads the same device, such as training. The locks are `flock`s: the kernel
+releases them with the process, whatever ended it. Two files a device make a turnstile, through which everyone enters one at a
+time: whoever wants the device alone keeps it shut while those inside leave, so that a stream of newcomers cannot starve it.
+
+The files lie in a folder of the user's own below `tempfile.gettempdir()`; the PIDs in them serve messages only. The locks are not
+reentrant: a process that holds one and asks for the same device again waits for itself.
+"""
+
+import fcntl
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from operators.errors import DeviceError
+from profiler.device import Device, open_device
+
+POLL_SECONDS = 0.005
+_SLOT = 12  # bytes of one PID in a file, padded with spaces
+
+
+@contextmanager
+def exclusive(device: str, *, timeout_s: float | None = None) -> Iterator[None]:
+    """Holds the device of that name (as for `open_device`) alone.
+
+    Waits for as long as it takes; with `timeout_s`, raises DeviceError that names the holders after so many seconds.
+    """
+    opened, deadline = open_device(device), _deadline(timeout_s)
+    with (
+        _opened(opened, "turnstile") as turnstile,
+        _opened(opened, "room") as room,
+        _held(turnstile, opened, deadline, (turnstile, room)),
+        _signed_in(turnstile),
+        _held(room, opened, deadline, (room,)),
+    ):
+        yield
+
+
+@contextmanager
+def shared(device: str, *, timeout_s: float | None = None) -> Iterator[None]:
+    """Holds the device beside other `shared` holders, never beside an `exclusive` one. Waits and raises as `exclusive` does."""
+    opened, deadline = open_device(device), _deadline(timeout_s)
+    with _opened(opened, "turnstile") as turnstile, _opened(opened, "room") as room, ExitStack() as inside:
+        with _held(turnstile, opened, deadline, (turnstile,)):
+            # Whoever is alone inside holds the turnstile too, so neither of these waits or meets another's entry.
+            fcntl.flock(room, fcntl.LOCK_SH)
+            inside.enter_context(_signed_in(room))
+        yield
+
+
+@contextmanager
+def _opened(device: Device, part: str) -> Iterator[int]:
+    file = os.open(_folder() / f"{device.lock_key}.{part}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        yield file
+    finally:
+        # Unlocks even where a forked child still has the file open, which closing alone would not.
+        fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(file)
+
+
+@contextmanager
+def _held(file: int, device: Device, deadline: float | None, signed: tuple[int, ...]) -> Iterator[None]:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() >= deadline:
+                pids = sorted({pid for place in signed for pid in _entries(place).values()})
+                holders = f"process {', '.join(map(str, pids))}" if pids else "another process"
+                raise DeviceError(f"device {device.label} is in use by {holders}: waited for it in vain") from None
+            time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _deadline(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else time.monotonic() + timeout_s
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"frontrunner-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise DeviceError(f"{folder}: expected a folder that belongs to this user alone (mode 700), for the locks of devices")
+    return folder
+
+
+@contextmanager
+def _signed_in(file: int) -> Iterator[None]:
+    """Writes this process's PID into the first free slot. Entered only by who holds the turnstile; leaving touches the own slot alone."""
+    taken = _entries(file)
+    slot = next(number for number in range(len(taken) + 1) if number not in taken)
+    os.pwrite(file, str(os.getpid()).ljust(_SLOT).encode(), slot * _SLOT)
+    try:
+        yield
+    finally:
+        os.pwrite(file, b" " * _SLOT, slot * _SLOT)
+
+
+def _entries(file: int) -> dict[int, int]:
+    """Slot -> PID of those that are still alive."""
+    content = os.pread(file, os.fstat(file).st_size, 0)
+    slots = (content[start : start + _SLOT].strip() for start in range(0, len(content), _SLOT))
+    return {slot: int(text) for slot, text in enumerate(slots) if text.isdigit() and _alive(int(text))}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,106 @@
+"""Fixtures that several test files share."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from operators import Architecture
+from proxy_train.data import Corpus, prepare
+from search import config as config_module
+from search.config import RunConfig
+from search.driver import Prepared
+from search.evaluate import Evaluation, Job, Outcome
+from search.space import ArchitectureSpace
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few small documents with some structure to learn."""
+    folder = tmp_path_factory.mktemp("text")
+    rng = random.Random(0)
+    words = ["the", "people", "of", "these", "states", "have", "a", "government", "and", "it", "serves", "them", "well"]
+    for number in range(8):
+        sentences = (" ".join(rng.choice(words) for _ in range(9)) + "." for _ in range(60))
+        (folder / f"{number}.txt").write_text("\n".join(sentences), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(text_folder: Path) -> RunConfig:
+    """A run whose candidates take a fraction of a second each."""
+    return config_module.parse(
+        {
+            "candidates": 6,
+            "data": {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2},
+            "proxy": {"tokens": 1024, "batch_size": 2, "sequence_length": 32, "validation_tokens": 256},
+            "profile": {"batch_sizes": [1], "context": 16, "min_samples": 5, "min_seconds": 0.001, "max_seconds": 0.01},
+            "space": {
+                "operators": ["attention", "swiglu", "relu2"],
+                "widths": [16, 32],
+                "min_depth": 2,
+                "max_depth": 5,
+                "genes": {"attention": {"head_dim": [8, 16]}},
+            },
+            "evolution": {"population": 3, "tournament": 2},
+        },
+        where="tiny",
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus(tiny_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return prepare(tiny_config.data, cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def prepared(tiny_config: RunConfig, corpus: Corpus) -> Prepared:
+    return Prepared(tiny_config, corpus, ArchitectureSpace(tiny_config.space, corpus.vocabulary))
+
+
+@pytest.fixture
+def job(tiny_config: RunConfig, corpus: Corpus) -> Job:
+    """An evaluation that succeeds quickly."""
+    architecture = Architecture.from_shorthand("a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}})
+    return Job(0, architecture, corpus, tiny_config.proxy, tiny_config.profile, (), "cpu", 0)
+
+
+def pretended(job: Job) -> Outcome:
+    """Scores that depend on the architecture alone and conflict with one another, without measuring or training anything."""
+    architecture = job.architecture
+    decode_ms = architecture.depth + architecture.width / 64
+    mixers = len({layer.operator for layer in architecture.layers})
+    metrics = {"loss": 10 / decode_ms + 0.1 * mixers, "decode_ms@b1": decode_ms, "params": float(architecture.width * architecture.depth)}
+    return Outcome(Evaluation(status="ok", metrics=metrics, seed=job.seed))
+
+
+@dataclass
+class PretendExecutor:
+    """Answers at once, in the order of `order`; stands where evaluations would run."""
+
+    capacity: int = 1
+    answer: Callable[[Job], Outcome] = pretended
+    rng: random.Random | None = None
+    jobs: list[Job] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def next(self) -> tuple[Job, Outcome]:
+        job = self.jobs.pop(self.rng.randrange(len(self.jobs)) if self.rng else 0)
+        self.answered.append(job.number)
+        return job, self.answer(job)
+
+    def close(self) -> None:
+        self.jobs.clear()
+
+

@@ -1,0 +1,189 @@
+"""Measuring on the CPU: complete, repeatable where it can be, and without a trace left behind."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from operators import Architecture, HybridLM, registry
+from operators.errors import BackendError, DeviceError
+from profiler import measure as measuring
+from profiler.cost import cost
+from profiler.device import Device, open_device, torch_threads
+from profiler.measure import METRICS, Profile, ProfileSettings, measure
+
+QUICK = ProfileSettings(batch_sizes=(1, 3), context=12, warmup=1, min_samples=5, min_seconds=0, max_seconds=0.05, relative_error=0.1)
+SMALL = Architecture.from_shorthand("a f a r", width=32, vocabulary=64, meta_tokens=2)
+
+
+@pytest.fixture(autouse=True)
+def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def cpu() -> Device:
+    return open_device("cpu")
+
+
+def test_metrics_are_complete_and_positive() -> None:
+    profile = measure(SMALL, QUICK)
+    expected = {f"{name}@b{batch}" for name, metric in METRICS.items() if metric.per_batch for batch in (1, 3)}
+    assert set(profile.metrics()) == expected | {name for name, metric in METRICS.items() if not metric.per_batch}
+    assert all(value > 0 for value in profile.metrics().values())
+    arithmetic = cost(SMALL, batch=3, context=12)
+    assert (profile.params, profile.param_bytes) == (arithmetic.params, arithmetic.param_bytes)
+    assert profile.metrics()["state_bytes@b3"] == arithmetic.state_bytes
+    assert profile.metrics()["decode_tokens_per_s@b3"] == pytest.approx(3e3 / profile.metrics()["decode_ms@b3"])
+    assert profile.backends == {"attention": "sdpa", "swiglu": "reference", "relu2": "reference"}
+    assert (profile.device, profile.dtype, profile.threads, profile.context) == ("cpu", "float32", 1, 12)
+    assert {"python", "torch", "frontrunner"} <= set(profile.versions)
+    assert profile.lock_s > 0
+
+
+def test_every_operator_can_be_measured() -> None:
+    everything = Architecture.from_shorthand(" ".join(registry.names()), width=64, vocabulary=64)
+    assert set(measure(everything, QUICK).backends) == set(registry.names())
+
+
+def test_json_round_trip() -> None:
+    profile = measure(SMALL, QUICK)
+    assert Profile.model_validate_json(profile.model_dump_json()) == profile
+
+
+def test_twice_the_depth_is_slower() -> None:
+    # Four times as deep and a margin of 1.3: a sanity check that a busy machine does not upset.
+    shallow, deep = (measure(Architecture.from_shorthand("a f " * depth, width=128, vocabulary=64), QUICK).metrics() for depth in (2, 8))
+    assert deep["decode_ms@b1"] > 1.3 * shallow["decode_ms@b1"]
+    assert deep["prefill_ms@b3"] > 1.3 * shallow["prefill_ms@b3"]
+
+
+def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, list[int]]] = []
+    step = HybridLM.step
+
+    def recording(self: HybridLM, tokens: torch.Tensor, state: object) -> torch.Tensor:
+        seen.append((state.length, state.position.tolist()))  # type: ignore[attr-defined]
+        return step(self, tokens, state)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HybridLM, "step", recording)
+    measure(SMALL, QUICK)
+    held = 12 + 2 - 1  # context and meta tokens, without the token that the step reads
+    assert {str(entry) for entry in seen} == {str((held, [held] * batch)) for batch in (1, 3)}
+    assert len(seen) > 20
+
+
+def test_inputs_come_from_the_seed_and_are_not_zero(cpu: Device) -> None:
+    def weights_and_tokens(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        model = measuring._build(SMALL, cpu, "auto", seed)
+        session = measuring._session(model, 3, 12, cpu, seed)
+        return torch.cat([parameter.flatten() for parameter in model.parameters()]), torch.cat(
+            [session.prompt.T, next(session.tokens)[None]]
+        )
+
+    first, again, other = (weights_and_tokens(seed) for seed in (1, 1, 2))
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not any(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    assert all((tensor != 0).float().mean() > 0.9 for tensor in first)
+
+
+def test_nothing_is_left_changed() -> None:
+    random = torch.get_rng_state()
+    with torch_threads(2):
+        profile = measure(SMALL, QUICK)
+        assert torch.get_num_threads() == 2
+    assert profile.threads == 1
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_timing_holds_the_device_alone_and_building_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    for name in ("exclusive", "shared", "_build", "_measure_batch"):
+        function = getattr(measuring, name)
+
+        def recording(*arguments: object, _name: str = name, _function: object = function) -> object:
+            order.append(_name)
+            return _function(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(measuring, name, recording)
+    measure(SMALL, QUICK)
+    assert order == ["shared", "_build", "exclusive", "_measure_batch", "_measure_batch"]
+
+
+def test_peak_memory_is_exact_and_repeatable(cpu: Device) -> None:
+    def allocate() -> torch.Tensor:
+        first = torch.randn(1000)  # 4000 bytes
+        second = torch.cat([first, first])  # 12000 together
+        del first
+        return torch.cat([second, second])  # 8000 + 16000, the most at one moment
+
+    assert [cpu.peak_memory(allocate) for _ in range(3)] == [24_000] * 3
+    first, again = (measure(SMALL, QUICK) for _ in range(2))
+    for batch, same in zip(first.batches, again.batches, strict=True):
+        assert batch.peak_memory_bytes == same.peak_memory_bytes > first.param_bytes + batch.state_bytes
+
+
+def test_peak_memory_says_nothing_on_its_own(capfd: pytest.CaptureFixture[str], cpu: Device) -> None:
+    cpu.peak_memory(lambda: torch.ones(3))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_running_out_of_memory_can_be_told_apart() -> None:
+    with pytest.raises(MemoryError, match="can't allocate memory"):
+        measure(SMALL, QUICK.model_copy(update={"batch_sizes": (10**13,)}))
+
+
+def test_the_cpu_describes_itself(cpu: Device) -> None:
+    cpu.synchronize()
+    assert cpu.describe() == {"device": "cpu", "name": cpu.name, **cpu.versions()}
+    assert cpu.name
+    assert cpu.timed(lambda: sum(range(10_000))) > 0
+
+
+@pytest.mark.parametrize("name", ["tpu", "", "CPU", "cuda:x", "cuda:", "cpu:0"])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"^unknown device '{name}': expected cpu, cuda or cuda:N$"):
+        measure(SMALL, QUICK, device=name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:99"])
+def test_an_absent_gpu_is_refused_with_the_reason(name: str) -> None:
+    if name != "cuda:99" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(DeviceError, match=f"^device {name}: .{{20}}") as caught:
+        measure(SMALL, QUICK, device=name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_is_measured_in_bfloat16() -> None:
+    profile = measure(SMALL, QUICK, device="cuda")
+    assert (profile.device, profile.dtype) == ("cuda:0", "bfloat16")
+    assert all(value > 0 for value in profile.metrics().values())
+    assert profile.versions["driver"][0].isdigit()
+    assert all(batch.peak_memory_bytes > profile.param_bytes + batch.state_bytes for batch in profile.batches)
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(BackendError):
+        measure(SMALL, QUICK, backend="none_such")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_sizes": []}, "at least 1 item"),
+        ({"batch_sizes": [0]}, "greater than or equal to 1"),
+        ({"batch_sizes": [2, 2]}, "without repetition"),
+        ({"context": 0}, "greater than or equal to 1"),
+        ({"threads": 0}, "greater than or equal to 1"),
+        ({"device": "cpu"}, "unknown key device"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ProfileSettings.model_validate(change)

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from operators.errors import ConfigError
+from search import config as config_module
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=str)
+def test_shipped_configurations_are_valid(path):
+    config_module.load(path)
+
+
+def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("")
+    config = config_module.load(path)
+    path.write_text(config.to_yaml())
+    assert config_module.load(path) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("candidats: 3", "unknown key candidats: expected .*candidates"),
+        ("proxy: {tokns: 3}", "proxy: unknown key tokns: expected .*tokens"),
+        ("profile: {batch: 3}", "profile: unknown key batch: expected .*batch_sizes"),
+        ("data: {path: x}", "data: unknown key path: expected .*source"),
+        ("space: {depth: 3}", "space: unknown key depth: expected .*min_depth"),
+        ("candidates: 0", "candidates: .*greater than or equal to 1, got 0"),
+        ("candidates: many", "candidates: .*integer.*got 'many'"),
+        ("objectives: [speed]", "unknown metric 'speed'"),
+        ("objectives: [loss, loss]", "each metric once"),
+        ("objectives: []", "objectives: .*at least 1"),
+        ("constraints: ['params = 3']", "as in 'params <= 3e6'"),
+        ("constraints: ['decode_ms@b4 <= 3']", "expected one of decode_ms@b1, decode_ms@b8"),
+        ("space: {operators: [atention]}", "unknown operator 'atention'"),
+        ("space: {operators: [swiglu]}", "at least one mixer"),
+        ("[1, 2", "not YAML"),
+        ("- a list", "valid dictionary|mapping"),
+        ("a: !!python/object/apply:os.system [true]", "not YAML"),
+    ],
+)
+def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, says):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says) as caught:
+        config_module.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        config_module.load(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        config_module.load(tmp_path / "binary.yaml")
