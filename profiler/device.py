@@ -116,12 +116,12 @@ class _Cpu(Device):
     def peak_memory(self, run: Callable[[], Any]) -> int:
         """As the interface says, counted from every allocation of PyTorch's CPU allocator, temporaries inside its operators included.
 
-        Not counted: what math libraries and the interpreter allocate by themselves. Raises MemoryError where memory ran out.
+        Not counted: what math libraries and the interpreter allocate by themselves.
         The process's resident set would count those, but also every page touched earlier: it never repeats.
         """
         # The profiler writes lines to stderr at each start and stop unless it is told not to before its first use.
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")
-        with memory_errors(), torch.autograd.profiler.profile(profile_memory=True) as profile:
+        with torch.autograd.profiler.profile(profile_memory=True) as profile:
             kept = run()
         result = profile.kineto_results
         if result is None:
@@ -163,7 +163,7 @@ class _Cuda(Device):
             return float(start.elapsed_time(end))
 
     def peak_memory(self, run: Callable[[], Any]) -> int:
-        """As the interface says, of PyTorch's allocator on this GPU. Raises torch.OutOfMemoryError where memory ran out."""
+        """As the interface says, of PyTorch's allocator on this GPU."""
         self.synchronize()
         before = torch.cuda.memory_allocated(self.torch_device)
         torch.cuda.reset_peak_memory_stats(self.torch_device)

@@ -185,10 +185,12 @@ def _session(model: HybridLM, batch: int, context: int, device: Device, seed: in
 
 def _peak_memory(session: _Session, device: Device) -> int:
     def prefill_and_step() -> None:
+        session.state.reset()
         session.prefill()
         session.rewind()
         session.step()
 
+    prefill_and_step()  # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
     weights = sum(tensor.nbytes for tensor in (*session.model.parameters(), *session.model.buffers()))
     return weights + session.state.bytes + device.peak_memory(prefill_and_step)
 

@@ -16,7 +16,7 @@ from operators.architecture import Architecture
 from operators.errors import DataError, DivergedError
 from operators.model import HybridLM
 from proxy_train.data import Corpus, batches, bits_per_byte, require_windows, validation_batches
-from proxy_train.optim import build_optimizer, schedule
+from proxy_train.optim import build_optimizer, schedule, set_rate
 
 CURVE_POINTS = 50
 DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
@@ -26,16 +26,17 @@ class ProxySettings(BaseModel):
     """How each candidate is trained; the `proxy:` section of a run.
 
     tokens: the budget; as many whole batches of batch_size × sequence_length are trained as it holds.
-    learning_rate: at its peak. warmup_fraction: of the steps. weight_decay: of matrices. gradient_clip: the largest norm of a gradient.
+    learning_rate: at its peak (what it means for which weights: `optim.parameter_groups`). warmup_fraction: of the steps.
+    weight_decay: of matrices. gradient_clip: the largest norm of a gradient.
     validation_tokens: how many are scored at the end, at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: Annotated[int, Field(ge=1)] = 150_000
-    batch_size: Annotated[int, Field(ge=1)] = 4
+    batch_size: Annotated[int, Field(ge=1)] = 2
     sequence_length: Annotated[int, Field(ge=2)] = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
@@ -177,9 +178,7 @@ def _fit(
     for step, (inputs, targets) in enumerate(
         batches(corpus, batch_size=settings.batch_size, sequence_length=settings.sequence_length, steps=settings.steps, seed=seed)
     ):
-        rate = settings.learning_rate * schedule(step, steps=settings.steps, warmup_fraction=settings.warmup_fraction)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(optimizer, schedule(step, steps=settings.steps, warmup_fraction=settings.warmup_fraction))
         logits = model(inputs.to(device))
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.to(device).flatten())
         losses.append(loss.item())

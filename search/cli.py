@@ -6,14 +6,16 @@ import sys
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from operators.errors import FrontrunnerError
+
+if TYPE_CHECKING:
+    from search.run_folder import RunFolder
 
 app = typer.Typer(
     help="Searches for the fastest hybrid small language models by latency measured on the device.",
@@ -63,7 +65,7 @@ def search(
     settings = config_module.load(config)
     name = name if name is not None else f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run.start(settings, results=results, name=name, console=console)
-    run.go_on(folder, executor=executor.value, address=address, console=console)
+    _drive(folder, executor, address)
 
 
 @app.command(epilog=example("frontrunner resume first"))
@@ -74,10 +76,9 @@ def resume(
     executor: Annotated[ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")] = ExecutorName.ray,
 ) -> None:
     """Go on with a run that was interrupted or killed."""
-    from search import run
     from search.run_folder import find_folder
 
-    run.go_on(find_folder(results, run_name), executor=executor.value, address=address, console=console)
+    _drive(find_folder(results, run_name), executor, address)
 
 
 @app.command(epilog=example("frontrunner status first --json"))
@@ -119,7 +120,7 @@ def frontier(
     table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
     columns = tables.columns_for(table, wanted, with_status=everything)
     if form == TableFormat.json or as_json:
-        _print_json(json.loads(table.to_json(orient="records")))
+        _print_json(json.loads(table.to_json(orient="records", double_precision=15)))
     elif form == TableFormat.csv:
         sys.stdout.write(table.to_csv(index=False))
     elif form == TableFormat.markdown:
@@ -243,6 +244,27 @@ def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
         _print_mapping({entry["device"]: f"{state}{', ' + details if details else ''}"})
 
 
+@app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))
+def bench(
+    name: Annotated[str, typer.Argument(help="Name of the benchmark.", show_default=False)],
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="File of the record.", show_default="results/benchmarks/DEVICE/NAME.json")] = None,
+) -> None:
+    """Run a benchmark and write its record."""
+    from search.bench import measure_and_write
+
+    console.print(f"record: {measure_and_write(name, device=device, out=out, console=console)}", soft_wrap=True)
+
+
+def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
+    from search.run import go_on
+
+    try:
+        go_on(folder, executor=executor.value, address=address, console=console)
+    except KeyboardInterrupt:  # what it said is all that there is to say
+        raise typer.Exit(130) from None
+
+
 def _objectives(text: str | None, config: Any) -> tuple[Any, ...]:
     from search.objectives import parse_objective
 
@@ -268,16 +290,9 @@ def main() -> None:
     """Runs a command; every error of ours is one line on standard error and exit code 1, a wrong call is 2, an interrupt 130."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False)
+        app()
     except FrontrunnerError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        code = 1
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        code = 130
-    except BrokenPipeError:  # the reader of a pipe, `head` for instance, has gone
-        sys.stderr.close()
-        code = 0
-    sys.exit(code or 0)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

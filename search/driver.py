@@ -10,6 +10,7 @@ import numpy as np
 from operators import Architecture
 from operators.errors import ConfigError, RunError, SpaceExhausted
 from profiler.cost import cost
+from profiler.device import open_device
 from profiler.measure import measure
 from proxy_train.data import Corpus, prepare, require_windows
 from search.cluster import Executor
@@ -76,8 +77,9 @@ def prepare_run(config: RunConfig) -> Prepared:
 def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
     """The metrics that need no measurement."""
     metrics: dict[str, float] = {}
+    dtype = open_device(config.device).dtype
     for batch in config.profile.batch_sizes:
-        found = cost(architecture, batch=batch, context=config.profile.context)
+        found = cost(architecture, batch=batch, context=config.profile.context, dtype=dtype)
         metrics |= {"params": found.params, "param_bytes": found.param_bytes, f"state_bytes@b{batch}": found.state_bytes}
     return metrics
 

@@ -74,14 +74,12 @@ class Ledger:
     def record(self, number: int, evaluation: Evaluation) -> None:
         """Acknowledges an evaluation: when this returns, it survives `kill -9`."""
         trial_id = self._trials[number]
-        whole = json.loads(evaluation.model_dump_json())
+        outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
         for key, value in {
-            "status": evaluation.status,
-            "reason": evaluation.reason,
-            "backend": dict(evaluation.backends),
-            **evaluation.metrics,
+            "outcome": outcome,
+            "metrics": dict(evaluation.metrics),
             "order": self._told,
-            "evaluation": whole,
+            "evaluation": json.loads(evaluation.model_dump_json()),
         }.items():
             self._storage.set_trial_user_attr(trial_id, key, value)
         if evaluation.status == "ok":

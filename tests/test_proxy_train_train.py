@@ -15,7 +15,7 @@ from operators.architecture import Architecture
 from operators.errors import DataError, DivergedError
 from operators.model import HybridLM
 from proxy_train.data import Corpus, DataSettings, prepare
-from proxy_train.optim import FLOOR, build_optimizer, parameter_groups, schedule
+from proxy_train.optim import EMBEDDING_RATE, FLOOR, build_optimizer, parameter_groups, schedule, set_rate
 from proxy_train.train import CURVE_POINTS, ProxyScore, ProxySettings, Trained, evaluate, train
 
 SETTINGS = ProxySettings(tokens=8_000, batch_size=2, sequence_length=64, validation_tokens=640)
@@ -221,26 +221,28 @@ def test_schedule_stays_between_nothing_and_the_peak(steps: int, warmup_fraction
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_only_matrices_decay(tied: bool) -> None:
+def test_matrices_alone_decay_and_tables_learn_faster(tied: bool) -> None:
     mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
     model = HybridLM(model_of(" f ".join(mixers) + " f", width=64, tied_embeddings=tied, meta_tokens=4))
     names = {parameter: name for name, parameter in model.named_parameters()}
-    decayed, kept = ([names[parameter] for parameter in group["params"]] for group in parameter_groups(model, 0.1))
-    assert sorted(decayed + kept) == sorted(names.values())
-    assert not tied or "head.weight" not in names.values()
-    assert tied or "head.weight" in decayed
-    assert {"embedding.weight", "meta", "norm.weight"} <= set(kept)
-    assert all(model.get_parameter(name).ndim == 2 for name in decayed)
-    assert all(name.startswith("head") or "proj" in name for name in decayed)
-    assert not [name for name in kept if "proj.weight" in name]
+    groups = parameter_groups(model, learning_rate=0.01, weight_decay=0.1)
+    matrices, tables, rest = ([names[parameter] for parameter in group["params"]] for group in groups)
+    assert [group["weight_decay"] for group in groups] == [0.1, 0, 0]
+    assert [group["peak"] for group in groups] == [0.01, 0.01 * EMBEDDING_RATE, 0.01]
+    assert sorted(matrices + tables + rest) == sorted(names.values())
+    assert tables == ["embedding.weight", "meta"] + ([] if tied else ["head.weight"])
+    assert all(model.get_parameter(name).ndim == 2 and "proj" in name for name in matrices)
+    assert {name for name in names.values() if name.endswith("proj.weight")} == set(matrices)
+    assert "norm.weight" in rest
 
 
 def test_decay_shrinks_matrices_alone() -> None:
     model = HybridLM(model_of())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = build_optimizer(model, learning_rate=0.5, weight_decay=0.1)
+    optimizer = build_optimizer(model, learning_rate=0.5, weight_decay=0.2)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
+    set_rate(optimizer, 0.5)
     optimizer.step()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name] * (0.95 if "proj" in name else 1.0))

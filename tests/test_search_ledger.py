@@ -50,10 +50,10 @@ def test_optuna_reads_it_as_a_study_of_its_own(folder, ledger, prepared):
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, *[TrialState.COMPLETE] * 3]
     assert study.metric_names == ["loss", "decode_ms@b1"]
     first = study.trials[0]
-    assert first.values == [first.user_attrs["loss"], first.user_attrs["decode_ms@b1"]]
+    assert first.values == [first.user_attrs["metrics"]["loss"], first.user_attrs["metrics"]["decode_ms@b1"]]
     assert first.params["width"] in (16, 32)
     assert first.params["attention.count"] >= 1
-    assert study.trials[1].user_attrs["reason"] == "the loss is nan"
+    assert study.trials[1].user_attrs["outcome"] == "diverged: the loss is nan"
     assert {trial.number for trial in study.best_trials} <= {0, 3, 4, 5}
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 def test_another_layout_is_refused(folder, ledger):
     with sqlite3.connect(folder.ledger) as connection:
         connection.execute("UPDATE study_user_attributes SET value_json = '99' WHERE key = 'layout'")
-    with pytest.raises(RunError, match="another version of frontrunner .layout 99, expected 1."):
+    with pytest.raises(RunError, match=r"another version of frontrunner \(layout 99, expected 1\)"):
         ledger_module.open_ledger(folder.ledger)
 
 

@@ -1,0 +1,109 @@
+"""Benchmarks whose records are committed: every figure in the documentation comes from one."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from operators.errors import ConfigError
+from profiler.device import open_device
+from search import config as config_module
+from search import run
+from search.frontier import frontier_of, hypervolume_gain
+from search.ledger import open_ledger
+from search.run_folder import write_whole
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a benchmark returns. figures: flat, units in the names. samples: what they were computed from. files: kept beside the record."""
+
+    figures: Mapping[str, float | int | str]
+    samples: Any
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def quick(device: str, console: Console) -> Measured:
+    """The search of configs/quick.yaml from start to end: how long it takes and what it finds."""
+    config = config_module.load(Path("configs/quick.yaml")).model_copy(update={"device": device})
+    folder = run.start(config, results=Path("results"), name=f"bench-quick-{datetime.now():%Y%m%d-%H%M%S}", console=console)
+    start = time.perf_counter()
+    run.go_on(folder, executor="ray", address=None, console=console)
+    seconds = time.perf_counter() - start
+    entries, objectives = open_ledger(folder.ledger).entries(), config.parsed_objectives()
+    gain = hypervolume_gain(entries, objectives)
+    best = frontier_of(entries, objectives)
+    scores = [entry.evaluation.proxy for entry in entries if entry.evaluation and entry.evaluation.proxy]
+    spent = [entry.evaluation.seconds for entry in entries if entry.evaluation]
+    figures: dict[str, float | int | str] = {
+        "search_s": round(seconds, 1),
+        "candidates": len(entries),
+        "ok": sum(entry.evaluation is not None and entry.evaluation.status == "ok" for entry in entries),
+        "frontier": len(best),
+        "hypervolume": gain.final if gain else 0.0,
+        "hypervolume_initial_population": gain.initial if gain else 0.0,
+        "best_loss_nats_per_token": min(score.loss for score in scores),
+        "unigram_loss_nats_per_token": scores[0].unigram_loss,
+        "train_s_per_candidate": sum(item.get("train", 0.0) for item in spent) / len(spent),
+        "profile_s_per_candidate": sum(item.get("profile", 0.0) for item in spent) / len(spent),
+    }
+    rows = [
+        {
+            "id": entry.number,
+            "architecture": entry.architecture.shorthand,
+            "width": entry.architecture.width,
+            "origin": entry.origin,
+            "parents": entry.parents,
+            "status": entry.evaluation.status if entry.evaluation else "unfinished",
+            "metrics": dict(entry.evaluation.metrics) if entry.evaluation else {},
+            "frontier": entry in best,
+        }
+        for entry in entries
+    ]
+    return Measured(figures, rows, {"png": folder.plot.read_bytes()})
+
+
+BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {"quick": quick}
+
+
+def measure_and_write(name: str, *, device: str, out: Path | None, console: Console) -> Path:
+    """Runs a benchmark and writes its record (JSON) to `out` -> that path. Raises ConfigError for an unknown name."""
+    if name not in BENCHMARKS:
+        raise ConfigError(f"unknown benchmark {name!r}: expected one of {', '.join(sorted(BENCHMARKS))}")
+    opened = open_device(device)
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    measured = BENCHMARKS[name](device, console)
+    out = out or Path("results/benchmarks") / opened.label.partition(":")[0] / f"{name}.json"
+    record = {
+        "name": name,
+        "figures": dict(measured.figures),
+        "device": opened.describe(),
+        "started": started,
+        "commit": _commit(),
+        "command": " ".join(["frontrunner", *sys.argv[1:]]),
+        "samples": measured.samples,
+    }
+    write_whole(out, (json.dumps(record, indent=1) + "\n").encode())
+    for suffix, content in measured.files.items():
+        write_whole(out.with_suffix(f".{suffix}"), content)
+    return out
+
+
+def _commit() -> str:
+    """The commit that is measured, with `+` behind it if files differ from it; `unknown` outside a checkout."""
+    try:
+        where = Path(__file__).parent
+        found = [
+            subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found[0] + ("+" if found[1] else "")

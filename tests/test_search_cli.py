@@ -1,0 +1,235 @@
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from operators import Architecture, registry
+from proxy_train.train import evaluate
+from search import cli
+from search.export import load
+
+
+@pytest.fixture
+def call(monkeypatch, capfd, tmp_path):
+    """Runs a command in this process, in a folder of its own -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["frontrunner", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def config(tiny_config, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_config.to_yaml())
+    return path
+
+
+@pytest.fixture
+def first(call, config):
+    """A finished run called `first`."""
+    code, out, err = call("search", config, "--name", "first", "--executor", "inline")
+    assert (code, err) == (0, "")
+    return out
+
+
+def refused(result, says):
+    """One line on standard error that holds `says`, nothing of a traceback, and a non-zero exit code."""
+    code, out, err = result
+    assert code == 1, (out, err)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_search_ends_with_the_table_the_plot_and_what_to_do_next(first, tmp_path):
+    assert "6/6 done, 0 failed" in first
+    assert "frontier of first" in first
+    assert "frontrunner export first" in first
+    with Image.open(tmp_path / "results" / "first" / "frontier.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 400
+
+
+def test_every_command_reads_the_run(call, first, tmp_path):
+    code, out, _ = call("status", "first", "--json")
+    status = json.loads(out)
+    assert (code, status["state"], status["evaluated"], status["unfinished"]) == (0, "complete", 6, 0)
+    assert status["hypervolume"] >= status["hypervolume_initial"] > 0
+
+    rows = json.loads(call("frontier", "first", "--json")[1])
+    everything = json.loads(call("frontier", "first", "--all", "--json")[1])
+    assert len(everything) == 6
+    assert {row["id"] for row in rows} == {row["id"] for row in everything if row["frontier"]}
+    for row in rows:
+        assert not any(other["loss"] <= row["loss"] and other["decode_ms@b1"] < row["decode_ms@b1"] for other in everything)
+    assert [row["loss"] for row in rows] == sorted(row["loss"] for row in rows)
+
+    table = list(csv.DictReader(io.StringIO(call("frontier", "first", "--all", "--format", "csv")[1])))
+    assert [int(row["id"]) for row in table] == [row["id"] for row in everything]
+    assert call("frontier", "first", "--format", "markdown")[1].startswith("| id | loss | decode_ms@b1 |")
+
+    shown = json.loads(call("show", "first", 0, "--json")[1])
+    assert Architecture.parse(shown["architecture"]).depth >= 2
+    assert shown["evaluation"]["profile"]["batches"][0]["decode"]["samples_ms"]
+    assert shown["provenance"]["config"]["candidates"] == 6
+    assert "candidate 0 of first" in call("show", "first", 0)[1]
+
+
+def test_the_frontier_can_be_asked_for_other_objectives_filtered_and_sorted(call, first, tmp_path):
+    only = json.loads(call("frontier", "first", "--objectives", "params", "--json")[1])
+    everything = json.loads(call("frontier", "first", "--all", "--json")[1])
+    assert {row["params"] for row in only} == {min(row["params"] for row in everything)}
+    bound = sorted(row["params"] for row in everything)[2]
+    few = json.loads(call("frontier", "first", "--all", "--where", f"params <= {bound}", "--sort", "params", "--descending", "--json")[1])
+    expected = sorted((row["params"] for row in everything if row["params"] <= bound), reverse=True)
+    assert [row["params"] for row in few] == expected
+    code, _, err = call("frontier", "first", "--plot", tmp_path / "front.png")
+    assert code == 0
+    assert str(tmp_path / "front.png") in err
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(call, first, tmp_path, corpus, tiny_config):
+    best = json.loads(call("frontier", "first", "--json")[1])[0]
+    code, out, _ = call("export", "first", best["id"], "--to", tmp_path / "winner")
+    assert code == 0
+    assert "README.md" in out
+    model, tokenizer = load(tmp_path / "winner")
+    text = tokenizer.decode(model.generate(tokenizer.encode("the people").ids, 5))
+    assert text.startswith("the people")
+    assert evaluate(model, corpus, tiny_config.proxy)[0] == pytest.approx(best["loss"], abs=1e-6)
+    provenance = json.loads((tmp_path / "winner" / "provenance.json").read_text())
+    assert provenance["run"] == "first"
+    assert provenance["digest"] == model.architecture.digest()
+    assert json.loads((tmp_path / "winner" / "scores.json").read_text())["metrics"]["loss"] == best["loss"]
+    refused(call("export", "first", best["id"], "--to", tmp_path / "winner"), "expected a folder that is new or empty")
+
+
+def test_greedy_generation_is_the_likeliest_token_each_time(call, first, tmp_path):
+    call("export", "first", 0, "--to", tmp_path / "winner")
+    model, tokenizer = load(tmp_path / "winner")
+    prompt = tokenizer.encode("of these states").ids
+    tokens = model.generate(prompt, 6)
+    with torch.inference_mode():
+        logits = model(torch.tensor([tokens]))[0]
+    assert tokens[len(prompt) :] == logits[len(prompt) - 1 : -1].argmax(-1).tolist()
+
+
+def test_bad_input_is_one_line_before_any_work(call, config, tmp_path):
+    refused(call("search", tmp_path / "none.yaml"), "none.yaml: cannot be read")
+    refused(call("search", config, "--name", "../out"), "run name '../out'")
+    for text, says in (
+        ("data: {source: nowhere.txt}", "nowhere.txt"),
+        ("proxy: {tokns: 3}", "unknown key tokns"),
+        ("constraints: ['params <= 10']", "no sample of the space meets it"),
+        ("device: cuda:7", "cuda:7"),
+        ("device: tpu", "unknown device 'tpu'"),
+    ):
+        (tmp_path / "bad.yaml").write_text(text)
+        refused(call("search", tmp_path / "bad.yaml", "--name", "bad", "--executor", "inline"), says)
+    (tmp_path / "short.txt").write_text("too short")
+    (tmp_path / "bad.yaml").write_text(f"data: {{source: {tmp_path / 'short.txt'}, vocabulary: 300}}")
+    refused(call("search", tmp_path / "bad.yaml", "--name", "bad", "--executor", "inline"), "short")
+    assert not (tmp_path / "results").exists()
+
+
+def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
+    refused(call("search", config, "--name", "first", "--executor", "inline"), "run first exists already")
+    for command in (("status",), ("frontier",), ("resume",)):
+        refused(call(*command, "second"), "unknown run 'second': expected one of those in results: first")
+    for command in (("show", "first", 99), ("export", "first", 99, "--to", tmp_path / "x")):
+        refused(call(*command), "run first has no candidate 99: expected 0 to 5")
+    refused(call("frontier", "first", "--objectives", "speed"), "unknown metric 'speed'")
+    refused(call("frontier", "first", "--sort", "speed"), "unknown column 'speed'")
+    refused(call("frontier", "first", "--where", "speed"), "as in 'params <= 3e6'")
+    refused(call("profile", tmp_path / "none.yaml"), "none.yaml: cannot be read")
+    (tmp_path / "arch.yaml").write_text("{width: 16, vocabulary: 300, layers: a f x}")
+    refused(call("profile", tmp_path / "arch.yaml"), "layers.2: unknown operator 'x'")
+    refused(call("train", tmp_path / "arch.yaml", "--config", config), "layers.2: unknown operator 'x'")
+
+
+def test_a_wrong_call_is_code_2_and_shows_usage(call):
+    code, _, err = call("frontier")
+    assert code == 2
+    assert "Usage:" in err
+
+
+@pytest.mark.parametrize("command", sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands))
+def test_every_command_has_help_with_an_example(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"Example: frontrunner {command}" in " ".join(out.split())
+
+
+def test_profile_and_train_work_on_files(call, config, tmp_path):
+    for name, layers in (("small", "a f"), ("large", "a f a f a f")):
+        (tmp_path / f"{name}.yaml").write_text(f"{{width: 32, vocabulary: 300, layers: {layers}}}")
+    out = call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--batch", 1, "--batch", 2, "--context", 16, "--json")[1]
+    profiles = json.loads(out)
+    assert [[batch["batch"] for batch in found["batches"]] for found in profiles] == [[1, 2], [1, 2]]
+    assert "large" in call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--context", 16)[1]
+    score = json.loads(call("train", tmp_path / "small.yaml", "--config", config, "--json")[1])
+    assert score["loss"] < score["unigram_loss"] * 2
+    assert "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]
+    refused(call("train", tmp_path / "small.yaml", "--config", config, "--tokens", 3), "tokens")
+    (tmp_path / "other.yaml").write_text("{width: 32, vocabulary: 301, layers: a f}")
+    refused(call("train", tmp_path / "other.yaml", "--config", config), "vocabulary: expected 300")
+
+
+def test_operators_and_doctor_tell_what_is_usable(call):
+    rows = json.loads(call("operators", "--json")[1])
+    assert {row["operator"] for row in rows} == set(registry.names())
+    assert all(row["state"].startswith("usable") for row in rows if row["backend"] == "reference")
+    assert "attention" in call("operators")[1]
+    found = json.loads(call("doctor", "--json")[1])
+    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
+    if not torch.cuda.is_available():
+        assert any(not entry["usable"] and entry["reason"] for entry in found["devices"])
+    assert "torch" in call("doctor")[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path):
+    path = tmp_path / "long.yaml"
+    path.write_text(tiny_config.model_copy(update={"candidates": 12}).to_yaml())
+    command = [Path(sys.executable).parent / "frontrunner", "search", path, "--name", "long"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("2/12 done"):
+            break
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    lines += process.stdout.readlines()
+    assert process.wait() == 130
+    assert time.monotonic() - asked < 15
+    assert "go on with `frontrunner resume long`" in "".join(lines)
+    assert "Traceback" not in "".join(lines)
+    before = json.loads(call("frontier", "long", "--all", "--json")[1])
+    assert sum(row["status"] == "ok" for row in before) >= 2
+    assert call("resume", "long")[0] == 0
+    after = {row["id"]: row for row in json.loads(call("frontier", "long", "--all", "--json")[1])}
+    assert len(after) == 12
+    for row in before:
+        if row["status"] == "ok":
+            assert after[row["id"]]["loss"] == row["loss"]
+            assert after[row["id"]]["decode_ms@b1"] == row["decode_ms@b1"]
