@@ -36,7 +36,7 @@ def split(documents: Sequence[str], validation_fraction: float) -> tuple[list[st
     by_hash = sorted({hashlib.sha256(text.encode()).hexdigest(): text for text in documents}.items())
     if len(by_hash) == 1:
         text = by_hash[0][1]
-        cut = len(text) - max(1, round(len(text) * validation_fraction))
+        cut = min(max(1, len(text) - round(len(text) * validation_fraction)), len(text) - 1)
         if cut < 1:
             raise DataError(f"text too short to split: expected at least 2 characters, got {len(text)}")
         return [text[:cut]] * len(documents), [text[cut:]]
