@@ -99,7 +99,7 @@ class HybridLM(nn.Module):
         self.to(device=device, dtype=dtype)
 
     def _initialize(self) -> None:
-        """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 0.02²)."""
+        """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 1 / width)."""
         for layer in self.layers:
             assert isinstance(layer, ResidualLayer)
             for name in (*layer.operator.reads, *layer.operator.writes):
@@ -109,7 +109,7 @@ class HybridLM(nn.Module):
                 nn.init.normal_(weight, std=(3 * weight.shape[1] * shrink) ** -0.5)
         for table in (self.embedding.weight, self.meta, self.head.weight if self.head is not None else None):
             if table is not None:
-                nn.init.normal_(table, std=0.02)
+                nn.init.normal_(table, std=self.architecture.width**-0.5)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> what the head reads [B, T, W]; meta tokens are prepended and dropped again."""

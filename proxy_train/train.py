@@ -9,12 +9,13 @@ from typing import Annotated, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
 from operators.errors import DataError, DivergedError
 from operators.model import HybridLM
+from operators.value import Value
 from proxy_train.data import Corpus, batches, bits_per_byte, require_windows, validation_batches
 from proxy_train.optim import build_optimizer, schedule, set_rate
 
@@ -22,7 +23,7 @@ CURVE_POINTS = 50
 DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
 
 
-class ProxySettings(BaseModel):
+class ProxySettings(Value):
     """How each candidate is trained; the `proxy:` section of a run.
 
     tokens: the budget; as many whole batches of batch_size × sequence_length are trained as it holds.
@@ -30,8 +31,6 @@ class ProxySettings(BaseModel):
     weight_decay: of matrices. gradient_clip: the largest norm of a gradient.
     validation_tokens: how many are scored at the end, at most.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: Annotated[int, Field(ge=1)] = 150_000
     batch_size: Annotated[int, Field(ge=1)] = 2
@@ -55,7 +54,7 @@ class ProxySettings(BaseModel):
         return self.tokens // (self.batch_size * self.sequence_length)
 
 
-class ProxyScore(BaseModel):
+class ProxyScore(Value):
     """How well an architecture learned.
 
     loss: nats per token on the validation text; perplexity: its exponential; bits_per_byte: the same information for each byte of text.
@@ -63,8 +62,6 @@ class ProxyScore(BaseModel):
     tokens, steps: trained. seconds: wall time of the training steps, without building and scoring the model; tokens_per_s: over them.
     curve: (tokens trained, mean training loss since the point before). backends: operator -> backend.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     loss: float
     perplexity: float

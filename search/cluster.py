@@ -1,6 +1,7 @@
 """Where evaluations run: in this process, or in worker processes of a Ray cluster."""
 
 import os
+import signal
 import time
 from collections import deque
 from typing import Any, Protocol
@@ -56,6 +57,7 @@ class RayExecutor:
         import ray
 
         self._ray = ray
+        on_terminate = signal.getsignal(signal.SIGTERM)
         self.capacity, self._deadline_s = workers, deadline_s
         gpu = device.startswith("cuda")
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -67,6 +69,7 @@ class RayExecutor:
                 ray.init(address=address, **common)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise ConfigError(f"--address {address}: no Ray cluster answers there: {' '.join(str(error).split())[:200]}") from None
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
         self._worker_class = ray.remote(num_cpus=0 if gpu else 1, num_gpus=1 if gpu else 0, max_restarts=0)(_Worker)
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Job, float]] = {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def start(config: RunConfig, *, results: Path, name: str, console: Console) -> RunFolder:
     """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error."""
     folder = new_folder(results, name)
+    config = config.model_copy(update={"data": config.data.absolute()})
     open_device(config.device)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepare_run(config)

@@ -191,7 +191,7 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
     assert "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]
     refused(call("train", tmp_path / "small.yaml", "--config", config, "--tokens", 3), "tokens")
     (tmp_path / "other.yaml").write_text("{width: 32, vocabulary: 301, layers: a f}")
-    refused(call("train", tmp_path / "other.yaml", "--config", config), "vocabulary: expected 300")
+    refused(call("train", tmp_path / "other.yaml", "--config", config), "the architecture 301")
 
 
 def test_operators_and_doctor_tell_what_is_usable(call):
