@@ -39,12 +39,14 @@ def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], pat
     if (~initial).any():
         marks = axes.scatter(*points[~initial].T, s=34, c=order[~initial], cmap="viridis", label="children")
         figure.colorbar(marks, ax=axes, label="evaluation number")
+    label = {"fontsize": 8, "color": "crimson"}
     line = np.flatnonzero(best)
     line = line[np.argsort(points[line, 0])]
     step = "post" if not shown[0].maximize else "pre"
     axes.plot(*points[line].T, drawstyle=f"steps-{step}", color="crimson", lw=1.4, zorder=0, label="frontier")
-    for index in line:
-        axes.annotate(str(candidates[index].number), points[index], xytext=(5, 5), textcoords="offset points", fontsize=8, color="crimson")
+    for place, index in enumerate(line):
+        above = {"xytext": (0, 7), "va": "bottom"} if place % 2 else {"xytext": (0, -7), "va": "top"}  # neighbours stay legible
+        axes.annotate(str(candidates[index].number), points[index], **above, ha="center", textcoords="offset points", **label)
     axes.set(xlabel=axis_label(shown[0].metric), ylabel=axis_label(shown[1].metric), title=title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
