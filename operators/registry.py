@@ -44,7 +44,7 @@ def name_of(token: str) -> str:
     if token in symbols():
         return symbols()[token]
     known = ", ".join(f"{symbol} ({name})" for symbol, name in sorted(symbols().items()))
-    raise ArchitectureError(f"unknown operator {token!r}: expected one of {known}")
+    raise ArchitectureError(f"unknown operator {token!r}{_hint(token, names())}: expected one of {known}")
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:

@@ -132,9 +132,10 @@ def test_weights_depend_on_the_seed_alone() -> None:
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_an_untrained_model_predicts_about_the_uniform_distribution() -> None:
+def test_an_untrained_model_knows_nothing_and_every_weight_learns() -> None:
     model, tokens = build(architecture()), tokens_of(4, 65)
     loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-    assert abs(loss.item() - torch.tensor(float(VOCABULARY)).log().item()) < 0.2
+    # Logits of about unit variance add half a nat to the uniform distribution's loss.
+    assert -0.1 < loss.item() - torch.tensor(float(VOCABULARY)).log().item() < 1.0
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())

@@ -195,10 +195,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_logits_equal_the_published_definition(case: str) -> None:
-    config, ours, names = CASES[case]()
+def check_logits(config: Any, ours: Architecture, names: Names) -> None:
+    """The whole sequence at once, and prefilled in two pieces and stepped through."""
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     randomize(theirs)
     model = HybridLM(ours)
@@ -209,6 +208,11 @@ def test_logits_equal_the_published_definition(case: str) -> None:
     torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-4)
     for position, logits in decoded(model, tokens, (37, 27)).items():
         torch.testing.assert_close(logits, expected[:, position], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_the_published_definition(case: str) -> None:
+    check_logits(*CASES[case]())
 
 
 @torch.no_grad()

@@ -1,0 +1,208 @@
+"""Kimi Delta Attention: the delta rule with a decay per key channel and token (Kimi Team 2025, arXiv 2510.26692), as in Kimi Linear."""
+
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from operators.architecture import Architecture
+from operators.delta_rule import delta_rule_flops
+from operators.normalization import RMSNorm, l2_normalized
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.recurrence import Recurrence, by_chunk, from_chunks, initial_dt_bias
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+
+CHUNK = 8
+
+
+class KDAShape(Shape):
+    """heads of key_dim for queries and keys and of value_dim for values, after a convolution over `conv` tokens.
+
+    The decay and the output gate come from projections of rank value_dim.
+    negative_eigenvalues: beta in (0, 2) instead of (0, 1), so that the state may also be reflected (Grazzi et al. 2024, arXiv 2411.12537).
+    """
+
+    heads: Annotated[int, Field(ge=1)]
+    key_dim: Annotated[int, Field(ge=1)]
+    value_dim: Annotated[int, Field(ge=1)]
+    conv: Annotated[int, Field(ge=2)] = 4
+    negative_eigenvalues: bool = False
+
+    @classmethod
+    def make(
+        cls,
+        width: int,
+        *,
+        head_dim: int = 64,
+        expand: float = 1.0,
+        value_ratio: float = 1.0,
+        conv: int = 4,
+        negative_eigenvalues: bool = False,
+    ) -> Self:
+        return cls(
+            heads=max(1, round(expand * width / head_dim)),
+            key_dim=head_dim,
+            value_dim=max(1, round(value_ratio * head_dim)),
+            conv=conv,
+            negative_eigenvalues=negative_eigenvalues,
+        )
+
+    def genes(self, width: int) -> dict[str, Any]:
+        return {
+            "head_dim": self.key_dim,
+            "expand": self.keys / width,
+            "value_ratio": self.value_dim / self.key_dim,
+            "conv": self.conv,
+            "negative_eigenvalues": self.negative_eigenvalues,
+        }
+
+    @property
+    def keys(self) -> int:
+        return self.heads * self.key_dim
+
+    @property
+    def values(self) -> int:
+        return self.heads * self.value_dim
+
+
+def chunked_kda(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    """S_t = (I - β_t k_t k_tᵀ) diag(exp(log_decay_t)) S_{t-1} + β_t k_t v_tᵀ and o_t = S_tᵀ q_t / √K, in chunks.
+
+    q, k (of unit length) and log_decay (≤ 0) [B, T, H, K], v [B, T, H, V], beta [B, T, H], initial [B, H, K, V]
+    -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
+
+    Every exponent is a difference along time and so never positive: however strong the decay, nothing overflows. This costs [L, L, K]
+    numbers a chunk, which is why the chunks are short. Within one the tokens' corrections solve a triangular system (the UT transform).
+    """
+    tokens, size = q.shape[1], min(CHUNK, q.shape[1])
+    q, k, v = (by_chunk(x.float(), size).contiguous() for x in (q * q.shape[-1] ** -0.5, k, v))
+    beta = by_chunk(beta.float()[..., None], size)
+    total = by_chunk(log_decay.float(), size).contiguous().cumsum(-2)  # [chunks, B, H, L, K]
+    last = total[..., -1:, :]
+    # The clamp only touches pairs against time, which tril and the solver drop.
+    ratio = (total[..., :, None, :] - total[..., None, :, :]).clamp(max=0).exp()  # [chunks, B, H, L, L, K]
+    within, scores = ((ratio * k[..., None, :, :]) @ torch.stack([k, q], -1)).unbind(-1)
+    scores = scores.tril()
+    # The solver looks at the strictly lower triangle alone.
+    inverse = torch.linalg.solve_triangular(beta * within, torch.eye(size, device=k.device), upper=False, unitriangular=True)
+    fresh, stale = (inverse @ (beta * torch.cat([v, k * total.exp()], -1))).split([v.shape[-1], k.shape[-1]], -1)
+    q, k, keep = q * total.exp(), k * (last - total).exp(), last.mT.exp()
+
+    state = torch.zeros_like(k[0].mT @ v[0]) if initial is None else initial.float()
+    out = []
+    chunks = zip(fresh.unbind(0), stale.unbind(0), q.unbind(0), scores.unbind(0), k.unbind(0), keep.unbind(0), strict=True)
+    for fresh_n, stale_n, q_n, scores_n, k_n, keep_n in chunks:
+        correction = fresh_n - stale_n @ state
+        out.append(q_n @ state + scores_n @ correction)
+        state = keep_n * state + k_n.mT @ correction
+    return from_chunks(torch.stack(out), tokens), state
+
+
+def kda_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, state: Tensor) -> Tensor:
+    """One token: q, k and log_decay [B, H, K], v [B, H, V], beta [B, H], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
+    q, k, v = q.float() * q.shape[-1] ** -0.5, k.float(), v.float()
+    state.mul_(log_decay.float().exp()[..., None])
+    correction = beta.float()[..., None] * (v - (k[..., None, :] @ state)[..., 0, :])
+    state.addcmul_(k[..., None], correction[..., None, :])
+    return (q[..., None, :] @ state)[..., 0, :]
+
+
+class KDA(OperatorModule):
+    """State: `recurrent` [B, H, K, V] (float32) and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by side."""
+
+    reads: ClassVar = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "b_proj",
+        "decay_down_proj",
+        "decay_up_proj",
+        "gate_down_proj",
+        "gate_up_proj",
+    )
+    writes: ClassVar = ("o_proj",)
+
+    def __init__(self, architecture: Architecture, shape: KDAShape, kda: Recurrence) -> None:
+        super().__init__()
+        self.shape, self.kda = shape, kda
+        width, rank = architecture.width, shape.value_dim
+        self.q_proj = nn.Linear(width, shape.keys, bias=False)
+        self.k_proj = nn.Linear(width, shape.keys, bias=False)
+        self.v_proj = nn.Linear(width, shape.values, bias=False)
+        self.b_proj = nn.Linear(width, shape.heads, bias=False)
+        self.decay_down_proj = nn.Linear(width, rank, bias=False)
+        self.decay_up_proj = nn.Linear(rank, shape.keys, bias=False)
+        self.gate_down_proj = nn.Linear(width, rank, bias=False)
+        self.gate_up_proj = nn.Linear(rank, shape.values, bias=False)
+        self.conv = ShortConvolution(2 * shape.keys + shape.values, shape.conv)
+        self.A_log = nn.Parameter(torch.log(torch.empty(shape.heads).uniform_(1, 16)))
+        self.dt_bias = nn.Parameter(initial_dt_bias(shape.keys))
+        self.o_norm = RMSNorm(shape.value_dim, eps=architecture.norm_eps)
+        self.o_proj = nn.Linear(shape.values, width, bias=False)
+
+    def _project(self, x: Tensor) -> Tensor:
+        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
+
+    def _recurrence(self, x: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """x […, W] and qkv […, H·(2K + V)] -> q and k […, H, K] of unit length, v […, H, V], log decay […, H, K] (float32), beta […, H]."""
+        dt = F.softplus(self.decay_up_proj(self.decay_down_proj(x)).float() + self.dt_bias.float())
+        parts = (*qkv.split([self.shape.keys, self.shape.keys, self.shape.values], -1), dt)
+        q, k, v, dt = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
+        beta = self.b_proj(x).sigmoid()
+        if self.shape.negative_eigenvalues:
+            beta = 2 * beta
+        return l2_normalized(q), l2_normalized(k), v, -self.A_log.float().exp()[:, None] * dt, beta
+
+    def _output(self, x: Tensor, out: Tensor) -> Tensor:
+        gate = self.gate_up_proj(self.gate_down_proj(x)).sigmoid()
+        y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
+        return y
+
+    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        qkv = self.conv(self._project(x), state["conv"] if state else None)
+        out, final = self.kda.scan(*self._recurrence(x, qkv), state["recurrent"] if state else None)
+        if state:
+            state["recurrent"].copy_(final)
+        return self._output(x, out)
+
+    def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
+        qkv = self.conv.step(self._project(x), state["conv"])
+        return self._output(x, self.kda.step(*self._recurrence(x, qkv), state["recurrent"]))
+
+
+def state_spec(shape: KDAShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+    return {
+        "recurrent": TensorSpec((batch, shape.heads, shape.key_dim, shape.value_dim), torch.float32),
+        "conv": conv_spec(batch, 2 * shape.keys + shape.values, shape.conv, dtype),
+    }
+
+
+def _matrix_elements(width: int, shape: KDAShape) -> int:
+    through_rank = shape.value_dim * (2 * width + shape.keys + shape.values)
+    return width * (2 * shape.keys + 2 * shape.values + shape.heads) + through_rank
+
+
+def parameters(width: int, shape: KDAShape) -> int:
+    conv = conv_parameters(2 * shape.keys + shape.values, shape.conv)
+    return _matrix_elements(width, shape) + conv + shape.heads + shape.keys + shape.value_dim
+
+
+def flops(width: int, shape: KDAShape, context: int) -> int:
+    matrices = 2 * _matrix_elements(width, shape) + 2 * (2 * shape.keys + shape.values) * shape.conv
+    return matrices + delta_rule_flops(shape.heads, shape.key_dim, shape.value_dim, decay=True)
+
+
+OPERATOR = Operator(
+    symbol="k",
+    kind="mixer",
+    shape=KDAShape,
+    genes={"head_dim": (32, 64, 128), "expand": (0.5, 0.75, 1.0), "negative_eigenvalues": (False, True)},
+    parameters=parameters,
+    flops=flops,
+    build=KDA,
+    backends={"reference": Backend(load=lambda: Recurrence(scan=chunked_kda, step=kda_step))},
+    state=state_spec,
+    source="Kimi Team 2025, arXiv 2510.26692",
+)

@@ -1,0 +1,204 @@
+"""Mamba: a state space whose decay differs per channel, state and token (Gu & Dao 2023, arXiv 2312.00752)."""
+
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from operators.architecture import Architecture
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.recurrence import Recurrence, initial_dt_bias
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+
+# A segment is as many chunks of as many tokens: long enough to take few steps in Python, short enough to stay in a cache.
+CHUNK = 8
+
+
+class MambaShape(Shape):
+    """inner channels, each with a state of `state`; step sizes of rank dt_rank; a convolution over `conv` tokens."""
+
+    inner: Annotated[int, Field(ge=1)]
+    state: Annotated[int, Field(ge=1)]
+    dt_rank: Annotated[int, Field(ge=1)]
+    conv: Annotated[int, Field(ge=2)] = 4
+
+    @classmethod
+    def make(cls, width: int, *, expand: float = 2.0, state: int = 16, dt_rank: float = 1 / 16, conv: int = 4) -> Self:
+        return cls(inner=max(1, round(expand * width)), state=state, dt_rank=max(1, round(dt_rank * width)), conv=conv)
+
+    def genes(self, width: int) -> dict[str, Any]:
+        return {"expand": self.inner / width, "state": self.state, "dt_rank": self.dt_rank / width, "conv": self.conv}
+
+
+def _linear_scan(decay: Tensor, states: Tensor, initial: Tensor, *, backward: bool = False) -> Tensor:
+    """h_t = decay_t · h_{t-1} + states_t, written over `states` [N, L, …] from `initial` […]; from the last token to the first if
+    `backward`. Returns the last h.
+
+    First all chunks at once from zero, for what each adds to the state; then the states between chunks; then all chunks at once
+    from where they truly start. So T tokens take 2 L + T / L steps and nothing is ever divided by a decay.
+    """
+    order = range(states.shape[1])[:: -1 if backward else 1]
+    added = torch.zeros_like(states[:, 0])
+    for token in order:
+        added = torch.addcmul(states[:, token], decay[:, token], added)
+    kept = decay.prod(1)
+    before = torch.empty_like(added)
+    for chunk in range(states.shape[0])[:: -1 if backward else 1]:
+        before[chunk] = initial
+        initial = torch.addcmul(added[chunk], kept[chunk], initial)
+    for token in order:
+        before = states[:, token].addcmul_(decay[:, token], before)
+    return initial
+
+
+def _segments(x: Tensor) -> Tensor:
+    """x [B, T, D] -> [S, N, L, B, D] with zeros where there is no token."""
+    size = min(CHUNK, x.shape[1])
+    chunks = min(CHUNK, -(-x.shape[1] // size))
+    x = F.pad(x, (0, 0, 0, -x.shape[1] % (size * chunks)))
+    return x.transpose(0, 1).contiguous().view(-1, chunks, size, x.shape[0], x.shape[2])
+
+
+class _SelectiveScan(torch.autograd.Function):
+    """The recurrence with a backward pass that computes the states anew, segment by segment, instead of keeping all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, dt: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+        """dt and u = dt · x [S, N, L, B, D], a [D, N'], b and c [S, N, L, B, N'], initial [B, D, N'] -> y like u, and the final state."""
+        state, before, out = initial, [], []
+        for dt_s, u_s, b_s, c_s in zip(dt, u, b, c, strict=True):
+            before.append(state)
+            states = u_s[..., None] * b_s[..., None, :]
+            state = _linear_scan((dt_s[..., None] * a).exp_(), states, state)
+            out.append((states @ c_s[..., None])[..., 0])
+        ctx.save_for_backward(dt, u, a, b, c, *before)
+        return torch.stack(out), state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        dt, u, a, b, c, *before = ctx.saved_tensors
+        # Contiguous, so that tokens can be shifted through views below.
+        grad_out, grad = (gradient.contiguous() for gradient in gradients)
+        grad_dt, grad_u, grad_b, grad_c = (torch.empty_like(x) for x in (dt, u, b, c))
+        grad_a = torch.zeros_like(a)
+        for s in reversed(range(len(before))):
+            decay = (dt[s][..., None] * a).exp_()
+            states = u[s][..., None] * b[s][..., None, :]
+            _linear_scan(decay, states, before[s])
+            grad_c[s] = (grad_out[s][..., None, :] @ states)[..., 0, :]
+            # What reaches h_{t-1} through h_t is decay_t · grad h_t, and grad h_t = what y_t sends + what reaches h_t through h_{t+1}.
+            sent = grad_out[s][..., None] * c[s][..., None, :]
+            through = decay * sent
+            after, grad = grad, _linear_scan(decay, through, grad, backward=True)
+            sent.flatten(0, 1)[:-1] += through.flatten(0, 1)[1:]
+            sent[-1, -1] += after
+            grad_u[s] = (sent @ b[s][..., None])[..., 0]
+            grad_b[s] = (u[s][..., None, :] @ sent)[..., 0, :]
+            through.flatten(0, 1)[1:] *= states.flatten(0, 1)[:-1]
+            through[0, 0] *= before[s]
+            grad_dt[s] = (through * a).sum(-1)
+            grad_a += (through * dt[s][..., None]).sum((0, 1, 2))
+        return grad_dt, grad_u, grad_a, grad_b, grad_c, grad
+
+
+def selective_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    """h_t = exp(dt_t a) h_{t-1} + dt_t x_t b_tᵀ and y_t = h_t c_t + d x_t.
+
+    x and dt (> 0) [B, T, D], a (< 0) [D, N], b and c [B, T, N], d [D], initial [B, D, N]
+    -> y [B, T, D] and the final state [B, D, N], both float32.
+    """
+    x, dt = x.float(), dt.float()
+    start = x.new_zeros(x.shape[0], *a.shape) if initial is None else initial.float()
+    inputs = (_segments(y) for y in (dt, dt * x))
+    out, final = _SelectiveScan.apply(*inputs, a.float(), _segments(b.float()), _segments(c.float()), start)
+    return torch.addcmul(out.flatten(0, 2)[: x.shape[1]].transpose(0, 1), x, d.float()), final
+
+
+def selective_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+    """One token: x and dt [B, D], a [D, N], b and c [B, N], d [D], state [B, D, N] (float32, in place) -> [B, D] float32."""
+    x, dt = x.float(), dt.float()
+    state.mul_((dt[..., None] * a.float()).exp())
+    state.addcmul_((dt * x)[..., None], b.float()[:, None])
+    return (state @ c.float()[..., None])[..., 0] + x * d.float()
+
+
+class Mamba(OperatorModule):
+    """State: `recurrent` [B, D, N] (float32) and `conv` [B, D, conv - 1]."""
+
+    reads: ClassVar = ("in_proj", "x_proj", "dt_proj")
+    writes: ClassVar = ("out_proj",)
+
+    def __init__(self, architecture: Architecture, shape: MambaShape, selective: Recurrence) -> None:
+        super().__init__()
+        self.shape, self.selective = shape, selective
+        self.in_proj = nn.Linear(architecture.width, 2 * shape.inner, bias=False)
+        self.conv = ShortConvolution(shape.inner, shape.conv, bias=True)
+        self.x_proj = nn.Linear(shape.inner, shape.dt_rank + 2 * shape.state, bias=False)
+        self.dt_proj = nn.Linear(shape.dt_rank, shape.inner)
+        self.dt_proj.bias = nn.Parameter(initial_dt_bias(shape.inner))
+        self.A_log = nn.Parameter(torch.arange(1.0, shape.state + 1).log().repeat(shape.inner, 1))
+        self.D = nn.Parameter(torch.ones(shape.inner))
+        self.out_proj = nn.Linear(shape.inner, architecture.width, bias=False)
+
+    def _recurrence(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x […, D] -> the arguments of the kernels, up to the state."""
+        rank, b, c = self.x_proj(x).split([self.shape.dt_rank, self.shape.state, self.shape.state], -1)
+        # The bias is added in float32: in bfloat16 the small steps, which remember longest, would be rounded away.
+        dt = F.softplus(F.linear(rank, self.dt_proj.weight).float() + self.dt_proj.bias.float())
+        return x, dt, -self.A_log.float().exp(), b, c, self.D
+
+    def _output(self, out: Tensor, z: Tensor) -> Tensor:
+        y: Tensor = self.out_proj((out * F.silu(z.float())).to(z.dtype))
+        return y
+
+    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        x, z = self.in_proj(x).chunk(2, -1)
+        x = self.conv(x, state["conv"] if state else None)
+        out, final = self.selective.scan(*self._recurrence(x), state["recurrent"] if state else None)
+        if state:
+            state["recurrent"].copy_(final)
+        return self._output(out, z)
+
+    def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
+        x, z = self.in_proj(x).chunk(2, -1)
+        x = self.conv.step(x, state["conv"])
+        return self._output(self.selective.step(*self._recurrence(x), state["recurrent"]), z)
+
+
+def state_spec(shape: MambaShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+    return {
+        "recurrent": TensorSpec((batch, shape.inner, shape.state), torch.float32),
+        "conv": conv_spec(batch, shape.inner, shape.conv, dtype),
+    }
+
+
+def _matrix_elements(width: int, shape: MambaShape) -> int:
+    return shape.inner * (3 * width + 2 * shape.dt_rank + 2 * shape.state)
+
+
+def parameters(width: int, shape: MambaShape) -> int:
+    conv = conv_parameters(shape.inner, shape.conv, bias=True)
+    return _matrix_elements(width, shape) + conv + shape.inner * (shape.state + 2)
+
+
+def flops(width: int, shape: MambaShape, context: int) -> int:
+    """The recurrence counts as decay, write and read of the state, and the decays of its own that every number of it has."""
+    return 2 * _matrix_elements(width, shape) + 2 * shape.inner * shape.conv + 6 * shape.inner * shape.state
+
+
+OPERATOR = Operator(
+    symbol="s",
+    kind="mixer",
+    shape=MambaShape,
+    genes={"expand": (1.0, 1.5, 2.0), "state": (8, 16, 32)},
+    parameters=parameters,
+    flops=flops,
+    build=Mamba,
+    backends={"reference": Backend(load=lambda: Recurrence(scan=selective_scan, step=selective_step))},
+    state=state_spec,
+    source="Gu & Dao 2023, arXiv 2312.00752",
+)

@@ -1,0 +1,247 @@
+"""Mamba3: a state space under the trapezoidal rule, whose state turns as the data say (Lahoti et al. 2026, arXiv 2603.15569).
+
+One input and one output a head (SISO), as in mamba-ssm 2.3; the variant with several (MIMO) is another operator.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from operators.architecture import Architecture
+from operators.normalization import RMSNorm
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
+
+CHUNK = 64
+WEAKEST = 1e-4  # of the decay rates
+# The published model keeps this value inside the operator, whatever the layers' normalizations use.
+HEAD_NORM_EPS = 1e-5
+
+
+class Mamba3Shape(Shape):
+    """heads of head_dim, each with a state of `state` per channel, of which `angles` pairs turn; groups of heads share B and C."""
+
+    heads: Annotated[int, Field(ge=1)]
+    head_dim: Annotated[int, Field(ge=1)]
+    state: Annotated[int, Field(ge=2)]
+    angles: Annotated[int, Field(ge=1)]
+    groups: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _whole_groups_and_pairs(self) -> Self:
+        if self.heads % self.groups:
+            raise ValueError(f"expected heads to be a multiple of groups, got heads {self.heads} and groups {self.groups}")
+        if 2 * self.angles > self.state:
+            raise ValueError(f"expected at most half as many angles as state, got angles {self.angles} and state {self.state}")
+        return self
+
+    @classmethod
+    def make(
+        cls, width: int, *, expand: float = 2.0, head_dim: int = 64, state: int = 128, rope_fraction: float = 0.5, groups: int = 1
+    ) -> Self:
+        heads = groups * max(1, round(expand * width / (head_dim * groups)))
+        return cls(heads=heads, head_dim=head_dim, state=state, angles=max(1, round(rope_fraction * state / 2)), groups=groups)
+
+    def genes(self, width: int) -> dict[str, Any]:
+        return {
+            "expand": self.inner / width,
+            "head_dim": self.head_dim,
+            "state": self.state,
+            "rope_fraction": 2 * self.angles / self.state,
+            "groups": self.groups,
+        }
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def split(self) -> list[int]:
+        """What a projected token is made of: z, v, k, q, dt, decay rate, share of the trapezoid, angles."""
+        shared = self.groups * self.state
+        return [self.inner, self.inner, shared, shared, self.heads, self.heads, self.heads, self.angles]
+
+
+@dataclass(frozen=True)
+class Trapezoid:
+    """The kernels of Mamba3, as its backends provide them.
+
+    scan: a whole sequence from an initial state (None: zeros) -> the output and the final state.
+    step: one token -> the output; the state is updated in place.
+    """
+
+    scan: Callable[..., tuple[Tensor, State]]
+    step: Callable[..., Tensor]
+
+
+def _turned(x: Tensor, bias: Tensor, angle: Tensor) -> Tensor:
+    """x […, G, N] plus bias [H, N], its first pairs of neighbours turned by angle […, H, R]: […, H, N] float32."""
+    x = x.float().repeat_interleave(bias.shape[0] // x.shape[-2], -2) + bias.float()
+    pairs = 2 * angle.shape[-1]
+    first, second = x[..., :pairs].unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = angle.cos(), angle.sin()
+    turned = torch.stack([first * cos - second * sin, first * sin + second * cos], -1).flatten(-2)
+    return torch.cat([turned, x[..., pairs:]], -1)
+
+
+def chunked_trapezoid(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rate: Tensor,
+    dt: Tensor,
+    share: Tensor,
+    angles: Tensor,
+    q_bias: Tensor,
+    k_bias: Tensor,
+    d: Tensor,
+    initial: State | None,
+) -> tuple[Tensor, State]:
+    """With the decay α_t = exp(rate_t dt_t) and λ_t = sigmoid(share_t), in chunks:
+
+    h_t = α_t h_{t-1} + α_t (1 - λ_t) dt_t v_{t-1} k̂_{t-1}ᵀ + λ_t dt_t v_t k̂_tᵀ and y_t = h_t q̂_t + d v_t.
+
+    q̂ and k̂ are q + q_bias and k + k_bias, turned by the sum of π tanh(angles) dt over all tokens so far.
+
+    q and k [B, T, G, N], v [B, T, H, P], rate (< 0), dt (> 0) and share [B, T, H], angles [B, T, R], q_bias and k_bias [H, N], d [H],
+    initial as in Mamba3's state -> y [B, T, H, P] (float32) and the final state.
+    """
+    tokens, size, values = v.shape[1], min(CHUNK, v.shape[1]), v
+    v, dt, share = v.float(), dt.float(), share.float().sigmoid()
+    # In float64, since a sum over many tokens would lose the digits that its remainder consists of.
+    turn = (angles.float().tanh()[..., None, :] * (math.pi * dt[..., None])).double().cumsum(1)
+    angle = (turn if initial is None else turn + initial["angle"][:, None]).remainder(2 * math.pi).float()
+    q, k = _turned(q, q_bias, angle), _turned(k, k_bias, angle)
+    final = {"angle": angle[:, -1], "key": k[:, -1], "value": values[:, -1]}
+
+    now, later = dt * share, dt * (1 - share)
+    start = v.new_zeros(*v.shape[:1], *v.shape[2:], k.shape[-1])
+    if initial is not None:
+        before_first = later[:, 0, :, None] * initial["value"].float()
+        start = initial["recurrent"].float() + before_first[..., None] * initial["key"].float()[..., None, :]
+    # What a token leaves for later ones: its own end of the trapezoid and the beginning of the next one.
+    left = now + F.pad(later[:, 1:], (0, 0, 0, 1))
+    q, k, v = (by_chunk(x, size).contiguous() for x in (q, k, v))
+    now, left, total = (by_chunk(x[..., None], size).mT for x in (now, left, rate.float() * dt))  # [chunks, B, H, 1, L]
+    total = total.cumsum(-1)
+    last = total[..., -1:]
+    not_past = torch.ones(size, size, dtype=torch.bool, device=v.device).triu()
+    # [to, from]; masked before exp, since differences against time are positive and could overflow.
+    weights = (total.mT - total).masked_fill(not_past, float("-inf")).exp() * left + torch.diag_embed(now[..., 0, :])
+    written = (v.mT * ((last - total).exp() * left)) @ k
+    before, final["recurrent"] = carry(last.exp(), written, start)
+    out = ((q @ k.mT) * weights) @ v + (q * total.mT.exp()) @ before.mT
+    return torch.addcmul(from_chunks(out, tokens), values.float(), d.float()[:, None]), final
+
+
+def trapezoid_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rate: Tensor,
+    dt: Tensor,
+    share: Tensor,
+    angles: Tensor,
+    q_bias: Tensor,
+    k_bias: Tensor,
+    d: Tensor,
+    state: State,
+) -> Tensor:
+    """One token, its arguments as those of `chunked_trapezoid` without T, state in place -> [B, H, P] float32."""
+    dt, share = dt.float(), share.float().sigmoid()
+    state["angle"].add_(angles.float().tanh()[:, None] * (math.pi * dt[..., None])).remainder_(2 * math.pi)
+    q, k = _turned(q, q_bias, state["angle"]), _turned(k, k_bias, state["angle"])
+    state["recurrent"].addcmul_((dt * (1 - share))[..., None, None] * state["value"].float()[..., None], state["key"][..., None, :])
+    state["recurrent"].mul_((rate.float() * dt).exp()[..., None, None])
+    state["recurrent"].addcmul_((dt * share)[..., None, None] * v.float()[..., None], k[..., None, :])
+    state["key"].copy_(k)
+    state["value"].copy_(v)
+    return (state["recurrent"] @ q[..., None])[..., 0] + v.float() * d.float()[:, None]
+
+
+class Mamba3(OperatorModule):
+    """State: `recurrent` [B, H, P, N], `angle` [B, H, R] and the last token's turned `key` [B, H, N] (float32), and its `value` [B, H, P]
+    (the activations' dtype).
+    """
+
+    reads: ClassVar = ("in_proj",)
+    writes: ClassVar = ("out_proj",)
+
+    def __init__(self, architecture: Architecture, shape: Mamba3Shape, trapezoid: Trapezoid) -> None:
+        super().__init__()
+        self.shape, self.trapezoid = shape, trapezoid
+        self.in_proj = nn.Linear(architecture.width, sum(shape.split), bias=False)
+        self.dt_bias = nn.Parameter(initial_dt_bias(shape.heads))
+        self.B_norm = RMSNorm(shape.state, eps=HEAD_NORM_EPS)
+        self.C_norm = RMSNorm(shape.state, eps=HEAD_NORM_EPS)
+        self.B_bias = nn.Parameter(torch.ones(shape.heads, shape.state))
+        self.C_bias = nn.Parameter(torch.ones(shape.heads, shape.state))
+        self.D = nn.Parameter(torch.ones(shape.heads))
+        self.out_proj = nn.Linear(shape.inner, architecture.width, bias=False)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """x […, W] -> z […, H·P] and the arguments of the kernels, up to the state."""
+        z, v, k, q, dt, rate, share, angles = self.in_proj(x).split(self.shape.split, -1)
+        k, q = (norm(y.unflatten(-1, (self.shape.groups, -1))) for norm, y in ((self.B_norm, k), (self.C_norm, q)))
+        dt = F.softplus(dt.float() + self.dt_bias.float())
+        rate = -F.softplus(rate.float()).clamp(min=WEAKEST)
+        v = v.unflatten(-1, (self.shape.heads, -1))
+        return z, (q, k, v, rate, dt, share, angles, self.C_bias, self.B_bias, self.D)
+
+    def _output(self, out: Tensor, z: Tensor) -> Tensor:
+        y: Tensor = self.out_proj((out.flatten(-2) * F.silu(z.float())).to(z.dtype))
+        return y
+
+    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        z, arguments = self._project(x)
+        out, final = self.trapezoid.scan(*arguments, state)
+        if state:
+            for name, value in final.items():
+                state[name].copy_(value)
+        return self._output(out, z)
+
+    def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
+        z, arguments = self._project(x)
+        return self._output(self.trapezoid.step(*arguments, state), z)
+
+
+def state_spec(shape: Mamba3Shape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+    return {
+        "recurrent": TensorSpec((batch, shape.heads, shape.head_dim, shape.state), torch.float32),
+        "angle": TensorSpec((batch, shape.heads, shape.angles), torch.float32),
+        "key": TensorSpec((batch, shape.heads, shape.state), torch.float32),
+        "value": TensorSpec((batch, shape.heads, shape.head_dim), dtype),
+    }
+
+
+def _matrix_elements(width: int, shape: Mamba3Shape) -> int:
+    return width * (sum(shape.split) + shape.inner)
+
+
+def parameters(width: int, shape: Mamba3Shape) -> int:
+    return _matrix_elements(width, shape) + 2 * shape.heads * (shape.state + 1) + 2 * shape.state
+
+
+def flops(width: int, shape: Mamba3Shape, context: int) -> int:
+    """The recurrence counts as decay, two writes and a read of the state."""
+    return 2 * _matrix_elements(width, shape) + 7 * shape.inner * shape.state
+
+
+OPERATOR = Operator(
+    symbol="m3",
+    kind="mixer",
+    shape=Mamba3Shape,
+    genes={"expand": (1.0, 1.5, 2.0), "head_dim": (32, 64, 128), "state": (32, 64, 128)},
+    parameters=parameters,
+    flops=flops,
+    build=Mamba3,
+    backends={"reference": Backend(load=lambda: Trapezoid(scan=chunked_trapezoid, step=trapezoid_step))},
+    state=state_spec,
+    source="Lahoti et al. 2026, arXiv 2603.15569",
+)
