@@ -23,6 +23,10 @@ class Rope(Value):
     theta: float = Field(default=10_000.0, gt=0)
 
 
+NormKind = Literal["rmsnorm", "layernorm"]
+NormPosition = Literal["before", "after"]
+
+
 class Layer(Value):
     """An operator with its shape, its normalization and a residual connection around both.
 
@@ -31,8 +35,8 @@ class Layer(Value):
 
     operator: str
     shape: SerializeAsAny[Shape]
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    norm_position: Literal["before", "after"] = "before"
+    norm: NormKind = "rmsnorm"
+    norm_position: NormPosition = "before"
 
     @model_validator(mode="before")
     @classmethod

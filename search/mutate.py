@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from numpy.random import Generator
 
 from operators import registry
-from operators.architecture import Architecture, Layer
+from operators.architecture import Architecture, Layer, NormKind, NormPosition
 from operators.operator import Shape
 from profiler.cost import parameters
 
 T = TypeVar("T")
 Layers = tuple[Layer, ...]
+Norm = tuple[NormKind, NormPosition]
 
 TRADE_TOLERANCE = 0.2
 """Largest relative difference in parameters that still counts as `about equal` when depth is traded for width."""
@@ -28,7 +29,8 @@ TRADE_TOLERANCE = 0.2
 class Choices:
     """What an architecture may be made of.
 
-    operators: names. widths: ascending. depths: fewest and most layers. genes: operator -> gene -> values.
+    operators: names. widths: ascending. depths: fewest and most layers. norms: kind and position of a layer's normalization.
+    genes: operator -> gene -> values.
     layers: (operator, width) -> {values of its genes, in the order of `genes`: layer}, without those that cannot be built.
     """
 
@@ -36,6 +38,7 @@ class Choices:
     widths: tuple[int, ...]
     depths: tuple[int, int]
     meta_tokens: tuple[int, ...]
+    norms: tuple[Norm, ...]
     genes: Mapping[str, Mapping[str, tuple[Any, ...]]]
     layers: Mapping[tuple[str, int], dict[tuple[Any, ...], Layer]]
 
@@ -80,6 +83,15 @@ def is_mixer(layer: Layer) -> bool:
     return registry.get(layer.operator).kind == "mixer"
 
 
+def norm_of(layer: Layer) -> Norm:
+    return layer.norm, layer.norm_position
+
+
+def normalized(layer: Layer, norm: Norm) -> Layer:
+    """The layer with that normalization."""
+    return layer if norm_of(layer) == norm else layer.model_copy(update={"norm": norm[0], "norm_position": norm[1]})
+
+
 def blocks(layers: Layers) -> list[Layers]:
     """The sequence in pieces that begin with a mixer and hold the feed-forward networks that follow it."""
     starts = [0, *(number for number, layer in enumerate(layers) if number and is_mixer(layer)), len(layers)]
@@ -96,7 +108,7 @@ def replace_operator(parent: Architecture, choices: Choices, rng: Generator) -> 
     names = alike if alike and (rng.random() < 0.75 or _is_last_mixer(parent.layers, where)) else others
     if not names:
         return None
-    return _with(parent, (*parent.layers[:where], _layer_like(parent, pick(names, rng), choices, rng), *parent.layers[where + 1 :]))
+    return _with(parent, (*parent.layers[:where], _layer_like(parent, pick(names, rng), where, choices, rng), *parent.layers[where + 1 :]))
 
 
 def insert_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
@@ -104,8 +116,8 @@ def insert_operator(parent: Architecture, choices: Choices, rng: Generator) -> A
     if parent.depth >= choices.depths[1]:
         return None
     kinds = [names for kind in ("mixer", "feedforward") if (names := choices.available(parent.width, kind))]
-    layer = _layer_like(parent, pick(pick(kinds, rng), rng), choices, rng)
     where = int(rng.integers(parent.depth + 1))
+    layer = _layer_like(parent, pick(pick(kinds, rng), rng), min(where, parent.depth - 1), choices, rng)
     return _with(parent, (*parent.layers[:where], layer, *parent.layers[where:]))
 
 
@@ -182,6 +194,14 @@ def change_meta_tokens(parent: Architecture, choices: Choices, rng: Generator) -
     return parent.model_copy(update={"name": "", "meta_tokens": pick(others, rng)}) if others else None
 
 
+def change_normalization(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another normalization in one layer, or in all layers before or behind a place: a split by depth is one step away."""
+    norm, where = pick(choices.norms, rng), int(rng.integers(parent.depth))
+    start, end = pick(((where, where + 1), (0, where + 1), (where, parent.depth)), rng)
+    layers = tuple(normalized(layer, norm) if start <= number < end else layer for number, layer in enumerate(parent.layers))
+    return _with(parent, layers) if layers != parent.layers else None
+
+
 MUTATIONS: Mapping[str, Mutation] = {
     "replace": replace_operator,
     "insert": insert_operator,
@@ -195,6 +215,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "ratio": change_ratio,
     "shape": change_shape,
     "meta_tokens": change_meta_tokens,
+    "normalization": change_normalization,
 }
 
 
@@ -225,10 +246,11 @@ def _is_last_mixer(layers: Layers, where: int) -> bool:
     return is_mixer(layers[where]) and sum(map(is_mixer, layers)) == 1
 
 
-def _layer_like(parent: Architecture, name: str, choices: Choices, rng: Generator) -> Layer:
-    """A layer of that operator: mostly as the parent has it elsewhere, since real models repeat their shapes."""
+def _layer_like(parent: Architecture, name: str, where: int, choices: Choices, rng: Generator) -> Layer:
+    """A layer of that operator: mostly as the parent has it elsewhere, since real models repeat their shapes; normalized as at `where`."""
     present = [layer for layer in parent.layers if layer.operator == name]
-    return pick(present, rng) if present and rng.random() < 0.75 else pick(choices.at(name, parent.width), rng)
+    layer = pick(present, rng) if present and rng.random() < 0.75 else pick(choices.at(name, parent.width), rng)
+    return normalized(layer, norm_of(parent.layers[where]))
 
 
 def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed: Callable[[str, str], bool]) -> Architecture | None:

@@ -1,7 +1,7 @@
 """What a search may try: the protocol of a search space, and the space of architectures."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
@@ -18,7 +18,7 @@ from operators.errors import ArchitectureError, ConfigError, one_line
 from operators.value import Value
 from profiler.cost import parameters
 from search import mutate
-from search.mutate import Choices, pick
+from search.mutate import Choices, Norm, pick
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ class SpaceSettings(Value):
 
     operators: names or symbols, all that exist by default. widths: of the residual stream. min_depth, max_depth: layers.
     genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
-    meta_tokens: numbers of learned tokens before the text. max_tries: draws after which the space is said to have no member.
+    meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
+    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. max_tries: draws after which the space is said to have no member.
     """
 
     operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.names)
@@ -68,6 +69,7 @@ class SpaceSettings(Value):
     max_depth: Annotated[int, Field(ge=1, le=1024)] = 16
     genes: Mapping[str, Mapping[str, tuple[bool | int | float | str | None, ...]]] = {}
     meta_tokens: Annotated[tuple[Annotated[int, Field(ge=0, le=65_536)], ...], Field(min_length=1)] = (0,)
+    norms: Annotated[tuple[Norm, ...], Field(min_length=1)] = (("rmsnorm", "before"),)
     max_tries: Annotated[int, Field(ge=1)] = 1000
 
     @model_validator(mode="after")
@@ -103,8 +105,8 @@ def choices_of(settings: SpaceSettings) -> Choices:
     for width in widths:
         if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
             raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
-    meta_tokens = tuple(_unique("meta_tokens", settings.meta_tokens))
-    return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, genes, layers)
+    meta_tokens, norms = tuple(_unique("meta_tokens", settings.meta_tokens)), tuple(_unique("norms", settings.norms))
+    return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, norms, genes, layers)
 
 
 def _names(where: str, tokens: Sequence[str]) -> Sequence[str]:
@@ -121,7 +123,7 @@ def _unique(where: str, values: Sequence[T]) -> Sequence[T]:
     return values
 
 
-def _listed(values: Sequence[object]) -> str:
+def _listed(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
@@ -170,7 +172,7 @@ class ArchitectureSpace:
     """Sequences of operators with their shapes, at every width and depth that the settings allow; a Space[Architecture].
 
     accepts: a run's cheap constraints, such as a bound on parameters. Each architecture returned is legal and accepted.
-    What the settings do not speak of (normalization, RoPE, tied embeddings) has its default; a child has it from its parents.
+    What the settings do not speak of (RoPE, tied embeddings) has its default; a child has it from its parents.
     """
 
     settings: SpaceSettings
@@ -196,6 +198,9 @@ class ArchitectureSpace:
         for number, layer in enumerate(architecture.layers):
             if layer.operator not in choices.operators:
                 return f"layers.{number}: expected one of {_listed(choices.operators)}, got {layer.operator}"
+            if mutate.norm_of(layer) not in choices.norms:
+                known = _listed(" ".join(norm) for norm in choices.norms)
+                return f"layers.{number}: expected a normalization of {known}, got {layer.norm} {layer.norm_position}"
             if choices.values(layer, width) is None:
                 return f"layers.{number}.shape: no genes of {layer.operator} at width {width} give {layer.shape}"
         if not any(map(mutate.is_mixer, architecture.layers)):
@@ -255,6 +260,8 @@ class ArchitectureSpace:
             "alternation": sum(a != b for a, b in pairwise(mixers)) / max(1, depth - 1),
             "feedforward_ratio": sum(ratios) / max(1, len(ratios)),
         }
+        norms = self.choices.norms
+        features |= _gene_features("norm", [" ".join(mutate.norm_of(layer)) for layer in member.layers], [" ".join(norm) for norm in norms])
         for name in self.choices.operators:
             places = [number for number, other in enumerate(names) if other == name]
             features[f"{name}.count"] = len(places)
@@ -285,7 +292,17 @@ class ArchitectureSpace:
         repeated = (names * depth)[:depth]
         usual = {name: pick(self.choices.at(name, width), rng) for name in sorted(set(repeated))}
         layers = [pick(self.choices.at(name, width), rng) if rng.random() < 0.1 else usual[name] for name in repeated]
+        layers = self._normalize(layers, rng)
         return self._build(width, layers, pick(self.choices.meta_tokens, rng))
+
+    def _normalize(self, layers: Sequence[Layer], rng: Generator) -> Sequence[Layer]:
+        """One normalization for all layers or, as often, one for the first and one for the rest."""
+        norms = self.choices.norms
+        if len(norms) == 1:
+            return [mutate.normalized(layer, norms[0]) for layer in layers]
+        first, rest = pick(norms, rng), pick(norms, rng)
+        cut = int(rng.integers(len(layers) + 1)) if rng.random() < 0.5 else 0
+        return [mutate.normalized(layer, first if number < cut else rest) for number, layer in enumerate(layers)]
 
     def _plain(self, width: int, depth: int, size: Callable[..., Layer]) -> Architecture:
         """Every mixer in turn, each before a feed-forward network; `size` (min or max) chooses among shapes by parameters."""
@@ -298,7 +315,8 @@ class ArchitectureSpace:
         for number in range(depth):
             layers.append(mixers[number % len(mixers)])
             layers += [feedforwards[number % len(feedforwards)]] if feedforwards else []
-        return self._build(width, layers[:depth], self.choices.meta_tokens[0])
+        usual = [mutate.normalized(layer, self.choices.norms[0]) for layer in layers[:depth]]
+        return self._build(width, usual, self.choices.meta_tokens[0])
 
     def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int) -> Architecture:
         return Architecture.parse(

@@ -19,7 +19,8 @@ from search.space import ArchitectureSpace, SpaceSettings, choices_of
 
 VOCABULARY = 512
 SMALL = SpaceSettings(operators=("a", "f", "r"), widths=(32, 64), min_depth=2, max_depth=5, meta_tokens=(0, 4))
-WIDE = SpaceSettings(widths=(64, 96, 128, 192, 256), min_depth=2, max_depth=24, meta_tokens=(0, 8))
+NORMS = (("rmsnorm", "before"), ("layernorm", "before"), ("rmsnorm", "after"))
+WIDE = SpaceSettings(widths=(64, 96, 128, 192, 256), min_depth=2, max_depth=24, meta_tokens=(0, 8), norms=NORMS)
 FIXED_GENES = SpaceSettings(
     operators=("attention", "swiglu"),
     widths=(48, 64, 80),
@@ -134,9 +135,27 @@ def check_does_what_its_name_says(mutation: str, parent: Architecture, child: Ar
         assert (registry.get(changed[0][0].operator).kind == "feedforward") == (mutation == "ratio")
         values = [(SPACES["wide"].choices.values(a, parent.width), SPACES["wide"].choices.values(b, parent.width)) for a, b in changed]
         assert all(a and b and sum(x != y for x, y in zip(a, b, strict=True)) >= 1 for a, b in values)
+    elif mutation == "normalization":
+        norms = {mutate.norm_of(b) for _, b in changed}
+        assert len(norms) == 1
+        assert norms <= set(NORMS)
+        assert [layer.shape for layer in new] == [layer.shape for layer in old]
     else:
         assert child.meta_tokens != parent.meta_tokens
         assert new == old
+
+
+def test_a_split_of_normalizations_by_depth_is_two_mutations_away() -> None:
+    """Shakti-VLM (arXiv 2502.17092): LayerNorm before the sub-layer in the first layers, RMSNorm after it in the rest."""
+    space, found = SPACES["wide"], False
+    parent = Architecture.from_shorthand("a f a f", width=64, vocabulary=VOCABULARY)
+    split = [("layernorm", "before")] * 2 + [("rmsnorm", "after")] * 2
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        child = mutate.change_normalization(parent, space.choices, rng)
+        grandchild = child and mutate.change_normalization(child, space.choices, rng)
+        found = found or (grandchild is not None and [mutate.norm_of(layer) for layer in grandchild.layers] == split)
+    assert found
 
 
 def test_trade_finds_equal_parameters_both_ways() -> None:
@@ -280,6 +299,10 @@ def test_restricted_and_widened_genes_are_respected() -> None:
             {"layers": ["a", {"operator": "swiglu", "shape": {"hidden": 33}}]},
             "layers.1.shape: no genes of swiglu at width 64 give hidden=33",
         ),
+        (
+            {"layers": ["a", {"operator": "f", "norm": "layernorm"}]},
+            "layers.1: expected a normalization of rmsnorm before, got layernorm before",
+        ),
         ({"layers": "f r f"}, "layers: expected at least one mixer, got feed-forward networks alone"),
     ],
 )
@@ -299,6 +322,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "width twice": ({"widths": [64, 64]}, "widths: expected each once, got 64 twice"),
     "width too small": ({"widths": [4]}, "widths.0: "),
     "no meta tokens": ({"meta_tokens": []}, "meta_tokens: "),
+    "unknown norm": ({"norms": [["groupnorm", "before"]]}, "norms.0.0: "),
+    "norm twice": ({"norms": [["rmsnorm", "before"], ["rmsnorm", "before"]]}, "norms: expected each once"),
     "unknown key": ({"colour": 1}, "colour"),
     "genes of unknown operator": ({"genes": {"zz": {}}}, "genes: unknown operator 'zz'"),
     "genes of absent operator": ({"operators": ["a"], "genes": {"f": {}}}, "genes: swiglu is not among the operators attention"),
