@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
@@ -65,7 +66,8 @@ class Ledger:
         }
         params, distributions = _flat_parameters(features)
         template = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
-        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        with _told_when_unwritable():
+            trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != proposal.number:
             raise RunError(f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?")
@@ -75,19 +77,20 @@ class Ledger:
         """Acknowledges an evaluation: when this returns, it survives `kill -9`."""
         trial_id = self._trials[number]
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
-        for key, value in {
-            "outcome": outcome,
-            "metrics": dict(evaluation.metrics),
-            "order": self._told,
-            "evaluation": json.loads(evaluation.model_dump_json()),
-        }.items():
-            self._storage.set_trial_user_attr(trial_id, key, value)
-        if evaluation.status == "ok":
-            values = [evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()]
-            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
-        else:
-            state = TrialState.PRUNED if evaluation.status == "infeasible" else TrialState.FAIL
-            self._storage.set_trial_state_values(trial_id, state)
+        with _told_when_unwritable():
+            for key, value in {
+                "outcome": outcome,
+                "metrics": dict(evaluation.metrics),
+                "order": self._told,
+                "evaluation": json.loads(evaluation.model_dump_json()),
+            }.items():
+                self._storage.set_trial_user_attr(trial_id, key, value)
+            if evaluation.status == "ok":
+                values = [evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()]
+                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+            else:
+                state = TrialState.PRUNED if evaluation.status == "infeasible" else TrialState.FAIL
+                self._storage.set_trial_state_values(trial_id, state)
         self._told += 1
 
     def entries(self) -> tuple[Entry, ...]:
@@ -171,6 +174,16 @@ def _flat_parameters(features: Mapping[str, float]) -> tuple[dict[str, Any], dic
 
 def _url(path: Path) -> str:
     return f"sqlite:///{path.resolve()}"
+
+
+@contextmanager
+def _told_when_unwritable() -> Iterator[None]:
+    """Raises RunError where the database refuses to write, as on a full disk; what it held before stays whole."""
+    try:
+        yield
+    except StorageInternalError as error:
+        reason = str(getattr(error.__cause__, "orig", None) or error).splitlines()[0]
+        raise RunError(f"the ledger cannot be written ({reason}); it is whole, and `frontrunner resume` goes on from there") from error
 
 
 @contextmanager

@@ -88,11 +88,15 @@ def find_folder(results: Path, run: str) -> RunFolder:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file so that it is either the old one or the whole new one, also after a crash. Raises RunError."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None

@@ -60,7 +60,8 @@ class SpaceSettings(Value):
     operators: names or symbols, all that exist by default. widths: of the residual stream. min_depth, max_depth: layers.
     genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
     meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
-    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. max_tries: draws after which the space is said to have no member.
+    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them.
+    max_tries: draws after which the space is said to have no member.
     """
 
     operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.names)
