@@ -16,6 +16,7 @@ from operators.errors import ConfigError
 from profiler.device import open_device
 from search import config as config_module
 from search import run
+from search.bench_decode import decode_published
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import open_ledger
 from search.run_folder import write_whole
@@ -70,7 +71,12 @@ def quick(device: str, console: Console) -> Measured:
     return Measured(figures, rows, {"png": folder.plot.read_bytes()})
 
 
-BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {"quick": quick}
+def decode(device: str, console: Console) -> Measured:
+    """Decoding of every published model: eager, from a CUDA graph, and against the memory's bandwidth."""
+    return Measured(*decode_published(device, console))
+
+
+BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {"quick": quick, "decode": decode}
 
 
 def measure_and_write(name: str, *, device: str, out: Path | None, console: Console) -> Path:
@@ -102,7 +108,7 @@ def _commit() -> str:
         where = Path(__file__).parent
         found = [
             subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
-            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain"))
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--", ".", ":!results"))
         ]
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -26,6 +26,7 @@ from search import config as config_module
 from search.config import RunConfig
 from search.evaluate import Evaluation
 from search.evolution import Proposal
+from search.space import SpaceSettings
 
 STUDY = "frontrunner"
 LAYOUT = 1  # of what this file writes; an older or newer ledger is refused, not guessed at
@@ -64,7 +65,7 @@ class Ledger:
             "parents": list(proposal.parents),
             "origin": proposal.origin,
         }
-        params, distributions = _flat_parameters(features)
+        params, distributions = _flat_parameters(features, self.config.space)
         template = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
         with _told_when_unwritable():
             trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
@@ -161,14 +162,23 @@ def _entry(trial: FrozenTrial) -> Entry:
         raise RunError(f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
 
 
-def _flat_parameters(features: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """Optuna wants a range for every parameter, the same in every trial: wide ones that no architecture leaves."""
+def _flat_parameters(features: Mapping[str, float], space: SpaceSettings) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Parameters with the ranges that the space gives them: Optuna's importances mean something only over the true ranges."""
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
+    whole = {
+        "width": (min(space.widths), max(space.widths)),
+        "depth": (space.min_depth, space.max_depth),
+        "meta_tokens": (min(space.meta_tokens), max(space.meta_tokens)),
+    }
     for name, value in features.items():
-        whole = isinstance(value, int)
-        params[name] = value if whole else float(value)
-        distributions[name] = IntDistribution(0, 1_000_000) if whole else FloatDistribution(-1e6, 1e6)
+        if name in whole or name.endswith(".count"):
+            params[name] = round(value)
+            distributions[name] = IntDistribution(*whole.get(name, (0, space.max_depth)))
+        else:
+            params[name] = float(value)
+            largest = 12.0 if name.startswith("log10") else 16.0 if name.endswith("ratio") else 1.0
+            distributions[name] = FloatDistribution(0.0, largest)
     return params, distributions
 
 
