@@ -23,6 +23,7 @@ def frame(entries: Sequence[Entry], objectives: Sequence[Objective]) -> pd.DataF
                 "architecture": entry.architecture.shorthand,
                 "width": entry.architecture.width,
                 "depth": entry.architecture.depth,
+                **{objective.metric: None for objective in objectives},
                 **(evaluation.metrics if evaluation else {}),
                 "status": evaluation.status if evaluation else "unfinished",
                 "reason": evaluation.reason if evaluation else "",
@@ -32,7 +33,8 @@ def frame(entries: Sequence[Entry], objectives: Sequence[Objective]) -> pd.DataF
                 "frontier": entry.number in on_frontier,
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["id", "architecture", "width", "depth", *(objective.metric for objective in objectives), "status", "frontier"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
 def select(table: pd.DataFrame, *, where: Sequence[Constraint] = (), sort: str | None = None, descending: bool = False) -> pd.DataFrame:

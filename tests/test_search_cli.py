@@ -14,6 +14,8 @@ from PIL import Image
 from operators import Architecture, registry
 from proxy_train.train import evaluate
 from search import cli
+from search import ledger as ledger_module
+from search.evolution import Proposal
 from search.export import load
 
 
@@ -164,6 +166,22 @@ def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
     (tmp_path / "arch.yaml").write_text("{width: 16, vocabulary: 300, layers: a f x}")
     refused(call("profile", tmp_path / "arch.yaml"), "layers.2: unknown operator 'x'")
     refused(call("train", tmp_path / "arch.yaml", "--config", config), "layers.2: unknown operator 'x'")
+
+
+def test_a_run_without_any_score_yet_is_shown_too(call, tiny_config, tmp_path):
+    (tmp_path / "results" / "empty").mkdir(parents=True)
+    path = tmp_path / "results" / "empty" / "ledger.db"
+    ledger = ledger_module.create(path, tiny_config, started="now")
+    for proposals in (0, 1):
+        if proposals:
+            architecture = Architecture.from_shorthand("a f", width=16, vocabulary=300)
+            ledger.propose(Proposal(0, architecture, (), "random"), {"width": 16.0})
+        assert json.loads(call("status", "empty", "--json")[1])["unfinished"] == proposals
+        assert json.loads(call("frontier", "empty", "--json")[1]) == []
+        assert len(json.loads(call("frontier", "empty", "--all", "--json")[1])) == proposals
+        assert call("frontier", "empty", "--all")[0] == 0
+    assert call("show", "empty", 0)[0] == 0
+    refused(call("export", "empty", 0, "--to", tmp_path / "x"), "is not evaluated yet")
 
 
 def test_a_wrong_call_is_code_2_and_shows_usage(call):
