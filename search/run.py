@@ -137,7 +137,11 @@ def standing(results: Path, run: str) -> dict[str, Any]:
     gain = hypervolume_gain(entries, objectives)
     return {
         "run": folder.name,
-        "state": f"driven by process {driver}" if driver else "complete" if complete else f"stopped, `frontrunner resume {run}` goes on",
+        "state": f"driven by process {driver}"
+        if driver
+        else "complete"
+        if complete
+        else f"stopped, `frontrunner resume {run}{_where(folder)}` goes on",
         "started": ledger.started,
         "candidates": ledger.config.candidates,
         "evaluated": len(ended),
