@@ -2,25 +2,46 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from operators import registry
+from operators import plain_yaml, registry
 from operators.errors import ArchitectureError, one_line
 from operators.operator import Shape
 from operators.value import Value
 
 Genes = Mapping[str, Mapping[str, Any]]
+MAX_DEPTH = 1024
+SHIPPED = Path(__file__).resolve().parent.parent / "configs" / "architectures"
+
+
+class RopeScaling(Value):
+    """How Llama 3.1 stretches rotary positions: frequencies that turn less than `low` times within `original_context` tokens are
+    divided by `factor`, those that turn more than `high` times are kept, those between are mixed of both.
+    """
+
+    kind: Literal["llama3"] = "llama3"
+    factor: float = Field(ge=1)
+    low: float = Field(default=1.0, gt=0)
+    high: float = Field(default=4.0, gt=0)
+    original_context: int = Field(default=8192, ge=1)
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"expected low below high, got low {self.low:g} and high {self.high:g}")
+        return self
 
 
 class Rope(Value):
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864)."""
 
     theta: float = Field(default=10_000.0, gt=0)
+    scaling: RopeScaling | None = None
 
 
 NormKind = Literal["rmsnorm", "layernorm"]
@@ -76,17 +97,72 @@ def _default_layer(name: str, width: int, genes: Mapping[str, Any]) -> Layer:
         raise ArchitectureError(f"{name} at width {width}: {message}") from None
 
 
+def _expanded(layers: Sequence[Any], width: int, where: str) -> list[Any]:
+    """Whole layers from a list as people write it; what is in none of its forms stays for the validation. Raises ValueError."""
+    found: list[Any] = []
+    for number, layer in enumerate(layers):
+        place = f"{where}.{number}"
+        try:
+            if isinstance(layer, str):
+                found += layers_from_shorthand(layer, width=width)
+            elif isinstance(layer, Mapping) and "repeat" in layer:
+                found += _repeated(layer, width, place)
+            elif isinstance(layer, Mapping) and "operator" in layer:
+                layer = {**layer, "operator": registry.name_of(str(layer["operator"]))}
+                if "shape" not in layer:
+                    layer["shape"] = _default_layer(layer["operator"], width, {}).shape
+                found.append(layer)
+            else:
+                found.append(layer)
+        except ArchitectureError as error:
+            raise ValueError(f"{place}: {error}") from None
+    return found
+
+
+def _repeated(entry: Mapping[str, Any], width: int, where: str) -> list[Any]:
+    count, layers = entry["repeat"], entry.get("layers")
+    layers = layers.split() if isinstance(layers, str) else layers
+    if set(entry) != {"repeat", "layers"} or not isinstance(layers, list | tuple):
+        raise ValueError(f"{where}: expected repeat with a list of layers and nothing else, got {', '.join(map(str, entry))}")
+    if not isinstance(count, int) or not 1 <= count <= MAX_DEPTH:
+        raise ValueError(f"{where}.repeat: expected a whole number from 1 to {MAX_DEPTH}, got {count!r:.60}")
+    once = _expanded(layers, width, f"{where}.layers")
+    if count * len(once) > MAX_DEPTH:  # before it is built: repeats may lie within repeats
+        raise ValueError(f"{where}: expected at most {MAX_DEPTH} layers, got {count} times {len(once)}")
+    return once * count
+
+
+def shipped_names() -> tuple[str, ...]:
+    """The names of the architectures that are shipped in `configs/architectures/`, sorted; none where that folder is not installed."""
+    return tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
+
+
+def find_architecture(path: Path | str) -> Path:
+    """The file that a path or a shipped name means: a file of the name goes before. Raises ArchitectureError for an unknown name.
+
+    A name is one word with no folder before it and no .yaml, .yml or .json behind it.
+    """
+    path = Path(path)
+    if path.is_file() or path.suffix in (".yaml", ".yml", ".json") or len(path.parts) != 1:
+        return path
+    known = shipped_names()
+    if str(path).lower() in known:
+        return SHIPPED / f"{str(path).lower()}.yaml"
+    listed = f"one of {', '.join(known)}" if known else f"a shipped name, but {SHIPPED} is not installed"
+    raise ArchitectureError(f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, or {listed}")
+
+
 class Architecture(Value):
     """A language model: width, vocabulary, layers and what surrounds them.
 
-    `layers` may be given as the shorthand `d f m f a f`, or as a list whose entries are symbols or whole layers;
-    a value that was read always holds whole layers.
+    `layers` may be given as the shorthand `d f m f a f`, or as a list whose entries are symbols, whole layers, or `repeat: N` with
+    such `layers`; a value that was read always holds whole layers.
     """
 
     name: str = ""
     width: Annotated[int, Field(ge=8, le=65_536)]
     vocabulary: Annotated[int, Field(ge=2, le=4_000_000)]
-    layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=1024)]
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=MAX_DEPTH)]
     tied_embeddings: bool = True
     meta_tokens: Annotated[int, Field(ge=0, le=65_536)] = 0
     rope: Rope | None = Rope()
@@ -104,20 +180,7 @@ class Architecture(Value):
             raise ValueError(f"width: expected a whole number from 8 to 65536, got {width!r}")
         if not isinstance(layers, list | tuple):
             return data
-        expanded: list[Any] = []
-        for number, layer in enumerate(layers):
-            try:
-                if isinstance(layer, str):
-                    expanded += layers_from_shorthand(layer, width=width)
-                    continue
-                if isinstance(layer, Mapping) and "operator" in layer:
-                    layer = {**layer, "operator": registry.name_of(str(layer["operator"]))}
-                    if "shape" not in layer:
-                        layer["shape"] = _default_layer(layer["operator"], width, {}).shape
-            except ArchitectureError as error:
-                raise ValueError(f"layers.{number}: {error}") from None
-            expanded.append(layer)
-        return {**data, "layers": tuple(expanded)}
+        return {**data, "layers": tuple(_expanded(layers, width, "layers"))}
 
     @classmethod
     def parse(cls, data: Any, *, where: str = "") -> Self:
@@ -136,9 +199,9 @@ class Architecture(Value):
     @classmethod
     def from_yaml(cls, text: str, *, where: str = "architecture") -> Self:
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ArchitectureError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+            data = plain_yaml.parse(text)
+        except ValueError as error:
+            raise ArchitectureError(f"{where}: {error}") from None
         if not isinstance(data, dict):
             raise ArchitectureError(f"{where}: expected a mapping with width, vocabulary and layers, got {type(data).__name__}")
         return cls.parse(data, where=where)
@@ -153,8 +216,8 @@ class Architecture(Value):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Reads a YAML or JSON file."""
-        path = Path(path)
+        """Reads a YAML or JSON file, or the shipped architecture of that name, as in `llama-3.2-1b`."""
+        path = find_architecture(path)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

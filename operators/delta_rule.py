@@ -4,10 +4,14 @@ S_t = a_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ and o_t = S_tᵀ q_t /
 a_t = exp(log_decay_t) is that of the gated delta rule (Yang et al. 2024, arXiv 2412.06464); without it a_t = 1.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from operators.recurrence import Recurrence, by_chunk, from_chunks
+from operators.kernel_libraries import load
+from operators.recurrence import by_chunk, from_chunks
 
 CHUNK = 64
 
@@ -61,7 +65,58 @@ def delta_rule_step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Te
     return (q[..., None, :] @ state)[..., 0, :]
 
 
-REFERENCE = Recurrence(scan=chunked_delta_rule, step=delta_rule_step)
+# By which the kernel of version 0.6 is known; those of others take other arguments.
+DECODE_ARGUMENTS = {"A_log", "dt_bias", "h0", "ht", "APPLY_BETA_SIGMOID", "ALLOW_NEG_EIGVAL", "STATE_V_FIRST"}
+
+
+def load_fla_step() -> Callable[..., Tensor]:
+    """One token by the kernel of flash-linear-attention, gates and normalization included. Raises ImportError.
+
+    step(q, k, v, beta, state, negative=False, decay=None): q and k [B, H, K] of any length, v [B, H, V], beta [B, H] before its sigmoid,
+    which is doubled if `negative`, state [B, H, K, V] (float32, in place); decay: its input [B, H], A_log and dt_bias [H] -> [B, H, V].
+
+    The kernel is launched without the library's own wrapper, which would write the new state to other memory.
+    """
+    kernel = load("fla.ops.gated_delta_rule.fused_recurrent").fused_recurrent_gated_delta_rule_fwd_kernel
+    power_of_2 = load("triton").next_power_of_2
+    if missing := DECODE_ARGUMENTS - set(kernel.arg_names):
+        raise ImportError(f"flash-linear-attention 0.6 is needed: its decode kernel does not take {', '.join(sorted(missing))} here")
+
+    def step(
+        q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, *, negative: bool = False, decay: tuple[Tensor, ...] | None = None
+    ) -> Tensor:
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        batch, heads, key_dim, value_dim = state.shape
+        block = min(8, power_of_2(value_dim))
+        gates: dict[str, Any] = dict(zip(("g", "A_log", "dt_bias"), decay or (None, None, None), strict=True))
+        sizes = {"H": heads, "HV": heads, "K": key_dim, "V": value_dim, "BK": power_of_2(key_dim), "BV": block}
+        out = torch.empty_like(v)
+        kernel[(batch * heads * -(-value_dim // block),)](
+            **gates,
+            **sizes,
+            q=q,
+            k=k,
+            v=v,
+            gk=None,
+            gv=None,
+            beta=beta,
+            o=out,
+            h0=state,
+            ht=state,
+            cu_seqlens=None,
+            scale=key_dim**-0.5,
+            T=1,
+            IS_BETA_HEADWISE=True,
+            USE_QK_L2NORM_IN_KERNEL=True,
+            APPLY_BETA_SIGMOID=True,
+            ALLOW_NEG_EIGVAL=negative,
+            STATE_V_FIRST=False,
+            num_warps=1,
+            num_stages=3,
+        )
+        return out
+
+    return step
 
 
 def delta_rule_flops(heads: int, key_dim: int, value_dim: int, *, decay: bool) -> int:

@@ -8,65 +8,70 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators import backends, registry
-from operators.architecture import Architecture, Layer
+from operators.architecture import Architecture
 from operators.errors import StateError
 from operators.normalization import build_norm
-from operators.operator import OperatorModule, State
+from operators.operator import State
+from operators.residual import ResidualLayer, add_norm_reference, best_add_norm
 
 
 @dataclass
 class ModelState:
     """What decoding remembers, allocated once at stable addresses.
 
-    layers: per layer its tensors by name. position: [B] int64 on the device, tokens held per row.
-    length: the same as a bound that the host knows. capacity: tokens that fit, meta tokens included.
+    layers: per layer its tensors by name, each with the batch first. position: [B] int64 on the device, tokens held per row.
+    capacity: tokens of a row that fit, meta tokens included. lengths: `position` as the host knows it, without asking the device.
     """
 
     layers: list[State]
     position: Tensor
     capacity: int
-    length: int = field(default=0)
+    lengths: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = [0] * self.position.shape[0]
+
+    @property
+    def length(self) -> int:
+        """Tokens held by the longest row."""
+        return max(self.lengths, default=0)
 
     @property
     def bytes(self) -> int:
         return sum(tensor.nbytes for layer in self.layers for tensor in layer.values())
+
+    def require_room(self, counts: Sequence[int]) -> None:
+        """Raises StateError unless there is one row for each of `counts` and so many more tokens fit into it."""
+        if len(counts) != len(self.lengths):
+            raise StateError(f"the state was allocated for a batch of {len(self.lengths)}, got {len(counts)} rows")
+        for held, more in zip(self.lengths, counts, strict=True):
+            if held + more > self.capacity:
+                raise StateError(f"the state was allocated for {self.capacity} tokens and holds {held}: {more} more do not fit")
+
+    def count(self, counts: Sequence[int]) -> None:
+        """The host's side of what a step or a prefill did: so many more tokens in each row."""
+        self.lengths = [held + more for held, more in zip(self.lengths, counts, strict=True)]
+
+    def seek(self, length: int) -> None:
+        """Moves every row to `length` tokens and leaves what the layers remember as it is.
+
+        Caches are overwritten from there, recurrent state is not set back: the next steps cost what they cost at that length.
+        """
+        self.position.fill_(length)
+        self.lengths = [length] * len(self.lengths)
 
     def reset(self) -> None:
         """Forgets every token; the memory stays where it is."""
         for layer in self.layers:
             for tensor in layer.values():
                 tensor.zero_()
-        self.position.zero_()
-        self.length = 0
-
-
-class ResidualLayer(nn.Module):
-    """An operator with its normalization and the residual connection around both."""
-
-    def __init__(self, layer: Layer, operator: OperatorModule, width: int, eps: float) -> None:
-        super().__init__()
-        self.norm = build_norm(layer.norm, width, eps)
-        self.operator = operator
-        self.before = layer.norm_position == "before"
-
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
-        change: Tensor
-        if self.before:
-            change = self.operator(self.norm(x), state, position, length)
-        else:
-            change = self.norm(self.operator(x, state, position, length))
-        return x + change
-
-    def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
-        if self.before:
-            return x + self.operator.step(self.norm(x), state, position)
-        change: Tensor = self.norm(self.operator.step(x, state, position))
-        return x + change
+        self.seek(0)
 
 
 class HybridLM(nn.Module):
     """The language model that an architecture describes.
 
+    Its weights are random, drawn on `device` from torch's generator there.
     backend: `auto`, a backend's name for every operator, or a mapping from operator to backend (others: auto).
     `backends` tells afterwards which one each operator got. Raises BackendError.
     """
@@ -83,20 +88,25 @@ class HybridLM(nn.Module):
         self.architecture = architecture
         self.backends: dict[str, str] = {}
         device, width = torch.device(device), architecture.width
+        self.add_norm = add_norm_reference if backend == "reference" else best_add_norm(width, device, dtype)
         layers = []
-        for layer in architecture.layers:
-            wanted = backend if isinstance(backend, str) else backend.get(layer.operator, "auto")
-            resolved = backends.resolve(layer.operator, wanted, layer.shape, device, dtype)
-            self.backends[layer.operator] = resolved.name
-            operator = registry.get(layer.operator).build(architecture, layer.shape, resolved.kernels)
-            layers.append(ResidualLayer(layer, operator, width, architecture.norm_eps))
-        self.embedding = nn.Embedding(architecture.vocabulary, width)
-        self.meta = nn.Parameter(torch.empty(architecture.meta_tokens, width)) if architecture.meta_tokens else None
-        self.layers = nn.ModuleList(layers)
-        self.norm = build_norm("rmsnorm", width, architecture.norm_eps)
-        self.head = None if architecture.tied_embeddings else nn.Linear(width, architecture.vocabulary, bias=False)
-        self._initialize()
+        with torch.device(device):  # billions of random weights take seconds on a GPU and minutes on a CPU
+            for layer in architecture.layers:
+                wanted = backend if isinstance(backend, str) else backend.get(layer.operator, "auto")
+                resolved = backends.resolve(layer.operator, wanted, layer.shape, device, dtype)
+                self.backends[layer.operator] = resolved.name
+                operator = registry.get(layer.operator).build(architecture, layer.shape, resolved.kernels)
+                layers.append(ResidualLayer(layer, operator, width, architecture.norm_eps, add_norm=self.add_norm))
+            self.embedding = nn.Embedding(architecture.vocabulary, width)
+            self.meta = nn.Parameter(torch.empty(architecture.meta_tokens, width)) if architecture.meta_tokens else None
+            self.layers = nn.ModuleList(layers)
+            self.norm = build_norm("rmsnorm", width, architecture.norm_eps)
+            self.head = None if architecture.tied_embeddings else nn.Linear(width, architecture.vocabulary, bias=False)
+            self._initialize()
         self.to(device=device, dtype=dtype)
+        for built in self.layers:
+            assert isinstance(built, ResidualLayer)
+            built.operator.lay_together()
 
     def _initialize(self) -> None:
         """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 1 / width)."""
@@ -139,28 +149,56 @@ class HybridLM(nn.Module):
             layers.append({name: torch.zeros(spec.shape, dtype=spec.dtype, device=weight.device) for name, spec in specs.items()})
         return ModelState(layers, torch.zeros(batch, dtype=torch.int64, device=weight.device), capacity)
 
-    def prefill(self, tokens: Tensor, state: ModelState) -> Tensor:
-        """Reads tokens [B, T] after those that `state` holds -> logits after the last one [B, vocabulary]."""
+    def prefill(self, tokens: Tensor, state: ModelState, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Reads tokens [B, T] after those that `state` holds -> logits after each row's last one [B, vocabulary].
+
+        lengths: how many of a row's tokens to read, from 1 to T for each row; what is right of them is padding, which no operator sees.
+        Rows of equal length are read together. A tensor on a GPU is waited for. Raises StateError.
+        """
+        meta = self.architecture.meta_tokens if state.length == 0 else 0
+        counts = [meta + length for length in _checked_lengths(tokens, lengths)]
+        state.require_room(counts)
+        groups: dict[int, list[int]] = {}
+        for row, count in enumerate(counts):
+            groups.setdefault(count, []).append(row)
+        if len(groups) == 1:
+            last = self._read(tokens[:, : counts[0] - meta], state, None, with_meta=meta > 0)
+            state.position += counts[0]
+        else:
+            last = self.embedding.weight.new_empty(len(counts), self.architecture.width)
+            for count, rows in groups.items():
+                index = torch.tensor(rows, device=tokens.device)
+                last[index] = self._read(tokens[index, : count - meta], state, index, with_meta=meta > 0)
+                state.position[index] += count
+        state.count(counts)
+        return self.logits(last)
+
+    def _read(self, tokens: Tensor, state: ModelState, rows: Tensor | None, *, with_meta: bool) -> Tensor:
+        """tokens [G, T] into the state's rows [G] (None: all, in place) -> what the head reads after the last token [G, W]."""
         x = self.embedding(tokens)
-        if state.length == 0:
+        if with_meta:
             x = self._with_meta(x)
-        _check_room(state, rows=x.shape[0], tokens=x.shape[1])
-        for layer, layer_state in zip(self.layers, state.layers, strict=True):
-            x = layer(x, layer_state, state.position, state.length)
-        state.position += x.shape[1]
-        state.length += x.shape[1]
-        return self.logits(self.norm(x[:, -1]))
+        position = state.position if rows is None else state.position[rows]
+        for layer, whole in zip(self.layers, state.layers, strict=True):
+            part = whole if rows is None else {name: tensor[rows] for name, tensor in whole.items()}
+            x = layer(x, part, position, state.length)
+            if rows is not None:
+                for name, tensor in part.items():
+                    whole[name][rows] = tensor
+        last: Tensor = self.norm(x[:, -1])
+        return last
 
     def step(self, tokens: Tensor, state: ModelState) -> Tensor:
-        """Reads one token a row [B] -> logits [B, vocabulary]. A state that was never prefilled has no meta tokens."""
-        _check_room(state, rows=tokens.shape[0], tokens=1)
-        x = self.embedding(tokens)
+        """Reads one token a row [B] -> logits [B, vocabulary]. A state that was never prefilled has no meta tokens. Raises StateError."""
+        one_each = [1] * tokens.shape[0]
+        state.require_room(one_each)
+        x, change = self.embedding(tokens), None
         for layer, layer_state in zip(self.layers, state.layers, strict=True):
             assert isinstance(layer, ResidualLayer)
-            x = layer.step(x, layer_state, state.position)
+            x, change = layer.step(x, change, layer_state, state.position)
         state.position += 1
-        state.length += 1
-        return self.logits(self.norm(x))
+        state.count(one_each)
+        return self.logits(self.add_norm(self.norm, x, change)[1])
 
     @torch.inference_mode()
     def generate(self, tokens: Sequence[int], count: int) -> list[int]:
@@ -175,9 +213,15 @@ class HybridLM(nn.Module):
         return out
 
 
-def _check_room(state: ModelState, *, rows: int, tokens: int) -> None:
-    allocated = state.position.shape[0]
-    if rows != allocated:
-        raise StateError(f"the state was allocated for a batch of {allocated}, got {rows} rows")
-    if state.length + tokens > state.capacity:
-        raise StateError(f"the state was allocated for {state.capacity} tokens and holds {state.length}: {tokens} more do not fit")
+def _checked_lengths(tokens: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int]:
+    """How many of each row's tokens [B, T] to read. Raises StateError."""
+    batch, longest = tokens.shape
+    if lengths is None:
+        lengths = [longest] * batch
+    found: list[int] = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    if len(found) != batch:
+        raise StateError(f"lengths: expected one for each of {batch} rows, got {len(found)}")
+    for row, length in enumerate(found):
+        if not 1 <= length <= longest:
+            raise StateError(f"lengths: expected from 1 to {longest} tokens a row, got {length} in row {row}")
+    return found

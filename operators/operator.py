@@ -3,13 +3,14 @@
 Tensor shapes are written with B rows, T tokens, W width, H heads, D head dimension, S cache slots.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from operators.value import Value
 
@@ -49,10 +50,44 @@ class TensorSpec:
 
 
 class OperatorModule(nn.Module):
-    """The built operator. `reads` and `writes` name its matrices by their side of the residual stream."""
+    """The built operator. `reads` and `writes` name its matrices by their side of the residual stream.
+
+    joined: those of `reads` that `project` applies together, if there are any.
+    """
 
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
+    joined: ClassVar[tuple[str, ...]] = ()
+    _together: "_Together | None" = None
+
+    def lay_together(self) -> None:
+        """Moves the weights, and the biases, of `joined` side by side in memory. They stay the parameters that they are."""
+        if self.joined:
+            self._together = _Together([self.get_submodule(name) for name in self.joined])
+
+    def project(self, x: Tensor) -> Tensor:
+        """x […, W] -> the outputs of the linear layers `joined`, side by side.
+
+        By one product where nothing is trained and they lie together: it reads the weights faster than several small ones.
+        """
+        together = self._usable()
+        return torch.cat(self._apart(x), -1) if together is None else F.linear(x, together.weight, together.bias)
+
+    def project_each(self, x: Tensor) -> Sequence[Tensor]:
+        """The same, an output for each of `joined`."""
+        together = self._usable()
+        return self._apart(x) if together is None else F.linear(x, together.weight, together.bias).split(together.sizes, -1)
+
+    def _usable(self) -> "_Together | None":
+        return self._together if self._together is not None and not torch.is_grad_enabled() and self._together.holds() else None
+
+    def _apart(self, x: Tensor) -> list[Tensor]:
+        return [self.get_submodule(name)(x) for name in self.joined]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._together = None  # every parameter moves elsewhere
+        super()._apply(fn, recurse)
+        return self
 
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
         """All tokens at once: x [B, T, W] -> [B, T, W].
@@ -63,8 +98,33 @@ class OperatorModule(nn.Module):
         raise NotImplementedError
 
     def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
-        """One token: x [B, W] -> [B, W]. Updates `state` in place; no synchronization with the host."""
+        """One token: x [B, W] -> [B, W]. Updates `state` in place.
+
+        Nothing in it may wait for the host or depend on values: a CUDA graph is captured from one call and replayed for all others.
+        """
         raise NotImplementedError
+
+
+class _Together:
+    """Linear layers whose weights [N, W], and biases [N], are made views of one tensor each: `weight`, `bias`."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        self.sizes: list[int] = [layer.weight.shape[0] for layer in layers]
+        self.parameters: list[tuple[Any, str, int]] = []
+        self.weight = self._laid(layers, "weight")
+        self.bias = self._laid(layers, "bias") if layers[0].bias is not None else None
+
+    def _laid(self, layers: list[Any], name: str) -> Tensor:
+        parts = [getattr(layer, name) for layer in layers]
+        together = torch.cat([part.detach() for part in parts])
+        for layer, part, piece in zip(layers, parts, together.split(self.sizes), strict=True):
+            part.data = piece
+            self.parameters.append((layer, name, piece.data_ptr()))
+        return together
+
+    def holds(self) -> bool:
+        """Whether the parameters still lie where they were put, not copied or replaced."""
+        return all(getattr(layer, name).data_ptr() == address for layer, name, address in self.parameters)
 
 
 def _accepts_everything(shape: Shape, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -98,7 +158,8 @@ class Operator:
     flops: (width, shape, context) -> forward FLOPs of one token that sees `context` tokens (a multiply-add counts as 2).
     build: (architecture, shape, kernels) -> module.
     backends: fastest first; `reference` is mandatory.
-    state: (shape, batch, max_length, dtype) -> the tensors that decoding needs; `dtype` is that of the activations.
+    state: (shape, batch, max_length, dtype) -> the tensors that decoding needs, each with the batch first and zeros when empty;
+        `dtype` is that of the activations.
     source: the paper or model that defines it.
     """
 

@@ -6,22 +6,49 @@ Chunks are written with N chunks of L tokens.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from operators.operator import OperatorModule
+from operators.short_convolution import Convolution
 
 
 @dataclass(frozen=True)
 class Recurrence:
     """The kernels of a recurrent operator, as its backends provide them; the operator's file gives the arguments.
 
-    scan: a whole sequence from an initial state (None: zeros) -> the output and the final state.
+    scan: a whole sequence from an initial state (None: zeros) -> the output and the final state; a library that is given no initial
+    state may return None for the final one.
     step: one token -> the output; the state is updated in place.
+    convolution: the kernels of the convolution before it; None: the reference.
     """
 
     scan: Callable[..., tuple[Tensor, Tensor]]
     step: Callable[..., Tensor]
+    convolution: Convolution | None = None
+
+
+class KeepsFloat32(OperatorModule):
+    """An operator some of whose parameters stay in float32 whatever the model is cast to, since bfloat16 would change what they mean.
+
+    precise: their names.
+    """
+
+    precise: ClassVar[tuple[str, ...]] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        parameters = [self.get_parameter(name) for name in self.precise]
+        kept = {id(tensor) for parameter in parameters for tensor in (parameter, parameter.grad) if tensor is not None}
+
+        def applied(tensor: Tensor) -> Tensor:
+            out = fn(tensor)
+            return out if id(tensor) not in kept or out.dtype == tensor.dtype else tensor.to(out.device)
+
+        super()._apply(applied, recurse)
+        return self
 
 
 def by_chunk(x: Tensor, size: int) -> Tensor:

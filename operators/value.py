@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class Value(BaseModel):
     """A frozen pydantic model whose complaint about an unknown key names the known ones."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

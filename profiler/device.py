@@ -7,9 +7,9 @@ import os
 import platform
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from operators.errors import DeviceError
+
+_KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm", "causal-conv1d")
 
 
 class Device(ABC):
@@ -41,6 +43,10 @@ class Device(ABC):
         """Elapsed time of one call in ms, from an idle device until its work is done."""
 
     @abstractmethod
+    def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
+        """Mean elapsed time in ms of `count` calls of `run`, made one after the other as in decoding, each after one of `before`."""
+
+    @abstractmethod
     def peak_memory(self, run: Callable[[], Any]) -> int:
         """Most bytes that one call had allocated at any moment, on top of what was allocated before it.
 
@@ -49,7 +55,7 @@ class Device(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Versions of what the figures depend on: python, torch, frontrunner, and the driver where there is one."""
+        """Versions of what the figures depend on: python, torch, frontrunner; on a GPU also the driver and the kernel libraries."""
 
     def describe(self) -> dict[str, str]:
         """What a report says of the device: its label, its name and `versions`."""
@@ -113,6 +119,14 @@ class _Cpu(Device):
         run()
         return (perf_counter() - start) * 1e3
 
+    def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
+        """As the interface says; `before` is not timed."""
+        total = 0.0
+        for _ in range(count):
+            before()
+            total += self.timed(run)
+        return total / count
+
     def peak_memory(self, run: Callable[[], Any]) -> int:
         """As the interface says, counted from every allocation of PyTorch's CPU allocator, temporaries inside its operators included.
 
@@ -153,9 +167,26 @@ class _Cuda(Device):
         torch.cuda.synchronize(self.torch_device)
 
     def timed(self, run: Callable[[], Any]) -> float:
+        self.synchronize()
+        return self._between_events(run)
+
+    def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
+        """As the interface says, from events around all of them; what `before` queues here is timed with them.
+
+        One more pair of calls goes before the first event, so that the device is at work while the host queues the rest.
+        """
+
+        def calls(times: int) -> None:
+            for _ in range(times):
+                before()
+                run()
+
+        calls(1)
+        return self._between_events(lambda: calls(count)) / count
+
+    def _between_events(self, run: Callable[[], Any]) -> float:
         with torch.cuda.device(self.torch_device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            self.synchronize()
             start.record()
             run()
             end.record()
@@ -176,7 +207,7 @@ class _Cuda(Device):
             driver = driver_version()
         except DeviceError as error:
             driver = f"unknown: {error}"
-        return {**_versions(), "cuda": str(torch.version.cuda), "driver": driver}
+        return {**_versions(), **_installed(_KERNEL_PACKAGES), "cuda": str(torch.version.cuda), "driver": driver}
 
 
 @contextmanager
@@ -192,6 +223,14 @@ def memory_errors() -> Iterator[None]:
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "frontrunner": version("frontrunner")}
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _cpu_name() -> str:

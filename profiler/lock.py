@@ -117,6 +117,6 @@ def _entries(file: int) -> dict[int, int]:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # of another user: the number was given out again
         return False
     return True

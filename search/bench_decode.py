@@ -5,14 +5,13 @@ run, says how much of the time is spent on memory at all. State and weights are 
 A graph's time is given only where its tokens are those of the eager steps.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from operators.architecture import Architecture
+from operators.architecture import Architecture, shipped_names
 from operators.errors import DeviceError
 from profiler.cost import cost
 from profiler.decoder import Decoder
@@ -21,8 +20,7 @@ from profiler.lock import exclusive, shared
 from profiler.measure import random_model
 from profiler.timing import SamplingSettings, Timing, sample
 
-ARCHITECTURES = Path("configs/architectures")
-OURS = ("tiny-hybrid",)  # what lies there without having been published
+OURS = ("tiny-hybrid",)  # lies among the published ones to try commands on
 BATCH, CONTEXT, SEED = 1, 8192, 0
 CHECKED_TOKENS = 64
 COPY_BYTES = 2 << 30
@@ -42,13 +40,13 @@ def decode_published(device: str, console: Console) -> tuple[Figures, list[dict[
     if opened.name in DATASHEET_BYTES_PER_S:
         figures["datasheet_bytes_per_s"] = DATASHEET_BYTES_PER_S[opened.name]
     samples = []
-    for path in sorted(ARCHITECTURES.glob("*.yaml")):
-        if path.stem in OURS:
+    for model in shipped_names():
+        if model in OURS:
             continue
-        found, sampled = _decode(Architecture.load(path), opened, figures)
-        figures |= {f"{path.stem}.{name}": value for name, value in found.items()}
-        samples.append({"model": path.stem, **sampled})
-        console.print(f"{path.stem}: {', '.join(f'{name} {value}' for name, value in found.items())}", soft_wrap=True, highlight=False)
+        found, sampled = _decode(Architecture.load(model), opened, figures)
+        figures |= {f"{model}.{name}": value for name, value in found.items()}
+        samples.append({"model": model, **sampled})
+        console.print(f"{model}: {', '.join(f'{name} {value}' for name, value in found.items())}", soft_wrap=True, highlight=False)
     console.print(table(figures))
     return figures, samples
 
@@ -97,6 +95,7 @@ def _decode(architecture: Architecture, device: Device, ceilings: Figures) -> tu
         with shared(device.label):
             decoder = Decoder(random_model(architecture, device, backend="auto", seed=SEED), BATCH, CONTEXT)
             same = _graph_equals_eager(decoder)
+            _fill(decoder, length=decoder.state.capacity - 1)
             temporaries = device.peak_memory(decoder.step_eagerly)
         with exclusive(device.label):
             eager, graph = _timings(decoder, device)
@@ -155,7 +154,6 @@ def _timings(decoder: Decoder, device: Device) -> tuple[Timing, Timing]:
     def rewind() -> None:
         decoder.state.seek(decoder.state.capacity - 1)
 
-    _fill(decoder, length=decoder.state.capacity - 1)
     eager = sample(lambda: device.mean_time(decoder.step_eagerly, before=rewind, count=_EAGER_STEPS), settings=_SETTINGS)
     graph = sample(lambda: device.mean_time(decoder.step, before=rewind, count=_REPLAYS), settings=_SETTINGS)
     return eager, graph

@@ -1,6 +1,7 @@
 """The command line: reads arguments, calls the rooms, prints what they return."""
 
 import json
+import re
 import signal
 import sys
 from datetime import datetime
@@ -30,7 +31,7 @@ Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Run = Annotated[str, typer.Argument(help="Name of a run in the results folder.", show_default=False)]
 CandidateId = Annotated[int, typer.Argument(help="Id of a candidate, as in the frontier table.", show_default=False)]
-ArchitectureFile = Annotated[Path, typer.Argument(help="YAML or JSON file of an architecture.", show_default=False)]
+ArchitectureFile = Annotated[Path, typer.Argument(help="YAML or JSON file of an architecture, or a shipped name.", show_default=False)]
 DEFAULT_RESULTS = Path("results")
 
 
@@ -63,7 +64,9 @@ def search(
     from search import run
 
     settings = config_module.load(config)
-    name = name if name is not None else f"{config.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    if name is None:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", config.stem).strip("-._")[:40] or "run"
+        name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run.start(settings, results=results, name=name, console=console)
     _drive(folder, executor, address)
 
@@ -108,19 +111,19 @@ def frontier(
 ) -> None:
     """The Pareto frontier of a run as a table."""
     from search import tables
-    from search.objectives import parse_constraint
+    from search.objectives import names, parse_constraint
     from search.run import opened
 
     folder, ledger = opened(results, run)
     wanted, batches = _objectives(objectives, ledger.config), ledger.config.profile.batch_sizes
     entries = ledger.entries()
-    table = tables.frame(entries, wanted)
+    table = tables.frame(entries, wanted, names(batches))
     table = table if everything or table.empty else table[table["frontier"]]
     kept = [parse_constraint(text, batches) for text in where or []]
     table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
     columns = tables.columns_for(table, wanted, with_status=everything)
     if form == TableFormat.json or as_json:
-        _print_json(json.loads(table.to_json(orient="records", double_precision=15)))
+        _print_json(tables.records(table))
     elif form == TableFormat.csv:
         sys.stdout.write(table.to_csv(index=False))
     elif form == TableFormat.markdown:
@@ -156,18 +159,32 @@ def export(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a candidate's architecture, scores, provenance and trained weights to a folder."""
-    from proxy_train.data import prepare
     from search.export import export as write
     from search.run import candidate_of
 
     folder, ledger, entry = candidate_of(results, run, candidate)
-    write(folder, ledger, entry, to, corpus=prepare(ledger.config.data))
+    write(folder, ledger, entry, to)
     console.print(f"exported candidate {candidate} of {run} to {to}; {to}/README.md shows how to run it", soft_wrap=True)
 
 
-@app.command(epilog=example("frontrunner profile configs/architectures/tiny-hybrid.yaml --batch 1 --batch 8 --context 512"))
+@app.command("import", epilog=example("frontrunner import Llama-3.2-1B --to llama"))
+def import_(
+    source: Annotated[Path, typer.Argument(help="Hugging Face folder (config.json, safetensors) or .gguf file.", show_default=False)],
+    to: Annotated[Path | None, typer.Option(help="New or empty folder to write.", show_default="imported/NAME")] = None,
+) -> None:
+    """Turn a published model into an architecture with its weights."""
+    from search.importing import import_model, model_name
+
+    to = to if to is not None else Path("imported") / model_name(source)
+    found = import_model(source, to)
+    console.print(f"imported {found.architecture.name}, {found.parameters:,} parameters, to {to}", soft_wrap=True, markup=False)
+    if found.without_tokenizer:
+        console.print(f"no tokenizer.json, which search.export.load needs: {found.without_tokenizer}", soft_wrap=True, markup=False)
+
+
+@app.command(epilog=example("frontrunner profile smollm2-135m tiny-hybrid --batch 1 --batch 8 --context 512"))
 def profile(
-    architectures: Annotated[list[Path], typer.Argument(help="YAML or JSON files of architectures.", show_default=False)],
+    architectures: Annotated[list[Path], typer.Argument(help="YAML or JSON files of architectures, or shipped names.", show_default=False)],
     batch: Annotated[list[int] | None, typer.Option(help="Batch size; may be repeated.", show_default="1 and 8")] = None,
     context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
     threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
@@ -187,8 +204,8 @@ def profile(
     if as_json:
         _print_json([found.model_dump(mode="json") for found in profiles])
     else:
-        names = [architecture.name or path.stem for architecture, path in zip(loaded, architectures, strict=True)]
-        print_profiles(console, names, profiles)
+        titles = [architecture.name or path.stem for architecture, path in zip(loaded, architectures, strict=True)]
+        print_profiles(console, titles, profiles)
 
 
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
@@ -196,7 +213,7 @@ def train(
     architecture: ArchitectureFile,
     config: Annotated[Path | None, typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults")] = None,
     tokens: Annotated[int | None, typer.Option(help="Token budget.", show_default="the proxy section's")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**63 - 1)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -224,6 +241,32 @@ def operators(device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
+
+
+@app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))
+def warm(
+    sources: Annotated[list[str], typer.Argument(metavar="SPACE_OR_ARCH...", help="Run files and architectures.", show_default=False)],
+    batch: Annotated[list[int] | None, typer.Option(help="Batch size; may be repeated.", show_default="the run's, or 1 and 8")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cuda:0",
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes at the same time.", show_default="one a core")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compile and tune the kernels that a search or an architecture will need, in parallel."""
+    from dataclasses import asdict
+
+    from profiler.warm import warm as prepared
+    from search.warming import print_warmed, warm_jobs
+
+    found = []
+    for done in prepared(warm_jobs(sources, batches=batch, tokens=tokens, device=device), processes=processes):
+        found.append(asdict(done))
+        if not as_json:
+            print_warmed(console, done)
+    if as_json:
+        _print_json(found)
+    if any(done["problem"] for done in found):
+        raise typer.Exit(1)
 
 
 @app.command(epilog=example("frontrunner doctor --json"))
@@ -293,6 +336,9 @@ def main() -> None:
         app()
     except FrontrunnerError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(1)
+    except MemoryError as error:
+        sys.stderr.write(f"error: out of memory: {' '.join(str(error).split())[:200]}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

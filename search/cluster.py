@@ -4,10 +4,14 @@ import os
 import signal
 import time
 from collections import deque
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
-from operators.errors import ConfigError
+from operators.errors import ConfigError, DeviceError
+from profiler.lock import shared
 from search.evaluate import Job, Outcome, evaluate, failure
+
+START_TIMEOUT_S = 120
 
 
 class Executor(Protocol):
@@ -54,35 +58,47 @@ class RayExecutor:
     def __init__(self, *, workers: int, device: str, deadline_s: float, address: str | None = None) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: a local cluster listens on loopback alone
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # every worker sees every GPU, and `device` says which it takes
         import ray
 
         self._ray = ray
         on_terminate = signal.getsignal(signal.SIGTERM)
         self.capacity, self._deadline_s = workers, deadline_s
-        gpu = device.startswith("cuda")
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         if address is None:
             memory = 512 * 2**20
-            ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=memory, **common)
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, object_store_memory=memory, **common)
         else:
             try:
                 ray.init(address=address, **common)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise ConfigError(f"--address {address}: no Ray cluster answers there: {' '.join(str(error).split())[:200]}") from None
         signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
-        self._worker_class = ray.remote(num_cpus=0 if gpu else 1, num_gpus=1 if gpu else 0, max_restarts=0)(_Worker)
+        self._worker_class = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
+        self._device = device
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Job, float]] = {}
         try:
-            self._idle = [self._worker_class.remote() for _ in range(workers)]
-            # All of them have finished importing before the first measurement can begin.
-            ray.get([worker.ready.remote() for worker in self._idle])
+            self._idle = self._started(workers)
         except BaseException:
             self.close()
             raise
 
+    def _started(self, count: int) -> list[Any]:
+        """New workers that have finished importing: that must not fall into a measurement. Raises ConfigError if there is no room."""
+        with ExitStack() as quiet:
+            with suppress(DeviceError):  # who measures for so long hangs, and will be found out by its deadline
+                quiet.enter_context(shared(self._device, timeout_s=START_TIMEOUT_S))
+            workers = [self._worker_class.remote() for _ in range(count)]
+            try:
+                self._ray.get([worker.ready.remote() for worker in workers], timeout=START_TIMEOUT_S)
+            except self._ray.exceptions.GetTimeoutError:
+                cores = self._ray.cluster_resources().get("CPU", 0)
+                raise ConfigError(f"{count} workers did not start within {START_TIMEOUT_S} s: the cluster has {cores:g} CPUs") from None
+            return workers
+
     def submit(self, job: Job) -> None:
-        worker = self._idle.pop() if self._idle else self._worker_class.remote()
+        worker = self._idle.pop() if self._idle else self._started(1)[0]
         self._busy[worker.evaluate.remote(job)] = (worker, job, time.monotonic() + self._deadline_s)
 
     def next(self) -> tuple[Job, Outcome]:
@@ -94,8 +110,11 @@ class RayExecutor:
                 worker, job, _ = self._busy.pop(done[0])
                 try:
                     outcome = self._ray.get(done[0])
-                except self._ray.exceptions.RayActorError as error:
+                except self._ray.exceptions.RayError as error:
+                    self._ray.kill(worker)
                     reason = " ".join(str(error).split("\n\n")[0].split())
+                    if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+                        return job, failure(job, "out_of_memory", f"the worker was killed: {reason}"[:500])
                     return job, failure(job, "crashed", f"the worker process died: {reason}"[:500])
                 self._idle.append(worker)
                 return job, outcome

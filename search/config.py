@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from operators import plain_yaml
 from operators.errors import ConfigError, one_line
 from operators.value import Value
 from profiler.measure import ProfileSettings
@@ -24,9 +25,9 @@ class RunConfig(Value):
     keep_weights: whose trained weights stay in the run's folder.
     """
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    candidates: Annotated[int, Field(ge=1)] = 32
-    workers: Annotated[int, Field(ge=1)] = 2
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    workers: Annotated[int, Field(ge=1, le=4096)] = 2
     device: str = "cpu"
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
     keep_weights: Literal["all", "frontier", "none"] = "all"
@@ -70,11 +71,11 @@ def parse(data: Any, *, where: str) -> RunConfig:
 def load(path: Path) -> RunConfig:
     """Reads a YAML file. Raises ConfigError."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = plain_yaml.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return parse(data, where=str(path))

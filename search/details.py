@@ -11,7 +11,7 @@ from rich.table import Table
 
 from operators import Architecture
 from operators.errors import ConfigError, one_line
-from profiler.device import open_device
+from profiler.device import memory_errors, open_device
 from profiler.lock import shared
 from profiler.measure import Profile, ProfileSettings
 from proxy_train.data import prepare
@@ -54,7 +54,7 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     for name, value in evaluation.metrics.items():
         console.print(f"{name:<26}{formatted(name, value)}", markup=False)
     if evaluation.profile is not None:
-        console.print(_timings({f"{entry.number}": evaluation.profile}))
+        console.print(_timings([(f"{entry.number}", evaluation.profile)]))
     if evaluation.proxy is not None:
         score = evaluation.proxy
         console.print(
@@ -81,16 +81,16 @@ def print_profiles(console: Console, names: Sequence[str], profiles: Sequence[Pr
     """One table, a line for each architecture and batch size, with the decode latency's ratio to the first architecture."""
     first = profiles[0]
     console.print(f"{first.device_name} ({first.device}), {first.dtype}, context {first.context}, {first.threads} threads", soft_wrap=True)
-    console.print(_timings(dict(zip(names, profiles, strict=True))))
+    console.print(_timings(list(zip(names, profiles, strict=True))))
 
 
-def _timings(profiles: dict[str, Profile]) -> Table:
+def _timings(profiles: Sequence[tuple[str, Profile]]) -> Table:
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("architecture", overflow="fold")
     for name in ("params", "batch", "prefill ms ±IQR", "decode ms ±IQR", "tok/s", "memory", "state", "ratio"):
         table.add_column(name, justify="right", no_wrap="±" not in name)
-    first = next(iter(profiles.values()))
-    for name, profile in profiles.items():
+    first = profiles[0][1]
+    for name, profile in profiles:
         for batch, reference in zip(profile.batches, first.batches, strict=True):
             prefill, decode = (f"{timing.median_ms:.3f} ±{timing.iqr_ms:.3f}" for timing in (batch.prefill, batch.decode))
             table.add_row(
@@ -123,7 +123,7 @@ def train_once(path: Path, *, config_path: Path | None, tokens: int | None, seed
         if console is not None and step % every == 0:
             console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f}")
 
-    with shared(device):
+    with shared(device), memory_errors():
         score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step).score
     if console is not None:
         console.print(f"validation loss {score.loss:.4f} nats per token; the unigram entropy of the data is {score.unigram_loss:.4f}")

@@ -65,11 +65,10 @@ class Progress:
 
 
 def prepare_run(config: RunConfig) -> Prepared:
-    """Everything that can be checked before work starts. Raises ConfigError, DataError or DeviceError, one line each."""
+    """The text tokenized and the space built. Raises DataError."""
     constraints = config.parsed_constraints()
     corpus = prepare(config.data)
     require_windows(corpus, config.proxy.sequence_length)
-    _check_constraints(config, constraints, ArchitectureSpace(config.space, corpus.vocabulary))
     space = ArchitectureSpace(config.space, corpus.vocabulary, accepts=lambda found: _arithmetic_reason(found, config, constraints) is None)
     return Prepared(config, corpus, space)
 
@@ -88,8 +87,10 @@ def _arithmetic_reason(architecture: Architecture, config: RunConfig, constraint
     return first_broken(constraints, _arithmetic(architecture, config)) if constraints else None
 
 
-def _check_constraints(config: RunConfig, constraints: Sequence[Constraint], space: ArchitectureSpace) -> None:
+def check_constraints(prepared: Prepared) -> None:
     """Raises ConfigError for a constraint that no probe of the space meets. Losses cannot be known before training."""
+    config = prepared.config
+    constraints, space = config.parsed_constraints(), ArchitectureSpace(config.space, prepared.corpus.vocabulary)
     if not constraints:
         return
     rng = np.random.default_rng(config.seed)
@@ -142,7 +143,7 @@ def drive(
         if entry.evaluation is not None:
             proposer.tell(entry.number, _objectives(config, entry.evaluation))
     waiting = deque(entry for entry in entries.values() if entry.evaluation is None)
-    running, exhausted = 0, False
+    running, exhausted = 0, ledger.exhausted
 
     def report() -> None:
         on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
@@ -157,15 +158,16 @@ def drive(
                     proposal = proposer.ask()
                 except SpaceExhausted:
                     exhausted = True
+                    ledger.exhaust()
                     break
                 ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)))
                 entry = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin)
                 entries[entry.number] = entry
             executor.submit(_job(prepared, entry))
             running += 1
+        report()
         if not running:
             return
-        report()
         job, outcome = executor.next()
         running, here = running - 1, here + 1
         if outcome.weights is not None and config.keep_weights != "none":
@@ -175,11 +177,10 @@ def drive(
         entries[job.number] = _ended(entries[job.number], outcome, order=sum(entry.order is not None for entry in entries.values()))
         if config.keep_weights == "frontier":
             _drop_dominated_weights(folder, {entry.number for entry in frontier_of(tuple(entries.values()), objectives)})
-        report()
         if outcome.evaluation.status == "error":
             raise RunError(
                 f"candidate {job.number} failed in an unexpected way: {outcome.evaluation.reason}; "
-                f"`frontrunner show {folder.name} {job.number}` has the traceback, `frontrunner resume {folder.name}` goes on without it"
+                f"`{folder.command('show', job.number)}` has the traceback, `{folder.command('resume')}` goes on without it"
             )
 
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from operators import Architecture, HybridLM
 from operators.errors import RunError
-from proxy_train.data import Corpus
+from search.evaluate import Evaluation
 from search.ledger import Entry, Ledger
 from search.run_folder import RunFolder
 
@@ -32,20 +32,25 @@ print(tokenizer.decode(model.generate(tokenizer.encode("The people of the United
 """
 
 
-def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, corpus: Corpus) -> None:
+def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
     """Writes the candidate into `to`, a new or empty folder: all of it or nothing. Raises RunError."""
     evaluation = entry.evaluation
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunError(f"{to}: exists already, expected a folder that is new or empty")
     if evaluation is None:
-        raise RunError(f"candidate {entry.number} of run {folder.name} is not evaluated yet: `frontrunner resume {folder.name}` does it")
+        raise RunError(f"candidate {entry.number} of run {folder.name} is not evaluated yet: `{folder.command('resume')}` does it")
     if evaluation.proxy is None:
         raise RunError(f"candidate {entry.number} of run {folder.name} was not trained ({evaluation.status}): {evaluation.reason}")
-    weights = folder.weights(entry.number)
-    if not weights.is_file():
-        kept = ledger.config.keep_weights
-        raise RunError(f"candidate {entry.number} of run {folder.name}: its weights were not kept (keep_weights: {kept})")
+    if not folder.weights(entry.number).is_file():
+        kept = evaluation.reason or f"keep_weights is {ledger.config.keep_weights}"
+        raise RunError(f"candidate {entry.number} of run {folder.name}: its weights were not kept: {kept}")
+    try:
+        _write(folder, ledger, entry, evaluation, to)
+    except OSError as error:
+        raise RunError(f"{to}: cannot be written: {error.strerror}") from None
 
+
+def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluation, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
     try:
@@ -53,15 +58,15 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, corpus:
         (partial / "architecture.yaml").write_text(entry.architecture.to_yaml(), encoding="utf-8")
         _write_json(partial / "scores.json", evaluation.model_dump(mode="json", exclude={"traceback"}))
         _write_json(partial / "provenance.json", provenance(folder, ledger, entry))
-        shutil.copyfile(weights, partial / "model.safetensors")
-        (partial / "tokenizer.json").write_text(corpus.tokenizer().to_str(), encoding="utf-8")
+        shutil.copyfile(folder.weights(entry.number), partial / "model.safetensors")
+        shutil.copyfile(folder.tokenizer, partial / "tokenizer.json")
         text = README.format(
             number=entry.number,
             run=folder.name,
             shorthand=entry.architecture.shorthand,
             width=entry.architecture.width,
             params=round(evaluation.metrics["params"]),
-            loss=evaluation.proxy.loss,
+            loss=evaluation.metrics["loss"],
             folder=to,
         )
         (partial / "README.md").write_text(text, encoding="utf-8")

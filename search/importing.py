@@ -37,7 +37,7 @@ def import_model(source: Path, to: Path) -> Imported:
         raise RunError(f"{to}: exists already, expected a folder that is new or empty; --to names another")
     tensors = _opened(source)
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
-    published = describe(tensors.config, name=source.resolve().stem if source.is_file() else source.resolve().name, where=str(where))
+    published = describe(tensors.config, name=model_name(source), where=str(where))
     weights = fitted(published, tensors, where=source)
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
@@ -45,6 +45,7 @@ def import_model(source: Path, to: Path) -> Imported:
         partial.chmod(0o755)
         (partial / "architecture.yaml").write_text(published.architecture.to_yaml(), encoding="utf-8")
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors")
+        (partial / "model.safetensors").chmod(0o644)  # it is written through a private temporary file
         without = _write_tokenizer(tensors, partial / "tokenizer.json")
         if to.exists():
             to.rmdir()
@@ -53,6 +54,11 @@ def import_model(source: Path, to: Path) -> Imported:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return Imported(published.architecture, sum(tensor.numel() for tensor in weights.values()), without)
+
+
+def model_name(source: Path) -> str:
+    """What an imported model is called: the folder, or the file without its ending."""
+    return source.resolve().stem if source.is_file() else source.resolve().name
 
 
 def _opened(source: Path) -> SafetensorsFolder | GgufFile:

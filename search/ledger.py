@@ -19,6 +19,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from operators import Architecture
 from operators.errors import RunError
@@ -99,6 +100,25 @@ class Ledger:
         return tuple(_entry(trial) for trial in self._study.get_trials(deepcopy=False))
 
     @property
+    def corpus_digest(self) -> str:
+        """What the text was when the run began, see `Corpus.digest`."""
+        return str(self._study.user_attrs["corpus"])
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the space had no new candidates any more."""
+        return bool(self._study.user_attrs.get("exhausted"))
+
+    def exhaust(self) -> None:
+        """Records that the space has no new candidates."""
+        with _told_when_unwritable():
+            self._study.set_user_attr("exhausted", True)
+
+    def complete(self, entries: Sequence[Entry]) -> bool:
+        """Whether nothing is left to do, given what `entries` returned."""
+        return all(entry.evaluation for entry in entries) and (self.exhausted or len(entries) >= self.config.candidates)
+
+    @property
     def started(self) -> str:
         """When and how the run was started, for people."""
         return str(self._study.user_attrs["started"])
@@ -112,8 +132,15 @@ class Ledger:
         self._storage.engine.dispose()
 
 
-def create(path: Path, config: RunConfig, *, started: str) -> Ledger:
-    """A new, empty ledger at `path`."""
+def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = "") -> Ledger:
+    """A new, empty ledger at `path`. Raises RunError where it cannot be written."""
+    try:
+        return _create(path, config, started, corpus_digest)
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(f"{path}: cannot be written: {str(getattr(error, 'orig', None) or error).splitlines()[0]}") from None
+
+
+def _create(path: Path, config: RunConfig, started: str, corpus_digest: str) -> Ledger:
     with _quiet_optuna():
         storage = RDBStorage(_url(path))
         objectives = config.parsed_objectives()
@@ -123,6 +150,7 @@ def create(path: Path, config: RunConfig, *, started: str) -> Ledger:
     for key, value in {
         "layout": LAYOUT,
         "config": json.loads(config.model_dump_json()),
+        "corpus": corpus_digest,
         "started": started,
         "command": " ".join(sys.argv),
     }.items():
@@ -174,11 +202,12 @@ def _flat_parameters(features: Mapping[str, float], space: SpaceSettings) -> tup
     for name, value in features.items():
         if name in whole or name.endswith(".count"):
             params[name] = round(value)
-            distributions[name] = IntDistribution(*whole.get(name, (0, space.max_depth)))
+            low, high = whole.get(name, (0, space.max_depth))
+            distributions[name] = IntDistribution(low, max(high, params[name]))
         else:
             params[name] = float(value)
-            largest = 12.0 if name.startswith("log10") else 16.0 if name.endswith("ratio") else 1.0
-            distributions[name] = FloatDistribution(0.0, largest)
+            usual = 12.0 if name.startswith("log10") else 4.0 if name.endswith("ratio") else 1.0
+            distributions[name] = FloatDistribution(0.0, max(usual, params[name]))
     return params, distributions
 
 

@@ -11,9 +11,10 @@ from operators.errors import RunError
 from profiler.device import open_device
 from search import ledger as ledger_module
 from search.config import RunConfig
-from search.driver import drive, prepare_run
+from search.driver import check_constraints, drive, prepare_run
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import Entry, Ledger
+from search.objectives import names
 from search.progress import display
 from search.report import plot_frontier
 from search.run_folder import RunFolder, find_folder, new_folder
@@ -22,6 +23,8 @@ from search.tables import columns_for, frame, rich_table
 if TYPE_CHECKING:
     from search.cluster import Executor
 
+CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
+
 
 def start(config: RunConfig, *, results: Path, name: str, console: Console) -> RunFolder:
     """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error."""
@@ -29,14 +32,17 @@ def start(config: RunConfig, *, results: Path, name: str, console: Console) -> R
     config = config.model_copy(update={"data": config.data.absolute()})
     open_device(config.device)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
-    prepare_run(config)
+    prepared = prepare_run(config)
+    check_constraints(prepared)
     building = results / f".{name}.partial"
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir(parents=True)
         partial = RunFolder(building)
-        ledger_module.create(partial.ledger, config, started=datetime.now().astimezone().isoformat(timespec="seconds")).close()
-        partial.config.write_text(config.to_yaml(), encoding="utf-8")
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        ledger_module.create(partial.ledger, config, started=started, corpus_digest=prepared.corpus.digest).close()
+        partial.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
+        partial.tokenizer.write_text(prepared.corpus.tokenizer().to_str(), encoding="utf-8")
         building.rename(folder.path)
     except OSError as error:
         raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
@@ -51,10 +57,11 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
         ledger = ledger_module.open_ledger(folder.ledger)
         config = ledger.config
         objectives = config.parsed_objectives()
-        complete = len(ledger.entries()) >= config.candidates and all(entry.evaluation for entry in ledger.entries())
-        if not complete:
+        if not ledger.complete(ledger.entries()):
             try:
                 prepared = prepare_run(config)
+                if prepared.corpus.digest != ledger.corpus_digest:
+                    raise RunError(f"run {folder.name}: the text of {config.data.source} is not what it was when the run began")
                 with display(console, objectives) as show:
                     workers = _executor(executor, config, address)
                     try:
@@ -66,7 +73,7 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
                 done = sum(entry.evaluation is not None for entry in entries)
                 console.print(
                     f"\ninterrupted: {done} of {config.candidates} candidates are evaluated and recorded; "
-                    f"go on with `frontrunner resume {folder.name}{_where(folder)}`",
+                    f"go on with `{folder.command('resume')}`",
                     soft_wrap=True,
                 )
                 raise
@@ -81,18 +88,13 @@ def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
     return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, address=address)
 
 
-def _where(folder: RunFolder) -> str:
-    """The option that other commands need to find the run, if any."""
-    return "" if folder.path.parent == Path("results") else f" --results {folder.path.parent}"
-
-
 def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
     best = frontier_of(entries, objectives)
     if not best:
         reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
         raise RunError(f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}")
-    table = frame(entries, objectives)
+    table = frame(entries, objectives, names(ledger.config.profile.batch_sizes))
     table = table[table["frontier"]].sort_values(objectives[0].metric)
     title = f"frontier of {folder.name}: {len(best)} of {len(entries)} candidates"
     console.print(rich_table(table, columns_for(table, objectives), title=title))
@@ -100,12 +102,14 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     if gain is not None:
         console.print(f"hypervolume {gain.final:.4f}, of the initial population alone {gain.initial:.4f}", soft_wrap=True)
     plot_frontier(entries, objectives, folder.plot, title=folder.name)
-    where = _where(folder)
+    if ledger.exhausted:
+        asked = ledger.config.candidates
+        console.print(f"the space has no more than {len(entries)} candidates, fewer than the {asked} asked for", soft_wrap=True)
     for label, value in (
         ("plot", str(folder.plot)),
-        ("look further", f"frontrunner frontier {folder.name}{where} --all"),
-        ("", f"frontrunner show {folder.name} {best[0].number}{where}"),
-        ("export", f"frontrunner export {folder.name} {best[0].number} --to winner{where}"),
+        ("look further", folder.command("frontier", "--all")),
+        ("", folder.command("show", best[0].number)),
+        ("export", folder.command("export", best[0].number, "--to", "winner")),
     ):
         console.print(f"{label:<14}{value}", soft_wrap=True, markup=False)
 
@@ -133,15 +137,14 @@ def standing(results: Path, run: str) -> dict[str, Any]:
     entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
     driver = folder.driver()
     ended = [entry.evaluation for entry in entries if entry.evaluation]
-    complete = len(ended) >= ledger.config.candidates
+    if driver:
+        state = f"driven by process {driver}"
+    else:
+        state = "complete" if ledger.complete(entries) else f"stopped, `{folder.command('resume')}` goes on"
     gain = hypervolume_gain(entries, objectives)
     return {
         "run": folder.name,
-        "state": f"driven by process {driver}"
-        if driver
-        else "complete"
-        if complete
-        else f"stopped, `frontrunner resume {run}{_where(folder)}` goes on",
+        "state": state,
         "started": ledger.started,
         "candidates": ledger.config.candidates,
         "evaluated": len(ended),

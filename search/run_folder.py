@@ -3,10 +3,12 @@
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from operators.errors import RunError
 
@@ -38,15 +40,22 @@ class RunFolder:
     def weights(self, number: int) -> Path:
         return self.path / "weights" / f"{number:05d}.safetensors"
 
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    def command(self, verb: str, *arguments: object) -> str:
+        """What to type for this run: `frontrunner show RUN 3`, with --results where it is not the default."""
+        where = [] if self.path.parent == Path("results") else ["--results", self.path.parent]
+        return " ".join(map(str, ["frontrunner", verb, self.name, *arguments, *where]))
+
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Holds the right to drive the run; the kernel releases it with the process. Raises RunError if another has it."""
         with (self.path / "driver.lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(lock, fcntl.LOCK_EX, tries=20):  # a look at the lock by `driver` lasts a moment
                 lock.seek(0)
-                raise RunError(f"run {self.name} is being driven by process {lock.read().strip() or '?'}") from None
+                raise RunError(f"run {self.name} is being driven by process {lock.read().strip() or '?'}")
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
@@ -55,11 +64,22 @@ class RunFolder:
     def driver(self) -> int | None:
         """The process that drives the run right now, if any."""
         try:
-            with self.driving():
-                return None
-        except RunError:
-            text = (self.path / "driver.lock").read_text().strip()
-            return int(text) if text.isdigit() else None
+            with (self.path / "driver.lock").open() as lock:
+                text = lock.read().strip()
+                return None if _locked(lock, fcntl.LOCK_SH, tries=1) or not text.isdigit() else int(text)
+        except FileNotFoundError:
+            return None
+
+
+def _locked(file: IO[str], kind: int, *, tries: int) -> bool:
+    for _ in range(tries):
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def check_name(name: str) -> str:
@@ -71,10 +91,15 @@ def check_name(name: str) -> str:
 
 def new_folder(results: Path, name: str) -> RunFolder:
     """The folder for a new run, not made yet. Raises RunError if it exists."""
-    path = results / check_name(name)
-    if path.exists():
-        raise RunError(f"run {name} exists already in {results}: choose another --name, or go on with `frontrunner resume {name}`")
-    return RunFolder(path)
+    folder = RunFolder(results / check_name(name))
+    if folder.path.exists():
+        raise RunError(f"run {name} exists already in {results}: choose another --name, or go on with `{folder.command('resume')}`")
+    for place in (results, *results.absolute().parents):
+        if place.exists():
+            if not place.is_dir() or not os.access(place, os.W_OK):
+                raise RunError(f"results folder {results}: {place} is not a folder that can be written")
+            break
+    return folder
 
 
 def find_folder(results: Path, run: str) -> RunFolder:
@@ -89,7 +114,7 @@ def find_folder(results: Path, run: str) -> RunFolder:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that it is either the old one or the whole new one, also after a crash. Raises RunError."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.parent / f".{path.name}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -97,6 +122,7 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise RunError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None

@@ -293,8 +293,7 @@ class ArchitectureSpace:
         repeated = (names * depth)[:depth]
         usual = {name: pick(self.choices.at(name, width), rng) for name in sorted(set(repeated))}
         layers = [pick(self.choices.at(name, width), rng) if rng.random() < 0.1 else usual[name] for name in repeated]
-        layers = self._normalize(layers, rng)
-        return self._build(width, layers, pick(self.choices.meta_tokens, rng))
+        return self._build(width, self._normalize(layers, rng), pick(self.choices.meta_tokens, rng))
 
     def _normalize(self, layers: Sequence[Layer], rng: Generator) -> Sequence[Layer]:
         """One normalization for all layers or, as often, one for the first and one for the rest."""

@@ -1,6 +1,7 @@
 """A run as pandas frames, and frames as tables for a terminal, CSV, JSON or Markdown."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -11,7 +12,7 @@ from search.ledger import Entry
 from search.objectives import METRICS, Constraint, Objective
 
 
-def frame(entries: Sequence[Entry], objectives: Sequence[Objective]) -> pd.DataFrame:
+def frame(entries: Sequence[Entry], objectives: Sequence[Objective], metrics: Sequence[str]) -> pd.DataFrame:
     """One row a candidate: what it is, every metric, how it ended, and whether it is on the frontier."""
     on_frontier = {entry.number for entry in frontier_of(entries, objectives)}
     rows = []
@@ -23,7 +24,7 @@ def frame(entries: Sequence[Entry], objectives: Sequence[Objective]) -> pd.DataF
                 "architecture": entry.architecture.shorthand,
                 "width": entry.architecture.width,
                 "depth": entry.architecture.depth,
-                **{objective.metric: None for objective in objectives},
+                **dict.fromkeys(metrics),
                 **(evaluation.metrics if evaluation else {}),
                 "status": evaluation.status if evaluation else "unfinished",
                 "reason": evaluation.reason if evaluation else "",
@@ -33,7 +34,7 @@ def frame(entries: Sequence[Entry], objectives: Sequence[Objective]) -> pd.DataF
                 "frontier": entry.number in on_frontier,
             }
         )
-    columns = ["id", "architecture", "width", "depth", *(objective.metric for objective in objectives), "status", "frontier"]
+    columns = ["id", "architecture", "width", "depth", *metrics, "status", "frontier"]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
@@ -41,7 +42,7 @@ def select(table: pd.DataFrame, *, where: Sequence[Constraint] = (), sort: str |
     """Rows that keep every constraint, sorted by a column. Raises ConfigError for a column that does not exist."""
     for constraint in where:
         values = table[_column(table, constraint.metric)]
-        table = table[values.map(lambda value, wanted=constraint: pd.notna(value) and wanted.broken_by({wanted.metric: value}) is None)]
+        table = table.loc[[bool(pd.notna(value)) and constraint.broken_by({constraint.metric: value}) is None for value in values]]
     if sort:
         table = table.sort_values(_column(table, sort), ascending=not descending, kind="stable")
     return table
@@ -83,6 +84,14 @@ def rich_table(table: pd.DataFrame, columns: Sequence[str], *, title: str) -> Ta
     for _, row in table.iterrows():
         out.add_row(*(formatted(name, row[name]) for name in columns))
     return out
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON takes them: plain values, every digit, None for what is missing."""
+    return [
+        {name: None if pd.isna(value) else value.item() if hasattr(value, "item") else value for name, value in row.items()}
+        for row in table.to_dict(orient="records")
+    ]
 
 
 def markdown(table: pd.DataFrame, columns: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """What every operator promises. A new file in operators/library/ is tested here the moment it exists."""
 
+import os
 from itertools import pairwise, product
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from operators import Architecture, HybridLM, Layer, registry
+from operators.agreement import agreement
 from operators.backends import reason_against, resolve
 from operators.errors import BackendError
 from operators.operator import OperatorModule, Shape, State
@@ -215,32 +217,79 @@ def test_a_resized_layer_keeps_its_genes(name: str) -> None:
         assert layer.resized(1536, 3072).resized(3072, 1536) == layer
 
 
-@pytest.mark.parametrize(("name", "backend"), [(n, b) for n in NAMES for b in registry.get(n).backends if b != "reference"])
+LIBRARIES = [(name, backend) for name in NAMES for backend in registry.get(name).backends if backend != "reference"]
+GPU_WIDTH = 256
+
+
+def shape_at(name: str, which: str, width: int) -> Shape:
+    combinations = gene_combinations(name)
+    genes = {"default": {}, "first": combinations[0], "last": combinations[-1]}[which]
+    return registry.get(name).shape.make(width, **genes)
+
+
+@pytest.mark.parametrize(("name", "backend"), LIBRARIES)
 @pytest.mark.parametrize("which", ["default", "first", "last"])
 def test_backend_equals_the_reference(name: str, backend: str, which: str) -> None:
-    reason = reason_against(name, backend, shape_of(name, which), DEVICE, torch.float32)
+    shape = shape_of(name, which)
+    reason = reason_against(name, backend, shape, CPU, torch.float32)
+    if reason:
+        pytest.skip(f"{name}: {backend} cannot be used on a CPU: {reason}")
+    architecture = architecture_of(name, which)
+    for tokens in (1, 17, 63, 100):
+        found = agreement(architecture, backend, device=CPU, dtype=torch.float32, batch=2, tokens=tokens, seed=tokens)
+        assert found.complaint is None, f"{tokens} tokens: {found.complaint}"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "backend"), [(name, backend) for name in NAMES for backend in registry.get(name).backends])
+@pytest.mark.parametrize("which", ["default", "last"])
+def test_backend_equals_the_reference_on_a_gpu(name: str, backend: str, which: str) -> None:
+    """Output, every gradient, and decoding in pieces, in bfloat16 against the float32 reference; bounds: operators/agreement.py."""
+    if DEVICE.type != "cuda":
+        pytest.skip("needs a CUDA device: torch sees none")
+    shape = shape_at(name, which, GPU_WIDTH)
+    reason = reason_against(name, backend, shape, DEVICE, torch.bfloat16)
     if reason:
         pytest.skip(f"{name}: {backend} cannot be used here: {reason}")
-    reference, module = build(name, which, device=DEVICE), build(name, which, backend, DEVICE)
-    module.load_state_dict(reference.state_dict())
-    tolerance = 1e-4 if DEVICE.type == "cpu" else 1e-2
-    for tokens in (1, 17, 63, 100):
-        x, seen = torch.randn(2, tokens, WIDTH, device=DEVICE), torch.randn(2, tokens, WIDTH, device=DEVICE)
-        found = []
-        for candidate in (module, reference):
-            candidate.zero_grad()
-            inputs = x.clone().requires_grad_()
-            out = candidate(inputs)
-            (out * seen).sum().backward()
-            gradients = {label: p.grad for label, p in [("x", inputs), *candidate.named_parameters()] if p.grad is not None}
-            decoded = decode(candidate, x, allocate(name, which, 2, DEVICE), (tokens // 3, tokens // 2) if tokens > 2 else ())
-            found.append((out.detach(), decoded, gradients))
-        (out, decoded, gradients), (expected, expected_decoded, expected_gradients) = found
-        assert_close(out, expected, tolerance)
-        assert_close(decoded, expected_decoded, tolerance)
-        assert set(gradients) == set(expected_gradients)
-        for label, gradient in expected_gradients.items():
-            assert_close(gradients[label], gradient, 10 * tolerance)
+    architecture = Architecture(width=GPU_WIDTH, vocabulary=2, layers=(Layer(operator=name, shape=shape),))
+    sizes = [(63, 1), (63, 3), (1000, 1), (1000, 3)] + ([(4097, 1), (4097, 3)] if which == "default" else [])
+    for tokens, batch in sizes:
+        seed = int.from_bytes(os.urandom(4), "little")
+        found = agreement(architecture, backend, device=DEVICE, dtype=torch.bfloat16, batch=batch, tokens=tokens, seed=seed)
+        assert found.complaint is None, f"{tokens} tokens, batch {batch}, seed {seed}: {found.complaint}"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "backend"), LIBRARIES)
+def test_a_captured_step_equals_an_eager_one(name: str, backend: str) -> None:
+    if DEVICE.type != "cuda":
+        pytest.skip("needs a CUDA device: torch sees none")
+    shape = shape_at(name, "default", GPU_WIDTH)
+    reason = reason_against(name, backend, shape, DEVICE, torch.bfloat16)
+    if reason:
+        pytest.skip(f"{name}: {backend} cannot be used here: {reason}")
+    architecture = Architecture(width=GPU_WIDTH, vocabulary=2, layers=(Layer(operator=name, shape=shape),))
+    module = registry.get(name).build(architecture, shape, resolve(name, backend, shape, DEVICE, torch.bfloat16).kernels)
+    module.to(DEVICE, torch.bfloat16)
+    specs = registry.get(name).state(shape, 3, CAPACITY, torch.bfloat16)
+    states = [{key: torch.zeros(spec.shape, dtype=spec.dtype, device=DEVICE) for key, spec in specs.items()} for _ in range(2)]
+    positions = [torch.zeros(3, dtype=torch.int64, device=DEVICE) for _ in range(2)]
+    x, stream = torch.empty(3, GPU_WIDTH, device=DEVICE, dtype=torch.bfloat16), torch.cuda.Stream()
+    with torch.no_grad():
+        with torch.cuda.stream(stream):
+            module.step(x.normal_(), states[0], positions[0])
+            module.step(x.normal_(), states[0], positions[0])
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            replayed = module.step(x, states[0], positions[0])
+        for tensor in states[0].values():
+            tensor.zero_()
+        for _ in range(5):
+            x.normal_()
+            graph.replay()
+            torch.testing.assert_close(replayed, module.step(x, states[1], positions[1]), rtol=1e-2, atol=1e-2)
+            for position in positions:
+                position += 1
 
 
 @every_operator

@@ -1,11 +1,17 @@
 """HybridLM: what the layers make together, decoding from its state, and the state's limits."""
 
+import copy
+from typing import ClassVar
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from operators import Architecture, HybridLM
+from operators import Architecture, HybridLM, registry
 from operators.errors import StateError
+from operators.normalization import build_norm
+from operators.operator import OperatorModule
+from operators.residual import add_norm_reference, best_add_norm
 
 VOCABULARY = 50
 GENES = {
@@ -113,6 +119,83 @@ def test_state_refuses_what_it_was_not_allocated_for() -> None:
 
 
 @torch.no_grad()
+def check_rows_alone(model: HybridLM, tokens: Tensor, *, pieces: list[list[int]], steps: int) -> None:
+    """Ragged prefills (tokens to read by piece and row), then steps: in each row the logits that it has alone, without padding."""
+    batch, longest = len(pieces[0]), max(max(piece) for piece in pieces)
+    totals = [sum(counts) for counts in zip(*pieces, strict=True)]
+    together = model.allocate_state(batch, max(totals) + steps)
+    alone = [model.allocate_state(1, max(totals) + steps) for _ in range(batch)]
+    read = [0] * batch
+    for lengths in pieces:
+        padded = torch.full((batch, longest), -1)  # an index that fails wherever it is looked up
+        for row, length in enumerate(lengths):
+            padded[row, :length] = tokens[row, read[row] : read[row] + length]
+        found = model.prefill(padded, together, lengths)
+        for row, length in enumerate(lengths):
+            expected = model.prefill(padded[row : row + 1, :length], alone[row])
+            torch.testing.assert_close(found[row], expected[0], rtol=1e-4, atol=1e-5)
+            read[row] += length
+    assert together.lengths == together.position.tolist() == [model.architecture.meta_tokens + total for total in totals]
+    for _ in range(steps):
+        found = model.step(torch.stack([tokens[row, at] for row, at in enumerate(read)]), together)
+        for row, at in enumerate(read):
+            torch.testing.assert_close(found[row], model.step(tokens[row, at : at + 1], alone[row])[0], rtol=1e-4, atol=1e-5)
+        read = [at + 1 for at in read]
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_rows_of_different_lengths_decode_as_if_alone(name: str) -> None:
+    torch.manual_seed(0)
+    model = HybridLM(Architecture.from_shorthand(f"{name} f {name}", width=64, vocabulary=VOCABULARY, meta_tokens=2))
+    check_rows_alone(model, tokens_of(4, 120), pieces=[[7, 1, 70, 7]], steps=5)
+    check_rows_alone(model, tokens_of(4, 120), pieces=[[2, 9, 1, 66], [30, 5, 5, 3], [4, 4, 4, 4]], steps=5)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_rows_of_different_lengths_in_a_mixed_model(window: int | None) -> None:
+    check_rows_alone(build(architecture(window=window)), tokens_of(3, 40), pieces=[[3, 12, 1], [9, 2, 20]], steps=5)
+
+
+@torch.no_grad()
+def test_lengths_may_be_a_tensor_and_equal() -> None:
+    model, tokens = build(architecture(meta_tokens=2)), tokens_of(2, 9)
+    one, other = model.allocate_state(2, 9), model.allocate_state(2, 9)
+    assert torch.equal(model.prefill(tokens, one, torch.tensor([5, 5])), model.prefill(tokens[:, :5], other))
+    assert one.lengths == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [
+        ([4], "lengths: expected one for each of 2 rows, got 1"),
+        ([4, 0], "lengths: expected from 1 to 6 tokens a row, got 0 in row 1"),
+        ([7, 1], "lengths: expected from 1 to 6 tokens a row, got 7 in row 0"),
+        (torch.tensor([1, -1]), "got -1 in row 1"),
+    ],
+)
+@torch.no_grad()
+def test_bad_lengths_are_refused(lengths: list[int] | Tensor, said: str) -> None:
+    model = build(architecture("d a"))
+    state = model.allocate_state(2, 10)
+    with pytest.raises(StateError, match=said):
+        model.prefill(tokens_of(2, 6), state, lengths)
+    with pytest.raises(StateError, match="expected from 1 to 0 tokens a row, got 0 in row 0"):
+        model.prefill(tokens_of(2, 0), state)
+    assert state.length == 0
+
+
+@torch.no_grad()
+def test_each_row_is_held_to_its_own_room() -> None:
+    model = build(architecture("d a"))
+    state = model.allocate_state(2, 10)
+    model.prefill(tokens_of(2, 8), state, [8, 2])
+    with pytest.raises(StateError, match="allocated for 10 tokens and holds 8: 3 more do not fit"):
+        model.prefill(tokens_of(2, 8), state, [3, 8])
+    model.prefill(tokens_of(2, 8), state, [2, 8])
+    assert state.lengths == [10, 10]
+
+
+@torch.no_grad()
 def test_reset_forgets_everything_in_place() -> None:
     model, tokens = build(architecture(meta_tokens=2)), tokens_of(2, 12)
     state = model.allocate_state(2, 12)
@@ -139,3 +222,79 @@ def test_an_untrained_model_knows_nothing_and_every_weight_learns() -> None:
     assert -0.1 < loss.item() - torch.tensor(float(VOCABULARY)).log().item() < 1.0
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
+
+
+class Joined(OperatorModule):
+    """Three layers that read the same input."""
+
+    joined: ClassVar = ("a", "b", "c")
+
+    def __init__(self, *, bias: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(16, size, bias=bias) for size in (8, 24, 3))
+
+    def expected(self, x: Tensor) -> list[Tensor]:
+        return [self.a(x), self.b(x), self.c(x)]
+
+    @property
+    def lies_together(self) -> bool:
+        return self._usable() is not None
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_joined_layers_stay_the_parameters_that_they_are(bias: bool) -> None:
+    module, x = Joined(bias=bias), torch.randn(2, 5, 16)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    def check(module: Joined, *, together: bool) -> None:
+        with torch.no_grad():
+            assert module.lies_together == together
+            torch.testing.assert_close(module.project(x), torch.cat(module.expected(x), -1))
+            torch.testing.assert_close(list(module.project_each(x)), module.expected(x))
+
+    check(module, together=False)
+    module.lay_together()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    check(module, together=True)
+    module.load_state_dict({name: tensor + 1 for name, tensor in before.items()})
+    with torch.no_grad():
+        module.b.weight.mul_(2)  # as an optimizer does: in place
+    check(module, together=True)
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        other.a.weight.zero_()
+    check(other, together=False)
+    module.double().float()
+    check(module, together=False)
+    module.lay_together()
+    module.c.weight = nn.Parameter(torch.randn(3, 16))
+    check(module, together=False)
+
+
+def test_joined_layers_learn() -> None:
+    module = Joined(bias=True)
+    module.lay_together()
+    module.project(torch.randn(2, 16)).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", ["rmsnorm", "layernorm"])
+@pytest.mark.parametrize(("batch", "width"), [(1, 2048), (3, 200), (3, 3072)])
+@torch.no_grad()
+def test_the_fused_sum_and_normalization_equal_the_plain_ones(kind: str, batch: int, width: int) -> None:
+    fused = best_add_norm(width, torch.device("cuda"), torch.bfloat16)
+    if fused is add_norm_reference:
+        pytest.skip("flash-linear-attention is not installed")
+    norm = build_norm(kind, width, 1e-5).cuda()
+    for parameter in norm.parameters():
+        parameter.normal_()
+    x, change = torch.randn(2, batch, width, device="cuda").bfloat16()
+    for change_or_none in (change, None):
+        expected = add_norm_reference(norm, x.float(), None if change_or_none is None else change.float())
+        found = fused(norm.bfloat16(), x, change_or_none)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.dtype == torch.bfloat16
+            assert ((ours.float() - theirs).norm() / theirs.norm()).item() < 2**-8 + 2**-9
+        norm = norm.float()

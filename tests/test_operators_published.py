@@ -1,6 +1,7 @@
-"""Our architectures against the published definitions in `transformers`: the same weights give the same logits."""
+"""Our architectures against the published definitions in `transformers`: models that it saves, imported here, give the same logits."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,82 +9,72 @@ import torch
 from torch import Tensor, nn
 
 from operators import Architecture, HybridLM
+from operators.published import describe, fitted
+from operators.published.safetensors_folder import SafetensorsFolder
 
 transformers = pytest.importorskip("transformers")
 
 WIDTH, VOCABULARY, HIDDEN, EPS = 48, 61, 80, 1e-5
 TOKENS = 71  # more than one chunk of the recurrences, and odd
-Names = dict[str, str]
 FEEDFORWARD: dict[str, Any] = {"operator": "swiglu", "shape": {"hidden": HIDDEN}}
 COMMON = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 TRANSFORMER = {"intermediate_size": HIDDEN, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": EPS} | COMMON
-SWIGLU = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
-ATTENTION = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")
-QK_NORM = ("q_norm.weight", "k_norm.weight")
+MAMBA2: dict[str, Any] = {"operator": "mamba2", "shape": {"heads": 6, "head_dim": 16, "state": 20, "groups": 2, "conv": 4}}
+Case = tuple[Any, Architecture]
 
 
-def attention(*, head_dim: int, qk_norm: str = "none", **fields: Any) -> dict[str, Any]:
-    shape = {"heads": 4, "kv_heads": 2, "head_dim": head_dim, "qk_norm": qk_norm}
-    return {"operator": "attention", "shape": shape, **fields}
+def attention(*, norm_position: str = "before", **shape: Any) -> dict[str, Any]:
+    return {"operator": "attention", "shape": {"heads": 4, "kv_heads": 2, **shape}, "norm_position": norm_position}
 
 
 def architecture(layers: list[dict[str, Any]], **fields: Any) -> Architecture:
     return Architecture.parse({"width": WIDTH, "vocabulary": VOCABULARY, "layers": layers, "norm_eps": EPS, **fields})
 
 
-def part(ours: int, theirs: str, names: Iterable[str], norm: str) -> Names:
-    """Names of one of our layers: its operator's parameters under `theirs`, its normalization as `norm`."""
-    return {f"layers.{ours}.norm.weight": norm, **{f"layers.{ours}.operator.{name}": f"{theirs}.{name}" for name in names}}
-
-
-def mamba2_part(ours: int, layer: str) -> Names:
-    names = ("in_proj.weight", "A_log", "dt_bias", "D", "norm.weight", "out_proj.weight")
-    conv = {f"layers.{ours}.operator.conv.{name}": f"{layer}.mixer.conv1d.{name}" for name in ("weight", "bias")}
-    return part(ours, f"{layer}.mixer", names, f"{layer}.norm.weight") | conv
-
-
-def outside(embedding: str, norm: str) -> Names:
-    return {"embedding.weight": embedding, "norm.weight": norm, "head.weight": "lm_head.weight"}
-
-
-def transformer_names(blocks: int, mixer: tuple[str, ...]) -> Names:
-    names = outside("model.embed_tokens.weight", "model.norm.weight")
-    for block in range(blocks):
-        layer = f"model.layers.{block}"
-        names |= part(2 * block, f"{layer}.self_attn", mixer, f"{layer}.input_layernorm.weight")
-        names |= part(2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight")
-    return names
-
-
-def llama(tied: bool) -> tuple[Any, Architecture, Names]:
+def llama(tied: bool) -> Case:
     rope = {"rope_type": "default", "rope_theta": 5000.0}
     config = transformers.LlamaConfig(num_hidden_layers=2, rope_parameters=rope, tie_word_embeddings=tied, **TRANSFORMER)
     layers = [attention(head_dim=12), FEEDFORWARD] * 2
-    names = transformer_names(2, ATTENTION)
-    if tied:
-        del names["head.weight"]
-    return config, architecture(layers, rope={"theta": 5000.0}, tied_embeddings=tied), names
+    return config, architecture(layers, rope={"theta": 5000.0}, tied_embeddings=tied)
 
 
-def qwen3() -> tuple[Any, Architecture, Names]:
-    config = transformers.Qwen3Config(num_hidden_layers=2, head_dim=16, tie_word_embeddings=False, **TRANSFORMER)
+def llama3() -> Case:
+    """Positions stretched: with 16 tokens of original context, the pairs of a head are kept, mixed and divided."""
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+    rope = {"rope_type": "llama3", "rope_theta": 100.0, **scaling}
+    config = transformers.LlamaConfig(num_hidden_layers=1, rope_parameters=rope, tie_word_embeddings=True, **TRANSFORMER)
+    ours = {"theta": 100.0, "scaling": {"kind": "llama3", "factor": 8.0, "low": 1.0, "high": 4.0, "original_context": 16}}
+    return config, architecture([attention(head_dim=12), FEEDFORWARD], rope=ours)
+
+
+def qwen2(tied: bool) -> Case:
+    config = transformers.Qwen2Config(num_hidden_layers=2, tie_word_embeddings=tied, **TRANSFORMER)
+    layers = [attention(head_dim=12, qkv_bias=True), FEEDFORWARD] * 2
+    return config, architecture(layers, tied_embeddings=tied)
+
+
+def qwen3(tied: bool) -> Case:
+    config = transformers.Qwen3Config(num_hidden_layers=2, head_dim=16, tie_word_embeddings=tied, **TRANSFORMER)
     layers = [attention(head_dim=16, qk_norm="head"), FEEDFORWARD] * 2
-    return config, architecture(layers, tied_embeddings=False), transformer_names(2, ATTENTION + QK_NORM)
+    return config, architecture(layers, tied_embeddings=tied)
 
 
-def mamba2() -> tuple[Any, Architecture, Names]:
+def qwen3_sliding() -> Case:
+    window = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
+    config = transformers.Qwen3Config(num_hidden_layers=2, head_dim=16, tie_word_embeddings=True, **window, **TRANSFORMER)
+    full, sliding = (attention(head_dim=16, qk_norm="head", window=window) for window in (None, 9))
+    return config, architecture([full, FEEDFORWARD, sliding, FEEDFORWARD])
+
+
+def mamba2(tied: bool) -> Case:
     sizes = {"num_heads": 6, "head_dim": 16, "state_size": 20, "n_groups": 2, "expand": 2, "conv_kernel": 4, "chunk_size": 32}
-    config = transformers.Mamba2Config(num_hidden_layers=2, layer_norm_epsilon=EPS, tie_word_embeddings=False, **sizes, **COMMON)
-    layers = [{"operator": "mamba2", "shape": {"heads": 6, "head_dim": 16, "state": 20, "groups": 2, "conv": 4}}] * 2
-    names = outside("backbone.embeddings.weight", "backbone.norm_f.weight")
-    names |= mamba2_part(0, "backbone.layers.0") | mamba2_part(1, "backbone.layers.1")
-    return config, architecture(layers, tied_embeddings=False), names
+    config = transformers.Mamba2Config(num_hidden_layers=2, layer_norm_epsilon=EPS, tie_word_embeddings=tied, **sizes, **COMMON)
+    return config, architecture([MAMBA2] * 2, tied_embeddings=tied, rope=None)
 
 
-def nemotron_h() -> tuple[Any, Architecture, Names]:
-    kinds = ["linear_attention", "mlp", "linear_attention", "full_attention", "mlp"]
+def nemotron_h() -> Case:
     config = transformers.NemotronHConfig(
-        layers_block_type=kinds,
+        layers_block_type=["linear_attention", "mlp", "linear_attention", "full_attention", "mlp"],
         intermediate_size=HIDDEN,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -100,21 +91,12 @@ def nemotron_h() -> tuple[Any, Architecture, Names]:
         tie_word_embeddings=False,
         **COMMON,
     )
-    mamba = {"operator": "mamba2", "shape": {"heads": 6, "head_dim": 16, "state": 20, "groups": 2, "conv": 4}}
     feedforward = {"operator": "relu2", "shape": {"hidden": HIDDEN}}
-    inside = {"mlp": ("up_proj.weight", "down_proj.weight"), "full_attention": ATTENTION}
-    names = outside("model.embeddings.weight", "model.norm_f.weight")
-    for number, kind in enumerate(kinds):
-        layer = f"model.layers.{number}"
-        if kind == "linear_attention":
-            names |= mamba2_part(number, layer)
-        else:
-            names |= part(number, f"{layer}.mixer", inside[kind], f"{layer}.norm.weight")
-    layers = [mamba, feedforward, mamba, attention(head_dim=12), feedforward]
-    return config, architecture(layers, rope=None, tied_embeddings=False), names
+    layers = [MAMBA2, feedforward, MAMBA2, attention(head_dim=12), feedforward]
+    return config, architecture(layers, rope=None, tied_embeddings=False)
 
 
-def olmo_hybrid(rope: bool, negative_eigenvalues: bool) -> tuple[Any, Architecture, Names]:
+def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
     # A theta of None is how this configuration spells "no rotation"; without rope_parameters it takes a default theta.
     theta = {"rope_type": "default", "rope_theta": 10_000.0 if rope else None}
     config = transformers.OlmoHybridConfig(
@@ -127,7 +109,7 @@ def olmo_hybrid(rope: bool, negative_eigenvalues: bool) -> tuple[Any, Architectu
         linear_conv_kernel_dim=4,
         linear_allow_neg_eigval=negative_eigenvalues,
         rope_parameters=theta,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         **(TRANSFORMER | {"rms_norm_eps": 1e-6}),
     )
     shape = {"heads": 4, "key_dim": 10, "value_dim": 18, "conv": 4, "negative_eigenvalues": negative_eigenvalues}
@@ -137,16 +119,7 @@ def olmo_hybrid(rope: bool, negative_eigenvalues: bool) -> tuple[Any, Architectu
         attention(head_dim=12, qk_norm="full", norm_position="after"),
         {**FEEDFORWARD, "norm_position": "after"},
     ]
-    names = outside("model.embed_tokens.weight", "model.norm.weight")
-    linear, full = "model.layers.0", "model.layers.1"
-    projections = (*ATTENTION, "a_proj.weight", "b_proj.weight", "g_proj.weight", "A_log", "dt_bias", "o_norm.weight")
-    names |= part(0, f"{linear}.linear_attn", projections, f"{linear}.input_layernorm.weight")
-    names |= {"layers.0.operator.conv.weight": f"{linear}.linear_attn.conv1d.weight"}
-    names |= part(1, f"{linear}.mlp", SWIGLU, f"{linear}.post_attention_layernorm.weight")
-    names |= part(2, f"{full}.self_attn", ATTENTION + QK_NORM, f"{full}.post_attention_layernorm.weight")
-    names |= part(3, f"{full}.mlp", SWIGLU, f"{full}.post_feedforward_layernorm.weight")
-    fields: dict[str, Any] = {"norm_eps": 1e-6, "tied_embeddings": False, "rope": {} if rope else None}
-    return config, architecture(layers, **fields), names
+    return config, architecture(layers, norm_eps=1e-6, tied_embeddings=tied, rope={} if rope else None)
 
 
 def randomize(model: nn.Module) -> None:
@@ -162,17 +135,6 @@ def randomize(model: nn.Module) -> None:
                 parameter.uniform_(0.5, 1.5)
 
 
-def copy_weights(ours: nn.Module, theirs: nn.Module, names: Names) -> None:
-    own, published = dict(ours.named_parameters()), dict(theirs.named_parameters())
-    assert set(own) == set(names)
-    assert sorted(names.values()) == sorted(published)
-    with torch.no_grad():
-        for name, parameter in own.items():
-            source = published[names[name]]
-            assert source.squeeze().shape == parameter.shape
-            parameter.copy_(source.view_as(parameter))
-
-
 def decoded(model: HybridLM, tokens: Tensor, pieces: tuple[int, ...]) -> dict[int, Tensor]:
     """Logits by position, from prefills of those lengths and steps for what is left."""
     state, read, found = model.allocate_state(tokens.shape[0], tokens.shape[1]), 0, {}
@@ -184,24 +146,33 @@ def decoded(model: HybridLM, tokens: Tensor, pieces: tuple[int, ...]) -> dict[in
     return found
 
 
-CASES = {
+CASES: dict[str, Callable[[], Case]] = {
     "llama": lambda: llama(tied=False),
     "llama-tied": lambda: llama(tied=True),
-    "qwen3": qwen3,
-    "mamba2": mamba2,
+    "llama-stretched": llama3,
+    "qwen2": lambda: qwen2(tied=False),
+    "qwen2-tied": lambda: qwen2(tied=True),
+    "qwen3": lambda: qwen3(tied=False),
+    "qwen3-tied": lambda: qwen3(tied=True),
+    "qwen3-sliding": qwen3_sliding,
+    "mamba2": lambda: mamba2(tied=False),
+    "mamba2-tied": lambda: mamba2(tied=True),
     "nemotron_h": nemotron_h,
-    "olmo_hybrid-rope": lambda: olmo_hybrid(rope=True, negative_eigenvalues=True),
-    "olmo_hybrid": lambda: olmo_hybrid(rope=False, negative_eigenvalues=False),
+    "olmo_hybrid": lambda: olmo_hybrid(rope=False, negative_eigenvalues=False, tied=False),
+    "olmo_hybrid-rope-tied": lambda: olmo_hybrid(rope=True, negative_eigenvalues=True, tied=True),
 }
 
 
-@torch.no_grad()
-def check_logits(config: Any, ours: Architecture, names: Names) -> None:
-    """The whole sequence at once, and prefilled in two pieces and stepped through."""
+def published_model(config: Any) -> Any:
+    """The model that transformers makes of a configuration, with random weights."""
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     randomize(theirs)
-    model = HybridLM(ours)
-    copy_weights(model, theirs, names)
+    return theirs
+
+
+@torch.no_grad()
+def check_logits(theirs: Any, model: HybridLM) -> None:
+    """The whole sequence at once, and prefilled in two pieces and stepped through."""
     tokens = torch.randint(VOCABULARY, (2, TOKENS))
     expected = theirs(tokens, use_cache=False).logits
     assert expected.std() > 0.3, "logits too small for the tolerance to mean anything"
@@ -211,8 +182,16 @@ def check_logits(config: Any, ours: Architecture, names: Names) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits_equal_the_published_definition(case: str) -> None:
-    check_logits(*CASES[case]())
+def test_a_saved_model_is_the_architecture_and_has_the_logits(case: str, tmp_path: Path) -> None:
+    config, ours = CASES[case]()
+    theirs = published_model(config)
+    theirs.save_pretrained(tmp_path)
+    folder = SafetensorsFolder(tmp_path)
+    published = describe(folder.config)
+    assert published.architecture == ours
+    model = HybridLM(ours)
+    model.load_state_dict(fitted(published, folder, where=tmp_path))
+    check_logits(theirs, model)
 
 
 @torch.no_grad()
@@ -266,20 +245,3 @@ def test_the_module_equals_its_definition(kind: str) -> None:
     expected = by_definition(module, x.double(), kind)
     assert expected.std() > 0.3
     torch.testing.assert_close(module(x[None])[0].double(), expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("width", "heads", "layers", "millions"),
-    [
-        (2048, 16, "d f m f a f m f d f m f a f m f d f m f d f m f", 965.4),
-        (3072, 24, "d f m f a f m f d f m f a f m f d f m f a f m f d f m f d f m f d f m f", 2750.0),
-    ],
-)
-def test_nemotron_flash_has_its_number_of_parameters(width: int, heads: int, layers: str, millions: float) -> None:
-    genes = {"attention": {"head_dim": 128, "group": 4}, "deltanet": {"head_dim": 128}}
-    described = Architecture.from_shorthand(layers, width=width, vocabulary=131_072, genes=genes, meta_tokens=256)
-    shapes: dict[str, Any] = {layer.operator: layer.shape for layer in described.layers}
-    assert (shapes["attention"].heads, shapes["attention"].kv_heads, shapes["deltanet"].heads) == (heads, heads // 4, heads)
-    with torch.device("meta"):
-        model = HybridLM(described, backend="reference", device="meta")
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)

@@ -9,22 +9,20 @@ from torch import Tensor
 
 from operators import Architecture, HybridLM
 from operators.errors import ArchitectureError
+from operators.published import Published, fitted
+from operators.published.families import ATTENTION, SWIGLU, Names, layer_names, outside_names
 from tests.test_operators_published import (
-    ATTENTION,
     COMMON,
     EPS,
     FEEDFORWARD,
     HIDDEN,
-    SWIGLU,
     TOKENS,
     TRANSFORMER,
     WIDTH,
-    Names,
     architecture,
     attention,
     check_logits,
-    outside,
-    part,
+    published_model,
     randomize,
 )
 
@@ -37,12 +35,12 @@ def mamba() -> tuple[Any, Architecture, Names]:
     sizes = {"state_size": 10, "expand": 2, "conv_kernel": 4, "time_step_rank": 5}
     config = transformers.MambaConfig(num_hidden_layers=2, layer_norm_epsilon=EPS, tie_word_embeddings=False, **sizes, **COMMON)
     layers = [{"operator": "mamba", "shape": {"inner": 2 * WIDTH, "state": 10, "dt_rank": 5, "conv": 4}}] * 2
-    names = outside("backbone.embeddings.weight", "backbone.norm_f.weight")
+    names = outside_names("backbone.embeddings.weight", "backbone.norm_f.weight")
     inside = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D", "out_proj.weight")
     for number in range(2):
         layer = f"backbone.layers.{number}"
-        names |= part(number, f"{layer}.mixer", inside, f"{layer}.norm.weight")
-        names |= {f"layers.{number}.operator.conv.{name}": f"{layer}.mixer.conv1d.{name}" for name in ("weight", "bias")}
+        names |= layer_names(number, f"{layer}.mixer", inside, f"{layer}.norm.weight")
+        names |= {f"layers.{number}.operator.conv.{name}": (f"{layer}.mixer.conv1d.{name}",) for name in ("weight", "bias")}
     return config, architecture(layers, tied_embeddings=False), names
 
 
@@ -62,17 +60,17 @@ def lfm2() -> tuple[Any, Architecture, Names]:
     )
     convolution = {"operator": "short_conv", "shape": {"channels": WIDTH, "conv": 3}}
     layers = [convolution, FEEDFORWARD, attention(head_dim=12, qk_norm="head"), FEEDFORWARD]
-    names = outside("model.embed_tokens.weight", "model.embedding_norm.weight")
+    names = outside_names("model.embed_tokens.weight", "model.embedding_norm.weight")
     first, second = "model.layers.0", "model.layers.1"
     inside = ("in_proj.weight", "conv.weight", "out_proj.weight")
-    names |= part(0, f"{first}.conv", inside, f"{first}.operator_norm.weight")
-    names |= part(2, f"{second}.self_attn", ATTENTION[:3], f"{second}.operator_norm.weight")
+    names |= layer_names(0, f"{first}.conv", inside, f"{first}.operator_norm.weight")
+    names |= layer_names(2, f"{second}.self_attn", ATTENTION[:3], f"{second}.operator_norm.weight")
     renamed = {"o_proj": "out_proj", "q_norm": "q_layernorm", "k_norm": "k_layernorm"}
-    names |= {f"layers.2.operator.{ours}.weight": f"{second}.self_attn.{theirs}.weight" for ours, theirs in renamed.items()}
+    names |= {f"layers.2.operator.{ours}.weight": (f"{second}.self_attn.{theirs}.weight",) for ours, theirs in renamed.items()}
     for ours, layer in ((1, first), (3, second)):
-        names[f"layers.{ours}.norm.weight"] = f"{layer}.ffn_norm.weight"
+        names[f"layers.{ours}.norm.weight"] = (f"{layer}.ffn_norm.weight",)
         for matrix, theirs in zip(SWIGLU, ("w1", "w3", "w2"), strict=True):
-            names[f"layers.{ours}.operator.{matrix}"] = f"{layer}.feed_forward.{theirs}.weight"
+            names[f"layers.{ours}.operator.{matrix}"] = (f"{layer}.feed_forward.{theirs}.weight",)
     return config, architecture(layers, rope={"theta": 5000.0}, tied_embeddings=False), names
 
 
@@ -89,11 +87,11 @@ def kimi_linear() -> tuple[Any, Architecture, Names]:
         **TRANSFORMER,
     )
     kda = {"operator": "kda", "shape": {"heads": 4, "key_dim": 10, "value_dim": 10, "conv": 4}}
-    names = outside("model.embed_tokens.weight", "model.norm.weight")
+    names = outside_names("model.embed_tokens.weight", "model.norm.weight")
     for block in range(2):
         layer = f"model.layers.{block}"
         inside = (*ATTENTION, "b_proj.weight", "o_norm.weight")
-        names |= part(2 * block, f"{layer}.self_attn", inside, f"{layer}.input_layernorm.weight")
+        names |= layer_names(2 * block, f"{layer}.self_attn", inside, f"{layer}.input_layernorm.weight")
         renamed = {
             "conv.weight": "conv1d.weight",
             "decay_down_proj.weight": "forget_gate.f_a_proj.weight",
@@ -103,8 +101,8 @@ def kimi_linear() -> tuple[Any, Architecture, Names]:
             "gate_down_proj.weight": "g_a_proj.weight",
             "gate_up_proj.weight": "g_b_proj.weight",
         }
-        names |= {f"layers.{2 * block}.operator.{ours}": f"{layer}.self_attn.{theirs}" for ours, theirs in renamed.items()}
-        names |= part(2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight")
+        names |= {f"layers.{2 * block}.operator.{ours}": (f"{layer}.self_attn.{theirs}",) for ours, theirs in renamed.items()}
+        names |= layer_names(2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight")
     return config, architecture([kda, FEEDFORWARD] * 2, tied_embeddings=False), names
 
 
@@ -113,7 +111,10 @@ CASES = {"mamba": mamba, "lfm2": lfm2, "kimi_linear": kimi_linear}
 
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_the_published_definition(case: str) -> None:
-    check_logits(*CASES[case]())
+    config, ours, names = CASES[case]()
+    theirs, model = published_model(config), HybridLM(ours)
+    model.load_state_dict(fitted(Published(ours, names), theirs.state_dict(), where=case))
+    check_logits(theirs, model)
 
 
 def heads_of(y: Tensor, heads: int) -> Tensor:

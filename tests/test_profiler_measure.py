@@ -1,6 +1,7 @@
 """Measuring on the CPU: complete, repeatable where it can be, and without a trace left behind."""
 
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -77,11 +78,9 @@ def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_inputs_come_from_the_seed_and_are_not_zero(cpu: Device) -> None:
     def weights_and_tokens(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        model = measuring._build(SMALL, cpu, "auto", seed)
+        model = measuring.random_model(SMALL, cpu, backend="auto", seed=seed)
         session = measuring._session(model, 3, 12, cpu, seed)
-        return torch.cat([parameter.flatten() for parameter in model.parameters()]), torch.cat(
-            [session.prompt.T, next(session.tokens)[None]]
-        )
+        return torch.cat([parameter.flatten() for parameter in model.parameters()]), session.prompt
 
     first, again, other = (weights_and_tokens(seed) for seed in (1, 1, 2))
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
@@ -101,16 +100,16 @@ def test_nothing_is_left_changed() -> None:
 
 def test_timing_holds_the_device_alone_and_building_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    for name in ("exclusive", "shared", "_build", "_measure_batch"):
+    for name in ("exclusive", "shared", "random_model", "Decoder", "_measure_batch"):
         function = getattr(measuring, name)
 
-        def recording(*arguments: object, _name: str = name, _function: object = function) -> object:
+        def recording(*arguments: object, _name: str = name, _function: object = function, **named: object) -> object:
             order.append(_name)
-            return _function(*arguments)  # type: ignore[operator]
+            return _function(*arguments, **named)  # type: ignore[operator]
 
         monkeypatch.setattr(measuring, name, recording)
     measure(SMALL, QUICK)
-    assert order == ["shared", "_build", "exclusive", "_measure_batch", "_measure_batch"]
+    assert order == ["shared", "random_model", "Decoder", "Decoder", "exclusive", "_measure_batch", "_measure_batch"]
 
 
 def test_peak_memory_is_exact_and_repeatable(cpu: Device) -> None:
@@ -143,6 +142,17 @@ def test_the_cpu_describes_itself(cpu: Device) -> None:
     assert cpu.timed(lambda: sum(range(10_000))) > 0
 
 
+def test_the_mean_time_leaves_out_what_comes_before(cpu: Device) -> None:
+    calls: list[str] = []
+
+    def before() -> None:
+        calls.append("before")
+        time.sleep(0.01)
+
+    assert 0 < cpu.mean_time(lambda: calls.append("run"), before=before, count=3) < 5
+    assert calls == ["before", "run"] * 3
+
+
 @pytest.mark.parametrize("name", ["tpu", "", "CPU", "cuda:x", "cuda:", "cpu:0"])
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(DeviceError, match=f"^unknown device '{name}': expected cpu, cuda or cuda:N$"):
@@ -166,6 +176,15 @@ def test_a_gpu_is_measured_in_bfloat16() -> None:
     assert all(value > 0 for value in profile.metrics().values())
     assert profile.versions["driver"][0].isdigit()
     assert all(batch.peak_memory_bytes > profile.param_bytes + batch.state_bytes for batch in profile.batches)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_is_left_as_it_was() -> None:
+    random = torch.cuda.get_rng_state()
+    first, again = (measuring.random_model(SMALL, open_device("cuda"), backend="auto", seed=3) for _ in range(2))
+    assert all(torch.equal(one, two) for one, two in zip(first.parameters(), again.parameters(), strict=True))
+    assert torch.equal(torch.cuda.get_rng_state(), random)
 
 
 def test_an_unknown_backend_is_refused() -> None:

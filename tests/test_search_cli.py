@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from PIL import Image
 
 from operators import Architecture, registry
 from proxy_train.train import evaluate
-from search import cli
+from search import cli, run
+from search import config as config_module
 from search import ledger as ledger_module
 from search.evolution import Proposal
 from search.export import load
@@ -125,6 +128,22 @@ def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(call, firs
     refused(call("export", "first", best["id"], "--to", tmp_path / "winner"), "expected a folder that is new or empty")
 
 
+def test_a_changed_text_is_noticed(call, config, tiny_config, tmp_path, text_folder, monkeypatch):
+    own = tmp_path / "own"
+    shutil.copytree(text_folder, own)
+    data = tiny_config.data.model_copy(update={"source": "own"})
+    (tmp_path / "own.yaml").write_text(tiny_config.model_copy(update={"data": data}).to_yaml())
+    folder = run.start(config_module.load(tmp_path / "own.yaml"), results=tmp_path / "results", name="own", console=cli.console)
+    (own / "more.txt").write_text("some more words " * 50)
+    refused(call("resume", "own", "--executor", "inline"), "is not what it was when the run began")
+    (own / "more.txt").unlink()
+    assert call("resume", "own", "--executor", "inline")[0] == 0
+    before = folder.tokenizer.read_text()
+    (own / "more.txt").write_text("some more words " * 50)
+    assert call("export", "own", 0, "--to", tmp_path / "winner")[0] == 0
+    assert (tmp_path / "winner" / "tokenizer.json").read_text() == before
+
+
 def test_greedy_generation_is_the_likeliest_token_each_time(call, first, tmp_path):
     call("export", "first", 0, "--to", tmp_path / "winner")
     model, tokenizer = load(tmp_path / "winner")
@@ -144,6 +163,12 @@ def test_bad_input_is_one_line_before_any_work(call, config, tmp_path):
         ("constraints: ['params <= 10']", "no sample of the space meets it"),
         ("device: cuda:7", "cuda:7"),
         ("device: tpu", "unknown device 'tpu'"),
+        ("seed: 1\nseed: 2", "key 'seed' is given twice"),
+        ("seed: 99999999999999999999999", "seed"),
+        ("deadline_s: .inf", "deadline_s"),
+        ("candidates: 2024-13-45", "not YAML"),
+        ("data: {source: ~nobody_of_that_name/x}", "nobody_of_that_name"),
+        ("profile: {context: 1000000000000}", "context"),
     ):
         (tmp_path / "bad.yaml").write_text(text)
         refused(call("search", tmp_path / "bad.yaml", "--name", "bad", "--executor", "inline"), says)
@@ -151,6 +176,8 @@ def test_bad_input_is_one_line_before_any_work(call, config, tmp_path):
     (tmp_path / "bad.yaml").write_text(f"data: {{source: {tmp_path / 'short.txt'}, vocabulary: 300}}")
     refused(call("search", tmp_path / "bad.yaml", "--name", "bad", "--executor", "inline"), "short")
     assert not (tmp_path / "results").exists()
+    (tmp_path / "file").touch()
+    refused(call("search", config, "--results", tmp_path / "file", "--name", "x", "--executor", "inline"), "is not a folder")
 
 
 def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
@@ -177,7 +204,7 @@ def test_a_run_without_any_score_yet_is_shown_too(call, tiny_config, tmp_path):
             architecture = Architecture.from_shorthand("a f", width=16, vocabulary=300)
             ledger.propose(Proposal(0, architecture, (), "random"), {"width": 16.0})
         assert json.loads(call("status", "empty", "--json")[1])["unfinished"] == proposals
-        assert json.loads(call("frontier", "empty", "--json")[1]) == []
+        assert json.loads(call("frontier", "empty", "--where", "params <= 1", "--json")[1]) == []
         assert len(json.loads(call("frontier", "empty", "--all", "--json")[1])) == proposals
         assert call("frontier", "empty", "--all")[0] == 0
     assert call("show", "empty", 0)[0] == 0
@@ -197,6 +224,20 @@ def test_every_command_has_help_with_an_example(call, command):
     assert f"Example: frontrunner {command}" in " ".join(out.split())
 
 
+def test_architectures_of_one_name_have_a_row_each(call, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "architecture.yaml").write_text("{width: 32, vocabulary: 300, layers: a f}")
+    out = call("profile", tmp_path / "one" / "architecture.yaml", tmp_path / "two" / "architecture.yaml", "--batch", 1, "--context", 8)[1]
+    assert sum("architecture" in line and "M" not in line and "tok/s" not in line for line in out.splitlines()) == 2
+
+
+def test_paths_that_cannot_be_written(call, first, tmp_path):
+    (tmp_path / "file").touch()
+    refused(call("frontier", "first", "--plot", tmp_path / "file" / "x.png"), "cannot be written")
+    refused(call("export", "first", 0, "--to", tmp_path / "file" / "x"), "cannot be written")
+
+
 def test_profile_and_train_work_on_files(call, config, tmp_path):
     for name, layers in (("small", "a f"), ("large", "a f a f a f")):
         (tmp_path / f"{name}.yaml").write_text(f"{{width: 32, vocabulary: 300, layers: {layers}}}")
@@ -205,7 +246,7 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
     assert [[batch["batch"] for batch in found["batches"]] for found in profiles] == [[1, 2], [1, 2]]
     assert "large" in call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--context", 16)[1]
     score = json.loads(call("train", tmp_path / "small.yaml", "--config", config, "--json")[1])
-    assert score["loss"] < score["unigram_loss"] * 2
+    assert score["loss"] == pytest.approx(math.log(score["perplexity"]))
     assert "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]
     refused(call("train", tmp_path / "small.yaml", "--config", config, "--tokens", 3), "tokens")
     (tmp_path / "other.yaml").write_text("{width: 32, vocabulary: 301, layers: a f}")

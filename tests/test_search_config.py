@@ -39,6 +39,9 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("[1, 2", "not YAML"),
         ("- a list", "valid dictionary|mapping"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),
+        ("seed: 1\nseed: 2", "key 'seed' is given twice"),
+        ("[" * 5000, "nested too deeply|not YAML"),
+        ("seed: " + "9" * 5000, "not YAML|seed"),
     ],
 )
 def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, says):

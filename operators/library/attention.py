@@ -4,6 +4,8 @@ Vaswani et al. 2017 (arXiv 1706.03762), grouped queries Ainslie et al. 2023 (arX
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -11,14 +13,31 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
+from operators.architecture import Architecture, Rope
+from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.rope import rotate
+from operators.rope import frequencies, rotate
 
-# attend(q [B, T, H, D], k [B, S, Hkv, D], v [B, S, Hkv, D], allowed) -> [B, T, H, D].
-# `allowed` [B or 1, T, S] (bool) says which slots a query may see; None means causal with T = S.
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+@dataclass(frozen=True)
+class Attend:
+    """The kernels of attention: q is [B, T, H, D], k and v are [B, S, Hkv, D], the outcome is [B, T, H, D].
+
+    masked(q, k, v, allowed): `allowed` [B or 1, T, S] (bool) says which slots a query may see; None means causal with T = S.
+    Those that follow may be None: then `masked` does their work.
+    causal(q, k, v, window): causal with T = S, every query seeing `window` tokens, itself included, or all.
+    cached(q, k, v, state, position): appends k and v [B, T, Hkv, D] to caches with a slot for every position, after the `position` [B]
+    tokens that they hold, and attends to all of them.
+    rotated(q, k, v, state, position, rope): the same for one token, where q and k are yet to be rotated.
+    ring(q, state, position): one token, which attends to all caches' slots that are filled; its own key and value are in them.
+    """
+
+    masked: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    causal: Callable[[Tensor, Tensor, Tensor, int | None], Tensor] | None = None
+    cached: Callable[[Tensor, Tensor, Tensor, State, Tensor], Tensor] | None = None
+    rotated: Callable[[Tensor, Tensor, Tensor, State, Tensor, Rope], Tensor] | None = None
+    ring: Callable[[Tensor, State, Tensor], Tensor] | None = None
 
 
 class AttentionShape(Shape):
@@ -26,6 +45,7 @@ class AttentionShape(Shape):
 
     qk_norm: `head` normalizes every head by itself (Qwen3), `full` all heads of a token together (OLMo 2).
     window: how many tokens, itself included, a token sees; None is all.
+    qkv_bias: queries, keys and values have a bias (Qwen2).
     """
 
     heads: Annotated[int, Field(ge=1)]
@@ -33,6 +53,7 @@ class AttentionShape(Shape):
     head_dim: Annotated[int, Field(ge=2, multiple_of=2)]
     qk_norm: Literal["none", "head", "full"] = "none"
     window: Annotated[int, Field(ge=1)] | None = None
+    qkv_bias: bool = False
 
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
@@ -50,9 +71,10 @@ class AttentionShape(Shape):
         expand: float = 1.0,
         qk_norm: Literal["none", "head", "full"] = "none",
         window: int | None = None,
+        qkv_bias: bool = False,
     ) -> Self:
         kv_heads = max(1, round(expand * width / (head_dim * group)))
-        return cls(heads=kv_heads * group, kv_heads=kv_heads, head_dim=head_dim, qk_norm=qk_norm, window=window)
+        return cls(heads=kv_heads * group, kv_heads=kv_heads, head_dim=head_dim, qk_norm=qk_norm, window=window, qkv_bias=qkv_bias)
 
     def genes(self, width: int) -> dict[str, Any]:
         return {
@@ -61,6 +83,7 @@ class AttentionShape(Shape):
             "expand": self.heads * self.head_dim / width,
             "qk_norm": self.qk_norm,
             "window": self.window,
+            "qkv_bias": self.qkv_bias,
         }
 
 
@@ -83,6 +106,48 @@ def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tens
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped).transpose(1, 2)
 
 
+@cache
+def _rotary_table(rope: Rope, half: int, slots: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [S, D / 2] of the positions of a cache. Kept, as captured graphs know where they lie."""
+    with torch.inference_mode(False):
+        angle = torch.arange(slots, device=device, dtype=torch.float32)[:, None] * frequencies(rope.theta, rope.scaling, half, device)
+        return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def load_flash_attn() -> Attend:
+    """The kernels of flash_attn. Raises ImportError."""
+    library = load("flash_attn")
+
+    def causal(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        y: Tensor = library.flash_attn_func(q, k, v, causal=True, window_size=(-1, -1) if window is None else (window - 1, 0))
+        return y
+
+    def cached(q: Tensor, k: Tensor, v: Tensor, state: State, position: Tensor) -> Tensor:
+        filled = position.to(torch.int32)
+        y: Tensor = library.flash_attn_with_kvcache(q, state["key"], state["value"], k, v, cache_seqlens=filled, causal=True)
+        return y
+
+    def rotated(q: Tensor, k: Tensor, v: Tensor, state: State, position: Tensor, rope: Rope) -> Tensor:
+        table = _rotary_table(rope, q.shape[-1] // 2, state["key"].shape[1], q.device, q.dtype)
+        given = (q, state["key"], state["value"], k, v, *table)
+        y: Tensor = library.flash_attn_with_kvcache(*given, cache_seqlens=position.to(torch.int32), causal=True, rotary_interleaved=False)
+        return y
+
+    def ring(q: Tensor, state: State, position: Tensor) -> Tensor:
+        # Keys were rotated before they were stored, so the order of the slots does not matter.
+        filled = (position + 1).clamp(max=state["key"].shape[1]).to(torch.int32)
+        y: Tensor = library.flash_attn_with_kvcache(q, state["key"], state["value"], cache_seqlens=filled)
+        return y
+
+    return Attend(masked=attend_sdpa, causal=causal, cached=cached, rotated=rotated, ring=ring)
+
+
+def refuses_flash_attn(shape: AttentionShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    if shape.head_dim % 16 or shape.head_dim > 256:
+        return f"flash_attn takes a head_dim of up to 256 in multiples of 16, got {shape.head_dim}"
+    return refusal(device, dtype)
+
+
 class Attention(OperatorModule):
     """State: `key` and `value` [B, S, Hkv, D]. Slot p mod S holds position p, so a window needs no more slots than it is long."""
 
@@ -93,9 +158,11 @@ class Attention(OperatorModule):
         super().__init__()
         self.shape, self.rope, self.attend = shape, architecture.rope, attend
         width, queries, keys = architecture.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        self.q_proj = nn.Linear(width, queries, bias=False)
-        self.k_proj = nn.Linear(width, keys, bias=False)
-        self.v_proj = nn.Linear(width, keys, bias=False)
+        self.q_proj = nn.Linear(width, queries, bias=shape.qkv_bias)
+        self.k_proj = nn.Linear(width, keys, bias=shape.qkv_bias)
+        self.v_proj = nn.Linear(width, keys, bias=shape.qkv_bias)
+        for projection in (self.q_proj, self.k_proj, self.v_proj) if shape.qkv_bias else ():
+            nn.init.zeros_(projection.bias)
         self.o_proj = nn.Linear(queries, width, bias=False)
         self.q_norm = self.k_norm = None
         if shape.qk_norm != "none":
@@ -103,16 +170,16 @@ class Attention(OperatorModule):
             self.q_norm = RMSNorm(queries if whole else shape.head_dim, eps=architecture.norm_eps)
             self.k_norm = RMSNorm(keys if whole else shape.head_dim, eps=architecture.norm_eps)
 
-    def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, W] at positions [B or 1, T] -> q [B, T, H, D], k and v [B, T, Hkv, D], normalized and rotated."""
+    def _project(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, W] at positions [B or 1, T] -> q [B, T, H, D], k and v [B, T, Hkv, D], normalized and, given positions, rotated."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if self.q_norm is not None and self.k_norm is not None and self.shape.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.unflatten(-1, (-1, self.shape.head_dim)) for y in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None and self.shape.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.rope is not None:
-            q, k = rotate(q, positions, self.rope.theta), rotate(k, positions, self.rope.theta)
+        if self.rope is not None and positions is not None:
+            q, k = (rotate(y, positions, self.rope.theta, self.rope.scaling) for y in (q, k))
         return q, k, v
 
     def _allowed(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -129,25 +196,39 @@ class Attention(OperatorModule):
         q, k, v = self._project(x, positions)
         if state is None or position is None or length == 0:
             whole = self.shape.window is None or self.shape.window >= tokens
-            out = self.attend(q, k, v, None if whole else self._allowed(positions, positions))
+            if self.attend.causal is not None:
+                out = self.attend.causal(q, k, v, None if whole else self.shape.window)
+            else:
+                out = self.attend.masked(q, k, v, None if whole else self._allowed(positions, positions))
+        elif self.attend.cached is not None and self.shape.window is None:
+            return self._output(self.attend.cached(q, k, v, state, position))
         else:
             slots = min(length, state["key"].shape[1])
             before = _slot_positions(position, state["key"].shape[1])[:, :slots]
             allowed = self._allowed(positions, torch.cat([before, positions], 1))
-            out = self.attend(q, torch.cat([state["key"][:, :slots], k], 1), torch.cat([state["value"][:, :slots], v], 1), allowed)
+            k_seen, v_seen = (torch.cat([state[name][:, :slots], new], 1) for name, new in (("key", k), ("value", v)))
+            out = self.attend.masked(q, k_seen, v_seen, allowed)
         if state is not None:
             kept = min(tokens, state["key"].shape[1])
             _write(state, k[:, -kept:], v[:, -kept:], positions[:, -kept:])
+        return self._output(out)
+
+    def _output(self, out: Tensor) -> Tensor:
         y: Tensor = self.o_proj(out.flatten(2))
         return y
 
     def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
-        positions = position[:, None]
-        q, k, v = self._project(x[:, None], positions)
+        x, positions = x[:, None], position[:, None]
+        if self.shape.window is None and self.rope is not None and self.attend.rotated is not None:
+            return self._output(self.attend.rotated(*self._project(x, None), state, position, self.rope))[:, 0]
+        q, k, v = self._project(x, positions)
+        if self.shape.window is None and self.attend.cached is not None:
+            return self._output(self.attend.cached(q, k, v, state, position))[:, 0]
         _write(state, k, v, positions)
+        if self.attend.ring is not None:
+            return self._output(self.attend.ring(q, state, position))[:, 0]
         allowed = self._allowed(positions, _slot_positions(position + 1, state["key"].shape[1]))
-        y: Tensor = self.o_proj(self.attend(q, state["key"], state["value"], allowed).flatten(1))
-        return y
+        return self._output(self.attend.masked(q, state["key"], state["value"], allowed))[:, 0]
 
 
 def _slot_positions(count: Tensor, slots: int) -> Tensor:
@@ -157,10 +238,9 @@ def _slot_positions(count: Tensor, slots: int) -> Tensor:
 
 
 def _write(state: State, k: Tensor, v: Tensor, positions: Tensor) -> None:
-    slots = (positions % state["key"].shape[1]).expand(k.shape[0], -1)
-    rows = torch.arange(k.shape[0], device=k.device)[:, None]
-    state["key"][rows, slots] = k.to(state["key"].dtype)
-    state["value"][rows, slots] = v.to(state["value"].dtype)
+    slots = (positions % state["key"].shape[1])[..., None, None].expand(k.shape[0], -1, *k.shape[2:])
+    for name, new in (("key", k), ("value", v)):
+        state[name].scatter_(1, slots, new.to(state[name].dtype))
 
 
 def state_spec(shape: AttentionShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
@@ -171,7 +251,8 @@ def state_spec(shape: AttentionShape, batch: int, max_length: int, dtype: torch.
 
 def parameters(width: int, shape: AttentionShape) -> int:
     norms = {"none": 0, "head": 2 * shape.head_dim, "full": (shape.heads + shape.kv_heads) * shape.head_dim}
-    return 2 * width * (shape.heads + shape.kv_heads) * shape.head_dim + norms[shape.qk_norm]
+    biases = shape.qkv_bias * (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    return 2 * width * (shape.heads + shape.kv_heads) * shape.head_dim + norms[shape.qk_norm] + biases
 
 
 def flops(width: int, shape: AttentionShape, context: int) -> int:
@@ -187,7 +268,11 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=Attention,
-    backends={"sdpa": Backend(load=lambda: attend_sdpa), "reference": Backend(load=lambda: attend_reference)},
+    backends={
+        "flash_attn": Backend(load=load_flash_attn, refuses=refuses_flash_attn),
+        "sdpa": Backend(load=lambda: Attend(masked=attend_sdpa)),
+        "reference": Backend(load=lambda: Attend(masked=attend_reference)),
+    },
     state=state_spec,
     source="Vaswani et al. 2017, arXiv 1706.03762; Ainslie et al. 2023, arXiv 2305.13245",
 )

@@ -7,11 +7,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
-from operators.delta_rule import REFERENCE, delta_rule_flops
+from operators.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
+from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm, l2_normalized
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
 from operators.recurrence import Recurrence
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
 
 
 class DeltaNetShape(Shape):
@@ -33,6 +34,35 @@ class DeltaNetShape(Shape):
         return self.heads * self.head_dim
 
 
+def scan_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The delta rule over q, k and v [B, T, H, D] before q and k have unit length, and beta [B, T, H] before its sigmoid."""
+    return chunked_delta_rule(l2_normalized(q), l2_normalized(k), v, beta.sigmoid(), None, initial)
+
+
+def step_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor) -> Tensor:
+    """One token of `scan_reference`, without T."""
+    return delta_rule_step(l2_normalized(q), l2_normalized(k), v, beta.sigmoid(), None, state)
+
+
+def load_fla() -> Recurrence:
+    """The kernels of flash-linear-attention. Raises ImportError."""
+    library = load("fla.ops.delta_rule")
+
+    def scan(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        out, final = library.chunk_delta_rule(
+            q, k, v, beta.sigmoid(), initial_state=initial, output_final_state=initial is not None, use_qk_l2norm_in_kernel=True
+        )
+        return out, final
+
+    return Recurrence(scan=scan, step=load_fla_step(), convolution=load_causal_conv1d())
+
+
+def refuses_fla(shape: DeltaNetShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    if shape.head_dim > 256:
+        return f"fla takes a head_dim of up to 256 for the delta rule, got {shape.head_dim}"
+    return refusal(device, dtype) or conv_refusal(3 * shape.inner, shape.conv)
+
+
 class DeltaNet(OperatorModule):
     """State: `recurrent` [B, H, D, D] (keys × values, float32) and `conv` [B, 3·H·D, conv - 1] for q, k and v side by side."""
 
@@ -47,7 +77,7 @@ class DeltaNet(OperatorModule):
         self.k_proj = nn.Linear(width, shape.inner, bias=False)
         self.v_proj = nn.Linear(width, shape.inner, bias=False)
         self.b_proj = nn.Linear(width, shape.heads, bias=False)
-        self.conv = ShortConvolution(3 * shape.inner, shape.conv)
+        self.conv = ShortConvolution(3 * shape.inner, shape.conv, kernels=delta_rule.convolution if delta_rule else None)
         self.o_norm = RMSNorm(shape.head_dim, eps=architecture.norm_eps)
         self.o_proj = nn.Linear(shape.inner, width, bias=False)
 
@@ -55,9 +85,9 @@ class DeltaNet(OperatorModule):
         return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """qkv […, 3·H·D] -> q and k of unit length, and v, each […, H, D]."""
+        """qkv […, 3·H·D] -> q, k and v, each […, H, D]."""
         q, k, v = qkv.unflatten(-1, (3, self.shape.heads, self.shape.head_dim)).unbind(-3)
-        return l2_normalized(q), l2_normalized(k), v
+        return q, k, v
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
         y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2))
@@ -65,16 +95,14 @@ class DeltaNet(OperatorModule):
 
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
         q, k, v = self._heads(self.conv(self._project(x), state["conv"] if state else None))
-        beta = self.b_proj(x).sigmoid()
-        out, final = self.delta_rule.scan(q, k, v, beta, None, state["recurrent"] if state else None)
+        out, final = self.delta_rule.scan(q, k, v, self.b_proj(x), state["recurrent"] if state else None)
         if state:
             state["recurrent"].copy_(final)
         return self._output(x, out)
 
     def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
         q, k, v = self._heads(self.conv.step(self._project(x), state["conv"]))
-        beta = self.b_proj(x).sigmoid()
-        return self._output(x, self.delta_rule.step(q, k, v, beta, None, state["recurrent"]))
+        return self._output(x, self.delta_rule.step(q, k, v, self.b_proj(x), state["recurrent"]))
 
 
 def state_spec(shape: DeltaNetShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
@@ -101,7 +129,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=DeltaNet,
-    backends={"reference": Backend(load=lambda: REFERENCE)},
+    backends={
+        "fla": Backend(load=load_fla, refuses=refuses_fla),
+        "reference": Backend(load=lambda: Recurrence(scan=scan_reference, step=step_reference)),
+    },
     state=state_spec,
     source="Yang et al. 2024, arXiv 2406.06484",
 )

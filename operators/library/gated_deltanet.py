@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.delta_rule import REFERENCE, delta_rule_flops
+from operators.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
+from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm, l2_normalized
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
 
 # Published models keep this value inside the operator, whatever the layers' normalizations use.
 HEAD_NORM_EPS = 1e-5
@@ -67,11 +68,82 @@ class GatedDeltaNetShape(Shape):
         return self.heads * self.value_dim
 
 
-class GatedDeltaNet(OperatorModule):
+Decay = tuple[Tensor, Tensor, Tensor]
+
+
+def _gates(decay: Decay, beta: Tensor, negative: bool) -> tuple[Tensor, Tensor]:
+    """The decay's projection […, H], A_log and dt_bias [H], and beta's projection […, H] -> beta and log decay […, H]; that in float32."""
+    raw, A_log, dt_bias = decay
+    beta = beta.sigmoid()
+    return 2 * beta if negative else beta, -A_log.float().exp() * F.softplus(raw.float() + dt_bias.float())
+
+
+def scan_reference(
+    q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The gated delta rule over q and k [B, T, H, K] before they have unit length, v [B, T, H, V], and the gates' inputs.
+
+    decay and beta: as in `_gates`. negative: whether beta is doubled.
+    """
+    return chunked_delta_rule(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), initial)
+
+
+def step_reference(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+    """One token of `scan_reference`, without T."""
+    return delta_rule_step(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), state)
+
+
+def load_fla() -> Recurrence:
+    """The kernels of flash-linear-attention. Raises ImportError."""
+    library, kda = load("fla.ops.gated_delta_rule"), load("fla.ops.kda")
+    backward_refused = _backward_refused(load("fla.utils"))
+    one_token = load_fla_step()
+
+    def scan(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        settings = {
+            "initial_state": initial,
+            "output_final_state": initial is not None,
+            "use_qk_l2norm_in_kernel": True,
+            "use_beta_sigmoid_in_kernel": True,
+            "allow_neg_eigval": negative,
+        }
+        if backward_refused and torch.is_grad_enabled():
+            raw, A_log, dt_bias = decay
+            log_decay = -A_log.float().exp() * F.softplus(raw.float() + dt_bias.float())
+            out, final = kda.chunk_kda(q, k, v, log_decay[..., None].expand(q.shape), beta, **settings)
+        else:
+            g, A_log, dt_bias = decay
+            gate = {"use_gate_in_kernel": True, "A_log": A_log, "dt_bias": dt_bias}
+            out, final = library.chunk_gated_delta_rule(q, k, v, g, beta, **settings, **gate)
+        return out, final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+        return one_token(q, k, v, beta, state, negative=negative, decay=decay)
+
+    return Recurrence(scan=scan, step=step, convolution=load_causal_conv1d())
+
+
+def _backward_refused(utils: Any) -> bool:
+    """Whether fla refuses the backward pass of its own kernels here.
+
+    On Hopper, Triton 3.4.0 to 3.7.0 compiles one of them wrongly (flash-linear-attention, issue 640). Training then goes through the
+    kernels of KDA, to which the gated delta rule is the case that all channels of a key decay alike.
+    """
+    return bool(utils.IS_NVIDIA_HOPPER and utils.TRITON_ABOVE_3_4_0 and not utils.TRITON_ABOVE_3_7_1)
+
+
+def refuses_fla(shape: GatedDeltaNetShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    if shape.key_dim > 256:
+        return f"fla takes a key_dim of up to 256 for the delta rule, got {shape.key_dim}"
+    return refusal(device, dtype) or conv_refusal(2 * shape.keys + shape.values, shape.conv)
+
+
+class GatedDeltaNet(KeepsFloat32):
     """State: `recurrent` [B, H, K, V] (float32) and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by side."""
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "a_proj", "b_proj", "g_proj")
     writes: ClassVar = ("o_proj",)
+    precise: ClassVar = ("A_log", "dt_bias")
 
     def __init__(self, architecture: Architecture, shape: GatedDeltaNetShape, delta_rule: Recurrence) -> None:
         super().__init__()
@@ -83,7 +155,7 @@ class GatedDeltaNet(OperatorModule):
         self.a_proj = nn.Linear(width, shape.heads, bias=False)
         self.b_proj = nn.Linear(width, shape.heads, bias=False)
         self.g_proj = nn.Linear(width, shape.values, bias=False)
-        self.conv = ShortConvolution(2 * shape.keys + shape.values, shape.conv)
+        self.conv = ShortConvolution(2 * shape.keys + shape.values, shape.conv, kernels=delta_rule.convolution if delta_rule else None)
         # Uniform in (0, 16]: rand() may be 0, whose logarithm would switch the decay off for ever.
         self.A_log = nn.Parameter(torch.log(16 * (1 - torch.rand(shape.heads))))
         self.dt_bias = nn.Parameter(initial_dt_bias(shape.heads))
@@ -94,17 +166,14 @@ class GatedDeltaNet(OperatorModule):
         return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """qkv […, H·(2K + V)] -> q and k […, H, K] of unit length, and v […, H, V]."""
+        """qkv […, H·(2K + V)] -> q and k […, H, K], and v […, H, V]."""
         parts = qkv.split([self.shape.keys, self.shape.keys, self.shape.values], -1)
         q, k, v = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
-        return l2_normalized(q), l2_normalized(k), v
+        return q, k, v
 
-    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x […, W] -> beta and log decay […, H]; the decay in float32."""
-        beta = self.b_proj(x).sigmoid()
-        if self.shape.negative_eigenvalues:
-            beta = 2 * beta
-        return beta, -self.A_log.float().exp() * F.softplus(self.a_proj(x).float() + self.dt_bias.float())
+    def _gates(self, x: Tensor) -> tuple[Decay, Tensor, bool]:
+        """x […, W] -> the kernels' arguments between v and the state."""
+        return (self.a_proj(x), self.A_log, self.dt_bias), self.b_proj(x), self.shape.negative_eigenvalues
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
         gate = F.silu(self.g_proj(x))
@@ -152,7 +221,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=GatedDeltaNet,
-    backends={"reference": Backend(load=lambda: REFERENCE)},
+    backends={
+        "fla": Backend(load=load_fla, refuses=refuses_fla),
+        "reference": Backend(load=lambda: Recurrence(scan=scan_reference, step=step_reference)),
+    },
     state=state_spec,
     source="Yang et al. 2024, arXiv 2412.06464",
 )

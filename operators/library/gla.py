@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
+from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
 from operators.recurrence import Recurrence, by_chunk, carry, from_chunks
@@ -69,6 +70,28 @@ def gla_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) 
     state.addcmul_(k.float()[..., None], v.float()[..., None, :])
     q = q.float() * q.shape[-1] ** -0.5
     return (q[..., None, :] @ state)[..., 0, :]
+
+
+def load_fla() -> Recurrence:
+    """The kernels of flash-linear-attention. Raises ImportError."""
+    library = load("fla.ops.gla")
+
+    def scan(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        out, final = library.chunk_gla(q, k, v, log_decay, initial_state=initial, output_final_state=initial is not None)
+        return out, final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> Tensor:
+        one = (y[:, None] for y in (q, k, v, log_decay))
+        out, final = library.fused_recurrent_gla(*one, initial_state=state, output_final_state=True)
+        state.copy_(final)
+        y: Tensor = out[:, 0]
+        return y
+
+    return Recurrence(scan=scan, step=step)
+
+
+def refuses_fla(shape: GLAShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    return refusal(device, dtype)
 
 
 class GLA(OperatorModule):
@@ -137,7 +160,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=GLA,
-    backends={"reference": Backend(load=lambda: Recurrence(scan=chunked_gla, step=gla_step))},
+    backends={
+        "fla": Backend(load=load_fla, refuses=refuses_fla),
+        "reference": Backend(load=lambda: Recurrence(scan=chunked_gla, step=gla_step)),
+    },
     state=state_spec,
     source="Yang et al. 2023, arXiv 2312.06635",
 )

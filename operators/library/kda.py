@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from operators.architecture import Architecture
 from operators.delta_rule import delta_rule_flops
+from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm, l2_normalized
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence, by_chunk, from_chunks, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.recurrence import KeepsFloat32, Recurrence, by_chunk, from_chunks, initial_dt_bias
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
 
 CHUNK = 8
 
@@ -109,7 +110,59 @@ def kda_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, s
     return (q[..., None, :] @ state)[..., 0, :]
 
 
-class KDA(OperatorModule):
+Decay = tuple[Tensor, Tensor, Tensor]
+
+
+def _gates(decay: Decay, beta: Tensor, negative: bool) -> tuple[Tensor, Tensor]:
+    """The decay's projection […, H, K], A_log [H], dt_bias [H·K] and beta's projection […, H] -> log decay […, H, K] (float32), beta."""
+    raw, A_log, dt_bias = decay
+    dt = F.softplus(raw.float() + dt_bias.float().view(raw.shape[-2:]))
+    beta = beta.sigmoid()
+    return -A_log.float().exp()[:, None] * dt, 2 * beta if negative else beta
+
+
+def scan_reference(
+    q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`chunked_kda` of q and k [B, T, H, K] before they have unit length, v [B, T, H, V] and the inputs of `_gates`."""
+    return chunked_kda(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), initial)
+
+
+def step_reference(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+    """One token of `scan_reference`, without T."""
+    return kda_step(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), state)
+
+
+def load_fla() -> Recurrence:
+    """The kernels of flash-linear-attention. Raises ImportError."""
+    chunk_kda = load("fla.ops.kda").chunk_kda
+    one_token = load("fla.ops.kda.fused_recurrent").fused_recurrent_kda_fwd
+    in_kernel = {"use_qk_l2norm_in_kernel": True, "use_gate_in_kernel": True, "use_beta_sigmoid_in_kernel": True}
+
+    def scan(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        raw, A_log, dt_bias = decay
+        state = {"initial_state": initial, "output_final_state": initial is not None}
+        out, final = chunk_kda(q, k, v, raw, beta, A_log=A_log, dt_bias=dt_bias, allow_neg_eigval=negative, **state, **in_kernel)
+        return out, final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+        raw, A_log, dt_bias = decay
+        q, k, v, raw, beta = (y[:, None].contiguous() for y in (q, k, v, raw, beta))
+        out = torch.empty_like(v)
+        # This one, unlike the function that the library documents, writes the state where it was.
+        one_token(q, k, v, raw, beta, A_log, dt_bias, state, inplace_final_state=True, allow_neg_eigval=negative, out=out, **in_kernel)
+        return out[:, 0]
+
+    return Recurrence(scan=scan, step=step, convolution=load_causal_conv1d())
+
+
+def refuses_fla(shape: KDAShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    if shape.key_dim > 256:
+        return f"fla takes a key_dim of up to 256 for kda, got {shape.key_dim}"
+    return refusal(device, dtype) or conv_refusal(2 * shape.keys + shape.values, shape.conv)
+
+
+class KDA(KeepsFloat32):
     """State: `recurrent` [B, H, K, V] (float32) and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by side."""
 
     reads: ClassVar = (
@@ -123,6 +176,7 @@ class KDA(OperatorModule):
         "gate_up_proj",
     )
     writes: ClassVar = ("o_proj",)
+    precise: ClassVar = ("A_log", "dt_bias")
 
     def __init__(self, architecture: Architecture, shape: KDAShape, kda: Recurrence) -> None:
         super().__init__()
@@ -136,7 +190,7 @@ class KDA(OperatorModule):
         self.decay_up_proj = nn.Linear(rank, shape.keys, bias=False)
         self.gate_down_proj = nn.Linear(width, rank, bias=False)
         self.gate_up_proj = nn.Linear(rank, shape.values, bias=False)
-        self.conv = ShortConvolution(2 * shape.keys + shape.values, shape.conv)
+        self.conv = ShortConvolution(2 * shape.keys + shape.values, shape.conv, kernels=kda.convolution if kda else None)
         self.A_log = nn.Parameter(torch.log(torch.empty(shape.heads).uniform_(1, 16)))
         self.dt_bias = nn.Parameter(initial_dt_bias(shape.keys))
         self.o_norm = RMSNorm(shape.value_dim, eps=architecture.norm_eps)
@@ -145,15 +199,11 @@ class KDA(OperatorModule):
     def _project(self, x: Tensor) -> Tensor:
         return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
 
-    def _recurrence(self, x: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """x […, W] and qkv […, H·(2K + V)] -> q and k […, H, K] of unit length, v […, H, V], log decay […, H, K] (float32), beta […, H]."""
-        dt = F.softplus(self.decay_up_proj(self.decay_down_proj(x)).float() + self.dt_bias.float())
-        parts = (*qkv.split([self.shape.keys, self.shape.keys, self.shape.values], -1), dt)
-        q, k, v, dt = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
-        beta = self.b_proj(x).sigmoid()
-        if self.shape.negative_eigenvalues:
-            beta = 2 * beta
-        return l2_normalized(q), l2_normalized(k), v, -self.A_log.float().exp()[:, None] * dt, beta
+    def _recurrence(self, x: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor, Decay, Tensor, bool]:
+        """x […, W] and qkv […, H·(2K + V)] -> the arguments of the kernels, up to the state."""
+        parts = (*qkv.split([self.shape.keys, self.shape.keys, self.shape.values], -1), self.decay_up_proj(self.decay_down_proj(x)))
+        q, k, v, raw = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
+        return q, k, v, (raw, self.A_log, self.dt_bias), self.b_proj(x), self.shape.negative_eigenvalues
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
         gate = self.gate_up_proj(self.gate_down_proj(x)).sigmoid()
@@ -202,7 +252,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=KDA,
-    backends={"reference": Backend(load=lambda: Recurrence(scan=chunked_kda, step=kda_step))},
+    backends={
+        "fla": Backend(load=load_fla, refuses=refuses_fla),
+        "reference": Backend(load=lambda: Recurrence(scan=scan_reference, step=step_reference)),
+    },
     state=state_spec,
     source="Kimi Team 2025, arXiv 2510.26692",
 )

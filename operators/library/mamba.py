@@ -9,9 +9,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+from operators.kernel_libraries import load, refusal
+from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
 
 # A segment is as many chunks of as many tokens: long enough to take few steps in Python, short enough to stay in a cache.
 CHUNK = 8
@@ -126,17 +127,70 @@ def selective_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Te
     return (state @ c.float()[..., None])[..., 0] + x * d.float()
 
 
-class Mamba(OperatorModule):
+Steps = tuple[Tensor, Tensor]
+
+
+def _positive(steps: Steps) -> Tensor:
+    """dt […, D] as projected and its bias [D] -> dt […, D] (float32, > 0)."""
+    # The bias is added in float32: in bfloat16 the small steps, which remember longest, would be rounded away.
+    return F.softplus(steps[0].float() + steps[1].float())
+
+
+def scan_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`selective_scan` with steps: dt as projected [B, T, D] and its bias [D]."""
+    return selective_scan(x, _positive(steps), a, b, c, d, initial)
+
+
+def step_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+    """One token of `scan_reference`, without T."""
+    return selective_step(x, _positive(steps), a, b, c, d, state)
+
+
+def load_mamba_ssm() -> Recurrence:
+    """The kernels of mamba_ssm. Raises ImportError."""
+    library = load("mamba_ssm.ops.selective_scan_interface")
+    update = load("mamba_ssm.ops.triton.selective_state_update").selective_state_update
+
+    def scan(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        dt, bias = steps
+        along = (y.mT.contiguous() for y in (b, c))
+        y, final = library.selective_scan_fn(
+            x.mT, dt.mT, a, *along, D=d, delta_bias=bias.float(), delta_softplus=True, return_last_state=True
+        )
+        y = y.mT
+        if initial is not None:  # the library always starts from zero, so what an earlier state still adds comes on top
+            total = _positive(steps).cumsum(1)
+            y = y.float()
+            for n in range(a.shape[1]):
+                y.addcmul_((total * a[:, n]).exp_().mul_(initial[:, None, :, n]), c[..., n : n + 1].float())
+            final = final + (total[:, -1, :, None] * a).exp() * initial
+        return y, final
+
+    def step(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+        y: Tensor = update(state, x, steps[0], a, b, c, d, dt_bias=steps[1], dt_softplus=True)
+        return y
+
+    return Recurrence(scan=scan, step=step, convolution=load_causal_conv1d())
+
+
+def refuses_mamba_ssm(shape: MambaShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    if shape.state > 256:
+        return f"mamba_ssm takes a state of up to 256, got {shape.state}"
+    return refusal(device, dtype) or conv_refusal(shape.inner, shape.conv)
+
+
+class Mamba(KeepsFloat32):
     """State: `recurrent` [B, D, N] (float32) and `conv` [B, D, conv - 1]."""
 
     reads: ClassVar = ("in_proj", "x_proj", "dt_proj")
     writes: ClassVar = ("out_proj",)
+    precise: ClassVar = ("A_log", "D", "dt_proj.bias")
 
     def __init__(self, architecture: Architecture, shape: MambaShape, selective: Recurrence) -> None:
         super().__init__()
         self.shape, self.selective = shape, selective
         self.in_proj = nn.Linear(architecture.width, 2 * shape.inner, bias=False)
-        self.conv = ShortConvolution(shape.inner, shape.conv, bias=True)
+        self.conv = ShortConvolution(shape.inner, shape.conv, bias=True, kernels=selective.convolution if selective else None)
         self.x_proj = nn.Linear(shape.inner, shape.dt_rank + 2 * shape.state, bias=False)
         self.dt_proj = nn.Linear(shape.dt_rank, shape.inner)
         self.dt_proj.bias = nn.Parameter(initial_dt_bias(shape.inner))
@@ -144,12 +198,11 @@ class Mamba(OperatorModule):
         self.D = nn.Parameter(torch.ones(shape.inner))
         self.out_proj = nn.Linear(shape.inner, architecture.width, bias=False)
 
-    def _recurrence(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _recurrence(self, x: Tensor) -> tuple[Tensor, Steps, Tensor, Tensor, Tensor, Tensor]:
         """x […, D] -> the arguments of the kernels, up to the state."""
         rank, b, c = self.x_proj(x).split([self.shape.dt_rank, self.shape.state, self.shape.state], -1)
-        # The bias is added in float32: in bfloat16 the small steps, which remember longest, would be rounded away.
-        dt = F.softplus(F.linear(rank, self.dt_proj.weight).float() + self.dt_proj.bias.float())
-        return x, dt, -self.A_log.float().exp(), b, c, self.D
+        steps = (F.linear(rank, self.dt_proj.weight), self.dt_proj.bias)
+        return x, steps, -self.A_log.float().exp(), b, c, self.D
 
     def _output(self, out: Tensor, z: Tensor) -> Tensor:
         y: Tensor = self.out_proj((out * F.silu(z.float())).to(z.dtype))
@@ -158,7 +211,7 @@ class Mamba(OperatorModule):
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
         x, z = self.in_proj(x).chunk(2, -1)
         x = self.conv(x, state["conv"] if state else None)
-        out, final = self.selective.scan(*self._recurrence(x), state["recurrent"] if state else None)
+        out, final = self.selective.scan(*self._recurrence(x), state["recurrent"] if state and length else None)
         if state:
             state["recurrent"].copy_(final)
         return self._output(out, z)
@@ -198,7 +251,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=Mamba,
-    backends={"reference": Backend(load=lambda: Recurrence(scan=selective_scan, step=selective_step))},
+    backends={
+        "mamba_ssm": Backend(load=load_mamba_ssm, refuses=refuses_mamba_ssm),
+        "reference": Backend(load=lambda: Recurrence(scan=scan_reference, step=step_reference)),
+    },
     state=state_spec,
     source="Gu & Dao 2023, arXiv 2312.00752",
 )

@@ -1,5 +1,7 @@
 """Mamba2: a state space whose decay is a scalar per head and token (Dao & Gu 2024, arXiv 2405.21060)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -8,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
+from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence, by_chunk, carry, from_chunks, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.recurrence import KeepsFloat32, Recurrence, by_chunk, carry, from_chunks, initial_dt_bias
+from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
 
 CHUNK = 64
+LIBRARY_CHUNK = 256  # that of the published models, and the one that mamba_ssm is tuned for
+LARGEST_NORM_BYTES = 65_536
 
 
 class Mamba2Shape(Shape):
@@ -93,17 +98,82 @@ def ssd_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, 
     return (state @ c[..., None])[..., 0] + x * d.float()[:, None]
 
 
-class Mamba2(OperatorModule):
+@dataclass(frozen=True)
+class SSD(Recurrence):
+    """Also the gated normalization: gated_norm(y, z […, H·P], norm) -> norm(y · silu(z))."""
+
+    gated_norm: Callable[[Tensor, Tensor, RMSNorm], Tensor] | None = None
+
+
+Steps = tuple[Tensor, Tensor]
+
+
+def _positive(steps: Steps) -> Tensor:
+    """dt […, H] as projected and dt_bias [H] -> dt […, H] (float32, > 0)."""
+    return F.softplus(steps[0].float() + steps[1].float())
+
+
+def scan_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`chunked_ssd` with steps: dt as projected [B, T, H] and dt_bias [H]."""
+    return chunked_ssd(x, _positive(steps), a, b, c, d, initial)
+
+
+def step_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+    """One token of `scan_reference`, without T."""
+    return ssd_step(x, _positive(steps), a, b, c, d, state)
+
+
+def gated_norm_reference(y: Tensor, z: Tensor, norm: RMSNorm) -> Tensor:
+    out: Tensor = norm((y * F.silu(z.float())).to(z.dtype))
+    return out
+
+
+def load_mamba_ssm() -> SSD:
+    """The kernels of mamba_ssm. Raises ImportError."""
+    chunk_scan = load("mamba_ssm.ops.triton.ssd_combined").mamba_chunk_scan_combined
+    update = load("mamba_ssm.ops.triton.selective_state_update").selective_state_update
+    fused_norm = load("mamba_ssm.ops.triton.layernorm_gated").rmsnorm_fn
+
+    def scan(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        dt, dt_bias = steps
+        settings = {"D": d, "dt_bias": dt_bias, "dt_softplus": True, "initial_states": initial, "return_final_states": True}
+        out, final = chunk_scan(x, dt, a, b, c, LIBRARY_CHUNK, **settings)
+        return out, final
+
+    def step(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+        heads, size, states = state.shape[1:]
+        # What is the same for a whole head is handed over with strides of 0, by which the kernel knows it.
+        dt, dt_bias = steps[0][..., None].expand(-1, -1, size), steps[1][:, None].expand(heads, size)
+        a, d = a[:, None, None].expand(heads, size, states), d[:, None].expand(heads, size)
+        y: Tensor = update(state, x, dt, a, b, c, d, dt_bias=dt_bias, dt_softplus=True)
+        return y
+
+    def gated_norm(y: Tensor, z: Tensor, norm: RMSNorm) -> Tensor:
+        out: Tensor = fused_norm(y, norm.weight, None, z=z, eps=norm.eps, group_size=norm.group, norm_before_gate=False)
+        return out
+
+    return SSD(scan=scan, step=step, convolution=load_causal_conv1d(), gated_norm=gated_norm)
+
+
+def refuses_mamba_ssm(shape: Mamba2Shape, device: torch.device, dtype: torch.dtype) -> str | None:
+    group = shape.inner // shape.groups
+    if group * dtype.itemsize > LARGEST_NORM_BYTES:
+        return f"mamba_ssm normalizes up to {LARGEST_NORM_BYTES // dtype.itemsize} channels together, got {group}"
+    return refusal(device, dtype) or conv_refusal(shape.conv_channels, shape.conv)
+
+
+class Mamba2(KeepsFloat32):
     """State: `recurrent` [B, H, P, N] (float32) and `conv` [B, H·P + 2·G·N, conv - 1]."""
 
     reads: ClassVar = ("in_proj",)
     writes: ClassVar = ("out_proj",)
+    precise: ClassVar = ("A_log", "dt_bias", "D")
 
-    def __init__(self, architecture: Architecture, shape: Mamba2Shape, ssd: Recurrence) -> None:
+    def __init__(self, architecture: Architecture, shape: Mamba2Shape, ssd: SSD) -> None:
         super().__init__()
         self.shape, self.ssd = shape, ssd
         self.in_proj = nn.Linear(architecture.width, shape.inner + shape.conv_channels + shape.heads, bias=False)
-        self.conv = ShortConvolution(shape.conv_channels, shape.conv, bias=True)
+        self.conv = ShortConvolution(shape.conv_channels, shape.conv, bias=True, kernels=ssd.convolution if ssd else None)
         self.A_log = nn.Parameter(torch.log(torch.empty(shape.heads).uniform_(1, 16)))
         self.dt_bias = nn.Parameter(initial_dt_bias(shape.heads))
         self.D = nn.Parameter(torch.ones(shape.heads))
@@ -111,20 +181,20 @@ class Mamba2(OperatorModule):
         self.out_proj = nn.Linear(shape.inner, architecture.width, bias=False)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x […, W] -> z […, H·P], what the convolution reads […, H·P + 2·G·N], and dt […, H] (float32, > 0)."""
+        """x […, W] -> z […, H·P], what the convolution reads […, H·P + 2·G·N], and dt before bias and softplus […, H]."""
         z, xbc, dt = self.in_proj(x).split([self.shape.inner, self.shape.conv_channels, self.shape.heads], -1)
-        return z, xbc, F.softplus(dt.float() + self.dt_bias.float())
+        return z, xbc, dt
 
-    def _recurrence(self, xbc: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
+    def _recurrence(self, xbc: Tensor, dt: Tensor) -> tuple[Tensor, Steps, Tensor, Tensor, Tensor, Tensor]:
         """The arguments of the kernels, up to the state."""
         shape, shared = self.shape, self.shape.groups * self.shape.state
         x, b, c = xbc.split([shape.inner, shared, shared], -1)
         b, c = b.unflatten(-1, (shape.groups, -1)), c.unflatten(-1, (shape.groups, -1))
-        return x.unflatten(-1, (shape.heads, -1)), dt, -self.A_log.float().exp(), b, c, self.D
+        return x.unflatten(-1, (shape.heads, -1)), (dt, self.dt_bias), -self.A_log.float().exp(), b, c, self.D
 
     def _output(self, out: Tensor, z: Tensor) -> Tensor:
-        gated = (out.flatten(-2) * F.silu(z.float())).to(z.dtype)
-        y: Tensor = self.out_proj(self.norm(gated))
+        gated_norm = self.ssd.gated_norm or gated_norm_reference
+        y: Tensor = self.out_proj(gated_norm(out.flatten(-2), z, self.norm))
         return y
 
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
@@ -170,7 +240,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=Mamba2,
-    backends={"reference": Backend(load=lambda: Recurrence(scan=chunked_ssd, step=ssd_step))},
+    backends={
+        "mamba_ssm": Backend(load=load_mamba_ssm, refuses=refuses_mamba_ssm),
+        "reference": Backend(load=lambda: SSD(scan=scan_reference, step=step_reference)),
+    },
     state=state_spec,
     source="Dao & Gu 2024, arXiv 2405.21060",
 )

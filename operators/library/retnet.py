@@ -1,5 +1,6 @@
 """RetNet's multi-scale retention: linear attention whose decay is fixed, and another in every head (Sun et al. 2023, arXiv 2307.08621)."""
 
+from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
+from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
 from operators.recurrence import Recurrence, by_chunk, carry, from_chunks
@@ -81,6 +83,37 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
     return (q[..., None, :] @ state)[..., 0, :]
 
 
+@cache
+def _kept_log_decay(heads: int, device: torch.device) -> Tensor:
+    # A constant, so that a decode step need not compute it; outside inference mode, since training may be the next to use it.
+    with torch.inference_mode(False):
+        return log_decay(heads, device)
+
+
+def load_fla() -> Recurrence:
+    """The kernels of flash-linear-attention. Raises ImportError."""
+    library = load("fla.ops.simple_gla")
+
+    def scan(q: Tensor, k: Tensor, v: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+        decay = _kept_log_decay(q.shape[2], q.device)
+        out, final = library.chunk_simple_gla(q, k, v, g_gamma=decay, initial_state=initial, output_final_state=initial is not None)
+        return out, final
+
+    def step(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
+        decay = _kept_log_decay(q.shape[1], q.device)
+        one = (y[:, None] for y in (q, k, v))
+        out, final = library.fused_recurrent_simple_gla(*one, g_gamma=decay, initial_state=state, output_final_state=True)
+        state.copy_(final)
+        y: Tensor = out[:, 0]
+        return y
+
+    return Recurrence(scan=scan, step=step)
+
+
+def refuses_fla(shape: RetNetShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    return refusal(device, dtype)
+
+
 class RetNet(OperatorModule):
     """State: `recurrent` [B, H, K, V] (float32)."""
 
@@ -147,7 +180,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=RetNet,
-    backends={"reference": Backend(load=lambda: Recurrence(scan=chunked_retention, step=retention_step))},
+    backends={
+        "fla": Backend(load=load_fla, refuses=refuses_fla),
+        "reference": Backend(load=lambda: Recurrence(scan=chunked_retention, step=retention_step)),
+    },
     state=state_spec,
     source="Sun et al. 2023, arXiv 2307.08621",
 )

@@ -7,8 +7,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
-from operators.operator import Operator, OperatorModule, Shape, State, TensorSpec
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_spec
+from operators.kernel_libraries import refusal
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.short_convolution import (
+    REFERENCE,
+    Convolution,
+    ShortConvolution,
+    conv_parameters,
+    conv_refusal,
+    conv_spec,
+    load_causal_conv1d,
+)
 
 
 class ShortConvShape(Shape):
@@ -31,10 +40,10 @@ class ShortConv(OperatorModule):
     reads: ClassVar = ("in_proj",)
     writes: ClassVar = ("out_proj",)
 
-    def __init__(self, architecture: Architecture, shape: ShortConvShape, kernels: None) -> None:
+    def __init__(self, architecture: Architecture, shape: ShortConvShape, kernels: Convolution) -> None:
         super().__init__()
         self.in_proj = nn.Linear(architecture.width, 3 * shape.channels, bias=False)
-        self.conv = ShortConvolution(shape.channels, shape.conv, silu=False)
+        self.conv = ShortConvolution(shape.channels, shape.conv, silu=False, kernels=kernels)
         self.out_proj = nn.Linear(shape.channels, architecture.width, bias=False)
 
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
@@ -46,6 +55,10 @@ class ShortConv(OperatorModule):
         b, c, x = self.in_proj(x).chunk(3, -1)
         y: Tensor = self.out_proj(c * self.conv.step(b * x, state["conv"]))
         return y
+
+
+def refuses_causal_conv1d(shape: ShortConvShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    return refusal(device, dtype) or conv_refusal(shape.channels, shape.conv)
 
 
 def state_spec(shape: ShortConvShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
@@ -68,6 +81,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=ShortConv,
+    backends={
+        "causal_conv1d": Backend(load=load_causal_conv1d, refuses=refuses_causal_conv1d),
+        "reference": Backend(load=lambda: REFERENCE),
+    },
     state=state_spec,
     source="LFM2 Technical Report, Liquid AI 2025, arXiv 2511.23404",
 )

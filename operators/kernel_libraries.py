@@ -1,0 +1,102 @@
+"""Kernel libraries: when they can be used, where their compiled kernels are kept, and which tuning choices they may try.
+
+The first time it meets a shape, Triton compiles and times every configuration that a library lists for a kernel, one after the other:
+minutes for one operator. So results and binaries go to one folder for all processes, and `tuned/` names the configurations that won.
+"""
+
+import importlib
+import json
+import os
+import re
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HALF = (torch.bfloat16, torch.float16)
+VERSIONED = ("torch", "triton", "flash-linear-attention", "mamba-ssm")
+# Set to 1 to let the libraries try all their configurations, as when measuring what belongs into `tuned/`.
+FULL_TUNING = "FRONTRUNNER_FULL_TUNING"
+
+
+@cache  # what is found does not change, and looking through a library's kernels takes a moment
+def load(module: str) -> Any:
+    """Imports a module of a kernel library, with its kernels' cache and tuning choices set up. Raises ImportError."""
+    use_kernel_cache()
+    found = importlib.import_module(module)
+    narrow(module.partition(".")[0])
+    return found
+
+
+def refusal(device: torch.device, dtype: torch.dtype, allowed: tuple[torch.dtype, ...] = HALF) -> str | None:
+    """Why a CUDA library that computes in `allowed` cannot serve this device and dtype, or None."""
+    if device.type != "cuda":
+        return f"needs a CUDA device, got {device}"
+    if dtype not in allowed:
+        return f"needs {' or '.join(_plain(known) for known in allowed)}, got {_plain(dtype)}"
+    return None
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels of this GPU and these versions are kept, unless TRITON_CACHE_DIR says otherwise."""
+    words = [torch.cuda.get_device_name() if torch.cuda.is_available() else "none"]
+    for name in VERSIONED:
+        try:
+            words.append(f"{name}-{version(name)}")
+        except PackageNotFoundError:
+            continue
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "frontrunner" / "kernels" / re.sub(r"[^A-Za-z0-9.+_-]+", "-", "_".join(words))
+
+
+def use_kernel_cache() -> None:
+    """Makes Triton keep binaries and tuning results in `cache_folder()`, where the user has not chosen otherwise and there is a GPU."""
+    if torch.cuda.is_available():
+        os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder()))
+        os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")
+
+
+@cache
+def tuned(architecture: str) -> dict[str, list[dict[str, Any]]]:
+    """Per kernel the configurations worth trying on GPUs of an architecture such as `sm_90`; empty where nothing was measured."""
+    path = Path(__file__).parent / "tuned" / f"{architecture}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["kernels"]) if path.exists() else {}
+
+
+def narrow(library: str) -> None:
+    """Leaves the kernels of an imported library those of their configurations that `tuned` names; others keep all of theirs."""
+    if not torch.cuda.is_available() or os.environ.get(FULL_TUNING) == "1":
+        return
+    major, minor = torch.cuda.get_device_capability()
+    chosen = tuned(f"sm_{major}{minor}")
+    if not chosen:
+        return
+    for name, autotuner in autotuners(library).items():
+        kept = [config for config in autotuner.configs if described(config) in chosen.get(name, ())]
+        if kept:
+            autotuner.configs = kept
+
+
+def described(config: Any) -> dict[str, Any]:
+    """A Triton configuration as plain data."""
+    return {"kwargs": dict(config.kwargs), "num_warps": config.num_warps, "num_stages": config.num_stages}
+
+
+def autotuners(library: str) -> dict[str, Any]:
+    """Name -> autotuned kernel, of every module of the library that has been imported."""
+    kind = importlib.import_module("triton.runtime.autotuner").Autotuner
+    found = {}
+    for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == library and module is not None]:
+        for value in list(vars(module).values()):
+            while value is not None and not isinstance(value, kind):
+                value = vars(value).get("fn") if hasattr(type(value), "run") and hasattr(value, "__dict__") else None
+            if value is not None:
+                found[str(value.base_fn.__name__)] = value
+    return found

@@ -1,0 +1,48 @@
+"""Which configurations of the libraries' kernels are worth trying on this GPU: every one is timed, which takes many minutes on all cores.
+
+Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it there.
+"""
+
+import json
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from operators import registry
+from operators.architecture import Architecture, Layer
+from operators.errors import DeviceError
+from profiler.device import open_device
+from profiler.tuning import choose, measure_configurations
+from profiler.warm import Workload, jobs
+
+WIDTH = 1024
+WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
+HEAD_DIMS = (32, 64, 128)
+
+
+def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], Any, dict[str, bytes]]:
+    """Figures, all timings, and the file for `operators/tuned/`. Raises DeviceError without a GPU."""
+    opened = open_device(device)
+    if opened.torch_device.type != "cuda":
+        raise DeviceError(f"device {device}: the benchmark tuning times GPU kernels and needs a GPU, as in cuda:0")
+    layers = []
+    for name in registry.names():
+        shape = registry.get(name).shape
+        with_heads = "head_dim" in registry.get(name).genes
+        for genes in [{"head_dim": size} for size in HEAD_DIMS] if with_heads else [{}]:
+            layers.append(Layer(operator=name, shape=shape.make(WIDTH, **genes)))
+    architecture = Architecture(width=WIDTH, vocabulary=2, layers=tuple(layers))
+    timings = measure_configurations(jobs([architecture], WORKLOAD, opened.label))
+    chosen = choose(timings)
+    major, minor = torch.cuda.get_device_capability(opened.torch_device)
+    figures: dict[str, float | int | str] = {
+        "architecture": f"sm_{major}{minor}",
+        "kernels": len(chosen),
+        "configurations_tried": sum(max(map(len, timings[kernel])) for kernel in chosen),
+        "configurations_kept": sum(map(len, chosen.values())),
+    }
+    for name, value in figures.items():
+        console.print(f"{name:<24}{value}")
+    tuned = {"measured_on": opened.name, "versions": opened.versions(), "kernels": chosen}
+    return figures, timings, {"tuned.json": (json.dumps(tuned, indent=1) + "\n").encode()}

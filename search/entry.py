@@ -1,0 +1,12 @@
+"""Where the command starts: nothing heavy is imported before Ctrl-C is understood."""
+
+import sys
+
+
+def main() -> None:
+    try:
+        from search.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)

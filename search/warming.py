@@ -1,0 +1,65 @@
+"""What `frontrunner warm` is given, as jobs for profiler.warm."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from operators.architecture import Architecture
+from operators.errors import ConfigError
+from profiler.warm import Job, Warmed, Workload, jobs
+from search import config as config_module
+from search.config import RunConfig
+from search.space import choices_of
+
+
+def warm_jobs(sources: Sequence[str], *, batches: Sequence[int] | None, tokens: int | None, device: str) -> list[Job]:
+    """Jobs for every shape in run files and architectures (files or published names), each once.
+
+    batches and tokens replace the sizes that a run trains and measures with. Raises ConfigError and ArchitectureError.
+    """
+    found: dict[tuple[str, str], Job] = {}
+    for source in sources:
+        run = _run_file(source)
+        architectures = [Architecture.load(source)] if run is None else _members(run)
+        for job in jobs(architectures, _workload(run, batches, tokens), device):
+            found.setdefault((job.layer.operator, job.layer.shape.model_dump_json()), job)
+    return list(found.values())
+
+
+def print_warmed(console: Console, done: Warmed) -> None:
+    what = done.problem or f"{done.backend:<14}{done.seconds:6.1f} s, start {done.start_s:.1f} s"
+    console.print(f"{done.operator:<16}{what}  {done.shape}", soft_wrap=True, markup=False)
+
+
+def _run_file(source: str) -> RunConfig | None:
+    """The run's configuration, or None if the file, as every architecture does, has layers, or is no file at all."""
+    path = Path(source)
+    if not path.is_file() or path.suffix == ".json":
+        return None
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    return None if isinstance(data, dict) and "layers" in data else config_module.parse(data, where=source)
+
+
+def _members(run: RunConfig) -> list[Architecture]:
+    """At each width an architecture of all layers that the run's space can put there."""
+    choices = choices_of(run.space)
+    found: dict[int, list[Architecture]] = {width: [] for width in choices.widths}
+    for (_, width), table in choices.layers.items():
+        found[width] += [Architecture(width=width, vocabulary=2, layers=(layer,)) for layer in table.values()]
+    return [architecture for members in found.values() for architecture in members]
+
+
+def _workload(run: RunConfig | None, batches: Sequence[int] | None, tokens: int | None) -> Workload:
+    if run is None:
+        sizes = tuple((batch, tokens or 1024) for batch in batches or (1, 8))
+        return Workload(training=sizes[-1:], decoding=sizes)
+    proxy, profile = run.proxy, run.profile
+    return Workload(
+        training=((batches[-1] if batches else proxy.batch_size, tokens or proxy.sequence_length),),
+        decoding=tuple((batch, tokens or profile.context) for batch in batches or profile.batch_sizes),
+    )

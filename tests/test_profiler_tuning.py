@@ -1,0 +1,31 @@
+"""Choosing the few configurations of a kernel that are worth trying."""
+
+from math import inf
+from typing import Any
+
+from profiler.tuning import choose
+
+
+def config(block: int) -> dict[str, Any]:
+    return {"kwargs": {"BLOCK": block}, "num_warps": 4, "num_stages": 3}
+
+
+def case(*times: float) -> list[tuple[dict[str, Any], float]]:
+    return [(config(16 << number), ms) for number, ms in enumerate(times)]
+
+
+def test_one_configuration_that_is_good_everywhere_is_enough() -> None:
+    assert choose({"kernel": [case(1.00, 1.03, 2.0), case(2.0, 1.03, 1.00)]}) == {"kernel": [config(32)]}
+
+
+def test_cases_that_need_their_own_get_them() -> None:
+    assert choose({"kernel": [case(1.0, 2.0), case(2.0, 1.0)]}) == {"kernel": [config(16), config(32)]}
+
+
+def test_what_does_not_run_is_never_chosen() -> None:
+    assert choose({"kernel": [case(inf, 3.0), case(1.0, 1.02)]}) == {"kernel": [config(32)]}
+    assert choose({"kernel": [case(inf, inf)]}) == {}
+
+
+def test_small_kernels_may_differ_by_microseconds() -> None:
+    assert choose({"kernel": [case(0.005, 0.006), case(0.0055, 0.005)]}) == {"kernel": [config(16)]}
