@@ -147,6 +147,10 @@ def _no_state(shape: Any, batch: int, max_length: int, dtype: torch.dtype) -> di
     return {}
 
 
+def _none_precise(shape: Any) -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class Operator:
     """A mixer or a feed-forward network, as the rest of the house sees it.
@@ -161,6 +165,7 @@ class Operator:
     state: (shape, batch, max_length, dtype) -> the tensors that decoding needs, each with the batch first and zeros when empty;
         `dtype` is that of the activations.
     source: the paper or model that defines it.
+    precise: shape -> number of parameters that stay in float32 in a model of fewer bits.
     """
 
     symbol: str
@@ -173,3 +178,4 @@ class Operator:
     source: str
     backends: Mapping[str, Backend] = field(default_factory=lambda: {"reference": Backend(load=lambda: None)})
     state: Callable[[Any, int, int, torch.dtype], dict[str, TensorSpec]] = _no_state
+    precise: Callable[[Any], int] = _none_precise

@@ -14,6 +14,7 @@ from operators.operator import OperatorModule, State
 # add_norm(norm, x [B, W], change [B, W] or None) -> x + change and norm(x + change).
 AddNorm = Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 _LARGEST_FUSED_BYTES = 65_536  # of one token, which the library's kernel holds in registers
+_NARROWEST_FUSED = 513  # for less the library has another kernel, which takes long to tune
 
 
 def add_norm_reference(norm: nn.Module, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -36,8 +37,8 @@ def load_add_norm() -> AddNorm:
 
 
 def best_add_norm(width: int, device: torch.device, dtype: torch.dtype) -> AddNorm:
-    """The fused kernel where it can be used, else plain PyTorch."""
-    if device.type != "cuda" or width * dtype.itemsize > _LARGEST_FUSED_BYTES:
+    """The fused kernel where it can be used and is soon ready, else plain PyTorch."""
+    if device.type != "cuda" or width < _NARROWEST_FUSED or width * dtype.itemsize > _LARGEST_FUSED_BYTES:
         return add_norm_reference
     try:
         return load_add_norm()

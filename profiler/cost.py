@@ -50,6 +50,8 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     width, itemsize = architecture.width, dtype.itemsize
     tokens = context + architecture.meta_tokens
     params = parameters(architecture)
+    precise = sum(registry.get(layer.operator).precise(layer.shape) for layer in architecture.layers)
+    widened = precise * (torch.float32.itemsize - itemsize)  # those that stay in float32
     state_bytes = moved_bytes = decode_flops = prefill_flops = 0
     for (name, shape), count in Counter((layer.operator, layer.shape) for layer in architecture.layers).items():
         operator = registry.get(name)
@@ -68,11 +70,11 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     read = _layer_parameters(architecture) + norm_parameters("rmsnorm", width) + (architecture.vocabulary + batch) * width
     return Cost(
         params=params,
-        param_bytes=params * itemsize,
+        param_bytes=params * itemsize + widened,
         state_bytes=state_bytes,
         decode_flops=decode_flops + head,
         prefill_flops=prefill_flops + head,
-        decode_bytes=read * itemsize + moved_bytes,
+        decode_bytes=read * itemsize + widened + moved_bytes,
     )
 
 

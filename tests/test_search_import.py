@@ -1,6 +1,7 @@
 """`frontrunner import`: from a published folder or file to one that `search.export.load` reads."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from operators import Architecture, HybridLM
 from operators.errors import DataError
 from proxy_train.documents import read_documents
 from search import cli
-from search.bench_smollm2 import complete_and_score, published_file, summed_loss
+from search.bench_smollm2 import complete_and_score, published_file, scored_windows
 from search.export import load
 from search.importing import import_model
 from tests.test_operators_import import write_gguf
@@ -186,18 +187,23 @@ def test_a_damaged_tokenizer_is_an_error(call, tmp_path, changes):
     assert not any(Path("imported").iterdir())
 
 
-@pytest.mark.parametrize("length", [2, 8, 9, 10, 17])
+@pytest.mark.parametrize("length", [2, 8, 9, 10, 17, 30])
 @torch.no_grad()
-def test_the_summed_loss_is_that_of_stretches_of_full_length(length):
+def test_windows_score_every_token_once_with_enough_before_it(length):
     torch.manual_seed(0)
     model = HybridLM(Architecture.from_shorthand("a f m", width=32, vocabulary=50)).eval()
     tokens = torch.randint(50, (length,))
-    expected = 0.0
-    for position in range(1, length):
-        end = min((position - 1) // 8 * 8 + 8, length - 1)
-        start = max(0, end - 8)
-        expected += F.cross_entropy(model(tokens[None, start:position])[0, -1], tokens[position]).item()
-    assert summed_loss(model, tokens, context=8) == pytest.approx(expected, rel=1e-5)
+    windows = list(scored_windows(model, tokens, context=8, stride=3))
+    assert [number for window in windows for number in range(window.first, window.last + 1)] == list(range(1, length))
+    for window in windows:
+        begin = max(0, window.last - 8)
+        assert window.first - begin >= min(window.first, 8 - 3)
+        losses = [
+            F.cross_entropy(model(tokens[None, begin:number])[0, -1], tokens[number]).item()
+            for number in range(window.first, window.last + 1)
+        ]
+        assert window.nats == pytest.approx(sum(losses), rel=1e-5)
+        assert window.perplexity == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -206,7 +212,7 @@ def test_smollm2_knows_the_capital_of_france_and_reads_new_addresses(monkeypatch
         published_file()
     except DataError as error:
         pytest.skip(str(error))
-    # The beginning of the newest address: `frontrunner bench smollm2` reads ten of them in full.
+    # The beginning of the newest address: `frontrunner bench smollm2` reads three of them in full.
     monkeypatch.setattr("search.bench_smollm2.read_documents", lambda source: [read_documents(source)[-1][:10_000]])
     figures, _ = complete_and_score("cpu", Console(quiet=True))
     assert figures["parameters"] == 134_515_008

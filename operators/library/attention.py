@@ -153,6 +153,7 @@ class Attention(OperatorModule):
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj")
     writes: ClassVar = ("o_proj",)
+    joined: ClassVar = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, architecture: Architecture, shape: AttentionShape, attend: Attend) -> None:
         super().__init__()
@@ -172,7 +173,7 @@ class Attention(OperatorModule):
 
     def _project(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, W] at positions [B or 1, T] -> q [B, T, H, D], k and v [B, T, Hkv, D], normalized and, given positions, rotated."""
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        q, k, v = self.project_each(x)
         if self.q_norm is not None and self.k_norm is not None and self.shape.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.unflatten(-1, (-1, self.shape.head_dim)) for y in (q, k, v))

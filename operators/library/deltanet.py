@@ -68,6 +68,7 @@ class DeltaNet(OperatorModule):
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj")
     writes: ClassVar = ("o_proj",)
+    joined: ClassVar = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, architecture: Architecture, shape: DeltaNetShape, delta_rule: Recurrence) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class DeltaNet(OperatorModule):
         self.o_proj = nn.Linear(shape.inner, width, bias=False)
 
     def _project(self, x: Tensor) -> Tensor:
-        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
+        return self.project(x)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """qkv […, 3·H·D] -> q, k and v, each […, H, D]."""

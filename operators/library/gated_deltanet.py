@@ -143,6 +143,7 @@ class GatedDeltaNet(KeepsFloat32):
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "a_proj", "b_proj", "g_proj")
     writes: ClassVar = ("o_proj",)
+    joined: ClassVar = ("q_proj", "k_proj", "v_proj")
     precise: ClassVar = ("A_log", "dt_bias")
 
     def __init__(self, architecture: Architecture, shape: GatedDeltaNetShape, delta_rule: Recurrence) -> None:
@@ -163,7 +164,7 @@ class GatedDeltaNet(KeepsFloat32):
         self.o_proj = nn.Linear(shape.values, width, bias=False)
 
     def _project(self, x: Tensor) -> Tensor:
-        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
+        return self.project(x)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """qkv […, H·(2K + V)] -> q and k […, H, K], and v […, H, V]."""
@@ -226,5 +227,6 @@ OPERATOR = Operator(
         "reference": Backend(load=lambda: Recurrence(scan=scan_reference, step=step_reference)),
     },
     state=state_spec,
+    precise=lambda shape: 2 * shape.heads,
     source="Yang et al. 2024, arXiv 2412.06464",
 )

@@ -176,6 +176,7 @@ class KDA(KeepsFloat32):
         "gate_up_proj",
     )
     writes: ClassVar = ("o_proj",)
+    joined: ClassVar = ("q_proj", "k_proj", "v_proj")
     precise: ClassVar = ("A_log", "dt_bias")
 
     def __init__(self, architecture: Architecture, shape: KDAShape, kda: Recurrence) -> None:
@@ -197,7 +198,7 @@ class KDA(KeepsFloat32):
         self.o_proj = nn.Linear(shape.values, width, bias=False)
 
     def _project(self, x: Tensor) -> Tensor:
-        return torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
+        return self.project(x)
 
     def _recurrence(self, x: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor, Decay, Tensor, bool]:
         """x […, W] and qkv […, H·(2K + V)] -> the arguments of the kernels, up to the state."""
@@ -257,5 +258,6 @@ OPERATOR = Operator(
         "reference": Backend(load=lambda: Recurrence(scan=scan_reference, step=step_reference)),
     },
     state=state_spec,
+    precise=lambda shape: shape.heads + shape.keys,
     source="Kimi Team 2025, arXiv 2510.26692",
 )

@@ -256,5 +256,6 @@ OPERATOR = Operator(
         "reference": Backend(load=lambda: Recurrence(scan=scan_reference, step=step_reference)),
     },
     state=state_spec,
+    precise=lambda shape: (shape.state + 2) * shape.inner,
     source="Gu & Dao 2023, arXiv 2312.00752",
 )

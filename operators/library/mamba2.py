@@ -245,5 +245,6 @@ OPERATOR = Operator(
         "reference": Backend(load=lambda: SSD(scan=scan_reference, step=step_reference)),
     },
     state=state_spec,
+    precise=lambda shape: 3 * shape.heads,
     source="Dao & Gu 2024, arXiv 2405.21060",
 )

@@ -26,6 +26,7 @@ class FeedForwardShape(Shape):
 class SwiGLU(OperatorModule):
     reads: ClassVar = ("gate_proj", "up_proj")
     writes: ClassVar = ("down_proj",)
+    joined: ClassVar = ("gate_proj", "up_proj")
 
     def __init__(self, width: int, shape: FeedForwardShape) -> None:
         super().__init__()
@@ -34,7 +35,8 @@ class SwiGLU(OperatorModule):
         self.down_proj = nn.Linear(shape.hidden, width, bias=False)
 
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
-        hidden: Tensor = F.silu(self.gate_proj(x)) * self.up_proj(x)
+        gate, up = self.project_each(x)
+        hidden = F.silu(gate) * up
         out: Tensor = self.down_proj(hidden)
         return out
 
