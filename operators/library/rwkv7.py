@@ -227,7 +227,7 @@ class RWKV7(OperatorModule):
         """out, r, k and v […, H, K] -> […, W]; a token also reads what it has just written, past the state."""
         r, _, k, v, _, _ = parts
         norm = self.o_norm
-        rows = out.reshape(-1, self.shape.inner)
+        rows = out.float().reshape(-1, self.shape.inner)
         normal = F.group_norm(rows, norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).view(gate.shape)
         bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v
         y: Tensor = self.o_proj((normal.to(gate.dtype) + bonus.flatten(-2)) * gate)
