@@ -102,5 +102,3 @@ class PretendExecutor:
 
     def close(self) -> None:
         self.jobs.clear()
-
-

@@ -111,6 +111,8 @@ def load_fla() -> Recurrence:
 
 
 def refuses_fla(shape: RetNetShape, device: torch.device, dtype: torch.dtype) -> str | None:
+    if shape.key_dim > 64 or shape.value_dim > 128:
+        return f"fla's kernels run out of shared memory beyond keys of 64 and values of 128, got {shape.key_dim} and {shape.value_dim}"
     return refusal(device, dtype)
 
 

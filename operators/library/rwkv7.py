@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from operators.architecture import Architecture
 from operators.errors import ArchitectureError
-from operators.kernel_libraries import load, refusal
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
 from operators.recurrence import Recurrence, by_chunk, from_chunks
 
@@ -128,40 +127,6 @@ def rwkv7_step(r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, removed: Tens
     state.addcmul_((rate.float() * removed)[..., None], z)
     state.addcmul_(k.float()[..., None], v.float()[..., None, :])
     return (r.float()[..., None, :] @ state)[..., 0, :]
-
-
-def load_fla() -> Recurrence:
-    """The kernels of flash-linear-attention. Raises ImportError."""
-    library = load("fla.ops.rwkv7")
-
-    def scan(
-        r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, removed: Tensor, rate: Tensor, initial: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        removed = removed.to(r.dtype)
-        out, final = library.chunk_rwkv7(
-            *(r, log_decay, k, v, -removed, removed * rate),
-            scale=1.0,
-            initial_state=initial,
-            output_final_state=initial is not None,
-            safe_gate=True,
-            lower_bound=-STRONGEST,
-        )
-        return out, final
-
-    def step(r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, removed: Tensor, rate: Tensor, state: Tensor) -> Tensor:
-        one = (y[:, None].contiguous() for y in (r, log_decay, k, v, removed, rate))
-        out, final = library.fused_mul_recurrent_rwkv7(*one, scale=1.0, initial_state=state, output_final_state=True)
-        state.copy_(final)
-        y: Tensor = out[:, 0]
-        return y
-
-    return Recurrence(scan=scan, step=step)
-
-
-def refuses_fla(shape: RWKV7Shape, device: torch.device, dtype: torch.dtype) -> str | None:
-    if shape.head_dim not in (32, 64, 128, 256):
-        return f"fla takes a head_dim of 32, 64, 128 or 256 for rwkv7, got {shape.head_dim}"
-    return refusal(device, dtype)
 
 
 class RWKV7(OperatorModule):
@@ -283,7 +248,6 @@ OPERATOR = Operator(
     flops=flops,
     build=RWKV7,
     backends={
-        "fla": Backend(load=load_fla, refuses=refuses_fla),
         "reference": Backend(load=lambda: Recurrence(scan=chunked_rwkv7, step=rwkv7_step)),
     },
     state=state_spec,
