@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
+SOURCES := operators profiler proxy_train search tests
 
 .PHONY: search test lint clean
 
@@ -8,8 +9,8 @@ search: $(INSTALLED)
 	$(VENV)/bin/frontrunner search configs/quick.yaml
 
 test: $(INSTALLED)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pytest
