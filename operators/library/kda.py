@@ -1,35 +1,25 @@
 """Kimi Delta Attention: the delta rule with a decay per key channel and token (Kimi Team 2025, arXiv 2510.26692), as in Kimi Linear."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
 from operators.delta_rule import delta_rule_flops
 from operators.kernel_libraries import load, refusal
+from operators.library.gated_deltanet import GatedDeltaNetShape
 from operators.normalization import RMSNorm, l2_normalized
-from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, State, TensorSpec
 from operators.recurrence import KeepsFloat32, Recurrence, by_chunk, from_chunks, initial_dt_bias
 from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
 
 CHUNK = 8
 
 
-class KDAShape(Shape):
-    """heads of key_dim for queries and keys and of value_dim for values, after a convolution over `conv` tokens.
-
-    The decay and the output gate come from projections of rank value_dim.
-    negative_eigenvalues: beta in (0, 2) instead of (0, 1), so that the state may also be reflected (Grazzi et al. 2024, arXiv 2411.12537).
-    """
-
-    heads: Annotated[int, Field(ge=1)]
-    key_dim: Annotated[int, Field(ge=1)]
-    value_dim: Annotated[int, Field(ge=1)]
-    conv: Annotated[int, Field(ge=2)] = 4
-    negative_eigenvalues: bool = False
+class KDAShape(GatedDeltaNetShape):
+    """The same numbers as a Gated DeltaNet's; the decay and the output gate come from projections of rank value_dim."""
 
     @classmethod
     def make(
@@ -42,30 +32,9 @@ class KDAShape(Shape):
         conv: int = 4,
         negative_eigenvalues: bool = False,
     ) -> Self:
-        return cls(
-            heads=max(1, round(expand * width / head_dim)),
-            key_dim=head_dim,
-            value_dim=max(1, round(value_ratio * head_dim)),
-            conv=conv,
-            negative_eigenvalues=negative_eigenvalues,
+        return super().make(
+            width, head_dim=head_dim, expand=expand, value_ratio=value_ratio, conv=conv, negative_eigenvalues=negative_eigenvalues
         )
-
-    def genes(self, width: int) -> dict[str, Any]:
-        return {
-            "head_dim": self.key_dim,
-            "expand": self.keys / width,
-            "value_ratio": self.value_dim / self.key_dim,
-            "conv": self.conv,
-            "negative_eigenvalues": self.negative_eigenvalues,
-        }
-
-    @property
-    def keys(self) -> int:
-        return self.heads * self.key_dim
-
-    @property
-    def values(self) -> int:
-        return self.heads * self.value_dim
 
 
 def chunked_kda(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
