@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 from operators.errors import ConfigError
@@ -57,7 +58,8 @@ def _column(table: pd.DataFrame, name: str) -> str:
 def columns_for(table: pd.DataFrame, objectives: Sequence[Objective], *, with_status: bool = False) -> list[str]:
     """What people look at first: the objectives, sizes, the architecture."""
     wanted = ["id", *(objective.metric for objective in objectives), "params", "width", "depth", "architecture"]
-    return [name for name in (*dict.fromkeys(wanted), *(("status", "frontier") if with_status else ())) if name in table.columns]
+    wanted = ["frontier", *wanted, "status"] if with_status else wanted
+    return [name for name in dict.fromkeys(wanted) if name in table.columns]
 
 
 def formatted(name: str, value: object) -> str:
@@ -76,13 +78,14 @@ def formatted(name: str, value: object) -> str:
 
 
 def rich_table(table: pd.DataFrame, columns: Sequence[str], *, title: str) -> Table:
-    """For a terminal; numbers to the right, the architecture may fold."""
-    out = Table(title=title, title_justify="left", header_style="bold")
+    """For a terminal; numbers to the right, the architecture may fold, a star marks the frontier."""
+    out = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        numeric = pd.api.types.is_numeric_dtype(table[name])
-        out.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+        numeric = pd.api.types.is_numeric_dtype(table[name]) and name != "frontier"
+        header, least = ("*", None) if name == "frontier" else (name, 12 if name == "architecture" else None)
+        out.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=least)
     for _, row in table.iterrows():
-        out.add_row(*(formatted(name, row[name]) for name in columns))
+        out.add_row(*(("*" if row[name] else "") if name == "frontier" else formatted(name, row[name]) for name in columns))
     return out
 
 
