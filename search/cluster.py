@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import time
 from collections import deque
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from operators.errors import ConfigError, DeviceError
@@ -59,6 +61,10 @@ class RayExecutor:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: a local cluster listens on loopback alone
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # every worker sees every GPU, and `device` says which it takes
+        if address is None or _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray asks for its token by default, but tells a client of it too late
+        if address is not None:
+            _check_answers(address)
         import ray
 
         self._ray = ray
@@ -129,6 +135,23 @@ class RayExecutor:
             self._ray.kill(worker)
         self._idle, self._busy = [], {}
         self._ray.shutdown()
+
+
+def _has_token() -> bool:
+    """Whether there is a token of Ray's for this user."""
+    kept = Path.home() / ".ray" / "auth_token"
+    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or kept.is_file()
+
+
+def _check_answers(address: str) -> None:
+    """Raises ConfigError where nobody listens at HOST:PORT: Ray itself takes minutes to say so. Other forms are Ray's to check."""
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--address {address}: no Ray cluster answers there: {error}") from None
 
 
 class _Worker:

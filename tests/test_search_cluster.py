@@ -107,13 +107,7 @@ def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
     assert ray_executor.next()[1].evaluation.status == "ok"
 
 
-def test_an_address_where_nobody_answers_is_said(ray_executor, monkeypatch):
-    import ray
-
-    def refuse(**arguments):
-        raise ConnectionError("nobody there")
-
-    monkeypatch.setattr(ray, "init", refuse)
+def test_an_address_where_nobody_answers_is_said():
     with pytest.raises(ConfigError, match="no Ray cluster answers there"):
         RayExecutor(workers=1, device="cpu", deadline_s=1, address="127.0.0.1:1")
 
