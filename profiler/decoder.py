@@ -8,9 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from operators.architecture import Architecture
 from operators.errors import DeviceError
 from operators.model import HybridLM
 from operators.value import Value
+from profiler.device import Device
 
 # Before capture, libraries choose kernels and allocate their workspaces; that is over after the first steps.
 _WARMUP_STEPS = 3
@@ -132,6 +134,13 @@ class Decoder:
             with torch.cuda.graph(graph, stream=stream):
                 self.step_eagerly()
         return graph
+
+
+def random_model(architecture: Architecture, device: Device, *, backend: str, seed: int) -> HybridLM:
+    """A model on `device` in its dtype, weights from `seed`; torch's random state is afterwards as it was. Raises BackendError."""
+    with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return HybridLM(architecture, backend=backend, device=device.torch_device, dtype=device.dtype).eval()
 
 
 def most_likely(logits: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from operators.architecture import Architecture
 from operators.model import HybridLM
 from operators.value import Value
 from profiler.cost import cost
-from profiler.decoder import Decoder
+from profiler.decoder import Decoder, random_model
 from profiler.device import Device, memory_errors, open_device, torch_threads
 from profiler.lock import exclusive, shared
 from profiler.timing import SamplingSettings, Timing, sample
@@ -147,13 +147,6 @@ def measure(architecture: Architecture, settings: ProfileSettings, *, device: st
         seed=seed,
         lock_s=lock_s,
     )
-
-
-def random_model(architecture: Architecture, device: Device, *, backend: str, seed: int) -> HybridLM:
-    """A model on `device` in its dtype, weights from `seed`; torch's random state is afterwards as it was. Raises BackendError."""
-    with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        return HybridLM(architecture, backend=backend, device=device.torch_device, dtype=device.dtype).eval()
 
 
 @dataclass(frozen=True)

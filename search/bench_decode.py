@@ -14,10 +14,9 @@ from rich.table import Table
 from operators.architecture import Architecture, shipped_names
 from operators.errors import DeviceError
 from profiler.cost import cost
-from profiler.decoder import Decoder
+from profiler.decoder import Decoder, random_model
 from profiler.device import Device, open_device
 from profiler.lock import exclusive, shared
-from profiler.measure import random_model
 from profiler.timing import SamplingSettings, Timing, sample
 
 OURS = ("tiny-hybrid",)  # lies among the published ones to try commands on

@@ -1,0 +1,46 @@
+"""The anchor model: a fixed architecture, timed around every measurement, that tells whether the device still runs as it did."""
+
+from functools import cache
+
+import torch
+
+from operators import Architecture
+from profiler.decoder import Decoder, random_model
+from profiler.device import Device
+from profiler.timing import SamplingSettings, Timing, sample
+
+CONTEXT = 1024
+# On a GPU large enough that its weights stream from memory as those of candidates do; on a CPU small enough to cost little.
+_SIZES = {
+    "cuda": {"width": 1024, "vocabulary": 32_768, "layers": "a f " * 8},
+    "cpu": {"width": 128, "vocabulary": 4096, "layers": "a f a f"},
+}
+_STEPS = {"cuda": 8, "cpu": 2}
+_SETTINGS = SamplingSettings(warmup=2, min_samples=10, min_seconds=0.05, max_seconds=0.2)
+
+
+@cache
+def anchor_architecture(kind: str) -> Architecture:
+    """The anchor of devices of a kind (`cuda` or `cpu`). Changing it makes ratios to it incomparable with older ones."""
+    return Architecture.model_validate({"name": f"anchor-{kind}", **_SIZES[kind]})
+
+
+class Anchor:
+    """The anchor model on one device, ready to decode. Building it loads the device: hold its shared lock."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        kind = device.torch_device.type
+        self._steps = _STEPS[kind]
+        with torch.inference_mode():
+            self._decoder = Decoder(random_model(anchor_architecture(kind), device, backend="auto", seed=0), 1, CONTEXT)
+            self._decoder.state.seek(self._decoder.state.capacity - 1)
+
+    def time(self) -> Timing:
+        """One decode step with a full context. The caller holds the device's exclusive lock."""
+
+        def rewind() -> None:
+            self._decoder.state.seek(self._decoder.state.capacity - 1)
+
+        with torch.inference_mode():
+            return sample(lambda: self.device.mean_time(self._decoder.step, before=rewind, count=self._steps), settings=_SETTINGS)
