@@ -3,6 +3,7 @@
 Every process leaves its binaries and tuning results in one folder (`operators.kernel_libraries.cache_folder`), where later ones find them.
 """
 
+import importlib
 import multiprocessing
 import os
 import time
@@ -86,6 +87,8 @@ def prepare(job: Job) -> Warmed:
     chosen, problem, start_s = "", "", 0.0
     try:
         device = open_device(job.device)
+        if device.torch_device.type == "cuda":
+            importlib.import_module("torch._dynamo")  # which libraries' custom operators import at their first call
         resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
         chosen = resolved.name
         square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
