@@ -12,6 +12,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -76,10 +77,11 @@ def operators_and_backends(device: str, console: Console) -> tuple[dict[str, flo
         figures: dict[str, float | int | str] = dict(ceilings(opened))
         console.print(f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s")
         for case in cases(opened):
-            rows += _rows(case, figures)
+            began, found = perf_counter(), _rows(case, figures)
             _free()
-            for row in rows[-1:]:
-                console.print(f"{case.name:<16}{case.backend:<15}{row.get('reason') or ''}", soft_wrap=True)
+            rows += found
+            what = found[0]["reason"] if len(found) == 1 else f"{sum('ms' in row for row in found)} of {len(found)} measured"
+            console.print(f"{case.name:<16}{case.backend:<15}{perf_counter() - began:6.1f} s  {what}", soft_wrap=True)
     for row in rows:
         if "ms" in row:
             label = ".".join(str(row[key]) for key in ("operator", "backend", "what"))
