@@ -1,7 +1,7 @@
 """HybridLM: what the layers make together, decoding from its state, and the state's limits."""
 
 import copy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from operators import Architecture, HybridLM, registry
 from operators.errors import StateError
+from operators.library import mamba2
 from operators.normalization import build_norm
 from operators.operator import OperatorModule
 from operators.residual import add_norm_reference, best_add_norm
@@ -303,3 +304,24 @@ def test_the_fused_sum_and_normalization_equal_the_plain_ones(kind: str, batch: 
             assert ours.dtype == torch.bfloat16
             assert ((ours.float() - theirs).norm() / theirs.norm()).item() < 2**-8 + 2**-9
         norm = norm.float()
+
+
+def test_mamba2_reads_rows_in_parts_where_addresses_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = HybridLM(Architecture.from_shorthand("m f", width=32, vocabulary=50)), torch.randint(50, (5, 21))
+    expected, whole, parts = model(tokens), model.allocate_state(5, 40), model.allocate_state(5, 40)
+    model.prefill(tokens[:, :9], whole)
+    last = model.prefill(tokens[:, 9:], whole)
+    sizes: list[int] = []
+    operator = model.layers[0].operator
+
+    def counted(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        sizes.append(len(x))
+        return mamba2.scan_reference(x, *rest)
+
+    monkeypatch.setattr(mamba2, "LARGEST_INDEX", 2 * 21 * operator.in_proj.out_features)
+    monkeypatch.setattr(operator, "ssd", mamba2.SSD(counted, mamba2.step_reference))
+    torch.testing.assert_close(model(tokens), expected)
+    assert sizes == [2, 2, 1]
+    model.prefill(tokens[:, :9], parts)
+    torch.testing.assert_close(model.prefill(tokens[:, 9:], parts), last)
+    torch.testing.assert_close(parts.layers[0], whole.layers[0])

@@ -19,6 +19,7 @@ from operators.short_convolution import ShortConvolution, conv_parameters, conv_
 CHUNK = 64
 LIBRARY_CHUNK = 256  # that of the published models, and the one that mamba_ssm is tuned for
 LARGEST_NORM_BYTES = 65_536
+LARGEST_INDEX = 2**31 - 1  # the library's kernels compute with 32 bits where in a tensor they are, and beyond that read elsewhere
 
 
 class Mamba2Shape(Shape):
@@ -198,6 +199,10 @@ class Mamba2(KeepsFloat32):
         return y
 
     def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+        rows = max(1, LARGEST_INDEX // (x.shape[1] * self.in_proj.out_features))
+        if rows < x.shape[0]:
+            states = [{name: y[first : first + rows] for name, y in (state or {}).items()} for first in range(0, x.shape[0], rows)]
+            return torch.cat([self.forward(some, part or None) for some, part in zip(x.split(rows), states, strict=True)])
         z, xbc, dt = self._project(x)
         xbc = self.conv(xbc, state["conv"] if state else None)
         out, final = self.ssd.scan(*self._recurrence(xbc, dt), state["recurrent"] if state else None)
