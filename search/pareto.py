@@ -1,4 +1,9 @@
-"""Pareto dominance. Points are arrays [n, m], one row a point, one column an objective; less is better in every column."""
+"""Pareto dominance. Points are arrays [n, m], one row a point, one column an objective; less is better in every column.
+
+Errors [n, m] say how far off each number may be. Where they are given, a point dominates another only if it is somewhere better by more
+than the error of the difference: two that cannot be told apart do not dominate each other. No cycle can come of it, since every such
+dominance is one without errors too.
+"""
 
 import moocore
 import numpy as np
@@ -13,9 +18,9 @@ def dominates(a: ArrayLike, b: ArrayLike) -> bool:
     return bool((first <= second).all() and (first < second).any())
 
 
-def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
+def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
     """Which points [n, m] no other point dominates: [n]. Equal points do not dominate each other."""
-    return np.asarray(~_dominance(_table(points)).any(0))
+    return np.asarray(~_dominance(_table(points), None if errors is None else _table(errors)).any(0))
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
@@ -83,11 +88,12 @@ def _table(points: ArrayLike) -> Floats:
     return table
 
 
-def _dominance(table: Floats) -> NDArray[np.bool_]:
+def _dominance(table: Floats, errors: Floats | None = None) -> NDArray[np.bool_]:
     """[i, j]: whether point i dominates point j. Column by column, since [n, n, m] at once would not stay in the cache."""
     no_worse = np.ones((len(table), len(table)), bool)
     better = np.zeros_like(no_worse)
-    for values in table.T:
+    for column, values in enumerate(table.T):
         no_worse &= values[:, None] <= values
-        better |= values[:, None] < values
+        unclear = 0.0 if errors is None else np.hypot(errors[:, column, None], errors[:, column])
+        better |= values[:, None] + unclear < values
     return no_worse & better

@@ -109,3 +109,24 @@ def test_points_need_two_dimensions() -> None:
         pareto.ranks([1.0, 2.0])
     assert pareto.ranks([]).tolist() == []
     assert pareto.nondominated([]).tolist() == []
+
+
+@given(POINTS, st.data())
+@settings(deadline=None)
+def test_errors_only_take_dominance_away(points: np.ndarray, data: st.DataObject) -> None:
+    errors = data.draw(arrays(float, points.shape, elements=st.sampled_from([0.0, 0.4, 1.0, 3.0])))
+    exact, noisy = pareto.nondominated(points), pareto.nondominated(points, errors)
+    assert (noisy | ~exact).all()
+    assert pareto.nondominated(points, np.zeros_like(points)).tolist() == exact.tolist()
+    for index, point in enumerate(points):
+        beaten = False
+        for other, error in zip(points, errors, strict=True):
+            clearly = [x + (e**2 + f**2) ** 0.5 < y for x, e, y, f in zip(other, error, point, errors[index], strict=True)]
+            beaten |= bool((other <= point).all()) and any(clearly)
+        assert noisy[index] == (not beaten)
+
+
+def test_two_that_cannot_be_told_apart_do_not_dominate_each_other() -> None:
+    loss_and_ms, errors = [[2.0, 1.000], [2.0, 1.004], [2.0, 1.100], [2.5, 0.998]], [[0.0, 0.005]] * 4
+    assert pareto.nondominated(loss_and_ms, errors).tolist() == [True, True, False, True]
+    assert pareto.nondominated(loss_and_ms).tolist() == [True, False, False, True]
