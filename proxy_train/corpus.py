@@ -1,0 +1,125 @@
+"""A folder of prepared text: its manifest, and the value that stands for it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+
+from operators.errors import DataError
+from operators.value import Value
+from proxy_train import tokenizer as bpe
+from proxy_train.shards import FileRecord, ShardRecord, Tokens, damage, open_tokens, shard_name
+
+VALIDATION, TOKEN_BYTES, TOKENIZER, MANIFEST = "validation.bin", "token_bytes.bin", "tokenizer.json", "manifest.json"
+
+
+class Manifest(Value):
+    """What was made of a source.
+
+    source_sha256: see `split.Survey`. vocabulary: every id is below it; tokenizer_tokens: how many tokens the tokenizer has.
+    end_of_document: the token behind every document. train_bytes, validation_bytes: UTF-8 bytes of the documents, the ends of documents
+    counting none. shard_tokens: in each shard but the last. files, shards: what there must be beside the manifest.
+    unigram_loss: nats per token, see `prepare.unigram_loss`; None where shards are still to come.
+    """
+
+    format: int
+    source_sha256: str
+    vocabulary: int
+    validation_fraction: float
+    tokenizer_tokens: int
+    end_of_document: str
+    dtype: str
+    train_documents: int
+    train_bytes: int
+    validation_documents: int
+    validation_tokens: int
+    validation_bytes: int
+    shard_tokens: int
+    files: Mapping[str, FileRecord]
+    shards: tuple[ShardRecord, ...] = ()
+    unigram_loss: float | None = None
+
+    @property
+    def train_tokens(self) -> int:
+        return sum(shard.bytes for shard in self.shards) // np.dtype(self.dtype).itemsize
+
+    def damages(self, folder: Path) -> list[str]:
+        """What is wrong with the files of a folder, each in one line. Reads all of them."""
+        records = {**self.files, **{shard_name(number): shard for number, shard in enumerate(self.shards)}}
+        return [found for name, record in records.items() if (found := damage(folder / name, record))]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Prepared tokens: a path and numbers, so that it costs nothing to send to another process. Files are opened when they are read.
+
+    vocabulary: what the models must have; every id is below it.
+    train_tokens, validation_tokens: how many there are, ends of documents included. validation_bytes: of the documents, in UTF-8.
+    unigram_loss: nats per token. digest: SHA-256 (hex) of the manifest, which holds the hashes of all files.
+    """
+
+    folder: Path
+    vocabulary: int
+    dtype: str
+    train_tokens: int
+    shard_tokens: int
+    validation_tokens: int
+    validation_bytes: int
+    unigram_loss: float
+    digest: str
+
+    def train(self) -> Tokens:
+        """Token ids of the training documents, each followed by the end-of-document token: train_tokens of them."""
+        firsts = range(0, self.train_tokens, self.shard_tokens)
+        counts = [min(self.shard_tokens, self.train_tokens - first) for first in firsts]
+        return Tokens(tuple(open_tokens(self.folder / shard_name(number), self.dtype, count) for number, count in enumerate(counts)))
+
+    def validation(self) -> np.ndarray:
+        """The same of the validation documents: [validation_tokens], read-only."""
+        return open_tokens(self.folder / VALIDATION, self.dtype, self.validation_tokens)
+
+    def token_bytes(self) -> np.ndarray:
+        """How many bytes of text each id stands for (the end of a document: none): [vocabulary] uint32."""
+        return open_tokens(self.folder / TOKEN_BYTES, "uint32", self.vocabulary)
+
+    def tokenizer(self) -> Tokenizer:
+        """Decodes ids, and encodes text as the corpus was. Raises DataError where the file is not the one that the corpus was made with."""
+        if wrong := damage(self.folder / TOKENIZER, read_manifest(self.folder)[0].files[TOKENIZER]):
+            raise DataError(f"{wrong}; prepare the data again on this machine")
+        return bpe.load_tokenizer(self.folder / TOKENIZER)
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest of a folder and its SHA-256 (hex). Raises DataError."""
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+        return Manifest.model_validate_json(raw), hashlib.sha256(raw).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; prepare the data again on this machine") from None
+    except ValidationError:
+        raise DataError(f"{path}: not the manifest of prepared data; prepare the data again on this machine") from None
+
+
+def open_corpus(folder: Path) -> Corpus:
+    """The corpus in a folder. Raises DataError where there is none, it is not finished, or a file of it is damaged."""
+    manifest, digest = read_manifest(folder)
+    if manifest.unigram_loss is None:
+        raise DataError(f"{folder}: preparing was interrupted; prepare the data again to finish it")
+    if wrong := manifest.damages(folder):
+        raise DataError(wrong[0])
+    return Corpus(
+        folder=folder.absolute(),
+        vocabulary=manifest.vocabulary,
+        dtype=manifest.dtype,
+        train_tokens=manifest.train_tokens,
+        shard_tokens=manifest.shard_tokens,
+        validation_tokens=manifest.validation_tokens,
+        validation_bytes=manifest.validation_bytes,
+        unigram_loss=manifest.unigram_loss,
+        digest=digest,
+    )
