@@ -23,7 +23,7 @@ class Manifest(Value):
     source_sha256: see `split.Survey`. vocabulary: every id is below it; tokenizer_tokens: how many tokens the tokenizer has.
     end_of_document: the token behind every document. train_bytes, validation_bytes: UTF-8 bytes of the documents, the ends of documents
     counting none. shard_tokens: in each shard but the last. files, shards: what there must be beside the manifest.
-    unigram_loss: nats per token, see `prepare.unigram_loss`; None where shards are still to come.
+    finished: whether all shards are there. unigram_loss: nats per token, see `prepare.unigram_loss`; 0 before that.
     """
 
     format: int
@@ -41,16 +41,12 @@ class Manifest(Value):
     shard_tokens: int
     files: Mapping[str, FileRecord]
     shards: tuple[ShardRecord, ...] = ()
-    unigram_loss: float | None = None
+    finished: bool = False
+    unigram_loss: float = 0.0
 
     @property
     def train_tokens(self) -> int:
         return sum(shard.bytes for shard in self.shards) // np.dtype(self.dtype).itemsize
-
-    def damages(self, folder: Path) -> list[str]:
-        """What is wrong with the files of a folder, each in one line. Reads all of them."""
-        records = {**self.files, **{shard_name(number): shard for number, shard in enumerate(self.shards)}}
-        return [found for name, record in records.items() if (found := damage(folder / name, record))]
 
 
 @dataclass(frozen=True)
@@ -105,13 +101,20 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise DataError(f"{path}: not the manifest of prepared data; prepare the data again on this machine") from None
 
 
+def finished_manifest(folder: Path, *, hashes: bool) -> tuple[Manifest, str]:
+    """The same. Raises DataError where preparing is not finished, and for every file of another size or, if compared, another hash."""
+    manifest, digest = read_manifest(folder)
+    if not manifest.finished:
+        raise DataError(f"{folder}: preparing was interrupted; prepare the data again to finish it")
+    records = {**manifest.files, **{shard_name(number): shard for number, shard in enumerate(manifest.shards)}}
+    if wrong := [found for name, record in records.items() if (found := damage(folder / name, record, hashes=hashes))]:
+        raise DataError("; ".join(wrong))
+    return manifest, digest
+
+
 def open_corpus(folder: Path) -> Corpus:
     """The corpus in a folder. Raises DataError where there is none, it is not finished, or a file of it is damaged."""
-    manifest, digest = read_manifest(folder)
-    if manifest.unigram_loss is None:
-        raise DataError(f"{folder}: preparing was interrupted; prepare the data again to finish it")
-    if wrong := manifest.damages(folder):
-        raise DataError(wrong[0])
+    manifest, digest = finished_manifest(folder, hashes=True)
     return Corpus(
         folder=folder.absolute(),
         vocabulary=manifest.vocabulary,

@@ -159,7 +159,7 @@ def _build(folder: Path, settings: DataSettings, found: Survey, given: Tokenizer
         _save(folder, manifest)
     train = _counts(manifest, *(folder / shard_name(number) for number in range(len(manifest.shards))))
     loss = unigram_loss(train, _counts(manifest, folder / VALIDATION))
-    _save(folder, manifest.model_copy(update={"unigram_loss": loss}))
+    _save(folder, manifest.model_copy(update={"finished": True, "unigram_loss": loss}))
 
 
 def _kept(folder: Path) -> Manifest | None:
@@ -171,7 +171,7 @@ def _kept(folder: Path) -> Manifest | None:
     if manifest.shard_tokens != shards.SHARD_TOKENS or any(damage(folder / name, expected) for name, expected in manifest.files.items()):
         return None
     whole = takewhile(lambda item: damage(folder / shard_name(item[0]), item[1]) is None, enumerate(manifest.shards))
-    return manifest.model_copy(update={"shards": tuple(shard for _, shard in whole), "unigram_loss": None})
+    return manifest.model_copy(update={"shards": tuple(shard for _, shard in whole), "finished": False})
 
 
 def _begun(folder: Path, settings: DataSettings, found: Survey, given: Tokenizer | None, progress: OnProgress) -> Manifest:

@@ -14,7 +14,7 @@ END_OF_DOCUMENT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]")  # looked for in this order
 SMALLEST_VOCABULARY = 257  # the bytes and the end of a document
 _PIECE = 2**20  # characters: longer documents are cut for the tokenizer, which needs a hundred times their memory
-_TOGETHER = 64  # documents that are encoded in parallel
+_TOGETHER = 64  # documents that are encoded in parallel, if they are not longer than a piece
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -115,7 +115,7 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
     together: list[str] = []
     for text in documents:
         together.append(text)
-        if len(together) == _TOGETHER or sum(map(len, together)) >= 4 * _PIECE:
+        if len(together) == _TOGETHER or sum(map(len, together)) >= _PIECE:
             yield together
             together = []
     if together:

@@ -1,0 +1,139 @@
+"""`frontrunner data`: prepares text, and tells what was prepared."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from operators.errors import ConfigError, DataError, one_line
+
+if TYPE_CHECKING:
+    from proxy_train.data_settings import DataSettings
+    from proxy_train.prepare import OnProgress
+
+app = typer.Typer(help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None)
+
+RUN_FILE = (".yaml", ".yml")
+SAID_EVERY_S = 0.2, 10.0  # how often progress is shown in a terminal, and elsewhere
+
+
+@app.command(epilog="Example: frontrunner data prepare my-texts/ more.jsonl.zst --vocabulary 16384")
+def prepare(
+    sources: Annotated[list[str], typer.Argument(metavar="CONFIG_OR_SOURCE...", help="A run file, or files and folders of text.")],
+    vocabulary: Annotated[int | None, typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json.", show_default="the run's, or one is trained")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Where the text is.", show_default="the run's, or text")] = None,
+) -> None:
+    """Turn text into tokens in the cache, where a search finds them; goes on where an earlier try ended."""
+    from proxy_train.prepare import prepare as prepared
+
+    settings = settings_of(sources, vocabulary=vocabulary, tokenizer=tokenizer, text_column=text_column)
+    start = time.perf_counter()
+    with _progress(Console(stderr=True, highlight=False)) as show:
+        corpus = prepared(settings, on_progress=show)
+    _print({**information(corpus.folder, verify=False), "seconds": round(time.perf_counter() - start, 1)})
+
+
+@app.command(epilog="Example: frontrunner data info configs/quick.yaml --verify")
+def info(
+    where: Annotated[str, typer.Argument(metavar="CONFIG_OR_FOLDER", help="A run file, or a folder of prepared data.", show_default=False)],
+    verify: Annotated[bool, typer.Option("--verify", help="Read all files and compare them with the manifest.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+) -> None:
+    """Counts, bytes per token, unigram loss and place of prepared data."""
+    from proxy_train.prepare import prepared
+
+    folder = Path(where)
+    if where.endswith(RUN_FILE):
+        folder = prepared(settings_of([where]))
+        if not folder.exists():
+            raise DataError(f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` does it")
+    found = information(folder, verify=verify)
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    else:
+        _print(found)
+
+
+def settings_of(
+    sources: list[str], *, vocabulary: int | None = None, tokenizer: Path | None = None, text_column: str | None = None
+) -> "DataSettings":
+    """A run file's settings, or those of sources, with what is given in their place. Raises ConfigError, DataError."""
+    from pydantic import ValidationError
+
+    from proxy_train import tokenizer as bpe
+    from proxy_train.data_settings import DataSettings
+    from search import config
+
+    is_run = len(sources) == 1 and sources[0].endswith(RUN_FILE)
+    given: dict[str, Any] = config.load(Path(sources[0])).data.model_dump() if is_run else {"source": sources}
+    if tokenizer is not None:
+        given |= {"tokenizer": str(tokenizer)}
+        vocabulary = vocabulary or max(bpe.SMALLEST_VOCABULARY, bpe.ids_needed(bpe.load_tokenizer(tokenizer)))
+    given |= {name: value for name, value in (("vocabulary", vocabulary), ("text_column", text_column)) if value is not None}
+    try:
+        return DataSettings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+
+
+def information(folder: Path, *, verify: bool) -> dict[str, Any]:
+    """What a folder of prepared data holds. Raises DataError where it is unfinished or damaged; without `verify` file sizes tell."""
+    from proxy_train.corpus import finished_manifest
+
+    manifest, digest = finished_manifest(folder, hashes=verify)
+    tokens, text_bytes = manifest.train_tokens + manifest.validation_tokens, manifest.train_bytes + manifest.validation_bytes
+    return {
+        "folder": str(folder.absolute()),
+        "digest": digest,
+        "files": "as the manifest says" if verify else "of the sizes that the manifest says",
+        "vocabulary": manifest.vocabulary,
+        "tokenizer_tokens": manifest.tokenizer_tokens,
+        "end_of_document": manifest.end_of_document,
+        "train_documents": manifest.train_documents,
+        "train_tokens": manifest.train_tokens,
+        "train_bytes": manifest.train_bytes,
+        "validation_documents": manifest.validation_documents,
+        "validation_tokens": manifest.validation_tokens,
+        "validation_bytes": manifest.validation_bytes,
+        "bytes_per_token": round(text_bytes / tokens, 4),
+        "unigram_loss": round(manifest.unigram_loss, 4),
+        "shards": len(manifest.shards),
+        "shard_tokens": manifest.shard_tokens,
+        "dtype": manifest.dtype,
+        "disk_bytes": sum(file.bytes for file in (*manifest.files.values(), *manifest.shards)),
+    }
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator["OnProgress"]:
+    said, said_at = "", 0.0
+    in_terminal, elsewhere = SAID_EVERY_S
+
+    with console.status("reading") as status:
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal said, said_at
+            now = time.monotonic()
+            if what == said and now - said_at < (in_terminal if console.is_terminal else elsewhere):
+                return
+            said, said_at = what, now
+            line = f"{what}: {done:,}{f' of {total:,}' if total else ''} documents"
+            if console.is_terminal:
+                status.update(line)
+            else:
+                console.print(line, soft_wrap=True)
+
+        yield show
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    for key, value in found.items():
+        console.print(f"{key:<24}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False)

@@ -1,0 +1,109 @@
+"""`frontrunner data` as a user meets it."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from proxy_train.tokenizer import train_tokenizer
+from search import cli
+from search.config import RunConfig
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs a command in this process, in a folder of its own -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["frontrunner", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def config(tiny_config: RunConfig, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_config.to_yaml())
+    return path
+
+
+def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_folder: Path) -> None:
+    code, out, err = call("data", "info", config)
+    assert (code, out) == (1, "")
+    assert err == f"error: {config}: its text is not prepared yet; `frontrunner data prepare {config}` does it\n"
+    code, out, err = call("data", "prepare", config)
+    assert code == 0
+    assert "vocabulary              300\n" in out
+    assert "encoding: 1 of 8 documents" in err
+    found = json.loads(call("data", "info", config, "--json")[1])
+    assert found["train_documents"] + found["validation_documents"] == 8
+    size = sum(path.stat().st_size for path in text_folder.iterdir())
+    assert found["train_bytes"] + found["validation_bytes"] == size
+    assert found["bytes_per_token"] == pytest.approx(size / (found["train_tokens"] + found["validation_tokens"]), abs=1e-4)
+    files = [path for path in Path(found["folder"]).iterdir() if path.name != "manifest.json"]
+    assert found["disk_bytes"] == sum(path.stat().st_size for path in files)
+    assert call("data", "info", found["folder"], "--json")[1] == json.dumps(found, indent=1) + "\n"
+
+
+def test_a_search_finds_what_was_prepared(call: Call, config: Path) -> None:
+    call("data", "prepare", config)
+    folder = Path(json.loads(call("data", "info", config, "--json")[1])["folder"])
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    assert call("train", "tiny-hybrid", "--config", config)[0] == 1  # of another vocabulary: said after the text is prepared
+    assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_sources_and_options_take_the_place_of_a_run_file(call: Call, config: Path, text_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.jsonl").write_text('{"body": "one"}\n{"body": "two"}\n')
+    (tmp_path / "other.jsonl").write_text('{"body": "three"}\n')
+    assert "train_documents         2\n" in call("data", "prepare", "more.jsonl", "other.jsonl", "--text-column", "body")[1]
+    tokenizer = train_tokenizer([path.read_text() for path in text_folder.iterdir()], 280)
+    (tmp_path / "own.json").write_text(tokenizer.to_str())
+    out = call("data", "prepare", text_folder, "--tokenizer", "own.json")[1]
+    assert "vocabulary              280\n" in out  # the tokenizer's
+    assert "vocabulary              310\n" in call("data", "prepare", config, "--vocabulary", "310")[1]
+    code, _, err = call("data", "prepare", text_folder, "--tokenizer", "own.json", "--vocabulary", "270")
+    assert (code, err) == (1, "error: vocabulary 270 is smaller than the tokenizer own.json: expected at least 280\n")
+
+
+def test_verify_names_the_damaged_file(call: Call, config: Path) -> None:
+    call("data", "prepare", config)
+    folder = Path(json.loads(call("data", "info", config, "--json")[1])["folder"])
+    assert call("data", "info", folder, "--verify")[0] == 0
+    shard = folder / "train-00000.bin"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    assert call("data", "info", folder)[0] == 0  # of the right size
+    code, _, err = call("data", "info", folder, "--verify")
+    assert code == 1
+    assert err.startswith(f"error: {shard}: expected the SHA-256 ")
+    shard.write_bytes(b"")
+    assert "expected" in call("data", "info", folder)[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["prepare", "nowhere.txt"], "nowhere.txt: no such file or folder"),
+        (["prepare", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file"),
+        (["prepare", "sotu", "--vocabulary", "3"], "vocabulary: Input should be greater than or equal to 257"),
+        (["prepare", "sotu", "--tokenizer", "no.json"], "no.json: not a tokenizer.json"),
+        (["info", "nowhere"], "manifest.json: cannot be read: No such file"),
+    ],
+)
+def test_what_cannot_be_is_one_line(call: Call, arguments: list[str], says: str) -> None:
+    code, out, err = call("data", *arguments)
+    assert (code, out) == (1, "")
+    assert says in err
+    assert err.count("\n") == 1
