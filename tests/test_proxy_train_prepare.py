@@ -1,5 +1,6 @@
 """Preparing text: against the documents themselves, and what a kill, a full disk or damage may leave."""
 
+import hashlib
 import json
 import math
 import os
@@ -74,6 +75,7 @@ def test_tokens_decode_to_the_documents_split_in_two(corpus: Corpus, texts: list
     assert sorted(train + validation) == sorted(texts)
     assert set(train).isdisjoint(validation)
     assert train == [text for text in texts if text in train]
+    assert validation == sorted(validation, key=lambda text: hashlib.sha256(text.encode()).digest())  # a prefix is a fair sample
     assert sum(len(text.encode()) for text in validation) == corpus.validation_bytes
     assert (len(corpus.train()), len(corpus.validation())) == (corpus.train_tokens, corpus.validation_tokens)
     assert max(training_ids(corpus).max(), corpus.validation().max()) < corpus.vocabulary == 300
@@ -231,6 +233,22 @@ def test_preparing_goes_on_after_a_kill(source: str, tmp_path: Path, small_shard
     assert contents(corpus) == contents(prepare(small(source), cache=tmp_path / "other"))
 
 
+@pytest.mark.parametrize("limit", [3_000, 9_000])  # bytes a file may have: in the middle of the validation text, and of the first shard
+def test_a_write_that_fails_half_way_leaves_nothing_that_looks_whole(source: str, tmp_path: Path, limit: int) -> None:
+    wanted = contents(prepare(small(source), cache=tmp_path / "other"))
+    assert len(wanted["validation.bin"]) < 9_000 < len(wanted["train-00000.bin"])
+    code = (
+        "import resource, sys; from pathlib import Path; from proxy_train.data import DataSettings, prepare\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "prepare(DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2), cache=Path(sys.argv[2]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, str(tmp_path / "cache")], check=False, capture_output=True, text=True)
+    assert "DataError" in done.stderr
+    assert "the prepared data cannot be written: File too large; the next start goes on from here" in done.stderr
+    assert not list((tmp_path / "cache").glob("tokens-*/"))
+    assert contents(prepare(small(source), cache=tmp_path / "cache")) == wanted
+
+
 def test_a_damaged_shard_is_mended_and_those_before_it_are_kept(source: str, tmp_path: Path, small_shards: None) -> None:
     corpus = prepare(small(source), cache=tmp_path / "cache")
     wanted = contents(corpus)
@@ -289,6 +307,18 @@ def test_an_unchanged_source_is_surveyed_once(source: str, tmp_path: Path, monke
     changed = Path(source) / "001.txt"
     changed.write_bytes(changed.read_bytes().replace(b"number 1.", b"number X."))  # of the same size
     assert prepare(small(source), cache=tmp_path / "cache").digest != corpus.digest
+
+
+def test_a_change_that_the_times_of_files_hide_is_found_and_forgotten(source: str, tmp_path: Path) -> None:
+    for path in Path(source).rglob("*.*"):
+        os.utime(path, (1e9, 1e9))
+    prepare(small(source), cache=tmp_path / "cache")
+    changed = Path(source) / "001.txt"
+    changed.write_bytes(changed.read_bytes().replace(b"number 1.", b"number X."))
+    os.utime(changed, (1e9, 1e9))
+    with pytest.raises(DataError, match="the text changed while it was read; start again"):
+        prepare(small(source, vocabulary=290), cache=tmp_path / "cache")
+    assert any("number X." in text for text in decoded_all(prepare(small(source, vocabulary=290), cache=tmp_path / "cache")))
 
 
 def test_equal_documents_are_never_on_both_sides(source: str, texts: list[str], tmp_path: Path) -> None:
