@@ -34,11 +34,12 @@ def test_batches_are_windows_of_the_training_tokens_with_targets_one_later(corpu
 
 
 def test_batches_depend_on_the_seed_alone(corpus: Corpus) -> None:
-    def stream(seed: int) -> list[list[list[int]]]:
-        return [inputs.tolist() for inputs, _ in batches(corpus, batch_size=2, sequence_length=8, steps=5, seed=seed)]
+    def stream(seed: int, steps: int = 5) -> list[list[list[int]]]:
+        return [inputs.tolist() for inputs, _ in batches(corpus, batch_size=2, sequence_length=8, steps=steps, seed=seed)]
 
     assert stream(1) == stream(1)
     assert stream(1) != stream(2)
+    assert stream(1, steps=5000)[:5] == stream(1)  # a longer training begins as a shorter one
 
 
 @pytest.mark.parametrize(("batch_size", "sequence_length"), [(3, 10), (1, 7), (64, 50)])
