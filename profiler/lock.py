@@ -4,8 +4,9 @@
 releases them with the process, whatever ended it. Two files a device make a turnstile, through which everyone enters one at a
 time: whoever wants the device alone keeps it shut while those inside leave, so that a stream of newcomers cannot starve it.
 
-The files lie in a folder of the user's own below `tempfile.gettempdir()`; the PIDs in them serve messages only. The locks are not
-reentrant: a process that holds one and asks for the same device again waits for itself.
+The files lie in a folder of the user's own below `tempfile.gettempdir()`; the PIDs in them serve messages, and tell `members`: processes
+that may have memory on the device and keep to its locks. The locks are not reentrant: a process that holds one and asks for the same
+device again waits for itself.
 """
 
 import fcntl
@@ -31,6 +32,7 @@ def exclusive(device: str, *, timeout_s: float | None = None) -> Iterator[None]:
     Waits for as long as it takes; with `timeout_s`, raises DeviceError that names the holders after so many seconds.
     """
     opened, deadline = open_device(device), _deadline(timeout_s)
+    _enrol(opened)
     with (
         _opened(opened, "turnstile") as turnstile,
         _opened(opened, "room") as room,
@@ -45,12 +47,26 @@ def exclusive(device: str, *, timeout_s: float | None = None) -> Iterator[None]:
 def shared(device: str, *, timeout_s: float | None = None) -> Iterator[None]:
     """Holds the device beside other `shared` holders, never beside an `exclusive` one. Waits and raises as `exclusive` does."""
     opened, deadline = open_device(device), _deadline(timeout_s)
+    _enrol(opened)
     with _opened(opened, "turnstile") as turnstile, _opened(opened, "room") as room, ExitStack() as inside:
         with _held(turnstile, opened, deadline, (turnstile,)):
             # Whoever is alone inside holds the turnstile too, so neither of these waits or meets another's entry.
             fcntl.flock(room, fcntl.LOCK_SH)
             inside.enter_context(_signed_in(room))
         yield
+
+
+def members(device: Device) -> frozenset[int]:
+    """PIDs of the living processes that have asked for a lock of the device."""
+    with _opened(device, "members") as file:
+        return frozenset(_entries(file).values())
+
+
+def _enrol(device: Device) -> None:
+    with _opened(device, "members") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # for a moment only
+        if os.getpid() not in _entries(file).values():
+            _write_pid(file)
 
 
 @contextmanager
@@ -98,13 +114,19 @@ def _folder() -> Path:
 @contextmanager
 def _signed_in(file: int) -> Iterator[None]:
     """Writes this process's PID into the first free slot. Entered only by who holds the turnstile; leaving touches the own slot alone."""
-    taken = _entries(file)
-    slot = next(number for number in range(len(taken) + 1) if number not in taken)
-    os.pwrite(file, str(os.getpid()).ljust(_SLOT).encode(), slot * _SLOT)
+    slot = _write_pid(file)
     try:
         yield
     finally:
         os.pwrite(file, b" " * _SLOT, slot * _SLOT)
+
+
+def _write_pid(file: int) -> int:
+    """Writes this process's PID into the first free slot -> its number."""
+    taken = _entries(file)
+    slot = next(number for number in range(len(taken) + 1) if number not in taken)
+    os.pwrite(file, str(os.getpid()).ljust(_SLOT).encode(), slot * _SLOT)
+    return slot
 
 
 def _entries(file: int) -> dict[int, int]:

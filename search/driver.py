@@ -12,6 +12,7 @@ from operators.errors import ConfigError, RunError, SpaceExhausted
 from profiler.cost import cost
 from profiler.device import open_device
 from profiler.measure import measure
+from profiler.profile import key
 from proxy_train.data import Corpus, prepare, require_windows
 from search.cluster import Executor
 from search.config import RunConfig
@@ -77,9 +78,14 @@ def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, floa
     """The metrics that need no measurement."""
     metrics: dict[str, float] = {}
     dtype = open_device(config.device).dtype
-    for batch in config.profile.batch_sizes:
-        found = cost(architecture, batch=batch, context=config.profile.context, dtype=dtype)
-        metrics |= {"params": found.params, "param_bytes": found.param_bytes, f"state_bytes@b{batch}": found.state_bytes}
+    profile = config.profile
+    for context in profile.contexts:
+        for batch in profile.batch_sizes:
+            found = cost(architecture, batch=batch, context=context, dtype=dtype)
+            metrics |= {"params": found.params, "param_bytes": found.param_bytes}
+            further = None if context == profile.contexts[0] else context
+            for name in ("state_bytes", "kv_bytes", "recurrent_bytes"):
+                metrics[key(name, batch=batch, context=further)] = getattr(found, name)
     return metrics
 
 
