@@ -83,16 +83,16 @@ def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
 
 
 def timings(profiles: Titled) -> Table:
-    """A line for each architecture, batch size and context, and for the largest batch at each context, marked with ≤.
+    """A line for each architecture, batch size and context, and for the largest batch at each context, marked `max`.
 
     Times are medians, ± half their interquartile range; × is the time a token over that of the first architecture in the same place.
     """
     with_energy = any(point.energy for _, profile in profiles for point in profile.points)
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("architecture, parameters", overflow="fold", min_width=12, max_width=32)
+    table.add_column("architecture, parameters", overflow="fold", min_width=10, max_width=32)
     headers = ["batch", "context", "prefill ms", "decode ms", "±", "tok/s", "memory", "state", "of copy"]
     for name in (*headers, *(("J/tok", "W") if with_energy else ()), "×"):
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+        table.add_column(name, justify="right", min_width=5 if name == "×" else max(map(len, name.split())))
     first = {place: (batch, decode) for place, batch, decode in _decoded(profiles[0][1])}
     for title, profile in profiles:
         name = f"{title} {formatted('params', profile.params)}"
@@ -116,7 +116,7 @@ def timings(profiles: Titled) -> Table:
         for largest in profile.largest:
             table.add_row(
                 "",
-                f"≤{largest.batch}",
+                f"max {largest.batch}",
                 str(largest.context),
                 "",
                 _ms(largest.decode) + ("!" if profile.largest_conditions and profile.largest_conditions.tainted else ""),
@@ -145,7 +145,7 @@ def _ms(timing: Timing) -> str:
 
 
 def _spread(timing: Timing) -> str:
-    return f"{timing.iqr_ms / 2 / timing.median_ms:.1%}"
+    return f"{timing.iqr_ms / 2 / timing.median_ms * 100:.2g}%"
 
 
 def print_remarks(console: Console, profiles: Titled) -> None:

@@ -33,14 +33,14 @@ def test_an_evaluation_has_every_metric_of_profile_and_proxy(job):
     evaluation = evaluate(job).evaluation
     assert evaluation.status == "ok"
     assert {"loss", "perplexity", "bits_per_byte", "params", "prefill_ms@b1", "decode_ms@b1"} <= evaluation.metrics.keys()
-    assert evaluation.profile.batches[0].decode.samples_ms
+    assert evaluation.profile.points[0].decode.samples_ms
     assert evaluation.backends["attention"] in ("sdpa", "reference")
     assert evaluation.seconds["train"] > 0
     assert evaluation.versions["torch"]
 
 
 def test_a_broken_constraint_is_found_before_training(job):
-    slow = dataclasses.replace(job, constraints=(parse_constraint("decode_ms@b1 <= 1e-9", (1,)),))
+    slow = dataclasses.replace(job, constraints=(parse_constraint("decode_ms@b1 <= 1e-9", job.profile),))
     evaluation = evaluate(slow).evaluation
     assert evaluation.status == "infeasible"
     assert "decode_ms@b1 is" in evaluation.reason
@@ -49,7 +49,7 @@ def test_a_broken_constraint_is_found_before_training(job):
 
 
 def test_a_constraint_on_the_loss_is_checked_after_training(job):
-    evaluation = evaluate(dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", (1,)),))).evaluation
+    evaluation = evaluate(dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", job.profile),))).evaluation
     assert evaluation.status == "infeasible"
     assert evaluation.proxy is not None
 
