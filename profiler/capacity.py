@@ -14,6 +14,7 @@ from profiler.device import Device, memory_errors
 PRECISION = 0.02  # how close, relative to it, the batch that is found is to the largest
 # A CPU that runs out of memory is not told so, its processes are killed; and a batch beyond these tells nothing more of a model.
 _SHARE = {"cuda": 1.0, "cpu": 0.5}
+_RESERVE_BYTES = {"cuda": 1 << 29, "cpu": 0}  # what a graph and the driver take beside the allocator
 _CAP = {"cuda": 65_536, "cpu": 256}
 # Temporaries of a step are needed thrice: by the steps before the capture, by the graph, and a part of the allocator's rounding.
 _TEMPORARIES = 3
@@ -63,11 +64,11 @@ def largest_decoder(model: HybridLM, context: int, device: Device, *, seed: int)
     release(device)
     between = room(model, context, device)
     release(device)
-    share = _SHARE[device.torch_device.type]
-    before = device.free_memory()
+    kind, before = device.torch_device.type, device.free_memory()
+    reserve = _RESERVE_BYTES[kind] + before * (1 - _SHARE[kind])
 
     def fits(batch: int) -> bool:
-        found = _fits(model, batch, context, device, seed=seed, reserve=before * (1 - share))
+        found = _fits(model, batch, context, device, seed=seed, reserve=reserve)
         release(device)
         return found
 

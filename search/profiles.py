@@ -83,21 +83,20 @@ def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
 
 
 def timings(profiles: Titled) -> Table:
-    """A line for each architecture, batch size and context, and for the largest batch at each context, marked `max`.
+    """A line for each architecture, batch size and context, and for the largest batch at each context, which has no prefill.
 
     Times are medians, ± half their interquartile range; × is the time a token over that of the first architecture in the same place.
     """
     with_energy = any(point.energy for _, profile in profiles for point in profile.points)
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("architecture, parameters", overflow="fold", min_width=10, max_width=32)
+    table.add_column("architecture", overflow="fold", min_width=6, max_width=32)
     headers = ["batch", "context", "prefill ms", "decode ms", "±", "tok/s", "memory", "state", "of copy"]
-    for name in (*headers, *(("J/tok", "W") if with_energy else ()), "×"):
+    for name in (*headers, "×", *(["J/tok"] if with_energy else [])):
         table.add_column(name, justify="right", min_width=5 if name == "×" else max(map(len, name.split())))
     first = {place: (batch, decode) for place, batch, decode in _decoded(profiles[0][1])}
     for title, profile in profiles:
         name = f"{title} {formatted('params', profile.params)}"
         for point in profile.points:
-            energy = [f"{point.energy.j_per_token:.3g}", f"{point.energy.power_w:.3g}"] if point.energy else ["", ""]
             table.add_row(
                 name,
                 str(point.batch),
@@ -109,20 +108,20 @@ def timings(profiles: Titled) -> Table:
                 formatted("peak_memory_bytes", point.peak_memory_bytes),
                 formatted("state_bytes", point.state_bytes),
                 f"{point.achieved_bytes_per_s / profile.copy_bytes_per_s:.0%}",
-                *(energy if with_energy else []),
                 _ratio(point.batch, point.decode, first.get((point.batch, point.context))),
+                *([f"{point.energy.j_per_token:.3g}"] if point.energy else []),
             )
             name = ""
         for largest in profile.largest:
             table.add_row(
                 "",
-                f"max {largest.batch}",
+                str(largest.batch),
                 str(largest.context),
-                "",
+                "largest",
                 _ms(largest.decode) + ("!" if profile.largest_conditions and profile.largest_conditions.tainted else ""),
                 _spread(largest.decode),
                 formatted("decode_tokens_per_s", largest.tokens_per_s),
-                *([""] * (5 if with_energy else 3)),
+                *[""] * 3,
                 _ratio(largest.batch, largest.decode, first.get((0, largest.context))),
             )
     return table

@@ -41,7 +41,9 @@ def cpu() -> Device:
 def test_metrics_are_complete_and_positive() -> None:
     profile = measure(SMALL, QUICK)
     measured = {name: metric for name, metric in METRICS.items() if not metric.needs}
-    expected = {f"{name}@b{batch}{at}" for name, metric in measured.items() if metric.per == "batch" for batch in (1, 3) for at in ("", ".c20")}
+    expected = {
+        f"{name}@b{batch}{at}" for name, metric in measured.items() if metric.per == "batch" for batch in (1, 3) for at in ("", ".c20")
+    }
     assert set(profile.metrics()) == expected | {"params", "param_bytes"}
     assert all(value > 0 for name, value in profile.metrics().items() if not name.startswith("recurrent_bytes"))
     arithmetic = cost(SMALL, batch=3, context=20)
@@ -180,7 +182,7 @@ def test_running_out_of_memory_names_the_batch_and_the_context(change: dict[str,
 
 
 def test_an_allocation_that_fails_is_named_too() -> None:
-    with pytest.raises(MemoryError, match="^batch 7, context 9: .*can't allocate memory"), memory_errors("batch 7, context 9"):
+    with pytest.raises(MemoryError, match=r"^batch 7, context 9: .*can't allocate memory"), memory_errors("batch 7, context 9"):
         torch.empty(10**17)
 
 

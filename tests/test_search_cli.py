@@ -95,7 +95,11 @@ def test_every_command_reads_the_run(call, first, tmp_path):
     assert Architecture.parse(shown["architecture"]).depth >= 2
     assert shown["evaluation"]["profile"]["points"][0]["decode"]["samples_ms"]
     assert shown["provenance"]["config"]["candidates"] == 6
-    assert "candidate 0 of first" in call("show", "first", 0)[1]
+    told = call("show", "first", 0)[1]
+    assert "candidate 0 of first" in told
+    assert "conditions: anchor " in told
+    found = json.loads(call("profile", "first:0", "--batch", 1, "--context", 8, "--json")[1])
+    assert (found[0]["architecture"], found[0]["params"]) == ("first:0", everything[0]["params"])
 
 
 def test_the_frontier_can_be_asked_for_other_objectives_filtered_and_sorted(call, first, tmp_path):
@@ -247,7 +251,9 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
         (tmp_path / f"{name}.yaml").write_text(f"{{width: 32, vocabulary: 300, layers: {layers}}}")
     found = json.loads(call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--batch", 1, 2, "--context", "8,16", "--json")[1])
     assert [entry["architecture"] for entry in found] == ["small", "large"]
-    assert [[(point["batch"], point["context"]) for point in entry["points"]] for entry in found] == [[(1, 8), (2, 8), (1, 16), (2, 16)]] * 2
+    assert [[(point["batch"], point["context"]) for point in entry["points"]] for entry in found] == [
+        [(1, 8), (2, 8), (1, 16), (2, 16)]
+    ] * 2
     small, large = (entry["metrics"]["decode_ms@b2.c16"] for entry in found)
     assert found[1]["ratios"]["decode_ms@b2.c16"] == pytest.approx(large / small)
     assert found[0]["ratios"]["decode_ms@b1"] == 1

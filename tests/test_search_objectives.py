@@ -1,9 +1,8 @@
 import pytest
 
 from operators.errors import ConfigError
-from search.objectives import first_broken, metric_of, names, parse_constraint, parse_objective
-
 from profiler.profile import ProfileSettings
+from search.objectives import first_broken, metric_of, names, parse_constraint, parse_objective
 
 SETTINGS = ProfileSettings(batch_sizes=(1, 8), contexts=(256,))
 FURTHER = ProfileSettings(batch_sizes=(1, 8), contexts=(256, 32_768), largest_batch=True)
