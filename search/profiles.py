@@ -144,7 +144,8 @@ def _ms(timing: Timing) -> str:
 
 
 def _spread(timing: Timing) -> str:
-    return f"{timing.iqr_ms / 2 / timing.median_ms * 100:.2g}%"
+    percent = timing.iqr_ms / 2 / timing.median_ms * 100
+    return f"{percent:.{0 if percent >= 9.95 else 1}f}%"
 
 
 def print_remarks(console: Console, profiles: Titled) -> None:
