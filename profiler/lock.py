@@ -42,7 +42,7 @@ def observed(tell: Callable[[Standing], None]) -> Iterator[None]:
 
 @contextmanager
 def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]:
-    """Holds the device of that name (as for `open_device`) alone. Raises DeviceError that names the holders after `timeout_s` of waiting."""
+    """Holds the device of that name (as for `open_device`) alone. After `timeout_s`, raises DeviceError that names who holds it."""
     opened, deadline = open_device(device), time.monotonic() + timeout_s
     with (
         _told("exclusive") as inside,

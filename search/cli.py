@@ -198,14 +198,16 @@ def profile(
 
     settings = profile_settings(batch_sizes=tuple(batch or (1, 8)), context=context, threads=threads)
     loaded = [Architecture.load(path) for path in architectures]
-    from profiler.measure import measure
+    from search.profiling import Failure, profile_all
 
-    profiles = [measure(architecture, settings, device=device, backend=backend) for architecture in loaded]
+    profiles = profile_all(loaded, settings, device=device, backend=backend)
     if as_json:
         _print_json([found.model_dump(mode="json") for found in profiles])
     else:
         titles = [architecture.name or path.stem for architecture, path in zip(loaded, architectures, strict=True)]
         print_profiles(console, titles, profiles)
+    if any(isinstance(found, Failure) for found in profiles):
+        raise typer.Exit(1)
 
 
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))

@@ -20,6 +20,7 @@ from search import config as config_module
 from search.config import RunConfig
 from search.export import provenance
 from search.ledger import Entry, Ledger
+from search.profiling import Failure
 from search.run_folder import RunFolder
 from search.tables import formatted
 
@@ -77,11 +78,18 @@ def profile_settings(*, batch_sizes: tuple[int, ...], context: int, threads: int
         raise ConfigError(one_line(error)) from None
 
 
-def print_profiles(console: Console, names: Sequence[str], profiles: Sequence[Profile]) -> None:
-    """One table, a line for each architecture and batch size, with the decode latency's ratio to the first architecture."""
-    first = profiles[0]
-    console.print(f"{first.device_name} ({first.device}), {first.dtype}, context {first.context}, {first.threads} threads", soft_wrap=True)
-    console.print(_timings(list(zip(names, profiles, strict=True))))
+def print_profiles(console: Console, names: Sequence[str], found: Sequence[Profile | Failure]) -> None:
+    """One table, a line for each architecture and batch size, with the decode latency's ratio to the first; then what failed, and why."""
+    profiles = [(name, profile) for name, profile in zip(names, found, strict=True) if isinstance(profile, Profile)]
+    if profiles:
+        first = profiles[0][1]
+        console.print(
+            f"{first.device_name} ({first.device}), {first.dtype}, context {first.context}, {first.threads} threads", soft_wrap=True
+        )
+        console.print(_timings(profiles))
+    for name, failed in zip(names, found, strict=True):
+        if isinstance(failed, Failure):
+            console.print(f"{name}: {failed.status}: {failed.reason}", soft_wrap=True, markup=False)
 
 
 def _timings(profiles: Sequence[tuple[str, Profile]]) -> Table:
