@@ -245,6 +245,9 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
     profiles = json.loads(out)
     assert [[batch["batch"] for batch in found["batches"]] for found in profiles] == [[1, 2], [1, 2]]
     assert "large" in call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--context", 16)[1]
+    code, out, err = call("profile", tmp_path / "small.yaml", "--batch", 1_000_000, "--context", 100_000_000)
+    assert (code, err) == (1, "")
+    assert out.startswith("small: out_of_memory: out of memory with batch sizes 1000000 and context 100000000: ")
     score = json.loads(call("train", tmp_path / "small.yaml", "--config", config, "--json")[1])
     assert score["loss"] == pytest.approx(math.log(score["perplexity"]))
     assert "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]

@@ -9,6 +9,7 @@ from search.cluster import InlineExecutor, RayExecutor
 from search.evaluate import evaluate
 from search.objectives import parse_constraint
 from tests.faulty_operators import architecture_with
+from tests.test_profiler_worker import alive, gone
 
 
 class Fatal:
@@ -83,11 +84,11 @@ def test_a_context_larger_than_memory_is_a_failed_evaluation(job, profiler):
         ("refused", "unbuildable", "operator faulty cannot be built"),
         ("out_of_memory", "out_of_memory", "can't allocate memory"),
         ("illegal_address", "crashed", "SIGSEGV"),
-        ("hang", "timeout", "not finished after 4 s, while building"),
+        ("hang", "timeout", "not finished after 2 s, while building"),
     ],
 )
 def test_a_candidate_that_goes_wrong_is_a_failed_evaluation_with_its_reason(job, profiler, fault, status, reason):
-    evaluation = evaluate(dataclasses.replace(job, architecture=architecture_with(fault), deadline_s=8.0), profiler).evaluation
+    evaluation = evaluate(dataclasses.replace(job, architecture=architecture_with(fault), deadline_s=4.0), profiler).evaluation
     assert evaluation.status == status
     assert reason in evaluation.reason
     assert evaluate(job, profiler).evaluation.status == "ok"
@@ -122,6 +123,7 @@ def test_a_dead_worker_fails_its_candidate_alone_and_is_replaced(job, ray_execut
 
 def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
     endless = job.proxy.model_copy(update={"tokens": 10**10})
+    profiling = [ray_executor._ray.get(worker.__ray_call__.remote(lambda self: self._profiler.pid)) for worker in ray_executor._idle]
     ray_executor._deadline_s = 3.0
     try:
         ray_executor.submit(dataclasses.replace(job, number=5, proxy=endless))
@@ -130,6 +132,8 @@ def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
         ray_executor._deadline_s = 120.0
     assert (done.number, outcome.evaluation.status) == (5, "timeout")
     assert "3 s" in outcome.evaluation.reason
+    assert gone(profiling[-1])
+    assert alive(profiling[0])
     ray_executor.submit(dataclasses.replace(job, number=6))
     assert ray_executor.next()[1].evaluation.status == "ok"
 
