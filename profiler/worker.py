@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from multiprocessing.connection import Connection, Pipe
@@ -94,24 +93,7 @@ class ProfilingWorker:
 
         Raises DeviceError where that fails. `profile` does this where it was not done.
         """
-        ours, theirs = Pipe()
-        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        command = [sys.executable, "-P", "-m", "profiler.worker_process", str(theirs.fileno()), str(os.getpid()), self.device]
-        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603 - our own module
-                command,
-                env={**os.environ, "PYTHONPATH": path},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        self._child, self._checked = _Child(process, ours, output), False
-        try:
-            self._settled(lambda child: _answer(child, START_TIMEOUT_S))
-        except (CrashError, DeadlineError, OutOfMemoryError) as error:
-            raise DeviceError(f"device {self.device} cannot be opened: {error}") from None
+        self._started()
 
     def profile(
         self, architecture: Architecture, settings: ProfileSettings, *, backend: str = "auto", seed: int = 0, deadline_s: float
@@ -122,14 +104,14 @@ class ProfilingWorker:
         DeviceError also where the device is not what it was when this object first used it. A defect is a RuntimeError with its traceback
         as a note.
         """
-        if self._child is None or self._child.process.poll() is not None:
-            self.close()
+        child = self._child
+        if child is None or child.process.poll() is not None:
             with shared(self.device):
-                self.start()
+                child = self._started()
         if not self._checked:
-            self._check()
+            self._check(child)
         try:
-            profile: Profile = self._asked(Request(architecture, settings, backend, seed), deadline_s)
+            profile: Profile = self._asked(child, Request(architecture, settings, backend, seed), deadline_s)
         except OutOfMemoryError as error:
             batches = ", ".join(map(str, settings.batch_sizes))
             raise OutOfMemoryError(f"out of memory with batch sizes {batches} and context {settings.context}: {error}") from None
@@ -150,9 +132,32 @@ class ProfilingWorker:
                 f"device {self.device}: process {child.process.pid}, which used it, did not end within {KILL_TIMEOUT_S:g} s of being killed"
             ) from None
 
-    def _check(self) -> None:
+    def _started(self) -> _Child:
+        self.close()
+        ours, theirs = Pipe()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        command = [sys.executable, "-P", "-m", "profiler.worker_process", str(theirs.fileno()), str(os.getpid()), self.device]
+        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                command,
+                env={**os.environ, "PYTHONPATH": path},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        child = _Child(process, ours, output)
+        self._child, self._checked = child, False
         try:
-            anchor_ms: float = self._asked(ANCHOR, CHECK_TIMEOUT_S)
+            self._asked(child, None, START_TIMEOUT_S)
+        except (CrashError, DeadlineError, OutOfMemoryError) as error:
+            raise DeviceError(f"device {self.device} cannot be opened: {error}") from None
+        return child
+
+    def _check(self, child: _Child) -> None:
+        try:
+            anchor_ms: float = self._asked(child, ANCHOR, CHECK_TIMEOUT_S)
         except (CrashError, DeadlineError, OutOfMemoryError) as error:
             raise DeviceError(f"device {self.device} cannot run the anchor model: {error}") from None
         if self._anchor_ms is None:
@@ -165,22 +170,13 @@ class ProfilingWorker:
             )
         self._checked = True
 
-    def _asked(self, request: Request | Literal["anchor"], deadline_s: float) -> Any:
-        def ask(child: _Child) -> Answer:
-            try:
-                child.connection.send(request)
-            except OSError:
-                raise _death(child, "idle") from None
-            return _answer(child, deadline_s)
+    def _asked(self, child: _Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Any:
+        """What the process answers to a request, or, without one, to having been started. Raises the answer where it is an exception.
 
-        return self._settled(ask)
-
-    def _settled(self, ask: Callable[[_Child], Answer]) -> Any:
-        """The value of an answer; an exception that it holds is raised, and a process that is no longer fit is killed."""
-        if self._child is None:
-            raise RuntimeError("there is no process to ask")
+        The process is killed unless it can serve the next request.
+        """
         try:
-            answer = ask(self._child)
+            answer = _answer(child, request, deadline_s)
         except BaseException:  # an interrupt too: the answer would come later, to another question
             self.close()
             raise
@@ -191,8 +187,16 @@ class ProfilingWorker:
         return answer.value
 
 
-def _answer(child: _Child, deadline_s: float) -> Answer:
-    """Waits for the next answer; what comes before it says how the process stands to the device. Raises DeadlineError, CrashError."""
+def _answer(child: _Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Answer:
+    """Waits for the answer; what comes before it says how the process stands to the device.
+
+    Raises DeadlineError, and CrashError or OutOfMemoryError where the process ended.
+    """
+    if request is not None:
+        try:
+            child.connection.send(request)
+        except OSError:
+            raise _death(child, "idle") from None
     standing: Standing = "free"
     counted, since = 0.0, monotonic()
     while True:
