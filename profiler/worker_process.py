@@ -73,27 +73,27 @@ def _answered(work: Callable[[], Any], device: Device | None) -> Answer:
 def _failure(error: Exception) -> Answer:
     if isinstance(error, FrontrunnerError):
         return Answer(type(error)(str(error)))
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return Answer(OutOfMemoryError(_first_line(error)))
-    if _within_memory_error(error):  # it ran out within a capture, which ends in another error and may leave the allocator half-way
-        return Answer(OutOfMemoryError(_first_line(error)), fit=False)
+    if (lack := _lack_of_memory(error)) is not None:
+        # Within a graph's capture it ends in another error, and may leave the allocator half-way.
+        return Answer(OutOfMemoryError(_first_line(lack)), fit=lack is error)
     defect = RuntimeError(f"{type(error).__name__}: {_first_line(error)}")
     defect.add_note(traceback.format_exc())
     return Answer(defect, fit=False)
 
 
-def _within_memory_error(error: BaseException) -> bool:
-    cause = error.__cause__ or error.__context__
-    return cause is not None and (isinstance(cause, MemoryError | torch.OutOfMemoryError) or _within_memory_error(cause))
+def _lack_of_memory(error: BaseException | None) -> BaseException | None:
+    """The error itself or the first behind it that says that memory ran out."""
+    if error is None or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return error
+    return _lack_of_memory(error.__cause__ or error.__context__)
 
 
 def _cleaned(device: Device | None) -> str:
     """Frees what is not in use any more -> why the device does not go on, or nothing: after an illegal access every call to it fails."""
-    gc.collect()
-    if device is None:
-        return ""
     try:
-        device.synchronize()
+        if device is not None:
+            device.synchronize()
+        gc.collect()
         torch.cuda.empty_cache()  # nothing where CUDA was not used
     except RuntimeError as error:
         return _first_line(error)

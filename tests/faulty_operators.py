@@ -16,7 +16,7 @@ from operators.architecture import Layer
 from operators.errors import BackendError
 from operators.operator import Operator, OperatorModule, Shape, State
 
-Fault = Literal["none", "refused", "defect", "out_of_memory", "hang", "illegal_address", "exit"]
+Fault = Literal["none", "refused", "defect", "out_of_memory", "out_of_memory_in_capture", "hang", "illegal_address", "exit"]
 
 
 class FaultyShape(Shape):
@@ -42,6 +42,11 @@ class Faulty(OperatorModule):
 def _go_wrong_on_cpu(fault: Fault, x: Tensor) -> None:
     if fault == "out_of_memory":
         torch.empty(2**50)
+    elif fault == "out_of_memory_in_capture":
+        try:
+            raise MemoryError("too little of it")
+        finally:
+            raise RuntimeError("the capture failed")
     elif fault == "hang":
         while True:
             pass

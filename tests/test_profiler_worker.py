@@ -110,6 +110,15 @@ def test_an_illegal_address_kills_the_process_alone(worker: ProfilingWorker) -> 
     measured(worker)
 
 
+def test_lack_of_memory_behind_another_error_is_told_but_not_gone_on_from(worker: ProfilingWorker) -> None:
+    measured(worker)
+    pid = worker.pid
+    with pytest.raises(OutOfMemoryError, match=r"context 12: too little of it$"):
+        worker.profile(architecture_with("out_of_memory_in_capture"), QUICK, deadline_s=30)
+    measured(worker)
+    assert worker.pid != pid
+
+
 def test_what_a_process_last_said_is_the_reason_of_its_end(worker: ProfilingWorker, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CrashError, match=r"^the profiling process ended with exit status 3 while building: its last / words$"):
         worker.profile(architecture_with("exit"), QUICK, deadline_s=30)
