@@ -4,20 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from operators import Architecture
-from operators.errors import BackendError, ConfigError, one_line
+from operators.errors import ConfigError, one_line
 from profiler.conditions import Conditions
-from profiler.measure import measure
 from profiler.profile import Profile, ProfileSettings
 from profiler.timing import Timing
+from profiler.worker import ProfilingWorker
+from search.profiling import Failure, profiled
 from search.tables import formatted
 
+# For one architecture named on the command line, where a large model on a CPU may rightly take long.
+DEADLINE_S = 3600.0
 Titled = Sequence[tuple[str, Profile]]
 
 
@@ -41,15 +43,12 @@ def profile_settings(**values: Any) -> ProfileSettings:
 def profile_each(
     architectures: Sequence[tuple[str, Architecture]], settings: ProfileSettings, *, device: str, backend: str
 ) -> list[Profiled]:
-    """Measures one after the other; what does not fit into memory or has no such backend does not keep the others from it."""
+    """Measures one after the other, all by one worker; one that fails does not keep the others from it. Raises DeviceError."""
     found = []
-    for title, architecture in architectures:
-        try:
-            found.append(Profiled(title, measure(architecture, settings, device=device, backend=backend)))
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            found.append(Profiled(title, None, f"out of memory: {' '.join(str(error).split())[:300]}"))
-        except BackendError as error:
-            found.append(Profiled(title, None, str(error)))
+    with ProfilingWorker(device) as worker:
+        for title, architecture in architectures:
+            one = profiled(worker, architecture, settings, backend=backend, seed=0, deadline_s=DEADLINE_S)
+            found.append(Profiled(title, None, f"{one.status}: {one.reason}") if isinstance(one, Failure) else Profiled(title, one))
     return found
 
 

@@ -84,7 +84,7 @@ def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
     from search.cluster import InlineExecutor, RayExecutor  # Ray takes a while to import
 
     if kind == "inline":
-        return InlineExecutor()
+        return InlineExecutor(config.device)
     return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, address=address)
 
 

@@ -5,14 +5,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from operators import Architecture
-from operators.errors import ArchitectureError, ConfigError
+from operators.errors import ArchitectureError, ConfigError, OutOfMemoryError
 from profiler.measure import measure
 from profiler.profile import Energy, LargestBatch, Profile, ProfileSettings
-from search import profiles
+from profiler.worker import ProfilingWorker
 from search.arguments import joined, whole_numbers
 from search.profiles import Profiled, print_conditions, print_profiles, profile_each, profiles_json, timings
 from search.sources import architecture_of
@@ -93,15 +92,15 @@ def test_json_holds_figures_errors_and_ratios(profile: Profile) -> None:
 
 
 def test_one_that_does_not_fit_leaves_the_others(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(architecture: Architecture, settings: ProfileSettings, **rest: object) -> Profile:
+    def fake(self: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, **rest: object) -> Profile:
         if architecture.width == 64:
-            raise torch.OutOfMemoryError("batch 2, context 8: CUDA out of memory")
+            raise OutOfMemoryError("batch 2, context 8: CUDA out of memory")
         return profile
 
-    monkeypatch.setattr(profiles, "measure", fake)
+    monkeypatch.setattr(ProfilingWorker, "profile", fake)
     found = profile_each([("big", SMALL.resized(64)), ("small", SMALL)], QUICK, device="cpu", backend="auto")
     assert [(entry.title, entry.profile is not None) for entry in found] == [("big", False), ("small", True)]
-    assert found[0].problem == "out of memory: batch 2, context 8: CUDA out of memory"
+    assert found[0].problem == "out_of_memory: batch 2, context 8: CUDA out of memory"
 
 
 @pytest.mark.parametrize(
