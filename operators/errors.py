@@ -7,6 +7,9 @@
     ├── DataError           text, tokenizer or token files that are missing, too short or damaged
     ├── DivergedError       a training loss that is not a finite number any more
     ├── DeviceError         a device that is missing or cannot be measured
+    ├── OutOfMemoryError    a measurement for which the device's memory is too small
+    ├── DeadlineError       a measurement that was given up because it took too long
+    ├── CrashError          a measurement whose process died, or whose device refused to go on
     ├── ConfigError         a run's configuration that contradicts itself or its schema
     ├── SpaceExhausted      a search space with no member left that was not proposed before
     └── RunError            a run or candidate that is missing, exists already, or is being driven by another process
@@ -43,6 +46,18 @@ class DivergedError(FrontrunnerError):
 
 class DeviceError(FrontrunnerError):
     """A device that is missing or cannot be measured."""
+
+
+class OutOfMemoryError(FrontrunnerError, MemoryError):
+    """A measurement for which the device's memory is too small."""
+
+
+class DeadlineError(FrontrunnerError):
+    """A measurement that was given up because it took too long."""
+
+
+class CrashError(FrontrunnerError):
+    """A measurement whose process died, or whose device refused to go on."""
 
 
 class ConfigError(FrontrunnerError):

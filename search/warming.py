@@ -61,5 +61,5 @@ def _workload(run: RunConfig | None, batches: Sequence[int] | None, tokens: int 
     proxy, profile = run.proxy, run.profile
     return Workload(
         training=((batches[-1] if batches else proxy.batch_size, tokens or proxy.sequence_length),),
-        decoding=tuple((batch, tokens or profile.context) for batch in batches or profile.batch_sizes),
+        decoding=tuple((batch, size) for size in ([tokens] if tokens else profile.contexts) for batch in batches or profile.batch_sizes),
     )

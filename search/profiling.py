@@ -1,0 +1,32 @@
+"""Profiles architectures in a process of their own: each gives its figures or the reason why it has none."""
+
+from typing import Literal
+
+from operators import Architecture
+from operators.errors import BackendError, CrashError, DeadlineError, OutOfMemoryError
+from operators.value import Value
+from profiler.profile import Profile, ProfileSettings
+from profiler.worker import ProfilingWorker
+
+
+class Failure(Value):
+    """Why an architecture has no profile."""
+
+    status: Literal["unbuildable", "out_of_memory", "timeout", "crashed"]
+    reason: str
+
+
+def profiled(
+    worker: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, *, backend: str = "auto", seed: int, deadline_s: float
+) -> Profile | Failure:
+    """What `worker` measures, or how the architecture failed. Raises what is not the architecture's fault, as DeviceError."""
+    try:
+        return worker.profile(architecture, settings, backend=backend, seed=seed, deadline_s=deadline_s)
+    except BackendError as error:
+        return Failure(status="unbuildable", reason=str(error))
+    except OutOfMemoryError as error:
+        return Failure(status="out_of_memory", reason=str(error))
+    except DeadlineError as error:
+        return Failure(status="timeout", reason=str(error))
+    except CrashError as error:
+        return Failure(status="crashed", reason=str(error))
