@@ -12,7 +12,10 @@ from rich.table import Table
 
 from operators import Architecture
 from operators.errors import BackendError, ConfigError, one_line
+from profiler.anchor import Anchor
 from profiler.conditions import Conditions
+from profiler.device import open_device
+from profiler.lock import shared
 from profiler.measure import measure
 from profiler.profile import Profile, ProfileSettings
 from profiler.timing import Timing
@@ -43,9 +46,11 @@ def profile_each(
 ) -> list[Profiled]:
     """Measures one after the other; what does not fit into memory or has no such backend does not keep the others from it."""
     found = []
+    with shared(device):
+        anchor = Anchor(open_device(device))
     for title, architecture in architectures:
         try:
-            found.append(Profiled(title, measure(architecture, settings, device=device, backend=backend)))
+            found.append(Profiled(title, measure(architecture, settings, device=device, backend=backend, anchor=anchor)))
         except (MemoryError, torch.OutOfMemoryError) as error:
             found.append(Profiled(title, None, f"out of memory: {' '.join(str(error).split())[:300]}"))
         except BackendError as error:
