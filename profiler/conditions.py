@@ -13,6 +13,7 @@ from profiler.nvml import Reading
 from profiler.timing import Timing
 
 MAX_ATTEMPTS = 3
+# Two cores that others load too: in 24 measurements the anchor moved by at most 9 % in 20, by 13 to 180 % in those that were disturbed.
 MAX_DRIFT = {"cuda": 0.01, "cpu": 0.10}
 # Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it was not itself.
 _TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
