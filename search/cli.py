@@ -216,6 +216,39 @@ def profile(
         raise typer.Exit(1)
 
 
+@app.command(epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0"))
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="File, shipped name, or candidate as RUN:ID.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
+    rounds: Annotated[int, typer.Option(min=3, help="Fresh processes for each of the two.")] = 6,
+    threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Is B's decode step faster than A's? Interleaved measurements in fresh processes, and a verdict."""
+    from search.comparing import compare as compared
+    from search.comparing import print_comparison
+    from search.profiles import profile_settings
+    from search.sources import architecture_of
+
+    (a_name, a), (b_name, b) = (architecture_of(text, results) for text in (first, second))
+    settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
+
+    def on_round(number: int, a_ms: float, b_ms: float) -> None:
+        if not as_json:
+            console.print(f"round {number} of {rounds}: {a_ms:.4g} ms, {b_ms:.4g} ms", markup=False)
+
+    found = compared(a, b, settings, device=device, backend=backend, rounds=rounds, on_round=on_round)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print_comparison(console, (a_name, b_name), found)
+
+
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
 def train(
     architecture: ArchitectureFile,
