@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from operators.errors import ConfigError
+from operators.files import write_whole
 from profiler.device import open_device
 from search import config as config_module
 from search import run
@@ -23,7 +24,6 @@ from search.bench_tuning import tune
 from search.bench_warm import warm_everything
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import open_ledger
-from search.run_folder import write_whole
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from operators import Architecture
 from operators.errors import ConfigError, RunError, SpaceExhausted
+from operators.files import write_whole
 from profiler.cost import cost
 from profiler.device import open_device
 from profiler.measure import measure
@@ -20,7 +21,7 @@ from search.evolution import Evolution
 from search.frontier import frontier_of
 from search.ledger import Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, Constraint, first_broken
-from search.run_folder import RunFolder, write_whole
+from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work

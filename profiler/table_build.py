@@ -1,0 +1,117 @@
+"""Measures the entries of a latency table: what one more layer adds to a model.
+
+A model of k equal layers and one of 2k, with weights of their own in every layer, are timed by turns. The difference divided by k is the
+layer; twice the shorter less the longer is the rest of the model. On a GPU, k is so large that the weights of k layers do not fit in
+the L2 cache, as those of a real model do not.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from operators import registry
+from operators.architecture import Architecture, Layer, Rope
+from operators.errors import TableError
+from profiler.decoder import random_model
+from profiler.device import Device, memory_errors
+from profiler.latency_table import LatencyTable
+from profiler.lock import exclusive, shared
+from profiler.stopwatch import Stopwatch, Work
+from profiler.table_parts import Entry, Part, Point, Rest
+from profiler.timing import standard_error
+
+_WARMUP = 2
+_MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
+_CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
+_MOST_LAYERS = 32
+_CACHES = 2  # the weights of k layers fill the L2 cache so many times
+_PREFILL_TOKENS = 65_536  # that k layers read together
+_CPU_MEMORY = 2 << 30
+
+Progress = Callable[[Entry, int, int], None]  # an entry, how many are done, of how many
+
+
+def build(
+    table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], *, device: Device, on_entry: Progress | None = None
+) -> None:
+    """Measures and stores, one after the other, what the table is missing for these architectures at these points.
+
+    Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are kept.
+    """
+    parts = sorted(table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details))
+    for done, part in enumerate(parts, 1):
+        entry = measure_part(part, device)
+        table.add([entry])
+        if on_entry is not None:
+            on_entry(entry, done, len(parts))
+
+
+def measure_part(part: Part, device: Device) -> Entry:
+    """The cost of one part, from models built for it. Takes the device's locks. Raises TableError where memory runs out."""
+    layers = layers_for(part, device)
+    try:
+        with torch.inference_mode(), memory_errors():
+            with shared(device.label):
+                short, long = (stopwatch(part, count, device) for count in (layers, 2 * layers))
+            with exclusive(device.label):
+                return fit(part, short, long, layers)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TableError(f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}") from None
+
+
+def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], Work]:
+    """Times a model of so many equal layers; the rest of a model is measured around feed-forward networks."""
+    layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
+    rest = part.what if isinstance(part.what, Rest) else Rest(vocabulary=2, tied_embeddings=True)
+    architecture = Architecture(
+        width=part.width,
+        vocabulary=rest.vocabulary,
+        tied_embeddings=rest.tied_embeddings,
+        layers=(layer,) * layers,
+        rope=Rope() if part.rope else None,
+    )
+    model = random_model(architecture, device, backend="auto", seed=0)
+    return Stopwatch(model, Point(part.phase, part.batch, part.context), device).work
+
+
+def fit(part: Part, short: Callable[[], Work], long: Callable[[], Work], layers: int, clock: Callable[[], float] = perf_counter) -> Entry:
+    """Times k and 2k layers by turns until the median is known to 1 % or a second has passed. `clock` returns seconds."""
+
+    def cost(one: float, two: float) -> float:
+        return (two - one) / layers if isinstance(part.what, Layer) else 2 * one - two
+
+    for _ in range(_WARMUP):
+        short(), long()
+    found: list[Work] = []
+    started = clock()
+    while True:
+        one, two = short(), long()
+        found.append(Work(cost(one.ms, two.ms), cost(one.host_ms, two.host_ms)))
+        samples = sorted(work.ms for work in found)
+        error = standard_error(samples)
+        if len(found) >= _MIN_ROUNDS and (error <= _RELATIVE_ERROR * median(samples) or clock() - started >= _MAX_SECONDS):
+            host_ms = median(work.host_ms for work in found)
+            return Entry(**dict(part), ms=median(samples), error_ms=error, host_ms=host_ms, rounds=len(found))
+
+
+def layers_for(part: Part, device: Device) -> int:
+    """How many layers k the shorter model has."""
+    layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
+    operator, itemsize = registry.get(layer.operator), device.dtype.itemsize
+    weights = operator.parameters(part.width, layer.shape) * itemsize
+    state = sum(spec.bytes for spec in operator.state(layer.shape, part.batch, part.context, device.dtype).values())
+    if device.torch_device.type == "cpu":
+        wanted, memory = _CPU_LAYERS, _CPU_MEMORY
+    else:
+        properties = torch.cuda.get_device_properties(device.torch_device)
+        streamed = ceil(_CACHES * properties.L2_cache_size / (weights + state))
+        wanted = _PREFILL_TOKENS // (part.batch * part.context) if part.phase == "prefill" else streamed
+        wanted, memory = min(max(wanted, 2), 8 if part.phase == "prefill" else _MOST_LAYERS), properties.total_memory // 2
+    return max(1, min(wanted, memory // (3 * (weights + state))))
+
+
+def _filler(width: int) -> Layer:
+    return Layer(operator="swiglu", shape=registry.get("swiglu").shape.make(width))
