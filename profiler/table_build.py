@@ -26,7 +26,7 @@ from profiler.timing import standard_error
 _WARMUP = 2
 _MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
 _CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
-_MOST_LAYERS = 32
+_MOST_LAYERS, _MOST_PREFILL_LAYERS = 32, 8
 _CACHES = 2  # the weights of k layers fill the L2 cache so many times
 _PREFILL_TOKENS = 65_536  # that k layers read together
 _CPU_MEMORY = 2 << 30
@@ -100,17 +100,26 @@ def fit(part: Part, short: Callable[[], Work], long: Callable[[], Work], layers:
 def layers_for(part: Part, device: Device) -> int:
     """How many layers k the shorter model has."""
     layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
-    operator, itemsize = registry.get(layer.operator), device.dtype.itemsize
+    operator, itemsize, on_gpu = registry.get(layer.operator), device.dtype.itemsize, device.torch_device.type == "cuda"
     weights = operator.parameters(part.width, layer.shape) * itemsize
     state = sum(spec.bytes for spec in operator.state(layer.shape, part.batch, part.context, device.dtype).values())
-    if device.torch_device.type == "cpu":
-        wanted, memory = _CPU_LAYERS, _CPU_MEMORY
+    if isinstance(part.what, Rest) and not (on_gpu and part.phase == "decode"):
+        wanted = 1  # the fewer layers, the less of their noise; nothing has to be driven out of a cache
+    elif not on_gpu:
+        wanted = _CPU_LAYERS
+    elif part.phase == "prefill":
+        wanted = min(max(_PREFILL_TOKENS // (part.batch * part.context), 2), _MOST_PREFILL_LAYERS)
     else:
-        properties = torch.cuda.get_device_properties(device.torch_device)
-        streamed = ceil(_CACHES * properties.L2_cache_size / (weights + state))
-        wanted = _PREFILL_TOKENS // (part.batch * part.context) if part.phase == "prefill" else streamed
-        wanted, memory = min(max(wanted, 2), 8 if part.phase == "prefill" else _MOST_LAYERS), properties.total_memory // 2
-    return max(1, min(wanted, memory // (3 * (weights + state))))
+        cache = torch.cuda.get_device_properties(device.torch_device).L2_cache_size
+        wanted = min(max(ceil(_CACHES * cache / (weights + state)), 2), _MOST_LAYERS)
+    return max(1, min(wanted, memory_for_models(device) // (3 * (weights + state))))
+
+
+def memory_for_models(device: Device) -> int:
+    """Bytes that weights and state of the models under a table may take, so that there is room for what is computed."""
+    if device.torch_device.type == "cpu":
+        return _CPU_MEMORY
+    return int(torch.cuda.get_device_properties(device.torch_device).total_memory // 2)
 
 
 def _filler(width: int) -> Layer:
