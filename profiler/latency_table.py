@@ -12,7 +12,7 @@ import hashlib
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -137,13 +137,25 @@ class LatencyTable:
             write_whole(self.path, f'{head},\n "entries": [\n{rows}\n]}}\n'.encode())
 
     def missing(self, architectures: Iterable[Architecture], points: Sequence[Point]) -> tuple[Part, ...]:
-        """What has to be measured before these architectures can be predicted at these points, each once."""
-        found: dict[Hashable, Part] = {}
-        for architecture in architectures:
-            for point in points:
-                for part in self._lacking(architecture, point):
-                    found.setdefault((place(part), part.context), part)
-        return tuple(found.values())
+        """What has to be measured before these architectures can be predicted at these points, each once.
+
+        Of a layer on a line that is the context asked and half of it, and no other context that the line then serves.
+        """
+        parts = {
+            (place(part), part.context): part
+            for architecture in architectures
+            for point in points
+            for part in parts_of(architecture, point)
+        }
+        found: list[Part] = []
+        contexts: dict[Hashable, set[int]] = {}
+        for part in sorted(parts.values(), key=lambda part: part.context):
+            known = contexts.setdefault(place(part), set(self._entries.get(place(part), ())))
+            if not _served(part, known):
+                wanted = {part.context, part.context // 2} if depends_on_context(part) else {part.context}
+                found += [part.model_copy(update={"context": context}) for context in sorted(wanted - known, reverse=True)]
+                known |= wanted
+        return tuple(found)
 
     def predict(self, architecture: Architecture, *, batch: int, context: int) -> Prediction:
         """Latency and throughput by arithmetic alone. Raises TableError naming the entries that are missing."""
@@ -175,29 +187,20 @@ class LatencyTable:
         for part in parts_of(architecture, point):
             costs = self._found(part)
             if costs is None:
-                lacking = list(self._lacking(architecture, point))
+                lacking = self.missing([architecture], [point])
                 some = "; ".join(map(str, lacking[:3])) + (f"; and {len(lacking) - 3} more" if len(lacking) > 3 else "")
                 raise TableError(f"{self.path}: {len(lacking)} entries are missing, which `frontrunner table build` measures: {some}")
             known[part_key(part)] = costs
 
-    def _lacking(self, architecture: Architecture, point: Point) -> Iterator[Part]:
-        for part in parts_of(architecture, point):
-            if self._found(part) is None:
-                yield part
-                if depends_on_context(part):
-                    other = part.model_copy(update={"context": part.context // 2})
-                    if other.context not in self._entries.get(place(part), {}):
-                        yield other
-
     def _found(self, part: Part) -> _Costs | None:
         """What a part costs, from an entry of its own or from a line through two; None if there are none."""
         by_context = self._entries.get(place(part), {})
+        if not _served(part, by_context.keys()):
+            return None
         entry = by_context.get(part.context)
         if entry is not None:
             return _Costs(entry.ms, entry.error_ms, entry.host_ms)
         measured = sorted(by_context)
-        if not depends_on_context(part) or len(measured) < 2 or not measured[0] <= part.context <= _BEYOND * measured[-1]:
-            return None
         right = min(bisect_left(measured, part.context), len(measured) - 1)
         low, high = by_context[measured[right - 1]], by_context[measured[right]]
         share = (part.context - low.context) / (high.context - low.context)
@@ -211,6 +214,13 @@ class LatencyTable:
         for entry in entries:
             self._entries.setdefault(place(entry), {})[entry.context] = entry
         self._costs.clear()
+
+
+def _served(part: Part, contexts: Collection[int]) -> bool:
+    """Whether entries of the part's kind at these contexts tell its cost."""
+    if part.context in contexts:
+        return True
+    return depends_on_context(part) and len(contexts) > 1 and min(contexts) <= part.context <= _BEYOND * max(contexts)
 
 
 def _require_same(path: Path, stored: Mapping[str, str], here: Mapping[str, str]) -> None:

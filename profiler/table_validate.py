@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from operators.architecture import Architecture
+from operators.errors import TableError
 from operators.model import HybridLM
 from profiler.anchor import Anchor
 from profiler.cost import parameters
@@ -26,7 +27,7 @@ _DRIFT, _TRIES = 0.01, 3
 class Case:
     """One model at one point. drift: of the anchor model's time from before the measurement to after it.
 
-    tainted: whether that stayed above 1 % in every try (a CPU is tried once: it drifts more than that all the time).
+    tainted: whether that stayed above 1 % in every try. On a CPU, which drifts more than that all the time, it is never held against it.
     """
 
     architecture: Architecture
@@ -40,7 +41,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of predictions at one point. mape, p95: mean and 95th percentile of |predicted / measured − 1|; bias: its mean with the sign.
+    """Of predictions at one point. models: how many were measured well; tainted: how many others were not, and are left out.
+
+    mape, p95: mean and 95th percentile of |predicted / measured − 1|; bias: its mean with the sign.
 
     tau: Kendall's τ between predicted and measured times. params_tau: between numbers of parameters and measured times.
     """
@@ -72,29 +75,30 @@ def _measured(model: HybridLM, point: Point, device: Device, anchor: Anchor) -> 
     with torch.inference_mode(), memory_errors():
         with shared(device.label):
             stopwatch = Stopwatch(model, point, device)
-        tries = _TRIES if device.torch_device.type == "cuda" else 1
+        on_gpu = device.torch_device.type == "cuda"
         with exclusive(device.label):
-            for _ in range(tries):
+            for _ in range(_TRIES):
                 before = anchor.time().median_ms
                 timing = sample(stopwatch.elapsed, settings=_SETTINGS)
                 drift = anchor.time().median_ms / before - 1
-                if abs(drift) <= _DRIFT:
+                tainted = on_gpu and abs(drift) > _DRIFT
+                if not tainted:
                     break
-    return timing, drift, abs(drift) > _DRIFT
+    return timing, drift, tainted
 
 
 def accuracy(cases: Sequence[Case]) -> Accuracy:
-    """Of cases at one point, those that are tainted left out unless all are. Raises ValueError where there is none."""
-    kept = [case for case in cases if not case.tainted] or cases
+    """Of cases at one point. Raises TableError where every one is tainted."""
+    kept = [case for case in cases if not case.tainted]
     if not kept:
-        raise ValueError("expected at least one measured model, got none")
+        raise TableError(f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: nothing to compare")
     predicted, measured, params = (
         np.array(values) for values in zip(*((c.predicted.ms, c.measured.median_ms, c.params) for c in kept), strict=True)
     )
     error = predicted / measured - 1
     return Accuracy(
         models=len(kept),
-        tainted=sum(case.tainted for case in cases),
+        tainted=len(cases) - len(kept),
         mape=float(np.abs(error).mean()),
         p95=float(np.percentile(np.abs(error), 95)),
         bias=float(error.mean()),
