@@ -5,6 +5,7 @@ layer; twice the shorter less the longer is the rest of the model. On a GPU, k i
 the L2 cache, as those of a real model do not.
 """
 
+from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from statistics import median
@@ -78,23 +79,26 @@ def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], Work]:
 
 
 def fit(part: Part, short: Callable[[], Work], long: Callable[[], Work], layers: int, clock: Callable[[], float] = perf_counter) -> Entry:
-    """Times k and 2k layers by turns until the median is known to 1 % or a second has passed. `clock` returns seconds."""
+    """Times k and 2k layers by turns until the medians are known to 1 % or a second has passed. `clock` returns seconds."""
 
     def cost(one: float, two: float) -> float:
         return (two - one) / layers if isinstance(part.what, Layer) else 2 * one - two
 
     for _ in range(_WARMUP):
         short(), long()
-    found: list[Work] = []
+    device_ms: list[float] = []
+    host_ms: list[float] = []
     started = clock()
     while True:
         one, two = short(), long()
-        found.append(Work(cost(one.ms, two.ms), cost(one.host_ms, two.host_ms)))
-        samples = sorted(work.ms for work in found)
-        error = standard_error(samples)
-        if len(found) >= _MIN_ROUNDS and (error <= _RELATIVE_ERROR * median(samples) or clock() - started >= _MAX_SECONDS):
-            host_ms = median(work.host_ms for work in found)
-            return Entry(**dict(part), ms=median(samples), error_ms=error, host_ms=host_ms, rounds=len(found))
+        insort(device_ms, cost(one.ms, two.ms))
+        insort(host_ms, cost(one.host_ms, two.host_ms))
+        if len(device_ms) < _MIN_ROUNDS:
+            continue
+        precise = all(standard_error(samples) <= _RELATIVE_ERROR * median(samples) for samples in (device_ms, host_ms))
+        if precise or clock() - started >= _MAX_SECONDS:
+            error_ms = standard_error(device_ms)
+            return Entry(**dict(part), ms=median(device_ms), error_ms=error_ms, host_ms=median(host_ms), rounds=len(device_ms))
 
 
 def layers_for(part: Part, device: Device) -> int:

@@ -1,7 +1,7 @@
 """What `frontrunner table` does: sources to layers, progress while building, held-out models, and tables for a terminal."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,23 +76,25 @@ def progress(console: Console) -> Progress:
 
     def on_entry(entry: Entry, done: int, total: int) -> None:
         left = round((time.monotonic() - began) / done * (total - done))
-        what = f"{entry.name} w{entry.width} {entry.phase} b{entry.batch} c{entry.context}"
-        said = f"{done:>4}/{total} {what:<42} {entry.ms * 1e3:>9.1f} µs ±{_percent(entry):<5} left {left // 60}:{left % 60:02}"
+        what = f"{entry.name:<14} w{entry.width:<5} {named(Point(entry.phase, entry.batch, entry.context)):<18}"
+        took = f"{entry.ms * 1e3:>9.1f} µs ±{_percent(entry):>4} %"
+        said = f"{done:>4}/{total} {what} {took}  left {left // 60}:{left % 60:02}  {entry.details}"
         console.print(said, soft_wrap=True, markup=False, highlight=False)
 
     return on_entry
 
 
-def entries_table(entries: Iterable[Entry]) -> Table:
+def entries_table(entries: Sequence[Entry]) -> Table:
     """A row an entry; a layer's time includes its normalization and residual connection."""
+    with_host = any(entry.host_ms for entry in entries)
     shown = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("operator", "shape", "width", "phase", "batch", "context", "µs", "±%", "host µs"):
-        numeric = name not in ("operator", "shape", "phase")
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or name == "phase")
+    for name in ("operator", "shape", "width", "point", "µs", "±%", *(["host µs"] if with_host else [])):
+        left = name in ("operator", "shape", "point")
+        shown.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name != "shape")
     for entry in entries:
-        host = f"{entry.host_ms * 1e3:.1f}" if entry.host_ms else ""
-        cells = (entry.width, entry.phase, entry.batch, entry.context, f"{entry.ms * 1e3:.1f}", _percent(entry), host)
-        shown.add_row(entry.name, entry.details, *map(str, cells))
+        cells = [entry.name, entry.details, str(entry.width), named(Point(entry.phase, entry.batch, entry.context))]
+        cells += [f"{entry.ms * 1e3:.1f}", _percent(entry), *([f"{entry.host_ms * 1e3:.1f}"] if with_host else [])]
+        shown.add_row(*cells)
     return shown
 
 
@@ -142,8 +144,8 @@ def build_and_validate(
     for number, case in enumerate(validate(table, models, points, device)):
         found[case.point].append(case)
         error = case.predicted.ms / case.measured.median_ms - 1
-        said = f"{number // len(points) + 1:>4}/{count} {named(case.point):<24} measured {case.measured.median_ms:9.4f} ms, predicted "
-        said += f"{case.predicted.ms:9.4f} ({error:+.1%}){', tainted' if case.tainted else ''}"
+        said = f"{number // len(points) + 1:>4}/{count} {named(case.point):<18} measured {case.measured.median_ms:8.3f} ms, predicted "
+        said += f"{case.predicted.ms:8.3f} ({error:+.1%}){', tainted' if case.tainted else ''}"
         console.print(said, soft_wrap=True, markup=False, highlight=False)
     return found
 
@@ -153,10 +155,10 @@ def named(point: Point) -> str:
 
 
 def accuracy_table(found: dict[Point, list[Case]]) -> Table:
-    """A row for each point: how far predictions are off, and how well they order models, beside the number of parameters."""
+    """A row for each point: how far predictions are off, and how well they and the number of parameters order models."""
     shown = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("point", "models", "tainted", "MAPE", "p95", "bias", "τ", "τ of parameters"):
-        shown.add_column(name, justify="left" if name == "point" else "right")
+    for name in ("point", "models", "tainted", "MAPE", "p95", "bias", "τ", "params τ"):
+        shown.add_column(name, justify="left" if name == "point" else "right", no_wrap=True)
     for point, cases in found.items():
         is_ = accuracy(cases)
         numbers = (f"{is_.mape:.1%}", f"{is_.p95:.1%}", f"{is_.bias:+.1%}", f"{is_.tau:.3f}", f"{is_.params_tau:.3f}")
