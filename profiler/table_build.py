@@ -1,8 +1,8 @@
 """Measures the entries of a latency table: what one more layer adds to a model.
 
 A model of k equal layers and one of 2k, with weights of their own in every layer, are timed by turns. The difference divided by k is the
-layer; twice the shorter less the longer is the rest of the model. On a GPU, k is so large that the weights of k layers do not fit in
-the L2 cache, as those of a real model do not.
+layer; twice the shorter less the longer is the rest of the model. On a GPU, k is so large that the weights of k layers exceed the L2 cache
+by far, as those of a real model do.
 """
 
 from bisect import insort
@@ -28,7 +28,8 @@ _WARMUP = 2
 _MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
 _CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
 _MOST_LAYERS, _MOST_PREFILL_LAYERS = 32, 8
-_CACHES = 2  # the weights of k layers fill the L2 cache so many times
+# So many times do the weights of k layers fill the L2 cache. At twice it would, with random replacement, still serve a fifth of the reads.
+_CACHES = 4
 _PREFILL_TOKENS = 65_536  # that k layers read together
 _CPU_MEMORY = 2 << 30
 
@@ -97,8 +98,9 @@ def fit(part: Part, short: Callable[[], Work], long: Callable[[], Work], layers:
             continue
         precise = all(standard_error(samples) <= _RELATIVE_ERROR * median(samples) for samples in (device_ms, host_ms))
         if precise or clock() - started >= _MAX_SECONDS:
-            error_ms = standard_error(device_ms)
-            return Entry(**dict(part), ms=median(device_ms), error_ms=error_ms, host_ms=median(host_ms), rounds=len(device_ms))
+            # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is that.
+            ms, host = (max(0.0, median(samples)) for samples in (device_ms, host_ms))
+            return Entry(**dict(part), ms=ms, error_ms=standard_error(device_ms), host_ms=host, rounds=len(device_ms))
 
 
 def layers_for(part: Part, device: Device) -> int:

@@ -181,6 +181,21 @@ def test_only_what_is_missing_is_measured(table: LatencyTable, cpu: Device) -> N
 
 
 @pytest.mark.usefixtures("made_up")
+def test_an_interrupted_build_keeps_what_it_measured(table: LatencyTable, cpu: Device) -> None:
+    def interrupt(entry: Entry, done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(table, [hybrid()], [DECODE], device=cpu, on_entry=interrupt)
+    again = LatencyTable.open(table.path, cpu)
+    assert len(again.entries) == 2
+    seen: list[int] = []
+    build(again, [hybrid()], [DECODE], device=cpu, on_entry=lambda entry, done, total: seen.append(total))
+    assert seen == [3, 3, 3]
+
+
+@pytest.mark.usefixtures("made_up")
 def test_predicting_measures_nothing_and_sums_by_hand(table: LatencyTable, cpu: Device) -> None:
     architecture = hybrid("a f m f f")
     build(table, [architecture], [DECODE, PREFILL], device=cpu)
@@ -354,8 +369,14 @@ def test_the_shorter_model_fits_memory(cpu: Device) -> None:
     assert counts[-1] == 1
 
 
+def test_a_difference_below_zero_is_no_time() -> None:
+    part = Part(phase="decode", batch=1, context=1, width=64, rope=True, what=hybrid("f").layers[0])
+    found = fit(part, lambda: Work(5.0), lambda: Work(4.9), 4, clock=iter(range(1000)).__next__)
+    assert (found.ms, found.error_ms) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
-    ("operator", "width", "layers"), [("swiglu", 1024, 6), ("short_conv", 2048, 4), ("swiglu", 64, 32), ("swiglu", 8192, 2)]
+    ("operator", "width", "layers"), [("swiglu", 1024, 12), ("short_conv", 2048, 7), ("swiglu", 64, 32), ("swiglu", 8192, 2)]
 )
 def test_on_a_gpu_the_shorter_model_does_not_fit_into_the_cache(
     monkeypatch: pytest.MonkeyPatch, operator: str, width: int, layers: int
@@ -365,7 +386,7 @@ def test_on_a_gpu_the_shorter_model_does_not_fit_into_the_cache(
     part = Part(phase="decode", batch=1, context=1, width=width, rope=True, what=layer)
     weights = 2 * registry.get(operator).parameters(width, layer.shape)
     assert layers_for(part, gpu) == layers
-    assert layers * weights >= 2 * (50 << 20) or layers == 32
+    assert layers * weights >= 4 * (50 << 20) or layers == 32
     reading = [layers_for(part.model_copy(update={"phase": "prefill", "context": context}), gpu) for context in (1024, 8192, 1 << 20)]
     assert reading == [8, 8, 2]
 
