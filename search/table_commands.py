@@ -79,7 +79,7 @@ def progress(console: Console) -> Progress:
         what = f"{entry.name:<14} w{entry.width:<5} {named(Point(entry.phase, entry.batch, entry.context)):<18}"
         took = f"{entry.ms * 1e3:>9.1f} µs ±{_percent(entry):>4} %"
         said = f"{done:>4}/{total} {what} {took}  left {left // 60}:{left % 60:02}  {entry.details}"
-        console.print(said, soft_wrap=True, markup=False, highlight=False)
+        console.print(said, no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
 
     return on_entry
 
