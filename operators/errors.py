@@ -12,7 +12,8 @@
     ├── CrashError          a measurement whose process died, or whose device refused to go on
     ├── ConfigError         a run's configuration that contradicts itself or its schema
     ├── SpaceExhausted      a search space with no member left that was not proposed before
-    └── RunError            a run or candidate that is missing, exists already, or is being driven by another process
+    ├── RunError            a run or candidate that is missing, exists already, or is being driven by another process
+    └── TableError          a latency table that is damaged, lacks entries, or was measured under other conditions
 
 A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
 """
@@ -70,6 +71,10 @@ class SpaceExhausted(FrontrunnerError):  # noqa: N818 - a search that has seen e
 
 class RunError(FrontrunnerError):
     """A run or candidate that is missing, exists already, or is being driven by another process."""
+
+
+class TableError(FrontrunnerError):
+    """A latency table that is damaged, lacks entries, or was measured under other conditions."""
 
 
 def one_line(error: ValidationError, limit: int = 3) -> str:

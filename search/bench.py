@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from operators.errors import ConfigError
+from operators.files import write_whole
 from profiler.device import open_device
 from search import config as config_module
 from search import run
@@ -22,11 +23,11 @@ from search.bench_operators import operators_and_backends
 from search.bench_power import tell_apart
 from search.bench_repeat import repeat_anchor
 from search.bench_smollm2 import complete_and_score
+from search.bench_table import table_accuracy
 from search.bench_tuning import tune
 from search.bench_warm import warm_everything
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import open_ledger
-from search.run_folder import write_whole
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ def deployment(device: str, console: Console) -> Measured:
     return Measured(*deploy(device, console))
 
 
+def table(device: str, console: Console) -> Measured:
+    """How well the latency table predicts whole models: see search/bench_table.py."""
+    return Measured(*table_accuracy(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -128,6 +134,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "repeat": repeat,
     "power": power,
     "deployment": deployment,
+    "table": table,
 }
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from operators.errors import FrontrunnerError
 from search.arguments import joined, whole_numbers
+from search.table_cli import table_app
 
 if TYPE_CHECKING:
     from search.run_folder import RunFolder
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(table_app, name="table")
 console = Console(highlight=False)
 
 Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]

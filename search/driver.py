@@ -9,6 +9,7 @@ import numpy as np
 
 from operators import Architecture
 from operators.errors import ConfigError, RunError, SpaceExhausted
+from operators.files import write_whole
 from profiler.cost import cost
 from profiler.device import open_device
 from profiler.profile import key
@@ -22,7 +23,7 @@ from search.frontier import frontier_of
 from search.ledger import Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, Constraint, first_broken
 from search.profiling import Failure, profiled
-from search.run_folder import RunFolder, write_whole
+from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work

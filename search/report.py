@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from operators.files import write_whole
 from search.frontier import costs, frontier_of, scored
 from search.ledger import Entry
 from search.objectives import METRICS, Objective
-from search.run_folder import write_whole
 
 mpl.use("Agg")
 
