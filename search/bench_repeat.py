@@ -1,15 +1,15 @@
 """How far a measurement can be repeated: one step of the anchor model, energy and the time of the lock, over fresh processes."""
 
 from statistics import mean, stdev
+from time import perf_counter
 from typing import Any
 
 from rich.console import Console
 
 from profiler.anchor import CONTEXT, anchor_architecture
 from profiler.device import open_device
-from profiler.lock import shared
 from profiler.profile import ProfileSettings
-from profiler.worker import ProfilingWorker
+from search.profiling import started
 
 PROCESSES, ENERGY_RUNS = 5, 3
 ENERGY_SECONDS = 5.0
@@ -23,25 +23,27 @@ def repeat_anchor(device: str, console: Console) -> tuple[Figures, list[dict[str
     """Figures, and every profile. Energy is measured in the first ENERGY_RUNS processes, where the device counts it."""
     kind = open_device(device).torch_device.type
     profiles = []
-    for number in range(PROCESSES):
-        seconds = ENERGY_SECONDS if number < ENERGY_RUNS else 0.0
-        with ProfilingWorker(device) as worker:
-            with shared(device):
-                worker.start()
+    began = perf_counter()
+    with started(device, PROCESSES) as workers:
+        start_s = perf_counter() - began
+        for number, worker in enumerate(workers):
+            seconds = ENERGY_SECONDS if number < ENERGY_RUNS else 0.0
             settings = SETTINGS.model_copy(update={"energy_seconds": seconds})
             profiles.append(worker.profile(anchor_architecture(kind), settings, deadline_s=DEADLINE_S))
-        point, conditions = profiles[-1].points[0], profiles[-1].conditions
-        tainted = f", tainted: {'; '.join(conditions.tainted)}" if conditions.tainted else ""
-        console.print(
-            f"process {number}: {point.decode.median_ms:.5f} ms, {point.decode.median_ms / conditions.anchor_ms:.5f} of the anchor, "
-            f"lock {conditions.lock_s:.2f} s, busy {conditions.busy_s:.2f} s{tainted}",
-            soft_wrap=True,
-        )
+            worker.close()
+            point, conditions = profiles[-1].points[0], profiles[-1].conditions
+            tainted = f", tainted: {'; '.join(conditions.tainted)}" if conditions.tainted else ""
+            console.print(
+                f"process {number}: {point.decode.median_ms:.5f} ms, {point.decode.median_ms / conditions.anchor_ms:.5f} of the anchor, "
+                f"lock {conditions.lock_s:.2f} s, busy {conditions.busy_s:.2f} s{tainted}",
+                soft_wrap=True,
+            )
     times = [profile.points[0].decode.median_ms for profile in profiles]
     ratios = [time / profile.conditions.anchor_ms for time, profile in zip(times, profiles, strict=True)]
     without_energy = profiles[ENERGY_RUNS:]
     figures: Figures = {
         "processes": PROCESSES,
+        "start_s": start_s,
         "decode_ms": mean(times),
         "decode_coefficient_of_variation": stdev(times) / mean(times),
         "anchor_ratio": mean(ratios),

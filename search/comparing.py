@@ -1,8 +1,6 @@
 """`frontrunner compare`: is one architecture faster than another? Interleaved measurements, each in a fresh process."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from statistics import median
 
 from rich.console import Console
@@ -10,9 +8,8 @@ from rich.console import Console
 from operators import Architecture
 from profiler.comparison import Comparison, compare_times
 from profiler.device import open_device
-from profiler.lock import shared
 from profiler.profile import REPEATABILITY, ProfileSettings
-from profiler.worker import ProfilingWorker
+from search.profiling import started
 
 ROUNDS = 6
 AT_ONCE = 6  # processes that start at the same time, before any of them measures
@@ -38,7 +35,7 @@ def compare(
     times: tuple[list[float], list[float]] = ([], [])
     for first in range(0, len(sides), AT_ONCE):
         chunk = sides[first : first + AT_ONCE]
-        with _started(device, len(chunk)) as workers:
+        with started(device, len(chunk)) as workers:
             for side, worker in zip(chunk, workers, strict=True):
                 profile = worker.profile((a, b)[side], settings, backend=backend, deadline_s=DEADLINE_S)
                 worker.close()
@@ -46,17 +43,6 @@ def compare(
                 if len(times[0]) == len(times[1]):
                     on_round(len(times[0]), times[0][-1], times[1][-1])
     return compare_times(*times, indistinct=REPEATABILITY[kind])
-
-
-@contextmanager
-def _started(device: str, count: int) -> Iterator[Sequence[ProfilingWorker]]:
-    workers = [ProfilingWorker(device) for _ in range(count)]
-    with ThreadPoolExecutor(count) as threads, ExitStack() as stack:  # the threads stay, as a worker ends with the one that started it
-        for worker in workers:
-            stack.callback(worker.close)
-        with shared(device):
-            list(threads.map(ProfilingWorker.start, workers))
-        yield workers
 
 
 def print_comparison(console: Console, names: tuple[str, str], found: Comparison) -> None:

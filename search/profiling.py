@@ -1,10 +1,14 @@
 """Profiles architectures in a process of their own: each gives its figures or the reason why it has none."""
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from operators import Architecture
 from operators.errors import BackendError, CrashError, DeadlineError, OutOfMemoryError
 from operators.value import Value
+from profiler.lock import shared
 from profiler.profile import Profile, ProfileSettings
 from profiler.worker import ProfilingWorker
 
@@ -30,3 +34,15 @@ def profiled(
         return Failure(status="timeout", reason=str(error))
     except CrashError as error:
         return Failure(status="crashed", reason=str(error))
+
+
+@contextmanager
+def started(device: str, count: int) -> Iterator[Sequence[ProfilingWorker]]:
+    """So many workers whose processes have started, all at the same time, to be used in this thread; they end with the block."""
+    workers = [ProfilingWorker(device) for _ in range(count)]
+    with ThreadPoolExecutor(count) as threads, ExitStack() as stack:  # the threads stay, as a worker ends with the one that started it
+        for worker in workers:
+            stack.callback(worker.close)
+        with shared(device):
+            list(threads.map(ProfilingWorker.start, workers))
+        yield workers
