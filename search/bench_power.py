@@ -128,6 +128,7 @@ def _timed(decoder: Decoder, device: Device) -> Callable[[], float]:
 def _measure(name: str, waste: float) -> tuple[float, float]:
     """-> when it was measured (s), and the median of a step (ms)."""
     device = open_device(name)
+    torch.set_num_threads(1)
     decoder = _decoder(device, waste)
     with exclusive(name):
         return time.time(), sample(_timed(decoder, device), settings=_SETTINGS).median_ms
@@ -137,6 +138,7 @@ def _measure(name: str, waste: float) -> tuple[float, float]:
 def _calibrate(name: str) -> tuple[float, float]:
     """-> what to waste so that a step takes 1 + SLOWDOWN times as long, and the ratio then measured."""
     device = open_device(name)
+    torch.set_num_threads(1)
     plain = _decoder(device, 0.0)
     # A GPU's clock is near this rate, and what is off, as the launch of the kernel is, the repetitions take away.
     waste, per_ms = (1000.0, 1.98e6) if device.torch_device.type == "cuda" else (1e-6, 1e-3)
