@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from proxy_train.data_settings import DataSettings
     from proxy_train.prepare import OnProgress
 
-app = typer.Typer(help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None)
 
 RUN_FILE = (".yaml", ".yml")
 SAID_EVERY_S = 0.2, 10.0  # how often progress is shown in a terminal, and elsewhere
 
 
-@app.command(epilog="Example: frontrunner data prepare my-texts/ more.jsonl.zst --vocabulary 16384")
+@data_app.command(epilog="Example: frontrunner data prepare my-texts/ more.jsonl.zst --vocabulary 16384")
 def prepare(
     sources: Annotated[list[str], typer.Argument(metavar="CONFIG_OR_SOURCE...", help="A run file, or files and folders of text.")],
     vocabulary: Annotated[int | None, typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096")] = None,
@@ -40,7 +40,7 @@ def prepare(
     _print({**information(corpus.folder, verify=False), "seconds": round(time.perf_counter() - start, 1)})
 
 
-@app.command(epilog="Example: frontrunner data info configs/quick.yaml --verify")
+@data_app.command(epilog="Example: frontrunner data info configs/quick.yaml --verify")
 def info(
     where: Annotated[str, typer.Argument(metavar="CONFIG_OR_FOLDER", help="A run file, or a folder of prepared data.", show_default=False)],
     verify: Annotated[bool, typer.Option("--verify", help="Read all files and compare them with the manifest.")] = False,
