@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from operators import registry
@@ -15,8 +13,8 @@ from operators.architecture import Architecture
 from operators.errors import DataError, DivergedError
 from operators.model import HybridLM
 from proxy_train.data import Corpus, DataSettings, prepare
-from proxy_train.optim import EMBEDDING_RATE, FLOOR, build_optimizer, parameter_groups, schedule, set_rate
-from proxy_train.train import CURVE_POINTS, ProxyScore, ProxySettings, Trained, evaluate, train
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
 
 SETTINGS = ProxySettings(tokens=8_000, batch_size=2, sequence_length=64, validation_tokens=640)
 
@@ -99,7 +97,7 @@ def test_weights_are_whole_float32_and_nobody_elses(trained: Trained) -> None:
 
 
 def without_time(score: ProxyScore) -> ProxyScore:
-    return score.model_copy(update={"seconds": 0.0, "tokens_per_s": 0.0})
+    return score.model_copy(update={"seconds": 0.0, "tokens_per_s": 0.0, "flops_per_s": 0.0})
 
 
 def test_the_seed_decides_every_bit(trained: Trained, corpus: Corpus) -> None:
@@ -144,7 +142,7 @@ def test_a_loss_that_is_no_number_is_caught_at_its_step(corpus: Corpus, monkeypa
 
 
 def test_ending_no_better_than_the_start_is_a_failed_run(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy_train.train.evaluate", lambda model, corpus, settings: (9.0, 9.0))
+    monkeypatch.setattr("proxy_train.train.evaluate", lambda model, corpus, settings, rows: (9.0, 9.0))
     with pytest.raises(DivergedError, match=r"loss 9 on the validation text after 4 steps: expected below the first one"):
         train(model_of(), corpus, SETTINGS.model_copy(update={"tokens": 512}), seed=0)
 
@@ -204,49 +202,6 @@ def test_text_too_short_for_one_batch(corpus: Corpus) -> None:
 def test_settings_refuse_what_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ProxySettings.model_validate(wrong)
-
-
-def test_schedule_by_hand() -> None:
-    values = [schedule(step, steps=21, warmup_fraction=0.2) for step in range(21)]
-    assert values[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])  # 4 steps of warm-up, then the cosine begins at its top
-    assert values[12] == pytest.approx((1 + FLOOR) / 2)  # half way
-    assert values[20] == pytest.approx(FLOOR)
-    assert values[4:] == sorted(values[4:], reverse=True)
-
-
-@given(st.integers(1, 500), st.floats(0, 0.99))
-def test_schedule_stays_between_nothing_and_the_peak(steps: int, warmup_fraction: float) -> None:
-    values = [schedule(step, steps=steps, warmup_fraction=warmup_fraction) for step in range(steps)]
-    assert all(0 < value <= 1 for value in values)
-    assert max(values) == 1
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_matrices_alone_decay_and_tables_learn_faster(tied: bool) -> None:
-    mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
-    model = HybridLM(model_of(" f ".join(mixers) + " f", width=64, tied_embeddings=tied, meta_tokens=4))
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, learning_rate=0.01, weight_decay=0.1)
-    matrices, tables, rest = ([names[parameter] for parameter in group["params"]] for group in groups)
-    assert [group["weight_decay"] for group in groups] == [0.1, 0, 0]
-    assert [group["peak"] for group in groups] == [0.01, 0.01 * EMBEDDING_RATE, 0.01]
-    assert sorted(matrices + tables + rest) == sorted(names.values())
-    assert tables == ["embedding.weight", "meta"] + ([] if tied else ["head.weight"])
-    assert all(model.get_parameter(name).ndim == 2 and "proj" in name for name in matrices)
-    assert {name for name in names.values() if name.endswith("proj.weight")} == set(matrices)
-    assert "norm.weight" in rest
-
-
-def test_decay_shrinks_matrices_alone() -> None:
-    model = HybridLM(model_of())
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = build_optimizer(model, learning_rate=0.5, weight_decay=0.2)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    set_rate(optimizer, 0.5)
-    optimizer.step()
-    for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(tensor, before[name] * (0.95 if "proj" in name else 1.0))
 
 
 @pytest.mark.gpu
