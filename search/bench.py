@@ -19,6 +19,7 @@ from search import run
 from search.bench_decode import decode_published
 from search.bench_operators import operators_and_backends
 from search.bench_smollm2 import complete_and_score
+from search.bench_training import train_and_compare
 from search.bench_tuning import tune
 from search.bench_warm import warm_everything
 from search.frontier import frontier_of, hypervolume_gain
@@ -100,6 +101,11 @@ def tuning(device: str, console: Console) -> Measured:
     return Measured(*tune(device, console))
 
 
+def training(device: str, console: Console) -> Measured:
+    """Training throughput next to other libraries: see search/bench_training.py."""
+    return Measured(*train_and_compare(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -107,6 +113,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "operators": operators,
     "warm": warm,
     "tuning": tuning,
+    "training": training,
 }
 
 
