@@ -135,13 +135,13 @@ def train_once(
 
     with shared(device), memory_errors():
         score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step, checkpoint=checkpoint).score
-        matrix_rate = ceilings(opened)["matrix_product_flops_per_s"]
     if console is not None:
         for budget in score.budgets:
             console.print(f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f}, {budget.bits_per_byte:.4f} bits per byte")
         console.print(f"validation loss {score.loss:.4f} nats per token; the unigram entropy of the data is {score.unigram_loss:.4f}")
         console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte")
-        share = score.flops_per_s / matrix_rate
+        with shared(device):
+            share = score.flops_per_s / ceilings(opened)["matrix_product_flops_per_s"]
         console.print(
             f"{score.tokens_per_s:,.0f} tokens/s, {share:.0%} of the rate of a matrix product here; {score.dtype}, {score.execution}"
         )

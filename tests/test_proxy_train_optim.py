@@ -62,7 +62,7 @@ def test_matrices_alone_decay_and_tables_learn_faster(tied: bool) -> None:
 
 def test_rates_of_another_width() -> None:
     groups = parameter_groups(model_of(width=64), learning_rate=0.01, weight_decay=0.1, base_width=16)
-    assert [group["peak"] for group in groups] == [0.0025, 0.01 * EMBEDDING_RATE, 0.01]
+    assert [group["peak"] for group in groups] == [0.0025, 0.005 * EMBEDDING_RATE, 0.01]
     assert groups[0]["weight_decay"] * groups[0]["peak"] == pytest.approx(0.1 * 0.01)
 
 
