@@ -114,7 +114,11 @@ class HybridLM(nn.Module):
             built.operator.lay_together()
 
     def _initialize(self) -> None:
-        """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 1 / width)."""
+        """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 1 / width).
+
+        Where the head is normalized the length of its rows is free, and embeddings ~ N(0, 1): as large as what layers of normalized
+        matrices add to them, in which shorter ones would be lost.
+        """
         for layer in self.layers:
             assert isinstance(layer, ResidualLayer)
             for name in (*layer.operator.reads, *layer.operator.within, *layer.operator.writes):
@@ -124,7 +128,7 @@ class HybridLM(nn.Module):
                 nn.init.normal_(weight, std=(3 * weight.shape[1] * shrink) ** -0.5)
         for table in (self.embedding.weight, self.meta, self.head.weight if self.head is not None else None):
             if table is not None:
-                nn.init.normal_(table, std=self.architecture.width**-0.5)
+                nn.init.normal_(table, std=1.0 if self.architecture.normalized_head else self.architecture.width**-0.5)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> what the head reads [B, T, W]; meta tokens are prepended and dropped again."""

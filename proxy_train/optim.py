@@ -19,7 +19,8 @@ def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: flo
     """Three groups, each parameter in exactly one; `peak` is a group's own learning rate.
 
     The matrices that operators declare: learning_rate, and they alone decay. Embeddings, meta tokens and head: EMBEDDING_RATE times
-    learning_rate. Everything else (normalizations, biases, convolutions, decay rates): learning_rate.
+    learning_rate, and √width times that where the head is normalized, since they are so much larger then. Everything else (normalizations,
+    biases, convolutions, decay rates): learning_rate.
     base_width: the width that learning_rate is meant for. At another width matrices get base_width / width of it, as the maximal update
     parametrization has it for Adam (Yang et al. 2022, arXiv 2203.03466), and what they decay by stays the same; tables get the square root
     of that, as their numbers start at width^-½. Over widths of 64, 128 and 256 the best rate then stays the same.
@@ -34,10 +35,11 @@ def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: flo
         tables.append(model.head.weight)
     grouped = {*matrices, *tables}
     rest = [parameter for parameter in model.parameters() if parameter not in grouped]
+    larger = model.architecture.width**0.5 if model.architecture.normalized_head else 1.0
     narrower = 1.0 if base_width is None else base_width / model.architecture.width
     return [
         {"params": matrices, "peak": learning_rate * narrower, "weight_decay": weight_decay / narrower},
-        {"params": tables, "peak": learning_rate * EMBEDDING_RATE * narrower**0.5, "weight_decay": 0.0},
+        {"params": tables, "peak": learning_rate * EMBEDDING_RATE * larger * narrower**0.5, "weight_decay": 0.0},
         {"params": rest, "peak": learning_rate, "weight_decay": 0.0},
     ]
 

@@ -66,6 +66,15 @@ def test_rates_of_another_width() -> None:
     assert groups[0]["weight_decay"] * groups[0]["peak"] == pytest.approx(0.1 * 0.01)
 
 
+def test_tables_of_a_normalized_head_are_larger_and_learn_as_much_faster() -> None:
+    plain, normalized = (model_of(width=64, normalized_head=value, meta_tokens=50, tied_embeddings=False) for value in (False, True))
+    tables = (normalized.embedding.weight, normalized.meta, normalized.head.weight)
+    for table, other in zip(tables, (plain.embedding.weight, plain.meta, plain.head.weight), strict=True):
+        assert (table.std() / other.std()).item() == pytest.approx(8, rel=0.1)
+    rates = [parameter_groups(model, learning_rate=0.01, weight_decay=0.1)[1]["peak"] for model in (plain, normalized)]
+    assert rates[1] / rates[0] == pytest.approx(8)
+
+
 def test_decay_shrinks_matrices_alone() -> None:
     model = model_of()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
