@@ -7,9 +7,13 @@
     ├── DataError           text, tokenizer or token files that are missing, too short or damaged
     ├── DivergedError       a training loss that is not a finite number any more
     ├── DeviceError         a device that is missing or cannot be measured
+    ├── OutOfMemoryError    a measurement for which the device's memory is too small
+    ├── DeadlineError       a measurement that was given up because it took too long
+    ├── CrashError          a measurement whose process died, or whose device refused to go on
     ├── ConfigError         a run's configuration that contradicts itself or its schema
     ├── SpaceExhausted      a search space with no member left that was not proposed before
-    └── RunError            a run or candidate that is missing, exists already, or is being driven by another process
+    ├── RunError            a run or candidate that is missing, exists already, or is being driven by another process
+    └── TableError          a latency table that is damaged, lacks entries, or was measured under other conditions
 
 A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
 """
@@ -45,6 +49,18 @@ class DeviceError(FrontrunnerError):
     """A device that is missing or cannot be measured."""
 
 
+class OutOfMemoryError(FrontrunnerError, MemoryError):
+    """A measurement for which the device's memory is too small."""
+
+
+class DeadlineError(FrontrunnerError):
+    """A measurement that was given up because it took too long."""
+
+
+class CrashError(FrontrunnerError):
+    """A measurement whose process died, or whose device refused to go on."""
+
+
 class ConfigError(FrontrunnerError):
     """A run's configuration that contradicts itself or its schema."""
 
@@ -55,6 +71,10 @@ class SpaceExhausted(FrontrunnerError):  # noqa: N818 - a search that has seen e
 
 class RunError(FrontrunnerError):
     """A run or candidate that is missing, exists already, or is being driven by another process."""
+
+
+class TableError(FrontrunnerError):
+    """A latency table that is damaged, lacks entries, or was measured under other conditions."""
 
 
 def one_line(error: ValidationError, limit: int = 3) -> str:

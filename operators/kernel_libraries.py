@@ -5,10 +5,12 @@ minutes for one operator. So results and binaries go to one folder for all proce
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import re
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 import torch
 
 HALF = (torch.bfloat16, torch.float16)
+# Package -> distribution. Their top level imports models of theirs, and with them transformers, for seconds.
+_HEAVY = {"fla": "flash-linear-attention", "mamba_ssm": "mamba-ssm"}
 VERSIONED = ("torch", "triton", "flash-linear-attention", "mamba-ssm")
 # Set to 1 to let the libraries try all their configurations, as when measuring what belongs into `tuned/`.
 FULL_TUNING = "FRONTRUNNER_FULL_TUNING"
@@ -26,9 +30,23 @@ FULL_TUNING = "FRONTRUNNER_FULL_TUNING"
 def load(module: str) -> Any:
     """Imports a module of a kernel library, with its kernels' cache and tuning choices set up. Raises ImportError."""
     use_kernel_cache()
+    library = module.partition(".")[0]
+    _lighten(library)
     found = importlib.import_module(module)
-    narrow(module.partition(".")[0])
+    narrow(library)
     return found
+
+
+def _lighten(library: str) -> None:
+    """Lets submodules of a library be imported without what its top level imports."""
+    if library in sys.modules or library not in _HEAVY:
+        return
+    spec = importlib.util.find_spec(library)
+    if spec is not None:
+        package = importlib.util.module_from_spec(spec)
+        with suppress(PackageNotFoundError):
+            package.__version__ = version(_HEAVY[library])  # type: ignore[attr-defined]
+        sys.modules[library] = package
 
 
 def refusal(device: torch.device, dtype: torch.dtype, allowed: tuple[torch.dtype, ...] = HALF) -> str | None:

@@ -1,6 +1,7 @@
 """The anchor model: a fixed architecture, timed around every measurement, that tells whether the device still runs as it did."""
 
 from functools import cache
+from time import perf_counter
 
 import torch
 
@@ -16,6 +17,7 @@ _SIZES = {
     "cpu": {"width": 128, "vocabulary": 4096, "layers": "a f a f"},
 }
 _STEPS = {"cuda": 8, "cpu": 2}
+_WARM_UP_S = {"cuda": 0.2, "cpu": 0.0}  # an idle GPU takes that long to raise its clocks
 _SETTINGS = SamplingSettings(warmup=2, min_samples=10, min_seconds=0.05, max_seconds=0.2)
 
 
@@ -31,16 +33,24 @@ class Anchor:
     def __init__(self, device: Device) -> None:
         self.device = device
         kind = device.torch_device.type
-        self._steps = _STEPS[kind]
+        self._steps, self._warm_up_s = _STEPS[kind], _WARM_UP_S[kind]
         with torch.inference_mode():
             self._decoder = Decoder(random_model(anchor_architecture(kind), device, backend="auto", seed=0), 1, CONTEXT)
             self._decoder.state.seek(self._decoder.state.capacity - 1)
 
+    def warm_up(self) -> None:
+        """Puts an idle device to work until its clocks are those of a busy one. The caller holds the device's exclusive lock."""
+        started = perf_counter()
+        while perf_counter() - started < self._warm_up_s:
+            self._steps_ms()
+
     def time(self) -> Timing:
         """One decode step with a full context. The caller holds the device's exclusive lock."""
+        return sample(self._steps_ms, settings=_SETTINGS, runs=self._steps)
 
+    def _steps_ms(self) -> float:
         def rewind() -> None:
             self._decoder.state.seek(self._decoder.state.capacity - 1)
 
         with torch.inference_mode():
-            return sample(lambda: self.device.mean_time(self._decoder.step, before=rewind, count=self._steps), settings=_SETTINGS)
+            return self.device.mean_time(self._decoder.step, before=rewind, count=self._steps)

@@ -17,7 +17,8 @@ class Cost:
 
     params: number of parameters; a tied head counts once.
     param_bytes: bytes of the parameters.
-    state_bytes: bytes of decode state allocated for `batch` rows of `context` tokens.
+    state_bytes: bytes of decode state allocated for `batch` rows of `context` tokens: kv_bytes + recurrent_bytes.
+    kv_bytes: of caches that grow with the context, those of a sliding window included. recurrent_bytes: of all other state.
     decode_flops: FLOPs of one decode step of the whole batch, its token being the last of the context.
     prefill_flops: FLOPs of reading `context` tokens in every row, up to the logits after the last one.
     decode_bytes: bytes that one decode step has to move (the roofline of `cost`).
@@ -28,6 +29,8 @@ class Cost:
     params: int
     param_bytes: int
     state_bytes: int
+    kv_bytes: int
+    recurrent_bytes: int
     decode_flops: int
     prefill_flops: int
     decode_bytes: int
@@ -52,14 +55,15 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     params = parameters(architecture)
     precise = sum(registry.get(layer.operator).precise(layer.shape) for layer in architecture.layers)
     widened = precise * (torch.float32.itemsize - itemsize)  # those that stay in float32
-    state_bytes = moved_bytes = decode_flops = prefill_flops = 0
+    kv_bytes = recurrent_bytes = decode_flops = prefill_flops = 0
     for (name, shape), count in Counter((layer.operator, layer.shape) for layer in architecture.layers).items():
         operator = registry.get(name)
         shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
         for key, spec in operator.state(shape, batch, tokens, dtype).items():
-            grows = shortest[key] != longer[key]
-            state_bytes += count * spec.bytes
-            moved_bytes += count * spec.bytes * (1 if grows else 2)
+            if shortest[key] != longer[key]:
+                kv_bytes += count * spec.bytes
+            else:
+                recurrent_bytes += count * spec.bytes
 
         def flops(seen: int) -> int:
             return operator.flops(width, shape, seen)  # noqa: B023 - called before the loop goes on
@@ -71,10 +75,12 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     return Cost(
         params=params,
         param_bytes=params * itemsize + widened,
-        state_bytes=state_bytes,
+        state_bytes=kv_bytes + recurrent_bytes,
+        kv_bytes=kv_bytes,
+        recurrent_bytes=recurrent_bytes,
         decode_flops=decode_flops + head,
         prefill_flops=prefill_flops + head,
-        decode_bytes=read * itemsize + widened + moved_bytes,
+        decode_bytes=read * itemsize + widened + kv_bytes + 2 * recurrent_bytes,
     )
 
 

@@ -70,6 +70,16 @@ class Decoder:
         self._random.manual_seed(self.sampling.seed)
 
     @torch.no_grad()
+    def fill(self, length: int, *, seed: int) -> None:
+        """A state as if `length` tokens had been read in every row, with random values: they do not change what a step costs."""
+        random = torch.Generator(self.device).manual_seed(seed)
+        for layer in self.state.layers:
+            for tensor in layer.values():
+                tensor.normal_(generator=random)
+        self.state.seek(length)
+        self.tokens.random_(self.model.architecture.vocabulary, generator=random)
+
+    @torch.no_grad()
     def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
         """Reads tokens [B, T], of each row the first `lengths` (see `HybridLM.prefill`) -> the next token of each row, `self.tokens`."""
         self._choose(self.model.prefill(tokens, self.state, lengths))

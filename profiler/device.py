@@ -1,6 +1,7 @@
 """The one place that knows devices: time, memory and identity of a CPU or a GPU.
 
-What a device is asked for is the interface `Device`; everything else in the house works through it. NVML is used in this file only.
+What a device is asked for is the interface `Device`; everything else in the house works through it. `profiler/nvml.py`, which asks the
+driver, is used here only.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from operators.errors import DeviceError
+from profiler.nvml import Gpu, Reading, driver_version
 
 _KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm", "causal-conv1d")
 
@@ -54,6 +56,22 @@ class Device(ABC):
         """
 
     @abstractmethod
+    def free_memory(self) -> int:
+        """Bytes that this process could still allocate."""
+
+    @abstractmethod
+    def release_memory(self) -> None:
+        """Gives back what PyTorch keeps for later allocations."""
+
+    @abstractmethod
+    def reading(self) -> Reading:
+        """Clocks, temperature, limits and processes at this moment, as far as the device tells them. Never raises."""
+
+    @abstractmethod
+    def energy_j(self) -> float:
+        """A counter of the energy that the device has used. Raises DeviceError where it has none."""
+
+    @abstractmethod
     def versions(self) -> dict[str, str]:
         """Versions of what the figures depend on: python, torch, frontrunner; on a GPU also the driver and the kernel libraries."""
 
@@ -75,20 +93,6 @@ def open_device(name: str) -> Device:
     if index >= count:
         raise DeviceError(f"device {name}: this machine has {count} GPUs, expected a number from 0 to {count - 1}")
     return _Cuda(index)
-
-
-def driver_version() -> str:
-    """Version of the NVIDIA driver, from NVML. Raises DeviceError with the reason where there is none."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return str(pynvml.nvmlSystemGetDriverVersion())
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise DeviceError(f"NVML: {error}") from None
 
 
 @contextmanager
@@ -148,6 +152,23 @@ class _Cpu(Device):
             peak = max(peak, live)
         return peak
 
+    def free_memory(self) -> int:
+        """What Linux calls available (it counts caches that would make way), elsewhere the pages that are free."""
+        try:
+            found = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE)
+        except OSError:
+            found = None
+        return int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def release_memory(self) -> None:
+        pass  # PyTorch keeps none on a CPU
+
+    def reading(self) -> Reading:
+        return Reading(unavailable={"nvml": "a CPU has no NVML"})
+
+    def energy_j(self) -> float:
+        raise DeviceError("device cpu: energy is read from a GPU's counter, a CPU has none here")
+
     def versions(self) -> dict[str, str]:
         return _versions()
 
@@ -162,6 +183,7 @@ class _Cuda(Device):
         self.name = properties.name
         # The index depends on CUDA_VISIBLE_DEVICES, which differs between processes; the UUID does not.
         self.lock_key = f"gpu-{properties.uuid}"
+        self._gpu = Gpu(f"GPU-{properties.uuid}")
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)
@@ -202,6 +224,21 @@ class _Cuda(Device):
         self.synchronize()
         return torch.cuda.max_memory_allocated(self.torch_device) - before
 
+    def free_memory(self) -> int:
+        free, _ = torch.cuda.mem_get_info(self.torch_device)
+        kept = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
+        return free + kept
+
+    def release_memory(self) -> None:
+        self.synchronize()
+        torch.cuda.empty_cache()
+
+    def reading(self) -> Reading:
+        return self._gpu.reading()
+
+    def energy_j(self) -> float:
+        return self._gpu.energy_j()
+
     def versions(self) -> dict[str, str]:
         try:
             driver = driver_version()
@@ -211,14 +248,20 @@ class _Cuda(Device):
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """Raises MemoryError for the RuntimeError by which PyTorch's CPU allocator says that memory ran out."""
+def memory_errors(where: str = "") -> Iterator[None]:
+    """Raises MemoryError (CPU) or torch.OutOfMemoryError (GPU) that begins with `where` for the errors by which PyTorch says so."""
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(_told(where, error)) from error
     except RuntimeError as error:
         if "DefaultCPUAllocator" not in str(error):
             raise
-        raise MemoryError(" ".join(str(error).split())) from error
+        raise MemoryError(_told(where, error)) from error
+
+
+def _told(where: str, error: Exception) -> str:
+    return " ".join(f"{where}{': ' if where else ''}{error}".split())
 
 
 def _versions() -> dict[str, str]:

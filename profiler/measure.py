@@ -1,4 +1,4 @@
-"""Measures an architecture on a device: latency, throughput and memory of inference, beside its exact costs.
+"""Measures an architecture on a device: latency, throughput, memory and energy of inference, beside its exact costs.
 
 What is timed, with random weights and random tokens (values do not change the amount of work, but zeros do change its speed):
 
@@ -8,178 +8,129 @@ What is timed, with random weights and random tokens (values do not change the a
   attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself. On a GPU a step is a replay of its
   CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a microsecond, is timed with them.
 
-Timing holds the device's exclusive lock; building the model, capturing its graphs and measuring its memory hold the shared one.
+Timing holds the device's exclusive lock, with the anchor model timed before and after; building the model, capturing its graphs and
+measuring its memory hold the shared one. Only the largest batch is allocated where it is timed: it takes the memory of all others.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from time import perf_counter
-from typing import Annotated, NamedTuple, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from operators.architecture import Architecture
+from operators.errors import DeviceError
 from operators.model import HybridLM
-from operators.value import Value
-from profiler.cost import cost
+from profiler.anchor import Anchor
+from profiler.bandwidth import DATASHEET_BYTES_PER_S, copy_bytes_per_s
+from profiler.capacity import largest_decoder, release
+from profiler.conditions import Conditions, watched
+from profiler.cost import Cost, cost
 from profiler.decoder import Decoder, random_model
 from profiler.device import Device, memory_errors, open_device, torch_threads
-from profiler.lock import exclusive, shared
-from profiler.timing import SamplingSettings, Timing, sample
+from profiler.lock import shared
+from profiler.profile import Energy, LargestBatch, PointProfile, Profile, ProfileSettings
+from profiler.timing import Timing, sample
 
 # Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a single interruption.
 DECODE_SAMPLE_MS = 4.0
+_BURST_MS = 200.0  # of steps between two looks at the clock while energy is measured
 
 
-class Metric(NamedTuple):
-    """A figure of a profile. maximize: more is better. per_batch: its key carries the batch size, as in `decode_ms@b1`."""
-
-    unit: str
-    maximize: bool
-    per_batch: bool
-    description: str
-
-
-METRICS: dict[str, Metric] = {
-    "params": Metric("parameters", maximize=False, per_batch=False, description="parameters, embeddings included, a tied head once"),
-    "param_bytes": Metric("bytes", maximize=False, per_batch=False, description="bytes of the parameters"),
-    "prefill_ms": Metric("ms", maximize=False, per_batch=True, description="time to read the context and give the first logits, median"),
-    "decode_ms": Metric("ms", maximize=False, per_batch=True, description="time of one decode step of the whole batch, median"),
-    "decode_tokens_per_s": Metric("tokens/s", maximize=True, per_batch=True, description="tokens decoded by the whole batch in a second"),
-    "peak_memory_bytes": Metric("bytes", maximize=False, per_batch=True, description="weights, state and temporaries at their highest"),
-    "state_bytes": Metric("bytes", maximize=False, per_batch=True, description="decode state: key-value caches and recurrent state"),
-}
-
-
-class ProfileSettings(SamplingSettings):
-    """The `profile:` section of a run.
-
-    batch_sizes: rows decoded at once, one set of figures each. context: tokens a row that prefill reads and that decode sees.
-    threads: of PyTorch on the CPU. The rest: see SamplingSettings.
-    """
-
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(min_length=1)] = (1, 8)
-    context: Annotated[int, Field(ge=1, le=100_000_000)] = 256
-    threads: Annotated[int, Field(ge=1, le=4096)] = 1
-
-    @model_validator(mode="after")
-    def _distinct_batch_sizes(self) -> Self:
-        if len(set(self.batch_sizes)) < len(self.batch_sizes):
-            raise ValueError(f"expected batch_sizes without repetition, got {list(self.batch_sizes)}")
-        return self
-
-
-class BatchProfile(Value):
-    """Figures at one batch size. peak_memory_bytes: weights + state + the most that a prefill and a decode step had allocated."""
-
-    batch: int
-    prefill: Timing
-    decode: Timing
-    decode_tokens_per_s: float
-    peak_memory_bytes: int
-    state_bytes: int
-
-
-class Profile(Value):
-    """Measured costs of one architecture on one device.
-
-    lock_s: seconds for which the device was held exclusively. backends: which one each operator got.
-    """
-
-    device: str
-    device_name: str
-    dtype: str
-    threads: int
-    context: int
-    params: int
-    param_bytes: int
-    batches: tuple[BatchProfile, ...]
-    backends: dict[str, str]
-    versions: dict[str, str]
-    seed: int
-    lock_s: float
-
-    def metrics(self) -> dict[str, float]:
-        """The figures by name as in METRICS, those per batch size with it behind: `decode_ms@b1`."""
-        figures: dict[str, float] = {"params": self.params, "param_bytes": self.param_bytes}
-        for batch in self.batches:
-            values = {
-                "prefill_ms": batch.prefill.median_ms,
-                "decode_ms": batch.decode.median_ms,
-                "decode_tokens_per_s": batch.decode_tokens_per_s,
-                "peak_memory_bytes": batch.peak_memory_bytes,
-                "state_bytes": batch.state_bytes,
-            }
-            figures.update({f"{name}@b{batch.batch}": value for name, value in values.items()})
-        return figures
-
-
-def measure(architecture: Architecture, settings: ProfileSettings, *, device: str = "cpu", backend: str = "auto", seed: int = 0) -> Profile:
+def measure(
+    architecture: Architecture,
+    settings: ProfileSettings,
+    *,
+    device: str = "cpu",
+    backend: str = "auto",
+    seed: int = 0,
+    anchor: Anchor | None = None,
+) -> Profile:
     """Builds the model and measures it, in the device's dtype (float32 on a CPU, bfloat16 on a GPU), with weights and tokens from `seed`.
 
-    Takes the device's locks itself: the caller must hold none of them. Raises DeviceError, BackendError, and where memory ran out
-    MemoryError (CPU) or torch.OutOfMemoryError (GPU).
+    anchor: that of this device where the caller keeps one; None builds it. Takes the device's locks itself: the caller must hold none
+    of them. Raises DeviceError, BackendError, and where memory ran out MemoryError or torch.OutOfMemoryError (GPU), which name the batch
+    size and the context.
     """
     opened = open_device(device)
+    absent = _without_energy(opened) if settings.energy_seconds else {}
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
-        with shared(device):
+        copied = copy_bytes_per_s(opened)
+        with shared(opened.label):
+            anchor = anchor or Anchor(opened)
+            _require_memory(architecture, settings, opened)
             model = random_model(architecture, opened, backend=backend, seed=seed)
-            sessions = [_session(model, batch, settings.context, opened, seed) for batch in settings.batch_sizes]
-            peaks = [_peak_memory(session, opened) for session in sessions]
-        with exclusive(device):
-            started = perf_counter()
-            batches = tuple(_measure_batch(*pair, opened, settings) for pair in zip(sessions, peaks, strict=True))
-            lock_s = perf_counter() - started
-    arithmetic = cost(architecture, batch=1, context=settings.context, dtype=opened.dtype)
+            sessions = [_session(model, batch, context, opened, seed) for context in settings.contexts for batch in settings.batch_sizes]
+        points, conditions = watched(
+            lambda: [_measure_point(session, opened, settings, with_energy=not absent) for session in sessions],
+            anchor=anchor,
+            device=opened,
+        )
+        sessions.clear()
+        largest: tuple[LargestBatch, ...] = ()
+        largest_conditions: Conditions | None = None
+        if settings.largest_batch:
+            largest, largest_conditions = watched(
+                lambda: [_measure_largest(model, context, opened, settings, seed) for context in settings.contexts],
+                anchor=anchor,
+                device=opened,
+            )
+    arithmetic = cost(architecture, batch=1, context=1, dtype=opened.dtype)
     return Profile(
         device=opened.label,
         device_name=opened.name,
         dtype=str(opened.dtype).removeprefix("torch."),
         threads=settings.threads,
-        context=settings.context,
+        contexts=settings.contexts,
         params=arithmetic.params,
         param_bytes=arithmetic.param_bytes,
-        batches=batches,
+        points=points,
+        largest=largest,
+        absent=absent,
+        copy_bytes_per_s=copied,
+        datasheet_bytes_per_s=DATASHEET_BYTES_PER_S.get(opened.name),
+        conditions=conditions,
+        largest_conditions=largest_conditions,
         backends=model.backends,
         versions=opened.versions(),
         seed=seed,
-        lock_s=lock_s,
     )
 
 
 @dataclass(frozen=True)
 class _Session:
-    """A model decoding one batch: what is run to be measured."""
+    """A model decoding one batch at one context: what is run to be measured. cost: by arithmetic. peak_memory_bytes: see PointProfile."""
 
     decoder: Decoder
     prompt: Tensor
+    cost: Cost
+    peak_memory_bytes: int
 
     def prefill(self) -> None:
         self.decoder.prefill(self.prompt)
 
-    def rewind(self) -> None:
-        """Sets the full state back by one token, so that the next step is at the end of the context again."""
-        self.decoder.state.seek(self.decoder.state.capacity - 1)
-
-    def step(self) -> None:
-        self.decoder.step()
-
 
 def _session(model: HybridLM, batch: int, context: int, device: Device, seed: int) -> _Session:
     random, vocabulary = torch.Generator().manual_seed(seed), model.architecture.vocabulary
-    prompt = torch.randint(vocabulary, (batch, context), generator=random).to(device.torch_device)
-    return _Session(Decoder(model, batch, context), prompt)
+    with memory_errors(_where(batch, context)):
+        prompt = torch.randint(vocabulary, (batch, context), generator=random).to(device.torch_device)
+        decoder = Decoder(model, batch, context)
+        peak = _peak_memory(decoder, prompt, device)
+    return _Session(decoder, prompt, cost(model.architecture, batch=batch, context=context, dtype=device.dtype), peak)
 
 
-def _peak_memory(session: _Session, device: Device) -> int:
-    decoder = session.decoder
+def _rewind(decoder: Decoder) -> None:
+    """Sets the full state back by one token, so that the next step is at the end of the context again."""
+    decoder.state.seek(decoder.state.capacity - 1)
 
+
+def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
     def prefill_and_step() -> None:
         decoder.reset()
-        session.prefill()
-        session.rewind()
+        decoder.prefill(prompt)
+        _rewind(decoder)
         decoder.step_eagerly()  # what a graph's steps use was allocated when it was captured, and is not counted again
 
     prefill_and_step()  # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
@@ -187,22 +138,96 @@ def _peak_memory(session: _Session, device: Device) -> int:
     return weights + decoder.state.bytes + device.peak_memory(prefill_and_step)
 
 
-def _measure_batch(session: _Session, peak_memory_bytes: int, device: Device, settings: ProfileSettings) -> BatchProfile:
+def _measure_point(session: _Session, device: Device, settings: ProfileSettings, *, with_energy: bool) -> PointProfile:
+    decoder, (batch, context) = session.decoder, session.prompt.shape
+
     def prefill() -> float:
-        session.decoder.reset()
+        decoder.reset()
         return device.timed(session.prefill)
 
-    def steps(count: int) -> float:
-        return device.mean_time(session.step, before=session.rewind, count=count)
-
-    prefill_timing = sample(prefill, settings=settings)
-    count = ceil(DECODE_SAMPLE_MS / min(steps(1) for _ in range(3)))
-    decode_timing = sample(lambda: steps(count), settings=settings)
-    return BatchProfile(
-        batch=session.prompt.shape[0],
+    with memory_errors(_where(batch, context)):
+        prefill_timing = sample(prefill, settings=settings)
+        decode_timing = _decode(decoder, device, settings)
+        energy = None
+        if settings.energy_seconds and with_energy:
+            steps = ceil(_BURST_MS / decode_timing.median_ms)
+            energy = decode_energy(
+                lambda: _steps(decoder, steps, device), device=device, seconds=settings.energy_seconds, tokens=steps * batch
+            )
+    return PointProfile(
+        batch=batch,
+        context=context,
         prefill=prefill_timing,
         decode=decode_timing,
-        decode_tokens_per_s=session.prompt.shape[0] / decode_timing.median_ms * 1e3,
-        peak_memory_bytes=peak_memory_bytes,
-        state_bytes=session.decoder.state.bytes,
+        peak_memory_bytes=session.peak_memory_bytes,
+        kv_bytes=session.cost.kv_bytes,
+        recurrent_bytes=session.cost.recurrent_bytes,
+        decode_bytes=session.cost.decode_bytes,
+        energy=energy,
     )
+
+
+def _decode(decoder: Decoder, device: Device, settings: ProfileSettings) -> Timing:
+    def steps(count: int) -> float:
+        return device.mean_time(decoder.step, before=lambda: _rewind(decoder), count=count)
+
+    count = ceil(DECODE_SAMPLE_MS / min(steps(1) for _ in range(3)))
+    return sample(lambda: steps(count), settings=settings, runs=count)
+
+
+def _measure_largest(model: HybridLM, context: int, device: Device, settings: ProfileSettings, seed: int) -> LargestBatch:
+    with memory_errors(f"largest batch at context {context}"):
+        decoder = largest_decoder(model, context, device, seed=seed)
+        found = LargestBatch(context=context, batch=decoder.tokens.shape[0], decode=_decode(decoder, device, settings))
+    del decoder
+    release(device)
+    return found
+
+
+def decode_energy(
+    burst: Callable[[], None], *, device: Device, seconds: float, tokens: int, clock: Callable[[], float] = perf_counter
+) -> Energy:
+    """Energy of calling `burst`, which decodes `tokens` and returns when it is done, for so many seconds.
+
+    One burst goes before: the counter lags by up to 100 ms, at the end as at the beginning if the load is the same at both.
+    """
+    burst()
+    bursts, started, before = 0, clock(), device.energy_j()
+    while clock() - started < seconds:
+        burst()
+        bursts += 1
+    elapsed = clock() - started
+    return Energy(energy_j=device.energy_j() - before, seconds=elapsed, tokens=bursts * tokens)
+
+
+def _steps(decoder: Decoder, count: int, device: Device) -> None:
+    for _ in range(count):
+        _rewind(decoder)
+        decoder.step()
+    device.synchronize()
+
+
+def _without_energy(device: Device) -> dict[str, str]:
+    try:
+        device.energy_j()
+    except DeviceError as error:
+        return dict.fromkeys(("energy_j_per_token", "power_w"), str(error))
+    return {}
+
+
+def _require_memory(architecture: Architecture, settings: ProfileSettings, device: Device) -> None:
+    """Raises MemoryError where weights and states alone are more than is free: a CPU would not be told, but killed."""
+    needed, free = 0, device.free_memory()
+    for context in settings.contexts:
+        for batch in settings.batch_sizes:
+            found = cost(architecture, batch=batch, context=context, dtype=device.dtype)
+            needed += found.state_bytes
+            if needed + found.param_bytes > free:
+                raise MemoryError(
+                    f"{_where(batch, context)}: weights ({found.param_bytes / 1e9:.3g} GB) and states ({needed / 1e9:.3g} GB, those of "
+                    f"the batch sizes and contexts before it included) need more than the {free / 1e9:.3g} GB that are free"
+                )
+
+
+def _where(batch: int, context: int) -> str:
+    return f"batch {batch}, context {context}"

@@ -19,15 +19,15 @@ class SamplingSettings(Value):
     """How long to sample.
 
     warmup: runs whose time is dropped.
-    min_samples, min_seconds: sampling goes on at least until both are reached (`min_samples` goes before `max_seconds`).
+    min_samples, min_seconds: sampling goes on at least until there are so many and they add up to so many seconds on the device;
     relative_error: then until the standard error of the median, divided by the median, is at most this, or
-    max_seconds: until this much time has passed since the first sample that is kept.
+    max_seconds: until this much time has passed since the first sample that is kept (`min_samples` and no more goes before it).
     """
 
     warmup: Annotated[int, Field(ge=0)] = 2
     min_samples: Annotated[int, Field(ge=5)] = 10
-    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
-    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     relative_error: Annotated[float, Field(gt=0, lt=1)] = 0.005
 
     @model_validator(mode="after")
@@ -41,7 +41,7 @@ class Timing(Value):
     """Samples of one quantity in ms, in the order taken, and what they say.
 
     iqr_ms is the distance between the quartiles. stopped_by: `precision` when the relative standard error of the median
-    was reached, `time` when max_seconds came first.
+    was reached, `time` when max_seconds came first. runs: how many a sample is the mean of.
     """
 
     median_ms: float
@@ -50,10 +50,21 @@ class Timing(Value):
     n: int
     stopped_by: Literal["precision", "time"]
     samples_ms: tuple[float, ...]
+    runs: int = 1
+
+    @property
+    def relative_error(self) -> float:
+        """Standard error of the median over the median."""
+        return standard_error(sorted(self.samples_ms)) / self.median_ms
+
+    @property
+    def device_s(self) -> float:
+        """Seconds of the device that the samples took."""
+        return sum(self.samples_ms) * self.runs / 1e3
 
 
-def sample(run: Callable[[], float], *, settings: SamplingSettings, clock: Callable[[], float] = perf_counter) -> Timing:
-    """Calls `run`, which returns one elapsed time in ms, until the stopping rule of `settings` is met.
+def sample(run: Callable[[], float], *, settings: SamplingSettings, runs: int = 1, clock: Callable[[], float] = perf_counter) -> Timing:
+    """Calls `run`, which returns one elapsed time in ms, the mean of so many `runs`, until the stopping rule of `settings` is met.
 
     `clock` returns seconds. The standard error takes the samples to be independent; samples of one process are correlated, so it says
     when to stop, and only fresh processes say how far a figure can be repeated. Looking at it after every sample favours a lucky early
@@ -64,17 +75,17 @@ def sample(run: Callable[[], float], *, settings: SamplingSettings, clock: Calla
             run()
         samples: list[float] = []
         ordered: list[float] = []
-        started = clock()
+        on_device, started = 0.0, clock()
         while True:
             samples.append(run())
             insort(ordered, samples[-1])
-            elapsed = clock() - started
-            if len(samples) < settings.min_samples or elapsed < settings.min_seconds:
+            on_device += samples[-1] * runs / 1e3
+            if len(samples) < settings.min_samples:
                 continue
-            if standard_error(ordered) <= settings.relative_error * median(ordered):
-                return _timing(samples, "precision")
-            if elapsed >= settings.max_seconds:
-                return _timing(samples, "time")
+            if on_device >= settings.min_seconds and standard_error(ordered) <= settings.relative_error * median(ordered):
+                return _timing(samples, "precision", runs)
+            if clock() - started >= settings.max_seconds:
+                return _timing(samples, "time", runs)
 
 
 def standard_error(ordered: list[float]) -> float:
@@ -92,9 +103,11 @@ def standard_error(ordered: list[float]) -> float:
     return (ordered[n - c] - ordered[c - 1]) / (2 * z)
 
 
-def _timing(samples: list[float], stopped_by: Literal["precision", "time"]) -> Timing:
+def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs: int) -> Timing:
     low, middle, high, p90 = np.percentile(samples, [25, 50, 75, 90]).tolist()
-    return Timing(median_ms=middle, iqr_ms=high - low, p90_ms=p90, n=len(samples), stopped_by=stopped_by, samples_ms=tuple(samples))
+    return Timing(
+        median_ms=middle, iqr_ms=high - low, p90_ms=p90, n=len(samples), stopped_by=stopped_by, samples_ms=tuple(samples), runs=runs
+    )
 
 
 @contextmanager

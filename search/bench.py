@@ -13,18 +13,22 @@ from typing import Any
 from rich.console import Console
 
 from operators.errors import ConfigError
+from operators.files import write_whole
 from profiler.device import open_device
 from search import config as config_module
 from search import run
 from search.bench_decode import decode_published
+from search.bench_deployment import deploy
 from search.bench_operators import operators_and_backends
+from search.bench_power import tell_apart
+from search.bench_repeat import repeat_anchor
 from search.bench_smollm2 import complete_and_score
+from search.bench_table import table_accuracy
 from search.bench_training import train_and_compare
 from search.bench_tuning import tune
 from search.bench_warm import warm_everything
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import open_ledger
-from search.run_folder import write_whole
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,26 @@ def training(device: str, console: Console) -> Measured:
     return Measured(*train_and_compare(device, console))
 
 
+def repeat(device: str, console: Console) -> Measured:
+    """How far a measurement can be repeated by another process: see search/bench_repeat.py."""
+    return Measured(*repeat_anchor(device, console))
+
+
+def power(device: str, console: Console) -> Measured:
+    """How well two architectures are told apart: see search/bench_power.py."""
+    return Measured(*tell_apart(device, console))
+
+
+def deployment(device: str, console: Console) -> Measured:
+    """Nemotron-Flash's table of ten models on our runtime: see search/bench_deployment.py."""
+    return Measured(*deploy(device, console))
+
+
+def table(device: str, console: Console) -> Measured:
+    """How well the latency table predicts whole models: see search/bench_table.py."""
+    return Measured(*table_accuracy(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -114,6 +138,10 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "warm": warm,
     "tuning": tuning,
     "training": training,
+    "repeat": repeat,
+    "power": power,
+    "deployment": deployment,
+    "table": table,
 }
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from operators.architecture import Architecture, shipped_names
 from operators.errors import DeviceError
+from profiler.bandwidth import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.cost import cost
 from profiler.decoder import Decoder, random_model
 from profiler.device import Device, open_device
@@ -22,8 +23,6 @@ from profiler.timing import SamplingSettings, Timing, sample
 OURS = ("tiny-hybrid",)  # lies among the published ones to try commands on
 BATCH, CONTEXT, SEED = 1, 8192, 0
 CHECKED_TOKENS = 64
-COPY_BYTES = 2 << 30
-DATASHEET_BYTES_PER_S = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
 _REPLAYS, _EAGER_STEPS = 8, 2
 _SETTINGS = SamplingSettings(warmup=3, min_samples=20, min_seconds=0.5, max_seconds=2.0)
 
@@ -35,7 +34,7 @@ def decode_published(device: str, console: Console) -> tuple[Figures, list[dict[
     opened = open_device(device)
     if opened.torch_device.type != "cuda":
         raise DeviceError(f"device {device}: the benchmark decode compares CUDA graphs with eager steps and needs a GPU, as in cuda:0")
-    figures: Figures = {"context_tokens": CONTEXT, "batch": BATCH, "copy_bytes_per_s": _copy_bytes_per_s(opened)}
+    figures: Figures = {"context_tokens": CONTEXT, "batch": BATCH, "copy_bytes_per_s": copy_bytes_per_s(opened)}
     if opened.name in DATASHEET_BYTES_PER_S:
         figures["datasheet_bytes_per_s"] = DATASHEET_BYTES_PER_S[opened.name]
     samples = []
@@ -75,18 +74,6 @@ def table(figures: Figures) -> Table:
     return shown
 
 
-def _copy_bytes_per_s(device: Device) -> float:
-    """Bytes read and written in a second by a copy within the device's memory."""
-    source = torch.randint(256, (COPY_BYTES,), dtype=torch.uint8, device=device.torch_device)
-    target = torch.empty_like(source)
-    with exclusive(device.label):
-        timing = sample(
-            lambda: device.mean_time(lambda: target.copy_(source), before=lambda: None, count=4),
-            settings=_SETTINGS,
-        )
-    return 2 * COPY_BYTES / timing.median_ms * 1e3
-
-
 def _decode(architecture: Architecture, device: Device, ceilings: Figures) -> tuple[Figures, dict[str, Any]]:
     """Figures of one model, and what they come from."""
     arithmetic = cost(architecture, batch=BATCH, context=CONTEXT, dtype=device.dtype)
@@ -94,7 +81,7 @@ def _decode(architecture: Architecture, device: Device, ceilings: Figures) -> tu
         with shared(device.label):
             decoder = Decoder(random_model(architecture, device, backend="auto", seed=SEED), BATCH, CONTEXT)
             same = _graph_equals_eager(decoder)
-            _fill(decoder, length=decoder.state.capacity - 1)
+            decoder.fill(decoder.state.capacity - 1, seed=SEED)
             temporaries = device.peak_memory(decoder.step_eagerly)
         with exclusive(device.label):
             eager, graph = _timings(decoder, device)
@@ -129,20 +116,10 @@ def _decode(architecture: Architecture, device: Device, ceilings: Figures) -> tu
     }
 
 
-def _fill(decoder: Decoder, *, length: int) -> None:
-    """A state as if `length` tokens had been read, with values from SEED."""
-    random = torch.Generator(decoder.device).manual_seed(SEED)
-    for layer in decoder.state.layers:
-        for tensor in layer.values():
-            tensor.normal_(generator=random)
-    decoder.state.seek(length)
-    decoder.tokens.random_(decoder.model.architecture.vocabulary, generator=random)
-
-
 def _graph_equals_eager(decoder: Decoder) -> bool:
     found = []
     for step in (decoder.step, decoder.step_eagerly):
-        _fill(decoder, length=decoder.state.capacity - CHECKED_TOKENS)
+        decoder.fill(decoder.state.capacity - CHECKED_TOKENS, seed=SEED)
         found.append(torch.stack([step().clone() for _ in range(CHECKED_TOKENS)]))
     return torch.equal(*found)
 

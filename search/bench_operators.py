@@ -119,13 +119,16 @@ def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:
     reason = reason_against(case.name, case.backend, layer.shape, device.torch_device, device.dtype)
     if reason is not None:
         return [{**about, "reason": f"not usable: {reason}"}]
-    try:
-        check = agreement(case.architecture, case.backend, device=device.torch_device, dtype=device.dtype, batch=1, tokens=CHECKED_TOKENS)
-    except (RuntimeError, AssertionError, ValueError) as error:  # as kernel libraries refuse what they cannot do
-        return [{**about, "reason": f"refused: {_line(error)}"}]
-    about["output_error"], about["gradient_error"] = check.output, max(check.gradients.values())
-    if check.complaint:
-        return [{**about, "reason": f"refused: {check.complaint}"}]
+    if case.backend != "reference":
+        try:
+            check = agreement(
+                case.architecture, case.backend, device=device.torch_device, dtype=device.dtype, batch=1, tokens=CHECKED_TOKENS
+            )
+        except (RuntimeError, AssertionError, ValueError) as error:  # as kernel libraries refuse what they cannot do
+            return [{**about, "reason": f"refused: {_line(error)}"}]
+        about["output_error"], about["gradient_error"] = check.output, max(check.gradients.values())
+        if check.complaint:
+            return [{**about, "reason": f"refused: {check.complaint}"}]
     _free()
     module = case.built()
     rows = []

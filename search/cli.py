@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from operators.errors import FrontrunnerError
+from search.arguments import joined, whole_numbers
+from search.table_cli import table_app
 
 if TYPE_CHECKING:
     from search.run_folder import RunFolder
@@ -25,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(table_app, name="table")
 console = Console(highlight=False)
 
 Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
@@ -115,11 +118,11 @@ def frontier(
     from search.run import opened
 
     folder, ledger = opened(results, run)
-    wanted, batches = _objectives(objectives, ledger.config), ledger.config.profile.batch_sizes
+    wanted, profile_settings = _objectives(objectives, ledger.config), ledger.config.profile
     entries = ledger.entries()
-    table = tables.frame(entries, wanted, names(batches))
+    table = tables.frame(entries, wanted, names(profile_settings))
     table = table if everything or table.empty else table[table["frontier"]]
-    kept = [parse_constraint(text, batches) for text in where or []]
+    kept = [parse_constraint(text, profile_settings) for text in where or []]
     table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
     columns = tables.columns_for(table, wanted, with_status=everything)
     if form == TableFormat.json or as_json:
@@ -182,30 +185,70 @@ def import_(
         console.print(f"no tokenizer.json, which search.export.load needs: {found.without_tokenizer}", soft_wrap=True, markup=False)
 
 
-@app.command(epilog=example("frontrunner profile smollm2-135m tiny-hybrid --batch 1 --batch 8 --context 512"))
+@app.command(epilog=example("frontrunner profile smollm2-135m first:17 --batch 1 8 --context 512"))
 def profile(
-    architectures: Annotated[list[Path], typer.Argument(help="YAML or JSON files of architectures, or shipped names.", show_default=False)],
-    batch: Annotated[list[int] | None, typer.Option(help="Batch size; may be repeated.", show_default="1 and 8")] = None,
-    context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
+    architectures: Annotated[list[str], typer.Argument(help="Files, shipped names, or candidates as RUN:ID.", show_default=False)],
+    batch: Annotated[list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="1,8")] = None,
+    context: Annotated[list[str] | None, typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="256")] = None,
     threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    energy: Annotated[float, typer.Option(help="Seconds to decode for the energy a token; 0 leaves it out.")] = 0.0,
+    largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, and decoding there.")] = False,
+    results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency, throughput and memory of architectures."""
-    from operators import Architecture
-    from search.details import print_profiles, profile_settings
+    """Measure latency, throughput, memory and energy of architectures."""
+    from search.profiles import print_profiles, profile_each, profile_settings, profiles_json
+    from search.sources import architecture_of
 
-    settings = profile_settings(batch_sizes=tuple(batch or (1, 8)), context=context, threads=threads)
-    loaded = [Architecture.load(path) for path in architectures]
-    from profiler.measure import measure
-
-    profiles = [measure(architecture, settings, device=device, backend=backend) for architecture in loaded]
+    settings = profile_settings(
+        batch_sizes=whole_numbers("--batch", batch or ["1,8"]),
+        contexts=whole_numbers("--context", context or ["256"]),
+        threads=threads,
+        energy_seconds=energy,
+        largest_batch=largest_batch,
+    )
+    found = profile_each([architecture_of(text, results) for text in architectures], settings, device=device, backend=backend)
     if as_json:
-        _print_json([found.model_dump(mode="json") for found in profiles])
+        _print_json(profiles_json(found))
     else:
-        titles = [architecture.name or path.stem for architecture, path in zip(loaded, architectures, strict=True)]
-        print_profiles(console, titles, profiles)
+        print_profiles(console, found)
+    if any(entry.problem for entry in found):
+        raise typer.Exit(1)
+
+
+@app.command(epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0"))
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="File, shipped name, or candidate as RUN:ID.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
+    rounds: Annotated[int, typer.Option(min=3, help="Fresh processes for each of the two.")] = 6,
+    threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Is B's decode step faster than A's? Interleaved measurements in fresh processes, and a verdict."""
+    from search.comparing import compare as compared
+    from search.comparing import print_comparison
+    from search.profiles import profile_settings
+    from search.sources import architecture_of
+
+    (a_name, a), (b_name, b) = (architecture_of(text, results) for text in (first, second))
+    settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
+
+    def on_round(number: int, a_ms: float, b_ms: float) -> None:
+        if not as_json:
+            console.print(f"round {number} of {rounds}: {a_ms:.4g} ms, {b_ms:.4g} ms", markup=False)
+
+    found = compared(a, b, settings, device=device, backend=backend, rounds=rounds, on_round=on_round)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print_comparison(console, (a_name, b_name), found)
 
 
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
@@ -248,7 +291,7 @@ def operators(device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu
 @app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))
 def warm(
     sources: Annotated[list[str], typer.Argument(metavar="SPACE_OR_ARCH...", help="Run files and architectures.", show_default=False)],
-    batch: Annotated[list[int] | None, typer.Option(help="Batch size; may be repeated.", show_default="the run's, or 1 and 8")] = None,
+    batch: Annotated[list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")] = None,
     tokens: Annotated[int | None, typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cuda:0",
     processes: Annotated[int | None, typer.Option(min=1, help="Processes at the same time.", show_default="one a core")] = None,
@@ -261,7 +304,9 @@ def warm(
     from search.warming import print_warmed, warm_jobs
 
     found = []
-    for done in prepared(warm_jobs(sources, batches=batch, tokens=tokens, device=device), processes=processes):
+    for done in prepared(
+        warm_jobs(sources, batches=whole_numbers("--batch", batch or []) or None, tokens=tokens, device=device), processes=processes
+    ):
         found.append(asdict(done))
         if not as_json:
             print_warmed(console, done)
@@ -315,7 +360,7 @@ def _objectives(text: str | None, config: Any) -> tuple[Any, ...]:
 
     if text is None:
         return tuple(config.parsed_objectives())
-    return tuple(parse_objective(name.strip(), config.profile.batch_sizes) for name in text.split(","))
+    return tuple(parse_objective(name.strip(), config.profile) for name in text.split(","))
 
 
 def _print_json(value: Any) -> None:
@@ -335,7 +380,7 @@ def main() -> None:
     """Runs a command; every error of ours is one line on standard error and exit code 1, a wrong call is 2, an interrupt 130."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
+        app(joined(sys.argv[1:]))
     except FrontrunnerError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(1)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from operators.errors import ConfigError, DeviceError
 from profiler.lock import shared
+from profiler.worker import ProfilingWorker
 from search.evaluate import Job, Outcome, evaluate, failure
 
 START_TIMEOUT_S = 120
@@ -32,22 +33,28 @@ class Executor(Protocol):
 
 
 class InlineExecutor:
-    """One job after the other in this process, for debugging and tests. Knows no deadline."""
+    """One job after the other, trained in this process, for debugging and tests. The deadline holds for profiling alone.
+
+    Profiling has its own process here too: a candidate that crashes must not end the search, and its figures must not depend on what this
+    process did before.
+    """
 
     capacity = 1
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self._waiting: deque[Job] = deque()
+        self._profiler = ProfilingWorker(device)
 
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
 
     def next(self) -> tuple[Job, Outcome]:
         job = self._waiting.popleft()
-        return job, evaluate(job)
+        return job, evaluate(job, self._profiler)
 
     def close(self) -> None:
         self._waiting.clear()
+        self._profiler.close()
 
 
 class RayExecutor:
@@ -91,16 +98,21 @@ class RayExecutor:
             raise
 
     def _started(self, count: int) -> list[Any]:
-        """New workers that have finished importing: that must not fall into a measurement. Raises ConfigError if there is no room."""
+        """New workers that have finished importing: that must not fall into a measurement.
+
+        Raises ConfigError if there is no room, DeviceError where they cannot use the device.
+        """
         with ExitStack() as quiet:
             with suppress(DeviceError):  # who measures for so long hangs, and will be found out by its deadline
                 quiet.enter_context(shared(self._device, timeout_s=START_TIMEOUT_S))
-            workers = [self._worker_class.remote() for _ in range(count)]
+            workers = [self._worker_class.remote(self._device) for _ in range(count)]
             try:
                 self._ray.get([worker.ready.remote() for worker in workers], timeout=START_TIMEOUT_S)
             except self._ray.exceptions.GetTimeoutError:
                 cores = self._ray.cluster_resources().get("CPU", 0)
                 raise ConfigError(f"{count} workers did not start within {START_TIMEOUT_S} s: the cluster has {cores:g} CPUs") from None
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from None
             return workers
 
     def submit(self, job: Job) -> None:
@@ -155,10 +167,14 @@ def _check_answers(address: str) -> None:
 
 
 class _Worker:
-    """Lives in a worker process."""
+    """Lives in a worker process. The process that profiles for it ends with it, however that ends."""
+
+    def __init__(self, device: str) -> None:
+        self._profiler = ProfilingWorker(device)
 
     def ready(self) -> None:
-        """Answers once the process is up and everything is imported."""
+        """Answers once both processes are up and everything is imported. Whoever calls holds the device's shared lock."""
+        self._profiler.start()
 
     def evaluate(self, job: Job) -> Outcome:
-        return evaluate(job)
+        return evaluate(job, self._profiler)

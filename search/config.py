@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from operators import plain_yaml
 from operators.errors import ConfigError, one_line
 from operators.value import Value
-from profiler.measure import ProfileSettings
+from profiler.profile import ProfileSettings
 from proxy_train.data import DataSettings
 from proxy_train.train import ProxySettings
 from search.evolution import EvolutionSettings
@@ -40,6 +40,12 @@ class RunConfig(Value):
     evolution: EvolutionSettings = EvolutionSettings()
 
     @model_validator(mode="after")
+    def _energy_has_a_counter(self) -> Self:
+        if self.profile.energy_seconds and self.device == "cpu":
+            raise ValueError("profile.energy_seconds: energy is read from a GPU's counter, expected 0 on device cpu")
+        return self
+
+    @model_validator(mode="after")
     def _metrics_exist(self) -> Self:
         try:
             wanted = self.parsed_objectives()
@@ -57,10 +63,10 @@ class RunConfig(Value):
         return self
 
     def parsed_objectives(self) -> tuple[Objective, ...]:
-        return tuple(parse_objective(name, self.profile.batch_sizes) for name in self.objectives)
+        return tuple(parse_objective(name, self.profile) for name in self.objectives)
 
     def parsed_constraints(self) -> tuple[Constraint, ...]:
-        return tuple(parse_constraint(text, self.profile.batch_sizes) for text in self.constraints)
+        return tuple(parse_constraint(text, self.profile) for text in self.constraints)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)

@@ -1,11 +1,9 @@
 """One candidate or one architecture in full, for a terminal or a script."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +11,6 @@ from operators import Architecture
 from operators.errors import ConfigError, one_line
 from profiler.device import memory_errors, open_device
 from profiler.lock import shared
-from profiler.measure import Profile, ProfileSettings
 from proxy_train.data import prepare
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
@@ -21,6 +18,7 @@ from search.bench_operators import ceilings
 from search.config import RunConfig
 from search.export import provenance
 from search.ledger import Entry, Ledger
+from search.profiles import print_conditions, print_remarks, timings
 from search.run_folder import RunFolder
 from search.tables import formatted
 
@@ -55,7 +53,10 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     for name, value in evaluation.metrics.items():
         console.print(f"{name:<26}{formatted(name, value)}", markup=False)
     if evaluation.profile is not None:
-        console.print(_timings([(f"{entry.number}", evaluation.profile)]))
+        titled = [(f"{entry.number}", evaluation.profile)]
+        console.print(timings(titled))
+        print_remarks(console, titled)
+        print_conditions(console, evaluation.profile)
     if evaluation.proxy is not None:
         score = evaluation.proxy
         console.print(
@@ -68,44 +69,6 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
     if evaluation.traceback:
         console.print(evaluation.traceback, markup=False, soft_wrap=True)
-
-
-def profile_settings(*, batch_sizes: tuple[int, ...], context: int, threads: int) -> ProfileSettings:
-    """Settings from the command line. Raises ConfigError."""
-    try:
-        return ProfileSettings(batch_sizes=batch_sizes, context=context, threads=threads)
-    except ValidationError as error:
-        raise ConfigError(one_line(error)) from None
-
-
-def print_profiles(console: Console, names: Sequence[str], profiles: Sequence[Profile]) -> None:
-    """One table, a line for each architecture and batch size, with the decode latency's ratio to the first architecture."""
-    first = profiles[0]
-    console.print(f"{first.device_name} ({first.device}), {first.dtype}, context {first.context}, {first.threads} threads", soft_wrap=True)
-    console.print(_timings(list(zip(names, profiles, strict=True))))
-
-
-def _timings(profiles: Sequence[tuple[str, Profile]]) -> Table:
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("architecture", overflow="fold")
-    for name in ("params", "batch", "prefill ms ±IQR", "decode ms ±IQR", "tok/s", "memory", "state", "ratio"):
-        table.add_column(name, justify="right", no_wrap="±" not in name)
-    first = profiles[0][1]
-    for name, profile in profiles:
-        for batch, reference in zip(profile.batches, first.batches, strict=True):
-            prefill, decode = (f"{timing.median_ms:.3f} ±{timing.iqr_ms:.3f}" for timing in (batch.prefill, batch.decode))
-            table.add_row(
-                name,
-                formatted("params", profile.params),
-                str(batch.batch),
-                prefill,
-                decode,
-                formatted("decode_tokens_per_s", batch.decode_tokens_per_s),
-                formatted("peak_memory_bytes", batch.peak_memory_bytes),
-                formatted("state_bytes", batch.state_bytes),
-                f"{batch.decode.median_ms / reference.decode.median_ms:.3f}",
-            )
-    return table
 
 
 def train_once(

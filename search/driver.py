@@ -9,9 +9,11 @@ import numpy as np
 
 from operators import Architecture
 from operators.errors import ConfigError, RunError, SpaceExhausted
+from operators.files import write_whole
 from profiler.cost import cost
 from profiler.device import open_device
-from profiler.measure import measure
+from profiler.profile import key
+from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, prepare, require_windows
 from search.cluster import Executor
 from search.config import RunConfig
@@ -20,7 +22,8 @@ from search.evolution import Evolution
 from search.frontier import frontier_of
 from search.ledger import Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, Constraint, first_broken
-from search.run_folder import RunFolder, write_whole
+from search.profiling import Failure, profiled
+from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work
@@ -77,9 +80,14 @@ def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, floa
     """The metrics that need no measurement."""
     metrics: dict[str, float] = {}
     dtype = open_device(config.device).dtype
-    for batch in config.profile.batch_sizes:
-        found = cost(architecture, batch=batch, context=config.profile.context, dtype=dtype)
-        metrics |= {"params": found.params, "param_bytes": found.param_bytes, f"state_bytes@b{batch}": found.state_bytes}
+    profile = config.profile
+    for context in profile.contexts:
+        for batch in profile.batch_sizes:
+            found = cost(architecture, batch=batch, context=context, dtype=dtype)
+            metrics |= {"params": found.params, "param_bytes": found.param_bytes}
+            further = None if context == profile.contexts[0] else context
+            for name in ("state_bytes", "kv_bytes", "recurrent_bytes"):
+                metrics[key(name, batch=batch, context=further)] = getattr(found, name)
     return metrics
 
 
@@ -108,12 +116,16 @@ def check_constraints(prepared: Prepared) -> None:
     measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in PROXY_METRICS]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))
-    for probe in (*small_first[:2], small_first[-1]):
-        if not measured:
-            return
-        seen.append(measure(probe, config.profile, device=config.device, seed=config.seed).metrics())
-        measured = [constraint for constraint in measured if constraint.broken_by(seen[-1])]
-    for constraint in measured:
+    with ProfilingWorker(config.device) as worker:
+        for probe in (*small_first[:2], small_first[-1]):
+            if not measured:
+                return
+            found = profiled(worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s)
+            if isinstance(found, Failure):  # that one cannot be measured does not tell that no other meets the constraint
+                continue
+            seen.append(found.metrics())
+            measured = [constraint for constraint in measured if constraint.broken_by(seen[-1])]
+    for constraint in measured if seen else ():
         closest = (min if constraint.relation in ("<=", "<") else max)(found[constraint.metric] for found in seen)
         raise ConfigError(
             f"constraint '{constraint}': no sample meets it; of the smallest and the largest of the space the closest has {closest:.4g}"
@@ -200,6 +212,7 @@ def _job(prepared: Prepared, entry: Entry) -> Job:
         constraints=config.parsed_constraints(),
         device=config.device,
         seed=config.seed,
+        deadline_s=config.deadline_s,
     )
 
 

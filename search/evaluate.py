@@ -15,12 +15,18 @@ from operators.errors import BackendError, DivergedError
 from operators.value import Value
 from profiler.device import memory_errors
 from profiler.lock import shared
-from profiler.measure import Profile, ProfileSettings, measure
+from profiler.measure import Profile, ProfileSettings
+from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search.objectives import Constraint, first_broken
+from search.profiling import Failure, profiled
 
 Status = Literal["ok", "infeasible", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"]
+
+
+# Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
+PROFILE_SHARE = 0.5
 
 
 class Evaluation(Value):
@@ -45,7 +51,7 @@ class Evaluation(Value):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to evaluate one candidate."""
+    """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up."""
 
     number: int
     architecture: Architecture
@@ -55,6 +61,7 @@ class Job:
     constraints: tuple[Constraint, ...]
     device: str
     seed: int
+    deadline_s: float
 
 
 @dataclass(frozen=True)
@@ -75,13 +82,15 @@ def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
     return Outcome(Evaluation.model_validate(data))
 
 
-def evaluate(job: Job) -> Outcome:
-    """Profiles the candidate, and trains it if the constraints still hold. Never raises: what goes wrong is the outcome."""
+def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
+    """Profiles the candidate, and trains it here if the constraints still hold. Never raises: what goes wrong is the outcome."""
     known: dict[str, object] = {}
     seconds: dict[str, float] = {}
     try:
         start = time.perf_counter()
-        profile = measure(job.architecture, job.profile, device=job.device, seed=job.seed)
+        profile = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=PROFILE_SHARE * job.deadline_s)
+        if isinstance(profile, Failure):
+            return failure(job, profile.status, profile.reason)
         seconds |= {"profile": profile.lock_s, "wait": time.perf_counter() - start - profile.lock_s}
         metrics = profile.metrics()
         known = {"profile": profile, "metrics": metrics, "seconds": seconds, "backends": profile.backends}
@@ -93,6 +102,7 @@ def evaluate(job: Job) -> Outcome:
             start = time.perf_counter()
             trained = train(job.architecture, job.corpus, job.proxy, seed=job.seed, device=job.device)
             seconds |= {"train": time.perf_counter() - start, "wait": seconds["wait"] + start - waiting}
+            torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
         metrics |= trained.score.metrics()
         known |= {"proxy": trained.score, "metrics": metrics}
         if reason := first_broken(job.constraints, metrics):

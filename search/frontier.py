@@ -27,11 +27,21 @@ def costs(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarr
     return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
 
 
+def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
+    """How far each of `costs` may be off by measurement: [n, m]. What is computed, or trained from a seed, is exact."""
+    rows = []
+    for entry in entries:
+        if entry.evaluation:
+            known = entry.evaluation.profile.errors() if entry.evaluation.profile else {}
+            rows.append([known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics)) for each in objectives])
+    return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
+
+
 def frontier_of(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
-    """The scored entries that no other dominates, sorted by the first objective."""
+    """The scored entries that no other dominates, sorted by the first objective. A difference within the errors dominates nothing."""
     candidates = scored(entries, objectives)
     points = costs(candidates, objectives)
-    kept = np.flatnonzero(pareto.nondominated(points))
+    kept = np.flatnonzero(pareto.nondominated(points, errors(candidates, objectives)))
     return [candidates[index] for index in sorted(kept, key=lambda index: tuple(points[index]))]
 
 

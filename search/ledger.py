@@ -30,7 +30,7 @@ from search.evolution import Proposal
 from search.space import SpaceSettings
 
 STUDY = "frontrunner"
-LAYOUT = 1  # of what this file writes; an older or newer ledger is refused, not guessed at
+LAYOUT = 2  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Names of metrics, and what a run wants of them: objectives to minimize or maximize, constraints to keep.
 
-A metric of a profile that depends on the batch size is written with it: `decode_ms@b1`, `decode_tokens_per_s@b8`.
+A metric of a profile that depends on the batch size is written with it, `decode_ms@b1`, and at any but the first of the profile's
+contexts with that too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`.
 """
 
 import re
@@ -9,40 +10,40 @@ from dataclasses import dataclass
 from math import isfinite
 
 from operators.errors import ConfigError
-from profiler.measure import METRICS as PROFILE_METRICS
-from profiler.measure import Metric
+from profiler.profile import METRICS as PROFILE_METRICS
+from profiler.profile import Metric, ProfileSettings
 
 PROXY_METRICS: dict[str, Metric] = {
-    "loss": Metric("nats/token", maximize=False, per_batch=False, description="validation loss after the proxy training"),
-    "perplexity": Metric("", maximize=False, per_batch=False, description="exponential of the loss"),
-    "bits_per_byte": Metric("bits/byte", maximize=False, per_batch=False, description="the loss for each byte of text"),
+    "loss": Metric("nats/token", False, "architecture", "validation loss after the proxy training"),
+    "perplexity": Metric("", False, "architecture", "exponential of the loss"),
+    "bits_per_byte": Metric("bits/byte", False, "architecture", "the loss for each byte of text"),
 }
 METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS}
-"""Every metric, by its name without the batch size."""
+"""Every metric, by its name without batch size and context."""
 
-_CONSTRAINT = re.compile(r"^\s*(?P<metric>[a-z_]+(?:@b\d+)?)\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
+_CONSTRAINT = re.compile(r"^\s*(?P<metric>[a-z_]+(?:@[a-z0-9.]+)?)\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
 
 
-def metric_of(name: str, batch_sizes: Sequence[int]) -> Metric:
-    """The metric that `name` means in a run that profiles `batch_sizes`. Raises ConfigError with what exists."""
-    base, _, suffix = name.partition("@b")
+def metric_of(name: str, settings: ProfileSettings) -> Metric:
+    """The metric that `name` means in a run that profiles with `settings`. Raises ConfigError with what exists."""
+    base = name.partition("@")[0]
     metric = METRICS.get(base)
     if metric is None:
-        raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(names(batch_sizes))}")
-    if metric.per_batch and suffix not in {str(size) for size in batch_sizes}:
-        known = ", ".join(f"{base}@b{size}" for size in batch_sizes)
-        raise ConfigError(f"metric {name!r} is measured at the profile's batch sizes: expected one of {known}")
-    if not metric.per_batch and "@" in name:
+        raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(names(settings))}")
+    if not settings.measures(metric):
+        raise ConfigError(f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}")
+    known = settings.keys(base)
+    if name not in known and metric.per == "architecture":
         raise ConfigError(f"metric {name!r} does not depend on the batch size: expected {base}")
+    if name not in known:
+        what = "batch sizes and contexts" if metric.per == "batch" else "contexts"
+        raise ConfigError(f"metric {name!r} is measured at the profile's {what}: expected one of {', '.join(known)}")
     return metric
 
 
-def names(batch_sizes: Sequence[int]) -> tuple[str, ...]:
-    """Every metric that a run with these batch sizes provides."""
-    known: list[str] = []
-    for base, metric in METRICS.items():
-        known += [f"{base}@b{size}" for size in batch_sizes] if metric.per_batch else [base]
-    return tuple(known)
+def names(settings: ProfileSettings) -> tuple[str, ...]:
+    """Every metric that a run with these settings provides."""
+    return tuple(key for base, metric in METRICS.items() if settings.measures(metric) for key in settings.keys(base))
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Objective:
         return -metrics[self.metric] if self.maximize else metrics[self.metric]
 
 
-def parse_objective(name: str, batch_sizes: Sequence[int]) -> Objective:
-    return Objective(name, maximize=metric_of(name, batch_sizes).maximize)
+def parse_objective(name: str, settings: ProfileSettings) -> Objective:
+    return Objective(name, maximize=metric_of(name, settings).maximize)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Constraint:
         return None if kept[self.relation] else f"{self.metric} is {value:g}, expected {self.relation} {self.bound:g}"
 
 
-def parse_constraint(text: str, batch_sizes: Sequence[int]) -> Constraint:
+def parse_constraint(text: str, settings: ProfileSettings) -> Constraint:
     """Reads `metric <= number` (also <, >=, >). Raises ConfigError."""
     match = _CONSTRAINT.match(text)
     try:
@@ -90,7 +91,7 @@ def parse_constraint(text: str, batch_sizes: Sequence[int]) -> Constraint:
         bound = float("nan")
     if match is None or not isfinite(bound):
         raise ConfigError(f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'")
-    metric_of(match["metric"], batch_sizes)
+    metric_of(match["metric"], settings)
     return Constraint(match["metric"], match["relation"], bound)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from operators.files import write_whole
 from search.frontier import costs, frontier_of, scored
 from search.ledger import Entry
 from search.objectives import METRICS, Objective
-from search.run_folder import write_whole
 
 mpl.use("Agg")
 
@@ -18,9 +18,11 @@ from matplotlib import pyplot as plt
 
 
 def axis_label(metric: str) -> str:
-    base, _, batch = metric.partition("@b")
-    unit = METRICS[base].unit
-    return f"{base} [{unit}]" + (f", batch {batch}" if batch else "")
+    """`decode_ms [ms], batch 1, context 32768`."""
+    base, _, where = metric.partition("@")
+    unit, words = METRICS[base].unit, {"b": "batch", "c": "context"}
+    parts = [f"{words[part[0]]} {part[1:]}" for part in where.split(".") if part]
+    return ", ".join([f"{base} [{unit}]" if unit else base, *parts])
 
 
 def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], path: Path, *, title: str) -> None:

@@ -84,7 +84,7 @@ def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
     from search.cluster import InlineExecutor, RayExecutor  # Ray takes a while to import
 
     if kind == "inline":
-        return InlineExecutor()
+        return InlineExecutor(config.device)
     return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, address=address)
 
 
@@ -94,7 +94,7 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     if not best:
         reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
         raise RunError(f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}")
-    table = frame(entries, objectives, names(ledger.config.profile.batch_sizes))
+    table = frame(entries, objectives, names(ledger.config.profile))
     table = table[table["frontier"]].sort_values(objectives[0].metric)
     title = f"frontier of {folder.name}: {len(best)} of {len(entries)} candidates"
     console.print(rich_table(table, columns_for(table, objectives), title=title))

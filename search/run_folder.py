@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -110,19 +110,3 @@ def find_folder(results: Path, run: str) -> RunFolder:
         shown = ", ".join(known[-8:]) or "none"
         raise RunError(f"unknown run {run!r}: expected one of those in {results}: {shown}")
     return RunFolder(path)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one, also after a crash. Raises RunError."""
-    partial = path.parent / f".{path.name}.partial"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise RunError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None

@@ -69,8 +69,8 @@ def formatted(name: str, value: object) -> str:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
     metric = METRICS.get(name.partition("@")[0])
-    if metric is not None and metric.unit in ("parameters", "bytes", "tokens/s"):
-        for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    if metric is not None and metric.unit in ("parameters", "bytes", "bytes/s", "tokens/s"):
+        for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
                 return f"{value / size:.3g}{suffix}"
         return f"{value:.3g}"

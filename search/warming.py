@@ -21,7 +21,7 @@ def warm_jobs(sources: Sequence[str], *, batches: Sequence[int] | None, tokens: 
     """
     found: dict[tuple[str, str], Job] = {}
     for source in sources:
-        run = _run_file(source)
+        run = run_file(source)
         architectures = [Architecture.load(source)] if run is None else _members(run)
         for job in jobs(architectures, _workload(run, batches, tokens), device):
             found.setdefault((job.layer.operator, job.layer.shape.model_dump_json()), job)
@@ -33,7 +33,7 @@ def print_warmed(console: Console, done: Warmed) -> None:
     console.print(f"{done.operator:<16}{what}  {done.shape}", soft_wrap=True, markup=False)
 
 
-def _run_file(source: str) -> RunConfig | None:
+def run_file(source: str) -> RunConfig | None:
     """The run's configuration, or None if the file, as every architecture does, has layers, or is no file at all."""
     path = Path(source)
     if not path.is_file() or path.suffix == ".json":
@@ -61,5 +61,5 @@ def _workload(run: RunConfig | None, batches: Sequence[int] | None, tokens: int 
     proxy, profile = run.proxy, run.profile
     return Workload(
         training=((batches[-1] if batches else proxy.micro_batch_size or proxy.batch_size, tokens or proxy.sequence_length),),
-        decoding=tuple((batch, tokens or profile.context) for batch in batches or profile.batch_sizes),
+        decoding=tuple((batch, size) for size in ([tokens] if tokens else profile.contexts) for batch in batches or profile.batch_sizes),
     )

@@ -42,7 +42,7 @@ def tiny_config(text_folder: Path) -> RunConfig:
             "candidates": 6,
             "data": {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2},
             "proxy": {"tokens": 1024, "batch_size": 2, "sequence_length": 32, "validation_tokens": 256},
-            "profile": {"batch_sizes": [1], "context": 16, "min_samples": 5, "min_seconds": 0.001, "max_seconds": 0.01},
+            "profile": {"batch_sizes": [1], "contexts": [16], "min_samples": 5, "min_seconds": 0.001, "max_seconds": 0.01},
             "space": {
                 "operators": ["attention", "swiglu", "relu2"],
                 "widths": [16, 32],
@@ -70,7 +70,7 @@ def prepared(tiny_config: RunConfig, corpus: Corpus) -> Prepared:
 def job(tiny_config: RunConfig, corpus: Corpus) -> Job:
     """An evaluation that succeeds quickly."""
     architecture = Architecture.from_shorthand("a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}})
-    return Job(0, architecture, corpus, tiny_config.proxy, tiny_config.profile, (), "cpu", 0)
+    return Job(0, architecture, corpus, tiny_config.proxy, tiny_config.profile, (), "cpu", 0, 120.0)
 
 
 def pretended(job: Job) -> Outcome:

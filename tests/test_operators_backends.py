@@ -1,9 +1,12 @@
 """Choosing backends: what is refused with which reason, what auto takes, and parameters that stay in float32."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from operators import Architecture, HybridLM, Layer, registry
+from operators import Architecture, HybridLM, Layer, kernel_libraries, registry
 from operators.agreement import BOUNDS, Agreement, agreement, relative_error
 from operators.backends import reason_against, resolve
 from operators.errors import BackendError
@@ -96,3 +99,16 @@ def test_disagreement_is_said_and_nan_is_one() -> None:
         "gradient of A_log off by 2.0e-01 (bound 5e-02)"
     )
     assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(0.5 / (9 + 20.25) ** 0.5)
+
+
+def test_a_submodule_is_loaded_without_what_its_heavy_package_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heavy_kernels").mkdir()
+    (tmp_path / "heavy_kernels" / "__init__.py").write_text("raise ImportError('everything at once')\n")
+    (tmp_path / "heavy_kernels" / "ops.py").write_text("from heavy_kernels import __version__\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(kernel_libraries, "_HEAVY", {"heavy_kernels": "torch"})
+    try:
+        assert kernel_libraries.load("heavy_kernels.ops").__version__ == torch.__version__
+    finally:
+        for name in ("heavy_kernels", "heavy_kernels.ops"):
+            sys.modules.pop(name, None)

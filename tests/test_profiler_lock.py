@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from operators.errors import DeviceError
-from profiler.lock import exclusive, shared
+from profiler.lock import Standing, exclusive, observed, shared
 
 FORK = multiprocessing.get_context("fork")
 HOLDER = "import sys, time; from profiler import lock\nwith getattr(lock, sys.argv[1])('cpu'): print('held', flush=True); time.sleep(60)"
@@ -144,6 +144,20 @@ def test_an_error_inside_releases() -> None:
             raise ZeroDivisionError
         with exclusive("cpu", timeout_s=0):
             pass
+
+
+def test_an_observer_is_told_how_it_stands_to_the_device() -> None:
+    told: list[Standing] = []
+    with observed(told.append):
+        with shared("cpu"):
+            told.append("free")  # stands for what is done inside
+        with pytest.raises(ZeroDivisionError), exclusive("cpu"):
+            raise ZeroDivisionError
+        with unrelated_holder("exclusive"), pytest.raises(DeviceError), exclusive("cpu", timeout_s=0):
+            pass
+    with shared("cpu"):
+        pass
+    assert told == ["waiting", "shared", "free", "free", "waiting", "exclusive", "free", "waiting", "free"]
 
 
 def test_the_lock_files_belong_to_the_user_alone(tmp_path: Path) -> None:

@@ -10,18 +10,27 @@ from pydantic import ValidationError
 
 from operators import Architecture, HybridLM, registry
 from operators.errors import BackendError, DeviceError
+from profiler import anchor as anchoring
+from profiler import capacity, conditions
 from profiler import measure as measuring
 from profiler.cost import cost
-from profiler.device import Device, open_device, torch_threads
-from profiler.measure import METRICS, Profile, ProfileSettings, measure
+from profiler.device import Device, memory_errors, open_device, torch_threads
+from profiler.measure import measure
+from profiler.profile import METRICS, Profile, ProfileSettings
 
-QUICK = ProfileSettings(batch_sizes=(1, 3), context=12, warmup=1, min_samples=5, min_seconds=0, max_seconds=0.05, relative_error=0.1)
+QUICK = ProfileSettings(batch_sizes=(1, 3), contexts=(12, 20), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.05, relative_error=0.1)
 SMALL = Architecture.from_shorthand("a f a r", width=32, vocabulary=64, meta_tokens=2)
 
 
 @pytest.fixture(autouse=True)
 def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def _no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine moves the anchor, which tests/test_profiler_conditions.py is about."""
+    monkeypatch.setitem(conditions.MAX_DRIFT, "cpu", 1e9)
 
 
 @pytest.fixture
@@ -31,17 +40,50 @@ def cpu() -> Device:
 
 def test_metrics_are_complete_and_positive() -> None:
     profile = measure(SMALL, QUICK)
-    expected = {f"{name}@b{batch}" for name, metric in METRICS.items() if metric.per_batch for batch in (1, 3)}
-    assert set(profile.metrics()) == expected | {name for name, metric in METRICS.items() if not metric.per_batch}
-    assert all(value > 0 for value in profile.metrics().values())
-    arithmetic = cost(SMALL, batch=3, context=12)
+    measured = {name: metric for name, metric in METRICS.items() if not metric.needs}
+    expected = {
+        f"{name}@b{batch}{at}" for name, metric in measured.items() if metric.per == "batch" for batch in (1, 3) for at in ("", ".c20")
+    }
+    assert set(profile.metrics()) == expected | {"params", "param_bytes"}
+    assert all(value > 0 for name, value in profile.metrics().items() if not name.startswith("recurrent_bytes"))
+    arithmetic = cost(SMALL, batch=3, context=20)
     assert (profile.params, profile.param_bytes) == (arithmetic.params, arithmetic.param_bytes)
-    assert profile.metrics()["state_bytes@b3"] == arithmetic.state_bytes
+    assert profile.metrics()["state_bytes@b3.c20"] == arithmetic.state_bytes
     assert profile.metrics()["decode_tokens_per_s@b3"] == pytest.approx(3e3 / profile.metrics()["decode_ms@b3"])
     assert profile.backends == {"attention": "sdpa", "swiglu": "reference", "relu2": "reference"}
-    assert (profile.device, profile.dtype, profile.threads, profile.context) == ("cpu", "float32", 1, 12)
+    assert (profile.device, profile.dtype, profile.threads, profile.contexts) == ("cpu", "float32", 1, (12, 20))
     assert {"python", "torch", "frontrunner"} <= set(profile.versions)
-    assert profile.lock_s > 0
+    assert profile.lock_s > profile.conditions.busy_s > 0
+    assert "nvml: a CPU has no NVML" in profile.conditions.notes
+
+
+def test_the_state_has_a_part_that_grows_and_one_that_does_not() -> None:
+    hybrid = Architecture.from_shorthand("a m", width=64, vocabulary=64, genes={"attention": {"head_dim": 16, "group": 2}})
+    shape = hybrid.layers[1].shape
+    metrics = measure(hybrid, QUICK).metrics()
+    heads = hybrid.layers[0].shape.model_dump()
+    assert metrics["kv_bytes@b3"] == 2 * 3 * 12 * heads["kv_heads"] * 16 * 4  # keys and values, rows, tokens, heads of 16, float32
+    assert metrics["kv_bytes@b3.c20"] == metrics["kv_bytes@b3"] / 12 * 20
+    specs = registry.get("mamba2").state(shape, 3, 99, torch.float32)
+    assert metrics["recurrent_bytes@b3"] == metrics["recurrent_bytes@b3.c20"] == sum(spec.bytes for spec in specs.values()) > 0
+    assert metrics["state_bytes@b3"] == metrics["kv_bytes@b3"] + metrics["recurrent_bytes@b3"]
+
+
+def test_the_largest_batch_is_decoded_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(capacity._CAP, "cpu", 5)
+    profile = measure(SMALL, QUICK.model_copy(update={"largest_batch": True, "batch_sizes": (1,)}))
+    metrics = profile.metrics()
+    assert (metrics["largest_batch"], metrics["largest_batch@c20"]) == (5, 5)
+    assert metrics["throughput_tokens_per_s@c20"] == pytest.approx(5e3 / profile.largest[1].decode.median_ms)
+    assert set(profile.errors()) >= {"throughput_tokens_per_s", "throughput_tokens_per_s@c20", "decode_ms@b1.c20", "prefill_ms@b1"}
+    assert Profile.model_validate_json(profile.model_dump_json()) == profile
+
+
+def test_energy_is_absent_with_its_reason() -> None:
+    profile = measure(SMALL, QUICK.model_copy(update={"energy_seconds": 5.0, "batch_sizes": (1,), "contexts": (12,)}))
+    assert set(profile.absent) == {"energy_j_per_token", "power_w"}
+    assert "a CPU has none here" in profile.absent["power_w"]
+    assert "power_w@b1" not in profile.metrics()
 
 
 def test_every_operator_can_be_measured() -> None:
@@ -71,8 +113,9 @@ def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(HybridLM, "step", recording)
     measure(SMALL, QUICK)
-    held = 12 + 2 - 1  # context and meta tokens, without the token that the step reads
-    assert {str(entry) for entry in seen} == {str((held, [held] * batch)) for batch in (1, 3)}
+    anchor = (anchoring.CONTEXT - 1, [anchoring.CONTEXT - 1])
+    held = [(context + 2 - 1, batch) for context in (12, 20) for batch in (1, 3)]  # with meta tokens, without the token that the step reads
+    assert {str(entry) for entry in seen} == {str((length, [length] * batch)) for length, batch in held} | {str(anchor)}
     assert len(seen) > 20
 
 
@@ -100,16 +143,17 @@ def test_nothing_is_left_changed() -> None:
 
 def test_timing_holds_the_device_alone_and_building_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    for name in ("exclusive", "shared", "random_model", "Decoder", "_measure_batch"):
-        function = getattr(measuring, name)
+    places = {"shared": measuring, "random_model": measuring, "Decoder": measuring, "_measure_point": measuring, "exclusive": conditions}
+    for name, module in places.items():
+        function = getattr(module, name)
 
         def recording(*arguments: object, _name: str = name, _function: object = function, **named: object) -> object:
             order.append(_name)
             return _function(*arguments, **named)  # type: ignore[operator]
 
-        monkeypatch.setattr(measuring, name, recording)
-    measure(SMALL, QUICK)
-    assert order == ["shared", "random_model", "Decoder", "Decoder", "exclusive", "_measure_batch", "_measure_batch"]
+        monkeypatch.setattr(module, name, recording)
+    measure(SMALL, QUICK.model_copy(update={"contexts": (12,)}))
+    assert order == ["shared", "random_model", "Decoder", "Decoder", "exclusive", "_measure_point", "_measure_point"]
 
 
 def test_peak_memory_is_exact_and_repeatable(cpu: Device) -> None:
@@ -121,7 +165,7 @@ def test_peak_memory_is_exact_and_repeatable(cpu: Device) -> None:
 
     assert [cpu.peak_memory(allocate) for _ in range(3)] == [24_000] * 3
     first, again = (measure(SMALL, QUICK) for _ in range(2))
-    for batch, same in zip(first.batches, again.batches, strict=True):
+    for batch, same in zip(first.points, again.points, strict=True):
         assert batch.peak_memory_bytes == same.peak_memory_bytes > first.param_bytes + batch.state_bytes
 
 
@@ -130,9 +174,16 @@ def test_peak_memory_says_nothing_on_its_own(capfd: pytest.CaptureFixture[str], 
     assert capfd.readouterr() == ("", "")
 
 
-def test_running_out_of_memory_can_be_told_apart() -> None:
-    with pytest.raises(MemoryError, match="can't allocate memory"):
-        measure(SMALL, QUICK.model_copy(update={"batch_sizes": (10**13,)}))
+@pytest.mark.parametrize("change", [{"batch_sizes": (1, 10**13)}, {"contexts": (12, 10**13), "batch_sizes": (1,)}])
+def test_running_out_of_memory_names_the_batch_and_the_context(change: dict[str, tuple[int, ...]]) -> None:
+    batch, context = max(change.get("batch_sizes", (1,))), max(change.get("contexts", (12,)))
+    with pytest.raises(MemoryError, match=f"^batch {batch}, context {context}: weights .* that are free$"):
+        measure(SMALL, QUICK.model_copy(update=change))
+
+
+def test_an_allocation_that_fails_is_named_too() -> None:
+    with pytest.raises(MemoryError, match=r"^batch 7, context 9: .*can't allocate memory"), memory_errors("batch 7, context 9"):
+        torch.empty(10**17)
 
 
 def test_the_cpu_describes_itself(cpu: Device) -> None:
@@ -173,9 +224,29 @@ def test_an_absent_gpu_is_refused_with_the_reason(name: str) -> None:
 def test_a_gpu_is_measured_in_bfloat16() -> None:
     profile = measure(SMALL, QUICK, device="cuda")
     assert (profile.device, profile.dtype) == ("cuda:0", "bfloat16")
-    assert all(value > 0 for value in profile.metrics().values())
+    assert {name for name, value in profile.metrics().items() if not value > 0} == {
+        key for key in profile.metrics() if key.startswith("recurrent_bytes")
+    }
     assert profile.versions["driver"][0].isdigit()
-    assert all(batch.peak_memory_bytes > profile.param_bytes + batch.state_bytes for batch in profile.batches)
+    assert all(batch.peak_memory_bytes > profile.param_bytes + batch.state_bytes for batch in profile.points)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_tells_its_conditions_its_energy_and_its_largest_batch() -> None:
+    wide = Architecture.from_shorthand("a f m f", width=2048, vocabulary=32_768)
+    settings = ProfileSettings(batch_sizes=(1,), contexts=(32_768,), energy_seconds=5, largest_batch=True)
+    profile = measure(wide, settings, device="cuda")
+    after, metrics = profile.conditions.after, profile.metrics()
+    assert after.sm_clock_mhz is not None
+    assert after.sm_clock_mhz > 1000  # busy, not idle
+    assert 50 < metrics["power_w@b1"] < 1500
+    assert 0 < metrics["bandwidth_fraction@b1"] < 1
+    row = cost(wide, batch=1, context=32_768, dtype=torch.bfloat16).state_bytes
+    total = torch.cuda.get_device_properties(0).total_memory
+    assert 0.7 * total < metrics["largest_batch"] * row < total
+    again = measure(wide, settings.model_copy(update={"energy_seconds": 0.0, "largest_batch": False}), device="cuda")
+    assert again.points  # the process is whole after every allocation that failed
 
 
 @pytest.mark.gpu
@@ -198,7 +269,9 @@ def test_an_unknown_backend_is_refused() -> None:
         ({"batch_sizes": []}, "at least 1 item"),
         ({"batch_sizes": [0]}, "greater than or equal to 1"),
         ({"batch_sizes": [2, 2]}, "without repetition"),
-        ({"context": 0}, "greater than or equal to 1"),
+        ({"contexts": 0}, "greater than or equal to 1"),
+        ({"contexts": [2, 2]}, "contexts without repetition"),
+        ({"energy_seconds": 2}, "expected 0 .not measured. or at least 5"),
         ({"threads": 0}, "greater than or equal to 1"),
         ({"device": "cpu"}, "unknown key device"),
     ],

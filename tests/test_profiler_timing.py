@@ -64,6 +64,20 @@ def test_a_steady_short_run_goes_on_for_the_minimum_of_seconds() -> None:
     assert sampled([1.0] * 1000).n == pytest.approx(100, abs=1)
 
 
+def test_the_minimum_of_seconds_is_of_the_device_and_not_of_the_clock() -> None:
+    run = FakeRun([1.0] * 1000)
+    slow_host = sample(run, settings=SETTINGS, clock=lambda: 10 * run.now)
+    assert slow_host.n == pytest.approx(100, abs=1)
+    run = FakeRun([1.0] * 1000)
+    assert sample(run, settings=SETTINGS, runs=4, clock=run.clock).n == pytest.approx(25, abs=1)
+
+
+def test_the_clock_ends_it_where_the_host_takes_all_the_time() -> None:
+    run = FakeRun([1.0] * 1000)
+    timing = sample(run, settings=SETTINGS, clock=lambda: 100 * run.now)
+    assert (timing.n, timing.stopped_by) == (pytest.approx(20, abs=1), "time")
+
+
 def test_noise_needs_more_samples_and_more_noise_runs_out_of_time() -> None:
     random = np.random.default_rng(1)
 

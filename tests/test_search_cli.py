@@ -93,9 +93,13 @@ def test_every_command_reads_the_run(call, first, tmp_path):
 
     shown = json.loads(call("show", "first", 0, "--json")[1])
     assert Architecture.parse(shown["architecture"]).depth >= 2
-    assert shown["evaluation"]["profile"]["batches"][0]["decode"]["samples_ms"]
+    assert shown["evaluation"]["profile"]["points"][0]["decode"]["samples_ms"]
     assert shown["provenance"]["config"]["candidates"] == 6
-    assert "candidate 0 of first" in call("show", "first", 0)[1]
+    told = call("show", "first", 0)[1]
+    assert "candidate 0 of first" in told
+    assert "conditions: anchor " in told
+    found = json.loads(call("profile", "first:0", "--batch", 1, "--context", 8, "--json")[1])
+    assert (found[0]["architecture"], found[0]["params"]) == ("first:0", next(row["params"] for row in everything if row["id"] == 0))
 
 
 def test_the_frontier_can_be_asked_for_other_objectives_filtered_and_sorted(call, first, tmp_path):
@@ -168,7 +172,7 @@ def test_bad_input_is_one_line_before_any_work(call, config, tmp_path):
         ("deadline_s: .inf", "deadline_s"),
         ("candidates: 2024-13-45", "not YAML"),
         ("data: {source: ~nobody_of_that_name/x}", "nobody_of_that_name"),
-        ("profile: {context: 1000000000000}", "context"),
+        ("profile: {contexts: 1000000000000}", "context"),
     ):
         (tmp_path / "bad.yaml").write_text(text)
         refused(call("search", tmp_path / "bad.yaml", "--name", "bad", "--executor", "inline"), says)
@@ -190,6 +194,10 @@ def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
     refused(call("frontier", "first", "--sort", "speed"), "unknown column 'speed'")
     refused(call("frontier", "first", "--where", "speed"), "as in 'params <= 3e6'")
     refused(call("profile", tmp_path / "none.yaml"), "none.yaml: cannot be read")
+    refused(call("profile", "first:99"), "run first has no candidate 99: expected 0 to 5")
+    refused(call("profile", "second:0"), "unknown run 'second'")
+    refused(call("profile", "tiny-hybrid", "--batch", "1,x"), "--batch: expected whole numbers, as in --batch 1,8,64, got 'x'")
+    refused(call("profile", "tiny-hybrid", "--energy", "1"), "energy_seconds: expected 0 (not measured) or at least 5")
     (tmp_path / "arch.yaml").write_text("{width: 16, vocabulary: 300, layers: a f x}")
     refused(call("profile", tmp_path / "arch.yaml"), "layers.2: unknown operator 'x'")
     refused(call("train", tmp_path / "arch.yaml", "--config", config), "layers.2: unknown operator 'x'")
@@ -229,7 +237,7 @@ def test_architectures_of_one_name_have_a_row_each(call, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "architecture.yaml").write_text("{width: 32, vocabulary: 300, layers: a f}")
     out = call("profile", tmp_path / "one" / "architecture.yaml", tmp_path / "two" / "architecture.yaml", "--batch", 1, "--context", 8)[1]
-    assert sum("architecture" in line and "M" not in line and "tok/s" not in line for line in out.splitlines()) == 2
+    assert sum(line.startswith("architecture ") and "batch" not in line for line in out.splitlines()) == 2
 
 
 def test_paths_that_cannot_be_written(call, first, tmp_path):
@@ -241,10 +249,14 @@ def test_paths_that_cannot_be_written(call, first, tmp_path):
 def test_profile_and_train_work_on_files(call, config, tmp_path):
     for name, layers in (("small", "a f"), ("large", "a f a f a f")):
         (tmp_path / f"{name}.yaml").write_text(f"{{width: 32, vocabulary: 300, layers: {layers}}}")
-    out = call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--batch", 1, "--batch", 2, "--context", 16, "--json")[1]
-    profiles = json.loads(out)
-    assert [[batch["batch"] for batch in found["batches"]] for found in profiles] == [[1, 2], [1, 2]]
-    assert "large" in call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--context", 16)[1]
+    found = json.loads(call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--batch", 1, 2, "--context", "8,16", "--json")[1])
+    assert [entry["architecture"] for entry in found] == ["small", "large"]
+    assert [[(point["batch"], point["context"]) for point in entry["points"]] for entry in found] == [
+        [(1, 8), (2, 8), (1, 16), (2, 16)]
+    ] * 2
+    small, large = (entry["metrics"]["decode_ms@b2.c16"] for entry in found)
+    assert found[1]["ratios"]["decode_ms@b2.c16"] == pytest.approx(large / small)
+    assert found[0]["ratios"]["decode_ms@b1"] == 1
     score = json.loads(call("train", tmp_path / "small.yaml", "--config", config, "--json")[1])
     assert score["loss"] == pytest.approx(math.log(score["perplexity"]))
     assert "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]

@@ -3,10 +3,13 @@ import os
 
 import pytest
 
-from operators.errors import ConfigError
+from operators.errors import ConfigError, DeviceError
+from profiler.worker import ProfilingWorker
 from search.cluster import InlineExecutor, RayExecutor
 from search.evaluate import evaluate
 from search.objectives import parse_constraint
+from tests.faulty_operators import architecture_with
+from tests.test_profiler_worker import alive, gone
 
 
 class Fatal:
@@ -23,62 +26,87 @@ def ray_executor():
     executor.close()
 
 
+@pytest.fixture(scope="module")
+def profiler():
+    with ProfilingWorker("cpu") as worker:
+        yield worker
+
+
 def deterministic(outcome):
     """What of an outcome does not depend on the clock."""
     evaluation = outcome.evaluation
     return evaluation.status, evaluation.proxy.loss, evaluation.proxy.curve, evaluation.metrics["params"], outcome.weights
 
 
-def test_an_evaluation_has_every_metric_of_profile_and_proxy(job):
-    evaluation = evaluate(job).evaluation
+def test_an_evaluation_has_every_metric_of_profile_and_proxy(job, profiler):
+    evaluation = evaluate(job, profiler).evaluation
     assert evaluation.status == "ok"
     assert {"loss", "perplexity", "bits_per_byte", "params", "prefill_ms@b1", "decode_ms@b1"} <= evaluation.metrics.keys()
-    assert evaluation.profile.batches[0].decode.samples_ms
+    assert evaluation.profile.points[0].decode.samples_ms
     assert evaluation.backends["attention"] in ("sdpa", "reference")
     assert evaluation.seconds["train"] > 0
     assert evaluation.versions["torch"]
 
 
-def test_a_broken_constraint_is_found_before_training(job):
-    slow = dataclasses.replace(job, constraints=(parse_constraint("decode_ms@b1 <= 1e-9", (1,)),))
-    evaluation = evaluate(slow).evaluation
+def test_a_broken_constraint_is_found_before_training(job, profiler):
+    slow = dataclasses.replace(job, constraints=(parse_constraint("decode_ms@b1 <= 1e-9", job.profile),))
+    evaluation = evaluate(slow, profiler).evaluation
     assert evaluation.status == "infeasible"
     assert "decode_ms@b1 is" in evaluation.reason
     assert evaluation.proxy is None
     assert "decode_ms@b1" in evaluation.metrics
 
 
-def test_a_constraint_on_the_loss_is_checked_after_training(job):
-    evaluation = evaluate(dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", (1,)),))).evaluation
+def test_a_constraint_on_the_loss_is_checked_after_training(job, profiler):
+    evaluation = evaluate(dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", job.profile),)), profiler).evaluation
     assert evaluation.status == "infeasible"
     assert evaluation.proxy is not None
 
 
-def test_divergence_is_a_failed_evaluation_with_its_reason(job):
+def test_divergence_is_a_failed_evaluation_with_its_reason(job, profiler):
     wild = job.proxy.model_copy(update={"learning_rate": 1e5})
-    evaluation = evaluate(dataclasses.replace(job, proxy=wild)).evaluation
+    evaluation = evaluate(dataclasses.replace(job, proxy=wild), profiler).evaluation
     assert evaluation.status == "diverged"
     assert "step" in evaluation.reason
     assert "loss" not in evaluation.metrics
 
 
-def test_running_out_of_memory_is_a_failed_evaluation(job):
-    huge = job.profile.model_copy(update={"batch_sizes": (2**40,)})
-    evaluation = evaluate(dataclasses.replace(job, profile=huge)).evaluation
+def test_a_context_larger_than_memory_is_a_failed_evaluation(job, profiler):
+    huge = job.profile.model_copy(update={"batch_sizes": (3,), "contexts": (2**40,)})
+    evaluation = evaluate(dataclasses.replace(job, profile=huge), profiler).evaluation
     assert evaluation.status == "out_of_memory"
+    assert evaluation.reason.startswith("batch 3, context 1099511627776: ")
 
 
-def test_a_defect_keeps_its_traceback(job):
-    evaluation = evaluate(dataclasses.replace(job, device="nonsense")).evaluation
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("refused", "unbuildable", "operator faulty cannot be built"),
+        ("out_of_memory", "out_of_memory", "can't allocate memory"),
+        ("illegal_address", "crashed", "SIGSEGV"),
+        ("hang", "timeout", "not finished after 2 s, while building"),
+    ],
+)
+def test_a_candidate_that_goes_wrong_is_a_failed_evaluation_with_its_reason(job, profiler, fault, status, reason):
+    evaluation = evaluate(dataclasses.replace(job, architecture=architecture_with(fault), deadline_s=4.0), profiler).evaluation
+    assert evaluation.status == status
+    assert reason in evaluation.reason
+    assert evaluate(job, profiler).evaluation.status == "ok"
+
+
+def test_a_defect_keeps_its_traceback(job, profiler):
+    evaluation = evaluate(dataclasses.replace(job, architecture=architecture_with("defect")), profiler).evaluation
     assert evaluation.status == "error"
-    assert "Traceback" in evaluation.traceback
+    assert "KeyError: 'a defect'" in evaluation.reason
+    assert "faulty_operators.py" in evaluation.traceback
 
 
 def test_workers_answer_as_this_process_does(job, ray_executor):
-    inline = InlineExecutor()
+    inline = InlineExecutor("cpu")
     inline.submit(job)
     ray_executor.submit(job)
     assert deterministic(ray_executor.next()[1]) == deterministic(inline.next()[1])
+    inline.close()
 
 
 def test_a_dead_worker_fails_its_candidate_alone_and_is_replaced(job, ray_executor):
@@ -95,6 +123,7 @@ def test_a_dead_worker_fails_its_candidate_alone_and_is_replaced(job, ray_execut
 
 def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
     endless = job.proxy.model_copy(update={"tokens": 10**10})
+    profiling = [ray_executor._ray.get(worker.__ray_call__.remote(lambda self: self._profiler.pid)) for worker in ray_executor._idle]
     ray_executor._deadline_s = 3.0
     try:
         ray_executor.submit(dataclasses.replace(job, number=5, proxy=endless))
@@ -103,8 +132,16 @@ def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
         ray_executor._deadline_s = 120.0
     assert (done.number, outcome.evaluation.status) == (5, "timeout")
     assert "3 s" in outcome.evaluation.reason
+    assert gone(profiling[-1])
+    assert alive(profiling[0])
     ray_executor.submit(dataclasses.replace(job, number=6))
     assert ray_executor.next()[1].evaluation.status == "ok"
+
+
+def test_workers_that_cannot_use_the_device_say_why(ray_executor, monkeypatch):
+    monkeypatch.setattr(ray_executor, "_device", "cuda:99")
+    with pytest.raises(DeviceError, match=r"^device cuda:99: "):
+        ray_executor._started(1)
 
 
 def test_an_address_where_nobody_answers_is_said():

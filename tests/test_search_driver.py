@@ -114,6 +114,14 @@ def test_a_constraint_that_nothing_meets_is_found_before_any_work(tiny_config, c
         check_constraints(prepare_run(config))
 
 
+def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config):
+    data = tiny_config.model_dump(mode="json")
+    too_large = {**data["profile"], "batch_sizes": [1_000_000], "contexts": [100_000_000]}
+    impossible = ["decode_ms@b1000000 <= 1e-6"]
+    changed = {"profile": too_large, "constraints": impossible, "objectives": ["loss", "decode_ms@b1000000"]}
+    check_constraints(prepare_run(config_module.parse({**data, **changed}, where="x")))
+
+
 def test_arithmetic_constraints_hold_for_every_candidate(tmp_path, tiny_config):
     config = config_module.parse({**tiny_config.model_dump(mode="json"), "constraints": ["params <= 14000"], "candidates": 20}, where="x")
     entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())

@@ -1,13 +1,17 @@
 import pytest
 
 from operators.errors import ConfigError
+from profiler.profile import ProfileSettings
 from search.objectives import first_broken, metric_of, names, parse_constraint, parse_objective
+
+SETTINGS = ProfileSettings(batch_sizes=(1, 8), contexts=(256,))
+FURTHER = ProfileSettings(batch_sizes=(1, 8), contexts=(256, 32_768), largest_batch=True)
 
 
 def test_less_is_better_for_every_cost():
     metrics = {"loss": 3.0, "decode_tokens_per_s@b8": 500.0}
-    assert parse_objective("loss", (1, 8)).cost(metrics) == 3.0
-    assert parse_objective("decode_tokens_per_s@b8", (1, 8)).cost(metrics) == -500.0
+    assert parse_objective("loss", SETTINGS).cost(metrics) == 3.0
+    assert parse_objective("decode_tokens_per_s@b8", SETTINGS).cost(metrics) == -500.0
 
 
 @pytest.mark.parametrize(
@@ -22,12 +26,12 @@ def test_less_is_better_for_every_cost():
     ],
 )
 def test_constraints_mean_what_they_say(text, value, kept):
-    constraint = parse_constraint(text, (1,))
+    constraint = parse_constraint(text, SETTINGS)
     assert (constraint.broken_by({constraint.metric: value}) is None) is kept
 
 
 def test_a_constraint_waits_for_its_metric():
-    constraint = parse_constraint("loss <= 2", (1,))
+    constraint = parse_constraint("loss <= 2", SETTINGS)
     assert constraint.broken_by({"params": 1.0}) is None
     assert first_broken([constraint], {"loss": 2.5}) == "loss is 2.5, expected <= 2"
 
@@ -35,7 +39,7 @@ def test_a_constraint_waits_for_its_metric():
 @pytest.mark.parametrize("text", ["params", "params <= ", "params == 3", "<= 3", "params <= nan", "params <= 1e", "params <= 3 or 1"])
 def test_a_constraint_that_is_none_says_how_one_looks(text):
     with pytest.raises(ConfigError, match="as in 'params <= 3e6'"):
-        parse_constraint(text, (1,))
+        parse_constraint(text, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +53,31 @@ def test_a_constraint_that_is_none_says_how_one_looks(text):
 )
 def test_an_unknown_metric_says_what_exists(name, says):
     with pytest.raises(ConfigError, match=says):
-        metric_of(name, (1, 8))
+        metric_of(name, SETTINGS)
 
 
 def test_every_name_that_is_offered_is_accepted():
-    for name in names((1, 8)):
-        metric_of(name, (1, 8))
+    for name in names(SETTINGS):
+        metric_of(name, SETTINGS)
+
+
+def test_further_contexts_have_names_of_their_own():
+    assert set(names(FURTHER)) >= {"params", "decode_ms@b8", "decode_ms@b8.c32768", "largest_batch", "throughput_tokens_per_s@c32768"}
+    assert parse_objective("throughput_tokens_per_s@c32768", FURTHER).maximize
+    constraint = parse_constraint("decode_ms@b1.c32768 <= 2", FURTHER)
+    assert constraint.broken_by({"decode_ms@b1": 3.0}) is None
+    assert constraint.broken_by({"decode_ms@b1.c32768": 3.0}) == "decode_ms@b1.c32768 is 3, expected <= 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("decode_ms@b1.c256", "expected one of decode_ms@b1, decode_ms@b8, decode_ms@b1.c32768, decode_ms@b8.c32768"),
+        ("decode_ms@c32768", "expected one of decode_ms@b1,"),
+        ("largest_batch@b1", "contexts: expected one of largest_batch, largest_batch@c32768"),
+        ("power_w@b1", "measured only where the profile asks for it: set profile.energy_seconds"),
+    ],
+)
+def test_a_metric_of_another_context_says_what_exists(name, says):
+    with pytest.raises(ConfigError, match=says):
+        metric_of(name, FURTHER)

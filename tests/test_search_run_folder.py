@@ -1,7 +1,8 @@
 import pytest
 
 from operators.errors import RunError
-from search.run_folder import check_name, find_folder, new_folder, write_whole
+from operators.files import write_whole
+from search.run_folder import check_name, find_folder, new_folder
 
 
 @pytest.mark.parametrize("name", ["a", "quick-2026.11.21_x", "A" * 64, "0"])

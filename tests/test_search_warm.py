@@ -9,7 +9,7 @@ from search.warming import warm_jobs
 
 RUN = """
 proxy: {batch_size: 4, sequence_length: 64, tokens: 1024}
-profile: {batch_sizes: [1, 3], context: 32}
+profile: {batch_sizes: [1, 3], contexts: [32, 48]}
 space:
   operators: [attention, swiglu]
   widths: [64, 128]
@@ -27,7 +27,7 @@ def test_a_run_gives_every_shape_of_its_space_once_at_its_own_sizes(tmp_path: Pa
     assert sorted(hidden for name, hidden, *_ in shapes if name == "swiglu") == [128, 256, 512]
     assert sum(name == "attention" for name, *_ in shapes) == 2
     assert {job.workload.training for job in found} == {((4, 64),)}
-    assert {job.workload.decoding for job in found} == {((1, 32), (3, 32))}
+    assert {job.workload.decoding for job in found} == {((1, 32), (3, 32), (1, 48), (3, 48))}
 
 
 def test_architectures_are_found_by_name_and_sizes_can_be_given() -> None:

@@ -1,0 +1,133 @@
+"""Under which conditions something was measured, and whether its figures can be trusted."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+from operators.value import Value
+from profiler.anchor import Anchor
+from profiler.device import Device
+from profiler.lock import exclusive, members
+from profiler.nvml import Reading
+from profiler.timing import Timing
+
+MAX_ATTEMPTS = 3
+# Two cores that others load too: in 24 measurements the anchor moved by at most 9 % in 20, by 13 to 180 % in those that were disturbed.
+MAX_DRIFT = {"cuda": 0.01, "cpu": 0.10}
+# Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it was not itself.
+_TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
+_TAINTING_VIOLATIONS = ("thermal", "board_limit")
+
+
+class Timed(Protocol):
+    @property
+    def device_s(self) -> float:
+        """Seconds of the device that its samples took."""
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class Conditions(Value):
+    """What held while something was measured.
+
+    anchor_before, anchor_after: one step of the anchor model around it. drift: their difference over their mean.
+    before, after: the device at those moments. clock_reasons: of both. violations_ns: how far each counter went on between them.
+    foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and why.
+    attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted, empty where it can be.
+    lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became samples.
+    """
+
+    anchor_before: Timing
+    anchor_after: Timing
+    drift: float
+    max_drift: float
+    before: Reading
+    after: Reading
+    clock_reasons: tuple[str, ...]
+    violations_ns: Mapping[str, int]
+    foreign_pids: tuple[int, ...]
+    notes: tuple[str, ...]
+    attempts: int
+    tainted: tuple[str, ...]
+    lock_s: float
+    busy_s: float
+
+    @property
+    def anchor_ms(self) -> float:
+        """Mean of both anchors."""
+        return (self.anchor_before.median_ms + self.anchor_after.median_ms) / 2
+
+
+def watched(run: Callable[[], Sequence[T]], *, anchor: Anchor, device: Device) -> tuple[tuple[T, ...], Conditions]:
+    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all) where it was tainted."""
+    lock_s, busy_s, attempts = 0.0, 0.0, 0
+    tainted: tuple[str, ...] = ("not measured yet",)
+    while tainted and attempts < MAX_ATTEMPTS:
+        attempts += 1
+        with exclusive(device.label):
+            started = perf_counter()
+            anchor.warm_up()
+            before, anchor_before = device.reading(), anchor.time()
+            results = tuple(run())
+            anchor_after, after = anchor.time(), device.reading()
+            known = members(device)
+            lock_s += perf_counter() - started
+        busy_s += anchor_before.device_s + sum(result.device_s for result in results) + anchor_after.device_s
+        mean = (anchor_before.median_ms + anchor_after.median_ms) / 2
+        drift, max_drift = abs(anchor_after.median_ms - anchor_before.median_ms) / mean, MAX_DRIFT[device.torch_device.type]
+        foreign, blind = foreign_processes((before, after), own=os.getpid(), known=known)
+        clock_reasons = tuple(dict.fromkeys((*before.clock_reasons, *after.clock_reasons)))
+        violations = {
+            name: after.violations_ns[name] - start for name, start in before.violations_ns.items() if name in after.violations_ns
+        }
+        tainted = _taints(drift, max_drift, foreign, clock_reasons, violations)
+    unavailable = {**before.unavailable, **after.unavailable}
+    return results, Conditions(
+        anchor_before=anchor_before,
+        anchor_after=anchor_after,
+        drift=drift,
+        max_drift=max_drift,
+        before=before,
+        after=after,
+        clock_reasons=clock_reasons,
+        violations_ns=violations,
+        foreign_pids=foreign,
+        notes=(*(f"{name}: {reason}" for name, reason in unavailable.items()), *blind),
+        attempts=attempts,
+        tainted=tainted,
+        lock_s=lock_s,
+        busy_s=busy_s,
+    )
+
+
+def foreign_processes(readings: Sequence[Reading], *, own: int, known: frozenset[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """PIDs on the device that are neither `own` nor `known`, and notes on what that says nothing about.
+
+    A driver that does not list the own process numbers them otherwise, as from outside a container: nobody can be told apart then.
+    """
+    listed = [set(reading.pids) for reading in readings if reading.pids is not None]
+    if not listed:
+        return (), ()
+    seen = set().union(*listed)
+    if own not in seen:
+        return (), (
+            f"foreign processes: the driver lists {len(seen)} processes and not this one: it numbers them otherwise, as for a container",
+        )
+    return tuple(sorted(seen - known - {own})), ()
+
+
+def _taints(
+    drift: float, max_drift: float, foreign: Sequence[int], clock_reasons: Sequence[str], violations_ns: Mapping[str, int]
+) -> tuple[str, ...]:
+    tainted = []
+    if drift > max_drift:
+        tainted.append(f"drift: the anchor model changed by {drift:.1%}, expected at most {max_drift:.0%}")
+    if foreign:
+        tainted.append(f"foreign processes on the device: {', '.join(map(str, foreign))}")
+    tainted += [f"clocks held back: {reason}" for reason in clock_reasons if reason in _TAINTING_REASONS]
+    tainted += [
+        f"clocks held back: {name} limit for {violations_ns[name] / 1e6:.3g} ms" for name in _TAINTING_VIOLATIONS if violations_ns.get(name)
+    ]
+    return tuple(tainted)

@@ -1,0 +1,132 @@
+"""Measures the entries of a latency table: what one more layer adds to a model.
+
+A model of k equal layers and one of 2k, with weights of their own in every layer, are timed by turns. The difference divided by k is the
+layer; twice the shorter less the longer is the rest of the model. On a GPU, k is so large that the weights of k layers exceed the L2 cache
+by far, as those of a real model do.
+"""
+
+from bisect import insort
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from operators import registry
+from operators.architecture import Architecture, Layer, Rope
+from operators.errors import TableError
+from profiler.decoder import random_model
+from profiler.device import Device, memory_errors
+from profiler.latency_table import LatencyTable
+from profiler.lock import exclusive, shared
+from profiler.stopwatch import Stopwatch, Work
+from profiler.table_parts import Entry, Part, Point, Rest
+from profiler.timing import standard_error
+
+_WARMUP = 2
+_MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
+_CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
+_MOST_LAYERS, _MOST_PREFILL_LAYERS = 32, 8
+# So many times do the weights of k layers fill the L2 cache. At twice it would, with random replacement, still serve a fifth of the reads.
+_CACHES = 4
+_PREFILL_TOKENS = 65_536  # that k layers read together
+_CPU_MEMORY = 2 << 30
+
+Progress = Callable[[Entry, int, int], None]  # an entry, how many are done, of how many
+
+
+def build(
+    table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], *, device: Device, on_entry: Progress | None = None
+) -> None:
+    """Measures and stores, one after the other, what the table is missing for these architectures at these points.
+
+    Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are kept.
+    """
+    parts = sorted(table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details))
+    for done, part in enumerate(parts, 1):
+        entry = measure_part(part, device)
+        table.add([entry])
+        if on_entry is not None:
+            on_entry(entry, done, len(parts))
+
+
+def measure_part(part: Part, device: Device) -> Entry:
+    """The cost of one part, from models built for it. Takes the device's locks. Raises TableError where memory runs out."""
+    layers = layers_for(part, device)
+    try:
+        with torch.inference_mode(), memory_errors():
+            with shared(device.label):
+                short, long = (stopwatch(part, count, device) for count in (layers, 2 * layers))
+            with exclusive(device.label):
+                return fit(part, short, long, layers)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TableError(f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}") from None
+
+
+def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], Work]:
+    """Times a model of so many equal layers; the rest of a model is measured around feed-forward networks."""
+    layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
+    rest = part.what if isinstance(part.what, Rest) else Rest(vocabulary=2, tied_embeddings=True)
+    architecture = Architecture(
+        width=part.width,
+        vocabulary=rest.vocabulary,
+        tied_embeddings=rest.tied_embeddings,
+        layers=(layer,) * layers,
+        rope=Rope() if part.rope else None,
+    )
+    model = random_model(architecture, device, backend="auto", seed=0)
+    return Stopwatch(model, Point(part.phase, part.batch, part.context), device).work
+
+
+def fit(part: Part, short: Callable[[], Work], long: Callable[[], Work], layers: int, clock: Callable[[], float] = perf_counter) -> Entry:
+    """Times k and 2k layers by turns until the medians are known to 1 % or a second has passed. `clock` returns seconds."""
+
+    def cost(one: float, two: float) -> float:
+        return (two - one) / layers if isinstance(part.what, Layer) else 2 * one - two
+
+    for _ in range(_WARMUP):
+        short(), long()
+    device_ms: list[float] = []
+    host_ms: list[float] = []
+    started = clock()
+    while True:
+        one, two = short(), long()
+        insort(device_ms, cost(one.ms, two.ms))
+        insort(host_ms, cost(one.host_ms, two.host_ms))
+        if len(device_ms) < _MIN_ROUNDS:
+            continue
+        precise = all(standard_error(samples) <= _RELATIVE_ERROR * median(samples) for samples in (device_ms, host_ms))
+        if precise or clock() - started >= _MAX_SECONDS:
+            # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is that.
+            ms, host = (max(0.0, median(samples)) for samples in (device_ms, host_ms))
+            return Entry(**dict(part), ms=ms, error_ms=standard_error(device_ms), host_ms=host, rounds=len(device_ms))
+
+
+def layers_for(part: Part, device: Device) -> int:
+    """How many layers k the shorter model has."""
+    layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
+    operator, itemsize, on_gpu = registry.get(layer.operator), device.dtype.itemsize, device.torch_device.type == "cuda"
+    weights = operator.parameters(part.width, layer.shape) * itemsize
+    state = sum(spec.bytes for spec in operator.state(layer.shape, part.batch, part.context, device.dtype).values())
+    if isinstance(part.what, Rest) and not (on_gpu and part.phase == "decode"):
+        wanted = 1  # the fewer layers, the less of their noise; nothing has to be driven out of a cache
+    elif not on_gpu:
+        wanted = _CPU_LAYERS
+    elif part.phase == "prefill":
+        wanted = min(max(_PREFILL_TOKENS // (part.batch * part.context), 2), _MOST_PREFILL_LAYERS)
+    else:
+        cache = torch.cuda.get_device_properties(device.torch_device).L2_cache_size
+        wanted = min(max(ceil(_CACHES * cache / (weights + state)), 2), _MOST_LAYERS)
+    return max(1, min(wanted, memory_for_models(device) // (3 * (weights + state))))
+
+
+def memory_for_models(device: Device) -> int:
+    """Bytes that weights and state of the models under a table may take, so that there is room for what is computed."""
+    if device.torch_device.type == "cpu":
+        return _CPU_MEMORY
+    return int(torch.cuda.get_device_properties(device.torch_device).total_memory // 2)
+
+
+def _filler(width: int) -> Layer:
+    return Layer(operator="swiglu", shape=registry.get("swiglu").shape.make(width))

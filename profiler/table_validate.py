@@ -1,0 +1,114 @@
+"""How well a latency table predicts: whole models that it was not built from are measured, and compared with its sums."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from operators.architecture import Architecture
+from operators.errors import TableError
+from operators.model import HybridLM
+from profiler.anchor import Anchor
+from profiler.cost import parameters
+from profiler.decoder import random_model
+from profiler.device import Device, memory_errors
+from profiler.latency_table import Estimate, LatencyTable
+from profiler.lock import exclusive, shared
+from profiler.stopwatch import Stopwatch
+from profiler.table_parts import Point
+from profiler.timing import SamplingSettings, Timing, sample
+
+_SETTINGS = SamplingSettings(warmup=3, min_samples=10, min_seconds=0.1, max_seconds=0.5)
+_DRIFT, _TRIES = 0.01, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model at one point. drift: of the anchor model's time from before the measurement to after it.
+
+    tainted: whether that stayed above 1 % in every try. On a CPU, which drifts more than that all the time, it is never held against it.
+    """
+
+    architecture: Architecture
+    point: Point
+    params: int
+    predicted: Estimate
+    measured: Timing
+    drift: float
+    tainted: bool
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of predictions at one point. models: how many were measured well; tainted: how many others were not, and are left out.
+
+    mape, p95: mean and 95th percentile of |predicted / measured − 1|; bias: its mean with the sign.
+
+    tau: Kendall's τ between predicted and measured times. params_tau: between numbers of parameters and measured times.
+    """
+
+    models: int
+    tainted: int
+    mape: float
+    p95: float
+    bias: float
+    tau: float
+    params_tau: float
+
+
+def validate(table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], device: Device) -> Iterator[Case]:
+    """Measures each model at each point. Takes the device's locks itself. Raises TableError before it measures one with a missing entry."""
+    with shared(device.label):
+        anchor = Anchor(device)
+    for architecture in architectures:
+        predicted = {point: table.latency(architecture, point) for point in points}
+        with shared(device.label), torch.inference_mode(), memory_errors():
+            model = random_model(architecture, device, backend="auto", seed=0)
+        for point in points:
+            measured, drift, tainted = _measured(model, point, device, anchor)
+            yield Case(architecture, point, parameters(architecture), predicted[point], measured, drift, tainted)
+
+
+def _measured(model: HybridLM, point: Point, device: Device, anchor: Anchor) -> tuple[Timing, float, bool]:
+    """One timing between two of the anchor model; again, where these differ, on a GPU."""
+    with torch.inference_mode(), memory_errors():
+        with shared(device.label):
+            stopwatch = Stopwatch(model, point, device)
+        on_gpu = device.torch_device.type == "cuda"
+        with exclusive(device.label):
+            for _ in range(_TRIES):
+                before = anchor.time().median_ms
+                timing = sample(stopwatch.elapsed, settings=_SETTINGS)
+                drift = anchor.time().median_ms / before - 1
+                tainted = on_gpu and abs(drift) > _DRIFT
+                if not tainted:
+                    break
+    return timing, drift, tainted
+
+
+def accuracy(cases: Sequence[Case]) -> Accuracy:
+    """Of cases at one point. Raises TableError where every one is tainted."""
+    kept = [case for case in cases if not case.tainted]
+    if not kept:
+        raise TableError(f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: nothing to compare")
+    predicted, measured, params = (
+        np.array(values) for values in zip(*((c.predicted.ms, c.measured.median_ms, c.params) for c in kept), strict=True)
+    )
+    error = predicted / measured - 1
+    return Accuracy(
+        models=len(kept),
+        tainted=len(cases) - len(kept),
+        mape=float(np.abs(error).mean()),
+        p95=float(np.percentile(np.abs(error), 95)),
+        bias=float(error.mean()),
+        tau=kendall_tau(predicted, measured),
+        params_tau=kendall_tau(params, measured),
+    )
+
+
+def kendall_tau(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
+    """Kendall's τ-b (Kendall 1945, Biometrika 33:239-251), which takes account of ties; NaN where all of one side are equal."""
+    first, second = (np.sign(np.subtract.outer(values, values)) for values in (np.asarray(a, float), np.asarray(b, float)))
+    pairs = np.sqrt((first**2).sum() * (second**2).sum())
+    return float((first * second).sum() / pairs) if pairs else float("nan")

@@ -1,0 +1,155 @@
+"""How well two architectures are told apart: equals must not be called different, and a slowdown of 2 % must be found.
+
+Fresh processes, several preparing at the same time and one measuring, time a decode step of the anchor model as it is, or with a kernel in
+its graph that does nothing for about 2 % of the step. What they measured is compared as `frontrunner compare` does it: 6 rounds of one
+process each, neighbours in time. A comparison draws its rounds at random from all processes, so that they share some.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from profiler.anchor import CONTEXT, anchor_architecture
+from profiler.comparison import compare_times
+from profiler.decoder import Decoder, random_model
+from profiler.device import Device, open_device
+from profiler.lock import exclusive, shared
+from profiler.profile import REPEATABILITY
+from profiler.timing import SamplingSettings, sample
+from search.comparing import ROUNDS
+
+SLOWDOWN = 0.02
+EQUAL_PAIRS, SLOWED_PAIRS = 50, 40
+PROCESSES_EACH, AT_ONCE = 36, 8
+_SETTINGS = SamplingSettings(warmup=10, min_samples=10, min_seconds=0.5, max_seconds=1.0)
+_STEPS = {"cuda": 8, "cpu": 1}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One process: whether its steps were slowed down, when it measured (s) and the median of a step."""
+
+    slowed: bool
+    at_s: float
+    decode_ms: float
+
+
+class _SlowDecoder(Decoder):
+    """Wastes `waste` (clock cycles on a GPU, seconds on a CPU) in every step."""
+
+    waste = 0.0
+
+    def _choose(self, logits: Tensor) -> None:
+        if self.waste and logits.is_cuda:
+            torch.cuda._sleep(int(self.waste))
+        elif self.waste:
+            end = time.perf_counter() + self.waste
+            while time.perf_counter() < end:
+                pass
+        super()._choose(logits)
+
+
+def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
+    """Figures, and every process' measurement."""
+    kind = open_device(device).torch_device.type
+    with _processes(1) as pool:
+        waste, ratio = pool.submit(_calibrate, device).result()
+    console.print(f"a step that wastes {SLOWDOWN:.0%} takes {ratio:.4f} times as long in one process")
+    order = random.Random(0)  # noqa: S311 - no secret
+    wanted = [slowed for slowed in (False, True) for _ in range(PROCESSES_EACH)]
+    order.shuffle(wanted)
+    with _processes(AT_ONCE) as pool:
+        pending = [pool.submit(_measure, device, waste if slowed else 0.0) for slowed in wanted]
+        found = [Measurement(slowed, *one.result()) for slowed, one in zip(wanted, pending, strict=True)]
+    found.sort(key=lambda one: one.at_s)
+    plain, slow = ([one for one in found if one.slowed == slowed] for slowed in (False, True))
+    equal = [_verdict(*_halves(plain, order), REPEATABILITY[kind]) for _ in range(EQUAL_PAIRS)]
+    slowed_pairs = [_verdict(_drawn(plain, order), _drawn(slow, order), REPEATABILITY[kind]) for _ in range(SLOWED_PAIRS)]
+    times = torch.tensor([one.decode_ms for one in plain])
+    figures: dict[str, float | int | str] = {
+        "processes": len(found),
+        "rounds": ROUNDS,
+        "injected_slowdown": ratio - 1,
+        "equal_pairs": len(equal),
+        "equal_called_different": sum(verdict != "cannot tell" for verdict in equal),
+        "slowed_pairs": len(slowed_pairs),
+        "slowed_found": sum(verdict == "slower" for verdict in slowed_pairs),
+        "decode_ms": float(times.median()),
+        "coefficient_of_variation": float(times.std() / times.mean()),
+    }
+    for name, value in figures.items():
+        console.print(f"{name:<28}{value}")
+    return figures, [asdict(one) for one in found]
+
+
+def _processes(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), max_tasks_per_child=1)
+
+
+def _halves(measured: list[Measurement], order: random.Random) -> tuple[list[Measurement], list[Measurement]]:
+    """Two disjoint draws of ROUNDS each, in which the i-th of one is a neighbour in time of the i-th of the other."""
+    chosen = sorted(order.sample(measured, 2 * ROUNDS), key=lambda one: one.at_s)
+    pairs = [order.sample(chosen[first : first + 2], 2) for first in range(0, len(chosen), 2)]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _drawn(measured: list[Measurement], order: random.Random) -> list[Measurement]:
+    return sorted(order.sample(measured, ROUNDS), key=lambda one: one.at_s)
+
+
+def _verdict(a: list[Measurement], b: list[Measurement], indistinct: float) -> str:
+    return compare_times([one.decode_ms for one in a], [one.decode_ms for one in b], indistinct=indistinct).verdict
+
+
+def _decoder(device: Device, waste: float) -> Decoder:
+    architecture = anchor_architecture(device.torch_device.type)
+    with shared(device.label):
+        slow = type("Slow", (_SlowDecoder,), {"waste": waste})  # known before the graph is captured
+        decoder: Decoder = slow(random_model(architecture, device, backend="auto", seed=0), 1, CONTEXT)
+        return decoder
+
+
+def _timed(decoder: Decoder, device: Device) -> Callable[[], float]:
+    def rewind() -> None:
+        decoder.state.seek(decoder.state.capacity - 1)
+
+    return lambda: device.mean_time(decoder.step, before=rewind, count=_STEPS[device.torch_device.type])
+
+
+@torch.inference_mode()
+def _measure(name: str, waste: float) -> tuple[float, float]:
+    """-> when it was measured (s), and the median of a step (ms)."""
+    device = open_device(name)
+    torch.set_num_threads(1)
+    decoder = _decoder(device, waste)
+    with exclusive(name):
+        return time.time(), sample(_timed(decoder, device), settings=_SETTINGS).median_ms
+
+
+@torch.inference_mode()
+def _calibrate(name: str) -> tuple[float, float]:
+    """-> what to waste so that a step takes 1 + SLOWDOWN times as long, and the ratio then measured."""
+    device = open_device(name)
+    torch.set_num_threads(1)
+    plain = _decoder(device, 0.0)
+    # A GPU's clock is near this rate, and what is off, as the launch of the kernel is, the repetitions take away.
+    waste, per_ms = (1000.0, 1.98e6) if device.torch_device.type == "cuda" else (1e-6, 1e-3)
+    ratio = 1.0
+    for _ in range(4):
+        slow = _decoder(device, waste)
+        with exclusive(name):
+            runs = [(_timed(plain, device)(), _timed(slow, device)()) for _ in range(200)]
+        before, after = (float(torch.tensor(column).median()) for column in zip(*runs, strict=True))
+        ratio = after / before
+        if abs(ratio - 1 - SLOWDOWN) < 0.0005:
+            break
+        waste = max(0.0, waste + (before * SLOWDOWN - (after - before)) * per_ms)
+    return waste, ratio

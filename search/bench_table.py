@@ -1,0 +1,50 @@
+"""How well the latency table predicts 60 models drawn at random from a space declared for the kind of device, `configs/table_….yaml`."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from profiler.device import open_device, torch_threads
+from profiler.latency_table import LatencyTable, default_path
+from profiler.table_build import build
+from search.table_commands import (
+    accuracy_figures,
+    accuracy_table,
+    build_and_validate,
+    default_points,
+    load_space,
+    members,
+    progress,
+    space_of,
+)
+from search.table_commands import samples as cases
+
+HOLDOUT, SEED = 60, 0
+
+
+def table_accuracy(device: str, console: Console) -> tuple[dict[str, float | int | str], dict[str, Any]]:
+    """Figures of every point, and every entry and model that they come from. Entries that the device's table has are not measured again."""
+    opened = open_device(device)
+    run = load_space(Path("configs") / f"table_{opened.torch_device.type}.yaml")
+    with torch_threads(run.profile.threads):
+        table = LatencyTable.open(default_path(opened), opened)
+        before, began = len(table.entries), time.perf_counter()
+        build(table, members(space_of(run)), default_points(run), device=opened, on_entry=progress(console))
+        build_s, began = time.perf_counter() - began, time.perf_counter()
+        found = build_and_validate(table, run, count=HOLDOUT, seed=SEED, device=opened, console=console)
+        validate_s = time.perf_counter() - began
+    console.print(accuracy_table(found))
+    figures: dict[str, float | int | str] = {
+        "entries": len(table.entries),
+        "entries_measured": len(table.entries) - before,
+        "build_s": round(build_s, 1),
+        "validate_s": round(validate_s, 1),
+        "context_tokens": run.profile.contexts[0],
+        "seed": SEED,
+    }
+    for point, accuracy in accuracy_figures(found).items():
+        figures |= {f"{point}.{name}": value for name, value in asdict(accuracy).items()}
+    return figures, {"entries": [entry.model_dump(mode="json") for entry in table.entries], "models": cases(found)}

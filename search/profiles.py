@@ -1,0 +1,187 @@
+"""Profiles of several architectures side by side, and the conditions that they were measured under."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from operators import Architecture
+from operators.errors import ConfigError, one_line
+from profiler.conditions import Conditions
+from profiler.profile import Profile, ProfileSettings
+from profiler.timing import Timing
+from profiler.worker import ProfilingWorker
+from search.profiling import Failure, profiled
+from search.tables import formatted
+
+# For one architecture named on the command line, where a large model on a CPU may rightly take long.
+DEADLINE_S = 3600.0
+Titled = Sequence[tuple[str, Profile]]
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What became of one architecture: its profile, or in words why it has none."""
+
+    title: str
+    profile: Profile | None
+    problem: str = ""
+
+
+def profile_settings(**values: Any) -> ProfileSettings:
+    """Settings from the command line. Raises ConfigError."""
+    try:
+        return ProfileSettings(**values)
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+
+
+def profile_each(
+    architectures: Sequence[tuple[str, Architecture]], settings: ProfileSettings, *, device: str, backend: str
+) -> list[Profiled]:
+    """Measures one after the other, all by one worker; one that fails does not keep the others from it. Raises DeviceError."""
+    found = []
+    with ProfilingWorker(device) as worker:
+        for title, architecture in architectures:
+            one = profiled(worker, architecture, settings, backend=backend, seed=0, deadline_s=DEADLINE_S)
+            found.append(Profiled(title, None, f"{one.status}: {one.reason}") if isinstance(one, Failure) else Profiled(title, one))
+    return found
+
+
+def profiles_json(profiled: Sequence[Profiled]) -> list[dict[str, Any]]:
+    """Everything that was measured, with the figures by name, their errors and their ratios to the first architecture that has any."""
+    first = next((found.profile.metrics() for found in profiled if found.profile), {})
+    out: list[dict[str, Any]] = []
+    for found in profiled:
+        if found.profile is None:
+            out.append({"architecture": found.title, "problem": found.problem})
+            continue
+        metrics = found.profile.metrics()
+        ratios = {name: value / first[name] for name, value in metrics.items() if first.get(name)}
+        figures = {"metrics": metrics, "errors": found.profile.errors(), "ratios": ratios, "tainted": found.profile.tainted}
+        out.append({"architecture": found.title, **figures, **found.profile.model_dump(mode="json")})
+    return out
+
+
+def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
+    """One table, a line for each architecture, batch size and context; below it, what is not to be trusted or is missing, and why."""
+    profiles = [(found.title, found.profile) for found in profiled if found.profile]
+    if profiles:
+        first = profiles[0][1]
+        where = f", {first.threads} thread{'s' if first.threads > 1 else ''}" if first.device == "cpu" else ""
+        console.print(f"{first.device_name} ({first.device}), {first.dtype}{where}", soft_wrap=True, markup=False)
+        console.print(timings(profiles))
+        print_remarks(console, profiles)
+    for found in profiled:
+        if found.problem:
+            console.print(f"{found.title}: {found.problem}", soft_wrap=True, markup=False)
+
+
+def timings(profiles: Titled) -> Table:
+    """A line for each architecture, batch size and context, and for the largest batch at each context, which has no prefill.
+
+    Times are medians, ± half their interquartile range; × is the time a token over that of the first architecture in the same place.
+    """
+    with_energy = any(point.energy for _, profile in profiles for point in profile.points)
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("architecture", overflow="fold", min_width=6, max_width=32)
+    headers = ["batch", "context", "prefill ms", "decode ms", "±", "tok/s", "memory", "state", "of copy"]
+    for name in (*headers, "×", *(["J/tok"] if with_energy else [])):
+        table.add_column(name, justify="right", min_width=5 if name == "×" else max(map(len, name.split())))
+    first = {place: (batch, decode) for place, batch, decode in _decoded(profiles[0][1])}
+    for title, profile in profiles:
+        name = f"{title} {formatted('params', profile.params)}"
+        for point in profile.points:
+            table.add_row(
+                name,
+                str(point.batch),
+                str(point.context),
+                _ms(point.prefill),
+                _ms(point.decode) + ("!" if profile.conditions.tainted else ""),
+                _spread(point.decode),
+                formatted("decode_tokens_per_s", point.decode_tokens_per_s),
+                formatted("peak_memory_bytes", point.peak_memory_bytes),
+                formatted("state_bytes", point.state_bytes),
+                f"{point.achieved_bytes_per_s / profile.copy_bytes_per_s:.0%}",
+                _ratio(point.batch, point.decode, first.get((point.batch, point.context))),
+                *([f"{point.energy.j_per_token:.3g}"] if point.energy else []),
+            )
+            name = ""
+        for largest in profile.largest:
+            table.add_row(
+                "",
+                str(largest.batch),
+                str(largest.context),
+                "largest",
+                _ms(largest.decode) + ("!" if profile.largest_conditions and profile.largest_conditions.tainted else ""),
+                _spread(largest.decode),
+                formatted("decode_tokens_per_s", largest.tokens_per_s),
+                *[""] * 3,
+                _ratio(largest.batch, largest.decode, first.get((0, largest.context))),
+            )
+    return table
+
+
+def _decoded(profile: Profile) -> list[tuple[tuple[int, int], int, Timing]]:
+    """Place in the table (batch size or 0 for the largest, context), batch size and decode timing of every line."""
+    points = [((point.batch, point.context), point.batch, point.decode) for point in profile.points]
+    return points + [((0, found.context), found.batch, found.decode) for found in profile.largest]
+
+
+def _ratio(batch: int, decode: Timing, first: tuple[int, Timing] | None) -> str:
+    return f"{decode.median_ms / batch * first[0] / first[1].median_ms:.3f}" if first else ""
+
+
+def _ms(timing: Timing) -> str:
+    """Four digits, or all before the point."""
+    whole = len(str(int(timing.median_ms)))
+    return f"{timing.median_ms:.{max(0, 4 - whole)}f}"
+
+
+def _spread(timing: Timing) -> str:
+    percent = timing.iqr_ms / 2 / timing.median_ms * 100
+    return f"{percent:.{0 if percent >= 9.95 else 1}f}%"
+
+
+def print_remarks(console: Console, profiles: Titled) -> None:
+    for title, profile in profiles:
+        tainted = dict.fromkeys(profile.tainted)
+        attempts = max(found.attempts for found in (profile.conditions, profile.largest_conditions) if found)
+        if tainted:
+            console.print(f"! {title}, not to be trusted after {attempts} attempts: {'; '.join(tainted)}", soft_wrap=True, markup=False)
+        for reason in dict.fromkeys(profile.absent.values()):
+            names = ", ".join(name for name, why in profile.absent.items() if why == reason)
+            console.print(f"{title}, without {names}: {reason}", soft_wrap=True, markup=False)
+
+
+def print_conditions(console: Console, profile: Profile) -> None:
+    """What held while the profile was measured, in a few lines."""
+    for what, conditions in (("conditions", profile.conditions), ("conditions of the largest batch", profile.largest_conditions)):
+        if conditions is not None:
+            for line in _told(conditions):
+                console.print(f"{what}: {line}", soft_wrap=True, markup=False)
+
+
+def _told(found: Conditions) -> list[str]:
+    lines = [
+        f"anchor {found.anchor_before.median_ms:.4g} ms before, {found.anchor_after.median_ms:.4g} ms after "
+        f"(drift {found.drift:.1%}, at most {found.max_drift:.0%}), attempts {found.attempts}, "
+        f"device held {found.lock_s:.1f} s, {found.busy_s:.1f} s of them in samples"
+    ]
+    if found.before.sm_clock_mhz is not None:
+        lines.append(
+            f"clocks {found.before.sm_clock_mhz} to {found.after.sm_clock_mhz} MHz, memory {found.before.memory_clock_mhz} to "
+            f"{found.after.memory_clock_mhz} MHz, {found.before.temperature_c} to {found.after.temperature_c} °C"
+        )
+    if found.clock_reasons:
+        lines.append(f"clocks limited by {', '.join(found.clock_reasons)}")
+    held = {name: ns for name, ns in found.violations_ns.items() if ns}
+    if held:
+        lines.append(f"performance held down by {', '.join(f'{name} for {ns / 1e6:.3g} ms' for name, ns in held.items())}")
+    lines += [f"not known: {note}" for note in found.notes]
+    lines += [f"tainted by {reason}" for reason in found.tainted]
+    return lines
