@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from operators.architecture import Architecture
+from operators.kernel_libraries import load
 from operators.model import HybridLM
 from profiler.cost import parameters
 from profiler.device import Device, open_device
@@ -109,7 +110,7 @@ def llama(architecture: Architecture) -> Any:
 
 def gated_deltanet(architecture: Architecture) -> Any:
     """GatedDeltaNetForCausalLM of `fla`. Raises ImportError."""
-    library, shape = importlib.import_module("fla.models"), architecture.layers[0].shape.model_dump()
+    library, shape = load("fla.models"), architecture.layers[0].shape.model_dump()
     ratio = shape["value_dim"] / shape["key_dim"]
     config = library.GatedDeltaNetConfig(**_fla(architecture), num_heads=shape["heads"], head_dim=shape["key_dim"], expand_v=ratio)
     return library.GatedDeltaNetForCausalLM(config)
@@ -117,7 +118,7 @@ def gated_deltanet(architecture: Architecture) -> Any:
 
 def deltanet(architecture: Architecture) -> Any:
     """DeltaNetForCausalLM of `fla`. Raises ImportError."""
-    library, shape = importlib.import_module("fla.models"), architecture.layers[0].shape.model_dump()
+    library, shape = load("fla.models"), architecture.layers[0].shape.model_dump()
     config = library.DeltaNetConfig(**_fla(architecture), num_heads=shape["heads"])
     return library.DeltaNetForCausalLM(config)
 
