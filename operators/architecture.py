@@ -155,6 +155,9 @@ def find_architecture(path: Path | str) -> Path:
 class Architecture(Value):
     """A language model: width, vocabulary, layers and what surrounds them.
 
+    normalized_head: logits are divided by the norms of the head's rows (the embedding's, where it is tied), so that a token's logit does
+    not depend on the length of its vector; `weight_normalization` of a training needs it.
+
     `layers` may be given as the shorthand `d f m f a f`, or as a list whose entries are symbols, whole layers, or `repeat: N` with
     such `layers`; a value that was read always holds whole layers.
     """
@@ -164,6 +167,7 @@ class Architecture(Value):
     vocabulary: Annotated[int, Field(ge=2, le=4_000_000)]
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=MAX_DEPTH)]
     tied_embeddings: bool = True
+    normalized_head: bool = False
     meta_tokens: Annotated[int, Field(ge=0, le=65_536)] = 0
     rope: Rope | None = Rope()
     norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-5

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from operators import backends, registry
 from operators.architecture import Architecture
@@ -21,11 +22,13 @@ class ModelState:
 
     layers: per layer its tensors by name, each with the batch first. position: [B] int64 on the device, tokens held per row.
     capacity: tokens of a row that fit, meta tokens included. lengths: `position` as the host knows it, without asking the device.
+    head_norms: [vocabulary], what logits are divided by where the head is normalized: kept, as reading the whole head twice a step costs.
     """
 
     layers: list[State]
     position: Tensor
     capacity: int
+    head_norms: Tensor | None = None
     lengths: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class HybridLM(nn.Module):
     Its weights are random, drawn on `device` from torch's generator there.
     backend: `auto`, a backend's name for every operator, or a mapping from operator to backend (others: auto).
     `backends` tells afterwards which one each operator got. Raises BackendError.
+    recompute: whether a backward pass computes each layer once more instead of keeping what it computed, which takes less memory.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class HybridLM(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.backends: dict[str, str] = {}
+        self.recompute = False
         device, width = torch.device(device), architecture.width
         self.add_norm = add_norm_reference if backend == "reference" else best_add_norm(width, device, dtype)
         layers = []
@@ -109,45 +114,64 @@ class HybridLM(nn.Module):
             built.operator.lay_together()
 
     def _initialize(self) -> None:
-        """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 1 / width)."""
+        """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 1 / width).
+
+        Where the head is normalized the length of its rows is free, and embeddings ~ N(0, 1): as large as what layers of normalized
+        matrices add to them, in which shorter ones would be lost.
+        """
         for layer in self.layers:
             assert isinstance(layer, ResidualLayer)
-            for name in (*layer.operator.reads, *layer.operator.writes):
+            for name in (*layer.operator.reads, *layer.operator.within, *layer.operator.writes):
                 weight = layer.operator.get_submodule(name).weight
                 assert isinstance(weight, Tensor)
                 shrink = len(self.layers) if name in layer.operator.writes else 1
                 nn.init.normal_(weight, std=(3 * weight.shape[1] * shrink) ** -0.5)
         for table in (self.embedding.weight, self.meta, self.head.weight if self.head is not None else None):
             if table is not None:
-                nn.init.normal_(table, std=self.architecture.width**-0.5)
+                nn.init.normal_(table, std=1.0 if self.architecture.normalized_head else self.architecture.width**-0.5)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> what the head reads [B, T, W]; meta tokens are prepended and dropped again."""
         x = self._with_meta(self.embedding(tokens))
         for layer in self.layers:
-            x = layer(x)
+            x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False) if self.recompute else layer(x)
         out: Tensor = self.norm(x[:, self.architecture.meta_tokens :])
         return out
 
+    def head_weight(self) -> Tensor:
+        """What a hidden vector is multiplied by to give logits [vocabulary, W]; rows of unit length where the head is normalized."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return F.normalize(weight.float(), dim=1).to(weight.dtype) if self.architecture.normalized_head else weight
+
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., W] -> [..., vocabulary]."""
-        return F.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
+        return F.linear(hidden, self.head_weight())
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> logits [B, T, vocabulary]."""
         return self.logits(self.hidden(tokens))
 
+    def _logits(self, hidden: Tensor, state: ModelState) -> Tensor:
+        """hidden [B, W] -> [B, vocabulary], the same as `logits` without another pass over the head for its norms."""
+        logits = F.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
+        return logits if state.head_norms is None else (logits.float() / state.head_norms).to(logits.dtype)
+
     def _with_meta(self, x: Tensor) -> Tensor:
         return x if self.meta is None else torch.cat([self.meta.expand(x.shape[0], -1, -1), x], 1)
 
     def allocate_state(self, batch: int, max_length: int) -> ModelState:
-        """Empty state for `batch` rows of up to `max_length` tokens (meta tokens come on top), beside the weights."""
+        """Empty state for `batch` rows of up to `max_length` tokens (meta tokens come on top), beside the weights.
+
+        A normalized head is normalized by the norms that it has now: weights that change afterwards need a new state.
+        """
         weight, capacity = self.embedding.weight, max_length + self.architecture.meta_tokens
         layers = []
         for layer in self.architecture.layers:
             specs = registry.get(layer.operator).state(layer.shape, batch, capacity, weight.dtype)
             layers.append({name: torch.zeros(spec.shape, dtype=spec.dtype, device=weight.device) for name, spec in specs.items()})
-        return ModelState(layers, torch.zeros(batch, dtype=torch.int64, device=weight.device), capacity)
+        head = weight if self.head is None else self.head.weight
+        norms = torch.linalg.vector_norm(head.detach().float(), dim=1).clamp_min(1e-12) if self.architecture.normalized_head else None
+        return ModelState(layers, torch.zeros(batch, dtype=torch.int64, device=weight.device), capacity, norms)
 
     def prefill(self, tokens: Tensor, state: ModelState, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
         """Reads tokens [B, T] after those that `state` holds -> logits after each row's last one [B, vocabulary].
@@ -171,7 +195,7 @@ class HybridLM(nn.Module):
                 last[index] = self._read(tokens[index, : count - meta], state, index, with_meta=meta > 0)
                 state.position[index] += count
         state.count(counts)
-        return self.logits(last)
+        return self._logits(last, state)
 
     def _read(self, tokens: Tensor, state: ModelState, rows: Tensor | None, *, with_meta: bool) -> Tensor:
         """tokens [G, T] into the state's rows [G] (None: all, in place) -> what the head reads after the last token [G, W]."""
@@ -198,7 +222,7 @@ class HybridLM(nn.Module):
             x, change = layer.step(x, change, layer_state, state.position)
         state.position += 1
         state.count(one_each)
-        return self.logits(self.add_norm(self.norm, x, change)[1])
+        return self._logits(self.add_norm(self.norm, x, change)[1], state)
 
     @torch.inference_mode()
     def generate(self, tokens: Sequence[int], count: int) -> list[int]:

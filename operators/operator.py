@@ -50,12 +50,13 @@ class TensorSpec:
 
 
 class OperatorModule(nn.Module):
-    """The built operator. `reads` and `writes` name its matrices by their side of the residual stream.
+    """The built operator. `reads` and `writes` name its matrices by their side of the residual stream, `within` those on neither.
 
     joined: those of `reads` that `project` applies together, if there are any.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
+    within: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     joined: ClassVar[tuple[str, ...]] = ()
     _together: "_Together | None" = None

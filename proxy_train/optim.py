@@ -1,9 +1,11 @@
-"""Optimizer groups and the learning rate's schedule."""
+"""The optimizer: its groups, the float32 weights it keeps for a model in fewer bits, and the normalization of matrices."""
 
-import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from operators.model import HybridLM
 from operators.operator import OperatorModule
@@ -12,17 +14,20 @@ from operators.operator import OperatorModule
 EMBEDDING_RATE = 8.0  # an embedding's row gets a gradient only when its token occurs
 BETAS = (0.8, 0.95)  # a run of 100 steps has no time for a long memory
 
-FLOOR = 0.1  # the share of the learning rate that is left at the last step
 
-
-def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: float, base_width: int | None = None) -> list[dict[str, Any]]:
     """Three groups, each parameter in exactly one; `peak` is a group's own learning rate.
 
     The matrices that operators declare: learning_rate, and they alone decay. Embeddings, meta tokens and head: EMBEDDING_RATE times
-    learning_rate. Everything else (normalizations, biases, convolutions, decay rates): learning_rate.
+    learning_rate, and √width times that where the head is normalized, since they are so much larger then. Everything else (normalizations,
+    biases, convolutions, decay rates): learning_rate.
+    base_width: the width that learning_rate is meant for. At another width matrices get base_width / width of it, as the maximal update
+    parametrization has it for Adam (Yang et al. 2022, arXiv 2203.03466), and what they decay by stays the same; tables get the square root
+    of that, as their numbers start at width^-½. Over widths of 64, 128 and 256 the best rate then stays the same.
     """
     operators = [module for module in model.modules() if isinstance(module, OperatorModule)]
-    matrices = [module.get_parameter(f"{name}.weight") for module in operators for name in (*module.reads, *module.writes)]
+    names = [(module, name) for module in operators for name in (*module.reads, *module.within, *module.writes)]
+    matrices = [module.get_parameter(f"{name}.weight") for module, name in names]
     tables = [model.embedding.weight]
     if model.meta is not None:
         tables.append(model.meta)
@@ -30,29 +35,127 @@ def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: flo
         tables.append(model.head.weight)
     grouped = {*matrices, *tables}
     rest = [parameter for parameter in model.parameters() if parameter not in grouped]
+    larger = model.architecture.width**0.5 if model.architecture.normalized_head else 1.0
+    narrower = 1.0 if base_width is None else base_width / model.architecture.width
     return [
-        {"params": matrices, "peak": learning_rate, "weight_decay": weight_decay},
-        {"params": tables, "peak": learning_rate * EMBEDDING_RATE, "weight_decay": 0.0},
+        {"params": matrices, "peak": learning_rate * narrower, "weight_decay": weight_decay / narrower},
+        {"params": tables, "peak": learning_rate * EMBEDDING_RATE * larger * narrower**0.5, "weight_decay": 0.0},
         {"params": rest, "peak": learning_rate, "weight_decay": 0.0},
     ]
 
 
-def build_optimizer(model: HybridLM, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) over `parameter_groups`, to be given its rate by `set_rate`."""
-    groups = parameter_groups(model, learning_rate=learning_rate, weight_decay=weight_decay)
-    return torch.optim.AdamW(groups, betas=BETAS, fused=True)
+def normalize_matrices(model: HybridLM, weights: Mapping[nn.Parameter, Tensor]) -> None:
+    """Gives unit length to the rows of every matrix [out, in] that reads the residual stream, and to the columns of one that writes it.
+
+    weights: what to change for each of the model's parameters. As in Nemotron-Flash (arXiv 2511.18890).
+    """
+    for module in model.modules():
+        if isinstance(module, OperatorModule):
+            for names, along in ((module.reads, 1), (module.writes, 0)):
+                for name in names:
+                    weight = weights[module.get_parameter(f"{name}.weight")]
+                    weight.copy_(F.normalize(weight, dim=along))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Gives every group that share of its peak."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * share
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) over `parameter_groups`, with clipped gradients.
 
+    Parameters in fewer than 32 bits have float32 masters, which are what is optimized; the model gets them rounded after every step. So
+    the kernel libraries see the dtype that they take, and no update is lost in rounding. (Casting float32 weights in the forward pass
+    instead, as autocast does, costs a cast a step too, leaves the residual stream in float32, and a float32 model resolves to references.)
+    Nothing here waits for the device, and everything stays where it lies: a CUDA graph can hold `collect` and `step`.
 
-def schedule(step: int, *, steps: int, warmup_fraction: float) -> float:
-    """The share of the learning rate at `step` of `steps` (from 0): a line up to 1 over the warm-up, then a cosine down to FLOOR."""
-    warmup = round(steps * warmup_fraction)
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - 1 - warmup)
-    return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * progress)) / 2
+    normalized: matrices are normalized after every step, and before the first one; nothing decays then.
+    """
+
+    def __init__(
+        self, model: HybridLM, *, learning_rate: float, weight_decay: float, gradient_clip: float, base_width: int | None, normalized: bool
+    ) -> None:
+        self.model, self.gradient_clip, self.normalized = model, gradient_clip, normalized
+        self.masters: dict[nn.Parameter, Tensor] = {
+            parameter: parameter if parameter.dtype == torch.float32 else parameter.detach().float().requires_grad_()
+            for parameter in model.parameters()
+        }
+        self._rounded = [(parameter, master) for parameter, master in self.masters.items() if master is not parameter]
+        for _, master in self._rounded:
+            master.grad = torch.zeros_like(master)
+        decay = 0.0 if normalized else weight_decay
+        groups = parameter_groups(model, learning_rate=learning_rate, weight_decay=decay, base_width=base_width)
+        groups = [{**group, "params": [self.masters[parameter] for parameter in group["params"]]} for group in groups]
+        on_gpu = model.embedding.weight.is_cuda
+        self._adamw = torch.optim.AdamW(groups, betas=BETAS, fused=True, capturable=on_gpu)
+        if on_gpu:  # where a graph reads them
+            for group in self._adamw.param_groups:
+                group["lr"] = torch.zeros((), device=model.embedding.weight.device)
+        if normalized:
+            self._normalize()
+
+    def set_rate(self, share: float) -> None:
+        """Gives every group that share of its peak."""
+        for group in self._adamw.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(group["peak"] * share)
+            else:
+                group["lr"] = group["peak"] * share
+
+    @torch.no_grad()
+    def collect(self, *, first: bool) -> None:
+        """Moves the gradients that a backward pass left to the masters: the first ones of a step are written, later ones added."""
+        gradients, sums = [], []
+        for parameter, master in self._rounded:
+            if parameter.grad is not None and master.grad is not None:
+                gradients.append(parameter.grad)
+                sums.append(master.grad)
+                parameter.grad = None
+        if not sums:
+            return
+        if first:
+            torch._foreach_copy_(sums, gradients)
+        else:
+            torch._foreach_add_(sums, gradients)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update by the gradients that were collected."""
+        nn.utils.clip_grad_norm_(list(self.masters.values()), self.gradient_clip)
+        self._adamw.step()
+        for parameter, master in self.masters.items():
+            if master is parameter:
+                parameter.grad = None
+        if self.normalized:
+            self._normalize()
+        else:
+            self._round()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that training changes, by name: each parameter's master and its state in AdamW. Empty states are made first."""
+        found = {}
+        for name, parameter in self.model.named_parameters():
+            master = self.masters[parameter]
+            found[name] = master.detach()
+            found |= {f"{name}/{key}": tensor for key, tensor in self._state(master)}
+        return found
+
+    @torch.no_grad()
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Puts tensors as `tensors` named them back, each into the memory where it lies."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(saved[name])
+        self._round()
+
+    def _state(self, master: Tensor) -> Iterator[tuple[str, Tensor]]:
+        state = self._adamw.state[master]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
+        yield from state.items()
+
+    @torch.no_grad()
+    def _normalize(self) -> None:
+        normalize_matrices(self.model, {parameter: master.detach() for parameter, master in self.masters.items()})
+        self._round()
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        if self._rounded:
+            torch._foreach_copy_([parameter.data for parameter, _ in self._rounded], [master.detach() for _, master in self._rounded])

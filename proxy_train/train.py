@@ -1,84 +1,25 @@
 """The short training run that says how well an architecture learns."""
 
+import gc
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Self
+from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
-from operators.errors import DataError, DivergedError
+from operators.errors import ConfigError, DataError, DivergedError
 from operators.model import HybridLM
-from operators.value import Value
-from proxy_train.data import Corpus, batches, bits_per_byte, require_windows, validation_batches
-from proxy_train.optim import build_optimizer, schedule, set_rate
+from proxy_train.data import Corpus, bits_per_byte, require_windows, validation_batches
+from proxy_train.flops import training_flops
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.trainer import Fitted, Plan, Trainer
 
 CURVE_POINTS = 50
-DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
-
-
-class ProxySettings(Value):
-    """How each candidate is trained; the `proxy:` section of a run.
-
-    tokens: the budget; as many whole batches of batch_size × sequence_length are trained as it holds.
-    learning_rate: at its peak (what it means for which weights: `optim.parameter_groups`). warmup_fraction: of the steps.
-    weight_decay: of matrices. gradient_clip: the largest norm of a gradient.
-    validation_tokens: how many are scored at the end, at most.
-    """
-
-    tokens: Annotated[int, Field(ge=1)] = 150_000
-    batch_size: Annotated[int, Field(ge=1)] = 2
-    sequence_length: Annotated[int, Field(ge=2)] = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
-    validation_tokens: Annotated[int, Field(ge=1)] = 32_768
-
-    @model_validator(mode="after")
-    def _one_batch_at_least(self) -> Self:
-        if self.tokens < self.batch_size * self.sequence_length:
-            batch = self.batch_size * self.sequence_length
-            raise ValueError(f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), got {self.tokens}")
-        return self
-
-    @property
-    def steps(self) -> int:
-        """How many whole batches the budget holds."""
-        return self.tokens // (self.batch_size * self.sequence_length)
-
-
-class ProxyScore(Value):
-    """How well an architecture learned.
-
-    loss: nats per token on the validation text; perplexity: its exponential; bits_per_byte: the same information for each byte of text.
-    unigram_loss: what knowing only the tokens' frequencies would lose, in nats per token, over the whole validation text.
-    tokens, steps: trained. seconds: wall time of the training steps, without building and scoring the model; tokens_per_s: over them.
-    curve: (tokens trained, mean training loss since the point before). backends: operator -> backend.
-    """
-
-    loss: float
-    perplexity: float
-    bits_per_byte: float
-    unigram_loss: float
-    tokens: int
-    steps: int
-    seconds: float
-    tokens_per_s: float
-    curve: tuple[tuple[int, float], ...]
-    backends: dict[str, str]
-    device: str
-    seed: int
-
-    def metrics(self) -> dict[str, float]:
-        """The figures that can be objectives."""
-        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
 
 @dataclass(frozen=True)
@@ -98,40 +39,101 @@ def train(
     device: str = "cpu",
     threads: int = 1,
     on_step: Callable[[int, float], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> Trained:
     """Trains an architecture from random weights on a fixed budget of tokens and scores it on the validation text.
 
-    The seed fixes weights and batches; on the CPU with one thread the score is the same to the last bit. `threads` is how many CPU
-    threads torch may use; that setting and torch's random state are afterwards as they were.
-    on_step(step from 1, training loss in nats per token) is called after every step.
-    Raises DataError where the corpus does not fit (see `check_corpus`), BackendError, and DivergedError: as soon as a training loss is
-    not finite or above 1.5 times the first one, and where the validation loss ends no lower than the first training loss.
+    On a GPU the model is in bfloat16 with float32 masters, on a CPU in float32. The seed fixes weights and batches; on the CPU with one
+    thread the score is the same to the last bit. `threads` is how many CPU threads torch may use; that setting and torch's random state
+    are afterwards as they were. Where a GPU's memory runs out it starts anew with fewer rows at once (`trainer.Plan`).
+    on_step(step from 1, training loss in nats per token) is called for every step, on a GPU some steps later.
+    checkpoint: a file that is written every minute or so and removed at the end; if it is there the training goes on from it.
+    Raises DataError where the corpus does not fit (see `check_corpus`) and for a checkpoint that cannot be used or written, ConfigError
+    where weights are normalized and the head is not, BackendError, and DivergedError: as soon as a training loss is seen that is not finite
+    or above 1.5 times the first one, and where the validation loss ends no lower than the first training loss.
     """
     check_corpus(architecture, corpus, settings)
-    with _own_torch_state(seed, device, threads):
-        model = HybridLM(architecture, device=device)
-        losses, seconds = _fit(model, corpus, settings, seed, on_step)
-        loss, per_byte = evaluate(model, corpus, settings)
-    if not loss < losses[0]:
+    if settings.weight_normalization and not architecture.normalized_head:
+        raise ConfigError("proxy.weight_normalization: expected an architecture with normalized_head: true, got one without")
+    plan: Plan | None = Plan(settings.micro_batch_size or settings.batch_size)
+    while plan is not None:
+        try:
+            with _own_torch_state(seed, device, threads):
+                return _train(architecture, corpus, settings, plan, seed=seed, device=device, on_step=on_step, checkpoint=checkpoint)
+        except torch.OutOfMemoryError as error:
+            plan, reason = plan.thriftier(settings.batch_size), str(error)
+        gc.collect()  # what the failed attempt held, once its traceback is gone
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    raise torch.OutOfMemoryError(f"one row at a time, with layers computed again: {reason}")
+
+
+def _train(
+    architecture: Architecture,
+    corpus: Corpus,
+    settings: ProxySettings,
+    plan: Plan,
+    *,
+    seed: int,
+    device: str,
+    on_step: Callable[[int, float], None] | None,
+    checkpoint: Path | None,
+) -> Trained:
+    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    model = HybridLM(architecture, device=device, dtype=dtype)
+
+    def score(model: HybridLM) -> tuple[float, float]:
+        return evaluate(model, corpus, settings, rows=plan.micro_batch_size)
+
+    identity = {
+        "architecture": architecture.digest(),
+        "settings": settings.model_dump(mode="json"),
+        "data": corpus.digest,
+        "seed": seed,
+        "device": torch.device(device).type,
+    }
+    fitted = Trainer(model, corpus, settings, plan, seed=seed, score=score, on_step=on_step, file=checkpoint, identity=identity).fit()
+    loss, per_byte = score(model)
+    if not loss < fitted.losses[0]:
         raise DivergedError(
-            f"loss {loss:.4g} on the validation text after {len(losses)} steps: expected below the first one, {losses[0]:.4g}"
+            f"loss {loss:.4g} on the validation text after {len(fitted.losses)} steps: expected below the first one, {fitted.losses[0]:.4g}"
         )
-    tokens = settings.steps * settings.batch_size * settings.sequence_length
-    score = ProxyScore(
+    return Trained(_scored(model, corpus, settings, plan, fitted, loss=loss, per_byte=per_byte, device=device, seed=seed), fitted.weights)
+
+
+def _scored(
+    model: HybridLM,
+    corpus: Corpus,
+    settings: ProxySettings,
+    plan: Plan,
+    fitted: Fitted,
+    *,
+    loss: float,
+    per_byte: float,
+    device: str,
+    seed: int,
+) -> ProxyScore:
+    return ProxyScore(
         loss=loss,
         perplexity=math.exp(loss),
         bits_per_byte=per_byte,
         unigram_loss=corpus.unigram_loss,
-        tokens=tokens,
+        tokens=settings.steps * settings.batch_tokens,
         steps=settings.steps,
-        seconds=seconds,
-        tokens_per_s=tokens / seconds,
-        curve=_curve(losses, settings.batch_size * settings.sequence_length),
+        seconds=fitted.seconds,
+        startup_s=fitted.startup_s,
+        tokens_per_s=fitted.tokens_per_s,
+        flops_per_s=fitted.tokens_per_s * training_flops(model.architecture, settings.sequence_length),
+        curve=_curve(fitted.losses, settings.batch_tokens),
+        budgets=fitted.budgets,
         backends=model.backends,
+        dtype=str(model.embedding.weight.dtype).removeprefix("torch."),
+        execution=fitted.execution,
+        micro_batch_size=plan.micro_batch_size,
+        recomputed=plan.recompute,
         device=device,
         seed=seed,
     )
-    return Trained(score, {name: tensor.detach().float().cpu().clone() for name, tensor in model.state_dict().items()})
 
 
 def check_corpus(architecture: Architecture, corpus: Corpus, settings: ProxySettings) -> None:
@@ -143,11 +145,11 @@ def check_corpus(architecture: Architecture, corpus: Corpus, settings: ProxySett
     require_windows(corpus, settings.sequence_length)
 
 
-def evaluate(model: HybridLM, corpus: Corpus, settings: ProxySettings) -> tuple[float, float]:
+def evaluate(model: HybridLM, corpus: Corpus, settings: ProxySettings, *, rows: int | None = None) -> tuple[float, float]:
     """Loss in nats per token, and bits per byte, over the first `validation_tokens` tokens of the validation text.
 
-    They are read in windows of sequence_length (see `validation_batches`). The bytes are exactly those of the tokens that are scored:
-    the end of a document costs bits and counts no byte. Raises DataError, see `check_corpus`.
+    They are read in windows of sequence_length (see `validation_batches`), `rows` at once (batch_size if it is left out). The bytes are
+    exactly those of the tokens that are scored: the end of a document costs bits and counts no byte. Raises DataError, see `check_corpus`.
     """
     check_corpus(model.architecture, corpus, settings)
     device = model.embedding.weight.device
@@ -155,41 +157,13 @@ def evaluate(model: HybridLM, corpus: Corpus, settings: ProxySettings) -> tuple[
     nats, scored, text_bytes = 0.0, 0, 0
     with torch.no_grad():
         for inputs, targets in validation_batches(
-            corpus, batch_size=settings.batch_size, sequence_length=settings.sequence_length, tokens=settings.validation_tokens
+            corpus, batch_size=rows or settings.batch_size, sequence_length=settings.sequence_length, tokens=settings.validation_tokens
         ):
             loss = nn.functional.cross_entropy(model(inputs.to(device)).flatten(0, 1).float(), targets.flatten().to(device))
             nats += loss.item() * targets.numel()
             scored += targets.numel()
             text_bytes += int(lengths[targets].sum())
     return nats / scored, bits_per_byte(nats, text_bytes)
-
-
-def _fit(
-    model: HybridLM, corpus: Corpus, settings: ProxySettings, seed: int, on_step: Callable[[int, float], None] | None
-) -> tuple[list[float], float]:
-    """The training loss of every step, and the wall seconds that all took."""
-    optimizer = build_optimizer(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-    parameters, device = list(model.parameters()), model.embedding.weight.device
-    losses: list[float] = []
-    start = time.perf_counter()
-    for step, (inputs, targets) in enumerate(
-        batches(corpus, batch_size=settings.batch_size, sequence_length=settings.sequence_length, steps=settings.steps, seed=seed)
-    ):
-        set_rate(optimizer, schedule(step, steps=settings.steps, warmup_fraction=settings.warmup_fraction))
-        logits = model(inputs.to(device))
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.to(device).flatten())
-        losses.append(loss.item())
-        if not losses[-1] <= DIVERGED * losses[0]:
-            raise DivergedError(
-                f"loss {losses[-1]:.4g} at step {step + 1}: expected at most {DIVERGED} times the first one, {losses[0]:.4g}"
-            )
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        if on_step is not None:
-            on_step(step + 1, losses[-1])
-    return losses, time.perf_counter() - start
 
 
 def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float], ...]:

@@ -24,6 +24,7 @@ from search.bench_power import tell_apart
 from search.bench_repeat import repeat_anchor
 from search.bench_smollm2 import complete_and_score
 from search.bench_table import table_accuracy
+from search.bench_training import train_and_compare
 from search.bench_tuning import tune
 from search.bench_warm import warm_everything
 from search.frontier import frontier_of, hypervolume_gain
@@ -104,6 +105,11 @@ def tuning(device: str, console: Console) -> Measured:
     return Measured(*tune(device, console))
 
 
+def training(device: str, console: Console) -> Measured:
+    """Training throughput next to other libraries: see search/bench_training.py."""
+    return Measured(*train_and_compare(device, console))
+
+
 def repeat(device: str, console: Console) -> Measured:
     """How far a measurement can be repeated by another process: see search/bench_repeat.py."""
     return Measured(*repeat_anchor(device, console))
@@ -131,6 +137,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "operators": operators,
     "warm": warm,
     "tuning": tuning,
+    "training": training,
     "repeat": repeat,
     "power": power,
     "deployment": deployment,

@@ -260,12 +260,14 @@ def train(
     tokens: Annotated[int | None, typer.Option(help="Token budget.", show_default="the proxy section's")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**63 - 1)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    checkpoint: Annotated[Path | None, typer.Option(help="File to go on from after a kill.", show_default="none is written")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
     from search.details import train_once
 
-    score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, console=None if as_json else console)
+    shown = None if as_json else console
+    score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, checkpoint=checkpoint, console=shown)
     if as_json:
         _print_json(score.model_dump(mode="json"))
 

@@ -56,6 +56,12 @@ class RunConfig(Value):
             raise ValueError(f"objectives: expected each metric once, got {', '.join(self.objectives)}")
         return self
 
+    @model_validator(mode="after")
+    def _head_fits_training(self) -> Self:
+        if self.proxy.weight_normalization and not self.space.normalized_head:
+            raise ValueError("proxy.weight_normalization: expected space.normalized_head: true with it")
+        return self
+
     def parsed_objectives(self) -> tuple[Objective, ...]:
         return tuple(parse_objective(name, self.profile) for name in self.objectives)
 

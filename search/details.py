@@ -14,6 +14,7 @@ from profiler.lock import shared
 from proxy_train.data import prepare
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
+from search.bench_operators import ceilings
 from search.config import RunConfig
 from search.export import provenance
 from search.ledger import Entry, Ledger
@@ -70,7 +71,16 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         console.print(evaluation.traceback, markup=False, soft_wrap=True)
 
 
-def train_once(path: Path, *, config_path: Path | None, tokens: int | None, seed: int, device: str, console: Console | None) -> ProxyScore:
+def train_once(
+    path: Path,
+    *,
+    config_path: Path | None,
+    tokens: int | None,
+    seed: int,
+    device: str,
+    checkpoint: Path | None,
+    console: Console | None,
+) -> ProxyScore:
     """Trains the architecture of a file as a run would, and shows how it goes. Raises our errors."""
     architecture = Architecture.load(path)
     config = config_module.load(config_path) if config_path else RunConfig()
@@ -78,7 +88,7 @@ def train_once(path: Path, *, config_path: Path | None, tokens: int | None, seed
         proxy = ProxySettings.model_validate({**config.proxy.model_dump(), **({"tokens": tokens} if tokens is not None else {})})
     except ValidationError as error:
         raise ConfigError(one_line(error)) from None
-    open_device(device)
+    opened = open_device(device)
     corpus = prepare(config.data)
     every = max(1, proxy.steps // 10)
 
@@ -87,8 +97,16 @@ def train_once(path: Path, *, config_path: Path | None, tokens: int | None, seed
             console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f}")
 
     with shared(device), memory_errors():
-        score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step).score
+        score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step, checkpoint=checkpoint).score
     if console is not None:
+        for budget in score.budgets:
+            console.print(f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f}, {budget.bits_per_byte:.4f} bits per byte")
         console.print(f"validation loss {score.loss:.4f} nats per token; the unigram entropy of the data is {score.unigram_loss:.4f}")
-        console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte, {score.tokens_per_s:,.0f} tokens/s")
+        console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte")
+        with shared(device):
+            share = score.flops_per_s / ceilings(opened)["matrix_product_flops_per_s"]
+        console.print(
+            f"{score.tokens_per_s:,.0f} tokens/s, {share:.0%} of the rate of a matrix product here; {score.dtype}, {score.execution}"
+        )
+        console.print(f"{score.seconds:.1f} s, of which {score.startup_s:.1f} s until kernels were ready")
     return score

@@ -60,7 +60,7 @@ class SpaceSettings(Value):
     operators: names or symbols, all that exist by default. widths: of the residual stream. min_depth, max_depth: layers.
     genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
     meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
-    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them.
+    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. normalized_head: of all architectures.
     max_tries: draws after which the space is said to have no member.
     """
 
@@ -71,6 +71,7 @@ class SpaceSettings(Value):
     genes: Mapping[str, Mapping[str, tuple[bool | int | float | str | None, ...]]] = {}
     meta_tokens: Annotated[tuple[Annotated[int, Field(ge=0, le=65_536)], ...], Field(min_length=1)] = (0,)
     norms: Annotated[tuple[Norm, ...], Field(min_length=1)] = (("rmsnorm", "before"),)
+    normalized_head: bool = False
     max_tries: Annotated[int, Field(ge=1)] = 1000
 
     @model_validator(mode="after")
@@ -196,6 +197,8 @@ class ArchitectureSpace:
             return f"layers: expected {low} to {high}, got {architecture.depth}"
         if architecture.meta_tokens not in choices.meta_tokens:
             return f"meta_tokens: expected one of {_listed(choices.meta_tokens)}, got {architecture.meta_tokens}"
+        if architecture.normalized_head != self.settings.normalized_head:
+            return f"normalized_head: expected {self.settings.normalized_head}, got {architecture.normalized_head}"
         for number, layer in enumerate(architecture.layers):
             if layer.operator not in choices.operators:
                 return f"layers.{number}: expected one of {_listed(choices.operators)}, got {layer.operator}"
@@ -319,9 +322,8 @@ class ArchitectureSpace:
         return self._build(width, usual, self.choices.meta_tokens[0])
 
     def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int) -> Architecture:
-        return Architecture.parse(
-            {"width": width, "vocabulary": self.vocabulary, "layers": tuple(layers), "meta_tokens": meta_tokens}, where="space"
-        )
+        surroundings = {"vocabulary": self.vocabulary, "meta_tokens": meta_tokens, "normalized_head": self.settings.normalized_head}
+        return Architecture.parse({"width": width, "layers": tuple(layers), **surroundings}, where="space")
 
 
 def _gene_features(name: str, chosen: Sequence[Any], options: Sequence[Any]) -> dict[str, float]:

@@ -60,6 +60,6 @@ def _workload(run: RunConfig | None, batches: Sequence[int] | None, tokens: int 
         return Workload(training=sizes[-1:], decoding=sizes)
     proxy, profile = run.proxy, run.profile
     return Workload(
-        training=((batches[-1] if batches else proxy.batch_size, tokens or proxy.sequence_length),),
+        training=((batches[-1] if batches else proxy.micro_batch_size or proxy.batch_size, tokens or proxy.sequence_length),),
         decoding=tuple((batch, size) for size in ([tokens] if tokens else profile.contexts) for batch in batches or profile.batch_sizes),
     )

@@ -73,6 +73,7 @@ OTHERS: dict[str, Any] = {
     "vocabulary": 101,
     "layers": "a f r a",
     "tied_embeddings": False,
+    "normalized_head": True,
     "meta_tokens": 1,
     "rope": {"theta": 500_000.0},
     "norm_eps": 1e-6,

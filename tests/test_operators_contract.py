@@ -172,7 +172,7 @@ def test_parameters_are_exact(name: str, width: int) -> None:
 def test_every_matrix_is_on_one_side_of_the_residual_stream(name: str) -> None:
     module = build(name)
     matrices = sorted(label for label, part in module.named_modules() if isinstance(part, nn.Linear))
-    assert sorted((*module.reads, *module.writes)) == matrices
+    assert sorted((*module.reads, *module.within, *module.writes)) == matrices
 
 
 @every_operator

@@ -325,3 +325,32 @@ def test_mamba2_reads_rows_in_parts_where_addresses_would_not_fit(monkeypatch: p
     model.prefill(tokens[:, :9], parts)
     torch.testing.assert_close(model.prefill(tokens[:, 9:], parts), last)
     torch.testing.assert_close(parts.layers[0], whole.layers[0])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_normalized_head_by_its_definition(tied: bool) -> None:
+    """In training and in decoding, which keeps the rows' norms."""
+    model = build(architecture("a f", normalized_head=True, tied_embeddings=tied))
+    tokens = tokens_of(2, 12)
+    with torch.no_grad():
+        rows, hidden = (model.embedding if tied else model.head).weight, model.hidden(tokens)
+        expected = torch.stack([hidden @ row / row.square().sum().sqrt() for row in rows], -1)
+        state = model.allocate_state(2, 12)
+        decoded = [model.prefill(tokens[:, :5], state), *(model.step(tokens[:, t], state) for t in range(5, 12))]
+        torch.testing.assert_close(model(tokens), expected)
+        torch.testing.assert_close(torch.stack(decoded, 1), expected[:, 4:])
+        assert not torch.allclose(expected, hidden @ rows.T, rtol=0.05)
+
+
+def test_recomputed_layers_have_the_same_gradients() -> None:
+    model, tokens = build(architecture(meta_tokens=3)), tokens_of(2, 12)
+    found = []
+    for recompute in (False, True):
+        model.recompute = recompute
+        kept: list[Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x) or x, lambda x: x):
+            out = model(tokens)
+        found.append((torch.autograd.grad(out.square().sum(), list(model.parameters())), sum(x.nbytes for x in kept)))
+    (expected, all_bytes), (gradients, fewer_bytes) = found
+    assert all(torch.equal(*pair) for pair in zip(gradients, expected, strict=True))
+    assert fewer_bytes < all_bytes / 5

@@ -2,21 +2,26 @@
 
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from operators import registry
+from operators.agreement import BOUNDS, relative_error
 from operators.architecture import Architecture
-from operators.errors import DataError, DivergedError
+from operators.errors import ConfigError, DataError, DivergedError
 from operators.model import HybridLM
-from proxy_train.data import Corpus, DataSettings, prepare
-from proxy_train.optim import EMBEDDING_RATE, FLOOR, build_optimizer, parameter_groups, schedule, set_rate
-from proxy_train.train import CURVE_POINTS, ProxyScore, ProxySettings, Trained, evaluate, train
+from proxy_train import checkpoint
+from proxy_train.data import Corpus, DataSettings, batches, prepare
+from proxy_train.flops import training_flops
+from proxy_train.loss import cross_entropy, load_fused
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
 
 SETTINGS = ProxySettings(tokens=8_000, batch_size=2, sequence_length=64, validation_tokens=640)
 
@@ -99,7 +104,7 @@ def test_weights_are_whole_float32_and_nobody_elses(trained: Trained) -> None:
 
 
 def without_time(score: ProxyScore) -> ProxyScore:
-    return score.model_copy(update={"seconds": 0.0, "tokens_per_s": 0.0})
+    return score.model_copy(update={"seconds": 0.0, "tokens_per_s": 0.0, "flops_per_s": 0.0})
 
 
 def test_the_seed_decides_every_bit(trained: Trained, corpus: Corpus) -> None:
@@ -144,7 +149,7 @@ def test_a_loss_that_is_no_number_is_caught_at_its_step(corpus: Corpus, monkeypa
 
 
 def test_ending_no_better_than_the_start_is_a_failed_run(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy_train.train.evaluate", lambda model, corpus, settings: (9.0, 9.0))
+    monkeypatch.setattr("proxy_train.train.evaluate", lambda model, corpus, settings, rows: (9.0, 9.0))
     with pytest.raises(DivergedError, match=r"loss 9 on the validation text after 4 steps: expected below the first one"):
         train(model_of(), corpus, SETTINGS.model_copy(update={"tokens": 512}), seed=0)
 
@@ -199,6 +204,11 @@ def test_text_too_short_for_one_batch(corpus: Corpus) -> None:
         {"warmup_fraction": 1},
         {"gradient_clip": 0},
         {"epochs": 3},
+        {"micro_batch_size": 3, "batch_size": 4},
+        {"budgets": (1024,)},
+        {"schedule": "wsd", "budgets": (2048, 1024)},
+        {"schedule": "wsd", "budgets": (150_000,)},
+        {"schedule": "wsd", "budgets": (100,)},
     ],
 )
 def test_settings_refuse_what_cannot_be(wrong: dict[str, object]) -> None:
@@ -206,52 +216,207 @@ def test_settings_refuse_what_cannot_be(wrong: dict[str, object]) -> None:
         ProxySettings.model_validate(wrong)
 
 
-def test_schedule_by_hand() -> None:
-    values = [schedule(step, steps=21, warmup_fraction=0.2) for step in range(21)]
-    assert values[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])  # 4 steps of warm-up, then the cosine begins at its top
-    assert values[12] == pytest.approx((1 + FLOOR) / 2)  # half way
-    assert values[20] == pytest.approx(FLOOR)
-    assert values[4:] == sorted(values[4:], reverse=True)
+def test_meta_tokens_train(corpus: Corpus) -> None:
+    architecture = model_of(meta_tokens=4)
+    torch.manual_seed(0)
+    model = HybridLM(architecture)
+    cross_entropy(model, *next(batches(corpus, batch_size=2, sequence_length=64, steps=1, seed=0))).backward()
+    assert model.meta.grad.abs().sum(1).min() > 0
+    trained = train(architecture, corpus, SETTINGS, seed=0)
+    moved = (trained.weights["meta"] - model.meta.detach()).norm(dim=1) / model.meta.detach().norm(dim=1)
+    assert (moved > 0.1).all()
 
 
-@given(st.integers(1, 500), st.floats(0, 0.99))
-def test_schedule_stays_between_nothing_and_the_peak(steps: int, warmup_fraction: float) -> None:
-    values = [schedule(step, steps=steps, warmup_fraction=warmup_fraction) for step in range(steps)]
-    assert all(0 < value <= 1 for value in values)
-    assert max(values) == 1
+def test_weight_normalization_trains_a_model_of_unit_rows_and_columns(corpus: Corpus) -> None:
+    architecture = model_of(normalized_head=True)
+    trained = train(architecture, corpus, SETTINGS.model_copy(update={"weight_normalization": True}), seed=0)
+    assert trained.score.loss < trained.score.unigram_loss - 1
+    for name, along in (("layers.0.operator.q_proj", 1), ("layers.1.operator.down_proj", 0)):
+        lengths = trained.weights[f"{name}.weight"].norm(dim=along)
+        torch.testing.assert_close(lengths, torch.ones_like(lengths))
+    with pytest.raises(ConfigError, match="expected an architecture with normalized_head: true"):
+        train(model_of(), corpus, SETTINGS.model_copy(update={"weight_normalization": True}), seed=0)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_matrices_alone_decay_and_tables_learn_faster(tied: bool) -> None:
-    mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
-    model = HybridLM(model_of(" f ".join(mixers) + " f", width=64, tied_embeddings=tied, meta_tokens=4))
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, learning_rate=0.01, weight_decay=0.1)
-    matrices, tables, rest = ([names[parameter] for parameter in group["params"]] for group in groups)
-    assert [group["weight_decay"] for group in groups] == [0.1, 0, 0]
-    assert [group["peak"] for group in groups] == [0.01, 0.01 * EMBEDDING_RATE, 0.01]
-    assert sorted(matrices + tables + rest) == sorted(names.values())
-    assert tables == ["embedding.weight", "meta"] + ([] if tied else ["head.weight"])
-    assert all(model.get_parameter(name).ndim == 2 and "proj" in name for name in matrices)
-    assert {name for name in names.values() if name.endswith("proj.weight")} == set(matrices)
-    assert "norm.weight" in rest
+def test_parts_of_a_batch_make_the_same_step(trained: Trained, corpus: Corpus) -> None:
+    settings = SETTINGS.model_copy(update={"micro_batch_size": 1, "tokens": 1280})
+    whole = train(model_of(), corpus, settings.model_copy(update={"micro_batch_size": None}), seed=0)
+    parts = train(model_of(), corpus, settings, seed=0)
+    assert (whole.score.micro_batch_size, parts.score.micro_batch_size) == (2, 1)
+    assert [loss for _, loss in parts.score.curve] == pytest.approx([loss for _, loss in whole.score.curve], rel=1e-5)
 
 
-def test_decay_shrinks_matrices_alone() -> None:
-    model = HybridLM(model_of())
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    optimizer = build_optimizer(model, learning_rate=0.5, weight_decay=0.2)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    set_rate(optimizer, 0.5)
-    optimizer.step()
-    for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(tensor, before[name] * (0.95 if "proj" in name else 1.0))
+def test_where_memory_runs_out_fewer_rows_are_read_at_once(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, bool]] = []
+    forward = HybridLM.forward
+
+    def small(self: HybridLM, tokens: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            tried.append((len(tokens), self.recompute))
+            if not self.recompute:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, tokens)
+
+    monkeypatch.setattr(HybridLM, "forward", small)
+    settings = SETTINGS.model_copy(update={"batch_size": 6, "tokens": 2 * 6 * 64})
+    score = train(model_of(), corpus, settings, seed=0).score
+    assert list(dict.fromkeys(tried)) == [(6, False), (3, False), (1, False), (1, True)]
+    assert (score.micro_batch_size, score.recomputed) == (1, True)
+    monkeypatch.setattr(HybridLM, "forward", lambda self, tokens: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(torch.OutOfMemoryError, match="one row at a time, with layers computed again: CUDA out of memory"):
+        train(model_of(), corpus, settings, seed=0)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_each_budget_scores_as_a_run_of_its_own(corpus: Corpus) -> None:
+    """The smallest decides the warm-up, so runs of their own that have it too are the same to the last bit."""
+    seen: list[int] = []
+    settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (1280, 3840), "tokens": 7680})
+    together = train(model_of(), corpus, settings, seed=0, on_step=lambda step, loss: seen.append(step)).score
+    assert seen == list(range(1, 61))
+    assert [budget.tokens for budget in together.budgets] == [1280, 3840]
+    for budget, shorter in zip(together.budgets, ((), (1280,)), strict=True):
+        alone = train(model_of(), corpus, settings.model_copy(update={"budgets": shorter, "tokens": budget.tokens}), seed=0).score
+        assert (budget.loss, budget.bits_per_byte) == (alone.loss, alone.bits_per_byte)
+    assert together.loss < together.budgets[1].loss < together.budgets[0].loss
+    assert together.curve[-1][0] == 7680
+
+
+@pytest.mark.parametrize("killed_at", [3, 35, 58])
+def test_a_killed_training_ends_the_same_to_the_last_bit(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Killed in the stable part, in it after a smaller budget was scored, and in the last decay."""
+    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
+    settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 7680})
+    expected = train(model_of(), corpus, settings, seed=0)
+    file, steps = tmp_path / "new" / "checkpoint", []
+
+    def kill(step: int, loss: float) -> None:
+        if step == killed_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model_of(), corpus, settings, seed=0, on_step=kill, checkpoint=file)
+    assert [path.name for path in file.parent.iterdir()] == ["checkpoint"]
+    found = train(model_of(), corpus, settings, seed=0, on_step=lambda step, loss: steps.append(step), checkpoint=file)
+    assert steps == list(range(killed_at, 61))
+    assert without_time(found.score) == without_time(expected.score)
+    assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.weights.items())
+    assert list(file.parent.iterdir()) == []
+
+
+def test_checkpoints_that_cannot_be_used(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
+    settings, file = SETTINGS.model_copy(update={"tokens": 640}), tmp_path / "checkpoint"
+
+    def kill(step: int, loss: float) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model_of(), corpus, settings, seed=0, on_step=kill, checkpoint=file)
+    whole = file.read_bytes()
+    with pytest.raises(DataError, match="a checkpoint of another training: expected the same architecture, seed; name another file"):
+        train(model_of("a r"), corpus, settings, seed=1, checkpoint=file)
+    with pytest.raises(DataError, match="expected the same settings"):
+        train(model_of(), corpus, settings.model_copy(update={"learning_rate": 1e-3}), seed=0, checkpoint=file)
+    for damaged in (whole[: len(whole) // 2], b"", b"junk" * 1000):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"not a whole checkpoint .*; remove it to train from the start"):
+            train(model_of(), corpus, settings, seed=0, checkpoint=file)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataError, match="the checkpoint cannot be written"):
+        train(model_of(), corpus, settings, seed=0, checkpoint=tmp_path / "file" / "checkpoint")
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, identity = tmp_path / "checkpoint", {"seed": 0}
+    checkpoint.write(file, {"weight": torch.arange(3.0)}, identity=identity, progress={"losses": [1.5]})
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(DataError, match="cannot be written: I/O error: No space left on device"):
+        checkpoint.write(file, {"weight": torch.zeros(3)}, identity=identity, progress={"losses": [1.5, 1.4]})
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    tensors, progress = checkpoint.read(file, identity=identity)
+    assert torch.equal(tensors["weight"], torch.arange(3.0))
+    assert progress == {"losses": [1.5]}
+
+
+def test_flops_of_a_token_by_hand() -> None:
+    """Llama-like at width 32: q, k, v, o, three matrices of swiglu, the head; attention to half of 64 tokens on average."""
+    architecture = model_of()
+    swiglu = architecture.layers[1].shape
+    matrices = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * swiglu.hidden + 32 * 272
+    assert training_flops(architecture, 64) == pytest.approx(3 * (2 * matrices + 4 * 32 * 65 / 2))
+
+
+def on_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")(test))
+
+
+@on_gpu
 def test_it_learns_on_a_gpu_too(corpus: Corpus) -> None:
     trained = train(model_of(), corpus, SETTINGS, seed=3, device="cuda")
-    assert trained.score.loss < trained.score.unigram_loss - 1
-    assert all(tensor.device.type == "cpu" for tensor in trained.weights.values())
+    score = trained.score
+    assert score.loss < score.unigram_loss - 1
+    assert (score.dtype, score.execution) == ("bfloat16", "graph")
+    assert 0 < score.startup_s < score.seconds
+    assert all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in trained.weights.values())
+
+
+@on_gpu
+@pytest.mark.parametrize("name", registry.names())
+def test_a_graph_trains_every_operator_as_single_kernels_do(corpus: Corpus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = f"{name} f" if registry.get(name).kind == "mixer" else f"a {name}"
+    architecture = Architecture.from_shorthand(layers, width=64, vocabulary=272, genes={"attention": {"head_dim": 32}})
+    settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 5120})
+    graph = train(architecture, corpus, settings, seed=0, device="cuda").score
+    assert graph.execution == "graph"
+    monkeypatch.setattr("proxy_train.step.WARMUP_STEPS", 10**6)
+    eager = train(architecture, corpus, settings, seed=0, device="cuda").score
+    assert eager.execution == "eager"
+    assert graph.loss == pytest.approx(eager.loss, rel=0.02)
+    assert graph.budgets[0].loss == pytest.approx(eager.budgets[0].loss, rel=0.02)
+    cpu = train(architecture, corpus, settings, seed=0).score
+    assert graph.loss < cpu.unigram_loss - 0.5
+
+
+@on_gpu
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_fused_loss_and_its_gradients(normalized: bool) -> None:
+    architecture = Architecture.from_shorthand("f", width=128, vocabulary=1000, normalized_head=normalized)
+    tokens, targets = torch.randint(1000, (2, 3, 70), device="cuda")
+    found = []
+    for dtype, loss_of in ((torch.bfloat16, load_fused()), (torch.float32, cross_entropy)):
+        torch.manual_seed(0)
+        model = HybridLM(architecture, device="cuda", dtype=torch.bfloat16).to(dtype)
+        loss = loss_of(model, tokens, targets)
+        found.append((loss.item(), torch.autograd.grad(loss, list(model.parameters()))))
+    (fused, gradients), (expected, expected_gradients) = found
+    assert fused == pytest.approx(expected, rel=BOUNDS[torch.bfloat16].output)
+    for gradient, reference in zip(gradients, expected_gradients, strict=True):
+        assert relative_error(gradient, reference) < BOUNDS[torch.bfloat16].gradient
+
+
+@on_gpu
+def test_a_killed_training_on_a_gpu_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
+    file, steps = tmp_path / "checkpoint", []
+
+    def kill(step: int, loss: float) -> None:
+        if step == 45:
+            raise KeyboardInterrupt
+
+    def seen(step: int, loss: float) -> None:
+        steps.append(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model_of(), corpus, SETTINGS, seed=0, device="cuda", on_step=kill, checkpoint=file)
+    resumed = train(model_of(), corpus, SETTINGS, seed=0, device="cuda", on_step=seen, checkpoint=file)
+    assert 1 < steps[0] <= 45
+    assert steps[-1] == 62
+    assert resumed.score.loss == pytest.approx(train(model_of(), corpus, SETTINGS, seed=0, device="cuda").score.loss, rel=0.02)

@@ -40,6 +40,7 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("objectives: [throughput_tokens_per_s]", "set profile.largest_batch"),
         ("space: {operators: [atention]}", "unknown operator 'atention'"),
         ("space: {operators: [swiglu]}", "at least one mixer"),
+        ("proxy: {weight_normalization: true}", "expected space.normalized_head: true with it"),
         ("[1, 2", "not YAML"),
         ("- a list", "valid dictionary|mapping"),
         ("a: !!python/object/apply:os.system [true]", "not YAML"),

@@ -294,6 +294,7 @@ def test_restricted_and_widened_genes_are_respected() -> None:
         ({"width": 40}, "width: expected one of 32, 64, got 40"),
         ({"layers": "a"}, "layers: expected 2 to 5, got 1"),
         ({"meta_tokens": 1}, "meta_tokens: expected one of 0, 4, got 1"),
+        ({"normalized_head": True}, "normalized_head: expected False, got True"),
         ({"layers": "a m"}, "layers.1: expected one of attention, relu2, swiglu, got mamba2"),
         (
             {"layers": ["a", {"operator": "swiglu", "shape": {"hidden": 33}}]},

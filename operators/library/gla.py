@@ -97,7 +97,8 @@ def refuses_fla(shape: GLAShape, device: torch.device, dtype: torch.dtype) -> st
 class GLA(OperatorModule):
     """State: `recurrent` [B, H, K, V] (float32)."""
 
-    reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj", "decay_down_proj", "decay_up_proj")
+    reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj", "decay_down_proj")
+    within: ClassVar = ("decay_up_proj",)
     writes: ClassVar = ("o_proj",)
 
     def __init__(self, architecture: Architecture, shape: GLAShape, gla: Recurrence) -> None:

@@ -134,16 +134,8 @@ def refuses_fla(shape: KDAShape, device: torch.device, dtype: torch.dtype) -> st
 class KDA(KeepsFloat32):
     """State: `recurrent` [B, H, K, V] (float32) and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by side."""
 
-    reads: ClassVar = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "b_proj",
-        "decay_down_proj",
-        "decay_up_proj",
-        "gate_down_proj",
-        "gate_up_proj",
-    )
+    reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj", "decay_down_proj", "gate_down_proj")
+    within: ClassVar = ("decay_up_proj", "gate_up_proj")
     writes: ClassVar = ("o_proj",)
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
     precise: ClassVar = ("A_log", "dt_bias")

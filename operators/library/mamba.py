@@ -182,7 +182,8 @@ def refuses_mamba_ssm(shape: MambaShape, device: torch.device, dtype: torch.dtyp
 class Mamba(KeepsFloat32):
     """State: `recurrent` [B, D, N] (float32) and `conv` [B, D, conv - 1]."""
 
-    reads: ClassVar = ("in_proj", "x_proj", "dt_proj")
+    reads: ClassVar = ("in_proj",)
+    within: ClassVar = ("x_proj", "dt_proj")
     writes: ClassVar = ("out_proj",)
     precise: ClassVar = ("A_log", "D", "dt_proj.bias")
 

@@ -135,17 +135,8 @@ class RWKV7(OperatorModule):
     Parameters start as in the middle layer of the published model, where they depend on the layer's place.
     """
 
-    reads: ClassVar = (
-        "r_proj",
-        "k_proj",
-        "v_proj",
-        "decay_down_proj",
-        "decay_up_proj",
-        "a_down_proj",
-        "a_up_proj",
-        "gate_down_proj",
-        "gate_up_proj",
-    )
+    reads: ClassVar = ("r_proj", "k_proj", "v_proj", "decay_down_proj", "a_down_proj", "gate_down_proj")
+    within: ClassVar = ("decay_up_proj", "a_up_proj", "gate_up_proj")
     writes: ClassVar = ("o_proj",)
 
     def __init__(self, architecture: Architecture, shape: RWKV7Shape, delta_rule: Recurrence) -> None:

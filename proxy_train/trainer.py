@@ -1,0 +1,189 @@
+"""Trains a model on its budget, or on several that share their stable part, and goes on from a checkpoint."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.errors import DivergedError
+from operators.model import HybridLM
+from proxy_train import checkpoint
+from proxy_train.data import Corpus, batches
+from proxy_train.optim import Optimizer
+from proxy_train.schedule import Schedule
+from proxy_train.settings import BudgetScore, ProxySettings
+from proxy_train.step import Step, own_stream
+
+DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
+GPU_STEPS_UNSEEN = 20  # after so many the host waits for a GPU and looks at the losses; on a CPU it looks at each
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints at least
+
+OnStep = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the memory is to suffice: how many rows are read at once, and whether layers are computed again in the backward pass."""
+
+    micro_batch_size: int
+    recompute: bool = False
+
+    def thriftier(self, batch_size: int) -> "Plan | None":
+        """The next plan to try where memory ran out: at most half the rows, and at one row recomputing; None after that."""
+        if self.micro_batch_size > 1:
+            half = self.micro_batch_size // 2
+            return Plan(next(rows for rows in range(half, 0, -1) if batch_size % rows == 0))
+        return None if self.recompute else Plan(1, recompute=True)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training did, beside the weights. losses: of every step. weights: the float32 masters by name."""
+
+    losses: list[float]
+    budgets: tuple[BudgetScore, ...]
+    seconds: float
+    startup_s: float
+    tokens_per_s: float
+    execution: str
+    weights: dict[str, Tensor]
+
+
+class Trainer:
+    """One training from its start, or from its checkpoint, to its end: `fit`.
+
+    identity: what the checkpoint has to be of. score: (model) -> loss and bits per byte, asked at the end of every smaller budget.
+    """
+
+    def __init__(
+        self,
+        model: HybridLM,
+        corpus: Corpus,
+        settings: ProxySettings,
+        plan: Plan,
+        *,
+        seed: int,
+        score: Callable[[HybridLM], tuple[float, float]],
+        on_step: OnStep | None,
+        file: Path | None,
+        identity: Mapping[str, Any],
+    ) -> None:
+        self.model, self.corpus, self.settings, self.seed, self.score, self.on_step = model, corpus, settings, seed, score, on_step
+        self.file, self.identity = file, identity
+        model.recompute = plan.recompute
+        self.device = model.embedding.weight.device
+        self.optimizer = Optimizer(
+            model,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            gradient_clip=settings.gradient_clip,
+            base_width=settings.base_width,
+            normalized=settings.weight_normalization,
+        )
+        self.step = Step(
+            model,
+            self.optimizer,
+            batch_size=settings.batch_size,
+            micro_batch_size=plan.micro_batch_size,
+            sequence_length=settings.sequence_length,
+        )
+        self.losses: list[float] = []
+        self.budgets: list[BudgetScore] = []
+        self.seconds = self.startup_s = 0.0
+        self.settled_steps = 0  # how many steps `seconds - startup_s` are for
+
+    def fit(self) -> Fitted:
+        """Raises DivergedError, DataError for a checkpoint that is damaged, of another training or cannot be written."""
+        self._resume()
+        with own_stream(self.device):
+            *smaller, whole = self.settings.schedules()
+            for schedule in smaller[len(self.budgets) :]:
+                self._train(whole, until=schedule.parting)
+                self.budgets.append(self._branch(schedule))
+            self._train(whole, until=whole.steps)
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+        settled, seconds = self.settled_steps, self.seconds - self.startup_s
+        if settled == 0:
+            settled, seconds = len(self.losses), self.seconds
+        weights = {name: self.optimizer.masters[parameter] for name, parameter in self.model.named_parameters()}
+        return Fitted(
+            losses=self.losses,
+            budgets=tuple(self.budgets),
+            seconds=self.seconds,
+            startup_s=self.startup_s,
+            tokens_per_s=settled * self.settings.batch_tokens / seconds,
+            execution=self.step.execution,
+            weights={name: master.detach().cpu().clone() for name, master in weights.items()},
+        )
+
+    def _branch(self, schedule: Schedule) -> BudgetScore:
+        """Lets the rate decay to the end of a smaller budget, scores that and takes everything back but the time."""
+        saved = {name: tensor.clone() for name, tensor in self.optimizer.tensors().items()}
+        losses = list(self.losses)
+        self._train(schedule, until=schedule.steps, keep=False)
+        loss, bits_per_byte = self.score(self.model)
+        self.losses = losses
+        self.optimizer.restore(saved)
+        return BudgetScore(tokens=schedule.steps * self.settings.batch_tokens, loss=loss, bits_per_byte=bits_per_byte)
+
+    def _train(self, schedule: Schedule, *, until: int, keep: bool = True) -> None:
+        """Steps from where the losses end up to the step `until`; `keep`: they belong to the whole budget and may be checkpointed."""
+        first, settings = len(self.losses), self.settings
+        every = 1 if self.device.type == "cpu" else GPU_STEPS_UNSEEN
+        stream = batches(self.corpus, batch_size=settings.batch_size, sequence_length=settings.sequence_length, steps=until, seed=self.seed)
+        unseen: list[Tensor] = []
+        began = checkpointed = time.perf_counter()
+        before = self.seconds
+        for number, (inputs, targets) in enumerate(islice(stream, first, None), first):
+            settled = self.step.settled
+            unseen.append(self.step(inputs, targets, schedule.share(number)))
+            self.settled_steps += settled
+            if len(unseen) == every or number + 1 == until or settled != self.step.settled:
+                self._look(unseen, keep)
+                unseen = []
+                now = time.perf_counter()
+                self.seconds = before + now - began
+                if not settled:
+                    self.startup_s = self.seconds
+                if keep and self.file is not None and now - checkpointed >= CHECKPOINT_SECONDS:
+                    self._checkpoint(self.file)
+                    checkpointed = time.perf_counter()
+                    began += checkpointed - now
+        self.seconds = before + time.perf_counter() - began
+
+    def _look(self, unseen: list[Tensor], keep: bool) -> None:
+        """Waits for the losses of the last steps. Raises DivergedError."""
+        for loss in torch.stack(unseen).tolist():
+            self.losses.append(loss)
+            step, first = len(self.losses), self.losses[0]
+            if not loss <= DIVERGED * first:
+                raise DivergedError(f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, {first:.4g}")
+            if keep and self.on_step is not None:
+                self.on_step(step, loss)
+
+    def _checkpoint(self, file: Path) -> None:
+        progress = {
+            "losses": self.losses,
+            "budgets": [budget.model_dump() for budget in self.budgets],
+            "seconds": self.seconds,
+            "startup_s": self.startup_s,
+            "settled_steps": self.settled_steps,
+        }
+        checkpoint.write(file, self.optimizer.tensors(), identity=self.identity, progress=progress)
+
+    def _resume(self) -> None:
+        """Takes up the checkpoint, if there is one. No random number is drawn in a step, and batches depend on the seed and the step."""
+        found = None if self.file is None else checkpoint.read(self.file, identity=self.identity)
+        if found is None:
+            return
+        tensors, progress = found
+        self.optimizer.restore(tensors)
+        self.losses = list(progress["losses"])
+        self.budgets = [BudgetScore.model_validate(budget) for budget in progress["budgets"]]
+        self.seconds, self.startup_s, self.settled_steps = progress["seconds"], progress["startup_s"], progress["settled_steps"]
