@@ -59,17 +59,39 @@ def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]
 
 
 @contextmanager
-def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]:
-    """Holds the device beside other `shared` holders, never beside an `exclusive` one. Waits and raises as `exclusive` does."""
-    opened, deadline = open_device(device), time.monotonic() + timeout_s
+def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable[[], float]]:
+    """Holds the device beside other `shared` holders, never beside an `exclusive` one. Waits and raises as `exclusive` does.
+
+    Gives a function that lets go for as long as somebody wants the device alone, for work that takes long and can pause -> the seconds
+    that it waited. The device must be idle when it is called.
+    """
+    opened, deadline, tell = open_device(device), time.monotonic() + timeout_s, _tell.get()
     enrol(opened)
     with _told("shared") as inside, _opened(opened, "turnstile") as turnstile, _opened(opened, "room") as room, ExitStack() as stay:
-        with _held(turnstile, opened, deadline, (turnstile,)):
-            # Whoever is alone inside holds the turnstile too, so neither of these waits or meets another's entry.
-            fcntl.flock(room, fcntl.LOCK_SH)
-            stay.enter_context(_signed_in(room))
+
+        def enter(deadline: float) -> None:
+            with _held(turnstile, opened, deadline, (turnstile,)):
+                # Whoever is alone inside holds the turnstile too, so neither of these waits or meets another's entry.
+                fcntl.flock(room, fcntl.LOCK_SH)
+                stay.enter_context(_signed_in(room))
+
+        def give_way() -> float:
+            try:
+                fcntl.flock(turnstile, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(turnstile, fcntl.LOCK_UN)
+                return 0.0
+            except BlockingIOError:  # who wants it alone keeps the turnstile shut, before and while it has it
+                began = time.monotonic()
+            tell("waiting")
+            stay.close()
+            fcntl.flock(room, fcntl.LOCK_UN)
+            enter(began + WAIT_LIMIT_S)
+            tell("shared")
+            return time.monotonic() - began
+
+        enter(deadline)
         inside()
-        yield
+        yield give_way
 
 
 def members(device: Device) -> frozenset[int]:

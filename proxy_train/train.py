@@ -17,7 +17,7 @@ from operators.model import HybridLM
 from proxy_train.data import Corpus, bits_per_byte, require_windows, validation_batches
 from proxy_train.flops import training_flops
 from proxy_train.settings import ProxyScore, ProxySettings
-from proxy_train.trainer import Fitted, Plan, Trainer
+from proxy_train.trainer import Fitted, Hooks, Plan, Trainer
 
 CURVE_POINTS = 50
 
@@ -39,6 +39,7 @@ def train(
     device: str = "cpu",
     threads: int = 1,
     on_step: Callable[[int, float], None] | None = None,
+    pause: Callable[[], float] | None = None,
     checkpoint: Path | None = None,
 ) -> Trained:
     """Trains an architecture from random weights on a fixed budget of tokens and scores it on the validation text.
@@ -47,6 +48,7 @@ def train(
     thread the score is the same to the last bit. `threads` is how many CPU threads torch may use; that setting and torch's random state
     are afterwards as they were. Where a GPU's memory runs out it starts anew with fewer rows at once (`trainer.Plan`).
     on_step(step from 1, training loss in nats per token) is called for every step, on a GPU some steps later.
+    pause: called between steps with the device idle, every 20 steps on a GPU; the seconds that it returns count for nothing.
     checkpoint: a file that is written every minute or so and removed at the end; if it is there the training goes on from it.
     Raises DataError where the corpus does not fit (see `check_corpus`) and for a checkpoint that cannot be used or written, ConfigError
     where weights are normalized and the head is not, BackendError, and DivergedError: as soon as a training loss is seen that is not finite
@@ -59,7 +61,8 @@ def train(
     while plan is not None:
         try:
             with _own_torch_state(seed, device, threads):
-                return _train(architecture, corpus, settings, plan, seed=seed, device=device, on_step=on_step, checkpoint=checkpoint)
+                hooks = Hooks(on_step, pause)
+                return _train(architecture, corpus, settings, plan, seed=seed, device=device, hooks=hooks, checkpoint=checkpoint)
         except torch.OutOfMemoryError as error:
             plan, reason = plan.thriftier(settings.batch_size), str(error)
         gc.collect()  # what the failed attempt held, once its traceback is gone
@@ -76,7 +79,7 @@ def _train(
     *,
     seed: int,
     device: str,
-    on_step: Callable[[int, float], None] | None,
+    hooks: Hooks,
     checkpoint: Path | None,
 ) -> Trained:
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
@@ -92,7 +95,7 @@ def _train(
         "seed": seed,
         "device": torch.device(device).type,
     }
-    fitted = Trainer(model, corpus, settings, plan, seed=seed, score=score, on_step=on_step, file=checkpoint, identity=identity).fit()
+    fitted = Trainer(model, corpus, settings, plan, seed=seed, score=score, hooks=hooks, file=checkpoint, identity=identity).fit()
     loss, per_byte = score(model)
     if not loss < fitted.losses[0]:
         raise DivergedError(

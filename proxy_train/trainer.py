@@ -23,7 +23,13 @@ DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not
 GPU_STEPS_UNSEEN = 20  # after so many the host waits for a GPU and looks at the losses; on a CPU it looks at each
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints at least
 
-OnStep = Callable[[int, float], None]
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is called between steps, see `proxy_train.train.train`."""
+
+    on_step: Callable[[int, float], None] | None = None
+    pause: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,11 @@ class Trainer:
         *,
         seed: int,
         score: Callable[[HybridLM], tuple[float, float]],
-        on_step: OnStep | None,
+        hooks: Hooks,
         file: Path | None,
         identity: Mapping[str, Any],
     ) -> None:
-        self.model, self.corpus, self.settings, self.seed, self.score, self.on_step = model, corpus, settings, seed, score, on_step
+        self.model, self.corpus, self.settings, self.seed, self.score, self.hooks = model, corpus, settings, seed, score, hooks
         self.file, self.identity = file, identity
         model.recompute = plan.recompute
         self.device = model.embedding.weight.device
@@ -147,6 +153,8 @@ class Trainer:
             if len(unseen) == every or number + 1 == until or settled != self.step.settled:
                 self._look(unseen, keep)
                 unseen = []
+                if self.hooks.pause is not None:
+                    began += self.hooks.pause()
                 now = time.perf_counter()
                 self.seconds = before + now - began
                 if not settled:
@@ -164,8 +172,8 @@ class Trainer:
             step, first = len(self.losses), self.losses[0]
             if not loss <= DIVERGED * first:
                 raise DivergedError(f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, {first:.4g}")
-            if keep and self.on_step is not None:
-                self.on_step(step, loss)
+            if keep and self.hooks.on_step is not None:
+                self.hooks.on_step(step, loss)
 
     def _checkpoint(self, file: Path) -> None:
         progress = {

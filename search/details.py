@@ -96,8 +96,8 @@ def train_once(
         if console is not None and step % every == 0:
             console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f}")
 
-    with shared(device), memory_errors():
-        score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step, checkpoint=checkpoint).score
+    with shared(device) as give_way, memory_errors():
+        score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step, pause=give_way, checkpoint=checkpoint).score
     if console is not None:
         for budget in score.budgets:
             console.print(f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f}, {budget.bits_per_byte:.4f} bits per byte")

@@ -97,11 +97,17 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
 
-        waiting = time.perf_counter()
-        with shared(job.device), memory_errors():
+        waiting, paused = time.perf_counter(), 0.0
+        with shared(job.device) as give_way, memory_errors():
             start = time.perf_counter()
-            trained = train(job.architecture, job.corpus, job.proxy, seed=job.seed, device=job.device)
-            seconds |= {"train": time.perf_counter() - start, "wait": seconds["wait"] + start - waiting}
+
+            def pause() -> float:
+                nonlocal paused
+                paused += (waited := give_way())
+                return waited
+
+            trained = train(job.architecture, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause)
+            seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + start - waiting + paused}
             torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
         metrics |= trained.score.metrics()
         known |= {"proxy": trained.score, "metrics": metrics}

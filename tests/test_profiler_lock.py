@@ -174,3 +174,26 @@ def test_the_lock_files_belong_to_the_user_alone(tmp_path: Path) -> None:
 def test_an_unknown_device_has_no_lock() -> None:
     with pytest.raises(DeviceError, match="expected cpu, cuda or cuda:N"), exclusive("tpu"):
         pass
+
+
+def hold_alone(inside: Event) -> None:
+    with exclusive("cpu", timeout_s=10):
+        inside.set()
+        time.sleep(0.3)
+
+
+def test_who_shares_gives_way_to_who_wants_the_device_alone_and_comes_back() -> None:
+    inside, waited = FORK.Event(), 0.0
+    standings: list[Standing] = []
+    with observed(standings.append), shared("cpu") as give_way:
+        assert give_way() == 0.0
+        with processes((hold_alone, (inside,))):
+            assert not inside.wait(0.2)
+            while waited == 0.0:
+                waited = give_way()
+            assert inside.is_set()
+            assert waited >= 0.25
+        assert give_way() == 0.0
+        assert standings == ["waiting", "shared", "waiting", "shared"]
+        with pytest.raises(DeviceError, match="in use"), exclusive("cpu", timeout_s=0.05):
+            pass

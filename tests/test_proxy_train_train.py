@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +181,22 @@ def test_every_operator_trains_at_the_default_learning_rate(corpus: Corpus, name
     architecture = Architecture.from_shorthand(layers, width=32, vocabulary=272, genes={"attention": {"head_dim": 16}})
     score = train(architecture, corpus, SETTINGS.model_copy(update={"tokens": 5_000}), seed=0).score
     assert score.loss < score.unigram_loss - 0.5
+
+
+def test_pauses_between_steps_change_nothing_and_count_for_nothing(trained: Trained, corpus: Corpus) -> None:
+    paused: list[float] = []
+
+    def pause() -> float:
+        began = time.perf_counter()
+        time.sleep(0.01)
+        paused.append(time.perf_counter() - began)
+        return paused[-1]
+
+    began = time.perf_counter()
+    score = train(model_of(), corpus, SETTINGS, seed=trained.score.seed, pause=pause).score
+    assert len(paused) == SETTINGS.steps
+    assert 0 < score.seconds <= time.perf_counter() - began - sum(paused)
+    assert without_time(score) == without_time(trained.score)
 
 
 def test_vocabularies_must_agree(corpus: Corpus) -> None:

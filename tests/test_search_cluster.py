@@ -139,6 +139,7 @@ def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
 
 
 def test_workers_that_cannot_use_the_device_say_why(ray_executor, monkeypatch):
+    ray_executor._ray.kill(ray_executor._idle.pop())  # makes room on the cluster for another
     monkeypatch.setattr(ray_executor, "_device", "cuda:99")
     with pytest.raises(DeviceError, match=r"^device cuda:99: "):
         ray_executor._started(1)
