@@ -15,6 +15,7 @@ from rich.table import Table
 
 from operators.errors import FrontrunnerError
 from search.arguments import joined, whole_numbers
+from search.law_cli import law_app
 from search.table_cli import table_app
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(table_app, name="table")
+app.add_typer(law_app, name="law")
 console = Console(highlight=False)
 
 Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
