@@ -64,7 +64,7 @@ class LawSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Grid:
-    """What is known of each shape (depth, width). loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape, then metric."""
+    """What is known so far. loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape (depth, width), then by metric."""
 
     settings: LawSettings
     loss: Mapping[tuple[int, int, int], float]

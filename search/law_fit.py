@@ -46,7 +46,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Law:
-    """floor + a·D^-alpha + b·W^-beta + c·N^-gamma; c is 0 where all points have one budget. An exponent of 0 goes with a coefficient of 0."""
+    """floor + a·D^-alpha + b·W^-beta + c·N^-gamma; c is 0 where all points have one budget.
+
+    Where a coefficient is 0, its exponent, which means nothing then, is 0 too.
+    """
 
     floor: float
     a: float
@@ -83,7 +86,8 @@ def fit(points: Points, *, seed: int = 0, draws: int = _DRAWS) -> Fitted:
     """The law of the points, with intervals. Raises ConfigError, see `check`."""
     check(points)
     law, exponents = _fit(points, None)
-    rng, found = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    found: list[Law] = []
     while len(found) < draws:
         again = points.take(rng.integers(len(points), size=len(points)))
         if _shortfall(again) is None:
@@ -173,7 +177,8 @@ def _fit(points: Points, start: Sequence[float] | None) -> tuple[Law, list[float
 
 def _grid(sides: int, start: Sequence[float] | None) -> Floats:
     """Logarithms of exponents [e, sides] to begin with: everywhere, and in a coarse grid around what was found before."""
-    axis = np.linspace(*np.log(EXPONENTS), 12 if start is None else 4)
+    low, high = np.log(EXPONENTS)
+    axis = np.linspace(low, high, 12 if start is None else 4)
     grid = np.array(list(product(axis, repeat=sides)))
     return grid if start is None else np.vstack([start, grid])
 

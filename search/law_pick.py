@@ -95,24 +95,24 @@ def pick(
     within = [shape for shape, ms in times.items() if ms <= budget_ms and _exists(settings, shape)]
     if not within:
         fastest = min(times, key=lambda shape: times[shape])
-        raise ConfigError(
-            f"--latency-ms {budget_ms:g}: no shape keeps it; the fastest, depth {fastest[0]} and width {fastest[1]}, takes {times[fastest]:.4g} ms"
-        )
+        least = f"depth {fastest[0]} and width {fastest[1]} takes {times[fastest]:.4g} ms"
+        raise ConfigError(f"--latency-ms {budget_ms:g}: expected one that some shape keeps; the fastest, {least}")
     depth, width = np.array(within, float).T
     loss, (low, high) = fitted.law.loss(depth, width, tokens), fitted.interval(depth, width, tokens)
-    order = np.lexsort([[times[shape] for shape in within], loss])
-    return [
+    choices = [
         Choice(
-            *within[i],
-            params=parameters(settings.architecture(*within[i], vocabulary=settings.data.vocabulary)),
-            ms=times[within[i]],
-            measured=within[i] in measured,
-            loss=float(loss[i]),
-            low=float(low[i]),
-            high=float(high[i]),
+            depth=shape[0],
+            width=shape[1],
+            params=parameters(settings.architecture(*shape, vocabulary=settings.data.vocabulary)),
+            ms=times[shape],
+            measured=shape in measured,
+            loss=float(loss[number]),
+            low=float(low[number]),
+            high=float(high[number]),
         )
-        for i in order
+        for number, shape in enumerate(within)
     ]
+    return sorted(choices, key=lambda choice: (choice.loss, choice.ms))
 
 
 def _exists(settings: LawSettings, shape: Shape) -> bool:
