@@ -89,12 +89,12 @@ def print_check(console: Console, checked: Checked) -> None:
     mean, largest = found["perplexity_error_mean"], found["perplexity_error_max"]
     console.print(f"perplexity of the fitted points is off by {mean:.2%} in the mean, {largest:.2%} at most", soft_wrap=True)
     if found["held_out"]:
-        table = _table("depth", "width", "tokens", "measured", "predicted", f"{LEVEL:.0%} interval", "perplexity off")
+        table = _table("depth", "width", "tokens", "measured", "law", f"{LEVEL:.0%}", "off")
         for row in found["held_out"]:
             interval = f"{row['low']:.4f} – {row['high']:.4f}"
             shape = (str(row["depth"]), str(row["width"]), formatted("params", row["tokens"]))
             table.add_row(*shape, f"{row['measured']:.4f}", f"{row['predicted']:.4f}", interval, f"{row['perplexity_error']:+.2%}")
-        console.print("the largest shapes, which the fit did not see:", soft_wrap=True)
+        console.print("the largest shapes, which the fit did not see, and how far off it is in perplexity:", soft_wrap=True)
         console.print(table)
 
 
@@ -145,9 +145,9 @@ def _measured(grid: Grid, metric: str) -> dict[Shape, float]:
 
 def print_choices(console: Console, choices: Sequence[Choice], *, of: Quantity) -> None:
     """The best few, the best first."""
-    table = _table("depth", "width", "parameters", "decode ms", "from", f"predicted {of}", f"{LEVEL:.0%} interval")
+    table = _table("depth", "width", "params", "decode ms", "from", of, f"{LEVEL:.0%}")
     for choice in choices[:_SHOWN]:
-        source = "measured" if choice.measured else "predicted"
+        source = "measured" if choice.measured else "law"
         sizes = (str(choice.depth), str(choice.width), formatted("params", choice.params))
         table.add_row(*sizes, f"{choice.ms:.4g}", source, f"{choice.loss:.4f}", f"{choice.low:.4f} – {choice.high:.4f}")
     console.print(table)
