@@ -44,8 +44,11 @@ class LawSettings(ExperimentSettings):
             raise ValueError(f"genes: expected operators of the block {self.block!r}, got {', '.join(unknown)}")
         for width in self.widths:
             self.architecture(max(self.depths), width, vocabulary=self.data.vocabulary)
-        for tokens in self.budgets:
-            self.trained_with(tokens)
+        try:
+            for tokens in self.budgets:
+                self.trained_with(tokens)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @property

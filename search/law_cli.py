@@ -42,7 +42,10 @@ def run_(
     from search import experiment, law
 
     name = name or config.stem
-    folder = law.run(experiment.load(law.LawSettings, config), results=results, name=name, console=console)
+    try:
+        folder = law.run(experiment.load(law.LawSettings, config), results=results, name=name, console=console)
+    except KeyboardInterrupt:  # what it said is all that there is to say
+        raise typer.Exit(130) from None
     where = "" if results == DEFAULT_RESULTS else f" --results {results}"
     console.print(f"records: {folder}\nfrontrunner law fit {name}{where}", soft_wrap=True, markup=False)
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -46,7 +48,8 @@ def operators_(
     settings = experiment.load(study_operators.OperatorSettings, config)
     if equal is not None:
         settings = settings.model_copy(update={"equal": equal.value})
-    rows = study_operators.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
+    with _interruptible():
+        rows = study_operators.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
     if as_json:
         _print_json([asdict(row) for row in rows])
     else:
@@ -60,12 +63,21 @@ def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
     from search.study_report import print_ranks
 
     settings = experiment.load(study_ranks.RankSettings, config)
-    study = study_ranks.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
+    with _interruptible():
+        study = study_ranks.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
     if as_json:
         found = {"correlations": {name: {key: asdict(one) for key, one in both.items()} for name, both in study.correlations.items()}}
         _print_json({**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed})
     else:
         print_ranks(console, study)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:  # what was said is all that there is to say
+        raise typer.Exit(130) from None
 
 
 def _progress(as_json: bool) -> Console:

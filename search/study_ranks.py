@@ -106,7 +106,7 @@ def predictors(compared: list[Compared]) -> dict[str, dict[str, Correlation]]:
 
 
 def _trained(at: Session, architecture: Architecture, tokens: int) -> list[Training]:
-    label = architecture.digest()[:12]
+    label = f"{architecture.depth} layers width {architecture.width} {architecture.digest()[:8]}"
     return [experiment.trained(at, label, architecture, tokens=tokens, seed=seed) for seed in at.settings.seeds]
 
 

@@ -40,7 +40,7 @@ def test_intervals_cover_the_law_about_as_often_as_they_say() -> None:
         low, high = fit(points(TRUE, noise=0.005, seed=seed), draws=30).interval(8, 256)
         assert low < high
         covered += low <= TRUE.loss(8, 256) <= high
-    assert 6 <= covered  # of 9; 8.1 are expected of intervals of 90 %, and fewer from so few points
+    assert covered >= 6  # of 9; 8.1 are expected of intervals of 90 %, and fewer from so few points
 
 
 def test_one_training_that_went_wrong_hardly_moves_the_law() -> None:
