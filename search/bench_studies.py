@@ -1,4 +1,4 @@
-"""The depth-width law and the rank study of `configs/law_….yaml` and `configs/study_ranks_….yaml`: there is one of each for a kind of device."""
+"""The depth-width law and the rank study of the configurations that are kept for a CPU and for an H100."""
 
 from dataclasses import asdict
 from datetime import datetime
