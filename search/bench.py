@@ -23,6 +23,7 @@ from search.bench_operators import operators_and_backends
 from search.bench_power import tell_apart
 from search.bench_repeat import repeat_anchor
 from search.bench_smollm2 import complete_and_score
+from search.bench_studies import depth_width_law, rank_study
 from search.bench_table import table_accuracy
 from search.bench_training import train_and_compare
 from search.bench_tuning import tune
@@ -130,6 +131,16 @@ def table(device: str, console: Console) -> Measured:
     return Measured(*table_accuracy(device, console))
 
 
+def law(device: str, console: Console) -> Measured:
+    """The depth-width law of configs/law_….yaml, and how far it is off on shapes that it was not fitted to: see search/bench_studies.py."""
+    return Measured(*depth_width_law(device, console))
+
+
+def ranks(device: str, console: Console) -> Measured:
+    """Whether short trainings order the architectures of configs/study_ranks_….yaml as long ones do: see search/bench_studies.py."""
+    return Measured(*rank_study(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -142,6 +153,8 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "power": power,
     "deployment": deployment,
     "table": table,
+    "law": law,
+    "ranks": ranks,
 }
 
 

@@ -16,6 +16,8 @@ from rich.table import Table
 from operators.errors import FrontrunnerError
 from search.arguments import joined, whole_numbers
 from search.data_cli import data_app
+from search.law_cli import law_app
+from search.study_cli import study_app
 from search.table_cli import table_app
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(table_app, name="table")
+app.add_typer(law_app, name="law")
+app.add_typer(study_app, name="study")
 console = Console(highlight=False)
 
 Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]

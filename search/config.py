@@ -82,12 +82,16 @@ def parse(data: Any, *, where: str) -> RunConfig:
 
 def load(path: Path) -> RunConfig:
     """Reads a YAML file. Raises ConfigError."""
+    return parse(plain(path), where=str(path))
+
+
+def plain(path: Path) -> Any:
+    """What a YAML file says, not validated. Raises ConfigError."""
     try:
-        data = plain_yaml.parse(path.read_text(encoding="utf-8"))
+        return plain_yaml.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return parse(data, where=str(path))

@@ -1,0 +1,75 @@
+"""The depth-width law and the rank study of the configurations that are kept for a CPU and for an H100."""
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from profiler.device import open_device
+from search import experiment, law, law_report, study_ranks
+from search.law import LawSettings
+from search.ranks import Correlation
+from search.study_ranks import RankSettings
+from search.study_report import print_ranks
+
+HOLDOUT = 3
+_CONFIGS = {"cpu": "cpu", "cuda": "h100"}
+_RESULTS = Path("results")
+
+Figures = dict[str, float | int | str]
+
+
+def depth_width_law(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes]]:
+    """Figures, every point, and the plot. Errors are relative ones of perplexity."""
+    settings = experiment.load(LawSettings, _config("law", device)).model_copy(update={"device": device})
+    name = _name("law")
+    folder = law.run(settings, results=_RESULTS, name=name, console=console)
+    grid = law.grid(_RESULTS, name)
+    checked = law_report.check(grid, of="loss", holdout=HOLDOUT, tokens=None)
+    law_report.print_check(console, checked)
+    found = law_report.figures(checked)
+    path = folder / "law.png"
+    drawn = law_report.plot(grid, checked, path, title=f"{settings.block} on {open_device(device).name}")
+    figures: Figures = {
+        "points_fitted": len(checked.points),
+        "points_held_out": len(checked.held),
+        **{name: value for name, value in found.items() if name.startswith(("perplexity_error", "held_out_perplexity"))},
+        **{f"law.{name}": coefficient["value"] for name, coefficient in found["law"].items()},
+        "block": settings.block,
+    }
+    times = [{"depth": shape[0], "width": shape[1], **metrics} for shape, metrics in grid.decode_ms.items()]
+    return figures, {**found, "decode_ms": times}, {"png": path.read_bytes()} if drawn else {}
+
+
+def rank_study(device: str, console: Console) -> tuple[Figures, Any]:
+    """Figures, and every architecture with both losses."""
+    settings = experiment.load(RankSettings, _config("study_ranks", device)).model_copy(update={"device": device})
+    study = study_ranks.run(settings, results=_RESULTS, name=_name("ranks"), console=console)
+    print_ranks(console, study)
+    figures: Figures = {
+        "architectures": len(study.compared),
+        "failed": len(study.failed),
+        "short_tokens": settings.proxy.tokens,
+        "long_tokens": settings.long_tokens,
+        "short_s_per_training": fmean(one.seconds_short for one in study.compared),
+        "long_s_per_training": fmean(one.seconds_long for one in study.compared),
+    }
+    for predictor, both in study.correlations.items():
+        for name, found in both.items():
+            figures |= {f"{predictor.replace(' ', '_')}.{name}{part}": value for part, value in _parts(found)}
+    return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}
+
+
+def _parts(found: Correlation) -> tuple[tuple[str, float], ...]:
+    return ("", found.value), (".low", found.low), (".high", found.high)
+
+
+def _config(what: str, device: str) -> Path:
+    return Path("configs") / f"{what}_{_CONFIGS[open_device(device).torch_device.type]}.yaml"
+
+
+def _name(what: str) -> str:
+    return f"bench-{what}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,0 +1,150 @@
+"""What an experiment has found so far: a line of JSON for each training and each measured latency, whole as soon as it is there.
+
+The folder, as that of a run in `results/`, has one process at a time that adds to it. A line that a kill cut short is dropped when the next
+process goes on; what was acknowledged stays.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from operators.errors import RunError, one_line
+from operators.files import write_whole
+from operators.value import Value
+from search.run_folder import RunFolder, check_name
+
+SETTINGS, RECORDS = "experiment.json", "records.jsonl"
+
+
+class Training(Value):
+    """One architecture trained once, or why it could not be.
+
+    label: which architecture of the experiment. params, flops: exact parameters, and forward FLOPs of one sequence of the training.
+    loss: nats per token on the validation text; None where the status is not `ok`. seconds: of wall time, everything included.
+    """
+
+    kind: Literal["training"] = "training"
+    label: str
+    tokens: int
+    seed: int
+    status: Literal["ok", "diverged", "out_of_memory", "unbuildable"]
+    reason: str = ""
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    seconds: float
+    params: int
+    flops: int
+
+
+class Latency(Value):
+    """One architecture measured. decode_ms: by metric, as in `decode_ms@b1`; empty where it failed for the `problem`."""
+
+    kind: Literal["latency"] = "latency"
+    label: str
+    decode_ms: Mapping[str, float] = {}
+    tainted: tuple[str, ...] = ()
+    problem: str = ""
+
+
+Record = Annotated[Training | Latency, Field(discriminator="kind")]
+_RECORD: TypeAdapter[Training | Latency] = TypeAdapter(Record)
+
+
+class Store:
+    """All records of one experiment. `add` is for the process inside `opened`."""
+
+    def __init__(self, folder: RunFolder, settings: Mapping[str, Any], records: Iterable[Training | Latency]) -> None:
+        self.folder, self.settings = folder, settings
+        self.trainings: dict[tuple[str, int, int], Training] = {}
+        self.latencies: dict[str, Latency] = {}
+        for record in records:
+            self._take(record)
+
+    def add(self, record: Training | Latency) -> None:
+        """Writes a record so that it survives whatever comes; an error leaves the file as it was. Raises RunError."""
+        path = self.folder.path / RECORDS
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as file:
+                file.write(record.model_dump_json().encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(path, size)
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        self._take(record)
+
+    def _take(self, record: Training | Latency) -> None:
+        if isinstance(record, Training):
+            self.trainings[record.label, record.tokens, record.seed] = record
+        else:
+            self.latencies[record.label] = record
+
+
+@contextmanager
+def opened(results: Path, name: str, *, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> Iterator[Store]:
+    """The experiment of that name, made where there is none, for the one process that may add to it.
+
+    settings: of the experiment, which may differ from what an earlier process had in everything but `fixed`.
+    Raises RunError: for another experiment's or a run's folder, where another process has it, and where it cannot be written.
+    """
+    folder = RunFolder(results / check_name(name))
+    if folder.path.exists() and not (folder.path / SETTINGS).exists() and any(folder.path.glob("ledger.db")):
+        raise RunError(f"{folder.path} is the folder of a run: choose another --name")
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
+    with folder.driving():
+        file = folder.path / SETTINGS
+        if file.exists():
+            before = _settings(file)["fixed"]
+            changed = [key for key in {**before, **fixed} if before.get(key) != fixed.get(key)]
+            if changed:
+                raise RunError(f"{folder.path} was begun with another {', '.join(changed)}: expected the same, or another --name")
+        write_whole(file, (json.dumps({"settings": settings, "fixed": fixed}, indent=1) + "\n").encode())
+        records = folder.path / RECORDS
+        if records.exists():
+            content = records.read_bytes()
+            os.truncate(records, content.rfind(b"\n") + 1)
+        yield Store(folder, settings, _records(records))
+
+
+def read(results: Path, name: str, *, kind: str) -> Store:
+    """The experiment of that name and kind (`law` …), for looking at. Raises RunError."""
+    folder = RunFolder(results / check_name(name))
+    file = folder.path / SETTINGS
+    if not file.is_file():
+        known = sorted(found.parent.name for found in results.glob(f"*/{SETTINGS}"))
+        raise RunError(f"unknown experiment {name!r}: expected one of those in {results}: {', '.join(known[-8:]) or 'none'}")
+    found = _settings(file)
+    if found["fixed"].get("kind") != kind:
+        raise RunError(f"{folder.path}: expected the results of a {kind}, got those of a {found['fixed'].get('kind')}")
+    return Store(folder, found["settings"], _records(folder.path / RECORDS))
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return {"settings": dict(found["settings"]), "fixed": dict(found["fixed"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file}: not the settings of an experiment: {error}") from None
+
+
+def _records(path: Path) -> list[Training | Latency]:
+    """All but a last line that is not complete yet."""
+    if not path.exists():
+        return []
+    found: list[Training | Latency] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            found.append(_RECORD.validate_json(line))
+        except ValidationError as error:
+            raise RunError(f"{path}: line {number} is damaged: {one_line(error)}") from None
+    return found

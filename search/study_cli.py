@@ -1,0 +1,88 @@
+"""`frontrunner study`: reads arguments, calls the rooms, prints what they return."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+study_app = typer.Typer(
+    help="What operators are worth, and whether short trainings can be trusted.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(highlight=False)
+
+
+class EqualName(StrEnum):
+    parameters = "parameters"
+    latency = "latency"
+
+
+Config = Annotated[Path, typer.Argument(help="YAML file of the study.", show_default=False)]
+Name = Annotated[str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")]
+Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+DEFAULT_RESULTS = Path("results")
+
+
+@study_app.command("operators", epilog="Example: frontrunner study operators configs/study_operators_cpu.yaml --equal latency")
+def operators_(
+    config: Config,
+    equal: Annotated[EqualName | None, typer.Option(help="What all blocks have in common.", show_default="the file's")] = None,
+    name: Name = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Each operator alone and in pairs; the same command goes on where it was interrupted."""
+    from search import experiment, study_operators
+    from search.study_report import operators_table
+
+    settings = experiment.load(study_operators.OperatorSettings, config)
+    if equal is not None:
+        settings = settings.model_copy(update={"equal": equal.value})
+    with _interruptible():
+        rows = study_operators.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        console.print(operators_table(rows, settings))
+
+
+@study_app.command("ranks", epilog="Example: frontrunner study ranks configs/study_ranks_cpu.yaml")
+def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Short against long training of the same architectures; the same command goes on where it was interrupted."""
+    from search import experiment, study_ranks
+    from search.study_report import print_ranks
+
+    settings = experiment.load(study_ranks.RankSettings, config)
+    with _interruptible():
+        study = study_ranks.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
+    if as_json:
+        found = {"correlations": {name: {key: asdict(one) for key, one in both.items()} for name, both in study.correlations.items()}}
+        _print_json({**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed})
+    else:
+        print_ranks(console, study)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:  # what was said is all that there is to say
+        raise typer.Exit(130) from None
+
+
+def _progress(as_json: bool) -> Console:
+    return Console(stderr=True, highlight=False) if as_json else console
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")

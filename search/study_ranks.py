@@ -1,0 +1,125 @@
+"""Does a short training order architectures as a long one does? And better than counting their parameters or FLOPs would?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, ClassVar, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+from rich.console import Console
+
+from operators import Architecture
+from operators.errors import ConfigError
+from search import experiment
+from search.experiment import ExperimentSettings, Session, Tokens
+from search.experiment_store import Training
+from search.ranks import Correlation, correlations
+from search.space import ArchitectureSpace, SpaceSettings
+
+_DRAWS = 100  # for each architecture, before the space is said to have too few
+
+
+class RankSettings(ExperimentSettings):
+    """What `study ranks` compares: architectures drawn at random from a space, trained to proxy.tokens and to `long_tokens`.
+
+    space: as in a run. architectures: how many. draw: seed of the draw; more architectures begin with the same ones.
+    """
+
+    kind: ClassVar[str] = "ranks"
+    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {"space", "architectures", "draw", "long_tokens"}
+
+    space: SpaceSettings = SpaceSettings()
+    architectures: Annotated[int, Field(ge=4, le=10_000)] = 16
+    draw: Annotated[int, Field(ge=0)] = 0
+    long_tokens: Tokens
+
+    @model_validator(mode="after")
+    def _long_is_longer(self) -> Self:
+        if self.long_tokens <= self.proxy.tokens:
+            raise ValueError(f"long_tokens: expected more than proxy.tokens, {self.proxy.tokens}, got {self.long_tokens}")
+        return self
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One architecture at both budgets, losses being means over seeds. flops: forward, of one sequence of the training."""
+
+    label: str
+    shorthand: str
+    width: int
+    params: int
+    flops: int
+    short_loss: float
+    long_loss: float
+    seconds_short: float
+    seconds_long: float
+
+
+@dataclass(frozen=True)
+class RankStudy:
+    """What came out. correlations: predictor of the long loss -> name -> correlation. failed: label -> why it lacks one of the losses."""
+
+    settings: RankSettings
+    compared: tuple[Compared, ...]
+    correlations: dict[str, dict[str, Correlation]]
+    failed: dict[str, str]
+
+
+def run(settings: RankSettings, *, results: Path, name: str, console: Console) -> RankStudy:
+    """Trains what is not there yet and compares. Raises our errors; ConfigError where fewer than 4 architectures have both losses."""
+    compared, failed = [], {}
+    with experiment.session(settings, results=results, name=name, console=console) as at:
+        for architecture in drawn(settings, vocabulary=at.corpus.vocabulary):
+            short, long = (_trained(at, architecture, tokens) for tokens in (settings.proxy.tokens, settings.long_tokens))
+            reasons = [training.reason for training in (*short, *long) if training.loss is None]
+            if reasons:
+                failed[short[0].label] = reasons[0]
+            else:
+                compared.append(_compared(architecture, short, long))
+    return RankStudy(settings, tuple(compared), predictors(compared), failed)
+
+
+def drawn(settings: RankSettings, *, vocabulary: int) -> list[Architecture]:
+    """Distinct members of the space, in the order of the draw. Raises ConfigError for a space of fewer."""
+    space, rng = ArchitectureSpace(settings.space, vocabulary), np.random.default_rng(settings.draw)
+    found: dict[str, Architecture] = {}
+    for _ in range(_DRAWS * settings.architectures):
+        member = space.sample(rng)
+        found.setdefault(space.key(member), member)
+        if len(found) == settings.architectures:
+            return list(found.values())
+    raise ConfigError(
+        f"space: {len(found)} different architectures in {_DRAWS * settings.architectures} draws: expected {settings.architectures}"
+    )
+
+
+def predictors(compared: list[Compared]) -> dict[str, dict[str, Correlation]]:
+    """How the short loss, and the negatives of parameters and FLOPs (more is expected to be better), order the long loss."""
+    long = [one.long_loss for one in compared]
+    figures = {
+        "short loss": [one.short_loss for one in compared],
+        "parameters": [-float(one.params) for one in compared],
+        "FLOPs": [-float(one.flops) for one in compared],
+    }
+    return {name: correlations(values, long) for name, values in figures.items()}
+
+
+def _trained(at: Session, architecture: Architecture, tokens: int) -> list[Training]:
+    label = f"{architecture.depth} layers width {architecture.width} {architecture.digest()[:8]}"
+    return [experiment.trained(at, label, architecture, tokens=tokens, seed=seed) for seed in at.settings.seeds]
+
+
+def _compared(architecture: Architecture, short: list[Training], long: list[Training]) -> Compared:
+    short_loss, long_loss = (fmean(one.loss for one in trainings if one.loss is not None) for trainings in (short, long))
+    return Compared(
+        label=short[0].label,
+        shorthand=architecture.shorthand,
+        width=architecture.width,
+        params=short[0].params,
+        flops=short[0].flops,
+        short_loss=short_loss,
+        long_loss=long_loss,
+        seconds_short=fmean(training.seconds for training in short),
+        seconds_long=fmean(training.seconds for training in long),
+    )

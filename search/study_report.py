@@ -1,0 +1,55 @@
+"""What the studies say, as tables for a terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from search.ranks import LEVEL, Correlation
+from search.study_operators import OperatorSettings, Row
+from search.study_ranks import RankStudy
+from search.tables import formatted
+
+
+def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
+    """A row a block."""
+    title = f"{settings.layers} operators, equal {settings.equal}, {settings.proxy.tokens:,} tokens, {len(settings.seeds)} seeds"
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    remarks = ["remarks"] if any(row.problem for row in rows) else []
+    for name in ("mixers", "width", "parameters", "loss", "±", settings.profile.keys("decode_ms")[0], *remarks):
+        table.add_column(name, justify="left" if name in ("mixers", "remarks") else "right", no_wrap=name != "remarks")
+    for row in rows:
+        figures = (_number(row.loss, 4), _number(row.spread, 4), _number(row.decode_ms, 3))
+        table.add_row(
+            " + ".join(row.mixers), str(row.width), formatted("params", row.params), *figures, *([row.problem] if remarks else [])
+        )
+    return table
+
+
+def print_ranks(console: Console, study: RankStudy) -> None:
+    """What predicts the long loss, and the architectures, the best first."""
+    settings = study.settings
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("width", "architecture", "parameters", "short loss", "long loss"):
+        table.add_column(name, justify="left" if name == "architecture" else "right", overflow="fold")
+    for one in sorted(study.compared, key=lambda one: one.long_loss):
+        table.add_row(str(one.width), one.shorthand, formatted("params", one.params), _number(one.short_loss, 4), _number(one.long_loss, 4))
+    console.print(table)
+    for label, reason in study.failed.items():
+        console.print(f"left out {label}: {reason}", soft_wrap=True, markup=False)
+    budgets = f"{settings.proxy.tokens:,} tokens against {settings.long_tokens:,}"
+    summary = Table(title=f"{len(study.compared)} architectures, {budgets}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("orders the long loss", "Spearman ρ", f"{LEVEL:.0%}", "Kendall τ", f"{LEVEL:.0%}"):
+        summary.add_column(name, justify="left" if name == "orders the long loss" else "right", no_wrap=True)
+    for predictor, found in study.correlations.items():
+        summary.add_row(predictor, *_correlation(found["spearman"]), *_correlation(found["kendall"]))
+    console.print(summary)
+
+
+def _correlation(found: Correlation) -> tuple[str, str]:
+    return f"{found.value:.3f}", f"{found.low:.3f} – {found.high:.3f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
