@@ -118,11 +118,11 @@ def frontier(
     from search.run import opened
 
     folder, ledger = opened(results, run)
-    wanted, profile_settings = _objectives(objectives, ledger.config), ledger.config.profile
+    wanted, config = _objectives(objectives, ledger.config), ledger.config
     entries = ledger.entries()
-    table = tables.frame(entries, wanted, names(profile_settings))
+    table = tables.frame(entries, wanted, names(config.profile, config.tasks))
     table = table if everything or table.empty else table[table["frontier"]]
-    kept = [parse_constraint(text, profile_settings) for text in where or []]
+    kept = [parse_constraint(text, config.profile, config.tasks) for text in where or []]
     table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
     columns = tables.columns_for(table, wanted, with_status=everything)
     if form == TableFormat.json or as_json:
@@ -358,7 +358,7 @@ def _objectives(text: str | None, config: Any) -> tuple[Any, ...]:
 
     if text is None:
         return tuple(config.parsed_objectives())
-    return tuple(parse_objective(name.strip(), config.profile) for name in text.split(","))
+    return tuple(parse_objective(name.strip(), config.profile, config.tasks) for name in text.split(","))
 
 
 def _print_json(value: Any) -> None:
