@@ -256,16 +256,20 @@ def train(
     architecture: ArchitectureFile,
     config: Annotated[Path | None, typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults")] = None,
     tokens: Annotated[int | None, typer.Option(help="Token budget.", show_default="the proxy section's")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Synthetic tasks beside, as in recall,copy.", show_default="the tasks section's")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**63 - 1)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
-    from search.details import train_once
+    from search.details import train_once, train_on_tasks
 
     score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, console=None if as_json else console)
+    scores = train_on_tasks(architecture, config_path=config, names=tasks, seed=seed, device=device, console=None if as_json else console)
     if as_json:
-        _print_json(score.model_dump(mode="json"))
+        _print_json({**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]})
 
 
 @app.command(epilog=example("frontrunner operators --device cuda:0"))

@@ -68,8 +68,8 @@ class Job:
     device: str
     seed: int
     deadline_s: float
-    fidelity: FidelitySettings = FidelitySettings()
-    tasks: TaskSettings = TaskSettings()
+    fidelity: FidelitySettings
+    tasks: TaskSettings
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TAS
     if not settings.measures(metric):
         raise ConfigError(f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}")
     if base in TASK_METRICS and not _trained(base, tasks):
-        raise ConfigError(f"metric {name!r} is measured only where its task is trained: add {base.removesuffix('_accuracy')} to tasks.names")
+        raise ConfigError(
+            f"metric {name!r} is measured only where its task is trained: add {base.removesuffix('_accuracy')} to tasks.names"
+        )
     known = settings.keys(base)
     if name not in known and metric.per == "architecture":
         raise ConfigError(f"metric {name!r} does not depend on the batch size: expected {base}")
@@ -53,7 +55,9 @@ def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TAS
 
 def names(settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> tuple[str, ...]:
     """Every metric that a run with these settings provides."""
-    provided = (base for base, metric in METRICS.items() if settings.measures(metric) and (base not in TASK_METRICS or _trained(base, tasks)))
+    provided = (
+        base for base, metric in METRICS.items() if settings.measures(metric) and (base not in TASK_METRICS or _trained(base, tasks))
+    )
     return tuple(key for base in provided for key in settings.keys(base))
 
 
