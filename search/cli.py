@@ -264,7 +264,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
-    from search.details import train_once, train_on_tasks
+    from search.details import train_on_tasks, train_once
 
     score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, console=None if as_json else console)
     scores = train_on_tasks(architecture, config_path=config, names=tasks, seed=seed, device=device, console=None if as_json else console)

@@ -85,7 +85,7 @@ def test_a_metric_of_another_context_says_what_exists(name, says):
 
 
 def test_a_task_s_metric_needs_its_task():
-    with pytest.raises(ConfigError, match="measured only where its task is trained: add copy to tasks.names"):
+    with pytest.raises(ConfigError, match=r"measured only where its task is trained: add copy to tasks\.names"):
         parse_objective("copy_accuracy", SETTINGS, TaskSettings(names=("recall",)))
     assert parse_objective("recall_accuracy", SETTINGS, TaskSettings(names=("recall",))).cost({"recall_accuracy": 0.25}) == -0.25
     assert not {f"{name}_accuracy" for name in TASKS} & set(names(SETTINGS))
