@@ -39,7 +39,7 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("profile: {energy_seconds: 5}", "energy is read from a GPU's counter, expected 0 on device cpu"),
         ("objectives: [throughput_tokens_per_s]", "set profile.largest_batch"),
         ("objectives: [loss, recall_accuracy]", "add recall to tasks.names"),
-        ("fidelity: {width_scale: 1.5}", "fidelity: .*less than or equal to 1, got 1.5"),
+        ("fidelity: {width_scale: 1.5}", r"fidelity\.width_scale: .*less than or equal to 1, got 1\.5"),
         ("space: {operators: [atention]}", "unknown operator 'atention'"),
         ("space: {operators: [swiglu]}", "at least one mixer"),
         ("[1, 2", "not YAML"),
