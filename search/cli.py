@@ -124,11 +124,11 @@ def frontier(
     from search.run import opened
 
     folder, ledger = opened(results, run)
-    wanted, profile_settings = _objectives(objectives, ledger.config), ledger.config.profile
+    wanted, config = _objectives(objectives, ledger.config), ledger.config
     entries = ledger.entries()
-    table = tables.frame(entries, wanted, names(profile_settings))
+    table = tables.frame(entries, wanted, names(config.profile, config.tasks))
     table = table if everything or table.empty else table[table["frontier"]]
-    kept = [parse_constraint(text, profile_settings) for text in where or []]
+    kept = [parse_constraint(text, config.profile, config.tasks) for text in where or []]
     table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
     columns = tables.columns_for(table, wanted, with_status=everything)
     if form == TableFormat.json or as_json:
@@ -262,18 +262,22 @@ def train(
     architecture: ArchitectureFile,
     config: Annotated[Path | None, typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults")] = None,
     tokens: Annotated[int | None, typer.Option(help="Token budget.", show_default="the proxy section's")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Synthetic tasks beside, as in recall,copy.", show_default="the tasks section's")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**63 - 1)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
     checkpoint: Annotated[Path | None, typer.Option(help="File to go on from after a kill.", show_default="none is written")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
-    from search.details import train_once
+    from search.details import train_on_tasks, train_once
 
     shown = None if as_json else console
     score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, checkpoint=checkpoint, console=shown)
+    scores = train_on_tasks(architecture, config_path=config, names=tasks, seed=seed, device=device, console=shown)
     if as_json:
-        _print_json(score.model_dump(mode="json"))
+        _print_json({**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]})
 
 
 @app.command(epilog=example("frontrunner operators --device cuda:0"))
@@ -366,7 +370,7 @@ def _objectives(text: str | None, config: Any) -> tuple[Any, ...]:
 
     if text is None:
         return tuple(config.parsed_objectives())
-    return tuple(parse_objective(name.strip(), config.profile) for name in text.split(","))
+    return tuple(parse_objective(name.strip(), config.profile, config.tasks) for name in text.split(","))
 
 
 def _print_json(value: Any) -> None:

@@ -11,8 +11,10 @@ from operators.errors import ConfigError, one_line
 from operators.value import Value
 from profiler.profile import ProfileSettings
 from proxy_train.data import DataSettings
+from proxy_train.tasks import TaskSettings
 from proxy_train.train import ProxySettings
 from search.evolution import EvolutionSettings
+from search.fidelity import FidelitySettings
 from search.objectives import Constraint, Objective, parse_constraint, parse_objective
 from search.space import SpaceSettings
 
@@ -35,6 +37,8 @@ class RunConfig(Value):
     constraints: tuple[str, ...] = ()
     data: DataSettings = DataSettings()
     proxy: ProxySettings = ProxySettings()
+    fidelity: FidelitySettings = FidelitySettings()
+    tasks: TaskSettings = TaskSettings()
     profile: ProfileSettings = ProfileSettings()
     space: SpaceSettings = SpaceSettings()
     evolution: EvolutionSettings = EvolutionSettings()
@@ -63,10 +67,10 @@ class RunConfig(Value):
         return self
 
     def parsed_objectives(self) -> tuple[Objective, ...]:
-        return tuple(parse_objective(name, self.profile) for name in self.objectives)
+        return tuple(parse_objective(name, self.profile, self.tasks) for name in self.objectives)
 
     def parsed_constraints(self) -> tuple[Constraint, ...]:
-        return tuple(parse_constraint(text, self.profile) for text in self.constraints)
+        return tuple(parse_constraint(text, self.profile, self.tasks) for text in self.constraints)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)

@@ -12,6 +12,7 @@ from operators.errors import ConfigError, one_line
 from profiler.device import memory_errors, open_device
 from profiler.lock import shared
 from proxy_train.data import prepare
+from proxy_train.tasks import TaskScore, TaskSettings, train_task
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
 from search.bench_operators import ceilings
@@ -64,6 +65,10 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
             f"loss {score.loss:.4f}, a unigram model has {score.unigram_loss:.4f}",
             soft_wrap=True,
         )
+    if evaluation.proxy_width is not None:
+        console.print(f"trained at width {evaluation.proxy_width}, measured at {architecture.width}")
+    for task in evaluation.tasks:
+        console.print(_task_line(task), soft_wrap=True)
     for label, mapping in (("backends", evaluation.backends), ("seconds", evaluation.seconds), ("versions", evaluation.versions)):
         listed = ", ".join(f"{key} {formatted(key, value)}" for key, value in mapping.items())
         console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
@@ -110,3 +115,29 @@ def train_once(
         )
         console.print(f"{score.seconds:.1f} s, of which {score.startup_s:.1f} s until kernels were ready")
     return score
+
+
+def train_on_tasks(
+    path: Path, *, config_path: Path | None, names: str | None, seed: int, device: str, console: Console | None
+) -> tuple[TaskScore, ...]:
+    """Trains the architecture of a file on the tasks named, or on those of the run file, and shows each score. Raises our errors."""
+    settings = (config_module.load(config_path) if config_path else RunConfig()).tasks
+    if names is not None:
+        try:
+            settings = TaskSettings.model_validate({**settings.model_dump(), "names": [name.strip() for name in names.split(",")]})
+        except ValidationError as error:
+            raise ConfigError(f"tasks: {one_line(error)}") from None
+    architecture, scores = Architecture.load(path), []
+    for name in settings.names:
+        with shared(device), memory_errors():
+            scores.append(train_task(name, architecture, settings, seed=seed, device=device))
+        if console is not None:
+            console.print(_task_line(scores[-1]), soft_wrap=True)
+    return tuple(scores)
+
+
+def _task_line(score: TaskScore) -> str:
+    return (
+        f"{score.task}: accuracy {score.accuracy:.3f}, of a guess {score.chance:.3f}, "
+        f"after {score.tokens:,} tokens in {score.seconds:.1f} s"
+    )

@@ -21,7 +21,7 @@ from search.evaluate import Evaluation, Job, Outcome
 from search.evolution import Evolution
 from search.frontier import frontier_of
 from search.ledger import Entry, Ledger, finished
-from search.objectives import PROXY_METRICS, Constraint, first_broken
+from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, first_broken
 from search.profiling import Failure, profiled
 from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
@@ -113,7 +113,7 @@ def check_constraints(prepared: Prepared) -> None:
         together = "' and '".join(str(constraint) for constraint in constraints)
         raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
 
-    measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in PROXY_METRICS]
+    measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))
     with ProfilingWorker(config.device) as worker:
@@ -213,6 +213,8 @@ def _job(prepared: Prepared, entry: Entry) -> Job:
         device=config.device,
         seed=config.seed,
         deadline_s=config.deadline_s,
+        fidelity=config.fidelity,
+        tasks=config.tasks,
     )
 
 

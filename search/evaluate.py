@@ -18,7 +18,10 @@ from profiler.lock import shared
 from profiler.measure import Profile, ProfileSettings
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus
+from proxy_train.tasks import TaskScore, TaskSettings, train_task
+from proxy_train.tasks import metrics as task_metrics
 from proxy_train.train import ProxyScore, ProxySettings, train
+from search.fidelity import FidelitySettings, proxy_of
 from search.objectives import Constraint, first_broken
 from search.profiling import Failure, profiled
 
@@ -33,7 +36,8 @@ class Evaluation(Value):
     """A candidate's scores, or why it has none.
 
     status: `ok` has every metric; `infeasible` breaks a constraint; `error` is a defect of the program, with its traceback.
-    metrics: flat, by name (`loss`, `decode_ms@b1`). seconds: wall time by purpose: `profile`, `train`, and `wait` for the device's
+    metrics: flat, by name (`loss`, `decode_ms@b1`). proxy_width: of the model that was trained, where it is not the candidate itself
+    (see `search.fidelity`). seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's
     locks, building the model to be measured included.
     """
 
@@ -42,6 +46,8 @@ class Evaluation(Value):
     metrics: Mapping[str, float] = {}
     profile: Profile | None = None
     proxy: ProxyScore | None = None
+    proxy_width: int | None = None
+    tasks: tuple[TaskScore, ...] = ()
     backends: Mapping[str, str] = {}
     seed: int
     seconds: Mapping[str, float] = {}
@@ -62,11 +68,16 @@ class Job:
     device: str
     seed: int
     deadline_s: float
+    fidelity: FidelitySettings
+    tasks: TaskSettings
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An evaluation and, where training ended well, the trained weights as a safetensors file's content."""
+    """An evaluation and, where training ended well, the trained weights as a safetensors file's content.
+
+    Weights of a narrower proxy fit no model of the candidate and are left out.
+    """
 
     evaluation: Evaluation
     weights: bytes | None = None
@@ -97,7 +108,8 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
 
-        waiting, paused = time.perf_counter(), 0.0
+        proxy, waiting, paused = proxy_of(job.architecture, job.fidelity), time.perf_counter(), 0.0
+        scaled = proxy.width != job.architecture.width
         with shared(job.device) as give_way, memory_errors():
             start = time.perf_counter()
 
@@ -106,15 +118,21 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
                 paused += (waited := give_way())
                 return waited
 
-            trained = train(job.architecture, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause)
+            trained = train(proxy, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause)
             seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + start - waiting + paused}
+            metrics |= trained.score.metrics()
+            known |= {"proxy": trained.score, "proxy_width": proxy.width if scaled else None, "metrics": metrics}
+            if job.tasks.names and first_broken(job.constraints, metrics) is None:
+                start = time.perf_counter()
+                scores = tuple(train_task(name, proxy, job.tasks, seed=job.seed, device=job.device) for name in job.tasks.names)
+                seconds |= {"tasks": time.perf_counter() - start}
+                metrics |= task_metrics(scores)
+                known |= {"tasks": scores}
             torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
-        metrics |= trained.score.metrics()
-        known |= {"proxy": trained.score, "metrics": metrics}
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
-        return Outcome(evaluation, save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
+        return Outcome(evaluation, None if scaled else save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
     except DivergedError as error:
         return failure(job, "diverged", str(error), **known)
     except BackendError as error:

@@ -41,6 +41,11 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
         raise RunError(f"candidate {entry.number} of run {folder.name} is not evaluated yet: `{folder.command('resume')}` does it")
     if evaluation.proxy is None:
         raise RunError(f"candidate {entry.number} of run {folder.name} was not trained ({evaluation.status}): {evaluation.reason}")
+    if evaluation.proxy_width is not None:
+        raise RunError(
+            f"candidate {entry.number} of run {folder.name}: its weights were not kept: its proxy was trained at width "
+            f"{evaluation.proxy_width}, not at its own {entry.architecture.width} (fidelity.width_scale)"
+        )
     if not folder.weights(entry.number).is_file():
         kept = evaluation.reason or f"keep_weights is {ledger.config.keep_weights}"
         raise RunError(f"candidate {entry.number} of run {folder.name}: its weights were not kept: {kept}")

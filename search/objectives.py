@@ -12,26 +12,38 @@ from math import isfinite
 from operators.errors import ConfigError
 from profiler.profile import METRICS as PROFILE_METRICS
 from profiler.profile import Metric, ProfileSettings
+from proxy_train.tasks import TaskSettings
 
 PROXY_METRICS: dict[str, Metric] = {
     "loss": Metric("nats/token", False, "architecture", "validation loss after the proxy training"),
     "perplexity": Metric("", False, "architecture", "exponential of the loss"),
     "bits_per_byte": Metric("bits/byte", False, "architecture", "the loss for each byte of text"),
 }
-METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS}
+TASK_METRICS: dict[str, Metric] = {
+    "recall_accuracy": Metric("", True, "architecture", "held-out answers of in-context recall that are right"),
+    "noisy_recall_accuracy": Metric("", True, "architecture", "the same with noise between the pairs"),
+    "copy_accuracy": Metric("", True, "architecture", "held-out tokens of selective copying that are right"),
+}
+METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS, **TASK_METRICS}
 """Every metric, by its name without batch size and context."""
+
+NO_TASKS = TaskSettings()
 
 _CONSTRAINT = re.compile(r"^\s*(?P<metric>[a-z_]+(?:@[a-z0-9.]+)?)\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
 
 
-def metric_of(name: str, settings: ProfileSettings) -> Metric:
-    """The metric that `name` means in a run that profiles with `settings`. Raises ConfigError with what exists."""
+def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> Metric:
+    """The metric that `name` means in a run that profiles with `settings` and trains on `tasks`. Raises ConfigError with what exists."""
     base = name.partition("@")[0]
     metric = METRICS.get(base)
     if metric is None:
-        raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(names(settings))}")
+        raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(names(settings, tasks))}")
     if not settings.measures(metric):
         raise ConfigError(f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}")
+    if base in TASK_METRICS and not _trained(base, tasks):
+        raise ConfigError(
+            f"metric {name!r} is measured only where its task is trained: add {base.removesuffix('_accuracy')} to tasks.names"
+        )
     known = settings.keys(base)
     if name not in known and metric.per == "architecture":
         raise ConfigError(f"metric {name!r} does not depend on the batch size: expected {base}")
@@ -41,9 +53,16 @@ def metric_of(name: str, settings: ProfileSettings) -> Metric:
     return metric
 
 
-def names(settings: ProfileSettings) -> tuple[str, ...]:
+def names(settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> tuple[str, ...]:
     """Every metric that a run with these settings provides."""
-    return tuple(key for base, metric in METRICS.items() if settings.measures(metric) for key in settings.keys(base))
+    provided = (
+        base for base, metric in METRICS.items() if settings.measures(metric) and (base not in TASK_METRICS or _trained(base, tasks))
+    )
+    return tuple(key for base in provided for key in settings.keys(base))
+
+
+def _trained(base: str, tasks: TaskSettings) -> bool:
+    return base.removesuffix("_accuracy") in tasks.names
 
 
 @dataclass(frozen=True)
@@ -58,8 +77,8 @@ class Objective:
         return -metrics[self.metric] if self.maximize else metrics[self.metric]
 
 
-def parse_objective(name: str, settings: ProfileSettings) -> Objective:
-    return Objective(name, maximize=metric_of(name, settings).maximize)
+def parse_objective(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> Objective:
+    return Objective(name, maximize=metric_of(name, settings, tasks).maximize)
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,7 @@ class Constraint:
         return None if kept[self.relation] else f"{self.metric} is {value:g}, expected {self.relation} {self.bound:g}"
 
 
-def parse_constraint(text: str, settings: ProfileSettings) -> Constraint:
+def parse_constraint(text: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> Constraint:
     """Reads `metric <= number` (also <, >=, >). Raises ConfigError."""
     match = _CONSTRAINT.match(text)
     try:
@@ -91,7 +110,7 @@ def parse_constraint(text: str, settings: ProfileSettings) -> Constraint:
         bound = float("nan")
     if match is None or not isfinite(bound):
         raise ConfigError(f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'")
-    metric_of(match["metric"], settings)
+    metric_of(match["metric"], settings, tasks)
     return Constraint(match["metric"], match["relation"], bound)
 
 

@@ -94,7 +94,7 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     if not best:
         reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
         raise RunError(f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}")
-    table = frame(entries, objectives, names(ledger.config.profile))
+    table = frame(entries, objectives, names(ledger.config.profile, ledger.config.tasks))
     table = table[table["frontier"]].sort_values(objectives[0].metric)
     title = f"frontier of {folder.name}: {len(best)} of {len(entries)} candidates"
     console.print(rich_table(table, columns_for(table, objectives), title=title))

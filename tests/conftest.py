@@ -70,7 +70,9 @@ def prepared(tiny_config: RunConfig, corpus: Corpus) -> Prepared:
 def job(tiny_config: RunConfig, corpus: Corpus) -> Job:
     """An evaluation that succeeds quickly."""
     architecture = Architecture.from_shorthand("a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}})
-    return Job(0, architecture, corpus, tiny_config.proxy, tiny_config.profile, (), "cpu", 0, 120.0)
+    return Job(
+        0, architecture, corpus, tiny_config.proxy, tiny_config.profile, (), "cpu", 0, 120.0, tiny_config.fidelity, tiny_config.tasks
+    )
 
 
 def pretended(job: Job) -> Outcome:

@@ -262,6 +262,7 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
     assert score["loss"] == pytest.approx(math.log(score["perplexity"]))
     assert "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]
     refused(call("train", tmp_path / "small.yaml", "--config", config, "--tokens", 3), "tokens")
+    refused(call("train", tmp_path / "small.yaml", "--config", config, "--tasks", "memory"), "tasks: names.0")
     (tmp_path / "other.yaml").write_text("{width: 32, vocabulary: 301, layers: a f}")
     refused(call("train", tmp_path / "other.yaml", "--config", config), "the architecture 301")
 

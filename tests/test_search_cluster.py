@@ -5,6 +5,7 @@ import pytest
 
 from operators.errors import ConfigError, DeviceError
 from profiler.worker import ProfilingWorker
+from proxy_train.tasks import TaskSettings, train_task
 from search.cluster import InlineExecutor, RayExecutor
 from search.evaluate import evaluate
 from search.objectives import parse_constraint
@@ -61,6 +62,18 @@ def test_a_constraint_on_the_loss_is_checked_after_training(job, profiler):
     evaluation = evaluate(dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", job.profile),)), profiler).evaluation
     assert evaluation.status == "infeasible"
     assert evaluation.proxy is not None
+
+
+def test_tasks_are_trained_after_the_text_unless_a_constraint_is_broken(job, profiler):
+    asked = dataclasses.replace(job, tasks=TaskSettings(names=("copy",), tokens=1024))
+    evaluation = evaluate(asked, profiler).evaluation
+    assert evaluation.status == "ok"
+    assert evaluation.metrics["copy_accuracy"] == train_task("copy", job.architecture, asked.tasks, seed=job.seed).accuracy
+    assert evaluation.seconds["tasks"] >= evaluation.tasks[0].seconds > 0
+    never = parse_constraint("copy_accuracy >= 1.01", job.profile, asked.tasks)
+    assert evaluate(dataclasses.replace(asked, constraints=(never,)), profiler).evaluation.status == "infeasible"
+    broken = dataclasses.replace(asked, constraints=(parse_constraint("loss <= 1e-9", job.profile),))
+    assert evaluate(broken, profiler).evaluation.tasks == ()
 
 
 def test_divergence_is_a_failed_evaluation_with_its_reason(job, profiler):

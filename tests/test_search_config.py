@@ -48,6 +48,8 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("profile: {context: 3}", "profile: unknown key context: expected .*contexts"),
         ("profile: {energy_seconds: 5}", "energy is read from a GPU's counter, expected 0 on device cpu"),
         ("objectives: [throughput_tokens_per_s]", "set profile.largest_batch"),
+        ("objectives: [loss, recall_accuracy]", "add recall to tasks.names"),
+        ("fidelity: {width_scale: 1.5}", r"fidelity\.width_scale: .*less than or equal to 1, got 1\.5"),
         ("space: {operators: [atention]}", "unknown operator 'atention'"),
         ("space: {operators: [swiglu]}", "at least one mixer"),
         ("proxy: {weight_normalization: true}", "expected space.normalized_head: true with it"),

@@ -2,6 +2,7 @@ import pytest
 
 from operators.errors import ConfigError
 from profiler.profile import ProfileSettings
+from proxy_train.tasks import TASKS, TaskSettings
 from search.objectives import first_broken, metric_of, names, parse_constraint, parse_objective
 
 SETTINGS = ProfileSettings(batch_sizes=(1, 8), contexts=(256,))
@@ -81,3 +82,11 @@ def test_further_contexts_have_names_of_their_own():
 def test_a_metric_of_another_context_says_what_exists(name, says):
     with pytest.raises(ConfigError, match=says):
         metric_of(name, FURTHER)
+
+
+def test_a_task_s_metric_needs_its_task():
+    with pytest.raises(ConfigError, match=r"measured only where its task is trained: add copy to tasks\.names"):
+        parse_objective("copy_accuracy", SETTINGS, TaskSettings(names=("recall",)))
+    assert parse_objective("recall_accuracy", SETTINGS, TaskSettings(names=("recall",))).cost({"recall_accuracy": 0.25}) == -0.25
+    assert not {f"{name}_accuracy" for name in TASKS} & set(names(SETTINGS))
+    assert {f"{name}_accuracy" for name in TASKS} < set(names(SETTINGS, TaskSettings(names=tuple(TASKS))))
