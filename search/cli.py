@@ -271,11 +271,11 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
-    from search.details import train_on_tasks, train_once
+    from search.details import task_settings, train_on_tasks, train_once
 
-    shown = None if as_json else console
+    shown, wanted = None if as_json else console, task_settings(config, tasks)
     score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, checkpoint=checkpoint, console=shown)
-    scores = train_on_tasks(architecture, config_path=config, names=tasks, seed=seed, device=device, console=shown)
+    scores = train_on_tasks(architecture, wanted, seed=seed, device=device, console=shown)
     if as_json:
         _print_json({**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]})
 

@@ -117,16 +117,19 @@ def train_once(
     return score
 
 
-def train_on_tasks(
-    path: Path, *, config_path: Path | None, names: str | None, seed: int, device: str, console: Console | None
-) -> tuple[TaskScore, ...]:
-    """Trains the architecture of a file on the tasks named, or on those of the run file, and shows each score. Raises our errors."""
+def task_settings(config_path: Path | None, names: str | None) -> TaskSettings:
+    """The tasks of a run file, or those named instead. Raises ConfigError."""
     settings = (config_module.load(config_path) if config_path else RunConfig()).tasks
-    if names is not None:
-        try:
-            settings = TaskSettings.model_validate({**settings.model_dump(), "names": [name.strip() for name in names.split(",")]})
-        except ValidationError as error:
-            raise ConfigError(f"tasks: {one_line(error)}") from None
+    if names is None:
+        return settings
+    try:
+        return TaskSettings.model_validate({**settings.model_dump(), "names": [name.strip() for name in names.split(",")]})
+    except ValidationError as error:
+        raise ConfigError(f"tasks: {one_line(error)}") from None
+
+
+def train_on_tasks(path: Path, settings: TaskSettings, *, seed: int, device: str, console: Console | None) -> tuple[TaskScore, ...]:
+    """Trains the architecture of a file on every task of `settings`, and shows each score. Raises our errors."""
     architecture, scores = Architecture.load(path), []
     for name in settings.names:
         with shared(device), memory_errors():
