@@ -25,8 +25,7 @@ class Attend:
     """The kernels of attention: q is [B, T, H, D], k and v are [B, S, Hkv, D], the outcome is [B, T, H, D].
 
     masked(q, k, v, allowed): `allowed` [B or 1, T, S] (bool) says which slots a query may see; None means causal with T = S.
-    Those that follow may be None: then `masked` does their work, or `rotate`.
-    turned(x, rope): rotates x [B, T, H, D] of the positions 0, 1, … T - 1.
+    Those that follow may be None: then `masked` does their work.
     causal(q, k, v, window): causal with T = S, every query seeing `window` tokens, itself included, or all.
     cached(q, k, v, state, position): appends k and v [B, T, Hkv, D] to caches with a slot for every position, after the `position` [B]
     tokens that they hold, and attends to all of them.
@@ -35,7 +34,6 @@ class Attend:
     """
 
     masked: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-    turned: Callable[[Tensor, Rope], Tensor] | None = None
     causal: Callable[[Tensor, Tensor, Tensor, int | None], Tensor] | None = None
     cached: Callable[[Tensor, Tensor, Tensor, State, Tensor], Tensor] | None = None
     rotated: Callable[[Tensor, Tensor, Tensor, State, Tensor, Rope], Tensor] | None = None
@@ -110,7 +108,7 @@ def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tens
 
 @cache
 def _rotary_table(rope: Rope, half: int, slots: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [S, D / 2] of the positions from 0 on. Kept, as captured graphs know where they lie."""
+    """Cosines and sines [S, D / 2] of the positions of a cache. Kept, as captured graphs know where they lie."""
     with torch.inference_mode(False):
         angle = torch.arange(slots, device=device, dtype=torch.float32)[:, None] * frequencies(rope.theta, rope.scaling, half, device)
         return angle.cos().to(dtype), angle.sin().to(dtype)
@@ -118,12 +116,7 @@ def _rotary_table(rope: Rope, half: int, slots: int, device: torch.device, dtype
 
 def load_flash_attn() -> Attend:
     """The kernels of flash_attn. Raises ImportError."""
-    library, rotary = load("flash_attn"), load("flash_attn.layers.rotary")
-
-    def turned(x: Tensor, rope: Rope) -> Tensor:
-        slots = 1 << (x.shape[1] - 1).bit_length()  # so that a table serves many lengths
-        y: Tensor = rotary.apply_rotary_emb(x, *_rotary_table(rope, x.shape[-1] // 2, slots, x.device, torch.float32))
-        return y
+    library = load("flash_attn")
 
     def causal(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         y: Tensor = library.flash_attn_func(q, k, v, causal=True, window_size=(-1, -1) if window is None else (window - 1, 0))
@@ -146,7 +139,7 @@ def load_flash_attn() -> Attend:
         y: Tensor = library.flash_attn_with_kvcache(q, state["key"], state["value"], cache_seqlens=filled)
         return y
 
-    return Attend(masked=attend_sdpa, turned=turned, causal=causal, cached=cached, rotated=rotated, ring=ring)
+    return Attend(masked=attend_sdpa, causal=causal, cached=cached, rotated=rotated, ring=ring)
 
 
 def refuses_flash_attn(shape: AttentionShape, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -178,20 +171,15 @@ class Attention(OperatorModule):
             self.q_norm = RMSNorm(queries if whole else shape.head_dim, eps=architecture.norm_eps)
             self.k_norm = RMSNorm(keys if whole else shape.head_dim, eps=architecture.norm_eps)
 
-    def _project(self, x: Tensor, positions: Tensor | None, *, from_start: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, W] at positions [B or 1, T] -> q [B, T, H, D], k and v [B, T, Hkv, D], normalized and, given positions, rotated.
-
-        from_start: the positions are 0, 1, … in every row.
-        """
+    def _project(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, W] at positions [B or 1, T] -> q [B, T, H, D], k and v [B, T, Hkv, D], normalized and, given positions, rotated."""
         q, k, v = self.project_each(x)
         if self.q_norm is not None and self.k_norm is not None and self.shape.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.unflatten(-1, (-1, self.shape.head_dim)) for y in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None and self.shape.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.rope is not None and from_start and self.attend.turned is not None:
-            q, k = self.attend.turned(q, self.rope), self.attend.turned(k, self.rope)
-        elif self.rope is not None and positions is not None:
+        if self.rope is not None and positions is not None:
             q, k = (rotate(y, positions, self.rope.theta, self.rope.scaling) for y in (q, k))
         return q, k, v
 
@@ -206,8 +194,7 @@ class Attention(OperatorModule):
         positions = torch.arange(tokens, device=x.device)[None]
         if position is not None:
             positions = positions + position[:, None]
-        from_start = state is None or position is None or length == 0
-        q, k, v = self._project(x, positions, from_start=from_start)
+        q, k, v = self._project(x, positions)
         if state is None or position is None or length == 0:
             whole = self.shape.window is None or self.shape.window >= tokens
             if self.attend.causal is not None:
