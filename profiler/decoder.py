@@ -1,21 +1,21 @@
-"""Decoding with everything in place: state, tokens and, on a GPU, one whole step as a CUDA graph."""
+"""Decoding with everything in place: state, tokens and, on a GPU, one whole step, or a whole prompt, as a CUDA graph."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import gcd
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from operators.architecture import Architecture
-from operators.errors import DeviceError
+from operators.errors import DeviceError, StateError
 from operators.model import HybridLM
 from operators.value import Value
 from profiler.device import Device
 
-# Before capture, libraries choose kernels and allocate their workspaces; that is over after the first steps.
-_WARMUP_STEPS = 3
+# Before capture, libraries choose kernels and allocate their workspaces; that is over after the first runs.
+_WARMUP_RUNS = 3
 _VOCABULARY_PARTS = 256
 
 
@@ -55,7 +55,9 @@ class Decoder:
             self.tokens = torch.zeros(batch, dtype=torch.int64, device=self.device)
             self._one_each = [1] * batch
             self._random = torch.Generator(self.device)
-            self._graph = self._captured() if (on_gpu if graph is None else graph) else None
+            self._graph = (
+                self.capture(self.step_eagerly, prepare=lambda: self.state.seek(0)) if (on_gpu if graph is None else graph) else None
+            )
         self.reset()
 
     @property
@@ -128,22 +130,57 @@ class Decoder:
         drawn = (logits.float() / temperature - noise.log()).argmax(-1, keepdim=True)
         self.tokens.copy_((drawn if candidates is None else candidates.gather(-1, drawn))[:, 0])
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
-        """A graph of one step. Leaves traces in the state: the caller resets it."""
-        with torch.cuda.device(self.device):
+    def capture(self, run: Callable[[], Any], *, prepare: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:
+        """A CUDA graph of `run`, which works on this state and may draw. It is called a few times, each after `prepare`; reset then.
+
+        pool: memory for what is computed on the way, from `torch.cuda.graph_pool_handle`; graphs that share one must never run at the same
+        time. None: its own.
+        """
+        with torch.no_grad(), torch.cuda.device(self.device):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for _ in range(_WARMUP_STEPS):
-                    self.state.seek(0)
-                    self.step_eagerly()
-                self.state.seek(0)
+                for _ in range(_WARMUP_RUNS):
+                    prepare()
+                    run()
+                prepare()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             graph.register_generator_state(self._random)
-            with torch.cuda.graph(graph, stream=stream):
-                self.step_eagerly()
+            with torch.cuda.graph(graph, stream=stream, pool=pool):
+                run()
         return graph
+
+
+class Prompt:
+    """A prompt [B, T] that `decoder` reads into its empty state again and again.
+
+    On a GPU it replays a CUDA graph, so that a prompt costs what the device needs for it: how fast the host launches kernels one by one is
+    no property of an architecture, and another number every time. pool: see `Decoder.capture`. Raises StateError where it does not fit.
+    """
+
+    def __init__(self, decoder: Decoder, tokens: Tensor, *, pool: Any = None) -> None:
+        self._decoder, self.tokens = decoder, tokens
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if decoder.device.type == "cuda":
+            self._graph = decoder.capture(self._launch, prepare=decoder.reset, pool=pool)
+        decoder.reset()
+
+    def read(self) -> Tensor:
+        """Reads it -> the next token of each row, `decoder.tokens`. Raises StateError for a state that is not empty."""
+        state = self._decoder.state
+        if state.length:
+            raise StateError(f"a prompt is read into an empty state, this one holds {state.length} tokens")
+        if self._graph is None:
+            self._launch()
+        else:
+            with torch.cuda.device(self._decoder.device):
+                self._graph.replay()
+            state.count([self.tokens.shape[1] + self._decoder.model.architecture.meta_tokens] * self.tokens.shape[0])
+        return self._decoder.tokens
+
+    def _launch(self) -> None:
+        self._decoder.prefill(self.tokens)
 
 
 def random_model(architecture: Architecture, device: Device, *, backend: str, seed: int) -> HybridLM:

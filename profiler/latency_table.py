@@ -2,7 +2,7 @@
 
 An entry is the time that one more layer adds to a model, with its normalization and residual connection, for one phase, batch size and
 context; what a model has besides layers is an entry too. Where a layer's cost depends on how much it remembers, entries at two contexts
-give a line a + b·context. On a GPU reading a prompt keeps the host as busy as the device: entries hold both, and the larger sum counts.
+give a line a + b·context.
 
 A table belongs to one device in one state of its software. It is one JSON file; several processes may extend it at once.
 """
@@ -28,7 +28,7 @@ from operators.errors import TableError, one_line
 from operators.files import write_whole
 from operators.value import Value
 from profiler.device import Device
-from profiler.table_parts import Entry, Part, Phase, Point, depends_on_context, layer_key, part_key, parts_of, place
+from profiler.table_parts import Entry, Part, Phase, Point, depends_on_context, layer_key, part_key, parts_of, place, rest_of
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _BEYOND = 1.125  # a line serves contexts up to this many times the longest that was measured, as meta tokens make them
@@ -54,7 +54,7 @@ class Prediction:
 class _File(Value):
     """A table as it is stored."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     conditions: dict[str, str]
     entries: tuple[Entry, ...]
 
@@ -62,7 +62,6 @@ class _File(Value):
 class _Costs(NamedTuple):
     ms: float
     error_ms: float
-    host_ms: float
 
 
 def conditions(device: Device) -> dict[str, str]:
@@ -168,18 +167,17 @@ class LatencyTable:
         phase, batch, tokens = point.phase, point.batch, point.context + architecture.meta_tokens
         known = self._costs.setdefault((phase, batch, tokens), {})
         width, rope = architecture.width, architecture.rope is not None
-        ms = host_ms = variance = 0.0
+        ms = variance = 0.0
         counts = Counter([layer_key(layer, width, rope) for layer in architecture.layers])
-        counts[(width, architecture.vocabulary, architecture.tied_embeddings)] = 1
+        counts[(width, *rest_of(architecture).__dict__.values())] = 1
         for key, count in counts.items():
             costs = known.get(key)
             if costs is None:
                 self._learn(architecture, point)
                 costs = known[key]
             ms += count * costs.ms
-            host_ms += count * costs.host_ms
             variance += (count * costs.error_ms) ** 2  # a layer's error is the same every time it occurs
-        return Estimate(max(ms, host_ms), sqrt(variance))
+        return Estimate(ms, sqrt(variance))
 
     def _learn(self, architecture: Architecture, point: Point) -> None:
         """Looks up every part of a model once, for all later sums."""
@@ -199,7 +197,7 @@ class LatencyTable:
             return None
         entry = by_context.get(part.context)
         if entry is not None:
-            return _Costs(entry.ms, entry.error_ms, entry.host_ms)
+            return _Costs(entry.ms, entry.error_ms)
         measured = sorted(by_context)
         right = min(bisect_left(measured, part.context), len(measured) - 1)
         low, high = by_context[measured[right - 1]], by_context[measured[right]]
@@ -207,7 +205,6 @@ class LatencyTable:
         return _Costs(
             ms=low.ms + share * (high.ms - low.ms),
             error_ms=sqrt(((1 - share) * low.error_ms) ** 2 + (share * high.error_ms) ** 2),
-            host_ms=low.host_ms + share * (high.host_ms - low.host_ms),
         )
 
     def _take(self, entries: Iterable[Entry]) -> None:

@@ -2,7 +2,7 @@
 
 What is timed, with random weights and random tokens (values do not change the amount of work, but zeros do change its speed):
 
-- prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one.
+- prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one; on a GPU a replay of its CUDA graph.
 - decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token to the choice of the next one
   (greedy), which the next step reads. Before each step the state is set back by one token, so that every step sees the same context:
   attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself. On a GPU a step is a replay of its
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from profiler.bandwidth import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.capacity import largest_decoder, release
 from profiler.conditions import Conditions, watched
 from profiler.cost import Cost, cost
-from profiler.decoder import Decoder, random_model
+from profiler.decoder import Decoder, Prompt, random_model
 from profiler.device import Device, memory_errors, open_device, torch_threads
 from profiler.lock import shared
 from profiler.profile import Energy, LargestBatch, PointProfile, Profile, ProfileSettings
@@ -62,7 +63,12 @@ def measure(
             anchor = anchor or Anchor(opened)
             _require_memory(architecture, settings, opened)
             model = random_model(architecture, opened, backend=backend, seed=seed)
-            sessions = [_session(model, batch, context, opened, seed) for context in settings.contexts for batch in settings.batch_sizes]
+            pool = torch.cuda.graph_pool_handle() if opened.torch_device.type == "cuda" else None
+            sessions = [
+                _session(model, batch, context, opened, seed=seed, pool=pool)
+                for context in settings.contexts
+                for batch in settings.batch_sizes
+            ]
         points, conditions = watched(
             lambda: [_measure_point(session, opened, settings, with_energy=not absent) for session in sessions],
             anchor=anchor,
@@ -104,20 +110,18 @@ class _Session:
     """A model decoding one batch at one context: what is run to be measured. cost: by arithmetic. peak_memory_bytes: see PointProfile."""
 
     decoder: Decoder
-    prompt: Tensor
+    prompt: Prompt
     cost: Cost
     peak_memory_bytes: int
 
-    def prefill(self) -> None:
-        self.decoder.prefill(self.prompt)
 
-
-def _session(model: HybridLM, batch: int, context: int, device: Device, seed: int) -> _Session:
+def _session(model: HybridLM, batch: int, context: int, device: Device, *, seed: int, pool: Any) -> _Session:
     random, vocabulary = torch.Generator().manual_seed(seed), model.architecture.vocabulary
     with memory_errors(_where(batch, context)):
-        prompt = torch.randint(vocabulary, (batch, context), generator=random).to(device.torch_device)
+        tokens = torch.randint(vocabulary, (batch, context), generator=random).to(device.torch_device)
         decoder = Decoder(model, batch, context)
-        peak = _peak_memory(decoder, prompt, device)
+        peak = _peak_memory(decoder, tokens, device)
+        prompt = Prompt(decoder, tokens, pool=pool)
     return _Session(decoder, prompt, cost(model.architecture, batch=batch, context=context, dtype=device.dtype), peak)
 
 
@@ -139,11 +143,11 @@ def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
 
 
 def _measure_point(session: _Session, device: Device, settings: ProfileSettings, *, with_energy: bool) -> PointProfile:
-    decoder, (batch, context) = session.decoder, session.prompt.shape
+    decoder, (batch, context) = session.decoder, session.prompt.tokens.shape
 
     def prefill() -> float:
         decoder.reset()
-        return device.timed(session.prefill)
+        return device.timed(session.prompt.read)
 
     with memory_errors(_where(batch, context)):
         prefill_timing = sample(prefill, settings=settings)

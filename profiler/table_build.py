@@ -20,7 +20,7 @@ from profiler.decoder import random_model
 from profiler.device import Device, memory_errors
 from profiler.latency_table import LatencyTable
 from profiler.lock import exclusive, shared
-from profiler.stopwatch import Stopwatch, Work
+from profiler.stopwatch import Stopwatch
 from profiler.table_parts import Entry, Part, Point, Rest
 from profiler.timing import standard_error
 
@@ -64,7 +64,7 @@ def measure_part(part: Part, device: Device) -> Entry:
         raise TableError(f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}") from None
 
 
-def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], Work]:
+def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], float]:
     """Times a model of so many equal layers; the rest of a model is measured around feed-forward networks."""
     layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
     rest = part.what if isinstance(part.what, Rest) else Rest(vocabulary=2, tied_embeddings=True)
@@ -72,14 +72,15 @@ def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], Work]:
         width=part.width,
         vocabulary=rest.vocabulary,
         tied_embeddings=rest.tied_embeddings,
+        normalized_head=rest.normalized_head,
         layers=(layer,) * layers,
         rope=Rope() if part.rope else None,
     )
     model = random_model(architecture, device, backend="auto", seed=0)
-    return Stopwatch(model, Point(part.phase, part.batch, part.context), device).work
+    return Stopwatch(model, Point(part.phase, part.batch, part.context), device).elapsed
 
 
-def fit(part: Part, short: Callable[[], Work], long: Callable[[], Work], layers: int, clock: Callable[[], float] = perf_counter) -> Entry:
+def fit(part: Part, short: Callable[[], float], long: Callable[[], float], layers: int, clock: Callable[[], float] = perf_counter) -> Entry:
     """Times k and 2k layers by turns until the medians are known to 1 % or a second has passed. `clock` returns seconds."""
 
     def cost(one: float, two: float) -> float:
@@ -87,20 +88,16 @@ def fit(part: Part, short: Callable[[], Work], long: Callable[[], Work], layers:
 
     for _ in range(_WARMUP):
         short(), long()
-    device_ms: list[float] = []
-    host_ms: list[float] = []
+    costs: list[float] = []
     started = clock()
     while True:
         one, two = short(), long()
-        insort(device_ms, cost(one.ms, two.ms))
-        insort(host_ms, cost(one.host_ms, two.host_ms))
-        if len(device_ms) < _MIN_ROUNDS:
+        insort(costs, cost(one, two))
+        if len(costs) < _MIN_ROUNDS:
             continue
-        precise = all(standard_error(samples) <= _RELATIVE_ERROR * median(samples) for samples in (device_ms, host_ms))
-        if precise or clock() - started >= _MAX_SECONDS:
+        if standard_error(costs) <= _RELATIVE_ERROR * median(costs) or clock() - started >= _MAX_SECONDS:
             # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is that.
-            ms, host = (max(0.0, median(samples)) for samples in (device_ms, host_ms))
-            return Entry(**dict(part), ms=ms, error_ms=standard_error(device_ms), host_ms=host, rounds=len(device_ms))
+            return Entry(**dict(part), ms=max(0.0, median(costs)), error_ms=standard_error(costs), rounds=len(costs))
 
 
 def layers_for(part: Part, device: Device) -> int:

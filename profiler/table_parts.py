@@ -28,6 +28,7 @@ class Rest(Value):
 
     vocabulary: int
     tied_embeddings: bool
+    normalized_head: bool = False
 
 
 class Part(Value):
@@ -51,7 +52,8 @@ class Part(Value):
     def details(self) -> str:
         """The part in short, as in `heads=8 kv_heads=4 head_dim=64`: what is neither off nor the usual."""
         if isinstance(self.what, Rest):
-            return f"vocabulary={self.what.vocabulary} {'tied' if self.what.tied_embeddings else 'untied'}"
+            head = "normalized" if self.what.normalized_head else ""
+            return f"vocabulary={self.what.vocabulary} {'tied' if self.what.tied_embeddings else 'untied'} {head}".strip()
         shown = [f"{name}={value}" for name, value in self.what.shape.model_dump().items() if value not in (None, False, "none")]
         norm = (self.what.norm, self.what.norm_position)
         return " ".join([*shown, *(norm if norm != ("rmsnorm", "before") else ()), *(() if self.rope else ("no rope",))])
@@ -61,14 +63,10 @@ class Part(Value):
 
 
 class Entry(Part):
-    """A part's measured cost. ms: of the device, error_ms: its standard error. host_ms: of the host, where that runs ahead of the device.
-
-    rounds: how many pairs of samples it is the median of.
-    """
+    """A part's measured cost, the median of `rounds` pairs of samples. error_ms: its standard error."""
 
     ms: float
     error_ms: float
-    host_ms: float = 0.0
     rounds: int
 
 
@@ -79,8 +77,14 @@ def parts_of(architecture: Architecture, point: Point) -> Iterator[Part]:
     for layer in {layer_key(layer, width, rope): layer for layer in architecture.layers}.values():
         context = tokens if phase == "prefill" else _reach(layer.operator, layer.shape, tokens)
         yield Part(phase=phase, batch=batch, context=context, width=width, rope=rope, what=layer)
-    rest = Rest(vocabulary=architecture.vocabulary, tied_embeddings=architecture.tied_embeddings)
+    rest = rest_of(architecture)
     yield Part(phase=phase, batch=batch, context=tokens if phase == "prefill" else 1, width=width, rope=False, what=rest)
+
+
+def rest_of(architecture: Architecture) -> Rest:
+    return Rest(
+        vocabulary=architecture.vocabulary, tied_embeddings=architecture.tied_embeddings, normalized_head=architecture.normalized_head
+    )
 
 
 @cache
@@ -108,7 +112,7 @@ def layer_key(layer: Layer, width: int, rope: bool) -> Hashable:
 
 def part_key(part: Part) -> Hashable:
     if isinstance(part.what, Rest):
-        return part.width, part.what.vocabulary, part.what.tied_embeddings
+        return part.width, *part.what.__dict__.values()
     return layer_key(part.what, part.width, part.rope)
 
 

@@ -14,13 +14,16 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.backends import resolve
+from operators.compile_ahead import compiling_ahead
 from operators.errors import FrontrunnerError
+from operators.operator import OperatorModule
 from operators.value import Value
-from profiler.device import open_device
+from profiler.device import Device, open_device
 
 Sizes = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...], Field()]
 
@@ -97,20 +100,32 @@ def prepare(job: Job) -> Warmed:
         start_s = time.perf_counter() - began
         module = registry.get(layer.operator).build(job.architecture, layer.shape, resolved.kernels)
         module.to(device.torch_device, device.dtype)
-        width = job.architecture.width
-        for batch, tokens in job.workload.training:
-            x = torch.randn(batch, tokens, width, device=device.torch_device, dtype=device.dtype, requires_grad=True)
-            module(x).sum().backward()
-        with torch.inference_mode():
-            for batch, tokens in job.workload.decoding:
-                specs = registry.get(layer.operator).state(layer.shape, batch, tokens + 1, device.dtype)
-                state = {name: torch.zeros(spec.shape, dtype=spec.dtype, device=device.torch_device) for name, spec in specs.items()}
-                position = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
-                x = torch.randn(batch, tokens, width, device=device.torch_device, dtype=device.dtype)
-                module(x, state, position, 0)
-                module.step(x[:, 0], state, position + tokens)
+        if device.torch_device.type == "cuda":
+            with compiling_ahead():
+                _exercise(module, job, device)
+        _exercise(module, job, device)
         device.synchronize()
     except (FrontrunnerError, RuntimeError, AssertionError, ValueError) as error:  # as kernel libraries refuse what they cannot do
         problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
     return Warmed(layer.operator, shape, chosen, time.perf_counter() - began - start_s, start_s, problem)
+
+
+def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
+    """Everything that the workload asks of the operator, once."""
+
+    def random(batch: int, tokens: int, *, requires_grad: bool = False) -> Tensor:
+        return torch.randn(
+            batch, tokens, job.architecture.width, device=device.torch_device, dtype=device.dtype, requires_grad=requires_grad
+        )
+
+    for batch, tokens in job.workload.training:
+        module(random(batch, tokens, requires_grad=True)).sum().backward()
+    with torch.inference_mode():
+        for batch, tokens in job.workload.decoding:
+            specs = registry.get(job.layer.operator).state(job.layer.shape, batch, tokens + 1, device.dtype)
+            state = {name: torch.zeros(spec.shape, dtype=spec.dtype, device=device.torch_device) for name, spec in specs.items()}
+            position = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
+            x = random(batch, tokens)
+            module(x, state, position, 0)
+            module.step(x[:, 0], state, position + tokens)

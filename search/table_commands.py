@@ -86,14 +86,13 @@ def progress(console: Console) -> Progress:
 
 def entries_table(entries: Sequence[Entry]) -> Table:
     """A row an entry; a layer's time includes its normalization and residual connection."""
-    with_host = any(entry.host_ms for entry in entries)
     shown = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("operator", "shape", "width", "point", "µs", "±%", *(["host µs"] if with_host else [])):
+    for name in ("operator", "shape", "width", "point", "µs", "±%"):
         left = name in ("operator", "shape", "point")
         shown.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name != "shape")
     for entry in entries:
         cells = [entry.name, entry.details, str(entry.width), named(Point(entry.phase, entry.batch, entry.context))]
-        cells += [f"{entry.ms * 1e3:.1f}", _percent(entry), *([f"{entry.host_ms * 1e3:.1f}"] if with_host else [])]
+        cells += [f"{entry.ms * 1e3:.1f}", _percent(entry)]
         shown.add_row(*cells)
     return shown
 

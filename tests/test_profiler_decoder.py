@@ -9,7 +9,7 @@ from torch import Tensor
 
 from operators import Architecture, HybridLM
 from operators.errors import DeviceError, StateError
-from profiler.decoder import Decoder, Sampling, most_likely
+from profiler.decoder import Decoder, Prompt, Sampling, most_likely
 
 VOCABULARY = 97
 # A head of its own: with a tied one a random model repeats itself, and comparing its texts would compare little.
@@ -184,3 +184,38 @@ def test_a_replay_does_not_wait_for_the_host_and_is_refused_beyond_the_capacity(
     with pytest.raises(StateError, match="allocated for 11 tokens and holds 11: 1 more do not fit"):
         decoder.step()
     assert torch.equal(decoder.tokens, text)
+
+
+def test_a_prompt_is_read_into_an_empty_state_each_time() -> None:
+    model, tokens = build(), tokens_of(2, 9)
+    decoder, other = Decoder(model, 2, 30), Decoder(model, 2, 30)
+    prompt = Prompt(decoder, tokens)
+    assert decoder.state.length == 0
+    for _ in range(2):
+        assert torch.equal(prompt.read(), other.prefill(tokens))
+        with pytest.raises(StateError, match="into an empty state, this one holds 12 tokens"):
+            prompt.read()
+        assert torch.equal(decoder.generate(5), other.generate(5))
+        decoder.reset(), other.reset()
+
+
+def test_a_prompt_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(StateError, match="2 rows"):
+        Prompt(Decoder(build(), 1, 30), tokens_of(2, 9)).read()
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_replayed_prompt_leaves_what_an_eager_one_leaves(batch: int) -> None:
+    model = build(device="cuda", dtype=torch.bfloat16)
+    decoder, other = Decoder(model, batch, 600), Decoder(model, batch, 600, graph=False)
+    pool = torch.cuda.graph_pool_handle()
+    prompts = [Prompt(decoder, tokens_of(batch, length, "cuda"), pool=pool) for length in (63, 500)]
+    for prompt in (*prompts, *prompts):  # in memory that they share
+        decoder.reset(), other.reset()
+        assert torch.equal(prompt.read(), other.prefill(prompt.tokens))
+        assert decoder.state.lengths == decoder.state.position.tolist() == other.state.lengths
+        for layer, expected in zip(decoder.state.layers, other.state.layers, strict=True):
+            assert all(torch.equal(tensor, expected[name]) for name, tensor in layer.items())
+        assert torch.equal(decoder.generate(50), other.generate(50))

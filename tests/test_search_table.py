@@ -144,7 +144,7 @@ def test_entries_fit_a_narrow_terminal() -> None:
     layers = Architecture.from_shorthand("a g", width=64, vocabulary=300, genes={"attention": {"qk_norm": "head", "window": 512}}).layers
     rest = Rest(vocabulary=300, tied_embeddings=True)
     entries = [
-        Entry(phase="prefill", batch=64, context=8192, width=2048, rope=True, what=what, ms=12.3, error_ms=0.1, host_ms=1.5, rounds=10)
+        Entry(phase="prefill", batch=64, context=8192, width=2048, rope=True, what=what, ms=12.3, error_ms=0.1, rounds=10)
         for what in (*layers, rest)
     ]
     for width in (80, 120):
