@@ -36,6 +36,7 @@ def compiling_ahead(threads: int | None = None) -> Iterator[None]:
         def compile_each_configuration(self: Any, *args: Any, **kwargs: Any) -> None:
             self.nargs = dict(zip(self.arg_names, args, strict=False))
             for config in self.prune_configs(kwargs):
+                self.best_config = config  # which libraries ask for after a launch
                 self.fn.run(*args, **{**kwargs, **config.all_kwargs()})
             self.nargs = None
 
