@@ -6,6 +6,8 @@ from time import perf_counter
 import torch
 
 from operators import Architecture
+from profiler.copies import copies, step_ms
+from profiler.cost import cost
 from profiler.decoder import Decoder, random_model
 from profiler.device import Device
 from profiler.timing import SamplingSettings, Timing, sample
@@ -13,10 +15,10 @@ from profiler.timing import SamplingSettings, Timing, sample
 CONTEXT = 1024
 # On a GPU large enough that its weights stream from memory as those of candidates do; on a CPU small enough to cost little.
 _SIZES = {
-    "cuda": {"width": 1024, "vocabulary": 32_768, "layers": "a f " * 8},
+    "cuda": {"width": 2048, "vocabulary": 32_768, "layers": "a f " * 4},
     "cpu": {"width": 128, "vocabulary": 4096, "layers": "a f a f"},
 }
-_STEPS = {"cuda": 8, "cpu": 2}
+_STEPS = {"cuda": 4, "cpu": 2}
 _WARM_UP_S = {"cuda": 0.2, "cpu": 0.0}  # an idle GPU takes that long to raise its clocks
 _SETTINGS = SamplingSettings(warmup=2, min_samples=10, min_seconds=0.05, max_seconds=0.2)
 
@@ -34,9 +36,13 @@ class Anchor:
         self.device = device
         kind = device.torch_device.type
         self._steps, self._warm_up_s = _STEPS[kind], _WARM_UP_S[kind]
+        architecture = anchor_architecture(kind)
+        found = cost(architecture, batch=1, context=CONTEXT, dtype=device.dtype)
         with torch.inference_mode():
-            self._decoder = Decoder(random_model(anchor_architecture(kind), device, backend="auto", seed=0), 1, CONTEXT)
-            self._decoder.state.seek(self._decoder.state.capacity - 1)
+            self._decoders = [
+                Decoder(random_model(architecture, device, backend="auto", seed=0), 1, CONTEXT)
+                for _ in range(copies(found.param_bytes + found.state_bytes, device))
+            ]
 
     def warm_up(self) -> None:
         """Puts an idle device to work until its clocks are those of a busy one. The caller holds the device's exclusive lock."""
@@ -46,11 +52,8 @@ class Anchor:
 
     def time(self) -> Timing:
         """One decode step with a full context. The caller holds the device's exclusive lock."""
-        return sample(self._steps_ms, settings=_SETTINGS, runs=self._steps)
+        return sample(self._steps_ms, settings=_SETTINGS, runs=self._steps * len(self._decoders))
 
     def _steps_ms(self) -> float:
-        def rewind() -> None:
-            self._decoder.state.seek(self._decoder.state.capacity - 1)
-
         with torch.inference_mode():
-            return self.device.mean_time(self._decoder.step, before=rewind, count=self._steps)
+            return step_ms(self._decoders, self.device, count=self._steps)

@@ -7,12 +7,13 @@ What is timed, with random weights and random tokens (values do not change the a
   (greedy), which the next step reads. Before each step the state is set back by one token, so that every step sees the same context:
   attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself. On a GPU a step is a replay of its
   CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a microsecond, is timed with them.
+  There a step is timed in several copies of the model (see `profiler.copies`), as far as they are small.
 
 Timing holds the device's exclusive lock, with the anchor model timed before and after; building the model, capturing its graphs and
 measuring its memory hold the shared one. Only the largest batch is allocated where it is timed: it takes the memory of all others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from time import perf_counter
@@ -28,6 +29,7 @@ from profiler.anchor import Anchor
 from profiler.bandwidth import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.capacity import largest_decoder, release
 from profiler.conditions import Conditions, watched
+from profiler.copies import copies, rewind, step_ms
 from profiler.cost import Cost, cost
 from profiler.decoder import Decoder, Prompt, random_model
 from profiler.device import Device, memory_errors, open_device, torch_threads
@@ -62,10 +64,12 @@ def measure(
         with shared(opened.label):
             anchor = anchor or Anchor(opened)
             _require_memory(architecture, settings, opened)
-            model = random_model(architecture, opened, backend=backend, seed=seed)
+            models = [
+                random_model(architecture, opened, backend=backend, seed=seed) for _ in range(_copies(architecture, settings, opened))
+            ]
             pool = torch.cuda.graph_pool_handle() if opened.torch_device.type == "cuda" else None
             sessions = [
-                _session(model, batch, context, opened, seed=seed, pool=pool)
+                _session(models, batch, context, opened, seed=seed, pool=pool)
                 for context in settings.contexts
                 for batch in settings.batch_sizes
             ]
@@ -75,6 +79,8 @@ def measure(
             device=opened,
         )
         sessions.clear()
+        model = models[0]
+        del models
         largest: tuple[LargestBatch, ...] = ()
         largest_conditions: Conditions | None = None
         if settings.largest_batch:
@@ -107,34 +113,39 @@ def measure(
 
 @dataclass(frozen=True)
 class _Session:
-    """A model decoding one batch at one context: what is run to be measured. cost: by arithmetic. peak_memory_bytes: see PointProfile."""
+    """A model decoding one batch at one context: what is run to be measured.
 
-    decoder: Decoder
+    decoders: of its copies. cost: by arithmetic. peak_memory_bytes: see PointProfile, of one of them.
+    """
+
+    decoders: list[Decoder]
     prompt: Prompt
     cost: Cost
     peak_memory_bytes: int
 
 
-def _session(model: HybridLM, batch: int, context: int, device: Device, *, seed: int, pool: Any) -> _Session:
-    random, vocabulary = torch.Generator().manual_seed(seed), model.architecture.vocabulary
+def _session(models: Sequence[HybridLM], batch: int, context: int, device: Device, *, seed: int, pool: Any) -> _Session:
+    random, architecture = torch.Generator().manual_seed(seed), models[0].architecture
     with memory_errors(_where(batch, context)):
-        tokens = torch.randint(vocabulary, (batch, context), generator=random).to(device.torch_device)
-        decoder = Decoder(model, batch, context)
-        peak = _peak_memory(decoder, tokens, device)
-        prompt = Prompt(decoder, tokens, pool=pool)
-    return _Session(decoder, prompt, cost(model.architecture, batch=batch, context=context, dtype=device.dtype), peak)
+        tokens = torch.randint(architecture.vocabulary, (batch, context), generator=random).to(device.torch_device)
+        decoders = [Decoder(models[0], batch, context)]
+        peak = _peak_memory(decoders[0], tokens, device)
+        prompt = Prompt(decoders[0], tokens, pool=pool)
+        decoders += [Decoder(model, batch, context) for model in models[1:]]
+    return _Session(decoders, prompt, cost(architecture, batch=batch, context=context, dtype=device.dtype), peak)
 
 
-def _rewind(decoder: Decoder) -> None:
-    """Sets the full state back by one token, so that the next step is at the end of the context again."""
-    decoder.state.seek(decoder.state.capacity - 1)
+def _copies(architecture: Architecture, settings: ProfileSettings, device: Device) -> int:
+    points = [(batch, context) for context in settings.contexts for batch in settings.batch_sizes]
+    found = [cost(architecture, batch=batch, context=context, dtype=device.dtype) for batch, context in points]
+    return copies(found[0].param_bytes + sum(point.state_bytes for point in found), device)
 
 
 def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
     def prefill_and_step() -> None:
         decoder.reset()
         decoder.prefill(prompt)
-        _rewind(decoder)
+        rewind(decoder)
         decoder.step_eagerly()  # what a graph's steps use was allocated when it was captured, and is not counted again
 
     prefill_and_step()  # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
@@ -143,7 +154,7 @@ def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
 
 
 def _measure_point(session: _Session, device: Device, settings: ProfileSettings, *, with_energy: bool) -> PointProfile:
-    decoder, (batch, context) = session.decoder, session.prompt.tokens.shape
+    decoder, (batch, context) = session.decoders[0], session.prompt.tokens.shape
 
     def prefill() -> float:
         decoder.reset()
@@ -151,7 +162,7 @@ def _measure_point(session: _Session, device: Device, settings: ProfileSettings,
 
     with memory_errors(_where(batch, context)):
         prefill_timing = sample(prefill, settings=settings)
-        decode_timing = _decode(decoder, device, settings)
+        decode_timing = _decode(session.decoders, device, settings)
         energy = None
         if settings.energy_seconds and with_energy:
             steps = ceil(_BURST_MS / decode_timing.median_ms)
@@ -171,18 +182,18 @@ def _measure_point(session: _Session, device: Device, settings: ProfileSettings,
     )
 
 
-def _decode(decoder: Decoder, device: Device, settings: ProfileSettings) -> Timing:
+def _decode(decoders: Sequence[Decoder], device: Device, settings: ProfileSettings) -> Timing:
     def steps(count: int) -> float:
-        return device.mean_time(decoder.step, before=lambda: _rewind(decoder), count=count)
+        return step_ms(decoders, device, count=count)
 
-    count = ceil(DECODE_SAMPLE_MS / min(steps(1) for _ in range(3)))
-    return sample(lambda: steps(count), settings=settings, runs=count)
+    count = ceil(DECODE_SAMPLE_MS / len(decoders) / min(steps(1) for _ in range(3)))
+    return sample(lambda: steps(count), settings=settings, runs=count * len(decoders))
 
 
 def _measure_largest(model: HybridLM, context: int, device: Device, settings: ProfileSettings, seed: int) -> LargestBatch:
     with memory_errors(f"largest batch at context {context}"):
         decoder = largest_decoder(model, context, device, seed=seed)
-        found = LargestBatch(context=context, batch=decoder.tokens.shape[0], decode=_decode(decoder, device, settings))
+        found = LargestBatch(context=context, batch=decoder.tokens.shape[0], decode=_decode([decoder], device, settings))
     del decoder
     release(device)
     return found
@@ -206,7 +217,7 @@ def decode_energy(
 
 def _steps(decoder: Decoder, count: int, device: Device) -> None:
     for _ in range(count):
-        _rewind(decoder)
+        rewind(decoder)
         decoder.step()
     device.synchronize()
 

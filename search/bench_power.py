@@ -19,6 +19,8 @@ from torch import Tensor
 
 from profiler.anchor import CONTEXT, anchor_architecture
 from profiler.comparison import compare_times
+from profiler.copies import copies, step_ms
+from profiler.cost import cost
 from profiler.decoder import Decoder, random_model
 from profiler.device import Device, open_device
 from profiler.lock import exclusive, shared
@@ -61,8 +63,7 @@ def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | s
     """Figures, and every process' measurement."""
     kind = open_device(device).torch_device.type
     with _processes(1) as pool:
-        waste, ratio = pool.submit(_calibrate, device).result()
-    console.print(f"a step that wastes {SLOWDOWN:.0%} takes {ratio:.4f} times as long in one process")
+        waste, injected = pool.submit(_calibrate, device).result()
     order = random.Random(0)  # noqa: S311 - no secret
     wanted = [slowed for slowed in (False, True) for _ in range(PROCESSES_EACH)]
     order.shuffle(wanted)
@@ -77,7 +78,7 @@ def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | s
     figures: dict[str, float | int | str] = {
         "processes": len(found),
         "rounds": ROUNDS,
-        "injected_slowdown": ratio - 1,
+        "injected_slowdown": injected,
         "equal_pairs": len(equal),
         "equal_called_different": sum(verdict != "cannot tell" for verdict in equal),
         "slowed_pairs": len(slowed_pairs),
@@ -109,19 +110,20 @@ def _verdict(a: list[Measurement], b: list[Measurement], indistinct: float) -> s
     return compare_times([one.decode_ms for one in a], [one.decode_ms for one in b], indistinct=indistinct).verdict
 
 
-def _decoder(device: Device, waste: float) -> Decoder:
+def _decoders(device: Device, waste: float) -> list[Decoder]:
+    """As many as `profiler.measure` times of such a model."""
     architecture = anchor_architecture(device.torch_device.type)
+    found = cost(architecture, batch=1, context=CONTEXT, dtype=device.dtype)
     with shared(device.label):
         slow = type("Slow", (_SlowDecoder,), {"waste": waste})  # known before the graph is captured
-        decoder: Decoder = slow(random_model(architecture, device, backend="auto", seed=0), 1, CONTEXT)
-        return decoder
+        return [
+            slow(random_model(architecture, device, backend="auto", seed=0), 1, CONTEXT)
+            for _ in range(copies(found.param_bytes + found.state_bytes, device))
+        ]
 
 
-def _timed(decoder: Decoder, device: Device) -> Callable[[], float]:
-    def rewind() -> None:
-        decoder.state.seek(decoder.state.capacity - 1)
-
-    return lambda: device.mean_time(decoder.step, before=rewind, count=_STEPS[device.torch_device.type])
+def _timed(decoders: list[Decoder], device: Device) -> Callable[[], float]:
+    return lambda: step_ms(decoders, device, count=_STEPS[device.torch_device.type])
 
 
 @torch.inference_mode()
@@ -129,27 +131,31 @@ def _measure(name: str, waste: float) -> tuple[float, float]:
     """-> when it was measured (s), and the median of a step (ms)."""
     device = open_device(name)
     torch.set_num_threads(1)
-    decoder = _decoder(device, waste)
+    decoders = _decoders(device, waste)
     with exclusive(name):
-        return time.time(), sample(_timed(decoder, device), settings=_SETTINGS).median_ms
+        return time.time(), sample(_timed(decoders, device), settings=_SETTINGS).median_ms
 
 
 @torch.inference_mode()
 def _calibrate(name: str) -> tuple[float, float]:
-    """-> what to waste so that a step takes 1 + SLOWDOWN times as long, and the ratio then measured."""
+    """-> what to waste so that a step takes 1 + SLOWDOWN times as long, and by what fraction of a step that then lengthens it."""
     device = open_device(name)
     torch.set_num_threads(1)
-    plain = _decoder(device, 0.0)
-    # A GPU's clock is near this rate, and what is off, as the launch of the kernel is, the repetitions take away.
-    waste, per_ms = (1000.0, 1.98e6) if device.torch_device.type == "cuda" else (1e-6, 1e-3)
-    ratio = 1.0
-    for _ in range(4):
-        slow = _decoder(device, waste)
-        with exclusive(name):
-            runs = [(_timed(plain, device)(), _timed(slow, device)()) for _ in range(200)]
-        before, after = (float(torch.tensor(column).median()) for column in zip(*runs, strict=True))
-        ratio = after / before
-        if abs(ratio - 1 - SLOWDOWN) < 0.0005:
-            break
-        waste = max(0.0, waste + (before * SLOWDOWN - (after - before)) * per_ms)
-    return waste, ratio
+    decoders = _decoders(device, 0.0)
+    with exclusive(name):
+        wanted_ms = SLOWDOWN * sample(_timed(decoders, device), settings=_SETTINGS).median_ms
+        if device.torch_device.type == "cpu":
+            return wanted_ms / 1e3, SLOWDOWN
+        few, many = 2000, 50_000
+        few_ms, many_ms = _sleep_ms(few, device), _sleep_ms(many, device)
+        waste = max(0, round(few + (wanted_ms - few_ms) * (many - few) / (many_ms - few_ms)))
+        return float(waste), SLOWDOWN * _sleep_ms(waste, device) / wanted_ms
+
+
+def _sleep_ms(cycles: int, device: Device) -> float:
+    """What a kernel that does nothing for so many cycles adds to a graph, by a graph of many."""
+    count, graph = 200, torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            torch.cuda._sleep(cycles)
+    return sample(lambda: device.timed(graph.replay) / count, settings=_SETTINGS).median_ms
