@@ -225,9 +225,11 @@ class _Cuda(Device):
         return torch.cuda.max_memory_allocated(self.torch_device) - before
 
     def free_memory(self) -> int:
+        """Without the gaps between tensors, into which nothing large fits."""
         free, _ = torch.cuda.mem_get_info(self.torch_device)
-        kept = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
-        return free + kept
+        kept = torch.cuda.memory_stats(self.torch_device)
+        taken, gaps = kept.get("allocated_bytes.all.current", 0), kept.get("inactive_split_bytes.all.current", 0)
+        return int(free + kept.get("reserved_bytes.all.current", 0) - taken - gaps)
 
     def release_memory(self) -> None:
         self.synchronize()

@@ -138,7 +138,7 @@ def _session(models: Sequence[HybridLM], batch: int, context: int, device: Devic
 def _copies(architecture: Architecture, settings: ProfileSettings, device: Device) -> int:
     points = [(batch, context) for context in settings.contexts for batch in settings.batch_sizes]
     found = [cost(architecture, batch=batch, context=context, dtype=device.dtype) for batch, context in points]
-    return copies(found[0].param_bytes + sum(point.state_bytes for point in found), device)
+    return copies(found[0].param_bytes + sum(point.state_bytes for point in found), device) if found else 1
 
 
 def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:

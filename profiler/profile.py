@@ -62,11 +62,11 @@ class ProfileSettings(SamplingSettings):
 
     batch_sizes: rows decoded at once, one set of figures each. contexts: tokens a row that prefill reads and that decode sees, one set of
     figures each; one number is a list of one. threads: of PyTorch on the CPU. energy_seconds: how long to decode, at every batch size
-    and context, for its energy; 0 does not measure it. largest_batch: find the largest batch that fits at each context, and its throughput.
-    The rest: see SamplingSettings.
+    and context, for its energy; 0 does not measure it. largest_batch: find the largest batch that fits at each context, and its throughput,
+    for which batch_sizes may be empty. The rest: see SamplingSettings.
     """
 
-    batch_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(min_length=1)] = (1, 8)
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = (1, 8)
     contexts: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...], Field(min_length=1), BeforeValidator(_several)] = (256,)
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
     energy_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
@@ -78,6 +78,8 @@ class ProfileSettings(SamplingSettings):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"expected {name} without repetition, got {list(values)}")
+        if not (self.batch_sizes or self.largest_batch):
+            raise ValueError("batch_sizes: expected at least one, or largest_batch")
         if 0 < self.energy_seconds < LEAST_ENERGY_SECONDS:
             raise ValueError(f"energy_seconds: expected 0 (not measured) or at least {LEAST_ENERGY_SECONDS:g}, got {self.energy_seconds:g}")
         return self

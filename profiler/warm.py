@@ -3,6 +3,7 @@
 Every process leaves its binaries and tuning results in one folder (`operators.kernel_libraries.cache_folder`), where later ones find them.
 """
 
+import hashlib
 import importlib
 import multiprocessing
 import os
@@ -10,13 +11,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from operators import registry
+from operators import kernel_libraries, registry
 from operators.architecture import Architecture, Layer
 from operators.backends import resolve
 from operators.compile_ahead import compiling_ahead
@@ -100,15 +102,28 @@ def prepare(job: Job) -> Warmed:
         start_s = time.perf_counter() - began
         module = registry.get(layer.operator).build(job.architecture, layer.shape, resolved.kernels)
         module.to(device.torch_device, device.dtype)
-        if device.torch_device.type == "cuda":
+        marker = _marker(job, device)
+        if marker is not None and not marker.exists():
             with compiling_ahead():
                 _exercise(module, job, device)
         _exercise(module, job, device)
         device.synchronize()
-    except (FrontrunnerError, RuntimeError, AssertionError, ValueError) as error:  # as kernel libraries refuse what they cannot do
+        if marker is not None:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+    except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:  # as kernel libraries refuse what they cannot do
         problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
     return Warmed(layer.operator, shape, chosen, time.perf_counter() - began - start_s, start_s, problem)
+
+
+def _marker(job: Job, device: Device) -> Path | None:
+    """A file beside a GPU's kernels which says that this was prepared: going through all of them ahead takes longer than running them."""
+    if device.torch_device.type == "cpu":
+        return None
+    folder = Path(os.environ.get("TRITON_CACHE_DIR") or kernel_libraries.cache_folder())
+    digest = hashlib.sha256(repr((job.architecture, job.workload, job.backend, device.name, device.versions())).encode()).hexdigest()
+    return folder / "prepared" / digest[:32]
 
 
 def _exercise(module: OperatorModule, job: Job, device: Device) -> None:

@@ -30,7 +30,7 @@ from search.comparing import ROUNDS
 
 SLOWDOWN = 0.02
 EQUAL_PAIRS, SLOWED_PAIRS = 50, 40
-PROCESSES_EACH, AT_ONCE = 36, 8
+PROCESSES_EACH, AT_ONCE = 24, 12
 _SETTINGS = SamplingSettings(warmup=10, min_samples=10, min_seconds=0.5, max_seconds=1.0)
 _STEPS = {"cuda": 8, "cpu": 1}
 

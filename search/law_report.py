@@ -125,7 +125,7 @@ def picked(grid: Grid, *, of: Quantity, budget_ms: float, batch: int | None, tok
     settings = grid.settings
     points = grid.points(of, tokens)
     fitted = fit(points)
-    batch = batch or settings.profile.batch_sizes[0]
+    batch = batch or next(iter(settings.profile.batch_sizes), 1)
     if table is not None:
         point = Point("decode", batch, settings.profile.contexts[0])
         times: dict[Shape, float] = {}

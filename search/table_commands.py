@@ -111,7 +111,7 @@ def load_space(path: Path) -> RunConfig:
 def default_points(run: RunConfig) -> tuple[Point, ...]:
     """Decoding at each of the run's batch sizes, and reading a prompt at the first, with its first context."""
     batches, context = run.profile.batch_sizes, run.profile.contexts[0]
-    return (*(Point("decode", batch, context) for batch in batches), Point("prefill", batches[0], context))
+    return (*(Point("decode", batch, context) for batch in batches), *(Point("prefill", batch, context) for batch in batches[:1]))
 
 
 def held_out(space: ArchitectureSpace, count: int, *, seed: int, points: Sequence[Point], device: Device) -> tuple[Architecture, ...]:

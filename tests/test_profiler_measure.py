@@ -71,6 +71,11 @@ def test_the_state_has_a_part_that_grows_and_one_that_does_not() -> None:
 
 def test_the_largest_batch_is_decoded_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(capacity._CAP, "cpu", 5)
+    alone = measure(SMALL, QUICK.model_copy(update={"largest_batch": True, "batch_sizes": ()}))
+    assert alone.points == ()
+    assert set(alone.metrics()) == {"params", "param_bytes", "largest_batch", "throughput_tokens_per_s"} | {
+        f"{name}@c20" for name in ("largest_batch", "throughput_tokens_per_s")
+    }
     profile = measure(SMALL, QUICK.model_copy(update={"largest_batch": True, "batch_sizes": (1,)}))
     metrics = profile.metrics()
     assert (metrics["largest_batch"], metrics["largest_batch@c20"]) == (5, 5)
@@ -266,7 +271,7 @@ def test_an_unknown_backend_is_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"batch_sizes": []}, "at least 1 item"),
+        ({"batch_sizes": []}, "batch_sizes: expected at least one, or largest_batch"),
         ({"batch_sizes": [0]}, "greater than or equal to 1"),
         ({"batch_sizes": [2, 2]}, "without repetition"),
         ({"contexts": 0}, "greater than or equal to 1"),

@@ -1,9 +1,13 @@
 """Preparing kernels: which jobs a set of architectures makes, and what a job reports."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import torch
 
 from operators import Architecture, kernel_libraries
+from profiler import warm as module
 from profiler.warm import Workload, jobs, prepare, warm
 
 WORKLOAD = Workload(training=((2, 16),), decoding=((1, 8), (2, 8)))
@@ -33,6 +37,18 @@ def test_what_cannot_be_prepared_says_why() -> None:
 
 def test_no_work_is_no_process() -> None:
     assert list(warm([])) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_was_prepared_is_known_by_shape_and_workload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    ahead = []
+    monkeypatch.setattr(module, "compiling_ahead", lambda: nullcontext(ahead.append(1)))
+    first, other = (jobs([HYBRID], workload, "cuda")[-1] for workload in (WORKLOAD, Workload(training=((2, 16),), decoding=())))
+    for job, times in ((first, 1), (first, 1), (other, 2), (other, 2)):
+        assert prepare(job).problem == ""
+        assert len(ahead) == times
 
 
 @pytest.mark.slow
