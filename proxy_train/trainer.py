@@ -1,5 +1,6 @@
 """Trains a model on its budget, or on several that share their stable part, and goes on from a checkpoint."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ class Fitted:
 class Trainer:
     """One training from its start, or from its checkpoint, to its end: `fit`.
 
-    identity: what the checkpoint has to be of. score: (model) -> loss and bits per byte, asked at the end of every smaller budget and at every rung.
+    identity: what the checkpoint has to be of. score: (model) -> loss and bits per byte, asked at the end of every smaller budget
+    and at every rung.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class Trainer:
                     self.budgets.append(self._branch(budget))
                     step, loss = budget.steps, self.budgets[-1].loss
                 else:
-                    loss = self.score(self.model)[0]
+                    loss = self._validated()[0]
                 for tokens in self.hooks.rungs:
                     if tokens // self.settings.batch_tokens == step:
                         self._reach(tokens, loss)
@@ -148,6 +150,13 @@ class Trainer:
         stops = [(schedule.parting, schedule) for schedule in smaller[len(self.budgets) :]]
         return sorted([*stops, *((step, None) for step in steps)], key=lambda stop: stop[0])
 
+    def _validated(self) -> tuple[float, float]:
+        """The score on the way. Raises DivergedError."""
+        loss, bits_per_byte = self.score(self.model)
+        if not math.isfinite(loss):
+            raise DivergedError(f"loss {loss:.4g} on the validation text after {len(self.losses)} steps: expected a finite number")
+        return loss, bits_per_byte
+
     def _reach(self, tokens: int, loss: float) -> None:
         self.rungs[tokens] = loss
         if self.hooks.on_rung is not None:
@@ -158,7 +167,7 @@ class Trainer:
         saved = {name: tensor.clone() for name, tensor in self.optimizer.tensors().items()}
         losses = list(self.losses)
         self._train(schedule, until=schedule.steps, keep=False)
-        loss, bits_per_byte = self.score(self.model)
+        loss, bits_per_byte = self._validated()
         self.losses = losses
         self.optimizer.restore(saved)
         return BudgetScore(tokens=schedule.steps * self.settings.batch_tokens, loss=loss, bits_per_byte=bits_per_byte)

@@ -17,7 +17,8 @@ from profiler.table_parts import Entry, Point, Rest
 from search import cli, table_cli
 from search import config as config_module
 from search.space import ArchitectureSpace, SpaceSettings
-from search.table_commands import default_points, entries_table, held_out, members, space_of, wanted
+from search.table_commands import default_points, entries_table, held_out, space_of, wanted
+from search.table_gate import members
 
 RUN = """
 data: {vocabulary: 300}
