@@ -211,7 +211,7 @@ def _flat(features: Mapping[str, float]) -> dict[str, float]:
 
 def _job(prepared: Prepared, entry: Entry, entries: Sequence[Entry]) -> Job:
     config, objectives = prepared.config, prepared.config.parsed_objectives()
-    trained = [ended.evaluation.metrics for ended in finished(entries) if ended.evaluation and ended.evaluation.status in ("ok", "stopped")]
+    trained = [other.evaluation.metrics for other in entries if other.evaluation and other.evaluation.status in ("ok", "stopped")]
     return Job(
         number=entry.number,
         architecture=entry.architecture,
