@@ -158,10 +158,15 @@ def test_an_audit_lets_a_training_go_on_past_every_rung(job, profiler):
 
 
 def rungs_of_pretended(job):
-    """A loss by chance that falls from rung to rung, and the end of the training where the real rule says so."""
+    """A loss by chance that falls from rung to rung, and the end of the training where the real rule says so.
+
+    Number 3 learns best of all and breaks a constraint in the end.
+    """
     evaluation, final = pretended(job).evaluation, 1 + int(job.architecture.digest()[:4], 16) / 2**14
     metrics = {name: value for name, value in evaluation.metrics.items() if name != "loss"}
     costs = costs_before_training(job.objectives, metrics)
+    if job.number == 3:
+        return Outcome(Evaluation(status="infeasible", metrics={**metrics, "loss@t256": 0.0, "loss@t512": 0.0}, seed=0))
     for each in job.rungs:
         metrics[rung_metric(each.tokens)] = loss = final + 1000 / each.tokens
         limit = each.limit(costs, eta=job.fidelity.eta)
@@ -185,7 +190,7 @@ def test_a_stopped_candidate_is_recorded_and_has_no_score(tmp_path, halving_run)
     entries, objectives = ledger_module.open_ledger(folder.ledger).entries(), halving_run.config.parsed_objectives()
     stopped = [entry for entry in entries if entry.evaluation.status == "stopped"]
     assert len(stopped) >= 3
-    assert {entry.number for entry in scored(entries, objectives)} == {entry.number for entry in entries} - {e.number for e in stopped}
+    assert {entry.number for entry in scored(entries, objectives)} == {*range(30)} - {3} - {entry.number for entry in stopped}
     assert not {entry.number for entry in stopped} & {entry.number for entry in frontier_of(entries, objectives)}
     states = [trial.state for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{folder.ledger}").trials]
     assert {states[entry.number] for entry in stopped} == {TrialState.PRUNED}
@@ -213,7 +218,8 @@ def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
         drive(halving_run, parts, ledger, PretendExecutor(answer=lambda job: noted(job, until=15)))
     drive(halving_run, parts, ledger_module.open_ledger(parts.ledger), PretendExecutor(answer=noted))
     assert seen == expected
-    assert len(expected[29][0].reached) == 29
+    assert len(expected[29][0].reached) == 28
+    assert min(loss for each in expected[29] for _, loss in each.reached) > 1  # nobody is held to what number 3 had
 
 
 @pytest.mark.slow
