@@ -51,11 +51,23 @@ class Prediction:
     decode_tokens_per_s: float
 
 
+class Validation(Value):
+    """How far predictions for models of one space were off at one point (see `table_validate.Accuracy`). space: digest of its settings."""
+
+    space: str
+    phase: Phase
+    batch: int
+    context: int
+    models: int
+    p95: float
+
+
 class _File(Value):
     """A table as it is stored."""
 
     format: Literal[2] = 2
     conditions: dict[str, str]
+    validations: tuple[Validation, ...] = ()
     entries: tuple[Entry, ...]
 
 
@@ -90,11 +102,14 @@ def default_path(device: Device, *, folder: Path = Path("results/tables")) -> Pa
 class LatencyTable:
     """Entries of one device. Those that other processes add to the file are seen after `add`, and by who opens it then."""
 
-    def __init__(self, path: Path, conditions: Mapping[str, str], entries: Iterable[Entry] = ()) -> None:
+    def __init__(
+        self, path: Path, conditions: Mapping[str, str], entries: Iterable[Entry] = (), validations: Iterable[Validation] = ()
+    ) -> None:
         self.path, self.conditions = path, dict(conditions)
+        self._validations: dict[tuple[str, Point], Validation] = {}
         self._entries: dict[Hashable, dict[int, Entry]] = {}
         self._costs: dict[tuple[Phase, int, int], dict[Hashable, _Costs]] = {}
-        self._take(entries)
+        self._take(entries, validations)
 
     @classmethod
     def open(cls, path: Path, device: Device) -> Self:
@@ -115,22 +130,31 @@ class LatencyTable:
             raise TableError(f"{path}: cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise TableError(f"{path}: no latency table, or a damaged one: {one_line(error, limit=1)}") from None
-        return cls(path, stored.conditions, stored.entries)
+        return cls(path, stored.conditions, stored.entries, stored.validations)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         found = [entry for by_context in self._entries.values() for entry in by_context.values()]
         return tuple(sorted(found, key=lambda entry: (entry.phase, entry.batch, entry.width, entry.name, entry.details, entry.context)))
 
-    def add(self, entries: Iterable[Entry]) -> None:
-        """Stores entries, beside those that others have stored by now. Raises TableError if theirs are of other conditions."""
+    @property
+    def validations(self) -> tuple[Validation, ...]:
+        return tuple(self._validations.values())
+
+    def validation(self, space: str, point: Point) -> Validation | None:
+        """The latest validation by models of that space at that point."""
+        return self._validations.get((space, point))
+
+    def add(self, entries: Iterable[Entry], validations: Iterable[Validation] = ()) -> None:
+        """Stores entries and validations, beside those that others stored by now. Raises TableError if theirs are of other conditions."""
         with _locked(self.path):
             if self.path.exists():
                 stored = type(self).read(self.path)
                 _require_same(self.path, stored.conditions, self.conditions)
-                self._take(stored.entries)
-            self._take(entries)
-            content = _File(conditions=self.conditions, entries=self.entries).model_dump(mode="json")
+                self._take(stored.entries, stored.validations)
+            self._take(entries, validations)
+            file = _File(conditions=self.conditions, validations=self.validations, entries=self.entries)
+            content = file.model_dump(mode="json")
             rows = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in content.pop("entries"))
             head = json.dumps(content, indent=1).removesuffix("\n}")
             write_whole(self.path, f'{head},\n "entries": [\n{rows}\n]}}\n'.encode())
@@ -207,9 +231,11 @@ class LatencyTable:
             error_ms=sqrt(((1 - share) * low.error_ms) ** 2 + (share * high.error_ms) ** 2),
         )
 
-    def _take(self, entries: Iterable[Entry]) -> None:
+    def _take(self, entries: Iterable[Entry], validations: Iterable[Validation]) -> None:
         for entry in entries:
             self._entries.setdefault(place(entry), {})[entry.context] = entry
+        for found in validations:
+            self._validations[found.space, Point(found.phase, found.batch, found.context)] = found
         self._costs.clear()
 
 

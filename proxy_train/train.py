@@ -2,7 +2,7 @@
 
 import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ def train(
     on_step: Callable[[int, float], None] | None = None,
     pause: Callable[[], float] | None = None,
     checkpoint: Path | None = None,
+    rungs: Sequence[int] = (),
+    on_rung: Callable[[int, float], None] | None = None,
 ) -> Trained:
     """Trains an architecture from random weights on a fixed budget of tokens and scores it on the validation text.
 
@@ -50,6 +52,8 @@ def train(
     on_step(step from 1, training loss in nats per token) is called for every step, on a GPU some steps later.
     pause: called between steps with the device idle, every 20 steps on a GPU; the seconds that it returns count for nothing.
     checkpoint: a file that is written every minute or so and removed at the end; if it is there the training goes on from it.
+    on_rung(tokens, validation loss in nats per token) is called when each of `rungs`, numbers of tokens below the budget, is reached: with
+    the score of the smaller budget that has as many, or else with the loss under way. What it raises ends the training.
     Raises DataError where the corpus does not fit (see `check_corpus`) and for a checkpoint that cannot be used or written, ConfigError
     where weights are normalized and the head is not, BackendError, and DivergedError: as soon as a training loss is seen that is not finite
     or above 1.5 times the first one, and where the validation loss ends no lower than the first training loss.
@@ -61,7 +65,7 @@ def train(
     while plan is not None:
         try:
             with _own_torch_state(seed, device, threads):
-                hooks = Hooks(on_step, pause)
+                hooks = Hooks(on_step, pause, tuple(rungs), on_rung)
                 return _train(architecture, corpus, settings, plan, seed=seed, device=device, hooks=hooks, checkpoint=checkpoint)
         except torch.OutOfMemoryError as error:
             plan, reason = plan.thriftier(settings.batch_size), str(error)

@@ -1,7 +1,8 @@
 """Trains a model on its budget, or on several that share their stable part, and goes on from a checkpoint."""
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,10 +27,12 @@ CHECKPOINT_SECONDS = 60.0  # between two checkpoints at least
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is called between steps, see `proxy_train.train.train`."""
+    """What is called between steps, and at which numbers of tokens `on_rung` is; see `proxy_train.train.train`."""
 
     on_step: Callable[[int, float], None] | None = None
     pause: Callable[[], float] | None = None
+    rungs: tuple[int, ...] = ()
+    on_rung: Callable[[int, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Fitted:
 class Trainer:
     """One training from its start, or from its checkpoint, to its end: `fit`.
 
-    identity: what the checkpoint has to be of. score: (model) -> loss and bits per byte, asked at the end of every smaller budget.
+    identity: what the checkpoint has to be of. score: (model) -> loss and bits per byte, asked at the end of every smaller budget
+    and at every rung.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Trainer:
         )
         self.losses: list[float] = []
         self.budgets: list[BudgetScore] = []
+        self.rungs: dict[int, float] = {}  # validation loss by tokens
         self.seconds = self.startup_s = 0.0
         self.settled_steps = 0  # how many steps `seconds - startup_s` are for
 
@@ -108,9 +113,16 @@ class Trainer:
         self._resume()
         with own_stream(self.device):
             *smaller, whole = self.settings.schedules()
-            for schedule in smaller[len(self.budgets) :]:
-                self._train(whole, until=schedule.parting)
-                self.budgets.append(self._branch(schedule))
+            for step, budget in self._stops(smaller):
+                self._train(whole, until=step)
+                if budget is not None:
+                    self.budgets.append(self._branch(budget))
+                    step, loss = budget.steps, self.budgets[-1].loss
+                else:
+                    loss = self._validated()[0]
+                for tokens in self.hooks.rungs:
+                    if tokens // self.settings.batch_tokens == step:
+                        self._reach(tokens, loss)
             self._train(whole, until=whole.steps)
         if self.file is not None:
             self.file.unlink(missing_ok=True)
@@ -128,12 +140,34 @@ class Trainer:
             weights={name: master.detach().cpu().clone() for name, master in weights.items()},
         )
 
+    def _stops(self, smaller: Sequence[Schedule]) -> list[tuple[int, Schedule | None]]:
+        """(step, the smaller budget that parts there, None for a rung on the way) of what is still to come, by step.
+
+        A rung at the end of a smaller budget has that one's loss, whose rate has decayed, and needs no stop of its own.
+        """
+        ends = {schedule.steps for schedule in smaller}
+        steps = {tokens // self.settings.batch_tokens for tokens in self.hooks.rungs if tokens not in self.rungs} - ends
+        stops = [(schedule.parting, schedule) for schedule in smaller[len(self.budgets) :]]
+        return sorted([*stops, *((step, None) for step in steps)], key=lambda stop: stop[0])
+
+    def _validated(self) -> tuple[float, float]:
+        """The score on the way. Raises DivergedError."""
+        loss, bits_per_byte = self.score(self.model)
+        if not math.isfinite(loss):
+            raise DivergedError(f"loss {loss:.4g} on the validation text after {len(self.losses)} steps: expected a finite number")
+        return loss, bits_per_byte
+
+    def _reach(self, tokens: int, loss: float) -> None:
+        self.rungs[tokens] = loss
+        if self.hooks.on_rung is not None:
+            self.hooks.on_rung(tokens, loss)
+
     def _branch(self, schedule: Schedule) -> BudgetScore:
         """Lets the rate decay to the end of a smaller budget, scores that and takes everything back but the time."""
         saved = {name: tensor.clone() for name, tensor in self.optimizer.tensors().items()}
         losses = list(self.losses)
         self._train(schedule, until=schedule.steps, keep=False)
-        loss, bits_per_byte = self.score(self.model)
+        loss, bits_per_byte = self._validated()
         self.losses = losses
         self.optimizer.restore(saved)
         return BudgetScore(tokens=schedule.steps * self.settings.batch_tokens, loss=loss, bits_per_byte=bits_per_byte)
@@ -179,6 +213,7 @@ class Trainer:
         progress = {
             "losses": self.losses,
             "budgets": [budget.model_dump() for budget in self.budgets],
+            "rungs": list(self.rungs.items()),
             "seconds": self.seconds,
             "startup_s": self.startup_s,
             "settled_steps": self.settled_steps,
@@ -194,4 +229,6 @@ class Trainer:
         self.optimizer.restore(tensors)
         self.losses = list(progress["losses"])
         self.budgets = [BudgetScore.model_validate(budget) for budget in progress["budgets"]]
+        for tokens, loss in progress.get("rungs", ()):
+            self._reach(tokens, loss)
         self.seconds, self.startup_s, self.settled_steps = progress["seconds"], progress["startup_s"], progress["settled_steps"]

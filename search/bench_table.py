@@ -16,11 +16,11 @@ from search.table_commands import (
     build_and_validate,
     default_points,
     load_space,
-    members,
     progress,
     space_of,
 )
 from search.table_commands import samples as cases
+from search.table_gate import members
 
 HOLDOUT, SEED = 60, 0
 

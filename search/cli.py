@@ -95,14 +95,14 @@ def resume(
 
 @app.command(epilog=example("frontrunner status first --json"))
 def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """How far a run is."""
-    from search.run import standing
+    """How far a run is, and what its gates turned away."""
+    from search.run import print_standing, standing
 
     found = standing(results, run)
     if as_json:
         _print_json(found)
     else:
-        _print_mapping(found)
+        print_standing(console, found)
 
 
 @app.command(epilog=example("frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' --plot front.png"))

@@ -1,5 +1,6 @@
 """The one schema of a run. Every key has a default; unknown keys are refused."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +16,8 @@ from proxy_train.tasks import TaskSettings
 from proxy_train.train import ProxySettings
 from search.evolution import EvolutionSettings
 from search.fidelity import FidelitySettings
-from search.objectives import Constraint, Objective, parse_constraint, parse_objective
+from search.gates import TABLE_METRICS, GateSettings
+from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, parse_constraint, parse_objective
 from search.space import SpaceSettings
 
 
@@ -25,6 +27,8 @@ class RunConfig(Value):
     candidates: how many are evaluated, failures included. workers: how many at the same time.
     device: where they are trained and measured. deadline_s: seconds after which one evaluation is given up.
     keep_weights: whose trained weights stay in the run's folder.
+    fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up (`search.fidelity`): rungs, eta.
+    gates: who is turned away before that, and which share is let through to learn how often a gate is wrong (`search.gates`): table, audit.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -38,6 +42,7 @@ class RunConfig(Value):
     data: DataSettings = DataSettings()
     proxy: ProxySettings = ProxySettings()
     fidelity: FidelitySettings = FidelitySettings()
+    gates: GateSettings = GateSettings()
     tasks: TaskSettings = TaskSettings()
     profile: ProfileSettings = ProfileSettings()
     space: SpaceSettings = SpaceSettings()
@@ -64,6 +69,32 @@ class RunConfig(Value):
     def _head_fits_training(self) -> Self:
         if self.proxy.weight_normalization and not self.space.normalized_head:
             raise ValueError("proxy.weight_normalization: expected space.normalized_head: true with it")
+        return self
+
+    @model_validator(mode="after")
+    def _halving_can_compare(self) -> Self:
+        rungs, proxy = self.fidelity.rungs, self.proxy
+        if not rungs:
+            return self
+        steps = [tokens // proxy.batch_tokens for tokens in (*rungs, proxy.tokens)]
+        if steps[0] < 1 or any(later <= sooner for sooner, later in pairwise(steps)):
+            raise ValueError(
+                f"fidelity.rungs: expected tokens that grow by a batch of {proxy.batch_tokens} at least and stay below proxy.tokens, "
+                f"{proxy.tokens}; got {', '.join(map(str, rungs))}"
+            )
+        wanted = [objective.metric for objective in self.parsed_objectives()]
+        bounded = [constraint.metric for constraint in self.parsed_constraints()]
+        if not any(metric in PROXY_METRICS for metric in wanted):
+            raise ValueError(f"fidelity.rungs: expected the loss among the objectives, which it stops by; got {', '.join(wanted)}")
+        late = [metric for metric in (*wanted, *bounded) if metric in TASK_METRICS]
+        if late:
+            raise ValueError(f"fidelity.rungs: expected all but the loss to be known before training; {late[0]} is not")
+        return self
+
+    @model_validator(mode="after")
+    def _table_has_something_to_say(self) -> Self:
+        if self.gates.table and not any(item.metric.partition("@")[0] in TABLE_METRICS for item in self.parsed_constraints()):
+            raise ValueError(f"gates.table: expected a constraint on what the latency table predicts: {', '.join(TABLE_METRICS)}")
         return self
 
     def parsed_objectives(self) -> tuple[Objective, ...]:

@@ -41,6 +41,8 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     console.print(f"candidate {entry.number} of {folder.name} ({entry.origin}{parents}): {status}", soft_wrap=True)
     if evaluation and evaluation.reason:
         console.print(evaluation.reason, soft_wrap=True, markup=False)
+    for audit in evaluation.audits if evaluation else ():
+        console.print(f"let through gate {audit.gate} for an audit: {audit.reason}", soft_wrap=True, markup=False)
     console.print(f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}")
     layers = Table(header_style="bold")
     for name in ("layer", "operator", "shape", "norm"):

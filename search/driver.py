@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,23 +19,27 @@ from search.cluster import Executor
 from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
 from search.evolution import Evolution
+from search.fidelity import rungs_of
 from search.frontier import frontier_of
+from search.gates import GateSettings, Screen
 from search.ledger import Entry, Ledger, finished
-from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, first_broken
+from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken
 from search.profiling import Failure, profiled
 from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
+from search.table_gate import table_check
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose configuration was found sound: the text is tokenized and the space has members."""
+    """A run whose configuration was found sound: the text is tokenized and the space has members, which `screen` lets through."""
 
     config: RunConfig
     corpus: Corpus
     space: ArchitectureSpace
+    screen: Screen = field(default_factory=lambda: Screen(settings=GateSettings(), seed=0))
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class Progress:
 
     @property
     def failed(self) -> int:
-        return sum(entry.evaluation is not None and entry.evaluation.status not in ("ok", "infeasible") for entry in self.entries)
+        return sum(
+            entry.evaluation is not None and entry.evaluation.status not in ("ok", "infeasible", "stopped") for entry in self.entries
+        )
 
     @property
     def best_loss(self) -> float | None:
@@ -68,12 +74,15 @@ class Progress:
 
 
 def prepare_run(config: RunConfig) -> Prepared:
-    """The text tokenized and the space built. Raises DataError."""
+    """The text tokenized and the space built. Raises DataError, and ConfigError or TableError where the latency table cannot serve."""
     constraints = config.parsed_constraints()
     corpus = prepare(config.data)
     require_windows(corpus, config.proxy.sequence_length)
-    space = ArchitectureSpace(config.space, corpus.vocabulary, accepts=lambda found: _arithmetic_reason(found, config, constraints) is None)
-    return Prepared(config, corpus, space)
+    everything = ArchitectureSpace(config.space, corpus.vocabulary)
+    arithmetic = (lambda found: first_broken(constraints, _arithmetic(found, config))) if constraints else None
+    table = table_check(config, everything) if config.gates.table else None
+    screen = Screen(arithmetic, table, settings=config.gates, seed=config.seed)
+    return Prepared(config, corpus, replace(everything, accepts=screen), screen)
 
 
 def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
@@ -89,10 +98,6 @@ def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, floa
             for name in ("state_bytes", "kv_bytes", "recurrent_bytes"):
                 metrics[key(name, batch=batch, context=further)] = getattr(found, name)
     return metrics
-
-
-def _arithmetic_reason(architecture: Architecture, config: RunConfig, constraints: Sequence[Constraint]) -> str | None:
-    return first_broken(constraints, _arithmetic(architecture, config)) if constraints else None
 
 
 def check_constraints(prepared: Prepared) -> None:
@@ -156,6 +161,8 @@ def drive(
             proposer.tell(entry.number, _objectives(config, entry.evaluation))
     waiting = deque(entry for entry in entries.values() if entry.evaluation is None)
     running, exhausted = 0, ledger.exhausted
+    if entries:
+        prepared.screen.take_counts()  # of what the proposer asked when the run began, which was counted then
 
     def report() -> None:
         on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
@@ -172,10 +179,11 @@ def drive(
                     exhausted = True
                     ledger.exhaust()
                     break
-                ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)))
-                entry = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin)
+                screened = prepared.screen.take_counts()
+                ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)), screened)
+                entry = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin, screened=screened)
                 entries[entry.number] = entry
-            executor.submit(_job(prepared, entry))
+            executor.submit(_job(prepared, entry, tuple(entries.values())))
             running += 1
         report()
         if not running:
@@ -201,8 +209,9 @@ def _flat(features: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in features.items() if "." not in name or name.endswith(".count")}
 
 
-def _job(prepared: Prepared, entry: Entry) -> Job:
-    config = prepared.config
+def _job(prepared: Prepared, entry: Entry, entries: Sequence[Entry]) -> Job:
+    config, objectives = prepared.config, prepared.config.parsed_objectives()
+    trained = [other.evaluation.metrics for other in entries if other.evaluation and other.evaluation.status in ("ok", "stopped")]
     return Job(
         number=entry.number,
         architecture=entry.architecture,
@@ -215,11 +224,15 @@ def _job(prepared: Prepared, entry: Entry) -> Job:
         deadline_s=config.deadline_s,
         fidelity=config.fidelity,
         tasks=config.tasks,
+        gates=config.gates,
+        objectives=objectives,
+        rungs=rungs_of(config.fidelity, objectives, trained),
+        table_said=prepared.screen.table_says(entry.architecture),
     )
 
 
 def _ended(entry: Entry, outcome: Outcome, *, order: int) -> Entry:
-    return Entry(entry.number, entry.architecture, entry.parents, entry.origin, outcome.evaluation, order)
+    return replace(entry, evaluation=outcome.evaluation, order=order)
 
 
 def _objectives(config: RunConfig, evaluation: Evaluation) -> tuple[float, ...] | None:

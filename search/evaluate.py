@@ -1,10 +1,11 @@
 """Scores one candidate: gates from cheap to dear. Runs in a worker; returns values, writes nothing."""
 
+import gc
 import platform
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -20,12 +21,13 @@ from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus
 from proxy_train.tasks import TaskScore, TaskSettings, train_task
 from proxy_train.tasks import metrics as task_metrics
-from proxy_train.train import ProxyScore, ProxySettings, train
-from search.fidelity import FidelitySettings, proxy_of
-from search.objectives import Constraint, first_broken
+from proxy_train.train import ProxyScore, ProxySettings, Trained, train
+from search.fidelity import FidelitySettings, Rung, costs_before_training, proxy_of, rung_metric
+from search.gates import LATENCY, RUNGS, TABLE, Audit, GateSettings, audits
+from search.objectives import PROXY_METRICS, Constraint, Objective, first_broken
 from search.profiling import Failure, profiled
 
-Status = Literal["ok", "infeasible", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"]
+Status = Literal["ok", "infeasible", "stopped", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"]
 
 
 # Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
@@ -35,14 +37,18 @@ PROFILE_SHARE = 0.5
 class Evaluation(Value):
     """A candidate's scores, or why it has none.
 
-    status: `ok` has every metric; `infeasible` breaks a constraint; `error` is a defect of the program, with its traceback.
-    metrics: flat, by name (`loss`, `decode_ms@b1`). proxy_width: of the model that was trained, where it is not the candidate itself
-    (see `search.fidelity`). seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's
-    locks, building the model to be measured included.
+    status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a rung of its training; `error`
+    is a defect of the program, with its traceback.
+    gate: which turned the candidate away, where one did; audits: of those that would have, but let it through (see `search.gates`).
+    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). proxy_width: of the model that was trained, where it is not the
+    candidate itself (see `search.fidelity`). seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for
+    the device's locks, building the model to be measured included.
     """
 
     status: Status
     reason: str = ""
+    gate: str = ""
+    audits: tuple[Audit, ...] = ()
     metrics: Mapping[str, float] = {}
     profile: Profile | None = None
     proxy: ProxyScore | None = None
@@ -57,7 +63,10 @@ class Evaluation(Value):
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up."""
+    """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
+
+    rungs: what is known of the others as it is submitted. table_said: what the latency table has against it, to be audited.
+    """
 
     number: int
     architecture: Architecture
@@ -70,6 +79,10 @@ class Job:
     deadline_s: float
     fidelity: FidelitySettings
     tasks: TaskSettings
+    gates: GateSettings = field(default_factory=GateSettings)
+    objectives: tuple[Objective, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    table_said: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,34 +107,39 @@ def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
 
 
 def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
-    """Profiles the candidate, and trains it here if the constraints still hold. Never raises: what goes wrong is the outcome."""
-    known: dict[str, object] = {}
+    """Profiles the candidate, and trains it here as far as the gates let it. Never raises: what goes wrong is the outcome."""
+    metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
+    audited: list[Audit] = []
+    known: dict[str, object] = {}
     try:
-        start = time.perf_counter()
-        profile = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=PROFILE_SHARE * job.deadline_s)
+        profile = _profiled(job, profiler, seconds)
         if isinstance(profile, Failure):
             return failure(job, profile.status, profile.reason)
-        seconds |= {"profile": profile.lock_s, "wait": time.perf_counter() - start - profile.lock_s}
-        metrics = profile.metrics()
-        known = {"profile": profile, "metrics": metrics, "seconds": seconds, "backends": profile.backends}
-        if reason := first_broken(job.constraints, metrics):
-            return failure(job, "infeasible", reason, **known)
+        if (reason := first_broken(job.constraints, profile.metrics())) and audits(job.gates, LATENCY, job.architecture, seed=job.seed):
+            again = _profiled(job, profiler, seconds)
+            if isinstance(again, Profile):
+                profile, first_said, reason = again, reason, first_broken(job.constraints, again.metrics())
+                audited.append(Audit(gate=LATENCY, reason=first_said, wrong=reason is None))
+        if job.table_said:
+            audited.append(Audit(gate=TABLE, reason=job.table_said, wrong=reason is None))
+        metrics |= profile.metrics()
+        known = {"profile": profile, "metrics": metrics, "seconds": seconds, "backends": profile.backends, "audits": audited}
+        if reason:
+            return failure(job, "infeasible", reason, gate=LATENCY, **known)
 
-        proxy, waiting, paused = proxy_of(job.architecture, job.fidelity), time.perf_counter(), 0.0
+        proxy = proxy_of(job.architecture, job.fidelity)
         scaled = proxy.width != job.architecture.width
+        known |= {"proxy_width": proxy.width if scaled else None}
+        halving = _Halving(job, metrics, audited)
+        waiting = time.perf_counter()
         with shared(job.device) as give_way, memory_errors():
-            start = time.perf_counter()
-
-            def pause() -> float:
-                nonlocal paused
-                paused += (waited := give_way())
-                return waited
-
-            trained = train(proxy, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause)
-            seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + start - waiting + paused}
+            seconds["wait"] += time.perf_counter() - waiting
+            trained = _trained(job, proxy, seconds, give_way, halving)
+            if isinstance(trained, _Stopped):
+                return failure(job, "stopped", str(trained), gate=trained.gate, **known)
             metrics |= trained.score.metrics()
-            known |= {"proxy": trained.score, "proxy_width": proxy.width if scaled else None, "metrics": metrics}
+            known |= {"proxy": trained.score}
             if job.tasks.names and first_broken(job.constraints, metrics) is None:
                 start = time.perf_counter()
                 scores = tuple(train_task(name, proxy, job.tasks, seed=job.seed, device=job.device) for name in job.tasks.names)
@@ -141,6 +159,71 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
         return failure(job, "out_of_memory", _short(error), **known)
     except Exception as error:  # a defect: the driver records it with its traceback and stops the search
         return failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
+
+
+def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float]) -> Profile | Failure:
+    """One measurement within what is left of the time for them; what it took is added to `seconds`."""
+    start = time.perf_counter()
+    left = PROFILE_SHARE * job.deadline_s - sum(seconds.values())
+    found = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=left)
+    held = found.lock_s if isinstance(found, Profile) else 0.0
+    seconds["profile"] = seconds.get("profile", 0.0) + held
+    seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
+    return found
+
+
+def _trained(
+    job: Job, proxy: Architecture, seconds: dict[str, float], give_way: Callable[[], float], on_rung: "_Halving"
+) -> "Trained | _Stopped":
+    """The training, or why it was stopped; the time it took is added to `seconds` however it ends."""
+    start, paused = time.perf_counter(), 0.0
+
+    def pause() -> float:
+        nonlocal paused
+        paused += (waited := give_way())
+        return waited
+
+    try:
+        rungs = job.fidelity.rungs
+        return train(proxy, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause, rungs=rungs, on_rung=on_rung)
+    except _Stopped as stopped:
+        found = stopped.with_traceback(None)  # which would hold the model
+    finally:
+        seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
+    gc.collect()
+    torch.cuda.empty_cache()
+    return found
+
+
+class _Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """Ends a training at a rung; its text says why."""
+
+    def __init__(self, gate: str, reason: str) -> None:
+        super().__init__(reason)
+        self.gate = gate
+
+
+class _Halving:
+    """Called at a rung: notes the loss in `metrics`, and raises _Stopped for one that is too large, or notes that in `audited`."""
+
+    def __init__(self, job: Job, metrics: dict[str, float], audited: list[Audit]) -> None:
+        costs, eta = costs_before_training(job.objectives, metrics), job.fidelity.eta
+        self._limits = {rung.tokens: rung.limit(costs, eta=eta) for rung in job.rungs} if costs is not None else {}
+        self._lets_all_through = audits(job.gates, RUNGS, job.architecture, seed=job.seed)
+        self._job, self._metrics, self._audited = job, metrics, audited
+
+    def __call__(self, tokens: int, loss: float) -> None:
+        gate, limit = rung_metric(tokens), self._limits.get(tokens)
+        self._metrics[gate] = loss
+        if limit is None or loss <= limit:
+            return
+        known = ", ".join(objective.metric for objective in self._job.objectives if objective.metric not in PROXY_METRICS)
+        others = f"others no worse in {known}" if known else "others"
+        reason = f"loss {loss:.4f} after {tokens:,} tokens: expected at most {limit:.4f}, as 1 in {self._job.fidelity.eta} {others} had"
+        if not self._lets_all_through:
+            raise _Stopped(gate, reason)
+        if gate not in {audit.gate for audit in self._audited}:  # as it is again where a training began anew for lack of memory
+            self._audited.append(Audit(gate=gate, reason=reason))
 
 
 def _short(error: BaseException) -> str:

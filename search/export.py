@@ -40,7 +40,9 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
     if evaluation is None:
         raise RunError(f"candidate {entry.number} of run {folder.name} is not evaluated yet: `{folder.command('resume')}` does it")
     if evaluation.proxy is None:
-        raise RunError(f"candidate {entry.number} of run {folder.name} was not trained ({evaluation.status}): {evaluation.reason}")
+        raise RunError(
+            f"candidate {entry.number} of run {folder.name} was not trained to the end ({evaluation.status}): {evaluation.reason}"
+        )
     if evaluation.proxy_width is not None:
         raise RunError(
             f"candidate {entry.number} of run {folder.name}: its weights were not kept: its proxy was trained at width "

@@ -1,7 +1,7 @@
 """The run's truth: an Optuna study in SQLite. Written by the driver alone; resuming is opening it again.
 
 One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then COMPLETE (`ok`), PRUNED
-(`infeasible`) or FAIL. The state is the last thing written, so a trial is either whole or still to be evaluated.
+(`infeasible`, `stopped`) or FAIL. The state is the last thing written, so a trial is either whole or still to be evaluated.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +30,15 @@ from search.evolution import Proposal
 from search.space import SpaceSettings
 
 STUDY = "frontrunner"
-LAYOUT = 2  # of what this file writes; an older or newer ledger is refused, not guessed at
+LAYOUT = 3  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished."""
+    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished.
+
+    screened: gate -> how many architectures came to it and how many it turned away until this one was found (`gates.Screen`).
+    """
 
     number: int
     architecture: Architecture
@@ -43,6 +46,7 @@ class Entry:
     origin: str
     evaluation: Evaluation | None = None
     order: int | None = None
+    screened: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def proposal(self) -> Proposal[Architecture]:
@@ -58,13 +62,16 @@ class Ledger:
         self._told = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
         self.config: RunConfig = config_module.parse(study.user_attrs["config"], where="the ledger's configuration")
 
-    def propose(self, proposal: Proposal[Architecture], features: Mapping[str, float]) -> None:
-        """Records that a candidate is going to be evaluated. `features` become the trial's flat parameters."""
+    def propose(
+        self, proposal: Proposal[Architecture], features: Mapping[str, float], screened: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
+        """Records that a candidate is going to be evaluated. `features` become the trial's flat parameters; `screened`: see Entry."""
         attributes = {
             "architecture": json.loads(proposal.candidate.to_json()),
             "shorthand": proposal.candidate.shorthand,
             "parents": list(proposal.parents),
             "origin": proposal.origin,
+            "screened": dict(screened or {}),
         }
         params, distributions = _flat_parameters(features, self.config.space)
         template = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
@@ -91,7 +98,7 @@ class Ledger:
                 values = [evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()]
                 self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
             else:
-                state = TrialState.PRUNED if evaluation.status == "infeasible" else TrialState.FAIL
+                state = TrialState.PRUNED if evaluation.status in ("infeasible", "stopped") else TrialState.FAIL
                 self._storage.set_trial_state_values(trial_id, state)
         self._told += 1
 
@@ -185,6 +192,7 @@ def _entry(trial: FrozenTrial) -> Entry:
             origin=attributes["origin"],
             evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
             order=attributes["order"] if ended else None,
+            screened={gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()},
         )
     except (KeyError, ValidationError) as error:
         raise RunError(f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None

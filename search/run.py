@@ -1,6 +1,8 @@
 """A run from start to end: what the commands `search`, `resume` and `status` do."""
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from search import ledger as ledger_module
 from search.config import RunConfig
 from search.driver import check_constraints, drive, prepare_run
 from search.frontier import frontier_of, hypervolume_gain
+from search.gate_report import Gate, counted, gates_table
 from search.ledger import Entry, Ledger
 from search.objectives import names
 from search.progress import display
@@ -101,6 +104,9 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     gain = hypervolume_gain(entries, objectives)
     if gain is not None:
         console.print(f"hypervolume {gain.final:.4f}, of the initial population alone {gain.initial:.4f}", soft_wrap=True)
+    gates = counted(entries, ledger.config)
+    if any(gate.turned_away for gate in gates):
+        console.print(gates_table(gates))
     plot_frontier(entries, objectives, folder.plot, title=folder.name)
     if ledger.exhausted:
         asked = ledger.config.candidates
@@ -155,4 +161,16 @@ def standing(results: Path, run: str) -> dict[str, Any]:
         "hypervolume": gain and gain.final,
         "hypervolume_initial": gain and gain.initial,
         "folder": str(folder.path),
+        "gates": {
+            gate.name: {key: value for key, value in asdict(gate).items() if key != "name"} for gate in counted(entries, ledger.config)
+        },
     }
+
+
+def print_standing(console: Console, found: Mapping[str, Any]) -> None:
+    """What `standing` returns, for people."""
+    for key, value in found.items():
+        if key != "gates":
+            console.print(f"{key:<24}{value}", soft_wrap=True, markup=False)
+    if found["gates"]:
+        console.print(gates_table([Gate(name, **counts) for name, counts in found["gates"].items()]))

@@ -11,18 +11,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from operators.architecture import MAX_DEPTH, Architecture
+from operators.architecture import Architecture
 from operators.errors import ConfigError
 from profiler.cost import cost
 from profiler.device import Device
-from profiler.latency_table import LatencyTable
+from profiler.latency_table import LatencyTable, Validation
 from profiler.table_build import Progress, build, memory_for_models
 from profiler.table_parts import Entry, Point
 from profiler.table_validate import Accuracy, Case, accuracy, validate
 from search import config as config_module
 from search.config import RunConfig
-from search.mutate import normalized
 from search.space import ArchitectureSpace
+from search.table_gate import constrained_points, digest_of, members
 from search.warming import run_file
 
 _DRAWS = 100  # for each model that is held out, before the space is said to have too few
@@ -54,20 +54,6 @@ def wanted(sources: Sequence[str], *, batches: Sequence[int] | None, contexts: S
 
 def space_of(run: RunConfig) -> ArchitectureSpace:
     return ArchitectureSpace(run.space, run.data.vocabulary)
-
-
-def members(space: ArchitectureSpace) -> list[Architecture]:
-    """Architectures that together have every layer, at every width, with every number of meta tokens that the space allows."""
-    found, choices = [], space.choices
-    for width in choices.widths:
-        layers = [normalized(layer, norm) for name in choices.operators for layer in choices.at(name, width) for norm in choices.norms]
-        for start in range(0, len(layers), MAX_DEPTH):
-            some = tuple(layers[start : start + MAX_DEPTH])
-            found += [
-                Architecture(width=width, vocabulary=space.vocabulary, layers=some, meta_tokens=meta_tokens)
-                for meta_tokens in choices.meta_tokens
-            ]
-    return found
 
 
 def progress(console: Console) -> Progress:
@@ -109,9 +95,10 @@ def load_space(path: Path) -> RunConfig:
 
 
 def default_points(run: RunConfig) -> tuple[Point, ...]:
-    """Decoding at each of the run's batch sizes, and reading a prompt at the first, with its first context."""
+    """Decoding at each of the run's batch sizes, reading a prompt at the first, with its first context; and where it has constraints."""
     batches, context = run.profile.batch_sizes, run.profile.contexts[0]
-    return (*(Point("decode", batch, context) for batch in batches), *(Point("prefill", batch, context) for batch in batches[:1]))
+    decode, prefill = (Point("decode", batch, context) for batch in batches), (Point("prefill", batch, context) for batch in batches[:1])
+    return tuple(dict.fromkeys([*decode, *prefill, *constrained_points(run).values()]))
 
 
 def held_out(space: ArchitectureSpace, count: int, *, seed: int, points: Sequence[Point], device: Device) -> tuple[Architecture, ...]:
@@ -135,7 +122,10 @@ def held_out(space: ArchitectureSpace, count: int, *, seed: int, points: Sequenc
 def build_and_validate(
     table: LatencyTable, run: RunConfig, *, count: int, seed: int, device: Device, console: Console
 ) -> dict[Point, list[Case]]:
-    """Builds what is missing, then measures models that are held out, a line of the console for each -> cases by point."""
+    """Builds what is missing, then measures models that are held out, a line of the console for each -> cases by point.
+
+    How far predictions were off is noted in the table.
+    """
     points, space = default_points(run), space_of(run)
     models = held_out(space, count, seed=seed, points=points, device=device)
     build(table, models, points, device=device, on_entry=progress(console))
@@ -146,6 +136,10 @@ def build_and_validate(
         said = f"{number // len(points) + 1:>4}/{count} {named(case.point):<18} measured {case.measured.median_ms:8.3f} ms, predicted "
         said += f"{case.predicted.ms:8.3f} ({error:+.1%}){', tainted' if case.tainted else ''}"
         console.print(said, soft_wrap=True, markup=False, highlight=False)
+    space_digest = digest_of(run.space)
+    is_ = {point: accuracy(cases) for point, cases in found.items()}
+    validations = [Validation(space=space_digest, **point._asdict(), models=far.models, p95=far.p95) for point, far in is_.items()]
+    table.add((), validations)
     return found
 
 

@@ -298,6 +298,65 @@ def test_each_budget_scores_as_a_run_of_its_own(corpus: Corpus) -> None:
     assert together.curve[-1][0] == 7680
 
 
+def test_a_rung_is_the_validation_loss_on_the_way_and_changes_nothing(trained: Trained, corpus: Corpus) -> None:
+    steps: list[int] = []
+    seen: list[tuple[int, float, int]] = []
+    again = train(
+        model_of(),
+        corpus,
+        SETTINGS,
+        seed=3,
+        on_step=lambda step, loss: steps.append(step),
+        rungs=(2_600, 5_130),
+        on_rung=lambda tokens, loss: seen.append((tokens, loss, len(steps))),
+    )
+    assert without_time(again.score) == without_time(trained.score)
+    assert [(tokens, after) for tokens, _, after in seen] == [(2_600, 20), (5_130, 40)]  # as many whole batches of 128 as they hold
+    assert trained.score.loss < seen[1][1] < seen[0][1] < trained.score.unigram_loss
+
+
+def test_a_rung_at_a_smaller_budget_has_its_score(corpus: Corpus) -> None:
+    settings, seen = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 7680}), {}
+    score = train(model_of(), corpus, settings, seed=0, rungs=(2560, 5120), on_rung=seen.__setitem__).score
+    assert list(seen) == [2560, 5120]
+    assert seen[2560] == score.budgets[0].loss
+    under_way = train(model_of(), corpus, settings.model_copy(update={"budgets": ()}), seed=0, rungs=(2560,), on_rung=seen.__setitem__)
+    assert seen[2560] > score.budgets[0].loss  # the rate had not decayed
+    assert under_way.score.budgets == ()
+
+
+def test_what_a_rung_raises_ends_the_training_there(corpus: Corpus) -> None:
+    steps: list[int] = []
+
+    def stop(tokens: int, loss: float) -> None:
+        raise LookupError(tokens)
+
+    with pytest.raises(LookupError, match="1280"):
+        train(model_of(), corpus, SETTINGS, seed=0, on_step=lambda step, loss: steps.append(step), rungs=(1280, 2560), on_rung=stop)
+    assert steps == list(range(1, 11))
+
+
+def test_a_training_that_goes_on_tells_of_the_rungs_before(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
+    told: list[tuple[int, float]] = []
+
+    def kill(step: int, loss: float) -> None:
+        if step == 35:
+            raise KeyboardInterrupt
+
+    def run(**options: object) -> None:
+        train(model_of(), corpus, SETTINGS, seed=0, rungs=(2560, 5120), on_rung=lambda *rung: told.append(rung), **options)
+
+    run()
+    expected, told = told, []
+    with pytest.raises(KeyboardInterrupt):
+        run(on_step=kill, checkpoint=tmp_path / "checkpoint")
+    assert told == expected[:1]
+    told = []
+    run(checkpoint=tmp_path / "checkpoint")
+    assert told == expected
+
+
 @pytest.mark.parametrize("killed_at", [3, 35, 58])
 def test_a_killed_training_ends_the_same_to_the_last_bit(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
@@ -400,6 +459,23 @@ def test_a_graph_trains_every_operator_as_single_kernels_do(corpus: Corpus, name
     assert graph.budgets[0].loss == pytest.approx(eager.budgets[0].loss, rel=0.02)
     cpu = train(architecture, corpus, settings, seed=0).score
     assert graph.loss < cpu.unigram_loss - 0.5
+
+
+@on_gpu
+def test_a_rung_on_a_gpu_changes_nothing_and_ends_a_training_when_it_raises(corpus: Corpus) -> None:
+    seen: dict[int, float] = {}
+    without = train(model_of(), corpus, SETTINGS, seed=3, device="cuda").score
+    score = train(model_of(), corpus, SETTINGS, seed=3, device="cuda", rungs=(256, 5_130), on_rung=seen.__setitem__).score
+    assert score.execution == "graph"
+    assert score.loss == pytest.approx(without.loss, rel=0.02)
+    assert score.loss < seen[5_130] < seen[256]
+
+    def stop(tokens: int, loss: float) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        train(model_of(), corpus, SETTINGS, seed=3, device="cuda", rungs=(5_130,), on_rung=stop)
+    assert train(model_of(), corpus, SETTINGS, seed=3, device="cuda").score.loss == pytest.approx(without.loss, rel=0.02)
 
 
 @on_gpu

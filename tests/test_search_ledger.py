@@ -84,7 +84,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 def test_another_layout_is_refused(folder, ledger):
     with sqlite3.connect(folder.ledger) as connection:
         connection.execute("UPDATE study_user_attributes SET value_json = '99' WHERE key = 'layout'")
-    with pytest.raises(RunError, match=r"another version of frontrunner \(layout 99, expected 2\)"):
+    with pytest.raises(RunError, match=rf"another version of frontrunner \(layout 99, expected {ledger_module.LAYOUT}\)"):
         ledger_module.open_ledger(folder.ledger)
 
 

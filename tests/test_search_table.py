@@ -13,11 +13,13 @@ from operators import Architecture
 from operators.errors import ConfigError
 from profiler import table_build
 from profiler.device import open_device
+from profiler.latency_table import LatencyTable
 from profiler.table_parts import Entry, Point, Rest
 from search import cli, table_cli
 from search import config as config_module
 from search.space import ArchitectureSpace, SpaceSettings
-from search.table_commands import default_points, entries_table, held_out, members, space_of, wanted
+from search.table_commands import default_points, entries_table, held_out, space_of, wanted
+from search.table_gate import digest_of, members
 
 RUN = """
 data: {vocabulary: 300}
@@ -119,6 +121,12 @@ def test_a_table_is_built_extended_shown_and_validated(call: Callable[..., tuple
         assert row["measured_ms"] > 0
     errors = [abs(row["predicted_ms"] / row["measured_ms"] - 1) for row in found["models"] if (row["phase"], row["batch"]) == ("decode", 1)]
     assert found["accuracy"]["decode@b1"]["mape"] == pytest.approx(sum(errors) / 3)
+    table, space = LatencyTable.read(file), digest_of(config_module.load(run_file).space)
+    assert len(table.entries) > expected  # those of batch 3, which the models held out needed
+    for point in default_points(config_module.load(run_file)):
+        noted = table.validation(space, point)
+        assert (noted.models, noted.p95) == (3, found["accuracy"][f"{point.phase}@b{point.batch}"]["p95"])
+    assert table.validation("another", point) is None
 
 
 def test_bad_input_is_one_line(call: Callable[..., tuple[int, str, str]], run_file: Path, tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""The gate that asks the device's latency table: who is predicted to break a constraint on latency need not be measured.
+
+It turns away who breaks the constraint by more than what `frontrunner table validate` found predictions to be off for 95 of 100 models held
+out of the same space, and nobody whom the table does not know.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+from operators.architecture import MAX_DEPTH, Architecture
+from operators.errors import ConfigError, TableError
+from profiler.device import open_device, torch_threads
+from profiler.latency_table import LatencyTable, default_path
+from profiler.profile import ProfileSettings, key
+from profiler.table_parts import Point
+from search.config import RunConfig
+from search.gates import TABLE_METRICS, Check
+from search.mutate import normalized
+from search.objectives import Constraint
+from search.space import ArchitectureSpace, SpaceSettings
+
+LEAST_MODELS = 20  # held out, before their 95th percentile says anything
+
+
+def constrained_points(config: RunConfig) -> dict[Constraint, Point]:
+    """The constraints on what the table predicts, each with where it applies."""
+    known = dict(_predicted(config.profile))
+    return {constraint: known[constraint.metric] for constraint in config.parsed_constraints() if constraint.metric in known}
+
+
+def _predicted(profile: ProfileSettings) -> Iterator[tuple[str, Point]]:
+    for name, phase in TABLE_METRICS.items():
+        for context in profile.contexts:
+            for batch in profile.batch_sizes:
+                yield key(name, batch=batch, context=None if context == profile.contexts[0] else context), Point(phase, batch, context)
+
+
+def digest_of(settings: SpaceSettings) -> str:
+    """What tells one search space from another."""
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
+
+
+def members(space: ArchitectureSpace) -> list[Architecture]:
+    """Architectures that together have every layer, at every width, with every number of meta tokens that the space allows."""
+    found, choices = [], space.choices
+    for width in choices.widths:
+        layers = [normalized(layer, norm) for name in choices.operators for layer in choices.at(name, width) for norm in choices.norms]
+        for start in range(0, len(layers), MAX_DEPTH):
+            some = tuple(layers[start : start + MAX_DEPTH])
+            found += [
+                Architecture(width=width, vocabulary=space.vocabulary, layers=some, meta_tokens=meta_tokens)
+                for meta_tokens in choices.meta_tokens
+            ]
+    return found
+
+
+def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
+    """What the table of the run's device has against an architecture.
+
+    Raises ConfigError where it does not cover the space or was not validated on it, TableError where it is damaged.
+    """
+    device, asked = open_device(config.device), constrained_points(config)
+    with torch_threads(config.profile.threads):
+        table = LatencyTable.open(default_path(device), device)
+    lacking = table.missing(members(space), tuple(asked.values()))
+    if lacking:
+        raise ConfigError(
+            f"gates.table: {table.path} lacks {len(lacking)} entries of this space; expected all: "
+            f"`frontrunner table build CONFIG --device {config.device}` measures them"
+        )
+    margins: dict[Constraint, float] = {}
+    for constraint, point in asked.items():
+        found = table.validation(digest_of(config.space), point)
+        if found is None or found.models < LEAST_MODELS:
+            raise ConfigError(
+                f"gates.table: {table.path} was validated on {found.models if found else 0} models of this space where constraint "
+                f"'{constraint}' applies; expected at least {LEAST_MODELS}: `frontrunner table validate CONFIG` measures them"
+            )
+        margins[constraint] = found.p95
+
+    def check(architecture: Architecture) -> str | None:
+        for constraint, point in asked.items():
+            try:
+                predicted_ms = table.latency(architecture, point).ms
+            except TableError:
+                continue
+            margin = margins[constraint]
+            likely = [_value(constraint, point, predicted_ms / (1 + off)) for off in (-min(margin, 0.99), margin)]
+            if all(constraint.broken_by({constraint.metric: value}) for value in likely):
+                value = _value(constraint, point, predicted_ms)
+                expected = f"expected {constraint.relation} {constraint.bound:g}"
+                return f"{constraint.metric} is predicted as {value:.4g} and at most {margin:.1%} off, {expected}"
+        return None
+
+    return check
+
+
+def _value(constraint: Constraint, point: Point, ms: float) -> float:
+    return point.batch / ms * 1e3 if constraint.metric.startswith("decode_tokens_per_s") else ms
