@@ -91,12 +91,10 @@ def tuned(architecture: str) -> dict[str, list[dict[str, Any]]]:
 
 def narrow(library: str) -> None:
     """Leaves the kernels of an imported library those of their configurations that `tuned` names; others keep all of theirs."""
-    if not torch.cuda.is_available() or os.environ.get(FULL_TUNING) == "1":
+    if not torch.cuda.is_available():
         return
     major, minor = torch.cuda.get_device_capability()
-    chosen = tuned(f"sm_{major}{minor}")
-    if not chosen:
-        return
+    chosen = {} if os.environ.get(FULL_TUNING) == "1" else tuned(f"sm_{major}{minor}")
     for name, autotuner in autotuners(library).items():
         kept = [config for config in autotuner.configs if described(config) in chosen.get(name, ())]
         if kept:
@@ -105,7 +103,7 @@ def narrow(library: str) -> None:
 
 
 def _brief_bench(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:
-    """Times a kernel for some 25 ms, where Triton takes 125: hundreds of runs are enough to choose among a few configurations."""
+    """Times a kernel for some 25 ms, where Triton takes 125: hundreds of runs are enough to choose by."""
     return importlib.import_module("triton.testing").do_bench(call, warmup=5, rep=20, quantiles=quantiles)
 
 

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -18,18 +19,27 @@ LIBRARIES = ("fla", "mamba_ssm")
 Timings = dict[str, list[list[tuple[dict[str, Any], float]]]]
 
 
-def measure_configurations(work: Iterable[Job]) -> Timings:
-    """Lets Triton time every configuration of every kernel that the jobs need; minutes for each of them, one a core."""
+def measure_configurations(work: Sequence[Job]) -> Timings:
+    """Times every configuration of every kernel that the jobs need.
+
+    All are compiled first, by as many processes as there are cores, which takes minutes; then they are timed by one process after the other.
+    """
     os.environ[FULL_TUNING] = "1"
     found: Timings = {}
     try:
-        with ProcessPoolExecutor(mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        with _fresh_processes(None) as pool:
+            list(pool.map(partial(prepare, compile_only=True), work))
+        with _fresh_processes(1) as pool:
             for timings in pool.map(_timings, work):
                 for kernel, cases in timings.items():
                     found.setdefault(kernel, []).extend(cases)
     finally:
         del os.environ[FULL_TUNING]
     return found
+
+
+def _fresh_processes(count: int | None) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), max_tasks_per_child=1)
 
 
 def _timings(job: Job) -> Timings:
@@ -52,6 +62,24 @@ def _median(measured: Any) -> float:
 def choose(timings: Timings) -> dict[str, list[dict[str, Any]]]:
     """Per kernel the fewest configurations one of which, in every case, is at most TOLERANCE slower than the best of all."""
     return {kernel: _cover(cases) for kernel, cases in sorted(timings.items()) if any(_good(case) for case in cases)}
+
+
+def slowdown(timings: Timings, kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """By kernel, how much slower, relative to it, the best of the configurations that are kept is than the best of all, in the worst case.
+
+    0 where the difference is below what is tolerated of small kernels, and for a kernel that keeps all; infinite where no kept one runs.
+    """
+    found = {}
+    for kernel, cases in timings.items():
+        known = kept.get(kernel, ())
+        worst = 0.0
+        for case in cases:
+            times = [ms for _, ms in case if math.isfinite(ms)]
+            allowed = [ms for config, ms in case if not known or config in known]
+            if times and min(allowed, default=math.inf) > min(times) + TOLERATED_MS:
+                worst = max(worst, min(allowed, default=math.inf) / min(times) - 1)
+        found[kernel] = worst
+    return found
 
 
 def _cover(cases: list[list[tuple[dict[str, Any], float]]]) -> list[dict[str, Any]]:

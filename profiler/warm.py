@@ -86,8 +86,11 @@ def warm(work: Sequence[Job], *, processes: int | None = None) -> Iterator[Warme
             yield done.result()
 
 
-def prepare(job: Job) -> Warmed:
-    """Runs the operator forward, backward and in decode steps, once for each kind of size that its workload holds."""
+def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
+    """Runs the operator forward, backward and in decode steps, once for each kind of size that its workload holds.
+
+    compile_only: leaves it at compiling, in every configuration, what a GPU would run.
+    """
     began, layer = time.perf_counter(), job.layer
     chosen, problem, start_s = "", "", 0.0
     try:
@@ -103,14 +106,15 @@ def prepare(job: Job) -> Warmed:
         module = registry.get(layer.operator).build(job.architecture, layer.shape, resolved.kernels)
         module.to(device.torch_device, device.dtype)
         marker = _marker(job, device)
-        if marker is not None and not marker.exists():
+        if marker is not None and (compile_only or not marker.exists()):
             with compiling_ahead():
                 _exercise(module, job, device)
-        _exercise(module, job, device)
-        device.synchronize()
-        if marker is not None:
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.touch()
+        if not compile_only:
+            _exercise(module, job, device)
+            device.synchronize()
+            if marker is not None:
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                marker.touch()
     except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:  # as kernel libraries refuse what they cannot do
         problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())

@@ -1,6 +1,7 @@
-"""Which configurations of the libraries' kernels are worth trying on this GPU: every one is timed, which takes many minutes on all cores.
+"""Which configurations of the libraries' kernels are worth trying on this GPU: every one is timed.
 
-Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it there.
+Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it there. `slowdown_before` tells what
+the configurations that are there so far cost, where that is more than 5 %.
 """
 
 import json
@@ -12,13 +13,14 @@ from rich.console import Console
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.errors import DeviceError
+from operators.kernel_libraries import tuned
 from profiler.device import open_device
-from profiler.tuning import choose, measure_configurations
+from profiler.tuning import TOLERANCE, choose, measure_configurations, slowdown
 from profiler.warm import Workload, jobs
 
 WIDTH = 1024
 WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
-HEAD_DIMS = (32, 64, 128)
+HEAD_DIMS = (64, 128)
 
 
 def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], Any, dict[str, bytes]]:
@@ -27,7 +29,7 @@ def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], A
     if opened.torch_device.type != "cuda":
         raise DeviceError(f"device {device}: the benchmark tuning times GPU kernels and needs a GPU, as in cuda:0")
     layers = []
-    for name in registry.names():
+    for name in [name for name in registry.names() if len(registry.get(name).backends) > 1]:
         shape = registry.get(name).shape
         with_heads = "head_dim" in registry.get(name).genes
         for genes in [{"head_dim": size} for size in HEAD_DIMS] if with_heads else [{}]:
@@ -41,8 +43,12 @@ def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], A
         "kernels": len(chosen),
         "configurations_tried": sum(max(map(len, timings[kernel])) for kernel in chosen),
         "configurations_kept": sum(map(len, chosen.values())),
+        "slowdown_kept": max(slowdown(timings, chosen).values(), default=0.0),
+    }
+    figures |= {
+        f"slowdown_before.{kernel}": lost for kernel, lost in slowdown(timings, tuned(f"sm_{major}{minor}")).items() if lost > TOLERANCE
     }
     for name, value in figures.items():
         console.print(f"{name:<24}{value}")
-    tuned = {"measured_on": opened.name, "versions": opened.versions(), "kernels": chosen}
-    return figures, timings, {"tuned.json": (json.dumps(tuned, indent=1) + "\n").encode()}
+    kept = {"measured_on": opened.name, "versions": opened.versions(), "kernels": chosen}
+    return figures, timings, {"tuned.json": (json.dumps(kept, indent=1) + "\n").encode()}

@@ -3,7 +3,7 @@
 from math import inf
 from typing import Any
 
-from profiler.tuning import choose
+from profiler.tuning import choose, slowdown
 
 
 def config(block: int) -> dict[str, Any]:
@@ -29,3 +29,11 @@ def test_what_does_not_run_is_never_chosen() -> None:
 
 def test_small_kernels_may_differ_by_microseconds() -> None:
     assert choose({"kernel": [case(0.005, 0.006), case(0.0055, 0.005)]}) == {"kernel": [config(16)]}
+
+
+def test_what_is_kept_costs_what_the_worst_case_loses() -> None:
+    timings = {"first": [case(1.0, 1.1, inf), case(2.0, 3.0, inf)], "second": [case(1.0, 4.0)], "small": [case(0.005, 0.006)]}
+    kept = {"first": [config(32)], "small": [config(32)]}
+    assert slowdown(timings, kept) == {"first": 0.5, "second": 0.0, "small": 0.0}  # the second keeps everything
+    assert slowdown(timings, {"first": [config(64)]})["first"] == inf
+    assert max(slowdown(timings, choose(timings)).values()) <= 0.05
