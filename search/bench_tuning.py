@@ -1,7 +1,7 @@
 """Which configurations of the libraries' kernels are worth trying on this GPU: every one is timed.
 
-Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it there. `slowdown_before` tells what
-the configurations that are there so far cost, where that is more than 5 %.
+Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it there. `slowdown_before`
+tells what the configurations that are there so far cost, where that is more than 5 %.
 """
 
 import json
