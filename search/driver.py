@@ -15,10 +15,10 @@ from profiler.device import open_device
 from profiler.profile import key
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, prepare, require_windows
-from search.cluster import Executor
 from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
 from search.evolution import Evolution
+from search.executor import Executor, Lost, Retries
 from search.frontier import frontier_of
 from search.ledger import Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, first_broken
@@ -155,7 +155,7 @@ def drive(
         if entry.evaluation is not None:
             proposer.tell(entry.number, _objectives(config, entry.evaluation))
     waiting = deque(entry for entry in entries.values() if entry.evaluation is None)
-    running, exhausted = 0, ledger.exhausted
+    running, exhausted, retries = 0, ledger.exhausted, Retries(config.retries)
 
     def report() -> None:
         on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
@@ -180,7 +180,11 @@ def drive(
         report()
         if not running:
             return
-        job, outcome = executor.next()
+        job, found = executor.next()
+        outcome = retries.verdict(job, found) if isinstance(found, Lost) else found
+        if outcome is None:
+            executor.submit(job)
+            continue
         running, here = running - 1, here + 1
         if outcome.weights is not None and config.keep_weights != "none":
             write_whole(folder.weights(job.number), outcome.weights)

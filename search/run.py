@@ -12,6 +12,7 @@ from profiler.device import open_device
 from search import ledger as ledger_module
 from search.config import RunConfig
 from search.driver import check_constraints, drive, prepare_run
+from search.executor import InlineExecutor
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import Entry, Ledger
 from search.objectives import names
@@ -21,7 +22,7 @@ from search.run_folder import RunFolder, find_folder, new_folder
 from search.tables import columns_for, frame, rich_table
 
 if TYPE_CHECKING:
-    from search.cluster import Executor
+    from search.executor import Executor
 
 CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
 
@@ -81,11 +82,13 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
 
 
 def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
-    from search.cluster import InlineExecutor, RayExecutor  # Ray takes a while to import
-
     if kind == "inline":
         return InlineExecutor(config.device)
-    return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, address=address)
+    from search.cluster import RayExecutor  # Ray takes a while to import
+
+    return RayExecutor(
+        workers=config.workers, device=config.device, deadline_s=config.deadline_s, kind=config.device_kind, address=address
+    )
 
 
 def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
