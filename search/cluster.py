@@ -1,6 +1,5 @@
 """Ray: evaluations in worker processes of a cluster, which may lose any of them."""
 
-import atexit
 import time
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -87,15 +86,11 @@ class RayExecutor:
                 return ended
 
     def close(self) -> None:
-        """Does not wait for a cluster whose head is gone."""
         self._quiet.close()
         members = [*self._idle, *self._busy.values(), *self._ready.values()]
         self._idle, self._busy, self._ready = [], {}, {}
         self._waiting.clear()
-        if self._headless:
-            atexit.unregister(self._ray.shutdown)
-            return
-        for member in members:
+        for member in members if not self._headless else ():  # nobody would answer; they end with this process
             self._kill(member)
         self._ray.shutdown()
 

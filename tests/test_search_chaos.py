@@ -25,8 +25,8 @@ DRIVER = """
     sys.path.insert(0, {root!r})
     from pathlib import Path
     from operators.errors import FrontrunnerError
+    from search import cluster
     from search import ledger as ledger_module
-    from search.cluster import RayExecutor
     from search.driver import Prepared, drive
     from search.run_folder import RunFolder
     from search.space import ArchitectureSpace
@@ -36,13 +36,15 @@ DRIVER = """
     with folder.driving():
         ledger = ledger_module.open_ledger(folder.ledger)
         prepared = Prepared(ledger.config, folder.path, ArchitectureSpace(ledger.config.space, 300))
-        executor = RayExecutor(workers=3, device="cpu", deadline_s=60, address={address!r}, worker=PretendWorker)
+        cluster.HEAD_PATIENCE_S = 3.0
         try:
-            drive(prepared, folder, ledger, executor)
+            executor = cluster.RayExecutor(workers=3, device="cpu", deadline_s=60, address={address!r}, worker=PretendWorker)
+            try:
+                drive(prepared, folder, ledger, executor)
+            finally:
+                executor.close()
         except FrontrunnerError as error:
-            sys.exit(str(error))
-        finally:
-            executor.close()
+            sys.exit("error: " + str(error))
 """
 
 
@@ -143,3 +145,16 @@ def test_killed_workers_nodes_and_drivers_lose_and_repeat_nothing(tmp_path, prep
 
 def scores(entries):
     return {(entry.architecture.digest(), tuple(sorted(entry.evaluation.metrics.items()))) for entry in entries}
+
+
+@pytest.mark.slow
+def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(tmp_path, prepared, pytestconfig, cluster):
+    search = Search(RunFolder(tmp_path), cluster.address, pytestconfig.rootpath, many(prepared, 100_000).config)
+    search.start()
+    search.wait_until_begun(3)
+    cluster.head_node.kill_gcs_server(check_alive=False)
+    assert search.driver.wait(30) == 1
+    assert search.said().splitlines()[-1].startswith("error: the head of the Ray cluster at 127.0.0.1:")
+    assert search.folder.driver() is None
+    ended = [entry for entry in ledger_module.open_ledger(search.folder.ledger).entries() if entry.evaluation]
+    assert {entry.evaluation.status for entry in ended} == {"ok"}
