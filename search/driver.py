@@ -157,6 +157,10 @@ def drive(
     waiting = deque(entry for entry in entries.values() if entry.evaluation is None)
     running, exhausted, retries = 0, ledger.exhausted, Retries(config.retries)
 
+    def submit(job: Job) -> None:
+        executor.submit(job)
+        ledger.begin(job.number, executor.place(job.number))
+
     def report() -> None:
         on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
 
@@ -175,7 +179,7 @@ def drive(
                 ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)))
                 entry = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin)
                 entries[entry.number] = entry
-            executor.submit(_job(prepared, entry))
+            submit(_job(prepared, entry))
             running += 1
         report()
         if not running:
@@ -183,7 +187,7 @@ def drive(
         job, found = executor.next()
         outcome = retries.verdict(job, found) if isinstance(found, Lost) else found
         if outcome is None:
-            executor.submit(job)
+            submit(job)
             continue
         running, here = running - 1, here + 1
         if outcome.weights is not None and config.keep_weights != "none":

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from operators import Architecture
 from operators.errors import RunError
+from operators.value import Value
 from search import config as config_module
 from search.config import RunConfig
 from search.evaluate import Evaluation
@@ -33,9 +35,19 @@ STUDY = "frontrunner"
 LAYOUT = 2  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
+class Attempt(Value):
+    """When and where an evaluation was begun; place is for people, and empty where it was not known."""
+
+    at: datetime
+    place: str
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished."""
+    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished.
+
+    attempts: each time that the evaluation was begun. ended: when it was acknowledged.
+    """
 
     number: int
     architecture: Architecture
@@ -43,6 +55,8 @@ class Entry:
     origin: str
     evaluation: Evaluation | None = None
     order: int | None = None
+    attempts: tuple[Attempt, ...] = ()
+    ended: datetime | None = None
 
     @property
     def proposal(self) -> Proposal[Architecture]:
@@ -54,8 +68,10 @@ class Ledger:
 
     def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
         self._study, self._storage = study, storage
-        self._trials = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
-        self._told = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+        trials = study.get_trials(deepcopy=False)
+        self._trials = {trial.number: trial._trial_id for trial in trials}
+        self._told = {trial.number for trial in trials if trial.state.is_finished()}
+        self._attempts = {trial.number: list(trial.user_attrs.get("attempts", ())) for trial in trials}
         self.config: RunConfig = config_module.parse(study.user_attrs["config"], where="the ledger's configuration")
 
     def propose(self, proposal: Proposal[Architecture], features: Mapping[str, float]) -> None:
@@ -75,15 +91,23 @@ class Ledger:
             raise RunError(f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?")
         self._trials[number] = trial_id
 
+    def begin(self, number: int, place: str) -> None:
+        """Records that the evaluation of a candidate was given to somebody, for those who watch."""
+        trial_id = self._unfinished(number)
+        with _told_when_unwritable():
+            attempts = [*self._attempts.get(number, ()), Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json")]
+            self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+        self._attempts[number] = attempts
+
     def record(self, number: int, evaluation: Evaluation) -> None:
-        """Acknowledges an evaluation: when this returns, it survives `kill -9`."""
-        trial_id = self._trials[number]
+        """Acknowledges an evaluation: when this returns, it survives `kill -9`. Raises RunError where the candidate has one already."""
+        trial_id = self._unfinished(number)
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
         with _told_when_unwritable():
             for key, value in {
                 "outcome": outcome,
                 "metrics": dict(evaluation.metrics),
-                "order": self._told,
+                "order": len(self._told),
                 "evaluation": json.loads(evaluation.model_dump_json()),
             }.items():
                 self._storage.set_trial_user_attr(trial_id, key, value)
@@ -93,7 +117,15 @@ class Ledger:
             else:
                 state = TrialState.PRUNED if evaluation.status == "infeasible" else TrialState.FAIL
                 self._storage.set_trial_state_values(trial_id, state)
-        self._told += 1
+        self._told.add(number)
+
+    def _unfinished(self, number: int) -> int:
+        """The id of a trial that has no evaluation yet. Raises RunError."""
+        if number not in self._trials:
+            raise RunError(f"the ledger has no candidate {number}")
+        if number in self._told:
+            raise RunError(f"candidate {number} of the ledger has its evaluation already")
+        return self._trials[number]
 
     def entries(self) -> tuple[Entry, ...]:
         """All candidates by number."""
@@ -185,6 +217,8 @@ def _entry(trial: FrozenTrial) -> Entry:
             origin=attributes["origin"],
             evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
             order=attributes["order"] if ended else None,
+            attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
+            ended=trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
         )
     except (KeyError, ValidationError) as error:
         raise RunError(f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
