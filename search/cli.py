@@ -19,6 +19,7 @@ from search.data_cli import data_app
 from search.law_cli import law_app
 from search.study_cli import study_app
 from search.table_cli import table_app
+from search.watch_cli import watch
 
 if TYPE_CHECKING:
     from search.run_folder import RunFolder
@@ -103,6 +104,9 @@ def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
         _print_json(found)
     else:
         _print_mapping(found)
+
+
+app.command(epilog=example("frontrunner watch first"))(watch)
 
 
 @app.command(epilog=example("frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' --plot front.png"))

@@ -71,6 +71,8 @@ class Ledger:
         trials = study.get_trials(deepcopy=False)
         self._trials = {trial.number: trial._trial_id for trial in trials}
         self._told = {trial.number for trial in trials if trial.state.is_finished()}
+        self._entries: dict[int, Entry] = {}
+        self._ended: set[int] = set()  # of _entries, those that are final
         self._attempts = {trial.number: list(trial.user_attrs.get("attempts", ())) for trial in trials}
         self.config: RunConfig = config_module.parse(study.user_attrs["config"], where="the ledger's configuration")
 
@@ -128,8 +130,13 @@ class Ledger:
         return self._trials[number]
 
     def entries(self) -> tuple[Entry, ...]:
-        """All candidates by number."""
-        return tuple(_entry(trial) for trial in self._study.get_trials(deepcopy=False))
+        """All candidates by number, as the ledger is now."""
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.number not in self._ended:
+                entry = self._entries[trial.number] = _entry(trial)
+                if entry.evaluation is not None:  # it never changes again, and takes long to read
+                    self._ended.add(trial.number)
+        return tuple(self._entries[number] for number in sorted(self._entries))
 
     @property
     def corpus_digest(self) -> str:

@@ -1,6 +1,7 @@
 """A run from start to end: what the commands `search`, `resume` and `status` do."""
 
 import shutil
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,20 +135,22 @@ def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledge
     raise RunError(f"run {run} has no candidate {number}: {known}")
 
 
+def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str:
+    """Whether a run is driven, complete or stopped, for people."""
+    if driver := folder.driver():
+        return f"driven by process {driver}"
+    return "complete" if ledger.complete(entries) else f"stopped, `{folder.command('resume')}` goes on"
+
+
 def standing(results: Path, run: str) -> dict[str, Any]:
     """How far a run is, for people and scripts."""
     folder, ledger = opened(results, run)
     entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
-    driver = folder.driver()
     ended = [entry.evaluation for entry in entries if entry.evaluation]
-    if driver:
-        state = f"driven by process {driver}"
-    else:
-        state = "complete" if ledger.complete(entries) else f"stopped, `{folder.command('resume')}` goes on"
     gain = hypervolume_gain(entries, objectives)
     return {
         "run": folder.name,
-        "state": state,
+        "state": state_of(folder, ledger, entries),
         "started": ledger.started,
         "candidates": ledger.config.candidates,
         "evaluated": len(ended),
