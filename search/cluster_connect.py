@@ -5,11 +5,12 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from operators.errors import ConfigError
+from search.own_code import write_own_code
 
-PACKAGES = ("operators", "profiler", "proxy_train", "search")
 TYPE = "accelerator_type:"  # begins the name of a resource by which Ray tells what kind of accelerator a node has
 
 
@@ -36,16 +37,12 @@ def connect(address: str | None, *, workers: int) -> None:
             ray.init(address=address, **common)
             if _spans_machines(ray.nodes()) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
                 ray.shutdown()
-                ray.init(address=address, runtime_env=own_code(), **common)
+                with TemporaryDirectory() as code:
+                    write_own_code(Path(code))
+                    ray.init(address=address, runtime_env={"working_dir": code}, **common)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"--address {address}: no Ray cluster answers there: {' '.join(str(error).split())[:200]}") from None
     signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
-
-
-def own_code() -> dict[str, Any]:
-    """The environment of a cluster's processes in which the packages are those of this process."""
-    here = Path(__file__).resolve().parent.parent
-    return {"py_modules": [str(here / name) for name in PACKAGES], "excludes": ["__pycache__"]}
 
 
 def use_token(address: str | None) -> None:

@@ -11,7 +11,7 @@ from operators import Architecture
 from operators.errors import ConfigError, RunError, SpaceExhausted
 from operators.files import write_whole
 from profiler.cost import cost
-from profiler.device import open_device
+from profiler.device import inference_dtype
 from profiler.profile import key
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, prepare, require_windows
@@ -79,7 +79,7 @@ def prepare_run(config: RunConfig) -> Prepared:
 def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
     """The metrics that need no measurement."""
     metrics: dict[str, float] = {}
-    dtype = open_device(config.device).dtype
+    dtype = inference_dtype(config.device)
     profile = config.profile
     for context in profile.contexts:
         for batch in profile.batch_sizes:
@@ -95,8 +95,11 @@ def _arithmetic_reason(architecture: Architecture, config: RunConfig, constraint
     return first_broken(constraints, _arithmetic(architecture, config)) if constraints else None
 
 
-def check_constraints(prepared: Prepared) -> None:
-    """Raises ConfigError for a constraint that no probe of the space meets. Losses cannot be known before training."""
+def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
+    """Raises ConfigError for a constraint that no probe of the space meets. Losses cannot be known before training.
+
+    measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
+    """
     config = prepared.config
     constraints, space = config.parsed_constraints(), ArchitectureSpace(config.space, prepared.corpus.vocabulary)
     if not constraints:
@@ -113,6 +116,8 @@ def check_constraints(prepared: Prepared) -> None:
         together = "' and '".join(str(constraint) for constraint in constraints)
         raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
 
+    if not measured_here:
+        return
     measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))

@@ -28,14 +28,18 @@ if TYPE_CHECKING:
 CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
 
 
-def start(config: RunConfig, *, results: Path, name: str, console: Console) -> RunFolder:
-    """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error."""
+def start(config: RunConfig, *, results: Path, name: str, console: Console, address: str | None = None) -> RunFolder:
+    """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error.
+
+    address: of the cluster whose devices the run is for, in place of this machine's.
+    """
     folder = new_folder(results, name)
     config = config.model_copy(update={"data": config.data.absolute()})
-    open_device(config.device)
+    if address is None:
+        open_device(config.device)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepared = prepare_run(config)
-    check_constraints(prepared)
+    check_constraints(prepared, measured_here=address is None)
     building = results / f".{name}.partial"
     shutil.rmtree(building, ignore_errors=True)
     try:
