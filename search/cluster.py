@@ -6,11 +6,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from operators.errors import ConfigError, DataError, DeviceError, RunError
+from operators.errors import DataError, DeviceError, RunError
 from profiler.lock import shared
-from search.cluster_connect import answers, connect, demands, room
+from proxy_train.data import Corpus
+from search.cluster_connect import answers, connect, demands, room, spans_machines
 from search.evaluate import Job, Outcome, failure
 from search.executor import Lost
+from search.shipping import files_of
 from search.worker import Home, Worker
 
 START_TIMEOUT_S = 120
@@ -21,12 +23,10 @@ HEAD_PATIENCE_S = 20.0  # less than the minute after which Ray ends this process
 
 @dataclass
 class _Member:
-    """One worker. home is known once it is ready, job and deadline (of time.monotonic) while it evaluates."""
+    """One worker; where it lives is known once it is ready."""
 
     actor: Any
     home: Home | None = None
-    job: Job | None = None
-    deadline: float = 0.0
 
 
 class RayExecutor:
@@ -52,9 +52,11 @@ class RayExecutor:
         self._ray, self._device, self._deadline_s, self._remote = ray, device, deadline_s, address is not None
         self._ready: dict[Any, _Member] = {}  # those that are starting, by the reference of their first answer
         self._idle: list[_Member] = []
-        self._busy: dict[Any, _Member] = {}  # by the reference of their outcome
+        self._busy: dict[Any, tuple[_Member, Job, float]] = {}  # with the deadline, by the reference of the outcome
         self._waiting: deque[Job] = deque()
         self._quiet = ExitStack()
+        self._far = self._remote and spans_machines(ray.nodes())
+        self._files: dict[str, dict[str, Any]] = {}  # of texts, by their digest
         self._headless, self._stillborn = False, 0
         self._fault = ""  # of the machine of the worker that was given up last
         self._head = ray.get_runtime_context().gcs_address
@@ -78,7 +80,7 @@ class RayExecutor:
         self._assign()
 
     def place(self, number: int) -> str:
-        return next((str(member.home) for member in self._busy.values() if member.job and member.job.number == number), "")
+        return next((str(member.home) for member, job, _ in self._busy.values() if job.number == number), "")
 
     def next(self) -> tuple[Job, Outcome | Lost]:
         while True:
@@ -87,7 +89,7 @@ class RayExecutor:
 
     def close(self) -> None:
         self._quiet.close()
-        members = [*self._idle, *self._busy.values(), *self._ready.values()]
+        members = [*self._idle, *(member for member, _, _ in self._busy.values()), *self._ready.values()]
         self._idle, self._busy, self._ready = [], {}, {}
         self._waiting.clear()
         for member in members if not self._headless else ():  # nobody would answer; they end with this process
@@ -106,25 +108,33 @@ class RayExecutor:
     def _assign(self) -> None:
         while self._waiting and self._idle:
             member, job = self._idle.pop(), self._waiting.popleft()
-            member.job, member.deadline = job, time.monotonic() + self._deadline_s
-            self._busy[member.actor.evaluate.remote(job)] = member
+            reference = member.actor.evaluate.remote(job, self._shipped(job.corpus))
+            self._busy[reference] = (member, job, time.monotonic() + self._deadline_s)
+
+    def _shipped(self, corpus: Corpus) -> dict[str, Any] | None:
+        """References to the files of the text, for workers on machines without them; None where all are on this one."""
+        if not self._far:
+            return None
+        if corpus.digest not in self._files:
+            self._files[corpus.digest] = {name: self._ray.put(content) for name, content in files_of(corpus).items()}
+        return self._files[corpus.digest]
 
     def _step(self) -> tuple[Job, Outcome | Lost] | None:
         """Waits for one piece of news, at most for HEAD_CHECK_S: a job that ended, or None."""
         self._check_workers()
         now = time.monotonic()
-        soonest = min((member.deadline for member in self._busy.values()), default=now + HEAD_CHECK_S)
+        soonest = min((deadline for _, _, deadline in self._busy.values()), default=now + HEAD_CHECK_S)
         done, _ = self._ray.wait([*self._busy, *self._ready], num_returns=1, timeout=max(0.0, min(soonest - now, HEAD_CHECK_S)))
         self._check_head()
         if done and done[0] in self._ready:
             self._started(done[0])
         elif done:
             return self._ended(done[0])
-        for reference, member in list(self._busy.items()):
-            if member.deadline <= time.monotonic() and member.job is not None:
+        for reference, (member, job, deadline) in list(self._busy.items()):
+            if deadline <= time.monotonic():
                 del self._busy[reference]
                 self._replace(member)
-                return member.job, failure(member.job, "timeout", f"not finished after {self._deadline_s:g} s")
+                return job, failure(job, "timeout", f"not finished after {self._deadline_s:g} s")
         return None
 
     def _started(self, reference: Any) -> None:
@@ -150,9 +160,7 @@ class RayExecutor:
         self._assign()
 
     def _ended(self, reference: Any) -> tuple[Job, Outcome | Lost]:
-        member = self._busy.pop(reference)
-        job = member.job
-        assert job is not None
+        member, job, _ = self._busy.pop(reference)
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
@@ -168,7 +176,6 @@ class RayExecutor:
             if isinstance(error, self._ray.exceptions.OutOfMemoryError):
                 return job, failure(job, "out_of_memory", f"the worker was killed: {_line(error)}")
             return job, Lost("worker", f"the worker process died: {_line(error)}")
-        member.job = None
         self._idle.append(member)
         self._assign()
         return job, outcome

@@ -35,7 +35,7 @@ def connect(address: str | None, *, workers: int) -> None:
     else:
         try:
             ray.init(address=address, **common)
-            if _spans_machines(ray.nodes()) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            if spans_machines(ray.nodes()) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
                 ray.shutdown()
                 with TemporaryDirectory() as code:
                     write_own_code(Path(code))
@@ -64,14 +64,17 @@ def room(nodes: Sequence[Mapping[str, float]], *, device: str, kind: str) -> int
     if not able:
         known = sorted({name.removeprefix(TYPE) for node in nodes for name in node if name.startswith(TYPE)})
         raise ConfigError(f"device_kind {kind}: no node of the cluster has it, expected one of: {', '.join(known) or 'none'}")
-    fitting = sum(int(min(node.get("CPU", 0), node.get("GPU", 0) if device == "cuda" else node.get("CPU", 0))) for node in able)
+    slots = [min(node.get(name, 0) for name in (("CPU", "GPU") if device == "cuda" else ("CPU",))) for node in able]
+    fitting = sum(map(int, slots))
     if not fitting:
         cpus, gpus = (sum(node.get(name, 0) for node in able) for name in ("CPU", "GPU"))
-        raise ConfigError(f"device {device}: no worker fits into the cluster, whose nodes{f' with {kind}' if kind else ''} have {cpus:g} CPUs and {gpus:g} GPUs")
+        whose = f"whose nodes with {kind} have" if kind else "which has"
+        raise ConfigError(f"device {device}: no worker fits into the cluster, {whose} {cpus:g} CPUs and {gpus:g} GPUs")
     return fitting
 
 
-def _spans_machines(nodes: Sequence[Mapping[str, Any]]) -> bool:
+def spans_machines(nodes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the living nodes are on more than one machine."""
     return len({node["NodeManagerAddress"] for node in nodes if node["Alive"]}) > 1
 
 

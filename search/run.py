@@ -91,9 +91,7 @@ def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
         return InlineExecutor(config.device)
     from search.cluster import RayExecutor  # Ray takes a while to import
 
-    return RayExecutor(
-        workers=config.workers, device=config.device, deadline_s=config.deadline_s, kind=config.device_kind, address=address
-    )
+    return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, kind=config.device_kind, address=address)
 
 
 def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:

@@ -1,12 +1,16 @@
 """What lives in a worker process of a cluster."""
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from profiler.lock import shared
 from profiler.worker import ProfilingWorker
+from proxy_train.prepare import default_cache
 from search.evaluate import Job, Outcome, evaluate
+from search.shipping import at_hand
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,23 @@ class Worker:
         self._profiler = ProfilingWorker(device)
 
     def ready(self, *, alone: bool) -> Home:
-        """Answers once both processes are up and everything is imported. Unless the worker is `alone`, the caller holds the device's shared lock."""
+        """Answers once both processes are up and everything is imported.
+
+        alone: whether nobody holds the device's shared lock for that, as importing loads the device too.
+        """
         with shared(self._device) if alone else nullcontext():
             self._profiler.start()
         return home()
 
-    def evaluate(self, job: Job) -> Outcome:
-        """Raises DeviceError, DataError and OSError for what is the fault of this machine."""
+    def evaluate(self, job: Job, files: Mapping[str, Any] | None) -> Outcome:
+        """files: references to the text's files, for a machine that has them not; None where every one has them.
+
+        Raises DeviceError, DataError and OSError for what is the fault of this machine.
+        """
+        if files is not None:
+            import ray
+
+            job = replace(job, corpus=at_hand(job.corpus, files, fetch=ray.get, cache=default_cache()))
         return evaluate(job, self._profiler)
 
 
