@@ -20,7 +20,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators import Architecture
 from operators.errors import RunError
@@ -32,6 +32,7 @@ from search.evolution import Proposal
 from search.space import SpaceSettings
 
 STUDY = "frontrunner"
+LOCK_TIMEOUT_S = 20.0  # for another program that reads or writes the file at the moment
 LAYOUT = 2  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
@@ -86,7 +87,7 @@ class Ledger:
         }
         params, distributions = _flat_parameters(features, self.config.space)
         template = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
-        with _told_when_unwritable():
+        with _told_when_it_cannot_be("written"):
             trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != proposal.number:
@@ -96,7 +97,7 @@ class Ledger:
     def begin(self, number: int, place: str) -> None:
         """Records that the evaluation of a candidate was given to somebody, for those who watch."""
         trial_id = self._unfinished(number)
-        with _told_when_unwritable():
+        with _told_when_it_cannot_be("written"):
             attempts = [*self._attempts.get(number, ()), Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json")]
             self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
         self._attempts[number] = attempts
@@ -105,7 +106,7 @@ class Ledger:
         """Acknowledges an evaluation: when this returns, it survives `kill -9`. Raises RunError where the candidate has one already."""
         trial_id = self._unfinished(number)
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
-        with _told_when_unwritable():
+        with _told_when_it_cannot_be("written"):
             for key, value in {
                 "outcome": outcome,
                 "metrics": dict(evaluation.metrics),
@@ -131,7 +132,9 @@ class Ledger:
 
     def entries(self) -> tuple[Entry, ...]:
         """All candidates by number, as the ledger is now."""
-        for trial in self._study.get_trials(deepcopy=False):
+        with _told_when_it_cannot_be("read"):
+            trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
             if trial.number not in self._ended:
                 entry = self._entries[trial.number] = _entry(trial)
                 if entry.evaluation is not None:  # it never changes again, and takes long to read
@@ -150,7 +153,7 @@ class Ledger:
 
     def exhaust(self) -> None:
         """Records that the space has no new candidates."""
-        with _told_when_unwritable():
+        with _told_when_it_cannot_be("written"):
             self._study.set_user_attr("exhausted", True)
 
     def complete(self, entries: Sequence[Entry]) -> bool:
@@ -181,7 +184,7 @@ def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = 
 
 def _create(path: Path, config: RunConfig, started: str, corpus_digest: str) -> Ledger:
     with _quiet_optuna():
-        storage = RDBStorage(_url(path))
+        storage = _storage(path)
         objectives = config.parsed_objectives()
         directions: list[Literal["minimize", "maximize"]] = ["maximize" if wanted.maximize else "minimize" for wanted in objectives]
         study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
@@ -203,9 +206,13 @@ def open_ledger(path: Path) -> Ledger:
         raise RunError(f"{path}: no ledger there; expected the file that `frontrunner search` writes")
     try:
         with _quiet_optuna():
-            storage = RDBStorage(_url(path))
+            storage = _storage(path)
             study = optuna.load_study(study_name=STUDY, storage=storage)
             layout = study.user_attrs.get("layout")
+    except OperationalError as error:
+        if "locked" not in str(error.orig):
+            raise RunError(f"{path}: not a ledger of frontrunner: {error.orig}") from None
+        raise RunError(f"{path}: does not answer: {error.orig}") from None
     except Exception as error:  # SQLAlchemy, Alembic and Optuna each have their own words for a file that is not theirs
         raise RunError(f"{path}: not a ledger of frontrunner: {' '.join(str(error).split())[:200]}") from None
     if layout != LAYOUT:
@@ -252,18 +259,18 @@ def _flat_parameters(features: Mapping[str, float], space: SpaceSettings) -> tup
     return params, distributions
 
 
-def _url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
+def _storage(path: Path) -> RDBStorage:
+    return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
 
 
 @contextmanager
-def _told_when_unwritable() -> Iterator[None]:
-    """Raises RunError where the database refuses to write, as on a full disk; what it held before stays whole."""
+def _told_when_it_cannot_be(done: Literal["read", "written"]) -> Iterator[None]:
+    """Raises RunError where the database refuses, as on a full disk or while another keeps it locked; what it held before stays whole."""
     try:
         yield
     except StorageInternalError as error:
         reason = str(getattr(error.__cause__, "orig", None) or error).splitlines()[0]
-        raise RunError(f"the ledger cannot be written ({reason}); it is whole, and `frontrunner resume` goes on from there") from error
+        raise RunError(f"the ledger cannot be {done} ({reason}); it is whole, and `frontrunner resume` goes on from there") from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 
 import pytest
 
@@ -22,10 +23,12 @@ class Fatal:
 
 
 @pytest.fixture(scope="module")
-def ray_executor():
-    executor = RayExecutor(workers=2, device="cpu", deadline_s=120)
-    yield executor
-    executor.close()
+def ray_executor(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("workers-cache")))
+        executor = RayExecutor(workers=2, device="cpu", deadline_s=120)
+        yield executor
+        executor.close()
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,19 @@ def test_a_dead_worker_loses_its_candidate_alone_and_is_replaced(job, ray_execut
         ray_executor.submit(dataclasses.replace(job, number=number))
     assert {ray_executor.next()[1].evaluation.status for _ in range(2)} == {"ok"}
     assert ray_executor.capacity == 2
+
+
+def test_text_that_a_worker_lacks_is_sent_to_it(job, ray_executor, monkeypatch, tmp_path):
+    monkeypatch.setattr(ray_executor, "_far", True)
+    folder = tmp_path / "text"
+    shutil.copytree(job.corpus.folder, folder)
+    moved = dataclasses.replace(job, corpus=dataclasses.replace(job.corpus, folder=folder))
+    assert ray_executor._shipped(moved.corpus)
+    shutil.rmtree(folder)
+    ray_executor.submit(job)
+    ray_executor.submit(moved)
+    (_, first), (_, second) = ray_executor.next(), ray_executor.next()
+    assert deterministic(first) == deterministic(second)
 
 
 def test_a_late_worker_is_killed_and_replaced(job, ray_executor):

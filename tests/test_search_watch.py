@@ -1,9 +1,11 @@
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
 from operators import Architecture
+from search import cli
 from search import ledger as ledger_module
 from search.driver import drive
 from search.evaluate import Evaluation, Outcome
@@ -100,3 +102,19 @@ def test_a_picture_of_a_driven_run_tells_who_does_what(tmp_path, prepared):
     assert "first: 4 of 6 candidates evaluated, driven by process" in texts[0]
     assert "here" not in shown(path)
     assert len(ledger.entries()) == 6
+
+
+def test_the_command_shows_a_picture_and_refuses_an_unknown_run(tmp_path, prepared, monkeypatch, capsys):
+    path = tmp_path / "first"
+    path.mkdir()
+    searched(path, prepared, 6)
+    monkeypatch.setattr(sys, "argv", ["frontrunner", "watch", "first", "--once", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert "6 of 6 candidates evaluated, complete" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["frontrunner", "watch", "other", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: unknown run 'other': expected one of")
