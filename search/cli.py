@@ -73,7 +73,7 @@ def search(
     from search import run
 
     settings = config_module.load(config)
-    folder = run.start(settings, results=results, name=name or run_name(config), console=console, address=address)
+    folder = run.start(settings, results=results, name=name or run_name(config), console=console, executor=executor.value, address=address)
     _drive(folder, executor, address)
 
 

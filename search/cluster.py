@@ -9,7 +9,7 @@ from typing import Any
 from operators.errors import DataError, DeviceError, RunError
 from profiler.lock import shared
 from proxy_train.data import Corpus
-from search.cluster_connect import answers, connect, demands, room, spans_machines
+from search.cluster_connect import answers, connect, demands, living, room, spans_machines
 from search.evaluate import Job, Outcome, failure
 from search.executor import Lost
 from search.shipping import files_of
@@ -63,7 +63,7 @@ class RayExecutor:
         self._head_answered = self._head_asked = self._living = time.monotonic()
         self._actor = ray.remote(max_restarts=0, **demands(device, kind))(worker)
         try:
-            fitting = room([node["Resources"] for node in ray.nodes() if node["Alive"]], device=device, kind=kind)
+            fitting = room(living(ray.nodes()), device=device, kind=kind)
             self._start(workers if self._remote else min(workers, fitting))
             while len(self._idle) < min(workers, fitting) and time.monotonic() < self._living + START_TIMEOUT_S:
                 self._step()

@@ -27,6 +27,7 @@ def connect(address: str | None, *, workers: int) -> None:
         _check_answers(address)
     import ray  # reads all this when it is imported
 
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None  # pages of raylets' logs where one line is ours to say
     on_terminate = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address is None:
@@ -40,9 +41,27 @@ def connect(address: str | None, *, workers: int) -> None:
                 with TemporaryDirectory() as code:
                     write_own_code(Path(code))
                     ray.init(address=address, runtime_env={"working_dir": code}, **common)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise ConfigError(f"--address {address}: no Ray cluster answers there: {' '.join(str(error).split())[:200]}") from None
     signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
+
+
+def require_room(address: str | None, *, device: str, kind: str) -> None:
+    """Raises ConfigError where no worker would fit into the cluster, before anything is begun. A CPU of this machine always has room."""
+    if address is None and device != "cuda" and not kind:
+        return
+    connect(address, workers=1)
+    import ray
+
+    try:
+        room(living(ray.nodes()), device=device, kind=kind)
+    finally:
+        ray.shutdown()
+
+
+def living(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, float]]:
+    """The resources of each node that is alive, from what `ray.nodes` says."""
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def use_token(address: str | None) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from operators.errors import RunError
 from profiler.device import open_device
 from search import ledger as ledger_module
+from search.cluster_connect import require_room
 from search.config import RunConfig
 from search.driver import check_constraints, drive, prepare_run
 from search.executor import InlineExecutor
@@ -28,15 +29,19 @@ if TYPE_CHECKING:
 CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
 
 
-def start(config: RunConfig, *, results: Path, name: str, console: Console, address: str | None = None) -> RunFolder:
+def start(
+    config: RunConfig, *, results: Path, name: str, console: Console, executor: str = "inline", address: str | None = None
+) -> RunFolder:
     """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error.
 
-    address: of the cluster whose devices the run is for, in place of this machine's.
+    executor, address: what is going to drive it; a cluster at an address has its own devices.
     """
     folder = new_folder(results, name)
     config = config.model_copy(update={"data": config.data.absolute()})
     if address is None:
         open_device(config.device)
+    if executor == "ray":
+        require_room(address, device=config.device, kind=config.device_kind)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepared = prepare_run(config)
     check_constraints(prepared, measured_here=address is None)

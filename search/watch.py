@@ -75,7 +75,7 @@ def _workers(under_way: Sequence[Entry], now: datetime) -> Table:
     for entry in under_way:
         last = entry.attempts[-1]
         since = duration(max(0.0, (now - last.at).total_seconds()))
-        table.add_row(last.place or "waits for one", str(entry.number), since, str(len(entry.attempts)), entry.architecture.shorthand)
+        table.add_row(last.place or "a new one", str(entry.number), since, str(len(entry.attempts)), entry.architecture.shorthand)
     return table
 
 
