@@ -42,9 +42,9 @@ def connect(address: str | None, *, workers: int) -> None:
                     write_own_code(Path(code))
                     ray.init(address=address, runtime_env={"working_dir": code}, **common)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            token = "or none that takes this token (RAY_AUTH_TOKEN; RAY_AUTH_MODE=disabled where it has none)"
+            otherwise = "or none that takes this token (RAY_AUTH_TOKEN; RAY_AUTH_MODE=disabled where it has none)"
             said = " ".join(str(error).split())[:200]
-            raise ConfigError(f"--address {address}: no Ray cluster answers there, {token}: {said}") from None
+            raise ConfigError(f"--address {address}: no Ray cluster answers there, {otherwise}: {said}") from None
     signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
 
 
