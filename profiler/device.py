@@ -95,6 +95,13 @@ def open_device(name: str) -> Device:
     return _Cuda(index)
 
 
+def inference_dtype(name: str) -> torch.dtype:
+    """What inference runs in on the device of that name, which may be another machine's. Raises DeviceError for a name that is none."""
+    if name != "cpu" and re.fullmatch(r"cuda(?::(\d+))?", name) is None:
+        raise DeviceError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
+    return _Cpu.dtype if name == "cpu" else _Cuda.dtype
+
+
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """PyTorch computes with `count` threads inside; the number that it had is restored afterwards."""

@@ -22,7 +22,7 @@ Timings = dict[str, list[list[tuple[dict[str, Any], float]]]]
 def measure_configurations(work: Sequence[Job]) -> Timings:
     """Times every configuration of every kernel that the jobs need.
 
-    All are compiled first, by as many processes as there are cores, which takes minutes; then they are timed by one process after the other.
+    All are compiled first, by as many processes as there are cores, for minutes; then they are timed by one process after the other.
     """
     os.environ[FULL_TUNING] = "1"
     found: Timings = {}

@@ -40,7 +40,7 @@ def prepare(settings: DataSettings, *, cache: Path | None = None, on_progress: O
     whose files are not those of its manifest, is mended: whole shards are kept and the others written again. Processes that prepare the
     same wait for each other. Raises DataError for a source or tokenizer that cannot be used and for a cache that cannot be written.
     """
-    cache, progress = cache or _default_cache(), on_progress or (lambda *_: None)
+    cache, progress = cache or default_cache(), on_progress or (lambda *_: None)
     given = _given_tokenizer(settings)
     found = _survey(settings, cache, progress)
     folder = _folder(settings, found, cache)
@@ -68,7 +68,7 @@ def prepare(settings: DataSettings, *, cache: Path | None = None, on_progress: O
 
 def prepared(settings: DataSettings, *, cache: Path | None = None) -> Path:
     """The folder that `prepare` puts these settings' corpus into, whether it is there or not. Raises DataError."""
-    cache = cache or _default_cache()
+    cache = cache or default_cache()
     return _folder(settings, _survey(settings, cache, lambda *_: None), cache)
 
 
@@ -83,7 +83,8 @@ class _SourceChangedError(DataError):
     """The text was not the same in two readings."""
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Where prepared text is kept unless somebody says otherwise."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frontrunner"
 
 

@@ -1,10 +1,8 @@
 """The command line: reads arguments, calls the rooms, prints what they return."""
 
 import json
-import re
 import signal
 import sys
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +14,11 @@ from rich.table import Table
 from operators.errors import FrontrunnerError
 from search.arguments import joined, whole_numbers
 from search.data_cli import data_app
+from search.jobs_cli import jobs, logs, run_name, stop, submit
 from search.law_cli import law_app
 from search.study_cli import study_app
 from search.table_cli import table_app
+from search.watch_cli import watch
 
 if TYPE_CHECKING:
     from search.run_folder import RunFolder
@@ -73,10 +73,7 @@ def search(
     from search import run
 
     settings = config_module.load(config)
-    if name is None:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", config.stem).strip("-._")[:40] or "run"
-        name = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = run.start(settings, results=results, name=name, console=console)
+    folder = run.start(settings, results=results, name=name or run_name(config), console=console, executor=executor.value, address=address)
     _drive(folder, executor, address)
 
 
@@ -103,6 +100,13 @@ def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
         _print_json(found)
     else:
         print_standing(console, found)
+
+
+app.command(epilog=example("frontrunner watch first"))(watch)
+app.command(epilog=example("frontrunner submit run.yaml --address http://10.0.0.1:8265 --name first"))(submit)
+app.command(epilog=example("frontrunner jobs --address http://10.0.0.1:8265"))(jobs)
+app.command(epilog=example("frontrunner logs first-20260101-120000 --address http://10.0.0.1:8265"))(logs)
+app.command(epilog=example("frontrunner stop first-20260101-120000 --address http://10.0.0.1:8265"))(stop)
 
 
 @app.command(epilog=example("frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' --plot front.png"))

@@ -1,180 +1,227 @@
-"""Where evaluations run: in this process, or in worker processes of a Ray cluster."""
+"""Ray: evaluations in worker processes of a cluster, which may lose any of them."""
 
-import os
-import signal
-import socket
 import time
 from collections import deque
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from operators.errors import ConfigError, DeviceError
+from operators.errors import DataError, DeviceError, RunError
 from profiler.lock import shared
-from profiler.worker import ProfilingWorker
-from search.evaluate import Job, Outcome, evaluate, failure
+from proxy_train.data import Corpus
+from search.cluster_connect import answers, connect, demands, living, room, spans_machines
+from search.evaluate import Job, Outcome, failure
+from search.executor import Lost
+from search.shipping import files_of
+from search.worker import Home, Worker
 
 START_TIMEOUT_S = 120
+STILLBORN = 8  # so many in a row may die before they are ready; a node that goes takes several with it
+HEAD_CHECK_S = 2.0
+HEAD_PATIENCE_S = 20.0  # less than the minute after which Ray ends this process without a word of ours
 
 
-class Executor(Protocol):
-    """Runs jobs. At most `capacity` may be under way at once."""
+@dataclass
+class _Member:
+    """One worker; where it lives is known once it is ready."""
 
-    capacity: int
-
-    def submit(self, job: Job) -> None:
-        """Starts a job; returns at once."""
-
-    def next(self) -> tuple[Job, Outcome]:
-        """Waits for the next finished job, in the order in which they end."""
-
-    def close(self) -> None:
-        """Gives up what is under way and frees everything."""
-
-
-class InlineExecutor:
-    """One job after the other, trained in this process, for debugging and tests. The deadline holds for profiling alone.
-
-    Profiling has its own process here too: a candidate that crashes must not end the search, and its figures must not depend on what this
-    process did before.
-    """
-
-    capacity = 1
-
-    def __init__(self, device: str) -> None:
-        self._waiting: deque[Job] = deque()
-        self._profiler = ProfilingWorker(device)
-
-    def submit(self, job: Job) -> None:
-        self._waiting.append(job)
-
-    def next(self) -> tuple[Job, Outcome]:
-        job = self._waiting.popleft()
-        return job, evaluate(job, self._profiler)
-
-    def close(self) -> None:
-        self._waiting.clear()
-        self._profiler.close()
+    actor: Any
+    home: Home | None = None
 
 
 class RayExecutor:
-    """Worker processes (actors) on a Ray cluster: a local one that ends with this object, or a running one at `address`.
+    """Workers (actors) on a Ray cluster: a local one that ends with this object, or a running one at `address`.
 
-    A worker that dies gives its candidate the status `crashed`, one that passes the deadline is killed and gives `timeout`;
-    either is replaced.
+    One that dies or whose node is lost is replaced as soon as there is room, and its job is Lost. One that passes the deadline is killed
+    and replaced, and its candidate has the status `timeout`. One whose machine fails it (its device, its data, its disk) is given up, and
+    its job is Lost. What a worker that was given up may still answer is never looked at.
     """
 
-    def __init__(self, *, workers: int, device: str, deadline_s: float, address: str | None = None) -> None:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: a local cluster listens on loopback alone
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # every worker sees every GPU, and `device` says which it takes
-        if address is None or _has_token():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray asks for its token by default, but tells a client of it too late
-        if address is not None:
-            _check_answers(address)
+    def __init__(
+        self, *, workers: int, device: str, deadline_s: float, kind: str = "", address: str | None = None, worker: type = Worker
+    ) -> None:
+        """Begins with as many of the `workers` as there is room for; on a cluster at `address` the others join when there is.
+
+        kind: of the accelerator that every worker's node must have, in Ray's words, as `H100`; any where it is empty. worker: the class of
+        the actors. Raises ConfigError where the cluster does not answer or lacks what is asked for, DeviceError where its workers cannot
+        use the device.
+        """
+        connect(address, workers=workers)
         import ray
 
-        self._ray = ray
-        on_terminate = signal.getsignal(signal.SIGTERM)
-        self.capacity, self._deadline_s = workers, deadline_s
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-        if address is None:
-            memory = 512 * 2**20
-            ray.init(address="local", num_cpus=workers, include_dashboard=False, object_store_memory=memory, **common)
-        else:
-            try:
-                ray.init(address=address, **common)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ConfigError(f"--address {address}: no Ray cluster answers there: {' '.join(str(error).split())[:200]}") from None
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
-        self._worker_class = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
-        self._device = device
-        self._idle: list[Any] = []
-        self._busy: dict[Any, tuple[Any, Job, float]] = {}
+        self._ray, self._device, self._deadline_s, self._remote = ray, device, deadline_s, address is not None
+        self._ready: dict[Any, _Member] = {}  # those that are starting, by the reference of their first answer
+        self._idle: list[_Member] = []
+        self._busy: dict[Any, tuple[_Member, Job, float]] = {}  # with the deadline, by the reference of the outcome
+        self._waiting: deque[Job] = deque()
+        self._quiet = ExitStack()
+        self._far = self._remote and spans_machines(ray.nodes())
+        self._files: dict[str, dict[str, Any]] = {}  # of texts, by their digest
+        self._headless, self._stillborn = False, 0
+        self._fault = ""  # of the machine of the worker that was given up last
+        self._head = ray.get_runtime_context().gcs_address
+        self._head_answered = self._head_asked = self._living = time.monotonic()
+        self._actor = ray.remote(max_restarts=0, **demands(device, kind))(worker)
         try:
-            self._idle = self._started(workers)
+            fitting = room(living(ray.nodes()), device=device, kind=kind)
+            self._start(workers if self._remote else min(workers, fitting))
+            while len(self._idle) < min(workers, fitting) and time.monotonic() < self._living + START_TIMEOUT_S:
+                self._step()
         except BaseException:
             self.close()
             raise
 
-    def _started(self, count: int) -> list[Any]:
-        """New workers that have finished importing: that must not fall into a measurement.
-
-        Raises ConfigError if there is no room, DeviceError where they cannot use the device.
-        """
-        with ExitStack() as quiet:
-            with suppress(DeviceError):  # who measures for so long hangs, and will be found out by its deadline
-                quiet.enter_context(shared(self._device, timeout_s=START_TIMEOUT_S))
-            workers = [self._worker_class.remote(self._device) for _ in range(count)]
-            try:
-                self._ray.get([worker.ready.remote() for worker in workers], timeout=START_TIMEOUT_S)
-            except self._ray.exceptions.GetTimeoutError:
-                cores = self._ray.cluster_resources().get("CPU", 0)
-                raise ConfigError(f"{count} workers did not start within {START_TIMEOUT_S} s: the cluster has {cores:g} CPUs") from None
-            except self._ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-            return workers
+    @property
+    def capacity(self) -> int:
+        return max(1, len(self._idle) + len(self._busy))
 
     def submit(self, job: Job) -> None:
-        worker = self._idle.pop() if self._idle else self._started(1)[0]
-        self._busy[worker.evaluate.remote(job)] = (worker, job, time.monotonic() + self._deadline_s)
+        self._waiting.append(job)
+        self._assign()
 
-    def next(self) -> tuple[Job, Outcome]:
+    def place(self, number: int) -> str:
+        return next((str(member.home) for member, job, _ in self._busy.values() if job.number == number), "")
+
+    def next(self) -> tuple[Job, Outcome | Lost]:
         while True:
-            now = time.monotonic()
-            soonest = min(deadline for _, _, deadline in self._busy.values())
-            done, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=max(0.0, soonest - now))
-            if done:
-                worker, job, _ = self._busy.pop(done[0])
-                try:
-                    outcome = self._ray.get(done[0])
-                except self._ray.exceptions.RayError as error:
-                    self._ray.kill(worker)
-                    reason = " ".join(str(error).split("\n\n")[0].split())
-                    if isinstance(error, self._ray.exceptions.OutOfMemoryError):
-                        return job, failure(job, "out_of_memory", f"the worker was killed: {reason}"[:500])
-                    return job, failure(job, "crashed", f"the worker process died: {reason}"[:500])
-                self._idle.append(worker)
-                return job, outcome
-            for reference, (worker, job, deadline) in list(self._busy.items()):
-                if deadline <= time.monotonic():
-                    del self._busy[reference]
-                    self._ray.kill(worker)
-                    return job, failure(job, "timeout", f"not finished after {self._deadline_s:g} s")
+            if (ended := self._step()) is not None:
+                return ended
 
     def close(self) -> None:
-        for worker in [*self._idle, *(worker for worker, _, _ in self._busy.values())]:
-            self._ray.kill(worker)
-        self._idle, self._busy = [], {}
+        self._quiet.close()
+        members = [*self._idle, *(member for member, _, _ in self._busy.values()), *self._ready.values()]
+        self._idle, self._busy, self._ready = [], {}, {}
+        self._waiting.clear()
+        for member in members if not self._headless else ():  # nobody would answer; they end with this process
+            self._kill(member)
         self._ray.shutdown()
 
+    def _start(self, count: int) -> None:
+        """Asks for new workers, which report when they have finished importing: on this machine that must not fall into a measurement."""
+        if not self._remote and not self._ready:
+            with suppress(DeviceError):  # who measures for so long hangs, and will be found out by its deadline
+                self._quiet.enter_context(shared(self._device, timeout_s=START_TIMEOUT_S))
+        for _ in range(count):
+            member = _Member(self._actor.remote(self._device))
+            self._ready[member.actor.ready.remote(alone=self._remote)] = member
 
-def _has_token() -> bool:
-    """Whether there is a token of Ray's for this user."""
-    kept = Path.home() / ".ray" / "auth_token"
-    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or kept.is_file()
+    def _assign(self) -> None:
+        while self._waiting and self._idle:
+            member, job = self._idle.pop(), self._waiting.popleft()
+            reference = member.actor.evaluate.remote(job, self._shipped(job.corpus))
+            self._busy[reference] = (member, job, time.monotonic() + self._deadline_s)
+
+    def _shipped(self, corpus: Corpus) -> dict[str, Any] | None:
+        """References to the files of the text, for workers on machines without them; None where all are on this one."""
+        if not self._far:
+            return None
+        if corpus.digest not in self._files:
+            self._files[corpus.digest] = {name: self._ray.put(content) for name, content in files_of(corpus).items()}
+        return self._files[corpus.digest]
+
+    def _step(self) -> tuple[Job, Outcome | Lost] | None:
+        """Waits for one piece of news, at most for HEAD_CHECK_S: a job that ended, or None."""
+        self._check_workers()
+        now = time.monotonic()
+        soonest = min((deadline for _, _, deadline in self._busy.values()), default=now + HEAD_CHECK_S)
+        done, _ = self._ray.wait([*self._busy, *self._ready], num_returns=1, timeout=max(0.0, min(soonest - now, HEAD_CHECK_S)))
+        self._check_head()
+        if done and done[0] in self._ready:
+            self._started(done[0])
+        elif done:
+            return self._ended(done[0])
+        for reference, (member, job, deadline) in list(self._busy.items()):
+            if deadline <= time.monotonic():
+                del self._busy[reference]
+                self._replace(member)
+                return job, failure(job, "timeout", f"not finished after {self._deadline_s:g} s")
+        return None
+
+    def _started(self, reference: Any) -> None:
+        """A new worker has reported."""
+        member = self._ready.pop(reference)
+        if not self._ready:
+            self._quiet.close()
+        try:
+            member.home = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, DeviceError | OSError):
+                raise
+            self._give_up(member, _line(error.cause))
+            return
+        except self._ray.exceptions.RayError as error:
+            self._stillborn += 1
+            if self._stillborn > STILLBORN:
+                raise RunError(f"no worker can be started, {self._stillborn} in a row died at once: {_line(error)}") from None
+            self._replace(member)
+            return
+        self._stillborn = 0
+        self._idle.append(member)
+        self._assign()
+
+    def _ended(self, reference: Any) -> tuple[Job, Outcome | Lost]:
+        member, job, _ = self._busy.pop(reference)
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, DeviceError | DataError | OSError):
+                raise
+            self._give_up(member, _line(error.cause))
+            return job, Lost("machine", f"{member.home}: {_line(error.cause)}")
+        except self._ray.exceptions.RayError as error:
+            lost = not self._node_lives(member)
+            self._replace(member)
+            if lost:
+                return job, Lost("machine", f"the node of {member.home} was lost")
+            if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+                return job, failure(job, "out_of_memory", f"the worker was killed: {_line(error)}")
+            return job, Lost("worker", f"the worker process died: {_line(error)}")
+        self._idle.append(member)
+        self._assign()
+        return job, outcome
+
+    def _replace(self, member: _Member) -> None:
+        self._kill(member)
+        self._start(1)
+
+    def _kill(self, member: _Member) -> None:
+        with suppress(self._ray.exceptions.RaySystemError):  # it never began
+            self._ray.kill(member.actor)
+
+    def _give_up(self, member: _Member, fault: str) -> None:
+        """Without another one in its place, which would fail alike on that machine."""
+        self._kill(member)
+        self._fault = fault
+
+    def _node_lives(self, member: _Member) -> bool:
+        return any(node["Alive"] for node in self._ray.nodes() if member.home and node["NodeID"] == member.home.node)
+
+    def _check_workers(self) -> None:
+        """Raises DeviceError or RunError where nobody is left who could evaluate."""
+        now = time.monotonic()
+        if self._idle or self._busy:
+            self._living = now
+        elif not self._ready:
+            raise DeviceError(f"no worker is left: {self._fault}")
+        elif now - self._living > START_TIMEOUT_S:
+            raise RunError(f"the cluster has had no room for a worker for {START_TIMEOUT_S} s; `frontrunner resume` goes on when it has")
+
+    def _check_head(self) -> None:
+        """Raises RunError where the cluster's head has not answered for long: Ray would end this process."""
+        now = time.monotonic()
+        if now - self._head_asked < HEAD_CHECK_S:
+            return
+        self._head_asked = now
+        if answers(self._head, timeout_s=HEAD_CHECK_S):
+            self._head_answered = now
+        elif now - self._head_answered > HEAD_PATIENCE_S:
+            self._headless = True
+            raise RunError(
+                f"the head of the Ray cluster at {self._head} does not answer any more; what was recorded is kept, "
+                "`frontrunner resume` goes on once it is back"
+            )
 
 
-def _check_answers(address: str) -> None:
-    """Raises ConfigError where nobody listens at HOST:PORT: Ray itself takes minutes to say so. Other forms are Ray's to check."""
-    host, _, port = address.rpartition(":")
-    if "/" in address or not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--address {address}: no Ray cluster answers there: {error}") from None
-
-
-class _Worker:
-    """Lives in a worker process. The process that profiles for it ends with it, however that ends."""
-
-    def __init__(self, device: str) -> None:
-        self._profiler = ProfilingWorker(device)
-
-    def ready(self) -> None:
-        """Answers once both processes are up and everything is imported. Whoever calls holds the device's shared lock."""
-        self._profiler.start()
-
-    def evaluate(self, job: Job) -> Outcome:
-        return evaluate(job, self._profiler)
+def _line(error: BaseException) -> str:
+    """What it says, in one line."""
+    return " ".join(str(error).split("\n\n")[0].split())[:300]

@@ -24,8 +24,10 @@ from search.space import SpaceSettings
 class RunConfig(Value):
     """What a search is asked to do.
 
-    candidates: how many are evaluated, failures included. workers: how many at the same time.
-    device: where they are trained and measured. deadline_s: seconds after which one evaluation is given up.
+    candidates: how many are evaluated, failures included. workers: how many at most at the same time.
+    device: where they are trained and measured; `cuda` is a GPU of its own for each worker, `cuda:0` one that all share. device_kind: of
+    the accelerator that a worker's node must have, in Ray's words, as `H100`; any where it is empty.
+    deadline_s: seconds after which one evaluation is given up. retries: how often one that was lost with its worker is made again.
     keep_weights: whose trained weights stay in the run's folder.
     fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up (`search.fidelity`): rungs, eta.
     gates: who is turned away before that, and which share is let through to learn how often a gate is wrong (`search.gates`): table, audit.
@@ -35,7 +37,9 @@ class RunConfig(Value):
     candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     workers: Annotated[int, Field(ge=1, le=4096)] = 2
     device: str = "cpu"
+    device_kind: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = ""
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
     keep_weights: Literal["all", "frontier", "none"] = "all"
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("loss", "decode_ms@b1")
     constraints: tuple[str, ...] = ()

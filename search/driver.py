@@ -11,14 +11,14 @@ from operators import Architecture
 from operators.errors import ConfigError, RunError, SpaceExhausted
 from operators.files import write_whole
 from profiler.cost import cost
-from profiler.device import open_device
+from profiler.device import inference_dtype
 from profiler.profile import key
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, prepare, require_windows
-from search.cluster import Executor
 from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
 from search.evolution import Evolution
+from search.executor import Executor, Lost, Retries
 from search.fidelity import rungs_of
 from search.frontier import frontier_of
 from search.gates import GateSettings, Screen
@@ -88,7 +88,7 @@ def prepare_run(config: RunConfig) -> Prepared:
 def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
     """The metrics that need no measurement."""
     metrics: dict[str, float] = {}
-    dtype = open_device(config.device).dtype
+    dtype = inference_dtype(config.device)
     profile = config.profile
     for context in profile.contexts:
         for batch in profile.batch_sizes:
@@ -100,8 +100,11 @@ def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, floa
     return metrics
 
 
-def check_constraints(prepared: Prepared) -> None:
-    """Raises ConfigError for a constraint that no probe of the space meets. Losses cannot be known before training."""
+def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
+    """Raises ConfigError for a constraint that no probe of the space meets. Losses cannot be known before training.
+
+    measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
+    """
     config = prepared.config
     constraints, space = config.parsed_constraints(), ArchitectureSpace(config.space, prepared.corpus.vocabulary)
     if not constraints:
@@ -118,6 +121,8 @@ def check_constraints(prepared: Prepared) -> None:
         together = "' and '".join(str(constraint) for constraint in constraints)
         raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
 
+    if not measured_here:
+        return
     measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))
@@ -160,9 +165,13 @@ def drive(
         if entry.evaluation is not None:
             proposer.tell(entry.number, _objectives(config, entry.evaluation))
     waiting = deque(entry for entry in entries.values() if entry.evaluation is None)
-    running, exhausted = 0, ledger.exhausted
+    running, exhausted, retries = 0, ledger.exhausted, Retries(config.retries)
     if entries:
         prepared.screen.take_counts()  # of what the proposer asked when the run began, which was counted then
+
+    def submit(job: Job) -> None:
+        executor.submit(job)
+        ledger.begin(job.number, executor.place(job.number))
 
     def report() -> None:
         on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
@@ -183,12 +192,16 @@ def drive(
                 ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)), screened)
                 entry = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin, screened=screened)
                 entries[entry.number] = entry
-            executor.submit(_job(prepared, entry, tuple(entries.values())))
+            submit(_job(prepared, entry, tuple(entries.values())))
             running += 1
         report()
         if not running:
             return
-        job, outcome = executor.next()
+        job, found = executor.next()
+        outcome = retries.verdict(job, found) if isinstance(found, Lost) else found
+        if outcome is None:
+            submit(job)
+            continue
         running, here = running - 1, here + 1
         if outcome.weights is not None and config.keep_weights != "none":
             write_whole(folder.weights(job.number), outcome.weights)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 from operators import Architecture
-from operators.errors import BackendError, DivergedError
+from operators.errors import BackendError, DataError, DeviceError, DivergedError
 from operators.value import Value
 from profiler.device import memory_errors
 from profiler.lock import shared
@@ -107,7 +107,10 @@ def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
 
 
 def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
-    """Profiles the candidate, and trains it here as far as the gates let it. Never raises: what goes wrong is the outcome."""
+    """Profiles the candidate, and trains it here as far as the gates let it. What goes wrong with it is the outcome.
+
+    Raises DeviceError, DataError and OSError for what is the machine's fault, as a GPU that fails or a full disk: another may do better.
+    """
     metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}
     audited: list[Audit] = []
@@ -157,6 +160,8 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
         return failure(job, "unbuildable", str(error), **known)
     except (MemoryError, torch.OutOfMemoryError) as error:
         return failure(job, "out_of_memory", _short(error), **known)
+    except (DeviceError, DataError, OSError):
+        raise
     except Exception as error:  # a defect: the driver records it with its traceback and stops the search
         return failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
 

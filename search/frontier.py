@@ -58,9 +58,22 @@ def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective]) 
     candidates = scored(entries, objectives)
     if not candidates:
         return None
-    points = costs(candidates, objectives)
-    low, high = points.min(0), points.max(0)
-    unit = (points - low) / np.where(high > low, high - low, 1.0)
-    reference = np.full(points.shape[1], 1.1)
+    unit, reference = _unit(costs(candidates, objectives))
     initial = np.array([not entry.parents for entry in candidates])
     return Gain(initial=pareto.hypervolume(unit[initial], reference), final=pareto.hypervolume(unit, reference))
+
+
+def hypervolume_course(entries: Sequence[Entry], objectives: Sequence[Objective], *, steps: int) -> list[float]:
+    """How the hypervolume grew, scaled as by `hypervolume_gain`: at most `steps` values after equal numbers of scored candidates."""
+    candidates = scored(entries, objectives)
+    if not candidates:
+        return []
+    unit, reference = _unit(costs(candidates, objectives))
+    counts = np.unique(np.linspace(1, len(unit), min(steps, len(unit))).round().astype(int))
+    return [pareto.hypervolume(unit[:count], reference) for count in counts]
+
+
+def _unit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points [n, m] scaled to [0, 1] in each objective, and the reference [m] at 1.1."""
+    low, high = points.min(0), points.max(0)
+    return (points - low) / np.where(high > low, high - low, 1.0), np.full(points.shape[1], 1.1)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +20,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators import Architecture
 from operators.errors import RunError
+from operators.value import Value
 from search import config as config_module
 from search.config import RunConfig
 from search.evaluate import Evaluation
@@ -30,7 +32,15 @@ from search.evolution import Proposal
 from search.space import SpaceSettings
 
 STUDY = "frontrunner"
+LOCK_TIMEOUT_S = 20.0  # for another program that reads or writes the file at the moment
 LAYOUT = 3  # of what this file writes; an older or newer ledger is refused, not guessed at
+
+
+class Attempt(Value):
+    """When and where an evaluation was begun; place is for people, and empty where it was not known."""
+
+    at: datetime
+    place: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Entry:
     """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished.
 
     screened: gate -> how many architectures came to it and how many it turned away until this one was found (`gates.Screen`).
+    attempts: each time that the evaluation was begun. ended: when it was acknowledged.
     """
 
     number: int
@@ -46,6 +57,8 @@ class Entry:
     origin: str
     evaluation: Evaluation | None = None
     order: int | None = None
+    attempts: tuple[Attempt, ...] = ()
+    ended: datetime | None = None
     screened: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -58,8 +71,12 @@ class Ledger:
 
     def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
         self._study, self._storage = study, storage
-        self._trials = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
-        self._told = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+        trials = study.get_trials(deepcopy=False)
+        self._trials = {trial.number: trial._trial_id for trial in trials}
+        self._told = {trial.number for trial in trials if trial.state.is_finished()}
+        self._entries: dict[int, Entry] = {}
+        self._ended: set[int] = set()  # of _entries, those that are final
+        self._attempts = {trial.number: list(trial.user_attrs.get("attempts", ())) for trial in trials}
         self.config: RunConfig = config_module.parse(study.user_attrs["config"], where="the ledger's configuration")
 
     def propose(
@@ -75,22 +92,30 @@ class Ledger:
         }
         params, distributions = _flat_parameters(features, self.config.space)
         template = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
-        with _told_when_unwritable():
+        with _told_when_it_cannot_be("written"):
             trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != proposal.number:
             raise RunError(f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?")
         self._trials[number] = trial_id
 
+    def begin(self, number: int, place: str) -> None:
+        """Records that the evaluation of a candidate was given to somebody, for those who watch."""
+        trial_id = self._unfinished(number)
+        with _told_when_it_cannot_be("written"):
+            attempts = [*self._attempts.get(number, ()), Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json")]
+            self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+        self._attempts[number] = attempts
+
     def record(self, number: int, evaluation: Evaluation) -> None:
-        """Acknowledges an evaluation: when this returns, it survives `kill -9`."""
-        trial_id = self._trials[number]
+        """Acknowledges an evaluation: when this returns, it survives `kill -9`. Raises RunError where the candidate has one already."""
+        trial_id = self._unfinished(number)
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
-        with _told_when_unwritable():
+        with _told_when_it_cannot_be("written"):
             for key, value in {
                 "outcome": outcome,
                 "metrics": dict(evaluation.metrics),
-                "order": self._told,
+                "order": len(self._told),
                 "evaluation": json.loads(evaluation.model_dump_json()),
             }.items():
                 self._storage.set_trial_user_attr(trial_id, key, value)
@@ -100,11 +125,26 @@ class Ledger:
             else:
                 state = TrialState.PRUNED if evaluation.status in ("infeasible", "stopped") else TrialState.FAIL
                 self._storage.set_trial_state_values(trial_id, state)
-        self._told += 1
+        self._told.add(number)
+
+    def _unfinished(self, number: int) -> int:
+        """The id of a trial that has no evaluation yet. Raises RunError."""
+        if number not in self._trials:
+            raise RunError(f"the ledger has no candidate {number}")
+        if number in self._told:
+            raise RunError(f"candidate {number} of the ledger has its evaluation already")
+        return self._trials[number]
 
     def entries(self) -> tuple[Entry, ...]:
-        """All candidates by number."""
-        return tuple(_entry(trial) for trial in self._study.get_trials(deepcopy=False))
+        """All candidates by number, as the ledger is now."""
+        with _told_when_it_cannot_be("read"):
+            trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.number not in self._ended:
+                entry = self._entries[trial.number] = _entry(trial)
+                if entry.evaluation is not None:  # it never changes again, and takes long to read
+                    self._ended.add(trial.number)
+        return tuple(self._entries[number] for number in sorted(self._entries))
 
     @property
     def corpus_digest(self) -> str:
@@ -118,7 +158,7 @@ class Ledger:
 
     def exhaust(self) -> None:
         """Records that the space has no new candidates."""
-        with _told_when_unwritable():
+        with _told_when_it_cannot_be("written"):
             self._study.set_user_attr("exhausted", True)
 
     def complete(self, entries: Sequence[Entry]) -> bool:
@@ -149,7 +189,7 @@ def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = 
 
 def _create(path: Path, config: RunConfig, started: str, corpus_digest: str) -> Ledger:
     with _quiet_optuna():
-        storage = RDBStorage(_url(path))
+        storage = _storage(path)
         objectives = config.parsed_objectives()
         directions: list[Literal["minimize", "maximize"]] = ["maximize" if wanted.maximize else "minimize" for wanted in objectives]
         study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
@@ -171,9 +211,13 @@ def open_ledger(path: Path) -> Ledger:
         raise RunError(f"{path}: no ledger there; expected the file that `frontrunner search` writes")
     try:
         with _quiet_optuna():
-            storage = RDBStorage(_url(path))
+            storage = _storage(path)
             study = optuna.load_study(study_name=STUDY, storage=storage)
             layout = study.user_attrs.get("layout")
+    except OperationalError as error:
+        if "locked" not in str(error.orig):
+            raise RunError(f"{path}: not a ledger of frontrunner: {error.orig}") from None
+        raise RunError(f"{path}: does not answer: {error.orig}") from None
     except Exception as error:  # SQLAlchemy, Alembic and Optuna each have their own words for a file that is not theirs
         raise RunError(f"{path}: not a ledger of frontrunner: {' '.join(str(error).split())[:200]}") from None
     if layout != LAYOUT:
@@ -193,6 +237,8 @@ def _entry(trial: FrozenTrial) -> Entry:
             evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
             order=attributes["order"] if ended else None,
             screened={gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()},
+            attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
+            ended=trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
         )
     except (KeyError, ValidationError) as error:
         raise RunError(f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
@@ -219,18 +265,18 @@ def _flat_parameters(features: Mapping[str, float], space: SpaceSettings) -> tup
     return params, distributions
 
 
-def _url(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
+def _storage(path: Path) -> RDBStorage:
+    return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
 
 
 @contextmanager
-def _told_when_unwritable() -> Iterator[None]:
-    """Raises RunError where the database refuses to write, as on a full disk; what it held before stays whole."""
+def _told_when_it_cannot_be(done: Literal["read", "written"]) -> Iterator[None]:
+    """Raises RunError where the database refuses, as on a full disk or while another keeps it locked; what it held before stays whole."""
     try:
         yield
     except StorageInternalError as error:
         reason = str(getattr(error.__cause__, "orig", None) or error).splitlines()[0]
-        raise RunError(f"the ledger cannot be written ({reason}); it is whole, and `frontrunner resume` goes on from there") from error
+        raise RunError(f"the ledger cannot be {done} ({reason}); it is whole, and `frontrunner resume` goes on from there") from error
 
 
 @contextmanager

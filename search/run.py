@@ -1,7 +1,7 @@
 """A run from start to end: what the commands `search`, `resume` and `status` do."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +12,10 @@ from rich.console import Console
 from operators.errors import RunError
 from profiler.device import open_device
 from search import ledger as ledger_module
+from search.cluster_connect import require_room
 from search.config import RunConfig
 from search.driver import check_constraints, drive, prepare_run
+from search.executor import InlineExecutor
 from search.frontier import frontier_of, hypervolume_gain
 from search.gate_report import Gate, counted, gates_table
 from search.ledger import Entry, Ledger
@@ -24,19 +26,27 @@ from search.run_folder import RunFolder, find_folder, new_folder
 from search.tables import columns_for, frame, rich_table
 
 if TYPE_CHECKING:
-    from search.cluster import Executor
+    from search.executor import Executor
 
 CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
 
 
-def start(config: RunConfig, *, results: Path, name: str, console: Console) -> RunFolder:
-    """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error."""
+def start(
+    config: RunConfig, *, results: Path, name: str, console: Console, executor: str = "inline", address: str | None = None
+) -> RunFolder:
+    """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error.
+
+    executor, address: what is going to drive it; a cluster at an address has its own devices.
+    """
     folder = new_folder(results, name)
     config = config.model_copy(update={"data": config.data.absolute()})
-    open_device(config.device)
+    if address is None:
+        open_device(config.device)
+    if executor == "ray":
+        require_room(address, device=config.device, kind=config.device_kind)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepared = prepare_run(config)
-    check_constraints(prepared)
+    check_constraints(prepared, measured_here=address is None)
     building = results / f".{name}.partial"
     shutil.rmtree(building, ignore_errors=True)
     try:
@@ -84,11 +94,11 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
 
 
 def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
-    from search.cluster import InlineExecutor, RayExecutor  # Ray takes a while to import
-
     if kind == "inline":
         return InlineExecutor(config.device)
-    return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, address=address)
+    from search.cluster import RayExecutor  # Ray takes a while to import
+
+    return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, kind=config.device_kind, address=address)
 
 
 def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
@@ -137,20 +147,22 @@ def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledge
     raise RunError(f"run {run} has no candidate {number}: {known}")
 
 
+def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str:
+    """Whether a run is driven, complete or stopped, for people."""
+    if driver := folder.driver():
+        return f"driven by process {driver}"
+    return "complete" if ledger.complete(entries) else f"stopped, `{folder.command('resume')}` goes on"
+
+
 def standing(results: Path, run: str) -> dict[str, Any]:
     """How far a run is, for people and scripts."""
     folder, ledger = opened(results, run)
     entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
-    driver = folder.driver()
     ended = [entry.evaluation for entry in entries if entry.evaluation]
-    if driver:
-        state = f"driven by process {driver}"
-    else:
-        state = "complete" if ledger.complete(entries) else f"stopped, `{folder.command('resume')}` goes on"
     gain = hypervolume_gain(entries, objectives)
     return {
         "run": folder.name,
-        "state": state,
+        "state": state_of(folder, ledger, entries),
         "started": ledger.started,
         "candidates": ledger.config.candidates,
         "evaluated": len(ended),

@@ -1,13 +1,15 @@
 import dataclasses
 import os
+import shutil
 
 import pytest
 
 from operators.errors import ConfigError, DeviceError
 from profiler.worker import ProfilingWorker
 from proxy_train.tasks import TaskSettings, train_task
-from search.cluster import InlineExecutor, RayExecutor
+from search.cluster import RayExecutor
 from search.evaluate import evaluate
+from search.executor import InlineExecutor
 from search.objectives import parse_constraint
 from tests.faulty_operators import architecture_with
 from tests.test_profiler_worker import alive, gone
@@ -21,10 +23,12 @@ class Fatal:
 
 
 @pytest.fixture(scope="module")
-def ray_executor():
-    executor = RayExecutor(workers=2, device="cpu", deadline_s=120)
-    yield executor
-    executor.close()
+def ray_executor(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("workers-cache")))
+        executor = RayExecutor(workers=2, device="cpu", deadline_s=120)
+        yield executor
+        executor.close()
 
 
 @pytest.fixture(scope="module")
@@ -122,21 +126,36 @@ def test_workers_answer_as_this_process_does(job, ray_executor):
     inline.close()
 
 
-def test_a_dead_worker_fails_its_candidate_alone_and_is_replaced(job, ray_executor):
+def test_a_dead_worker_loses_its_candidate_alone_and_is_replaced(job, ray_executor):
     ray_executor.submit(dataclasses.replace(job, number=1, corpus=Fatal()))
     ray_executor.submit(dataclasses.replace(job, number=2))
     outcomes = {done.number: outcome for done, outcome in (ray_executor.next(), ray_executor.next())}
-    assert outcomes[1].evaluation.status == "crashed"
-    assert "died" in outcomes[1].evaluation.reason
+    assert outcomes[1].blame == "worker"
+    assert "died" in outcomes[1].reason
     assert outcomes[2].evaluation.status == "ok"
     for number in (3, 4):
         ray_executor.submit(dataclasses.replace(job, number=number))
     assert {ray_executor.next()[1].evaluation.status for _ in range(2)} == {"ok"}
+    assert ray_executor.capacity == 2
+
+
+def test_text_that_a_worker_lacks_is_sent_to_it(job, ray_executor, monkeypatch, tmp_path):
+    monkeypatch.setattr(ray_executor, "_far", True)
+    folder = tmp_path / "text"
+    shutil.copytree(job.corpus.folder, folder)
+    moved = dataclasses.replace(job, corpus=dataclasses.replace(job.corpus, folder=folder))
+    assert ray_executor._shipped(moved.corpus)
+    shutil.rmtree(folder)
+    ray_executor.submit(job)
+    ray_executor.submit(moved)
+    (_, first), (_, second) = ray_executor.next(), ray_executor.next()
+    assert deterministic(first) == deterministic(second)
 
 
 def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
     endless = job.proxy.model_copy(update={"tokens": 10**10})
-    profiling = [ray_executor._ray.get(worker.__ray_call__.remote(lambda self: self._profiler.pid)) for worker in ray_executor._idle]
+    workers = [member.actor for member in ray_executor._idle]
+    profiling = [ray_executor._ray.get(worker.__ray_call__.remote(lambda self: self._profiler.pid)) for worker in workers]
     ray_executor._deadline_s = 3.0
     try:
         ray_executor.submit(dataclasses.replace(job, number=5, proxy=endless))
@@ -152,10 +171,26 @@ def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
 
 
 def test_workers_that_cannot_use_the_device_say_why(ray_executor, monkeypatch):
-    ray_executor._ray.kill(ray_executor._idle.pop())  # makes room on the cluster for another
+    idle, ray_executor._idle = ray_executor._idle, []
+    ray_executor._ray.kill(idle.pop().actor)  # makes room on the cluster for another
     monkeypatch.setattr(ray_executor, "_device", "cuda:99")
-    with pytest.raises(DeviceError, match=r"^device cuda:99: "):
-        ray_executor._started(1)
+    try:
+        ray_executor._start(1)
+        with pytest.raises(DeviceError, match=r"^no worker is left: device cuda:99: "):
+            ray_executor.next()
+    finally:
+        ray_executor._idle = idle
+
+
+def test_a_machine_that_fails_is_given_up_and_its_candidate_is_lost(job, ray_executor):
+    gone = dataclasses.replace(job.corpus, folder=job.corpus.folder / "absent")
+    ray_executor.submit(dataclasses.replace(job, number=7, corpus=gone))
+    done, lost = ray_executor.next()
+    assert (done.number, lost.blame) == (7, "machine")
+    assert "absent" in lost.reason
+    assert ray_executor._idle == []
+    with pytest.raises(DeviceError, match=r"^no worker is left: .*absent"):
+        ray_executor.next()
 
 
 def test_an_address_where_nobody_answers_is_said():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -13,6 +14,7 @@ from search import config as config_module
 from search import ledger as ledger_module
 from search.driver import check_constraints, drive, prepare_run
 from search.evaluate import Evaluation, Outcome
+from search.executor import Lost
 from search.frontier import frontier_of, hypervolume_gain
 from search.run_folder import RunFolder
 from tests.conftest import PretendExecutor, pretended
@@ -82,6 +84,37 @@ def test_a_small_space_ends_the_search_early(tmp_path, tiny_config, corpus):
     config = config_module.parse(data, where="small")
     entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())
     assert {entry.architecture.shorthand for entry in entries} == {"a a", "a f", "f a"}
+
+
+@dataclass
+class Losing(PretendExecutor):
+    """Loses the first evaluations of some candidates: number -> how."""
+
+    losses: dict = field(default_factory=dict)
+
+    def next(self):
+        job, outcome = super().next()
+        return (job, self.losses[job.number].pop(0)) if self.losses.get(job.number) else (job, outcome)
+
+
+MACHINE, WORKER = Lost("machine", "the node of 10.0.0.7 was lost"), Lost("worker", "the worker process died: signal 11")
+
+
+def test_what_was_lost_is_made_again_within_its_bound(tmp_path, prepared):
+    losses = {0: [MACHINE, MACHINE], 1: [WORKER], 2: [WORKER, WORKER], 3: [MACHINE, WORKER, MACHINE], 4: [WORKER, MACHINE]}
+    executor = Losing(capacity=3, losses=losses)
+    entries = searched(tmp_path / "run", prepared, executor)
+    assert [entry.evaluation.status for entry in entries] == ["ok", "ok", "crashed", "crashed", "ok", "ok"]
+    assert entries[2].evaluation.reason == "2 times: the worker process died: signal 11"
+    assert entries[3].evaluation.reason == "3 times: the node of 10.0.0.7 was lost"
+    assert [len(entry.attempts) for entry in entries] == [3, 2, 2, 3, 3, 1]
+    assert sorted(entry.order for entry in entries) == list(range(6))
+
+
+def test_nothing_is_made_again_where_that_is_not_wanted(tmp_path, prepared):
+    entries = searched(tmp_path / "run", larger(prepared, retries=0), Losing(losses={1: [MACHINE]}))
+    assert [entry.evaluation.status for entry in entries] == ["ok", "crashed", "ok", "ok", "ok", "ok"]
+    assert entries[1].evaluation.reason == "the node of 10.0.0.7 was lost"
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("all", 12), ("none", 0)])

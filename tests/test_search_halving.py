@@ -14,9 +14,9 @@ from profiler.worker import ProfilingWorker
 from search import config as config_module
 from search import ledger as ledger_module
 from search import pareto
-from search.cluster import InlineExecutor
 from search.driver import drive, prepare_run
 from search.evaluate import Evaluation, Outcome, evaluate
+from search.executor import InlineExecutor
 from search.export import export
 from search.fidelity import FidelitySettings, Rung, costs_before_training, rung_metric, rungs_of
 from search.frontier import frontier_of, scored

@@ -91,3 +91,21 @@ def test_another_layout_is_refused(folder, ledger):
 def test_a_missing_ledger_is_said(tmp_path):
     with pytest.raises(RunError, match="no ledger there"):
         ledger_module.open_ledger(tmp_path / "ledger.db")
+
+
+def test_a_ledger_that_another_program_keeps_locked_is_said(folder, ledger, prepared, monkeypatch):
+    monkeypatch.setattr(ledger_module, "LOCK_TIMEOUT_S", 0.1)
+    impatient = ledger_module.open_ledger(folder.ledger)
+    with sqlite3.connect(folder.ledger, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RunError, match=r"the ledger cannot be read \(database is locked\)"):
+            impatient.entries()
+        with pytest.raises(RunError, match=r"the ledger cannot be written \(database is locked\)"):
+            impatient.exhaust()
+        with pytest.raises(RunError, match=r"ledger.db: does not answer: database is locked"):
+            ledger_module.open_ledger(folder.ledger)
+        other.execute("ROLLBACK")
+    impatient.close()
+    impatient = ledger_module.open_ledger(folder.ledger)
+    drive(prepared, folder, impatient, PretendExecutor())
+    assert len(finished(impatient.entries())) == 6

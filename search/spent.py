@@ -1,0 +1,38 @@
+"""Where the workers' time went."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from search.ledger import Entry
+
+
+def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | None) -> dict[str, float]:
+    """Seconds of workers by purpose: those that evaluations tell of, as `train`; `other` in them; and `idle`.
+
+    now: where the run is being driven, so that what is under way counts; None where it is not. Idle is what `workers` had besides while
+    anything was under way, attempts that were lost included: where a run rested, nobody was idle.
+    """
+    spans = []
+    purposes: dict[str, float] = {}
+    for entry in entries:
+        end = entry.ended or now
+        if not entry.attempts or end is None:
+            continue
+        begun = entry.attempts[-1].at
+        spans.append((begun.timestamp(), max(begun, end).timestamp()))
+        told = entry.evaluation.seconds if entry.evaluation else {}
+        for name, seconds in told.items():
+            purposes[name] = purposes.get(name, 0.0) + seconds
+        rest = spans[-1][1] - spans[-1][0] - sum(told.values())
+        purposes["other"] = purposes.get("other", 0.0) + max(0.0, rest)
+    busy = sum(end - begun for begun, end in spans)
+    return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for begun, end in sorted(spans):
+        total += max(0.0, end - max(begun, reached))
+        reached = max(reached, end)
+    return total
