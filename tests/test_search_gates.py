@@ -106,7 +106,7 @@ def test_the_table_is_wrong_about_who_keeps_the_constraints_when_measured(job, p
 
 def entry(number, screened=None, **evaluation):
     found = Evaluation.model_validate({"seed": 0, **evaluation}) if evaluation else None
-    return Entry(number, model(number), (), "random", found, number if found else None, screened or {})
+    return Entry(number, model(number), (), "random", found, number if found else None, screened=screened or {})
 
 
 def test_the_report_counts_what_the_ledger_holds(job, profiler, tiny_config):
