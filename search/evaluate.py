@@ -167,13 +167,20 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
 
 
 def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float]) -> Profile | Failure:
-    """One measurement within what is left of the time for them; what it took is added to `seconds`."""
+    """One measurement within what is left of the time for them; what it took is added to `seconds`.
+
+    Raises DeviceError where the device cannot measure what an objective or a constraint asks for.
+    """
     start = time.perf_counter()
     left = PROFILE_SHARE * job.deadline_s - sum(seconds.values())
     found = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=left)
     held = found.lock_s if isinstance(found, Profile) else 0.0
     seconds["profile"] = seconds.get("profile", 0.0) + held
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
+    if isinstance(found, Profile):
+        for metric in (wanted.metric for wanted in (*job.objectives, *job.constraints)):
+            if reason := found.absent.get(metric.partition("@")[0]):
+                raise DeviceError(f"device {job.device} cannot measure {metric}: {reason}")
     return found
 
 

@@ -10,7 +10,7 @@ from proxy_train.tasks import TaskSettings, train_task
 from search.cluster import RayExecutor
 from search.evaluate import evaluate
 from search.executor import InlineExecutor
-from search.objectives import parse_constraint
+from search.objectives import Objective, parse_constraint
 from tests.faulty_operators import architecture_with
 from tests.test_profiler_worker import alive, gone
 
@@ -51,6 +51,16 @@ def test_an_evaluation_has_every_metric_of_profile_and_proxy(job, profiler):
     assert evaluation.backends["attention"] in ("sdpa", "reference")
     assert evaluation.seconds["train"] > 0
     assert evaluation.versions["torch"]
+
+
+def test_what_a_device_cannot_measure_is_no_candidates_fault(job, profiler, monkeypatch):
+    profile = evaluate(job, profiler).evaluation.profile
+    lacking = profile.model_copy(update={"absent": {"energy_j_per_token": "no counter", "power_w": "no counter"}})
+    monkeypatch.setattr("search.evaluate.profiled", lambda *args, **kwargs: lacking)
+    frugal = dataclasses.replace(job, objectives=(Objective("energy_j_per_token@b1", maximize=False),))
+    with pytest.raises(DeviceError, match=r"device cpu cannot measure energy_j_per_token@b1: no counter"):
+        evaluate(frugal, profiler)
+    assert evaluate(job, profiler).evaluation.status == "ok"
 
 
 def test_a_broken_constraint_is_found_before_training(job, profiler):
