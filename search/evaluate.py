@@ -178,7 +178,7 @@ def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float]) ->
     seconds["profile"] = seconds.get("profile", 0.0) + held
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
     if isinstance(found, Profile):
-        for metric in (wanted.metric for wanted in (*job.objectives, *job.constraints)):
+        for metric in [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]:
             if reason := found.absent.get(metric.partition("@")[0]):
                 raise DeviceError(f"device {job.device} cannot measure {metric}: {reason}")
     return found
