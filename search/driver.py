@@ -122,6 +122,7 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     if not accepted:
         together = "' and '".join(str(constraint) for constraint in constraints)
         raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
+    prepared.space.sample(rng)  # raises where the latency table lets nobody through
 
     if not measured_here:
         return

@@ -20,7 +20,7 @@ from profiler.cost import parameters
 from search import mutate
 from search.mutate import Choices, Norm, pick
 from search.seeds import first_members
-from search.stages import STAGES, StageSettings
+from search.stages import StageSettings, require_sequences
 
 T = TypeVar("T")
 
@@ -84,7 +84,8 @@ class SpaceSettings(Value):
             raise ValueError(f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}")
         choices_of(self)
         if self.stages is not None:
-            _require_stages(self, self.stages)
+            kinds = [registry.get(registry.name_of(token)).kind for token in self.operators]
+            require_sequences(self.stages, kinds.count("mixer"), kinds.count("feedforward"), (self.min_depth, self.max_depth))
         return self
 
 
@@ -115,24 +116,6 @@ def choices_of(settings: SpaceSettings) -> Choices:
             raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
     meta_tokens, norms = tuple(_unique("meta_tokens", settings.meta_tokens)), tuple(_unique("norms", settings.norms))
     return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, norms, genes, layers)
-
-
-def _require_stages(settings: SpaceSettings, wanted: StageSettings) -> None:
-    """Raises ValueError, one line, where no sequence of three stages can be made."""
-    kinds = [registry.get(registry.name_of(token)).kind for token in settings.operators]
-    ratios, counts = wanted.shares(kinds.count("mixer")), wanted.feedforwards
-    if any(counts) and kinds.count("feedforward") != 1:
-        raise ValueError(
-            f"stages: expected one feed-forward network among operators, got {kinds.count('feedforward')} in {_listed(settings.operators)}"
-        )
-    if not ratios:
-        raise ValueError(f"stages.ratios: expected one of at most {kinds.count('mixer')} mixers, got {_listed(wanted.ratios)}")
-    smallest, largest = min(map(sum, ratios)) * (1 + min(counts)), max(map(sum, ratios)) * (1 + max(counts))
-    least, most = (STAGES - 1) * smallest + 1, STAGES * largest * wanted.max_repeats
-    if settings.max_depth < least:
-        raise ValueError(f"max_depth: expected at least {least} for {STAGES} stages, got {settings.max_depth}")
-    if settings.min_depth > most:
-        raise ValueError(f"min_depth: expected at most {most}, which {STAGES} stages can have, got {settings.min_depth}")
 
 
 def _names(where: str, tokens: Sequence[str]) -> Sequence[str]:

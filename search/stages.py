@@ -46,6 +46,21 @@ class StageSettings(Value):
         return tuple(dict.fromkeys(ratio for ratio in found if len(ratio) <= mixers))
 
 
+def require_sequences(settings: StageSettings, mixers: int, feedforwards: int, depths: tuple[int, int]) -> None:
+    """Raises ValueError, one line, where so many operators of either kind make no three stages of that depth."""
+    ratios, counts = settings.shares(mixers), settings.feedforwards
+    if any(counts) and feedforwards != 1:
+        raise ValueError(f"stages: expected one feed-forward network among operators, got {feedforwards}")
+    if not ratios:
+        raise ValueError(f"stages.ratios: expected one of at most {mixers} mixers, got {', '.join(settings.ratios)}")
+    smallest, largest = min(map(sum, ratios)) * (1 + min(counts)), max(map(sum, ratios)) * (1 + max(counts))
+    least, most = (STAGES - 1) * smallest + 1, STAGES * largest * settings.max_repeats
+    if depths[1] < least:
+        raise ValueError(f"max_depth: expected at least {least} for {STAGES} stages, got {depths[1]}")
+    if depths[0] > most:
+        raise ValueError(f"min_depth: expected at most {most}, which {STAGES} stages can have, got {depths[0]}")
+
+
 class Block(NamedTuple):
     """mixers: names, each once. ratio, feedforwards: of each mixer, its share and how many feed-forward networks follow it."""
 
