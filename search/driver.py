@@ -27,7 +27,8 @@ from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken
 from search.profiling import Failure, profiled
 from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
-from search.table_gate import table_check
+from search.staged_space import make_space
+from search.table_gate import in_time, table_check
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work
 
@@ -78,11 +79,12 @@ def prepare_run(config: RunConfig) -> Prepared:
     constraints = config.parsed_constraints()
     corpus = prepare(config.data)
     require_windows(corpus, config.proxy.sequence_length)
-    everything = ArchitectureSpace(config.space, corpus.vocabulary)
+    everything = make_space(config.space, corpus.vocabulary)
     arithmetic = (lambda found: first_broken(constraints, _arithmetic(found, config))) if constraints else None
     table = table_check(config, everything) if config.gates.table else None
     screen = Screen(arithmetic, table, settings=config.gates, seed=config.seed)
-    return Prepared(config, corpus, replace(everything, accepts=screen), screen)
+    fast = in_time(config) if config.gates.table else None
+    return Prepared(config, corpus, make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast), screen)
 
 
 def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
@@ -106,7 +108,7 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
     """
     config = prepared.config
-    constraints, space = config.parsed_constraints(), ArchitectureSpace(config.space, prepared.corpus.vocabulary)
+    constraints, space = config.parsed_constraints(), make_space(config.space, prepared.corpus.vocabulary)
     if not constraints:
         return
     rng = np.random.default_rng(config.seed)
@@ -120,6 +122,7 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     if not accepted:
         together = "' and '".join(str(constraint) for constraint in constraints)
         raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
+    prepared.space.sample(rng)  # raises where the latency table lets nobody through
 
     if not measured_here:
         return

@@ -19,6 +19,8 @@ from operators.value import Value
 from profiler.cost import parameters
 from search import mutate
 from search.mutate import Choices, Norm, pick
+from search.seeds import first_members
+from search.stages import StageSettings, require_sequences
 
 T = TypeVar("T")
 
@@ -61,6 +63,7 @@ class SpaceSettings(Value):
     genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
     meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
     `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. normalized_head: of all architectures.
+    stages: where it is given, even as `{}`, sequences are not free but those of Nemotron-Flash's space (`search.stages`).
     max_tries: draws after which the space is said to have no member.
     """
 
@@ -72,6 +75,7 @@ class SpaceSettings(Value):
     meta_tokens: Annotated[tuple[Annotated[int, Field(ge=0, le=65_536)], ...], Field(min_length=1)] = (0,)
     norms: Annotated[tuple[Norm, ...], Field(min_length=1)] = (("rmsnorm", "before"),)
     normalized_head: bool = False
+    stages: StageSettings | None = None
     max_tries: Annotated[int, Field(ge=1)] = 1000
 
     @model_validator(mode="after")
@@ -79,6 +83,9 @@ class SpaceSettings(Value):
         if self.min_depth > self.max_depth:
             raise ValueError(f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}")
         choices_of(self)
+        if self.stages is not None:
+            kinds = [registry.get(registry.name_of(token)).kind for token in self.operators]
+            require_sequences(self.stages, kinds.count("mixer"), kinds.count("feedforward"), (self.min_depth, self.max_depth))
         return self
 
 
@@ -165,7 +172,7 @@ def _why_not(name: str, width: int, genes: Mapping[str, Any]) -> str:
     return ""
 
 
-def _accepts_everything(architecture: Architecture) -> bool:
+def accepts_everything(architecture: Architecture) -> bool:
     return True
 
 
@@ -179,7 +186,7 @@ class ArchitectureSpace:
 
     settings: SpaceSettings
     vocabulary: int
-    accepts: Callable[[Architecture], bool] = _accepts_everything
+    accepts: Callable[[Architecture], bool] = accepts_everything
 
     @cached_property
     def choices(self) -> Choices:
@@ -214,7 +221,7 @@ class ArchitectureSpace:
     def sample(self, rng: Generator) -> Architecture:
         for _ in range(self.settings.max_tries):
             architecture = self._draw(rng)
-            if self.contains(architecture) is None and self.accepts(architecture):
+            if self._legal(architecture):
                 return architecture
         raise ConfigError(
             f"space: none of {self.settings.max_tries} random architectures meets the constraints; widen the space or relax them"
@@ -225,14 +232,14 @@ class ArchitectureSpace:
         for _ in range(CHILD_TRIES):
             name = pick(names, rng)
             child = mutate.MUTATIONS[name](parent, self.choices, rng)
-            if child is not None and self.contains(child) is None and self.accepts(child) and self.key(child) != before:
+            if child is not None and self._legal(child) and self.key(child) != before:
                 return child, name
         return None
 
     def crossover(self, a: Architecture, b: Architecture, rng: Generator) -> Architecture | None:
         for _ in range(CHILD_TRIES):
             child = mutate.crossover(a, b, self.choices, rng)
-            if child is not None and self.contains(child) is None and self.accepts(child):
+            if child is not None and self._legal(child):
                 return child
         return None
 
@@ -240,13 +247,8 @@ class ArchitectureSpace:
         return member.digest()
 
     def seeds(self) -> tuple[Architecture, ...]:
-        """The corners of the space as plain alternations: smallest, deepest, widest, largest, as far as they are accepted."""
-        narrow, wide = self.choices.widths[0], self.choices.widths[-1]
-        low, high = self.choices.depths
-        corners = [(narrow, range(low, high + 1), min), (narrow, range(high, low - 1, -1), max)]
-        corners += [(wide, range(low, high + 1), min), (wide, range(high, low - 1, -1), max)]
-        seeds = [next(filter(self.accepts, (self._plain(width, depth, size) for depth in depths)), None) for width, depths, size in corners]
-        return tuple({self.key(seed): seed for seed in seeds if seed is not None}.values())
+        """The corners of the space, published designs as near as it has them, and each mixer alone; named after what they are."""
+        return first_members(self.choices, self._build, self._legal)
 
     def features(self, member: Architecture) -> dict[str, float]:
         """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""
@@ -307,23 +309,12 @@ class ArchitectureSpace:
         cut = int(rng.integers(len(layers) + 1)) if rng.random() < 0.5 else 0
         return [mutate.normalized(layer, first if number < cut else rest) for number, layer in enumerate(layers)]
 
-    def _plain(self, width: int, depth: int, size: Callable[..., Layer]) -> Architecture:
-        """Every mixer in turn, each before a feed-forward network; `size` (min or max) chooses among shapes by parameters."""
+    def _legal(self, architecture: Architecture) -> bool:
+        return self.contains(architecture) is None and self.accepts(architecture)
 
-        def sized(name: str) -> Layer:
-            return size(self.choices.at(name, width), key=lambda layer: registry.get(name).parameters(width, layer.shape))
-
-        mixers, feedforwards = ([sized(name) for name in self.choices.available(width, kind)] for kind in ("mixer", "feedforward"))
-        layers: list[Layer] = []
-        for number in range(depth):
-            layers.append(mixers[number % len(mixers)])
-            layers += [feedforwards[number % len(feedforwards)]] if feedforwards else []
-        usual = [mutate.normalized(layer, self.choices.norms[0]) for layer in layers[:depth]]
-        return self._build(width, usual, self.choices.meta_tokens[0])
-
-    def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int) -> Architecture:
+    def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int, name: str = "") -> Architecture:
         surroundings = {"vocabulary": self.vocabulary, "meta_tokens": meta_tokens, "normalized_head": self.settings.normalized_head}
-        return Architecture.parse({"width": width, "layers": tuple(layers), **surroundings}, where="space")
+        return Architecture.parse({"name": name, "width": width, "layers": tuple(layers), **surroundings}, where="space")
 
 
 def _gene_features(name: str, chosen: Sequence[Any], options: Sequence[Any]) -> dict[str, float]:

@@ -15,7 +15,8 @@ from search import experiment
 from search.experiment import ExperimentSettings, Session, Tokens
 from search.experiment_store import Training
 from search.ranks import Correlation, correlations
-from search.space import ArchitectureSpace, SpaceSettings
+from search.space import SpaceSettings
+from search.staged_space import make_space
 
 _DRAWS = 100  # for each architecture, before the space is said to have too few
 
@@ -82,7 +83,7 @@ def run(settings: RankSettings, *, results: Path, name: str, console: Console) -
 
 def drawn(settings: RankSettings, *, vocabulary: int) -> list[Architecture]:
     """Distinct members of the space, in the order of the draw. Raises ConfigError for a space of fewer."""
-    space, rng = ArchitectureSpace(settings.space, vocabulary), np.random.default_rng(settings.draw)
+    space, rng = make_space(settings.space, vocabulary), np.random.default_rng(settings.draw)
     found: dict[str, Architecture] = {}
     for _ in range(_DRAWS * settings.architectures):
         member = space.sample(rng)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from profiler.table_validate import Accuracy, Case, accuracy, validate
 from search import config as config_module
 from search.config import RunConfig
 from search.space import ArchitectureSpace
+from search.staged_space import make_space
 from search.table_gate import constrained_points, digest_of, members
 from search.warming import run_file
 
@@ -53,7 +54,7 @@ def wanted(sources: Sequence[str], *, batches: Sequence[int] | None, contexts: S
 
 
 def space_of(run: RunConfig) -> ArchitectureSpace:
-    return ArchitectureSpace(run.space, run.data.vocabulary)
+    return make_space(run.space, run.data.vocabulary)
 
 
 def progress(console: Console) -> Progress:
@@ -109,7 +110,7 @@ def held_out(space: ArchitectureSpace, count: int, *, seed: int, points: Sequenc
         costs = [cost(architecture, batch=point.batch, context=point.context, dtype=device.dtype) for point in points]
         return all(found.param_bytes + found.state_bytes <= memory for found in costs)
 
-    fitting, rng = ArchitectureSpace(space.settings, space.vocabulary, fits), np.random.default_rng(seed)
+    fitting, rng = replace(space, accepts=fits), np.random.default_rng(seed)
     found: dict[str, Architecture] = {}
     for _ in range(_DRAWS * count):
         member = fitting.sample(rng)

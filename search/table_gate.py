@@ -5,7 +5,7 @@ out of the same space, and nobody whom the table does not know.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.errors import ConfigError, TableError
@@ -54,14 +54,36 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
     return found
 
 
+def _table(config: RunConfig) -> LatencyTable:
+    """That of the run's device. Raises TableError where it is damaged."""
+    device = open_device(config.device)
+    with torch_threads(config.profile.threads):
+        return LatencyTable.open(default_path(device), device)
+
+
+def in_time(config: RunConfig) -> Callable[[Architecture], bool]:
+    """Whether an architecture is predicted to meet every constraint on latency, where the table is as `table_check` wants it.
+
+    By the prediction itself, without the margin that the gate leaves: it chooses a width, it turns nobody away.
+    """
+    table, asked = _table(config), constrained_points(config)
+
+    def check(architecture: Architecture) -> bool:
+        try:
+            predicted = {item: _value(item, point, table.latency(architecture, point).ms) for item, point in asked.items()}
+        except TableError:
+            return False
+        return not any(item.broken_by({item.metric: value}) for item, value in predicted.items())
+
+    return check
+
+
 def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
     """What the table of the run's device has against an architecture.
 
     Raises ConfigError where it does not cover the space or was not validated on it, TableError where it is damaged.
     """
-    device, asked = open_device(config.device), constrained_points(config)
-    with torch_threads(config.profile.threads):
-        table = LatencyTable.open(default_path(device), device)
+    table, asked = _table(config), constrained_points(config)
     lacking = table.missing(members(space), tuple(asked.values()))
     if lacking:
         raise ConfigError(

@@ -280,8 +280,8 @@ def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_architectures_evolve() -> None:
-    space = ArchitectureSpace(SpaceSettings(min_depth=2, max_depth=8, widths=(64, 96, 128)), 256)
-    proposer = Evolution(space, EvolutionSettings(population=8), seed=0)
+    space = ArchitectureSpace(SpaceSettings(operators=("a", "m", "f"), min_depth=2, max_depth=8, widths=(64, 96, 128)), 256)
+    proposer = Evolution(space, EvolutionSettings(population=16), seed=0)
     origins = set()
     for _ in range(150):
         proposal = proposer.ask()

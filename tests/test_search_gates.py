@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from search import config as config_module
 from search import evaluate as evaluate_module
 from search import ledger as ledger_module
 from search import table_gate
-from search.driver import drive, prepare_run
+from search.driver import check_constraints, drive, prepare_run
 from search.evaluate import Evaluation, Outcome, evaluate
 from search.gate_report import Gate, counted
 from search.gates import Audit, GateSettings, Screen, audits
@@ -27,6 +28,7 @@ from search.objectives import parse_constraint
 from search.run import print_standing, standing
 from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
+from search.staged_space import make_space
 from search.table_gate import digest_of, members, table_check
 from tests.conftest import PretendExecutor, pretended
 
@@ -283,3 +285,35 @@ def test_a_search_does_not_propose_who_the_table_turns_away_but_for_audits(tmp_p
         assert any(slow) == (share > 0)
         gate = next(gate for gate in counted(ledger.entries(), own) if gate.name == "table")
         assert gate.seen > gate.turned_away > sum(slow)
+
+
+STAGED = {**RUN, "space": {**RUN["space"], "min_depth": 3, "max_depth": 14, "stages": {"max_repeats": 4}}}
+
+
+def staged_run(tmp_path, monkeypatch, text_folder, **changed):
+    """A run in three stages, by a table whose layers take a millisecond for each 32 of the width, the rest none; off by half, it says."""
+    data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
+    own = config_module.parse({**STAGED, "data": data, **changed}, where="x")
+    monkeypatch.setattr(table_gate, "default_path", lambda device: tmp_path / "table.json")
+    table = LatencyTable.open(tmp_path / "table.json", open_device("cpu"))
+    parts = table.missing(members(make_space(own.space, 300)), [Point("decode", 1, 24), Point("decode", 2, 24)])
+    entries = [TableEntry(**dict(part), ms=0.001 if part.name == "rest" else part.width / 32, error_ms=0.0, rounds=9) for part in parts]
+    table.add(entries, [validated(own, batch, 0.5) for batch in (1, 2)])
+    return own
+
+
+def test_a_staged_space_takes_the_largest_width_that_the_table_predicts_in_time(tmp_path, monkeypatch, text_folder, corpus):
+    space = prepare_run(staged_run(tmp_path, monkeypatch, text_folder)).space
+    rng, seen = np.random.default_rng(0), []
+    for member in [*space.seeds(), *(space.sample(rng) for _ in range(40))]:
+        child = space.mutate(member, rng)
+        seen += [member, child[0]] if child else [member]
+    assert {member.width for member in seen} == {32, 64}
+    assert all(member.width == (64 if 2 * member.depth < 10 else 32) for member in seen)
+    assert max(member.depth for member in seen) == 9  # 10 layers would take 10 ms and the rest
+
+
+def test_a_target_that_no_width_meets_is_refused_before_the_search(tmp_path, monkeypatch, text_folder, corpus):
+    own = staged_run(tmp_path, monkeypatch, text_folder, constraints=["decode_ms@b1 <= 2"])
+    with pytest.raises(ConfigError, match="none of 1000 random architectures meets the constraints"):
+        check_constraints(prepare_run(own), measured_here=False)
