@@ -16,6 +16,7 @@ from proxy_train.train import ProxySettings
 from search.evolution import EvolutionSettings
 from search.fidelity import FidelitySettings
 from search.objectives import Constraint, Objective, parse_constraint, parse_objective
+from search.searchers import SearcherSettings
 from search.space import SpaceSettings
 
 
@@ -41,6 +42,7 @@ class RunConfig(Value):
     tasks: TaskSettings = TaskSettings()
     profile: ProfileSettings = ProfileSettings()
     space: SpaceSettings = SpaceSettings()
+    searcher: SearcherSettings = SearcherSettings()
     evolution: EvolutionSettings = EvolutionSettings()
 
     @model_validator(mode="after")

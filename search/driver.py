@@ -18,12 +18,12 @@ from proxy_train.data import Corpus, prepare, require_windows
 from search.cluster import Executor
 from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
-from search.evolution import Evolution
 from search.frontier import frontier_of
 from search.ledger import Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, first_broken
 from search.profiling import Failure, profiled
 from search.run_folder import RunFolder
+from search.searchers import searcher
 from search.space import ArchitectureSpace
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work
@@ -146,7 +146,7 @@ def drive(
     """
     config, start, here = prepared.config, time.monotonic(), 0
     objectives = config.parsed_objectives()
-    proposer = Evolution(prepared.space, settings=config.evolution, seed=config.seed)
+    proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed)
 
     entries = {entry.number: entry for entry in ledger.entries()}
     for entry in entries.values():

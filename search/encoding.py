@@ -1,15 +1,19 @@
 """Members of a space as whole numbers, for searchers that know nothing but such: Optuna's samplers, pymoo's NSGA-II."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.random import Generator
 
-from search.space import Space
+from operators import Architecture
+from search.mutate import norm_of, normalized
+from search.space import ArchitectureSpace, Space
 
 T = TypeVar("T")
+V = TypeVar("V")
 Vector = tuple[int, ...]
 
 
@@ -36,6 +40,95 @@ class EncodedSpace(Space[T], Protocol[T]):
     def decode(self, values: Mapping[str, int]) -> T | None:
         """The member with these numbers; None where they mean none. `decode(encode(decode(values)))` is `decode(values)`."""
         ...
+
+
+@dataclass(frozen=True)
+class ArchitectureEncoding:
+    """Architectures whose layers of one operator are all alike, and normalized alike; an EncodedSpace[Architecture].
+
+    Dimensions: width, depth, meta tokens, normalization, the operator of each place (those beyond the depth mean nothing), and each
+    gene of each operator. Genes that a width cannot have become those of its choice that shares most of them.
+    """
+
+    space: ArchitectureSpace
+
+    @cached_property
+    def dimensions(self) -> Mapping[str, Dimension]:
+        choices = self.space.choices
+        low, high = choices.depths
+        found = {
+            "width": Dimension(len(choices.widths)),
+            "depth": Dimension(high - low + 1),
+            "meta_tokens": Dimension(len(choices.meta_tokens)),
+            "norm": Dimension(len(choices.norms), ordered=False),
+        }
+        found |= {f"layer{place}": Dimension(len(choices.operators), ordered=False) for place in range(high)}
+        for name, genes in choices.genes.items():
+            found |= {f"{name}.{gene}": Dimension(len(options), _numbers(options)) for gene, options in genes.items()}
+        return found
+
+    def seeds(self) -> Sequence[Architecture]:
+        return self.space.seeds()
+
+    def sample(self, rng: Generator) -> Architecture:
+        return self.space.sample(rng)
+
+    def mutate(self, parent: Architecture, rng: Generator) -> tuple[Architecture, str] | None:
+        return self.space.mutate(parent, rng)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: Generator) -> Architecture | None:
+        return self.space.crossover(a, b, rng)
+
+    def features(self, member: Architecture) -> dict[str, float]:
+        return self.space.features(member)
+
+    def key(self, member: Architecture) -> str:
+        return self.space.key(member)
+
+    def encode(self, member: Architecture) -> dict[str, int]:
+        """What most layers of an operator have; 0 for what the member has nothing of."""
+        choices = self.space.choices
+        values = dict.fromkeys(self.dimensions, 0)
+        values["width"] = choices.widths.index(member.width)
+        values["depth"] = member.depth - choices.depths[0]
+        values["meta_tokens"] = choices.meta_tokens.index(member.meta_tokens)
+        values["norm"] = choices.norms.index(_commonest([norm_of(layer) for layer in member.layers]))
+        for place, layer in enumerate(member.layers):
+            values[f"layer{place}"] = choices.operators.index(layer.operator)
+        for name in sorted({layer.operator for layer in member.layers}):
+            usual = choices.values(_commonest([layer for layer in member.layers if layer.operator == name]), member.width)
+            for (gene, options), value in zip(choices.genes[name].items(), usual or (), strict=usual is not None):
+                values[f"{name}.{gene}"] = options.index(value)
+        return values
+
+    def decode(self, values: Mapping[str, int]) -> Architecture | None:
+        choices, width = self.space.choices, self.space.choices.widths[values["width"]]
+        layers = []
+        for place in range(choices.depths[0] + values["depth"]):
+            name = choices.operators[values[f"layer{place}"]]
+            table = choices.layers[name, width]
+            if not table:
+                return None
+            wanted = [options[values[f"{name}.{gene}"]] for gene, options in choices.genes[name].items()]
+            nearest = max(table, key=lambda found: sum(a == b for a, b in zip(found, wanted, strict=True)))
+            layers.append(normalized(table[nearest], choices.norms[values["norm"]]))
+        member = Architecture(
+            width=width,
+            layers=tuple(layers),
+            vocabulary=self.space.vocabulary,
+            meta_tokens=choices.meta_tokens[values["meta_tokens"]],
+            normalized_head=self.space.settings.normalized_head,
+        )
+        return member if self.space.contains(member) is None and self.space.accepts(member) else None
+
+
+def _numbers(options: Sequence[object]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in options)
+
+
+def _commonest(values: Sequence[V]) -> V:
+    """Of those that are as common, the first."""
+    return max(values, key=values.count)
 
 
 @dataclass(frozen=True)

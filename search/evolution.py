@@ -65,9 +65,7 @@ class Evolution(Searcher[T]):
         return {member: (int(front), -float(distance)) for member, front, distance in zip(members, fronts, distances, strict=True)}
 
     def _first(self, rng: Generator) -> Proposal[T] | None:
-        if self._next < len(self._seeds) and not self._known(self._seeds[self._next]):
-            return Proposal(self._next, self._seeds[self._next], (), "seed")
-        return self._random(rng)
+        return self._seeded(self._seeds) or self._random(rng)
 
     def _child(self, rng: Generator) -> Proposal[T]:
         """A new child of the fittest; where they give only known ones, or there are none, a random member."""

@@ -111,7 +111,7 @@ class Guided(Evolution[T]):
         deviation = np.where(known.std(0) > 1e-9, known.std(0), np.inf)
         x, others = (known - known.mean(0)) / deviation, (rows[:, : self._features] - known.mean(0)) / deviation
         found, _ = conditioned(first_kernel(x.shape[1]), x, success - success.mean()).predict(others)
-        return np.clip(found + success.mean(), 0.05, 1)
+        return np.asarray(np.clip(found + success.mean(), 0.05, 1))
 
     def _children(self, rng: Generator, elite: Sequence[Child[T]], seen: set[str]) -> list[Child[T]]:
         """New ones, up to a round's share of `CHILDREN`; their keys are added to `seen`."""

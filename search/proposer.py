@@ -1,6 +1,7 @@
 """What to evaluate next, by two calls, `ask` and `tell`: the contract of every searcher, and the bookkeeping that they share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Generic, Protocol, TypeVar
@@ -65,6 +66,10 @@ class Searcher(ABC, Generic[T]):
         """The successful evaluations that no other one dominates, oldest first."""
         return self._frontier
 
+    def proposal(self, number: int) -> Proposal[T]:
+        """The proposal with that number. Raises KeyError."""
+        return self._proposals[number]
+
     def ask(self) -> Proposal[T]:
         proposal = self._propose(np.random.default_rng([self._seed, self._next]))
         self.restore(proposal)
@@ -105,6 +110,12 @@ class Searcher(ABC, Generic[T]):
 
     def _known(self, candidate: T) -> bool:
         return self._space.key(candidate) in self._keys
+
+    def _seeded(self, seeds: Sequence[T]) -> Proposal[T] | None:
+        """The next of the seeds, if they are not all proposed and nobody proposed this one before."""
+        if self._next >= len(seeds) or self._known(seeds[self._next]):
+            return None
+        return Proposal(self._next, seeds[self._next], (), "seed")
 
     def _random(self, rng: Generator) -> Proposal[T] | None:
         """A new random member, or None when many tries give only known ones."""

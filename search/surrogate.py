@@ -94,8 +94,9 @@ def conditioned(kernel: Kernel, x: Floats, y: Floats) -> Surrogate:
     covariance = kernel(x, x)
     covariance[np.diag_indices(len(x))] += kernel.noise
     inverse = np.linalg.inv(covariance)
-    dual, diagonal = inverse @ y, np.diag(inverse)
-    skill = 1 - float(np.mean((dual / diagonal) ** 2) / max(np.var(y), 1e-12))
+    dual: Floats = inverse @ y
+    diagonal: Floats = np.diag(inverse)
+    skill = 1 - float(np.mean((dual / diagonal) ** 2)) / max(float(np.var(y)), 1e-12)
     return Surrogate(kernel, x, inverse, dual, errors=dual / np.sqrt(diagonal), skill=skill)
 
 
