@@ -106,12 +106,11 @@ class ArchitectureEncoding:
         layers = []
         for place in range(choices.depths[0] + values["depth"]):
             name = choices.operators[values[f"layer{place}"]]
-            table = choices.layers[name, width]
-            if not table:
+            wanted = tuple(options[values[f"{name}.{gene}"]] for gene, options in choices.genes[name].items())
+            nearest = choices.nearest(name, width, wanted)
+            if nearest is None:
                 return None
-            wanted = [options[values[f"{name}.{gene}"]] for gene, options in choices.genes[name].items()]
-            nearest = max(table, key=lambda found: sum(a == b for a, b in zip(found, wanted, strict=True)))
-            layers.append(normalized(table[nearest], choices.norms[values["norm"]]))
+            layers.append(normalized(nearest, choices.norms[values["norm"]]))
         member = Architecture(
             width=width,
             layers=tuple(layers),

@@ -19,7 +19,7 @@ from search.surrogate import conditioned, first_kernel
 T = TypeVar("T")
 Known = Mapping[int, Callable[[T], float]]
 
-CHILDREN, ROUNDS = 400, 4
+CHILDREN, ROUNDS = 200, 4
 """Children screened for a proposal, in rounds: the parents of the first are evaluated ones, of the others the best children so far."""
 ELITE = 20
 """How many of the best children so far are parents."""

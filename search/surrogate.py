@@ -93,7 +93,7 @@ def conditioned(kernel: Kernel, x: Floats, y: Floats) -> Surrogate:
     """The surrogate of standardized features [n, d] and values [n]."""
     covariance = kernel(x, x)
     covariance[np.diag_indices(len(x))] += kernel.noise
-    inverse = np.linalg.inv(covariance)
+    inverse = np.array(np.linalg.inv(covariance), np.float64)
     dual: Floats = inverse @ y
     diagonal: Floats = np.diag(inverse)
     skill = 1 - float(np.mean((dual / diagonal) ** 2)) / max(float(np.var(y)), 1e-12)
