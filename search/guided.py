@@ -46,8 +46,8 @@ class Guided(Evolution[T]):
 
     The first `population` proposals are the space's seeds and random members. Then surrogates forecast the objectives of hundreds of
     children, and the one with the largest expected gain in hypervolume is proposed, weighed with its probability not to fail. What
-    waits for its evaluation counts as what is forecast of it. Without skill, left out, of the surrogates, and for one in `PLAIN`
-    proposals, evolution goes on as if they were not there.
+    waits for its evaluation counts as what is forecast of it. Evolution goes on as if there were no surrogates for one in `PLAIN`
+    proposals, and for all where their leave-one-out predictions have no skill.
 
     known: objectives that can be told beforehand, such as a latency from a table: the surrogate then learns what it leaves unexplained.
     """

@@ -1,5 +1,6 @@
 """The searchers by name."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -22,7 +23,7 @@ class SearcherSettings(Value):
     """The `searcher` section of a run.
 
     guided: evolution screened by surrogates. evolution: with Pareto ranks. aging: as published, for the first objective. nsga2, tpe, gp:
-    Optuna's. population and the like are in the `evolution` section, and mean the same to all that have one.
+    Optuna's; gp needs scipy, and seconds a proposal. What these share, such as a population, is in the `evolution` section.
     """
 
     name: Name = "guided"
@@ -40,6 +41,8 @@ def searcher(name: str, space: Space[T], settings: EvolutionSettings, *, seed: i
 
 
 def _optuna(name: str, space: Space[T], settings: EvolutionSettings, seed: int) -> Proposer[T]:
+    if name == "gp" and importlib.util.find_spec("scipy") is None:
+        raise ConfigError("searcher.name: gp needs the package scipy, which is not installed: pip install scipy")
     from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 
     from search.optuna_proposer import OptunaProposer

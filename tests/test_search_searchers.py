@@ -133,6 +133,12 @@ def test_a_space_that_is_no_numbers_is_refused_where_numbers_are_needed() -> Non
         parse({"searcher": {"name": "annealing"}}, where="run.yaml")
 
 
+def test_gp_without_scipy_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="gp needs the package scipy"):
+        searcher("gp", BOX, SETTINGS, seed=0)
+
+
 def test_aging_ranks_by_the_first_objective_and_forgets_the_old() -> None:
     """A population that failed or was worse: its best is parent, a better one that is too old is not."""
     settings = EvolutionSettings(population=4, tournament=4)
