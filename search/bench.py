@@ -22,6 +22,7 @@ from search.bench_deployment import deploy
 from search.bench_operators import operators_and_backends
 from search.bench_power import tell_apart
 from search.bench_repeat import repeat_anchor
+from search.bench_searchers import compare_searchers
 from search.bench_smollm2 import complete_and_score
 from search.bench_studies import depth_width_law, rank_study
 from search.bench_table import table_accuracy
@@ -96,6 +97,11 @@ def operators(device: str, console: Console) -> Measured:
     return Measured(*operators_and_backends(device, console))
 
 
+def searchers(device: str, console: Console) -> Measured:
+    """Searchers on problems with known answers, without training: see search/bench_searchers.py."""
+    return Measured(*compare_searchers(device, console))
+
+
 def warm(device: str, console: Console) -> Measured:
     """How long kernels take to be ready: see search/bench_warm.py."""
     return Measured(*warm_everything(device, console))
@@ -146,6 +152,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "decode": decode,
     "smollm2": smollm2,
     "operators": operators,
+    "searchers": searchers,
     "warm": warm,
     "tuning": tuning,
     "training": training,

@@ -18,6 +18,7 @@ from search.evolution import EvolutionSettings
 from search.fidelity import FidelitySettings
 from search.gates import TABLE_METRICS, GateSettings
 from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, parse_constraint, parse_objective
+from search.searchers import SearcherSettings
 from search.space import SpaceSettings
 
 
@@ -50,6 +51,7 @@ class RunConfig(Value):
     tasks: TaskSettings = TaskSettings()
     profile: ProfileSettings = ProfileSettings()
     space: SpaceSettings = SpaceSettings()
+    searcher: SearcherSettings = SearcherSettings()
     evolution: EvolutionSettings = EvolutionSettings()
 
     @model_validator(mode="after")

@@ -17,7 +17,6 @@ from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, prepare, require_windows
 from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
-from search.evolution import Evolution
 from search.executor import Executor, Lost, Retries
 from search.fidelity import rungs_of
 from search.frontier import frontier_of
@@ -26,6 +25,7 @@ from search.ledger import Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken
 from search.profiling import Failure, profiled
 from search.run_folder import RunFolder
+from search.searchers import searcher
 from search.space import ArchitectureSpace
 from search.staged_space import make_space
 from search.table_gate import in_time, table_check
@@ -159,7 +159,7 @@ def drive(
     """
     config, start, here = prepared.config, time.monotonic(), 0
     objectives = config.parsed_objectives()
-    proposer = Evolution(prepared.space, settings=config.evolution, seed=config.seed)
+    proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed)
 
     entries = {entry.number: entry for entry in ledger.entries()}
     for entry in entries.values():

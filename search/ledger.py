@@ -28,7 +28,7 @@ from operators.value import Value
 from search import config as config_module
 from search.config import RunConfig
 from search.evaluate import Evaluation
-from search.evolution import Proposal
+from search.proposer import Proposal
 from search.space import SpaceSettings
 
 STUDY = "frontrunner"

@@ -63,12 +63,24 @@ class Choices:
         """The same genes at another width; where a width cannot have them, the choice that shares most of them."""
         resized = []
         for layer in layers:
-            table, wanted = self.layers[layer.operator, width_to], self.values(layer, width_from)
-            if not table or wanted is None:
+            wanted = self.values(layer, width_from)
+            nearest = None if wanted is None else self.nearest(layer.operator, width_to, wanted)
+            if nearest is None:
                 return None
-            nearest = max(table, key=lambda values: sum(a == b for a, b in zip(values, wanted, strict=True)))
-            resized.append(layer.model_copy(update={"shape": table[nearest].shape}))
+            resized.append(layer.model_copy(update={"shape": nearest.shape}))
         return tuple(resized)
+
+    def nearest(self, name: str, width: int, wanted: tuple[Any, ...]) -> Layer | None:
+        """The layer with those values of its genes or, where `width` cannot have them, the choice that shares most of them."""
+        table, key = self.layers[name, width], (name, width, wanted)
+        if table and key not in self._nearest:
+            self._nearest[key] = table[max(table, key=lambda values: sum(a == b for a, b in zip(values, wanted, strict=True)))]
+        return self._nearest[key] if table else None
+
+    @cached_property
+    def _nearest(self) -> dict[tuple[str, int, tuple[Any, ...]], Layer]:
+        """What `nearest` found: a search asks for the same few again and again."""
+        return {}
 
 
 Mutation = Callable[[Architecture, Choices, Generator], Architecture | None]

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
-from math import log10
+from math import log10, sqrt
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
-import numpy as np
 from numpy.random import Generator
 from pydantic import Field, ValidationError, model_validator
 
@@ -228,11 +227,13 @@ class ArchitectureSpace:
         )
 
     def mutate(self, parent: Architecture, rng: Generator) -> tuple[Architecture, str] | None:
-        names, before = list(mutate.MUTATIONS), self.key(parent)
+        names = list(mutate.MUTATIONS)
         for _ in range(CHILD_TRIES):
             name = pick(names, rng)
             child = mutate.MUTATIONS[name](parent, self.choices, rng)
-            if child is not None and self._legal(child) and self.key(child) != before:
+            if child is None or child.model_copy(update={"name": parent.name}) == parent:
+                continue
+            if self._legal(child):
                 return child, name
         return None
 
@@ -273,8 +274,9 @@ class ArchitectureSpace:
             features[f"{name}.count"] = len(places)
             if registry.get(name).kind == "mixer":
                 relative = [(number + 0.5) / depth for number in places] or [0.5]
-                features[f"{name}.position_mean"] = np.mean(relative)
-                features[f"{name}.position_spread"] = np.std(relative)
+                mean = sum(relative) / len(relative)
+                features[f"{name}.position_mean"] = mean
+                features[f"{name}.position_spread"] = sqrt(sum((place - mean) ** 2 for place in relative) / len(relative))
             values = [self.choices.values(member.layers[number], width) or () for number in places]
             for column, (gene, options) in enumerate(self.choices.genes[name].items()):
                 chosen = [row[column] for row in values if row]

@@ -19,8 +19,8 @@ from proxy_train.train import evaluate
 from search import cli, run
 from search import config as config_module
 from search import ledger as ledger_module
-from search.evolution import Proposal
 from search.export import load
+from search.proposer import Proposal
 
 
 @pytest.fixture

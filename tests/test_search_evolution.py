@@ -10,7 +10,8 @@ from numpy.random import Generator
 
 from operators.errors import SpaceExhausted
 from search import pareto
-from search.evolution import Evolution, EvolutionSettings, Proposal
+from search.evolution import Evolution, EvolutionSettings
+from search.proposer import Proposal
 from search.space import ArchitectureSpace, Space, SpaceSettings
 
 T = TypeVar("T")

