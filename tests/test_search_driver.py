@@ -187,8 +187,11 @@ KILLED = """
 """
 
 
+KILLS = 5
+
+
 @pytest.mark.slow
-def test_kill_9_at_ten_random_moments_loses_and_repeats_nothing(tmp_path, prepared, pytestconfig):
+def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared, pytestconfig):
     many = larger(prepared, candidates=120)
     expected = searched(tmp_path / "undisturbed", many, PretendExecutor(capacity=2))
     (tmp_path / "killed").mkdir()
@@ -196,10 +199,10 @@ def test_kill_9_at_ten_random_moments_loses_and_repeats_nothing(tmp_path, prepar
     ledger_module.create(folder.ledger, many.config, started="now").close()
     script = textwrap.dedent(KILLED.format(root=str(pytestconfig.rootpath), folder=str(folder.path)))
     rng, acknowledged = random.Random(1), {}
-    for attempt in range(11):
+    for attempt in range(KILLS + 1):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "driving\n"
-        if attempt < 10:
+        if attempt < KILLS:
             time.sleep(rng.uniform(0.0, 0.5))
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -212,7 +215,7 @@ def test_kill_9_at_ten_random_moments_loses_and_repeats_nothing(tmp_path, prepar
     assert len({entry.architecture.digest() for entry in entries}) == 120
     assert sorted(entry.order for entry in entries) == list(range(120))
     evaluated = (folder.path / "evaluated").read_text().split()
-    assert len(evaluated) <= 120 + 10 * 2  # only what was under way at a kill is evaluated again
+    assert len(evaluated) <= 120 + KILLS * 2  # only what was under way at a kill is evaluated again
     objectives = many.config.parsed_objectives()
     assert len(frontier_of(entries, objectives)) >= 1
     assert hypervolume_gain(entries, objectives).final > 0

@@ -270,7 +270,7 @@ def test_a_search_does_not_propose_who_the_table_turns_away_but_for_audits(tmp_p
     kept.add((), [validated(config, 1, 0.1), validated(config, 2, 0.1)])
     data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
     for share in (0.0, 0.3):
-        own = config_module.parse({**RUN, "data": data, "gates": {"table": True, "audit": share}, "candidates": 40}, where="x")
+        own = config_module.parse({**RUN, "data": data, "gates": {"table": True, "audit": share}, "candidates": 25}, where="x")
         jobs, path = [], tmp_path / str(share)
         path.mkdir()
         ledger = ledger_module.create(RunFolder(path).ledger, own, started="now")

@@ -225,7 +225,13 @@ def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
 @pytest.mark.slow
 def test_a_real_search_with_halving(tmp_path, tiny_config):
     """Every decision made again from the ledger alone, by the definition."""
-    asked = {"candidates": 9, "objectives": ["loss", "params"], "fidelity": {"rungs": [256, 512], "eta": 2}, "gates": {"audit": 0}}
+    asked = {
+        "candidates": 9,
+        "objectives": ["loss", "params"],
+        "fidelity": {"rungs": [256, 512], "eta": 2},
+        "gates": {"audit": 0},
+        "searcher": {"name": "random"},
+    }
     config = config_module.parse({**tiny_config.model_dump(mode="json"), **asked}, where="halving")
     folder, prepared = RunFolder(tmp_path), prepare_run(config)
     ledger, executor = ledger_module.create(folder.ledger, config, started="now"), InlineExecutor("cpu")

@@ -55,7 +55,7 @@ def drive(proposer: Proposer[Any], count: int, space: str = "box", *, pending: i
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("name", EVERY)
 def test_resumed_goes_on_as_if_never_stopped(name: str, space: str) -> None:
-    count = 24 if name == "gp" else 45
+    count = 15 if name == "gp" else 45
     events = drive(made(name, space), count, space)
     proposed = [content for kind, content in events if kind == "propose"]
     assert [proposal.number for proposal in proposed] == list(range(count))
@@ -173,4 +173,4 @@ def test_architectures_and_numbers_mean_each_other() -> None:
         assert encoding.decode(encoding.encode(member)) == member
     assert decoded > 30
     for seed in encoding.seeds():
-        assert encoding.decode(encoding.encode(seed)) == seed
+        assert space.key(encoding.decode(encoding.encode(seed))) == space.key(seed)  # which a name is no part of

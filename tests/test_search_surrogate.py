@@ -73,7 +73,7 @@ def test_fitting_finds_what_matters_and_predicts_it() -> None:
 def test_deviations_cover_what_was_not_seen(count: int) -> None:
     """68 % of a normal distribution lie within one deviation, 95 % within two."""
     within = []
-    for seed in range(8):
+    for seed in range(4):
         x, y = data(count, seed)
         unseen, truth = data(200, 100 + seed)
         center, scale = y.mean(), y.std()
