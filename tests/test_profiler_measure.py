@@ -102,10 +102,15 @@ def test_json_round_trip() -> None:
 
 
 def test_twice_the_depth_is_slower() -> None:
-    # Four times as deep and a margin of 1.3: a sanity check that a busy machine does not upset.
-    shallow, deep = (measure(Architecture.from_shorthand("a f " * depth, width=128, vocabulary=64), QUICK).metrics() for depth in (2, 8))
-    assert deep["decode_ms@b1"] > 1.3 * shallow["decode_ms@b1"]
-    assert deep["prefill_ms@b3"] > 1.3 * shallow["prefill_ms@b3"]
+    # Four times as deep, a margin of 1.3 and three tries: a sanity check that a busy machine does not upset.
+    for _ in range(3):
+        shallow, deep = (
+            measure(Architecture.from_shorthand("a f " * depth, width=128, vocabulary=64), QUICK).metrics() for depth in (2, 8)
+        )
+        ratios = [deep[name] / shallow[name] for name in ("decode_ms@b1", "prefill_ms@b3")]
+        if min(ratios) > 1.3:
+            return
+    assert min(ratios) > 1.3
 
 
 def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> None:

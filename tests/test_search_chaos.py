@@ -89,7 +89,7 @@ class Search:
         return [tuple(map(int, line.split())) for line in path.read_text().splitlines()] if path.exists() else []
 
     def wait_until_begun(self, count):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # Ray may take a minute to start where others are busy
         while len(self.noted("begun")) < count and self.driver.poll() is None:
             assert time.monotonic() < deadline, f"only {len(self.noted('begun'))} evaluations began: {self.said()[-2000:]}"
             time.sleep(0.005)
