@@ -34,8 +34,10 @@ def counted(entries: Sequence[Entry], config: RunConfig) -> tuple[Gate, ...]:
     frontier = {entry.number for entry in frontier_of(entries, config.parsed_objectives())}
     ended = [(entry.evaluation, entry.number in frontier) for entry in entries if entry.evaluation]
     profiled = sum(evaluation.profile is not None for evaluation, _ in ended)
-    gates = [_screen(ARITHMETIC, entries, ended), *([_screen(TABLE, entries, ended)] if config.gates.table else [])]
-    gates = [*gates, _later(LATENCY, profiled, ended)] if config.constraints else []
+    gates = []
+    if config.constraints:
+        before = (ARITHMETIC, TABLE) if config.gates.table else (ARITHMETIC,)
+        gates = [*(_screen(name, entries, ended) for name in before), _later(LATENCY, profiled, ended)]
     for name in map(rung_metric, config.fidelity.rungs):
         gates.append(_later(name, sum(name in evaluation.metrics for evaluation, _ in ended), ended))
     return tuple(gates)
