@@ -95,7 +95,7 @@ def narrow(library: str) -> None:
         return
     major, minor = torch.cuda.get_device_capability()
     chosen = {} if os.environ.get(FULL_TUNING) == "1" else tuned(f"sm_{major}{minor}")
-    for name, autotuner in autotuners(library).items():
+    for name, autotuner in autotuners(library):
         kept = [config for config in autotuner.configs if described(config) in chosen.get(name, ())]
         if kept:
             autotuner.configs = kept
@@ -112,8 +112,8 @@ def described(config: Any) -> dict[str, Any]:
     return {"kwargs": dict(config.kwargs), "num_warps": config.num_warps, "num_stages": config.num_stages}
 
 
-def autotuners(library: str) -> dict[str, Any]:
-    """Name -> autotuned kernel, of every module of the library that has been imported."""
+def autotuners(library: str) -> list[tuple[str, Any]]:
+    """(name, autotuned kernel), of every module of the library that has been imported; different kernels may have the same name."""
     kind = importlib.import_module("triton.runtime.autotuner").Autotuner
     found = {}
     for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == library and module is not None]:
@@ -121,5 +121,5 @@ def autotuners(library: str) -> dict[str, Any]:
             while value is not None and not isinstance(value, kind):
                 value = vars(value).get("fn") if hasattr(type(value), "run") and hasattr(value, "__dict__") else None
             if value is not None:
-                found[str(value.base_fn.__name__)] = value
-    return found
+                found[id(value)] = (str(value.base_fn.__name__), value)
+    return list(found.values())

@@ -49,7 +49,7 @@ def _timings(job: Job) -> Timings:
         workload: Workload = nothing.model_copy(update={part: getattr(job.workload, part)})
         prepare(Job(job.architecture, workload, job.device, job.backend))
         for library in LIBRARIES:
-            for name, kernel in autotuners(library).items():
+            for name, kernel in autotuners(library):
                 if timings := getattr(kernel, "configs_timings", None):
                     found.setdefault(name, []).append([(described(config), _median(ms)) for config, ms in timings.items()])
     return found

@@ -1,8 +1,13 @@
 """Choosing the few configurations of a kernel that are worth trying."""
 
+import sys
 from math import inf
+from types import ModuleType
 from typing import Any
 
+import pytest
+
+from operators.kernel_libraries import autotuners
 from profiler.tuning import choose, slowdown
 
 
@@ -37,3 +42,18 @@ def test_what_is_kept_costs_what_the_worst_case_loses() -> None:
     assert slowdown(timings, kept) == {"first": 0.5, "second": 0.0, "small": 0.0}  # the second keeps everything
     assert slowdown(timings, {"first": [config(64)]})["first"] == inf
     assert max(slowdown(timings, choose(timings)).values()) <= 0.05
+
+
+def test_kernels_of_the_same_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Autotuner:
+        def __init__(self) -> None:
+            self.base_fn = lambda: None
+            self.base_fn.__name__ = "kernel"
+
+    gated, plain = Autotuner(), Autotuner()
+    contents = {"triton.runtime.autotuner": Autotuner, "lib.gated": gated, "lib.plain": plain, "lib.user": plain, "other": Autotuner()}
+    for name, value in contents.items():
+        module = ModuleType(name)
+        module.Autotuner = value  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+    assert autotuners("lib") == [("kernel", gated), ("kernel", plain)]
