@@ -1,8 +1,8 @@
 """The latency table: what each layer costs on a device, and from it, by addition, what any model made of them costs.
 
-An entry is the time that one more layer adds to a model, with its normalization and residual connection, for one phase, batch size and
-context; what a model has besides layers is an entry too. Where a layer's cost depends on how much it remembers, entries at two contexts
-give a line a + b·context.
+An entry is the time that one more layer, with its normalization and residual connection, adds to a model of feed-forward networks, for one
+phase, batch size and context; what a model has besides layers is an entry too. Where a layer's cost depends on how much it remembers,
+entries at two contexts give a line a + b·context.
 
 A table belongs to one device in one state of its software. It is one JSON file; several processes may extend it at once.
 """
@@ -65,7 +65,7 @@ class Validation(Value):
 class _File(Value):
     """A table as it is stored."""
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     conditions: dict[str, str]
     validations: tuple[Validation, ...] = ()
     entries: tuple[Entry, ...]

@@ -1,8 +1,9 @@
 """Measures the entries of a latency table: what one more layer adds to a model.
 
-A model of k equal layers and one of 2k, with weights of their own in every layer, are timed by turns. The difference divided by k is the
-layer; twice the shorter less the longer is the rest of the model. On a GPU, k is so large that the weights of k layers exceed the L2 cache
-by far, as those of a real model do.
+A model of k feed-forward networks, and the same with a layer before each of them, are timed by turns. The difference divided by k is the
+layer. It is measured in this company because its kernels, among equals, can find in the L2 cache what in a real model other layers' weights
+have driven out: attention of width 1024 seemed 15 % cheaper on an H100. For the rest of a model, k and 2k networks are timed: twice the
+shorter less the longer. On a GPU, k is so large that the networks' weights exceed the L2 cache by far, as those of a real model do.
 """
 
 from bisect import insort
@@ -27,8 +28,9 @@ from profiler.timing import standard_error
 _WARMUP = 2
 _MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
 _CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
-_MOST_LAYERS, _MOST_PREFILL_LAYERS = 32, 8
-# So many times do the weights of k layers fill the L2 cache. At twice it would, with random replacement, still serve a fifth of the reads.
+_FEWEST_LAYERS, _MOST_LAYERS = 16, 32  # of a decode step on a GPU: what an address costs there is averaged over as many as models have
+_MOST_PREFILL_LAYERS = 8
+# So many times do k networks' weights fill the L2 cache. At twice it would, with random replacement, still serve a fifth of the reads.
 _CACHES = 4
 _PREFILL_TOKENS = 65_536  # that k layers read together
 _CPU_MEMORY = 2 << 30
@@ -57,23 +59,29 @@ def measure_part(part: Part, device: Device) -> Entry:
     try:
         with torch.inference_mode(), memory_errors():
             with shared(device.label):
-                short, long = (stopwatch(part, count, device) for count in (layers, 2 * layers))
+                short, long = (stopwatch(part, stack, device) for stack in stacks(part, layers))
             with exclusive(device.label):
                 return fit(part, short, long, layers)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise TableError(f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}") from None
 
 
-def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], float]:
-    """Times a model of so many equal layers; the rest of a model is measured around feed-forward networks."""
-    layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
+def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """The layers of the shorter and of the longer model; `count` is how many the shorter has."""
+    company = _company(part.width)
+    added = part.what if isinstance(part.what, Layer) else company
+    return (company,) * count, (added, company) * count
+
+
+def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable[[], float]:
+    """Times a model of these layers."""
     rest = part.what if isinstance(part.what, Rest) else Rest(vocabulary=2, tied_embeddings=True)
     architecture = Architecture(
         width=part.width,
         vocabulary=rest.vocabulary,
         tied_embeddings=rest.tied_embeddings,
         normalized_head=rest.normalized_head,
-        layers=(layer,) * layers,
+        layers=layers,
         rope=Rope() if part.rope else None,
     )
     model = random_model(architecture, device, backend="auto", seed=0)
@@ -81,7 +89,10 @@ def stopwatch(part: Part, layers: int, device: Device) -> Callable[[], float]:
 
 
 def fit(part: Part, short: Callable[[], float], long: Callable[[], float], layers: int, clock: Callable[[], float] = perf_counter) -> Entry:
-    """Times k and 2k layers by turns until the medians are known to 1 % or a second has passed. `clock` returns seconds."""
+    """Times two models, the shorter of so many layers, by turns until the medians are known to 1 % or a second has passed.
+
+    `clock` returns seconds.
+    """
 
     def cost(one: float, two: float) -> float:
         return (two - one) / layers if isinstance(part.what, Layer) else 2 * one - two
@@ -102,10 +113,11 @@ def fit(part: Part, short: Callable[[], float], long: Callable[[], float], layer
 
 def layers_for(part: Part, device: Device) -> int:
     """How many layers k the shorter model has."""
-    layer = part.what if isinstance(part.what, Layer) else _filler(part.width)
-    operator, itemsize, on_gpu = registry.get(layer.operator), device.dtype.itemsize, device.torch_device.type == "cuda"
-    weights = operator.parameters(part.width, layer.shape) * itemsize
-    state = sum(spec.bytes for spec in operator.state(layer.shape, part.batch, part.context, device.dtype).values())
+    company, itemsize, on_gpu = _company(part.width), device.dtype.itemsize, device.torch_device.type == "cuda"
+    layer = part.what if isinstance(part.what, Layer) else company
+    weights = registry.get(company.operator).parameters(part.width, company.shape) * itemsize
+    state = sum(spec.bytes for spec in registry.get(layer.operator).state(layer.shape, part.batch, part.context, device.dtype).values())
+    both = 2 * weights + registry.get(layer.operator).parameters(part.width, layer.shape) * itemsize + state  # per layer of the shorter
     if isinstance(part.what, Rest) and not (on_gpu and part.phase == "decode"):
         wanted = 1  # the fewer layers, the less of their noise; nothing has to be driven out of a cache
     elif not on_gpu:
@@ -114,8 +126,8 @@ def layers_for(part: Part, device: Device) -> int:
         wanted = min(max(_PREFILL_TOKENS // (part.batch * part.context), 2), _MOST_PREFILL_LAYERS)
     else:
         cache = torch.cuda.get_device_properties(device.torch_device).L2_cache_size
-        wanted = min(max(ceil(_CACHES * cache / (weights + state)), 2), _MOST_LAYERS)
-    return max(1, min(wanted, memory_for_models(device) // (3 * (weights + state))))
+        wanted = min(max(ceil(_CACHES * cache / weights), _FEWEST_LAYERS), _MOST_LAYERS)
+    return max(1, min(wanted, memory_for_models(device) // both))
 
 
 def memory_for_models(device: Device) -> int:
@@ -125,5 +137,5 @@ def memory_for_models(device: Device) -> int:
     return int(torch.cuda.get_device_properties(device.torch_device).total_memory // 2)
 
 
-def _filler(width: int) -> Layer:
+def _company(width: int) -> Layer:
     return Layer(operator="swiglu", shape=registry.get("swiglu").shape.make(width))

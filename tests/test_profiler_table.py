@@ -142,6 +142,21 @@ def test_where_costs_add_up_every_model_of_known_layers_is_predicted_exactly(
         assert found.error_ms == pytest.approx(0, abs=1e-9)
 
 
+def test_a_layer_costs_what_it_does_beside_feed_forward_networks(
+    table: LatencyTable, cpu: Device, monkeypatch: pytest.MonkeyPatch, made_up: type[MadeUpStopwatch]
+) -> None:
+    def made_up_ms(architecture: Architecture, point: Point) -> float:
+        """Attention takes longer where the layer before it, the last one being before the first, is something else."""
+        layers = [layer.operator for layer in architecture.layers]
+        disturbed = sum(layer == "attention" != before for before, layer in zip(layers[-1:] + layers[:-1], layers, strict=True))
+        return model_ms(architecture, point) + 0.07 * disturbed
+
+    monkeypatch.setattr(made_up, "__init__", lambda self, model, point, device: setattr(self, "ms", made_up_ms(model, point)))
+    model = hybrid("a f a f f a f")
+    build(table, [model], [DECODE], device=cpu)
+    assert table.latency(model, DECODE).ms == pytest.approx(made_up_ms(model, DECODE), rel=1e-9)
+
+
 @pytest.mark.usefixtures("made_up")
 def test_attention_follows_a_line_up_to_its_window(table: LatencyTable, cpu: Device) -> None:
     full, windowed = hybrid("a f"), hybrid("a f", window=WINDOW)
@@ -284,7 +299,7 @@ def test_threads_are_a_condition(cpu: Device, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"format": 2, "entries": []}', '{"format": 3, "conditions": {}, "entries": []}', "\x00"]
+    "content", ["", "{", "[]", '{"format": 3, "entries": []}', '{"format": 4, "conditions": {}, "entries": []}', "\x00"]
 )
 def test_a_damaged_table_is_said_to_be_one(table: LatencyTable, cpu: Device, content: str) -> None:
     table.path.write_text(content)
@@ -358,7 +373,8 @@ def test_a_difference_below_zero_is_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operator", "width", "layers"), [("swiglu", 1024, 12), ("short_conv", 2048, 7), ("swiglu", 64, 32), ("swiglu", 8192, 2)]
+    ("operator", "width", "layers"),
+    [("swiglu", 1024, 16), ("short_conv", 512, 32), ("swiglu", 640, 29), ("swiglu", 64, 32), ("swiglu", 8192, 11)],
 )
 def test_on_a_gpu_the_shorter_model_does_not_fit_into_the_cache(
     monkeypatch: pytest.MonkeyPatch, operator: str, width: int, layers: int
