@@ -24,7 +24,7 @@ from search.bench_power import tell_apart
 from search.bench_repeat import repeat_anchor
 from search.bench_searchers import compare_searchers
 from search.bench_smollm2 import complete_and_score
-from search.bench_studies import depth_width_law, rank_study
+from search.bench_studies import depth_width_law, rank_study, weight_normalization
 from search.bench_table import table_accuracy
 from search.bench_training import train_and_compare
 from search.bench_tuning import tune
@@ -147,6 +147,11 @@ def ranks(device: str, console: Console) -> Measured:
     return Measured(*rank_study(device, console))
 
 
+def normalization(device: str, console: Console) -> Measured:
+    """What weight normalization is worth for the families of configs/study_normalization_….yaml: see search/bench_studies.py."""
+    return Measured(*weight_normalization(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -162,6 +167,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "table": table,
     "law": law,
     "ranks": ranks,
+    "normalization": normalization,
 }
 
 

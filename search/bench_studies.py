@@ -1,4 +1,4 @@
-"""The depth-width law and the rank study of the configurations that are kept for a CPU and for an H100."""
+"""The depth-width law and the studies of ranks and weight normalization, as the configurations for a CPU and an H100 have them."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from profiler.device import open_device
-from search import experiment, law, law_report, study_ranks
+from search import experiment, law, law_report, study_normalization, study_ranks
 from search.law import LawSettings
 from search.ranks import Correlation
+from search.study_normalization import NormalizationSettings
 from search.study_ranks import RankSettings
-from search.study_report import print_ranks
+from search.study_report import normalization_table, print_ranks
 
 HOLDOUT = 3
 _CONFIGS = {"cpu": "cpu", "cuda": "h100"}
@@ -61,6 +62,20 @@ def rank_study(device: str, console: Console) -> tuple[Figures, Any]:
         for name, found in both.items():
             figures |= {f"{predictor.replace(' ', '_')}.{name}{part}": value for part, value in _parts(found)}
     return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}
+
+
+def weight_normalization(device: str, console: Console) -> tuple[Figures, Any]:
+    """Figures, and the losses of every seed."""
+    settings = experiment.load(NormalizationSettings, _config("study_normalization", device)).model_copy(update={"device": device})
+    effects = study_normalization.run(settings, results=_RESULTS, name=_name("normalization"), console=console)
+    console.print(normalization_table(effects, settings))
+    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds)}
+    for effect in effects:
+        found = (
+            {"problem": effect.problem} if effect.problem else {"params": effect.params, "gain": effect.gain, "gain_error": effect.error}
+        )
+        figures |= {f"{effect.family}.{name}": value for name, value in found.items()}
+    return figures, [asdict(effect) for effect in effects]
 
 
 def _parts(found: Correlation) -> tuple[tuple[str, float], ...]:

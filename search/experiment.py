@@ -1,7 +1,7 @@
 """Trains and measures the architectures of an experiment, each once: what the depth-width law and the studies have in common."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from profiler.cost import cost, parameters
 from profiler.device import memory_errors, open_device
 from profiler.lock import shared
 from profiler.profile import ProfileSettings
+from profiler.warm import Workload, jobs, warm
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, DataSettings, prepare
 from proxy_train.train import ProxyScore, ProxySettings, train
@@ -115,12 +116,29 @@ def train_once(architecture: Architecture, corpus: Corpus, settings: ProxySettin
     return score
 
 
-def trained(at: Session, label: str, architecture: Architecture, *, tokens: int, seed: int) -> Training:
-    """The training of that label, budget and seed: the recorded one, or one that is made and recorded now."""
+def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measured: bool = False) -> None:
+    """On a GPU, compiles and tunes in parallel what the trainings, and measurements if there are any, would one after the other."""
+    if open_device(at.settings.device).torch_device.type == "cpu":
+        return
+    proxy, profile = at.settings.proxy, at.settings.profile
+    decoding = tuple((batch, context) for batch in profile.batch_sizes for context in profile.contexts) if measured else ()
+    workload = Workload(training=((proxy.micro_batch_size or proxy.batch_size, proxy.sequence_length),), decoding=decoding)
+    began, work = time.perf_counter(), jobs(architectures, workload, at.settings.device)
+    for done in warm(work):
+        if done.problem:
+            at.console.print(f"{done.operator} {done.shape}: {done.problem}", soft_wrap=True, markup=False)
+    at.console.print(f"kernels for {len(work)} shapes of operators: {time.perf_counter() - began:.0f} s")
+
+
+def trained(at: Session, label: str, architecture: Architecture, *, tokens: int, seed: int, proxy: ProxySettings | None = None) -> Training:
+    """The training of that label, budget and seed: the recorded one, or one that is made and recorded now.
+
+    proxy: other settings than the experiment's own, of the same budget; the label has to say so.
+    """
     known = at.store.trainings.get((label, tokens, seed))
     if known is not None:
         return known
-    settings, began = at.settings.trained_with(tokens), time.perf_counter()
+    settings, began = proxy or at.settings.trained_with(tokens), time.perf_counter()
     found: dict[str, Any]
     try:
         score = train_once(architecture, at.corpus, settings, seed=seed, device=at.settings.device)

@@ -94,8 +94,9 @@ def label(depth: int, width: int) -> str:
 def run(settings: LawSettings, *, results: Path, name: str, console: Console) -> Path:
     """Trains and measures what is not there yet -> the folder. What fails is recorded with its reason. Raises our errors."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
-        for depth, width in settings.shapes():
-            architecture = settings.architecture(depth, width, vocabulary=at.corpus.vocabulary)
+        shapes = {shape: settings.architecture(*shape, vocabulary=at.corpus.vocabulary) for shape in settings.shapes()}
+        experiment.prepare_kernels(at, shapes.values(), measured=True)
+        for (depth, width), architecture in shapes.items():
             experiment.measured(at, label(depth, width), architecture)
             for tokens, seed in product(settings.budgets, settings.seeds):
                 experiment.trained(at, label(depth, width), architecture, tokens=tokens, seed=seed)

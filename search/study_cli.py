@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 study_app = typer.Typer(
-    help="What operators are worth, and whether short trainings can be trusted.",
+    help="What operators and weight normalization are worth, and whether short trainings can be trusted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,6 +70,21 @@ def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
         _print_json({**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed})
     else:
         print_ranks(console, study)
+
+
+@study_app.command("normalization", epilog="Example: frontrunner study normalization configs/study_normalization_cpu.yaml")
+def normalization_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Each family with weight normalization and without; the same command goes on where it was interrupted."""
+    from search import experiment, study_normalization
+    from search.study_report import normalization_table
+
+    settings = experiment.load(study_normalization.NormalizationSettings, config)
+    with _interruptible():
+        effects = study_normalization.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
+    if as_json:
+        _print_json([asdict(effect) for effect in effects])
+    else:
+        console.print(normalization_table(effects, settings))
 
 
 @contextmanager

@@ -94,7 +94,9 @@ def run(settings: OperatorSettings, *, results: Path, name: str, console: Consol
     """Trains and measures what is not there yet -> a row for each block, the lowest loss first, what failed at the end."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
         first, *others = settings.blocks()
-        reference = settings.architecture(first, settings.width, vocabulary=at.corpus.vocabulary)
+        alike = [settings.architecture(mixers, settings.width, vocabulary=at.corpus.vocabulary) for mixers in settings.blocks()]
+        experiment.prepare_kernels(at, alike, measured=True)  # the others' widths are found later, and many kernels are the same there
+        reference = alike[0]
         if settings.equal == "parameters":
             target = parameters(reference)
             sized = [with_parameters(settings, mixers, target, vocabulary=at.corpus.vocabulary) for mixers in others]

@@ -71,7 +71,9 @@ def run(settings: RankSettings, *, results: Path, name: str, console: Console) -
     """Trains what is not there yet and compares. Raises our errors; ConfigError where fewer than 4 architectures have both losses."""
     compared, failed = [], {}
     with experiment.session(settings, results=results, name=name, console=console) as at:
-        for architecture in drawn(settings, vocabulary=at.corpus.vocabulary):
+        architectures = drawn(settings, vocabulary=at.corpus.vocabulary)
+        experiment.prepare_kernels(at, architectures)
+        for architecture in architectures:
             short, long = (_trained(at, architecture, tokens) for tokens in (settings.proxy.tokens, settings.long_tokens))
             reasons = [training.reason for training in (*short, *long) if training.loss is None]
             if reasons:

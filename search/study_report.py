@@ -1,12 +1,14 @@
 """What the studies say, as tables for a terminal."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from search.ranks import LEVEL, Correlation
+from search.study_normalization import Effect, NormalizationSettings
 from search.study_operators import OperatorSettings, Row
 from search.study_ranks import RankStudy
 from search.tables import formatted
@@ -24,6 +26,20 @@ def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
         table.add_row(
             " + ".join(row.mixers), str(row.width), formatted("params", row.params), *figures, *([row.problem] if remarks else [])
         )
+    return table
+
+
+def normalization_table(effects: Sequence[Effect], settings: NormalizationSettings) -> Table:
+    """A row a family: mean losses over the seeds, and what is gained, with its standard error."""
+    title = f"width {settings.width}, {settings.proxy.tokens:,} tokens, {len(settings.seeds)} seeds"
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    remarks = ["remarks"] if any(effect.problem for effect in effects) else []
+    for name in ("family", "parameters", "without", "with", "gain", "±", *remarks):
+        table.add_column(name, justify="left" if name in ("family", "remarks") else "right", no_wrap=name != "remarks")
+    for effect in effects:
+        figures = [fmean(effect.without), fmean(effect.with_it), effect.gain, effect.error] if not effect.problem else [None] * 4
+        shown = (_number(figure, 4) for figure in figures)
+        table.add_row(effect.family, formatted("params", effect.params), *shown, *([effect.problem] if remarks else []))
     return table
 
 
