@@ -1,9 +1,10 @@
 """Measures the entries of a latency table: what one more layer adds to a model.
 
 A model of k feed-forward networks, and the same with a layer before each of them, are timed by turns. The difference divided by k is the
-layer. It is measured in this company because its kernels, among equals, can find in the L2 cache what in a real model other layers' weights
-have driven out: attention of width 1024 seemed 15 % cheaper on an H100. For the rest of a model, k and 2k networks are timed: twice the
-shorter less the longer. On a GPU, k is so large that the networks' weights exceed the L2 cache by far, as those of a real model do.
+layer's share of a decode step. It is measured in this company because its kernels, among equals, can find in the L2 cache what in a real
+model other layers' weights have driven out: attention of width 1024 seemed 15 % cheaper on an H100. What a prompt costs does not depend on
+that, and the clocks of a device that works hard do on how long it does: k equal layers and 2k are compared. The rest of a model is twice
+the time of k networks less that of 2k.
 """
 
 from bisect import insort
@@ -70,7 +71,8 @@ def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]
     """The layers of the shorter and of the longer model; `count` is how many the shorter has."""
     company = _company(part.width)
     added = part.what if isinstance(part.what, Layer) else company
-    return (company,) * count, (added, company) * count
+    beside = company if part.phase == "decode" else added
+    return (beside,) * count, (added, beside) * count
 
 
 def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable[[], float]:
@@ -117,7 +119,8 @@ def layers_for(part: Part, device: Device) -> int:
     layer = part.what if isinstance(part.what, Layer) else company
     weights = registry.get(company.operator).parameters(part.width, company.shape) * itemsize
     state = sum(spec.bytes for spec in registry.get(layer.operator).state(layer.shape, part.batch, part.context, device.dtype).values())
-    both = 2 * weights + registry.get(layer.operator).parameters(part.width, layer.shape) * itemsize + state  # per layer of the shorter
+    added = registry.get(layer.operator).parameters(part.width, layer.shape) * itemsize + state
+    both = added + 2 * weights if part.phase == "decode" else 3 * added  # of the two models, per layer of the shorter
     if isinstance(part.what, Rest) and not (on_gpu and part.phase == "decode"):
         wanted = 1  # the fewer layers, the less of their noise; nothing has to be driven out of a cache
     elif not on_gpu:
@@ -126,7 +129,8 @@ def layers_for(part: Part, device: Device) -> int:
         wanted = min(max(_PREFILL_TOKENS // (part.batch * part.context), 2), _MOST_PREFILL_LAYERS)
     else:
         cache = torch.cuda.get_device_properties(device.torch_device).L2_cache_size
-        wanted = min(max(ceil(_CACHES * cache / weights), _FEWEST_LAYERS), _MOST_LAYERS)
+        fewest = 2 if isinstance(part.what, Rest) else _FEWEST_LAYERS
+        wanted = min(max(ceil(_CACHES * cache / weights), fewest), _MOST_LAYERS)
     return max(1, min(wanted, memory_for_models(device) // both))
 
 
