@@ -5,6 +5,7 @@ tells what the configurations that are there so far cost, where that is more tha
 """
 
 import json
+from math import isfinite
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ HEAD_DIMS = (64, 128)
 
 
 def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], Any, dict[str, bytes]]:
-    """Figures, all timings, and the file for `operators/tuned/`. Raises DeviceError without a GPU."""
+    """Figures, all timings (None: does not run), and the file for `operators/tuned/`. Raises DeviceError without a GPU."""
     opened = open_device(device)
     if opened.torch_device.type != "cuda":
         raise DeviceError(f"device {device}: the benchmark tuning times GPU kernels and needs a GPU, as in cuda:0")
@@ -46,9 +47,14 @@ def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], A
         "slowdown_kept": max(slowdown(timings, chosen).values(), default=0.0),
     }
     figures |= {
-        f"slowdown_before.{kernel}": lost for kernel, lost in slowdown(timings, tuned(f"sm_{major}{minor}")).items() if lost > TOLERANCE
+        f"slowdown_before.{kernel}": lost if isfinite(lost) else "none of them runs"
+        for kernel, lost in slowdown(timings, tuned(f"sm_{major}{minor}")).items()
+        if lost > TOLERANCE
     }
     for name, value in figures.items():
         console.print(f"{name:<24}{value}")
     kept = {"measured_on": opened.name, "versions": opened.versions(), "kernels": chosen}
-    return figures, timings, {"tuned.json": (json.dumps(kept, indent=1) + "\n").encode()}
+    samples = {
+        kernel: [[(config, ms if isfinite(ms) else None) for config, ms in case] for case in cases] for kernel, cases in timings.items()
+    }
+    return figures, samples, {"tuned.json": (json.dumps(kept, indent=1) + "\n").encode()}

@@ -6,10 +6,16 @@ from operators.errors import ConfigError
 from search import config as config_module
 from search import experiment
 from search.law import LawSettings
+from search.study_normalization import NormalizationSettings
 from search.study_operators import OperatorSettings
 from search.study_ranks import RankSettings
 
-EXPERIMENTS = {"law": LawSettings, "study_operators": OperatorSettings, "study_ranks": RankSettings}
+EXPERIMENTS = {
+    "law": LawSettings,
+    "study_normalization": NormalizationSettings,
+    "study_operators": OperatorSettings,
+    "study_ranks": RankSettings,
+}
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=str)
