@@ -15,8 +15,8 @@ from operators.errors import FrontrunnerError
 from search.arguments import joined, whole_numbers
 from search.data_cli import data_app
 from search.jobs_cli import jobs, logs, run_name, stop, submit
-from search.law_cli import law_app
-from search.study_cli import study_app
+from search.studies.law_cli import law_app
+from search.studies.study_cli import study_app
 from search.table_cli import table_app
 from search.watch_cli import watch
 
@@ -355,7 +355,7 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="File of the record.", show_default="results/benchmarks/DEVICE/NAME.json")] = None,
 ) -> None:
     """Run a benchmark and write its record."""
-    from search.bench import measure_and_write
+    from search.benchmarks.bench import measure_and_write
 
     console.print(f"record: {measure_and_write(name, device=device, out=out, console=console)}", soft_wrap=True)
 

@@ -15,7 +15,7 @@ from proxy_train.data import prepare
 from proxy_train.tasks import TaskScore, TaskSettings, train_task
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
-from search.bench_operators import ceilings
+from search.benchmarks.operators import ceilings
 from search.config import RunConfig
 from search.export import provenance
 from search.ledger import Entry, Ledger

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from operators.errors import ConfigError
-from search import bench_searchers
-from search.problems import PROBLEMS
+from search.benchmarks import searchers as bench_searchers
+from search.benchmarks.problems import PROBLEMS
 
 QUIET = Console(quiet=True)
 

@@ -4,11 +4,11 @@ import pytest
 
 from operators.errors import ConfigError
 from search import config as config_module
-from search import experiment
-from search.law import LawSettings
-from search.study_normalization import NormalizationSettings
-from search.study_operators import OperatorSettings
-from search.study_ranks import RankSettings
+from search.studies import experiment
+from search.studies.law import LawSettings
+from search.studies.study_normalization import NormalizationSettings
+from search.studies.study_operators import OperatorSettings
+from search.studies.study_ranks import RankSettings
 
 EXPERIMENTS = {
     "law": LawSettings,

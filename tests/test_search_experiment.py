@@ -13,11 +13,11 @@ from operators import Architecture
 from operators.errors import ConfigError, DivergedError, RunError
 from proxy_train.data import Corpus
 from proxy_train.train import ProxyScore, ProxySettings
-from search import experiment, experiment_store, law
 from search.config import RunConfig
-from search.experiment_store import Latency, Training
-from search.law import LawSettings
 from search.profiling import Failure
+from search.studies import experiment, experiment_store, law
+from search.studies.experiment_store import Latency, Training
+from search.studies.law import LawSettings
 
 Trained = list[tuple[int, int, int, int]]
 

@@ -15,11 +15,12 @@ from operators.errors import ConfigError, TableError
 from profiler.cost import parameters
 from profiler.latency_table import LatencyTable
 from profiler.table_parts import Point
-from search import cli, experiment_store, law_cli
-from search.experiment_store import Latency, Training
-from search.law import LawSettings, label
-from search.law_fit import Fitted, Law
-from search.law_pick import LatencyLaw, from_measurements, from_table, latency_law, pick
+from search import cli
+from search.studies import experiment_store, law_cli
+from search.studies.experiment_store import Latency, Training
+from search.studies.law import LawSettings, label
+from search.studies.law_fit import Fitted, Law
+from search.studies.law_pick import LatencyLaw, from_measurements, from_table, latency_law, pick
 
 LAW = Law(floor=2.2, a=1.4, alpha=0.8, b=30.0, beta=0.7)
 LATENCY = LatencyLaw(t0=0.2, u=0.01, v=1e-4, w=2e-6)

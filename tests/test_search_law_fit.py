@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from operators.errors import ConfigError
-from search.law_fit import Law, Points, check, fit, hold_out, nonnegative
+from search.studies.law_fit import Law, Points, check, fit, hold_out, nonnegative
 
 TRUE = Law(floor=2.2, a=1.4, alpha=0.8, b=30.0, beta=0.7)
 WITH_TOKENS = Law(floor=1.8, a=1.4, alpha=0.8, b=30.0, beta=0.7, c=300.0, gamma=0.45)

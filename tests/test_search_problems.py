@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from search import pareto
-from search.problems import PROBLEMS, made_up_scores
+from search.benchmarks.problems import PROBLEMS, made_up_scores
 from search.space import ArchitectureSpace, SpaceSettings
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from operators.errors import ConfigError
-from search.ranks import correlations, midranks, spearman
+from search.studies.ranks import correlations, midranks, spearman
 
 # Ten people's IQ and weekly hours of television, a textbook's example: ρ = −29/165.
 IQ = [106, 100, 86, 101, 99, 103, 97, 113, 112, 110]

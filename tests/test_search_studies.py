@@ -12,12 +12,13 @@ from operators.errors import ConfigError, DeviceError
 from operators.model import HybridLM
 from proxy_train.data import Corpus
 from proxy_train.train import ProxyScore, ProxySettings
-from search import cli, experiment, study_cli, study_operators, study_ranks
+from search import cli
 from search.config import RunConfig
 from search.profiling import Failure
-from search.study_operators import OperatorSettings, nearest, with_parameters
-from search.study_ranks import RankSettings, drawn
-from search.study_report import operators_table, print_ranks
+from search.studies import experiment, study_cli, study_operators, study_ranks
+from search.studies.study_operators import OperatorSettings, nearest, with_parameters
+from search.studies.study_ranks import RankSettings, drawn
+from search.studies.study_report import operators_table, print_ranks
 from tests.test_search_experiment import score
 
 GENES = {"attention": {"head_dim": 16, "group": 1}, "mamba2": {"head_dim": 16, "state": 16}, "deltanet": {"head_dim": 16}}

@@ -10,10 +10,10 @@ from operators import Architecture
 from operators.errors import ConfigError, DivergedError
 from proxy_train.data import Corpus
 from proxy_train.train import ProxyScore, ProxySettings
-from search import experiment
 from search.config import RunConfig
-from search.study_normalization import NormalizationSettings, run
-from search.study_report import normalization_table
+from search.studies import experiment
+from search.studies.study_normalization import NormalizationSettings, run
+from search.studies.study_report import normalization_table
 from tests.test_search_experiment import score
 
 LOSSES = {False: (3.0, 3.2, 3.1), True: (2.9, 3.0, 3.1)}

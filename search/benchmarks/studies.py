@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from profiler.device import open_device
-from search import experiment, law, law_report, study_normalization, study_ranks
-from search.law import LawSettings
-from search.ranks import Correlation
-from search.study_normalization import NormalizationSettings
-from search.study_ranks import RankSettings
-from search.study_report import normalization_table, print_ranks
+from search.studies import experiment, law, law_report, study_normalization, study_ranks
+from search.studies.law import LawSettings
+from search.studies.ranks import Correlation
+from search.studies.study_normalization import NormalizationSettings
+from search.studies.study_ranks import RankSettings
+from search.studies.study_report import normalization_table, print_ranks
 
 HOLDOUT = 3
 _CONFIGS = {"cpu": "cpu", "cuda": "h100"}

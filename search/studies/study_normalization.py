@@ -11,8 +11,8 @@ from rich.console import Console
 
 from operators import Architecture, registry
 from profiler.cost import parameters
-from search import experiment
-from search.experiment import ExperimentSettings, Session, Width
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings, Session, Width
 
 
 class NormalizationSettings(ExperimentSettings):

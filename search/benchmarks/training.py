@@ -30,7 +30,7 @@ from proxy_train.flops import training_flops
 from proxy_train.optim import BETAS, Optimizer
 from proxy_train.settings import ProxySettings
 from proxy_train.step import Step, own_stream
-from search.bench_operators import ceilings
+from search.benchmarks.operators import ceilings
 
 FLASH = "d f m f a f m f d f m f a f m f d f m f d f m f"  # the layers of Nemotron-Flash-1B
 ROUNDS = 5

@@ -13,8 +13,8 @@ from rich.console import Console
 from operators import Architecture, registry
 from operators.errors import ConfigError, DeviceError
 from profiler.cost import parameters
-from search import experiment
-from search.experiment import ExperimentSettings, Session, Width
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings, Session, Width
 
 TOLERANCE = 0.02  # of parameters
 _HIDDEN_STEP = 8

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.errors import ConfigError
-from search import experiment
-from search.experiment import ExperimentSettings, Session, Tokens
-from search.experiment_store import Training
-from search.ranks import Correlation, correlations
 from search.space import SpaceSettings
 from search.staged_space import make_space
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings, Session, Tokens
+from search.studies.experiment_store import Training
+from search.studies.ranks import Correlation, correlations
 
 _DRAWS = 100  # for each architecture, before the space is said to have too few
 

@@ -7,10 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from search.ranks import LEVEL, Correlation
-from search.study_normalization import Effect, NormalizationSettings
-from search.study_operators import OperatorSettings, Row
-from search.study_ranks import RankStudy
+from search.studies.ranks import LEVEL, Correlation
+from search.studies.study_normalization import Effect, NormalizationSettings
+from search.studies.study_operators import OperatorSettings, Row
+from search.studies.study_ranks import RankStudy
 from search.tables import formatted
 
 

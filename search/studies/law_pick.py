@@ -11,8 +11,8 @@ from operators.errors import ArchitectureError, ConfigError, TableError
 from profiler.cost import parameters
 from profiler.latency_table import LatencyTable
 from profiler.table_parts import Point
-from search.law import LawSettings
-from search.law_fit import Fitted, Floats, nonnegative
+from search.studies.law import LawSettings
+from search.studies.law_fit import Fitted, Floats, nonnegative
 
 Shape = tuple[int, int]
 LatencyOf = Callable[[int, int], float | None]

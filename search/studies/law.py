@@ -13,10 +13,10 @@ from rich.console import Console
 
 from operators import Architecture, registry
 from operators.errors import ConfigError
-from search import experiment, experiment_store
-from search.experiment import ExperimentSettings, Tokens, Width
-from search.experiment_store import Store
-from search.law_fit import Floats, Points
+from search.studies import experiment, experiment_store
+from search.studies.experiment import ExperimentSettings, Tokens, Width
+from search.studies.experiment_store import Store
+from search.studies.law_fit import Floats, Points
 
 Quantity = Literal["loss", "perplexity"]
 

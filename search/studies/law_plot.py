@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from operators.files import write_whole
-from search.law_fit import Law
-from search.law_pick import LatencyLaw, Shape
 from search.pareto import nondominated
 from search.report import axis_label, plt
+from search.studies.law_fit import Law
+from search.studies.law_pick import LatencyLaw, Shape
 
 
 def plot_law(

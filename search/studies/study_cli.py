@@ -42,8 +42,8 @@ def operators_(
     as_json: AsJson = False,
 ) -> None:
     """Each operator alone and in pairs; the same command goes on where it was interrupted."""
-    from search import experiment, study_operators
-    from search.study_report import operators_table
+    from search.studies import experiment, study_operators
+    from search.studies.study_report import operators_table
 
     settings = experiment.load(study_operators.OperatorSettings, config)
     if equal is not None:
@@ -59,8 +59,8 @@ def operators_(
 @study_app.command("ranks", epilog="Example: frontrunner study ranks configs/study_ranks_cpu.yaml")
 def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """Short against long training of the same architectures; the same command goes on where it was interrupted."""
-    from search import experiment, study_ranks
-    from search.study_report import print_ranks
+    from search.studies import experiment, study_ranks
+    from search.studies.study_report import print_ranks
 
     settings = experiment.load(study_ranks.RankSettings, config)
     with _interruptible():
@@ -75,8 +75,8 @@ def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
 @study_app.command("normalization", epilog="Example: frontrunner study normalization configs/study_normalization_cpu.yaml")
 def normalization_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """Each family with weight normalization and without; the same command goes on where it was interrupted."""
-    from search import experiment, study_normalization
-    from search.study_report import normalization_table
+    from search.studies import experiment, study_normalization
+    from search.studies.study_report import normalization_table
 
     settings = experiment.load(study_normalization.NormalizationSettings, config)
     with _interruptible():

@@ -39,7 +39,7 @@ def run_(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Train and measure a grid of depths and widths; the same command goes on where it was interrupted."""
-    from search import experiment, law
+    from search.studies import experiment, law
 
     name = name or config.stem
     try:
@@ -61,7 +61,7 @@ def fit_(
     as_json: AsJson = False,
 ) -> None:
     """Fit the law, and check it on shapes larger than those that it was fitted to."""
-    from search import law, law_report
+    from search.studies import law, law_report
 
     grid = law.grid(results, name)
     checked = law_report.check(grid, of=of.value, holdout=holdout, tokens=tokens)
@@ -86,7 +86,7 @@ def pick_(
     as_json: AsJson = False,
 ) -> None:
     """The depth and width with the lowest predicted loss within a latency."""
-    from search import law, law_report
+    from search.studies import law, law_report
 
     grid = law.grid(results, name)
     choices = law_report.picked(grid, of=of.value, budget_ms=latency_ms, batch=batch, tokens=tokens, table=table)

@@ -23,9 +23,9 @@ from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, DataSettings, prepare
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
-from search import experiment_store
-from search.experiment_store import Latency, Store, Training
 from search.profiling import Failure, profiled
+from search.studies import experiment_store
+from search.studies.experiment_store import Latency, Store, Training
 
 S = TypeVar("S", bound="ExperimentSettings")
 Tokens = Annotated[int, Field(ge=1)]

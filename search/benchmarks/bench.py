@@ -17,18 +17,18 @@ from operators.files import write_whole
 from profiler.device import open_device
 from search import config as config_module
 from search import run
-from search.bench_decode import decode_published
-from search.bench_deployment import deploy
-from search.bench_operators import operators_and_backends
-from search.bench_power import tell_apart
-from search.bench_repeat import repeat_anchor
-from search.bench_searchers import compare_searchers
-from search.bench_smollm2 import complete_and_score
-from search.bench_studies import depth_width_law, rank_study, weight_normalization
-from search.bench_table import table_accuracy
-from search.bench_training import train_and_compare
-from search.bench_tuning import tune
-from search.bench_warm import warm_everything
+from search.benchmarks.decode import decode_published
+from search.benchmarks.deployment import deploy
+from search.benchmarks.operators import operators_and_backends
+from search.benchmarks.power import tell_apart
+from search.benchmarks.repeat import repeat_anchor
+from search.benchmarks.searchers import compare_searchers
+from search.benchmarks.smollm2 import complete_and_score
+from search.benchmarks.studies import depth_width_law, rank_study, weight_normalization
+from search.benchmarks.table import table_accuracy
+from search.benchmarks.training import train_and_compare
+from search.benchmarks.tuning import tune
+from search.benchmarks.warm import warm_everything
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import open_ledger
 
@@ -93,62 +93,62 @@ def smollm2(device: str, console: Console) -> Measured:
 
 
 def operators(device: str, console: Console) -> Measured:
-    """Every operator with each of its backends: see search/bench_operators.py."""
+    """Every operator with each of its backends: see search/benchmarks/operators.py."""
     return Measured(*operators_and_backends(device, console))
 
 
 def searchers(device: str, console: Console) -> Measured:
-    """Searchers on problems with known answers, without training: see search/bench_searchers.py."""
+    """Searchers on problems with known answers, without training: see search/benchmarks/searchers.py."""
     return Measured(*compare_searchers(device, console))
 
 
 def warm(device: str, console: Console) -> Measured:
-    """How long kernels take to be ready: see search/bench_warm.py."""
+    """How long kernels take to be ready: see search/benchmarks/warm.py."""
     return Measured(*warm_everything(device, console))
 
 
 def tuning(device: str, console: Console) -> Measured:
-    """Which configurations of kernels are worth trying: see search/bench_tuning.py."""
+    """Which configurations of kernels are worth trying: see search/benchmarks/tuning.py."""
     return Measured(*tune(device, console))
 
 
 def training(device: str, console: Console) -> Measured:
-    """Training throughput next to other libraries: see search/bench_training.py."""
+    """Training throughput next to other libraries: see search/benchmarks/training.py."""
     return Measured(*train_and_compare(device, console))
 
 
 def repeat(device: str, console: Console) -> Measured:
-    """How far a measurement can be repeated by another process: see search/bench_repeat.py."""
+    """How far a measurement can be repeated by another process: see search/benchmarks/repeat.py."""
     return Measured(*repeat_anchor(device, console))
 
 
 def power(device: str, console: Console) -> Measured:
-    """How well two architectures are told apart: see search/bench_power.py."""
+    """How well two architectures are told apart: see search/benchmarks/power.py."""
     return Measured(*tell_apart(device, console))
 
 
 def deployment(device: str, console: Console) -> Measured:
-    """Nemotron-Flash's table of ten models on our runtime: see search/bench_deployment.py."""
+    """Nemotron-Flash's table of ten models on our runtime: see search/benchmarks/deployment.py."""
     return Measured(*deploy(device, console))
 
 
 def table(device: str, console: Console) -> Measured:
-    """How well the latency table predicts whole models: see search/bench_table.py."""
+    """How well the latency table predicts whole models: see search/benchmarks/table.py."""
     return Measured(*table_accuracy(device, console))
 
 
 def law(device: str, console: Console) -> Measured:
-    """The depth-width law of configs/law_….yaml, and how far it is off on shapes that it was not fitted to: see search/bench_studies.py."""
+    """The depth-width law of configs/law_….yaml, and how far off it is on shapes that were held out: see search/benchmarks/studies.py."""
     return Measured(*depth_width_law(device, console))
 
 
 def ranks(device: str, console: Console) -> Measured:
-    """Whether short trainings order the architectures of configs/study_ranks_….yaml as long ones do: see search/bench_studies.py."""
+    """Whether short trainings order the architectures of configs/study_ranks_….yaml as long ones do: see search/benchmarks/studies.py."""
     return Measured(*rank_study(device, console))
 
 
 def normalization(device: str, console: Console) -> Measured:
-    """What weight normalization is worth for the families of configs/study_normalization_….yaml: see search/bench_studies.py."""
+    """What weight normalization is worth for the families of configs/study_normalization_….yaml: see search/benchmarks/studies.py."""
     return Measured(*weight_normalization(device, console))
 
 

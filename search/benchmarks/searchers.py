@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from operators.errors import ConfigError
+from search.benchmarks.problems import PROBLEMS, Problem
 from search.evolution import EvolutionSettings
-from search.problems import PROBLEMS, Problem
 from search.searchers import searcher
 
 REPEATS = 10

@@ -1,0 +1,1 @@
+"""What `frontrunner bench` measures and writes records of."""

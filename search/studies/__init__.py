@@ -1,0 +1,1 @@
+"""Experiments beside the search: the depth-width law, and what operators, short trainings and normalization are worth."""
