@@ -9,12 +9,14 @@ from search.studies.law import LawSettings
 from search.studies.study_normalization import NormalizationSettings
 from search.studies.study_operators import OperatorSettings
 from search.studies.study_ranks import RankSettings
+from search.studies.study_rates import RateSettings
 
 EXPERIMENTS = {
     "law": LawSettings,
     "study_normalization": NormalizationSettings,
     "study_operators": OperatorSettings,
     "study_ranks": RankSettings,
+    "study_rates": RateSettings,
 }
 
 

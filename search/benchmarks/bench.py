@@ -24,7 +24,7 @@ from search.benchmarks.power import tell_apart
 from search.benchmarks.repeat import repeat_anchor
 from search.benchmarks.searchers import compare_searchers
 from search.benchmarks.smollm2 import complete_and_score
-from search.benchmarks.studies import depth_width_law, rank_study, weight_normalization
+from search.benchmarks.studies import depth_width_law, learning_rates, rank_study, weight_normalization
 from search.benchmarks.table import table_accuracy
 from search.benchmarks.training import train_and_compare
 from search.benchmarks.tuning import tune
@@ -152,6 +152,11 @@ def normalization(device: str, console: Console) -> Measured:
     return Measured(*weight_normalization(device, console))
 
 
+def rates(device: str, console: Console) -> Measured:
+    """Whether the best learning rate of configs/study_rates_….yaml stays the same over widths: see search/benchmarks/studies.py."""
+    return Measured(*learning_rates(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -168,6 +173,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "law": law,
     "ranks": ranks,
     "normalization": normalization,
+    "rates": rates,
 }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from profiler.device import open_device
-from search.studies import experiment, law, law_report, study_normalization, study_ranks
+from search.studies import experiment, law, law_report, study_normalization, study_ranks, study_rates
 from search.studies.law import LawSettings
 from search.studies.ranks import Correlation
 from search.studies.study_normalization import NormalizationSettings
 from search.studies.study_ranks import RankSettings
-from search.studies.study_report import normalization_table, print_ranks
+from search.studies.study_rates import RateSettings
+from search.studies.study_report import normalization_table, print_ranks, rates_table
 
 HOLDOUT = 3
 _CONFIGS = {"cpu": "cpu", "cuda": "h100"}
@@ -76,6 +78,18 @@ def weight_normalization(device: str, console: Console) -> tuple[Figures, Any]:
         )
         figures |= {f"{effect.family}.{name}": value for name, value in found.items()}
     return figures, [asdict(effect) for effect in effects]
+
+
+def learning_rates(device: str, console: Console) -> tuple[Figures, Any]:
+    """Figures, and the losses of every width and rate."""
+    settings = experiment.load(RateSettings, _config("study_rates", device)).model_copy(update={"device": device})
+    sweeps = study_rates.run(settings, results=_RESULTS, name=_name("rates"), console=console)
+    console.print(rates_table(sweeps, settings))
+    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "best_rate_at_base_width": sweeps[0].chosen}
+    for sweep in sweeps:
+        where = f"width{sweep.width}.{'carried' if sweep.carried else 'as_it_is'}"
+        figures |= {f"{where}.best_rate": sweep.best, f"{where}.lost": sweep.lost if isfinite(sweep.lost) else "failed"}
+    return figures, [asdict(sweep) for sweep in sweeps]
 
 
 def _parts(found: Correlation) -> tuple[tuple[str, float], ...]:

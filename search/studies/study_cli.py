@@ -87,6 +87,21 @@ def normalization_(config: Config, name: Name = None, results: Results = DEFAULT
         console.print(normalization_table(effects, settings))
 
 
+@study_app.command("rates", epilog="Example: frontrunner study rates configs/study_rates_cpu.yaml")
+def rates_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """The best learning rate at several widths; the same command goes on where it was interrupted."""
+    from search.studies import experiment, study_rates
+    from search.studies.study_report import rates_table
+
+    settings = experiment.load(study_rates.RateSettings, config)
+    with _interruptible():
+        sweeps = study_rates.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
+    if as_json:
+        _print_json([asdict(sweep) for sweep in sweeps])
+    else:
+        console.print(rates_table(sweeps, settings))
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     try:

@@ -11,6 +11,7 @@ from search.studies.ranks import LEVEL, Correlation
 from search.studies.study_normalization import Effect, NormalizationSettings
 from search.studies.study_operators import OperatorSettings, Row
 from search.studies.study_ranks import RankStudy
+from search.studies.study_rates import RateSettings, Sweep
 from search.tables import formatted
 
 
@@ -40,6 +41,19 @@ def normalization_table(effects: Sequence[Effect], settings: NormalizationSettin
         figures = [fmean(effect.without), fmean(effect.with_it), effect.gain, effect.error] if not effect.problem else [None] * 4
         shown = (_number(figure, 4) for figure in figures)
         table.add_row(effect.family, formatted("params", effect.params), *shown, *([effect.problem] if remarks else []))
+    return table
+
+
+def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Table:
+    """A row a width: losses by learning rate, the lowest marked, and what the base width's best rate loses there."""
+    title = f"{settings.layers}, {settings.proxy.tokens:,} tokens, best rate at width {settings.proxy.base_width}: {sweeps[0].chosen:g}"
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    rates = sorted(settings.rates)
+    for name in ("width", "rate", *(f"{rate:g}" for rate in rates), "lost"):
+        table.add_column(name, justify="left" if name == "rate" else "right", no_wrap=True)
+    for sweep in sweeps:
+        losses = [_number(sweep.losses.get(rate), 3) + ("*" if rate == sweep.best else " ") for rate in rates]
+        table.add_row(str(sweep.width), "carried over" if sweep.carried else "as it is", *losses, f"{sweep.lost:.3f}")
     return table
 
 

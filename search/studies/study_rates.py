@@ -1,0 +1,89 @@
+"""Does the best learning rate stay the same over widths? With it carried over by `proxy.base_width`, and without."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+from rich.console import Console
+
+from operators import Architecture
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings, Session, Width
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class RateSettings(ExperimentSettings):
+    """What `study rates` compares: `layers` at every width, trained with every learning rate in place of proxy.learning_rate.
+
+    proxy.base_width, one of the widths, is where carrying over begins. genes: operator -> gene -> value, where not the operators' own.
+    """
+
+    kind: ClassVar[str] = "rates"
+    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {"widths", "rates"}
+
+    layers: str
+    widths: Annotated[tuple[Width, ...], Field(min_length=2)]
+    rates: Annotated[tuple[Rate, ...], Field(min_length=2)]
+    genes: Mapping[str, Mapping[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        if self.proxy.base_width not in self.widths:
+            raise ValueError(f"proxy.base_width: expected one of the widths {self.widths}, got {self.proxy.base_width}")
+        for width in self.widths:
+            self.architecture(width, vocabulary=self.data.vocabulary)
+        return self
+
+    def architecture(self, width: int, *, vocabulary: int) -> Architecture:
+        """Raises ArchitectureError."""
+        return Architecture.from_shorthand(self.layers, width=width, vocabulary=vocabulary, genes=self.genes)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One width. losses: by rate, means over seeds, of trainings that did not fail. chosen: the rate that is best at the base width.
+
+    carried: whether the rate was carried over from the base width, or used as it is.
+    """
+
+    width: int
+    carried: bool
+    losses: Mapping[float, float]
+    chosen: float
+
+    @property
+    def best(self) -> float:
+        return min(self.losses, key=lambda rate: self.losses[rate])
+
+    @property
+    def lost(self) -> float:
+        """By how much the loss with the base width's best rate is above that with this width's own, nats per token; inf if it failed."""
+        return self.losses.get(self.chosen, float("inf")) - self.losses[self.best]
+
+
+def run(settings: RateSettings, *, results: Path, name: str, console: Console) -> list[Sweep]:
+    """Trains what is not there yet -> a sweep for each width, first carried over, then as it is. Raises our errors."""
+    with experiment.session(settings, results=results, name=name, console=console) as at:
+        architectures = {width: settings.architecture(width, vocabulary=at.corpus.vocabulary) for width in sorted(settings.widths)}
+        experiment.prepare_kernels(at, architectures.values())
+        found = {(carried, width): _losses(at, settings, one, carried) for carried in (True, False) for width, one in architectures.items()}
+    at_base = found[True, settings.proxy.base_width or 0]
+    chosen = min(at_base, key=lambda rate: at_base[rate], default=settings.rates[0])
+    return [Sweep(width, carried, losses, chosen) for (carried, width), losses in found.items() if losses]
+
+
+def _losses(at: Session, settings: RateSettings, architecture: Architecture, carried: bool) -> dict[float, float]:
+    found, width = {}, architecture.width
+    carried = carried or width == settings.proxy.base_width  # where both are the same training
+    for rate in settings.rates:
+        proxy = settings.proxy.model_copy(update={"learning_rate": rate} | ({} if carried else {"base_width": None}))
+        label = f"width {width} rate {rate:g} {'carried over' if carried else 'as it is'}"
+        trainings = [experiment.trained(at, label, architecture, tokens=proxy.tokens, seed=seed, proxy=proxy) for seed in settings.seeds]
+        losses = [training.loss for training in trainings if training.loss is not None]
+        if len(losses) == len(trainings):
+            found[rate] = fmean(losses)
+    return found
