@@ -10,7 +10,7 @@ from rich.table import Table
 from operators.errors import ConfigError
 from search.frontier import frontier_of
 from search.ledger import Entry
-from search.objectives import METRICS, Constraint, Objective
+from search.objectives import METRICS, Constraint, Objective, base_of
 
 
 def frame(entries: Sequence[Entry], objectives: Sequence[Objective], metrics: Sequence[str]) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def formatted(name: str, value: object) -> str:
         return ""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
-    metric = METRICS.get(name.partition("@")[0])
+    metric = METRICS.get(base_of(name))
     if metric is not None and metric.unit in ("parameters", "bytes", "bytes/s", "tokens/s"):
         for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:

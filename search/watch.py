@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.frontier import frontier_of, hypervolume_course
+from search.frontier import hypervolume_course
 from search.ledger import Entry, Ledger
-from search.objectives import names
+from search.objectives import by_kind, names
 from search.progress import duration
 from search.run import opened, state_of
 from search.run_folder import RunFolder
@@ -52,12 +52,12 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
     parts: list[RenderableType] = [Text(line, overflow="fold") for line in lines if line]
     if driven and (under_way := [entry for entry in entries if entry.evaluation is None and entry.attempts]):
         parts.append(_workers(under_way, now))
-    best = {entry.number for entry in frontier_of(entries, objectives)}
-    if best:
-        table = frame(entries, objectives, names(config.profile, config.tasks))
-        table = table[table["frontier"]].sort_values(objectives[0].metric)
-        shown = f", the first {ROWS}" if len(best) > ROWS else ""
-        parts.append(rich_table(table.head(ROWS), columns_for(table, objectives), title=f"frontier: {len(best)} candidates{shown}"))
+    for kind, wanted in by_kind(objectives, config.device_kind).items():
+        table = frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
+        table = table[table["frontier"].astype(bool)].sort_values(wanted[0].metric)
+        title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates{f', the first {ROWS}' if len(table) > ROWS else ''}"
+        if len(table):
+            parts.append(rich_table(table.head(ROWS), columns_for(table, wanted), title=title))
     return Group(*parts)
 
 

@@ -11,7 +11,7 @@ class PretendWorker:
     def __init__(self, device):
         pass
 
-    def ready(self, *, alone):
+    def ready(self, *, alone, kinds):
         return home()
 
     def evaluate(self, job, files):

@@ -162,7 +162,7 @@ def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(tmp_path,
 
 @pytest.mark.slow
 def test_a_cluster_without_the_declared_device_is_refused_before_any_work(tmp_path, tiny_config, pytestconfig, cluster):
-    (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": "H100"}).to_yaml())
+    (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": ("H100",)}).to_yaml())
     command = [sys.executable, "-m", "search.entry", "search", "run.yaml", "--address", cluster.address]
     environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
