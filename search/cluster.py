@@ -147,6 +147,7 @@ class RayExecutor:
 
     def _step(self) -> tuple[Job, Outcome | Lost] | None:
         """Waits for one piece of news, at most for HEAD_CHECK_S: a job that ended, or None."""
+        self._assign()
         self._check_workers()
         now = time.monotonic()
         soonest = min((deadline for _, _, deadline in self._busy.values()), default=now + HEAD_CHECK_S)
@@ -184,7 +185,6 @@ class RayExecutor:
         self._stillborn = 0
         member.kinds = frozenset(self._kinds) & member.home.types
         self._idle.append(member)
-        self._assign()
 
     def _ended(self, reference: Any) -> tuple[Job, Outcome | Lost] | None:
         """A job that ended; None where it goes on with its next part."""
