@@ -139,6 +139,12 @@ class Measured:
 
 
 UNMEASURED = Measured()
+QUEUE = "queue"
+
+
+def worked(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Of wall times by purpose those of workers: all but the queue."""
+    return {purpose: spent for purpose, spent in seconds.items() if purpose != QUEUE}
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from search.evaluate import QUEUE, worked
 from search.ledger import Entry
 
 
@@ -22,13 +23,12 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
             continue
         begun = entry.attempts[-1].at
         spans.append((begun.timestamp(), max(begun, end).timestamp()))
-        told = entry.evaluation.seconds if entry.evaluation else {}
+        told = worked(entry.evaluation.seconds) if entry.evaluation else {}
+        waited = entry.evaluation.seconds.get(QUEUE, 0.0) if entry.evaluation else 0.0
+        queued += waited
         for name, seconds in told.items():
-            if name == "queue":
-                queued += seconds
-            else:
-                purposes[name] = purposes.get(name, 0.0) + seconds
-        rest = spans[-1][1] - spans[-1][0] - sum(told.values())
+            purposes[name] = purposes.get(name, 0.0) + seconds
+        rest = spans[-1][1] - spans[-1][0] - waited - sum(told.values())
         purposes["other"] = purposes.get("other", 0.0) + max(0.0, rest)
     busy = sum(end - begun for begun, end in spans) - queued
     return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}

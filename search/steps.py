@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from search.evaluate import UNMEASURED, Job, Measured
+from search.evaluate import QUEUE, UNMEASURED, Job, Measured, worked
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +37,11 @@ class Step:
 
     def begun(self) -> Measured:
         """What is known of the candidate now that the waiting has ended."""
-        return self.before.after({"queue": time.monotonic() - self.since})
+        return self.before.after({QUEUE: time.monotonic() - self.since})
 
     def left_s(self, deadline_s: float) -> float:
         """Of the evaluation's deadline, which does not pass while it waits for a worker."""
-        return deadline_s - sum(seconds for purpose, seconds in self.before.seconds.items() if purpose != "queue")
+        return deadline_s - sum(worked(self.before.seconds).values())
 
     def known(self) -> dict[str, object]:
         """Of the candidate, as fields of an Evaluation."""

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from operators.errors import ConfigError
+from search.evaluate import worked
 from search.frontier import frontier_of
 from search.ledger import Entry
 from search.objectives import METRICS, Constraint, Objective, base_of
@@ -31,7 +32,7 @@ def frame(entries: Sequence[Entry], objectives: Sequence[Objective], metrics: Se
                 "reason": evaluation.reason if evaluation else "",
                 "origin": entry.origin,
                 "parents": " ".join(str(parent) for parent in entry.parents),
-                "seconds": sum(evaluation.seconds.values()) if evaluation else None,
+                "seconds": sum(worked(evaluation.seconds).values()) if evaluation else None,
                 "frontier": entry.number in on_frontier,
             }
         )

@@ -5,6 +5,7 @@ import json
 import random
 
 import pytest
+import torch
 from rich.console import Console
 
 from operators.errors import ConfigError, DeviceError
@@ -13,6 +14,7 @@ from search import cli, run
 from search import config as config_module
 from search import ledger as ledger_module
 from search.cluster import RayExecutor
+from search.cluster_connect import connect, living, types_of
 from search.details import print_candidate
 from search.driver import Prepared, drive
 from search.evaluate import Evaluation, Measured, Outcome, evaluate, measure, train_measured
@@ -269,3 +271,42 @@ def test_a_kind_that_no_worker_has_left_ends_the_search(job, executor, tmp_path)
     executor.submit(dataclasses.replace(job, corpus=tmp_path, kinds=KINDS))
     with pytest.raises(DeviceError, match="no worker with H100 is left: fell off the bus"):
         executor.next()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_one_gpu_of_the_kind_both_measures_and_trains(job):
+    connect(None, workers=1)
+    import ray
+
+    (kind,) = types_of(living(ray.nodes())[0])
+    ray.shutdown()
+    found = ended_on_gpus(job, workers=1, kinds=(kind,), address=None)
+    assert found.profile.device == "cuda:0"
+    assert found.metrics["decode_ms@b1"] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_two_gpus_of_one_kind_that_are_called_two_kinds_are_equally_fast(job):
+    kinds = ("left", "right")
+    with nodes(*(gpu_node(index, kind) for index, kind in enumerate(kinds))) as found:
+        profiles = ended_on_gpus(job, workers=2, kinds=kinds, address=found.address).profiles
+    fast, slow = sorted(profiles[kind].points[0].decode.median_ms for kind in kinds)
+    assert slow < 1.2 * fast
+
+
+def gpu_node(index, kind):
+    visible = {"CUDA_VISIBLE_DEVICES": str(index)}
+    return {"num_gpus": 1, "env_vars": visible, "resources": {f"accelerator_type:{kind}": 1}}
+
+
+def ended_on_gpus(job, **cluster):
+    executor = RayExecutor(device="cuda", deadline_s=300, **cluster)
+    try:
+        executor.submit(dataclasses.replace(job, device="cuda", deadline_s=300.0, kinds=cluster["kinds"]))
+        found = executor.next()[1].evaluation
+    finally:
+        executor.close()
+    assert found.status == "ok", found.reason
+    return found
