@@ -6,6 +6,7 @@ minutes, so that whoever trains finds candidates that are measured already.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -82,8 +83,8 @@ def _trainers(idle: Sequence[W], busy: Sequence[tuple[W, Step]]) -> Iterator[W]:
     """
     everyone = [*idle, *(worker for worker, _ in busy)]
     training = [worker for worker, step in busy if not step.kind]
+    having = Counter(kind for worker in everyone for kind in worker.kinds)
+    ready = having - Counter(kind for worker in training for kind in worker.kinds)
     for worker in idle:
-        ready = [other for other in everyone if other is not worker and other not in training]
-        kept = [kind for kind in worker.kinds if not any(kind in other.kinds for other in ready)]
-        if not training or all(kind in other.kinds for kind in kept for other in everyone):
+        if not training or not any(ready[kind] == 1 and having[kind] < len(everyone) for kind in worker.kinds):
             yield worker
