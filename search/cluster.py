@@ -13,7 +13,7 @@ from search.cluster_connect import answers, connect, demands, living, room, span
 from search.evaluate import Job, Measured, Outcome, failure
 from search.executor import Lost
 from search.shipping import files_of
-from search.steps import Step, assignment, first_step
+from search.steps import Step, assignment, first_step, places
 from search.worker import Home, Worker
 
 START_TIMEOUT_S = 120
@@ -87,7 +87,7 @@ class RayExecutor:
 
     @property
     def capacity(self) -> int:
-        return max(1, len(self._idle) + len(self._busy))
+        return max(1, places([*self._idle, *(member for member, _, _ in self._busy.values())], self._kinds))
 
     def submit(self, job: Job) -> None:
         self._waiting.append(first_step(job))

@@ -33,9 +33,9 @@ class RunConfig(Value):
     device: where they are trained and measured; `cuda` is a GPU of its own for each worker, `cuda:0` one that all share.
     device_kind: of the accelerators that candidates are measured on, in Ray's words, as `H100`, or a list of several; any where it is
     empty. Workers on nodes of a kind measure there, one candidate at a time on a device, and everyone trains: a proxy that the smallest
-    GPU of the cluster cannot hold is `out_of_memory`. Where some workers lack a kind, one that has it is kept ready to measure. Several
-    kinds measure every candidate on each, and objectives and constraints name the one that they mean, `decode_ms@b1/H100`; what is computed
-    or trained, as `params` and `loss`, is named as ever.
+    GPU of the cluster cannot hold is `out_of_memory`. Where few have a kind that many lack, one of them is kept ready to measure
+    (`search.steps`). Several kinds measure every candidate on each, and objectives and constraints name the one that they mean,
+    `decode_ms@b1/H100`; what is computed or trained, as `params` and `loss`, is named as ever.
     deadline_s: seconds after which one evaluation is given up. retries: how often one that was lost with its worker is made again.
     keep_weights: whose trained weights stay in the run's folder.
     fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up (`search.fidelity`): rungs, eta.
