@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from operators.errors import FrontrunnerError
+from operators.errors import ConfigError, FrontrunnerError
 from search.arguments import joined, whole_numbers
 from search.data_cli import data_app
 from search.jobs_cli import jobs, logs, run_name, stop, submit
@@ -113,6 +113,7 @@ app.command(epilog=example("frontrunner stop first-20260101-120000 --address htt
 def frontier(
     run: Run,
     objectives: Annotated[str | None, typer.Option(help="Metrics, separated by commas.", show_default="the run's own")] = None,
+    kind: Annotated[str | None, typer.Option(help="Of device: the frontier there.", show_default="all that the run has together")] = None,
     sort: Annotated[str | None, typer.Option(help="Column to sort by.", show_default="the first objective")] = None,
     descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
     where: Annotated[list[str] | None, typer.Option(help="Keep rows that meet it, as in 'params <= 2e6'; may be repeated.")] = None,
@@ -128,11 +129,11 @@ def frontier(
     from search.run import opened
 
     folder, ledger = opened(results, run)
-    wanted, config = _objectives(objectives, ledger.config), ledger.config
+    wanted, config = _objectives(objectives, kind, ledger.config), ledger.config
     entries = ledger.entries()
-    table = tables.frame(entries, wanted, names(config.profile, config.tasks))
+    table = tables.frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
     table = table if everything or table.empty else table[table["frontier"]]
-    kept = [parse_constraint(text, config.profile, config.tasks) for text in where or []]
+    kept = [parse_constraint(text, config.profile, config.tasks, config.device_kind) for text in where or []]
     table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
     columns = tables.columns_for(table, wanted, with_status=everything)
     if form == TableFormat.json or as_json:
@@ -142,12 +143,12 @@ def frontier(
     elif form == TableFormat.markdown:
         sys.stdout.write(tables.markdown(table, columns) + "\n")
     else:
-        what = "candidates" if everything else "frontier"
-        console.print(tables.rich_table(table, columns, title=f"{what} of {folder.name}: {len(table)} of {len(entries)} candidates"))
+        what = f"{'candidates' if everything else 'frontier'} of {folder.name}{f' on {kind}' if kind else ''}"
+        console.print(tables.rich_table(table, columns, title=f"{what}: {len(table)} of {len(entries)} candidates"))
     if plot is not None:
         from search.report import plot_frontier
 
-        plot_frontier(entries, wanted, plot, title=folder.name)
+        plot_frontier(entries, wanted, plot, title=f"{folder.name}{f' on {kind}' if kind else ''}")
         Console(stderr=True, highlight=False).print(f"plot: {plot}", soft_wrap=True)
 
 
@@ -369,12 +370,20 @@ def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> 
         raise typer.Exit(130) from None
 
 
-def _objectives(text: str | None, config: Any) -> tuple[Any, ...]:
-    from search.objectives import parse_objective
+def _objectives(text: str | None, kind: str | None, config: Any) -> tuple[Any, ...]:
+    """The metrics of that text, or the run's objectives; of one kind of device where one is given."""
+    from search.objectives import by_kind, parse_objective
 
-    if text is None:
-        return tuple(config.parsed_objectives())
-    return tuple(parse_objective(name.strip(), config.profile, config.tasks) for name in text.split(","))
+    kinds = config.device_kind
+    wanted = config.parsed_objectives()
+    if text is not None:
+        wanted = tuple(parse_objective(name.strip(), config.profile, config.tasks, kinds) for name in text.split(","))
+    if kind is None:
+        return tuple(wanted)
+    if kind not in kinds:
+        raise ConfigError(f"--kind {kind}: expected a device_kind of the run: {', '.join(kinds) or 'it has none'}")
+    found = by_kind(wanted, kinds)
+    return found[kind if len(kinds) > 1 else ""]
 
 
 def _print_json(value: Any) -> None:

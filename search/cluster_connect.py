@@ -48,15 +48,15 @@ def connect(address: str | None, *, workers: int) -> None:
     signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
 
 
-def require_room(address: str | None, *, device: str, kind: str) -> None:
+def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> None:
     """Raises ConfigError where no worker would fit into the cluster, before anything is begun. A CPU of this machine always has room."""
-    if address is None and device != "cuda" and not kind:
+    if address is None and device != "cuda" and not kinds:
         return
     connect(address, workers=1)
     import ray
 
     try:
-        room(living(ray.nodes()), device=device, kind=kind)
+        room(living(ray.nodes()), device=device, kinds=kinds)
     finally:
         ray.shutdown()
 
@@ -64,6 +64,11 @@ def require_room(address: str | None, *, device: str, kind: str) -> None:
 def living(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, float]]:
     """The resources of each node that is alive, from what `ray.nodes` says."""
     return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def types_of(resources: Mapping[str, float]) -> frozenset[str]:
+    """The types of accelerator among the resources of a node."""
+    return frozenset(name.removeprefix(TYPE) for name, count in resources.items() if name.startswith(TYPE) and count > 0)
 
 
 def use_token(address: str | None) -> None:
@@ -74,22 +79,33 @@ def use_token(address: str | None) -> None:
 
 
 def demands(device: str, kind: str) -> dict[str, Any]:
-    """What Ray reserves for one worker: a GPU of its own on device `cuda`; `cuda:N` is one that all workers of a machine share."""
+    """What Ray reserves for one worker: a GPU of its own on device `cuda`; `cuda:N` is one that all workers of a machine share.
+
+    kind: of accelerator that its node must have; any where it is empty.
+    """
     named = {"resources": {f"{TYPE}{kind}": 0.001}} if kind else {}
     return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0, **named}
 
 
-def room(nodes: Sequence[Mapping[str, float]], *, device: str, kind: str) -> int:
-    """How many workers fit into a cluster, given the resources of its living nodes. Raises ConfigError where none does."""
-    able = [node for node in nodes if not kind or node.get(f"{TYPE}{kind}", 0) > 0]
-    if not able:
-        known = sorted({name.removeprefix(TYPE) for node in nodes for name in node if name.startswith(TYPE)})
-        raise ConfigError(f"device_kind {kind}: no node of the cluster has it, expected one of: {', '.join(known) or 'none'}")
-    slots = [min(node.get(name, 0) for name in (("CPU", "GPU") if device == "cuda" else ("CPU",))) for node in able]
-    fitting = sum(map(int, slots))
+def room(nodes: Sequence[Mapping[str, float]], *, device: str, kinds: Sequence[str]) -> int:
+    """How many workers fit into a cluster, given the resources of its living nodes.
+
+    Raises ConfigError where none does, or none on nodes of one of the kinds.
+    """
+    for kind in kinds:
+        able = [node for node in nodes if kind in types_of(node)]
+        if not able:
+            known = sorted({found for node in nodes for found in types_of(node)})
+            raise ConfigError(f"device_kind {kind}: no node of the cluster has it, expected one of: {', '.join(known) or 'none'}")
+        _require_slot(able, device, f"whose nodes with {kind} have")
+    return _require_slot(nodes, device, "which has")
+
+
+def _require_slot(nodes: Sequence[Mapping[str, float]], device: str, whose: str) -> int:
+    """How many workers fit into these nodes. Raises ConfigError where none does."""
+    fitting = sum(int(min(node.get(name, 0) for name in (("CPU", "GPU") if device == "cuda" else ("CPU",)))) for node in nodes)
     if not fitting:
-        cpus, gpus = (sum(node.get(name, 0) for node in able) for name in ("CPU", "GPU"))
-        whose = f"whose nodes with {kind} have" if kind else "which has"
+        cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
         raise ConfigError(f"device {device}: no worker fits into the cluster, {whose} {cpus:g} CPUs and {gpus:g} GPUs")
     return fitting
 

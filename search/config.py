@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from operators import plain_yaml
 from operators.errors import ConfigError, one_line
@@ -17,17 +17,25 @@ from proxy_train.train import ProxySettings
 from search.evolution import EvolutionSettings
 from search.fidelity import FidelitySettings
 from search.gates import TABLE_METRICS, GateSettings
-from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, parse_constraint, parse_objective
+from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, base_of, parse_constraint, parse_objective
 from search.searchers import SearcherSettings
 from search.space import SpaceSettings
+
+
+def _several(value: Any) -> Any:
+    return ((value,) if value else ()) if isinstance(value, str) else value
 
 
 class RunConfig(Value):
     """What a search is asked to do.
 
     candidates: how many are evaluated, failures included. workers: how many at most at the same time.
-    device: where they are trained and measured; `cuda` is a GPU of its own for each worker, `cuda:0` one that all share. device_kind: of
-    the accelerator that a worker's node must have, in Ray's words, as `H100`; any where it is empty.
+    device: where they are trained and measured; `cuda` is a GPU of its own for each worker, `cuda:0` one that all share.
+    device_kind: of the accelerators that candidates are measured on, in Ray's words, as `H100`, or a list of several; any where it is
+    empty. Workers on nodes of a kind measure there, one candidate at a time on a device, and everyone trains: a proxy that the smallest
+    GPU of the cluster cannot hold is `out_of_memory`. Where few have a kind that many lack, one of them is kept ready to measure
+    (`search.steps`). Several kinds measure every candidate on each, and objectives and constraints name the one that they mean,
+    `decode_ms@b1/H100`; what is computed or trained, as `params` and `loss`, is named as ever.
     deadline_s: seconds after which one evaluation is given up. retries: how often one that was lost with its worker is made again.
     keep_weights: whose trained weights stay in the run's folder.
     fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up (`search.fidelity`): rungs, eta.
@@ -38,7 +46,7 @@ class RunConfig(Value):
     candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     workers: Annotated[int, Field(ge=1, le=4096)] = 2
     device: str = "cpu"
-    device_kind: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$")] = ""
+    device_kind: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_several)] = ()
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     keep_weights: Literal["all", "frontier", "none"] = "all"
@@ -58,6 +66,15 @@ class RunConfig(Value):
     def _energy_has_a_counter(self) -> Self:
         if self.profile.energy_seconds and self.device == "cpu":
             raise ValueError("profile.energy_seconds: energy is read from a GPU's counter, expected 0 on device cpu")
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_have_workers(self) -> Self:
+        kinds = self.device_kind
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"device_kind: expected each kind once, got {', '.join(kinds)}")
+        if len(kinds) > self.workers:
+            raise ValueError(f"workers: expected at least {len(kinds)}, one for each device_kind, got {self.workers}")
         return self
 
     @model_validator(mode="after")
@@ -99,15 +116,17 @@ class RunConfig(Value):
 
     @model_validator(mode="after")
     def _table_has_something_to_say(self) -> Self:
-        if self.gates.table and not any(item.metric.partition("@")[0] in TABLE_METRICS for item in self.parsed_constraints()):
+        if self.gates.table and len(self.device_kind) > 1:
+            raise ValueError(f"gates.table: expected one device_kind, which the latency table is of, got {', '.join(self.device_kind)}")
+        if self.gates.table and not any(base_of(item.metric) in TABLE_METRICS for item in self.parsed_constraints()):
             raise ValueError(f"gates.table: expected a constraint on what the latency table predicts: {', '.join(TABLE_METRICS)}")
         return self
 
     def parsed_objectives(self) -> tuple[Objective, ...]:
-        return tuple(parse_objective(name, self.profile, self.tasks) for name in self.objectives)
+        return tuple(parse_objective(name, self.profile, self.tasks, self.device_kind) for name in self.objectives)
 
     def parsed_constraints(self) -> tuple[Constraint, ...]:
-        return tuple(parse_constraint(text, self.profile, self.tasks) for text in self.constraints)
+        return tuple(parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in self.constraints)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)

@@ -55,11 +55,12 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         return
     for name, value in evaluation.metrics.items():
         console.print(f"{name:<26}{formatted(name, value)}", markup=False)
-    if evaluation.profile is not None:
-        titled = [(f"{entry.number}", evaluation.profile)]
+    if evaluation.each_profile:
+        titled = [(f"{entry.number} {kind}".strip(), profile) for kind, profile in evaluation.each_profile.items()]
         console.print(timings(titled))
         print_remarks(console, titled)
-        print_conditions(console, evaluation.profile)
+        for kind, profile in evaluation.each_profile.items():
+            print_conditions(console, profile, kind)
     if evaluation.proxy is not None:
         score = evaluation.proxy
         console.print(

@@ -244,6 +244,7 @@ def _job(prepared: Prepared, entry: Entry, entries: Sequence[Entry]) -> Job:
         objectives=objectives,
         rungs=rungs_of(config.fidelity, objectives, trained),
         table_said=prepared.screen.table_says(entry.architecture),
+        kinds=config.device_kind,
     )
 
 

@@ -1,12 +1,15 @@
-"""Scores one candidate: gates from cheap to dear. Runs in a worker; returns values, writes nothing."""
+"""Scores one candidate: gates from cheap to dear. Runs in a worker; returns values, writes nothing.
+
+`evaluate` is the whole of it. Its two parts, `measure` and `train_measured`, can be done by different workers.
+"""
 
 import gc
 import platform
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -24,10 +27,11 @@ from proxy_train.tasks import metrics as task_metrics
 from proxy_train.train import ProxyScore, ProxySettings, Trained, train
 from search.fidelity import FidelitySettings, Rung, costs_before_training, proxy_of, rung_metric
 from search.gates import LATENCY, RUNGS, TABLE, Audit, GateSettings, audits
-from search.objectives import PROXY_METRICS, Constraint, Objective, first_broken
+from search.objectives import PROXY_METRICS, Constraint, Objective, base_of, first_broken, on_kind
 from search.profiling import Failure, profiled
 
 Status = Literal["ok", "infeasible", "stopped", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"]
+T = TypeVar("T")
 
 
 # Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
@@ -40,9 +44,10 @@ class Evaluation(Value):
     status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a rung of its training; `error`
     is a defect of the program, with its traceback.
     gate: which turned the candidate away, where one did; audits: of those that would have, but let it through (see `search.gates`).
-    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). proxy_width: of the model that was trained, where it is not the
-    candidate itself (see `search.fidelity`). seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for
-    the device's locks, building the model to be measured included.
+    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). profile: or, where a run has several kinds of device, profiles
+    by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see `search.fidelity`).
+    seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's locks, building the model to
+    be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which did something else meanwhile.
     """
 
     status: Status
@@ -51,6 +56,7 @@ class Evaluation(Value):
     audits: tuple[Audit, ...] = ()
     metrics: Mapping[str, float] = {}
     profile: Profile | None = None
+    profiles: Mapping[str, Profile] = {}
     proxy: ProxyScore | None = None
     proxy_width: int | None = None
     tasks: tuple[TaskScore, ...] = ()
@@ -60,12 +66,22 @@ class Evaluation(Value):
     versions: Mapping[str, str] = {}
     traceback: str = ""
 
+    @property
+    def each_profile(self) -> Mapping[str, Profile]:
+        """By kind of device; the kind is empty where the run has not several."""
+        return {"": self.profile} if self.profile else self.profiles
+
+    def errors(self) -> dict[str, float]:
+        """By metric, how far what was measured may be off, relative to it."""
+        return {on_kind(name, kind): error for kind, profile in self.each_profile.items() for name, error in profile.errors().items()}
+
 
 @dataclass(frozen=True)
 class Job:
     """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
 
     rungs: what is known of the others as it is submitted. table_said: what the latency table has against it, to be audited.
+    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`.
     """
 
     number: int
@@ -83,6 +99,7 @@ class Job:
     objectives: tuple[Objective, ...] = ()
     rungs: tuple[Rung, ...] = ()
     table_said: str = ""
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,40 @@ class Outcome:
     weights: bytes | None = None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a candidate before it is trained. profiles: by kind of device, as in Evaluation.each_profile; seconds as there."""
+
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    audits: tuple[Audit, ...] = ()
+
+    def also(self, kind: str, profile: Profile) -> "Measured":
+        return replace(self, profiles={**self.profiles, kind: profile})
+
+    def after(self, seconds: Mapping[str, float]) -> "Measured":
+        """After so much more time, by purpose."""
+        return replace(self, seconds={**self.seconds, **{name: self.seconds.get(name, 0.0) + more for name, more in seconds.items()}})
+
+    def metrics(self) -> dict[str, float]:
+        return {on_kind(name, kind): value for kind, profile in self.profiles.items() for name, value in profile.metrics().items()}
+
+    def known(self) -> dict[str, object]:
+        """As fields of an Evaluation."""
+        found = {"profile": self.profiles[""]} if "" in self.profiles else {"profiles": self.profiles}
+        used = {f"{name}/{kind}" if kind else name: one for kind, each in self.profiles.items() for name, one in each.backends.items()}
+        return {**found, "metrics": self.metrics(), "seconds": self.seconds, "backends": used, "audits": self.audits}
+
+
+UNMEASURED = Measured()
+QUEUE = "queue"
+
+
+def worked(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Of wall times by purpose those of workers: all but the queue."""
+    return {purpose: spent for purpose, spent in seconds.items() if purpose != QUEUE}
+
+
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__}
 
@@ -107,33 +158,50 @@ def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
 
 
 def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
-    """Profiles the candidate, and trains it here as far as the gates let it. What goes wrong with it is the outcome.
+    """Measures the candidate and trains it here, as far as the gates let it. What goes wrong with it is the outcome.
 
     Raises DeviceError, DataError and OSError for what is the machine's fault, as a GPU that fails or a full disk: another may do better.
     """
-    metrics: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    audited: list[Audit] = []
-    known: dict[str, object] = {}
-    try:
-        profile = _profiled(job, profiler, seconds)
-        if isinstance(profile, Failure):
-            return failure(job, profile.status, profile.reason)
-        if (reason := first_broken(job.constraints, profile.metrics())) and audits(job.gates, LATENCY, job.architecture, seed=job.seed):
-            again = _profiled(job, profiler, seconds)
+    found = measure(job, profiler)
+    return found if isinstance(found, Outcome) else train_measured(job, found)
+
+
+def measure(job: Job, profiler: ProfilingWorker, before: Measured = UNMEASURED, *, kind: str = "") -> Measured | Outcome:
+    """Profiles the candidate here and adds that to what was known before; its outcome where it ends with that. Raises as `evaluate` does.
+
+    kind: of the device, where the run has several.
+    """
+    known = before.known() if before.profiles else {}
+
+    def work() -> Measured | Outcome:
+        here: dict[str, float] = {}
+        found = _profiled(job, profiler, here, kind=kind)
+        if isinstance(found, Failure):
+            return failure(job, found.status, f"on {kind}: {found.reason}" if kind else found.reason, **known)
+        measured, audited = before.also(kind, found), list(before.audits)
+        if (reason := first_broken(job.constraints, measured.metrics())) and audits(job.gates, LATENCY, job.architecture, seed=job.seed):
+            again = _profiled(job, profiler, here, kind=kind)
             if isinstance(again, Profile):
-                profile, first_said, reason = again, reason, first_broken(job.constraints, again.metrics())
+                measured, first_said = before.also(kind, again), reason
+                reason = first_broken(job.constraints, measured.metrics())
                 audited.append(Audit(gate=LATENCY, reason=first_said, wrong=reason is None))
         if job.table_said:
             audited.append(Audit(gate=TABLE, reason=job.table_said, wrong=reason is None))
-        metrics |= profile.metrics()
-        known = {"profile": profile, "metrics": metrics, "seconds": seconds, "backends": profile.backends, "audits": audited}
-        if reason:
-            return failure(job, "infeasible", reason, gate=LATENCY, **known)
+        measured = replace(measured.after(here), audits=tuple(audited))
+        return failure(job, "infeasible", reason, gate=LATENCY, **measured.known()) if reason else measured
 
+    return _settled(job, known, work)
+
+
+def train_measured(job: Job, measured: Measured) -> Outcome:
+    """Trains a candidate that was measured, as far as the rungs let it. Raises as `evaluate` does."""
+    seconds, audited, metrics = dict(measured.seconds), list(measured.audits), measured.metrics()
+    known = {**measured.known(), "metrics": metrics, "seconds": seconds, "audits": audited}
+
+    def work() -> Outcome:
         proxy = proxy_of(job.architecture, job.fidelity)
         scaled = proxy.width != job.architecture.width
-        known |= {"proxy_width": proxy.width if scaled else None}
+        known["proxy_width"] = proxy.width if scaled else None
         halving = _Halving(job, metrics, audited)
         waiting = time.perf_counter()
         with shared(job.device) as give_way, memory_errors():
@@ -141,19 +209,27 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
             trained = _trained(job, proxy, seconds, give_way, halving)
             if isinstance(trained, _Stopped):
                 return failure(job, "stopped", str(trained), gate=trained.gate, **known)
-            metrics |= trained.score.metrics()
-            known |= {"proxy": trained.score}
+            metrics.update(trained.score.metrics())
+            known["proxy"] = trained.score
             if job.tasks.names and first_broken(job.constraints, metrics) is None:
                 start = time.perf_counter()
                 scores = tuple(train_task(name, proxy, job.tasks, seed=job.seed, device=job.device) for name in job.tasks.names)
-                seconds |= {"tasks": time.perf_counter() - start}
-                metrics |= task_metrics(scores)
-                known |= {"tasks": scores}
+                seconds["tasks"] = time.perf_counter() - start
+                metrics.update(task_metrics(scores))
+                known["tasks"] = scores
             torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
         return Outcome(evaluation, None if scaled else save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
+
+    return _settled(job, known, work)
+
+
+def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
+    """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that happens."""
+    try:
+        return work()
     except DivergedError as error:
         return failure(job, "diverged", str(error), **known)
     except BackendError as error:
@@ -166,20 +242,20 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
         return failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
 
 
-def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float]) -> Profile | Failure:
-    """One measurement within what is left of the time for them; what it took is added to `seconds`.
+def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str) -> Profile | Failure:
+    """One measurement within what is left of the time for them on this device; what it took is added to `seconds`.
 
     Raises DeviceError where the device cannot measure what an objective or a constraint asks for.
     """
     start = time.perf_counter()
-    left = PROFILE_SHARE * job.deadline_s - sum(seconds.values())
+    left = PROFILE_SHARE * job.deadline_s / max(1, len(job.kinds)) - sum(seconds.values())
     found = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=left)
     held = found.lock_s if isinstance(found, Profile) else 0.0
     seconds["profile"] = seconds.get("profile", 0.0) + held
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
     if isinstance(found, Profile):
         for metric in [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]:
-            if reason := found.absent.get(metric.partition("@")[0]):
+            if (reason := found.absent.get(base_of(metric))) and metric == on_kind(metric.partition("/")[0], kind):
                 raise DeviceError(f"device {job.device} cannot measure {metric}: {reason}")
     return found
 

@@ -32,7 +32,7 @@ def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndar
     rows = []
     for entry in entries:
         if entry.evaluation:
-            known = entry.evaluation.profile.errors() if entry.evaluation.profile else {}
+            known = entry.evaluation.errors()
             rows.append([known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics)) for each in objectives])
     return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
 

@@ -33,7 +33,7 @@ def counted(entries: Sequence[Entry], config: RunConfig) -> tuple[Gate, ...]:
     """The gates that the run has, from cheap to dear."""
     frontier = {entry.number for entry in frontier_of(entries, config.parsed_objectives())}
     ended = [(entry.evaluation, entry.number in frontier) for entry in entries if entry.evaluation]
-    profiled = sum(evaluation.profile is not None for evaluation, _ in ended)
+    profiled = sum(bool(evaluation.each_profile) for evaluation, _ in ended)
     gates = []
     if config.constraints:
         before = (ARITHMETIC, TABLE) if config.gates.table else (ARITHMETIC,)

@@ -1,12 +1,13 @@
 """Names of metrics, and what a run wants of them: objectives to minimize or maximize, constraints to keep.
 
 A metric of a profile that depends on the batch size is written with it, `decode_ms@b1`, and at any but the first of the profile's
-contexts with that too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`.
+contexts with that too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`. Where a run measures on several kinds of device, what is
+measured has one value for each, `decode_ms@b1/H100`, `decode_ms@b1/A100`; what is computed or trained, as `params` or `loss`, has one.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from operators.errors import ConfigError
@@ -28,16 +29,22 @@ METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS, **TASK_METRICS
 """Every metric, by its name without batch size and context."""
 
 NO_TASKS = TaskSettings()
+COMPUTED = ("params", "param_bytes", "state_bytes", "kv_bytes", "recurrent_bytes")
+"""Of a profile: by arithmetic, so that devices of every kind agree."""
 
-_CONSTRAINT = re.compile(r"^\s*(?P<metric>[a-z_]+(?:@[a-z0-9.]+)?)\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
+_NAME = r"[a-z_]+(?:@[a-z0-9.]+)?(?:/[A-Za-z0-9._-]+)?"
+_CONSTRAINT = re.compile(rf"^\s*(?P<metric>{_NAME})\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
 
 
-def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> Metric:
-    """The metric that `name` means in a run that profiles with `settings` and trains on `tasks`. Raises ConfigError with what exists."""
-    base = name.partition("@")[0]
+def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> Metric:
+    """The metric that `name` means in a run that profiles with `settings` on these kinds of device and trains on `tasks`.
+
+    Raises ConfigError with what exists.
+    """
+    base, plain = base_of(name), name.partition("/")[0]
     metric = METRICS.get(base)
     if metric is None:
-        raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(names(settings, tasks))}")
+        raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(names(settings, tasks, kinds))}")
     if not settings.measures(metric):
         raise ConfigError(f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}")
     if base in TASK_METRICS and not _trained(base, tasks):
@@ -45,20 +52,39 @@ def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TAS
             f"metric {name!r} is measured only where its task is trained: add {base.removesuffix('_accuracy')} to tasks.names"
         )
     known = settings.keys(base)
-    if name not in known and metric.per == "architecture":
+    if plain not in known and metric.per == "architecture":
         raise ConfigError(f"metric {name!r} does not depend on the batch size: expected {base}")
-    if name not in known:
+    if plain not in known:
         what = "batch sizes and contexts" if metric.per == "batch" else "contexts"
         raise ConfigError(f"metric {name!r} is measured at the profile's {what}: expected one of {', '.join(known)}")
+    offered = _on_each(plain, kinds)
+    if name not in offered:
+        why = "is measured on each device_kind" if len(offered) > 1 else "does not depend on the kind of device in this run"
+        raise ConfigError(f"metric {name!r} {why}: expected {'one of ' if len(offered) > 1 else ''}{', '.join(offered)}")
     return metric
 
 
-def names(settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> tuple[str, ...]:
+def names(settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> tuple[str, ...]:
     """Every metric that a run with these settings provides."""
     provided = (
         base for base, metric in METRICS.items() if settings.measures(metric) and (base not in TASK_METRICS or _trained(base, tasks))
     )
-    return tuple(key for base in provided for key in settings.keys(base))
+    return tuple(name for base in provided for key in settings.keys(base) for name in _on_each(key, kinds))
+
+
+def base_of(name: str) -> str:
+    """The metric's name without batch size, context and kind of device: the key of METRICS."""
+    return name.partition("/")[0].partition("@")[0]
+
+
+def on_kind(name: str, kind: str) -> str:
+    """The name of a metric as a device of this kind has it; itself where that does not matter, or `kind` is empty."""
+    apart = kind and base_of(name) in PROFILE_METRICS and base_of(name) not in COMPUTED
+    return f"{name}/{kind}" if apart else name
+
+
+def _on_each(name: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(on_kind(name, kind) for kind in kinds)) if len(kinds) > 1 else (name,)
 
 
 def _trained(base: str, tasks: TaskSettings) -> bool:
@@ -77,8 +103,22 @@ class Objective:
         return -metrics[self.metric] if self.maximize else metrics[self.metric]
 
 
-def parse_objective(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> Objective:
-    return Objective(name, maximize=metric_of(name, settings, tasks).maximize)
+def parse_objective(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> Objective:
+    return Objective(name, maximize=metric_of(name, settings, tasks, kinds).maximize)
+
+
+def by_kind(objectives: Sequence[Objective], kinds: Sequence[str]) -> dict[str, tuple[Objective, ...]]:
+    """What a run wants of each kind of device: its objectives, those measured taken from that kind alone, whichever they name.
+
+    Where there are not several kinds these are the run's own, under an empty name.
+    """
+    if len(kinds) < 2:
+        return {"": tuple(objectives)}
+    found = {}
+    for kind in kinds:
+        here = (replace(each, metric=on_kind(each.metric.partition("/")[0], kind)) for each in objectives)
+        found[kind] = tuple(dict.fromkeys(here))
+    return found
 
 
 @dataclass(frozen=True)
@@ -101,7 +141,7 @@ class Constraint:
         return None if kept[self.relation] else f"{self.metric} is {value:g}, expected {self.relation} {self.bound:g}"
 
 
-def parse_constraint(text: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS) -> Constraint:
+def parse_constraint(text: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> Constraint:
     """Reads `metric <= number` (also <, >=, >). Raises ConfigError."""
     match = _CONSTRAINT.match(text)
     try:
@@ -110,7 +150,7 @@ def parse_constraint(text: str, settings: ProfileSettings, tasks: TaskSettings =
         bound = float("nan")
     if match is None or not isfinite(bound):
         raise ConfigError(f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'")
-    metric_of(match["metric"], settings, tasks)
+    metric_of(match["metric"], settings, tasks, kinds)
     return Constraint(match["metric"], match["relation"], bound)
 
 

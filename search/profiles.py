@@ -158,12 +158,12 @@ def print_remarks(console: Console, profiles: Titled) -> None:
             console.print(f"{title}, without {names}: {reason}", soft_wrap=True, markup=False)
 
 
-def print_conditions(console: Console, profile: Profile) -> None:
-    """What held while the profile was measured, in a few lines."""
+def print_conditions(console: Console, profile: Profile, kind: str = "") -> None:
+    """What held while the profile was measured, in a few lines. kind: of device, where there are several."""
     for what, conditions in (("conditions", profile.conditions), ("conditions of the largest batch", profile.largest_conditions)):
         if conditions is not None:
             for line in _told(conditions):
-                console.print(f"{what}: {line}", soft_wrap=True, markup=False)
+                console.print(f"{what}{kind and f' on {kind}'}: {line}", soft_wrap=True, markup=False)
 
 
 def _told(found: Conditions) -> list[str]:

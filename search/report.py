@@ -18,11 +18,12 @@ from matplotlib import pyplot as plt
 
 
 def axis_label(metric: str) -> str:
-    """`decode_ms [ms], batch 1, context 32768`."""
-    base, _, where = metric.partition("@")
+    """`decode_ms [ms], batch 1, context 32768, H100`."""
+    plain, _, kind = metric.partition("/")
+    base, _, where = plain.partition("@")
     unit, words = METRICS[base].unit, {"b": "batch", "c": "context"}
     parts = [f"{words[part[0]]} {part[1:]}" for part in where.split(".") if part]
-    return ", ".join([f"{base} [{unit}]" if unit else base, *parts])
+    return ", ".join([f"{base} [{unit}]" if unit else base, *parts, *([kind] if kind else [])])
 
 
 def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], path: Path, *, title: str) -> None:

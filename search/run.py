@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from operators.errors import RunError
+from operators.errors import ConfigError, RunError
 from profiler.device import open_device
 from search import ledger as ledger_module
 from search.cluster_connect import require_room
@@ -19,7 +19,7 @@ from search.executor import InlineExecutor
 from search.frontier import frontier_of, hypervolume_gain
 from search.gate_report import Gate, counted, gates_table
 from search.ledger import Entry, Ledger
-from search.objectives import names
+from search.objectives import by_kind, names
 from search.progress import display
 from search.report import plot_frontier
 from search.run_folder import RunFolder, find_folder, new_folder
@@ -43,7 +43,9 @@ def start(
     if address is None:
         open_device(config.device)
     if executor == "ray":
-        require_room(address, device=config.device, kind=config.device_kind)
+        require_room(address, device=config.device, kinds=config.device_kind)
+    else:
+        _require_one_kind(config)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepared = prepare_run(config)
     check_constraints(prepared, measured_here=address is None)
@@ -95,10 +97,19 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
 
 def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
     if kind == "inline":
+        _require_one_kind(config)
         return InlineExecutor(config.device)
     from search.cluster import RayExecutor  # Ray takes a while to import
 
-    return RayExecutor(workers=config.workers, device=config.device, deadline_s=config.deadline_s, kind=config.device_kind, address=address)
+    return RayExecutor(
+        workers=config.workers, device=config.device, deadline_s=config.deadline_s, kinds=config.device_kind, address=address
+    )
+
+
+def _require_one_kind(config: RunConfig) -> None:
+    """Raises ConfigError where this machine alone cannot measure what is asked for."""
+    if len(config.device_kind) > 1:
+        raise ConfigError(f"device_kind {', '.join(config.device_kind)}: several kinds are measured on a cluster, not by --executor inline")
 
 
 def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
@@ -107,22 +118,24 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     if not best:
         reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
         raise RunError(f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}")
-    table = frame(entries, objectives, names(ledger.config.profile, ledger.config.tasks))
-    table = table[table["frontier"]].sort_values(objectives[0].metric)
-    title = f"frontier of {folder.name}: {len(best)} of {len(entries)} candidates"
-    console.print(rich_table(table, columns_for(table, objectives), title=title))
+    kinds = by_kind(objectives, ledger.config.device_kind)
+    for kind, wanted in kinds.items():
+        table = frame(entries, wanted, names(ledger.config.profile, ledger.config.tasks, ledger.config.device_kind))
+        table = table[table["frontier"]].sort_values(wanted[0].metric)
+        title = f"frontier of {folder.name}{kind and f' on {kind}'}: {len(table)} of {len(entries)} candidates"
+        console.print(rich_table(table, columns_for(table, wanted), title=title))
+        plot_frontier(entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}")
     gain = hypervolume_gain(entries, objectives)
     if gain is not None:
         console.print(f"hypervolume {gain.final:.4f}, of the initial population alone {gain.initial:.4f}", soft_wrap=True)
     gates = counted(entries, ledger.config)
     if any(gate.turned_away for gate in gates):
         console.print(gates_table(gates))
-    plot_frontier(entries, objectives, folder.plot, title=folder.name)
     if ledger.exhausted:
         asked = ledger.config.candidates
         console.print(f"the space has no more than {len(entries)} candidates, fewer than the {asked} asked for", soft_wrap=True)
     for label, value in (
-        ("plot", str(folder.plot)),
+        *(("plot", str(folder.plot(kind))) for kind in kinds),
         ("look further", folder.command("frontier", "--all")),
         ("", folder.command("show", best[0].number)),
         ("export", folder.command("export", best[0].number, "--to", "winner")),

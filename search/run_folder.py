@@ -33,9 +33,9 @@ class RunFolder:
     def config(self) -> Path:
         return self.path / "config.yaml"
 
-    @property
-    def plot(self) -> Path:
-        return self.path / "frontier.png"
+    def plot(self, kind: str = "") -> Path:
+        """Of the frontier; of one kind of device where the run has several."""
+        return self.path / (f"frontier-{kind}.png" if kind else "frontier.png")
 
     def weights(self, number: int) -> Path:
         return self.path / "weights" / f"{number:05d}.safetensors"

@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from search.evaluate import QUEUE, worked
 from search.ledger import Entry
 
 
 def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | None) -> dict[str, float]:
     """Seconds of workers by purpose: those that evaluations tell of, as `train`; `other` in them; and `idle`.
 
+    What a candidate waited for workers, its `queue`, is no worker's time.
+
     now: where the run is being driven, so that what is under way counts; None where it is not. Idle is what `workers` had besides while
     anything was under way, attempts that were lost included: where a run rested, nobody was idle.
     """
-    spans = []
+    spans, queued = [], 0.0
     purposes: dict[str, float] = {}
     for entry in entries:
         end = entry.ended or now
@@ -20,12 +23,14 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
             continue
         begun = entry.attempts[-1].at
         spans.append((begun.timestamp(), max(begun, end).timestamp()))
-        told = entry.evaluation.seconds if entry.evaluation else {}
+        told = worked(entry.evaluation.seconds) if entry.evaluation else {}
+        waited = entry.evaluation.seconds.get(QUEUE, 0.0) if entry.evaluation else 0.0
+        queued += waited
         for name, seconds in told.items():
             purposes[name] = purposes.get(name, 0.0) + seconds
-        rest = spans[-1][1] - spans[-1][0] - sum(told.values())
+        rest = spans[-1][1] - spans[-1][0] - waited - sum(told.values())
         purposes["other"] = purposes.get("other", 0.0) + max(0.0, rest)
-    busy = sum(end - begun for begun, end in spans)
+    busy = sum(end - begun for begun, end in spans) - queued
     return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}
 
 

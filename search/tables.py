@@ -8,9 +8,10 @@ from rich import box
 from rich.table import Table
 
 from operators.errors import ConfigError
+from search.evaluate import worked
 from search.frontier import frontier_of
 from search.ledger import Entry
-from search.objectives import METRICS, Constraint, Objective
+from search.objectives import METRICS, Constraint, Objective, base_of
 
 
 def frame(entries: Sequence[Entry], objectives: Sequence[Objective], metrics: Sequence[str]) -> pd.DataFrame:
@@ -31,7 +32,7 @@ def frame(entries: Sequence[Entry], objectives: Sequence[Objective], metrics: Se
                 "reason": evaluation.reason if evaluation else "",
                 "origin": entry.origin,
                 "parents": " ".join(str(parent) for parent in entry.parents),
-                "seconds": sum(evaluation.seconds.values()) if evaluation else None,
+                "seconds": sum(worked(evaluation.seconds).values()) if evaluation else None,
                 "frontier": entry.number in on_frontier,
             }
         )
@@ -68,7 +69,7 @@ def formatted(name: str, value: object) -> str:
         return ""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
-    metric = METRICS.get(name.partition("@")[0])
+    metric = METRICS.get(base_of(name))
     if metric is not None and metric.unit in ("parameters", "bytes", "bytes/s", "tokens/s"):
         for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:

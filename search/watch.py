@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.frontier import frontier_of, hypervolume_course
+from search.frontier import hypervolume_course
 from search.ledger import Entry, Ledger
-from search.objectives import names
+from search.objectives import by_kind, names
 from search.progress import duration
 from search.run import opened, state_of
 from search.run_folder import RunFolder
@@ -51,13 +51,13 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
         lines.append(f"hypervolume {course[-1]:.4f}  {sparkline(course)}")
     parts: list[RenderableType] = [Text(line, overflow="fold") for line in lines if line]
     if driven and (under_way := [entry for entry in entries if entry.evaluation is None and entry.attempts]):
-        parts.append(_workers(under_way, now))
-    best = {entry.number for entry in frontier_of(entries, objectives)}
-    if best:
-        table = frame(entries, objectives, names(config.profile, config.tasks))
-        table = table[table["frontier"]].sort_values(objectives[0].metric)
-        shown = f", the first {ROWS}" if len(best) > ROWS else ""
-        parts.append(rich_table(table.head(ROWS), columns_for(table, objectives), title=f"frontier: {len(best)} candidates{shown}"))
+        parts.append(_workers(under_way, now, in_parts=bool(config.device_kind)))
+    for kind, wanted in by_kind(objectives, config.device_kind).items():
+        table = frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
+        table = table[table["frontier"].astype(bool)].sort_values(wanted[0].metric)
+        title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates{f', the first {ROWS}' if len(table) > ROWS else ''}"
+        if len(table):
+            parts.append(rich_table(table.head(ROWS), columns_for(table, wanted), title=title))
     return Group(*parts)
 
 
@@ -68,14 +68,21 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
-def _workers(under_way: Sequence[Entry], now: datetime) -> Table:
+def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Table:
+    """A row for each candidate under way. in_parts: whether it goes from worker to worker, so that only the first is known."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("worker", "candidate", "for", "attempt", "architecture"):
+    for name in ("first worker" if in_parts else "worker", "candidate", "for", "attempt", "architecture"):
         table.add_column(name, overflow="fold")
     for entry in under_way:
         last = entry.attempts[-1]
         since = duration(max(0.0, (now - last.at).total_seconds()))
-        table.add_row(last.place or "a new one", str(entry.number), since, str(len(entry.attempts)), entry.architecture.shorthand)
+        table.add_row(
+            last.place or ("the next free one" if in_parts else "a new one"),
+            str(entry.number),
+            since,
+            str(len(entry.attempts)),
+            entry.architecture.shorthand,
+        )
     return table
 
 

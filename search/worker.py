@@ -1,25 +1,28 @@
 """What lives in a worker process of a cluster."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from profiler.device import open_device
 from profiler.lock import shared
 from profiler.worker import ProfilingWorker
 from proxy_train.prepare import default_cache
-from search.evaluate import Job, Outcome, evaluate
+from search.cluster_connect import types_of
+from search.evaluate import Job, Measured, Outcome, evaluate, measure, train_measured
 from search.shipping import at_hand
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where a worker lives. node: Ray's id of it."""
+    """Where a worker lives. node: Ray's id of it. types: of accelerator that it has."""
 
     node: str
     address: str
     pid: int
+    types: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.address} (pid {self.pid})"
@@ -32,29 +35,47 @@ class Worker:
         self._device = device
         self._profiler = ProfilingWorker(device)
 
-    def ready(self, *, alone: bool) -> Home:
-        """Answers once both processes are up and everything is imported.
+    def ready(self, *, alone: bool, kinds: Sequence[str]) -> Home:
+        """Answers once everything is imported and, where it can measure on one of the `kinds` or there are none, its second process is up.
 
         alone: whether nobody holds the device's shared lock for that, as importing loads the device too.
         """
+        found = home()
         with shared(self._device) if alone else nullcontext():
-            self._profiler.start()
-        return home()
+            if kinds and found.types.isdisjoint(kinds):
+                open_device(self._device)
+            else:
+                self._profiler.start()
+        return found
 
     def evaluate(self, job: Job, files: Mapping[str, Any] | None) -> Outcome:
         """files: references to the text's files, for a machine that has them not; None where every one has them.
 
         Raises DeviceError, DataError and OSError for what is the fault of this machine.
         """
-        if files is not None:
-            import ray
+        return evaluate(_with_text(job, files), self._profiler)
 
-            job = replace(job, corpus=at_hand(job.corpus, files, fetch=ray.get, cache=default_cache()))
-        return evaluate(job, self._profiler)
+    def measure(self, job: Job, before: Measured, kind: str) -> Measured | Outcome:
+        """The first part of an evaluation, see `search.evaluate.measure`; raises as `evaluate` does."""
+        return measure(job, self._profiler, before, kind=kind)
+
+    def train(self, job: Job, measured: Measured, files: Mapping[str, Any] | None) -> Outcome:
+        """The other part; `files` and what it raises as for `evaluate`."""
+        return train_measured(_with_text(job, files), measured)
+
+
+def _with_text(job: Job, files: Mapping[str, Any] | None) -> Job:
+    if files is None:
+        return job
+    import ray
+
+    return replace(job, corpus=at_hand(job.corpus, files, fetch=ray.get, cache=default_cache()))
 
 
 def home() -> Home:
     """Where this process lives. It must be a worker of a cluster."""
     import ray
 
-    return Home(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), os.getpid())
+    node = ray.get_runtime_context().get_node_id()
+    resources = next(found["Resources"] for found in ray.nodes() if found["NodeID"] == node)
+    return Home(node, ray.util.get_node_ip_address(), os.getpid(), types_of(resources))

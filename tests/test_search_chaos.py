@@ -11,14 +11,11 @@ import time
 import pytest
 
 from search import ledger as ledger_module
-from search.cluster_connect import use_token
 from search.driver import Prepared, drive
 from search.frontier import frontier_of
 from search.run_folder import RunFolder
 from tests.conftest import PretendExecutor
-
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-SOON = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_timeout_ms": 1000}
+from tests.local_cluster import NODE, nodes
 
 DRIVER = """
     import sys
@@ -50,22 +47,8 @@ DRIVER = """
 
 @pytest.fixture
 def cluster():
-    """Three nodes on this machine's loopback, asking for Ray's token, quick to notice that one is gone."""
-    use_token(None)
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone
-    subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"], capture_output=True, check=True)
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    try:
-        found = cluster_utils.Cluster(
-            initialize_head=True,
-            head_node_args={**NODE, "include_dashboard": False, "_system_config": {**SOON, "health_check_failure_threshold": 2}},
-        )
-        found.add_node(**NODE)
-        found.add_node(**NODE)
-    except Exception as error:
-        pytest.skip(f"Ray cannot start a cluster of several nodes here: {error}")
-    yield found
-    found.shutdown()
+    with nodes({}, {}) as found:
+        yield found
 
 
 class Search:
@@ -162,7 +145,7 @@ def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(tmp_path,
 
 @pytest.mark.slow
 def test_a_cluster_without_the_declared_device_is_refused_before_any_work(tmp_path, tiny_config, pytestconfig, cluster):
-    (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": "H100"}).to_yaml())
+    (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": ("H100",)}).to_yaml())
     command = [sys.executable, "-m", "search.entry", "search", "run.yaml", "--address", cluster.address]
     environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -185,7 +185,7 @@ def test_workers_that_cannot_use_the_device_say_why(ray_executor, monkeypatch):
     ray_executor._ray.kill(idle.pop().actor)  # makes room on the cluster for another
     monkeypatch.setattr(ray_executor, "_device", "cuda:99")
     try:
-        ray_executor._start(1)
+        ray_executor._start([""])
         with pytest.raises(DeviceError, match=r"^no worker is left: device cuda:99: "):
             ray_executor.next()
     finally:

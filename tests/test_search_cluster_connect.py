@@ -9,26 +9,28 @@ PLAIN = {"CPU": 4.0}
 
 
 @pytest.mark.parametrize(
-    ("device", "kind", "workers"),
-    [("cpu", "", 23), ("cuda", "", 5), ("cuda", "H100", 2), ("cuda", "A100", 3), ("cuda:0", "H100", 16)],
+    ("device", "workers"),
+    [("cpu", 23), ("cuda", 5), ("cuda:0", 23)],
 )
-def test_a_worker_takes_a_core_and_where_it_is_not_shared_a_gpu_of_the_kind(device, kind, workers):
-    assert room([H100, A100, PLAIN], device=device, kind=kind) == workers
+def test_a_worker_takes_a_core_and_where_it_is_not_shared_a_gpu_of_any_kind(device, workers):
+    assert room([H100, A100, PLAIN], device=device, kinds=()) == workers
+    assert room([H100, A100, PLAIN], device=device, kinds=("H100",)) == workers
+    assert room([H100, A100, PLAIN], device=device, kinds=("H100", "A100")) == workers
 
 
 @pytest.mark.parametrize(
-    ("nodes", "device", "kind", "says"),
+    ("nodes", "device", "kinds", "says"),
     [
-        ([H100, A100], "cuda", "B200", "device_kind B200: no node of the cluster has it, expected one of: A100, H100"),
-        ([PLAIN], "cuda", "H100", "expected one of: none"),
-        ([PLAIN], "cuda", "", "device cuda: no worker fits into the cluster, which has 4 CPUs and 0 GPUs"),
-        ([{"CPU": 0.5}], "cpu", "", "no worker fits"),
-        ([{**H100, "GPU": 0.0}], "cuda", "H100", "whose nodes with H100 have 16 CPUs and 0 GPUs"),
+        ([H100, A100], "cuda", ("H100", "B200"), "device_kind B200: no node of the cluster has it, expected one of: A100, H100"),
+        ([PLAIN], "cuda", ("H100",), "expected one of: none"),
+        ([PLAIN], "cuda", (), "device cuda: no worker fits into the cluster, which has 4 CPUs and 0 GPUs"),
+        ([{"CPU": 0.5}], "cpu", (), "no worker fits"),
+        ([{**H100, "GPU": 0.0}, A100], "cuda", ("A100", "H100"), "whose nodes with H100 have 16 CPUs and 0 GPUs"),
     ],
 )
-def test_a_cluster_without_what_is_asked_for_is_refused(nodes, device, kind, says):
+def test_a_cluster_without_what_is_asked_for_is_refused(nodes, device, kinds, says):
     with pytest.raises(ConfigError, match=says):
-        room(nodes, device=device, kind=kind)
+        room(nodes, device=device, kinds=kinds)
 
 
 def test_only_device_cuda_reserves_a_gpu():

@@ -71,6 +71,18 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("gates: {table: true}", "expected a constraint on what the latency table predicts: decode_ms, decode_tokens_per_s, prefill_ms"),
         ("gates: {audit: 2}", "gates.audit: .*less than or equal to 1, got 2"),
         ("objectives: [loss@t20000]", "metric 'loss@t20000' does not depend on the batch size: expected loss"),
+        ("device_kind: [H100, H100]", "device_kind: expected each kind once, got H100, H100"),
+        ("device_kind: [H100, A100, L4]", "workers: expected at least 3, one for each device_kind, got 2"),
+        (
+            "device_kind: [H100, A100]",
+            "'decode_ms@b1' is measured on each device_kind: expected one of decode_ms@b1/H100,",
+        ),
+        ("objectives: [loss, decode_ms@b1/H100]", "does not depend on the kind of device in this run: expected decode_ms@b1"),
+        ("device_kind: [H100, 'a b']", "device_kind"),
+        (
+            "{device_kind: [H100, A100], gates: {table: true}, objectives: [loss], constraints: ['decode_ms@b1/A100 <= 3']}",
+            "gates.table: expected one device_kind, which the latency table is of, got H100, A100",
+        ),
         ("space: {operators: [atention]}", "unknown operator 'atention'"),
         ("space: {operators: [swiglu]}", "at least one mixer"),
         ("proxy: {weight_normalization: true}", "expected space.normalized_head: true with it"),

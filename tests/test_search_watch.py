@@ -42,6 +42,12 @@ def test_every_second_of_every_worker_has_a_purpose():
     assert resting["idle"] == pytest.approx(6 + 5)
 
 
+def test_what_a_candidate_waits_for_workers_is_no_workers_time():
+    entries = [evaluated(0, [0], 10, train=6.0, profile=1.0, queue=3.0), evaluated(1, [0], 10, train=6.0, profile=1.0, queue=2.0)]
+    found = worker_seconds(entries, workers=2, now=None)
+    assert found == pytest.approx({"train": 12.0, "profile": 2.0, "other": 1.0, "idle": 2 * 10 - 15})
+
+
 def test_the_lowest_value_has_the_lowest_bar_and_the_highest_the_highest():
     assert sparkline([0.0, 7.0, 3.0]) == "▁█▄"
     assert sparkline([2.0, 2.0]) == "▁▁"

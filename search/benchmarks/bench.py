@@ -79,7 +79,7 @@ def quick(device: str, console: Console) -> Measured:
         }
         for entry in entries
     ]
-    return Measured(figures, rows, {"png": folder.plot.read_bytes()})
+    return Measured(figures, rows, {"png": folder.plot().read_bytes()})
 
 
 def decode(device: str, console: Console) -> Measured:
