@@ -21,6 +21,7 @@ from search.executor import Executor, Lost, Retries
 from search.fidelity import rungs_of
 from search.frontier import frontier_of
 from search.gates import GateSettings, Screen
+from search.guided import Known
 from search.ledger import Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken
 from search.profiling import Failure, profiled
@@ -28,19 +29,23 @@ from search.run_folder import RunFolder
 from search.searchers import searcher
 from search.space import ArchitectureSpace
 from search.staged_space import make_space
-from search.table_gate import in_time, table_check
+from search.table_gate import in_time, known_costs, table_check
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose configuration was found sound: the text is tokenized and the space has members, which `screen` lets through."""
+    """A run whose configuration was found sound: the text is tokenized and the space has members, which `screen` lets through.
+
+    known: what the latency table tells of objectives beforehand (`table_gate.known_costs`).
+    """
 
     config: RunConfig
     corpus: Corpus
     space: ArchitectureSpace
     screen: Screen = field(default_factory=lambda: Screen(settings=GateSettings(), seed=0))
+    known: Known[Architecture] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def prepare_run(config: RunConfig) -> Prepared:
     table = table_check(config, everything) if config.gates.table else None
     screen = Screen(arithmetic, table, settings=config.gates, seed=config.seed)
     fast = in_time(config) if config.gates.table else None
-    return Prepared(config, corpus, make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast), screen)
+    known = known_costs(config, everything) if config.searcher.name == "guided" else {}
+    return Prepared(config, corpus, make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast), screen, known)
 
 
 def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
@@ -159,7 +165,7 @@ def drive(
     """
     config, start, here = prepared.config, time.monotonic(), 0
     objectives = config.parsed_objectives()
-    proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed)
+    proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed, known=prepared.known)
 
     entries = {entry.number: entry for entry in ledger.entries()}
     for entry in entries.values():

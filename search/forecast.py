@@ -60,6 +60,8 @@ def fit_anew(before: Fit | None, rows: Floats, scores: Floats, known: Floats) ->
 class Forecast:
     """Predictions in warped units, in which dominance is as it was. rows: features [n, d] of those it learned from.
 
+    skill: of the objective that is predicted best, the share of the variance that is explained, by what is known too.
+
     Of an objective whose values are known from elsewhere, such as a table, only the difference to them is learned; known is NaN
     for the others.
     """
@@ -69,11 +71,7 @@ class Forecast:
     centers: Floats
     scales: Floats
     rows: Floats
-
-    @property
-    def skill(self) -> float:
-        """Of the objective that is predicted best."""
-        return max(surrogate.skill for surrogate in self.surrogates)
+    skill: float
 
     def warped(self, scores: Floats) -> Floats:
         return np.column_stack([warp(column) for warp, column in zip(self.warps, scores.T, strict=True)])
@@ -90,13 +88,15 @@ class Forecast:
 def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats) -> Forecast:
     """The fit's kernels with all that was told since: features [n, d], scores [n, m] in the order that it was fitted in."""
     used = [*fit.active, *range(fit.told, len(scores))]
-    x, surrogates, centers, scales = _standardized(rows[used], rows[used]), [], [], []
+    x, surrogates, centers, scales, skills = _standardized(rows[used], rows[used]), [], [], [], []
     for number, (warp, kernel) in enumerate(zip(fit.warps, fit.kernels, strict=True)):
         values = _rest(warp, scores[used, number], known[used, number])
         centers.append(values.mean())
         scales.append(_scale(values))
         surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values)))
-    return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used])
+        unknown = float(values.var()) / max(float(warp(scores[used, number]).var()), 1e-12)
+        skills.append(1 - (1 - surrogates[-1].skill) * unknown)
+    return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills))
 
 
 def _active(scores: Floats) -> np.ndarray:
