@@ -10,9 +10,10 @@ from search.surrogate import Kernel, Surrogate, conditioned, first_kernel, fitte
 
 FEWEST = 8
 """Scores before which nothing is learned."""
-LARGEST = 300
+LARGEST = 200
 """Scores that a fit looks at: the best by front and, a quarter of them, any others, so that its time does not grow without bound."""
-STEPS = 30
+FEW, STEPS_OF_FEW, STEPS = 64, 60, 30
+"""A fit first takes cheap steps on some of its scores, then a few on all."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,23 @@ class Fit:
     kernels: tuple[Kernel, ...]
 
 
-def due(fit: Fit | None, told: int) -> int | None:
-    """How many scores the next fit takes, if so many are told already: each time a tenth more, and two."""
-    needed = FEWEST if fit is None else fit.told + fit.told // 10 + 2
-    return needed if needed <= told else None
+def next_fit(told: int) -> int:
+    """With how many scores to fit again after a fit to so many: a tenth more, and two."""
+    return told + told // 10 + 2
 
 
-def fit_anew(before: Fit | None, rows: Floats, scores: Floats, known: Floats) -> Fit:
-    """A fit to features [n, d] and scores [n, m] that starts from the one before. known [n, m]: see `Forecast`."""
+def fit_anew(rows: Floats, scores: Floats, known: Floats) -> Fit:
+    """A fit to features [n, d] and scores [n, m], to nothing else: earlier fits need not be known. known [n, m]: see `Forecast`."""
     active = _active(scores)
     warps = tuple(_warp_of(column) for column in scores[active].T)
     x = _standardized(rows[active], rows[active])
+    some = slice(None, None, -(-len(active) // FEW))
     kernels = []
     for number, warp in enumerate(warps):
         values = _rest(warp, scores[active, number], known[active, number])
-        kernel = before.kernels[number] if before else first_kernel(rows.shape[1])
-        kernels.append(fitted(kernel, x, (values - values.mean()) / _scale(values), steps=STEPS))
+        y = (values - values.mean()) / _scale(values)
+        kernel = fitted(first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW)
+        kernels.append(fitted(kernel, x, y, steps=STEPS))
     return Fit(len(scores), tuple(active.tolist()), warps, tuple(kernels))
 
 

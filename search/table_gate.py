@@ -1,8 +1,8 @@
 """What a search asks the device's latency table: who is predicted to break a constraint on latency and need not be measured, and what
 objectives on latency will be.
 
-The gate turns away who breaks the constraint by more than what `frontrunner table validate` found predictions to be off for 95 of 100 models
-held out of the same space, and nobody whom the table does not know.
+The gate turns away who breaks the constraint by more than what `frontrunner table validate` found predictions to be off for 95 of 100
+models held out of the same space, and nobody whom the table does not know.
 """
 
 import hashlib

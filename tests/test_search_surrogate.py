@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from search.forecast import FEWEST, due, fit_anew, forecast
+from search.forecast import FEWEST, fit_anew, forecast, next_fit
 from search.surrogate import NUGGET, Kernel, conditioned, first_kernel, fitted, log_probability_slope
 
 RNG = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def log_probability(logs: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
     kernel = Kernel(logs)
-    covariance = kernel(x, x) + kernel.noise * np.eye(len(x))
+    covariance = kernel(x, x)[0] + kernel.noise * np.eye(len(x))
     return float(-0.5 * y @ np.linalg.solve(covariance, y) - 0.5 * np.linalg.slogdet(covariance)[1])
 
 
@@ -38,7 +38,7 @@ def test_slope_is_the_derivative_of_the_probability() -> None:
 def test_variance_and_noise_are_those_of_the_covariance() -> None:
     x, _ = data(9, 2)
     kernel = Kernel(first_kernel(6).logs + 0.3 * RNG.normal(size=11))
-    assert kernel.variance(x) == pytest.approx(np.diag(kernel(x, x)))
+    assert kernel.variance(x) == pytest.approx(np.diag(kernel(x, x)[0]))
     assert kernel.noise == pytest.approx(np.exp(kernel.logs[6]) + NUGGET)
 
 
@@ -48,8 +48,8 @@ def test_leave_one_out_is_leaving_one_out() -> None:
     whole = conditioned(kernel, x, y)
     for number in (0, 7, 19):
         rest = np.arange(20) != number
-        covariance = kernel(x[rest], x[rest]) + kernel.noise * np.eye(19)
-        across = kernel(x[[number]], x[rest])[0]
+        covariance = kernel(x[rest], x[rest])[0] + kernel.noise * np.eye(19)
+        across = kernel(x[[number]], x[rest])[0][0]
         mean = across @ np.linalg.solve(covariance, y[rest])
         variance = kernel.variance(x[[number]])[0] + kernel.noise - across @ np.linalg.solve(covariance, across)
         assert whole.errors[number] == pytest.approx((y[number] - mean) / np.sqrt(variance))
@@ -91,14 +91,11 @@ def test_noise_has_no_skill() -> None:
 
 
 def test_fits_come_due_at_growing_intervals() -> None:
-    x, y = data(60, 6)
-    scores, known, fit, counts = y[:, None], np.full((60, 1), np.nan), None, []
-    assert due(None, FEWEST - 1) is None
-    while (count := due(fit, 60)) is not None:
-        counts.append(count)
-        fit = fit_anew(fit, x[:count], scores[:count], known[:count])
-    assert counts[0] == FEWEST
+    counts = [FEWEST]
+    while counts[-1] < 1000:
+        counts.append(next_fit(counts[-1]))
     assert all(3 + earlier // 10 > later - earlier >= 2 for earlier, later in pairwise(counts))
+    assert len(counts) < 50
 
 
 def test_what_is_known_is_taken_and_its_error_learned() -> None:
@@ -109,9 +106,9 @@ def test_what_is_known_is_taken_and_its_error_learned() -> None:
     off = 0.1 * np.concatenate([x[:, 2], unseen[:, 2]])
     scores = np.column_stack([y, (table + off)[:60]])
     known = np.column_stack([np.full(110, np.nan), table])
-    fit = fit_anew(None, x, scores, known[:60])
+    fit = fit_anew(x, scores, known[:60])
     expected = forecast(fit, x, scores, known[:60])
-    without = forecast(fit_anew(None, x, scores, known[:60] * np.nan), x, scores, known[:60] * np.nan)
+    without = forecast(fit_anew(x, scores, known[:60] * np.nan), x, scores, known[:60] * np.nan)
     target = expected.warped(np.column_stack([truth, (table + off)[60:]]))
     error = np.abs(expected.predict(unseen, known[60:])[0] - target).mean(0)
     blind = np.abs(without.predict(unseen, known[60:] * np.nan)[0] - target).mean(0)
@@ -122,7 +119,7 @@ def test_what_is_known_is_taken_and_its_error_learned() -> None:
 def test_warping_keeps_the_order_and_what_is_good() -> None:
     x, _ = data(40, 9)
     scores = np.exp(3 * RNG.normal(size=(40, 1)))
-    expected = forecast(fit_anew(None, x, scores, scores * np.nan), x, scores, scores * np.nan)
+    expected = forecast(fit_anew(x, scores, scores * np.nan), x, scores, scores * np.nan)
     warped = expected.warped(scores)[:, 0]
     assert (np.argsort(warped) == np.argsort(scores[:, 0])).all()
     good = scores[:, 0] <= np.median(scores)
