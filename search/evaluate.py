@@ -43,6 +43,7 @@ class Evaluation(Value):
     metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). proxy_width: of the model that was trained, where it is not the
     candidate itself (see `search.fidelity`). seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for
     the device's locks, building the model to be measured included.
+    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`).
     """
 
     status: Status
@@ -50,6 +51,7 @@ class Evaluation(Value):
     gate: str = ""
     audits: tuple[Audit, ...] = ()
     metrics: Mapping[str, float] = {}
+    standard_errors: Mapping[str, float] = {}
     profile: Profile | None = None
     proxy: ProxyScore | None = None
     proxy_width: int | None = None
@@ -59,6 +61,15 @@ class Evaluation(Value):
     seconds: Mapping[str, float] = {}
     versions: Mapping[str, str] = {}
     traceback: str = ""
+
+
+def mean(first: Evaluation, second: Evaluation) -> Evaluation:
+    """The first with the mean of both evaluations' metrics; as it is where the second has no scores."""
+    if first.status != "ok" or second.status != "ok":
+        return first
+    both = {name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics}
+    means = {name: (a + b) / 2 for name, (a, b) in both.items()}
+    return first.model_copy(update={"metrics": means, "standard_errors": {name: abs(a - b) / 2 for name, (a, b) in both.items()}})
 
 
 @dataclass(frozen=True)
