@@ -43,8 +43,11 @@ def next_fit(told: int) -> int:
     return told + told // 10 + 2
 
 
-def fit_anew(rows: Floats, scores: Floats, known: Floats) -> Fit:
-    """A fit to features [n, d] and scores [n, m], to nothing else: earlier fits need not be known. known [n, m]: see `Forecast`."""
+def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
+    """A fit to features [n, d] and scores [n, m], to nothing else: earlier fits need not be known.
+
+    known [n, m]: see `Forecast`. times [n]: of how many evaluations the scores are means.
+    """
     active = _active(scores)
     warps = tuple(_warp_of(column) for column in scores[active].T)
     x = _standardized(rows[active], rows[active])
@@ -53,8 +56,8 @@ def fit_anew(rows: Floats, scores: Floats, known: Floats) -> Fit:
     for number, warp in enumerate(warps):
         values = _rest(warp, scores[active, number], known[active, number])
         y = (values - values.mean()) / _scale(values)
-        kernel = fitted(first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW)
-        kernels.append(fitted(kernel, x, y, steps=STEPS))
+        kernel = fitted(first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW, times=times[active][some])
+        kernels.append(fitted(kernel, x, y, steps=STEPS, times=times[active]))
     return Fit(len(scores), tuple(active.tolist()), warps, tuple(kernels))
 
 
@@ -87,7 +90,7 @@ class Forecast:
         return means, np.column_stack([deviation for _, deviation in found]) * self.scales
 
 
-def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats) -> Forecast:
+def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Floats) -> Forecast:
     """The fit's kernels with all that was told since: features [n, d], scores [n, m] in the order that it was fitted in."""
     used = [*fit.active, *range(fit.told, len(scores))]
     x, surrogates, centers, scales, skills = _standardized(rows[used], rows[used]), [], [], [], []
@@ -95,7 +98,7 @@ def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats) -> Forecast:
         values = _rest(warp, scores[used, number], known[used, number])
         centers.append(values.mean())
         scales.append(_scale(values))
-        surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values)))
+        surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times[used]))
         unknown = float(values.var()) / max(float(warp(scores[used, number]).var()), 1e-12)
         skills.append(1 - (1 - surrogates[-1].skill) * unknown)
     return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills))

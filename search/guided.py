@@ -58,7 +58,7 @@ class Guided(Evolution[T]):
         self._rows: dict[int, Floats] = {}  # features, then what is known of the objectives
         self._fit: Fit | None = None
         self._fit_next = FEWEST
-        self._fit_to: dict[int, tuple[float, ...]] = {}  # the scores as they were when a fit was due
+        self._fit_to: list[tuple[tuple[float, ...], float]] = []  # scores and how often they were evaluated, as it was when a fit was due
 
     def restore(self, proposal: Proposal[T]) -> None:
         super().restore(proposal)
@@ -67,7 +67,8 @@ class Guided(Evolution[T]):
     def _learn(self, number: int) -> None:
         super()._learn(number)
         if len(self._scores) >= self._fit_next:  # made when it is needed, so that a resumed run makes the last one alone
-            self._fit, self._fit_to, self._fit_next = None, dict(self._scores), next_fit(len(self._scores))
+            self._fit, self._fit_to = None, list(zip(self._scores.values(), self._times(), strict=True))
+            self._fit_next = next_fit(len(self._scores))
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         plain = self._next < self._settings.population or self._next % PLAIN == PLAIN - 1 or len(self._scores) < FEWEST
@@ -95,8 +96,13 @@ class Guided(Evolution[T]):
         features, known = self._columns(rows)
         if self._fit is None:
             count = len(self._fit_to)
-            self._fit = fit_anew(features[:count], np.array(list(self._fit_to.values())), known[:count])
-        return forecast(self._fit, features, scores, known)
+            scores_then, times_then = np.array([score for score, _ in self._fit_to]), np.array([times for _, times in self._fit_to])
+            self._fit = fit_anew(features[:count], scores_then, known[:count], times_then)
+        return forecast(self._fit, features, scores, known, np.array(self._times()))
+
+    def _times(self) -> list[float]:
+        """How often each that has scores was evaluated."""
+        return [2.0 if number in self._twice else 1.0 for number in self._scores]
 
     def _open(self, expected: Forecast) -> Floats:
         """Where there is something to gain. By turns the reference is near, for the frontier's middle, and far, for its ends."""

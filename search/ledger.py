@@ -226,7 +226,7 @@ class Ledger:
             self._study.set_user_attr("exhausted", True)
 
     def complete(self, entries: Sequence[Entry]) -> bool:
-        """Whether nothing is left to do, given what `entries` returned."""
+        """Whether all candidates there will be have ended what was begun of them, given what `entries` returned."""
         ended = all(entry.evaluation and (entry.again is None or entry.again.evaluation) for entry in entries)
         return ended and (self.exhausted or len(entries) >= self.config.candidates)
 

@@ -15,7 +15,7 @@ from search.proposer import Proposal, Searcher
 
 T = TypeVar("T")
 
-SUGGESTIONS = 5
+SUGGESTIONS = 30
 """How many suggestions may be no member, or known, before the last one's neighbours are tried instead."""
 NEIGHBOURS = 100
 

@@ -34,7 +34,8 @@ def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
     sure = dominance.copy()
     for values, error in zip(table.T, off.T, strict=True):
         sure &= values[:, None] + np.hypot(error[:, None], error) <= values
-    doubtful = dominance[:, :] & (dominance.any(0) & ~sure.any(0)) & ~dominance.any(0)[:, None]
+    beaten = np.asarray(dominance.any(0))
+    doubtful = dominance & (beaten & ~sure.any(0)) & ~beaten[:, None]
     return np.asarray(doubtful.sum(0) + doubtful.sum(1))
 
 

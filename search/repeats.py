@@ -1,8 +1,8 @@
 """Who is evaluated a second time, with another seed, because the noise of training leaves its place on the frontier in doubt.
 
-First a few members of the frontier, from which the noise is learned: where trainings repeat exactly, that is all. Then whoever has a part in
-the most dominances that are within the noise (`pareto.doubts`): one that would be thrown away though it may be better, or the lucky one
-that would throw it away. Its scores become the mean of both evaluations.
+First a few members of the frontier, from which the noise is learned: where trainings repeat exactly, that is all. Then whoever has a part
+in the most dominances that are within the noise (`pareto.doubts`): one that would be thrown away though it may be better, or the lucky
+one that would throw it away. Its scores become the mean of both evaluations.
 """
 
 from collections.abc import Sequence

@@ -252,6 +252,10 @@ class ArchitectureSpace:
     def key(self, member: Architecture) -> str:
         return member.model_dump_json(exclude={"name"})  # a digest tells members apart too, and takes four times as long
 
+    def settled(self, architecture: Architecture) -> Architecture | None:
+        """The accepted member that an architecture made elsewhere stands for: itself, if it is one."""
+        return architecture if self._legal(architecture) else None
+
     def seeds(self) -> tuple[Architecture, ...]:
         """The corners of the space, published designs as near as it has them, and each mixer alone; named after what they are."""
         return first_members(self.choices, self._build, self._legal)

@@ -1,9 +1,10 @@
 """Where the workers' time went."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from search.ledger import Entry
+from search.evaluate import Evaluation
+from search.ledger import Attempt, Entry
 
 
 def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | None) -> dict[str, float]:
@@ -14,19 +15,27 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
     """
     spans = []
     purposes: dict[str, float] = {}
-    for entry in entries:
-        end = entry.ended or now
-        if not entry.attempts or end is None:
+    for attempts, evaluation, ended in _evaluations(entries):
+        end = ended or now
+        if not attempts or end is None:
             continue
-        begun = entry.attempts[-1].at
+        begun = attempts[-1].at
         spans.append((begun.timestamp(), max(begun, end).timestamp()))
-        told = entry.evaluation.seconds if entry.evaluation else {}
+        told = evaluation.seconds if evaluation else {}
         for name, seconds in told.items():
             purposes[name] = purposes.get(name, 0.0) + seconds
         rest = spans[-1][1] - spans[-1][0] - sum(told.values())
         purposes["other"] = purposes.get("other", 0.0) + max(0.0, rest)
     busy = sum(end - begun for begun, end in spans)
     return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}
+
+
+def _evaluations(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Attempt], Evaluation | None, datetime | None]]:
+    """First and second ones, each with its attempts and when it ended."""
+    for entry in entries:
+        yield entry.attempts, entry.evaluation, entry.ended
+        if entry.again is not None:
+            yield entry.again.attempts, entry.again.evaluation, entry.again.ended
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:

@@ -117,6 +117,9 @@ class StagedSpace(ArchitectureSpace):
                 return child
         return None
 
+    def settled(self, architecture: Architecture) -> Architecture | None:
+        return self._settled(architecture) if self.genomes(architecture) else None
+
     def seeds(self) -> tuple[Architecture, ...]:
         found = [member for seed in super().seeds() if (member := self._settled(seed))]
         return tuple({self.key(seed): seed for seed in reversed(found)}.values())[::-1]

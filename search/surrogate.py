@@ -51,12 +51,15 @@ def first_kernel(features: int) -> Kernel:
     return Kernel(np.concatenate([np.full(features, -np.log(max(1, features))), START]))
 
 
-def fitted(kernel: Kernel, x: Floats, y: Floats, *, steps: int) -> Kernel:
-    """The kernel after some steps towards the most probable one for standardized features [n, d] and values [n]."""
+def fitted(kernel: Kernel, x: Floats, y: Floats, *, steps: int, times: Floats | None = None) -> Kernel:
+    """The kernel after some steps towards the most probable one for standardized features [n, d] and values [n].
+
+    times: of how many evaluations each value is the mean [n], which has as much less noise; 1 where it is left out.
+    """
     first, logs = first_kernel(x.shape[1]).logs, kernel.logs
     moment, scale = np.zeros_like(logs), np.zeros_like(logs)
     for step in range(1, steps + 1):
-        slope = log_probability_slope(logs, x, y) - PULL * (logs - first)
+        slope = log_probability_slope(logs, x, y, times) - PULL * (logs - first)
         moment = MEMORY * moment + (1 - MEMORY) * slope
         scale = SCALE_MEMORY * scale + (1 - SCALE_MEMORY) * slope * slope
         logs = logs + RATE * moment / (1 - MEMORY**step) / (np.sqrt(scale / (1 - SCALE_MEMORY**step)) + 1e-8)
@@ -87,10 +90,10 @@ class Surrogate:
         return across @ self.dual, np.sqrt(spread * (unexplained + self.kernel.noise))
 
 
-def conditioned(kernel: Kernel, x: Floats, y: Floats) -> Surrogate:
-    """The surrogate of standardized features [n, d] and values [n]."""
+def conditioned(kernel: Kernel, x: Floats, y: Floats, times: Floats | None = None) -> Surrogate:
+    """The surrogate of standardized features [n, d] and values [n]; times: see `fitted`."""
     covariance, _ = kernel(x, x)
-    covariance[np.diag_indices(len(x))] += kernel.noise
+    covariance[np.diag_indices(len(x))] += kernel.noise / (1.0 if times is None else times)
     inverse = _inverse(covariance)
     dual: Floats = inverse @ y
     diagonal: Floats = np.diag(inverse)
@@ -98,7 +101,7 @@ def conditioned(kernel: Kernel, x: Floats, y: Floats) -> Surrogate:
     return Surrogate(kernel, x, inverse, dual, errors=dual / np.sqrt(diagonal), skill=skill)
 
 
-def log_probability_slope(logs: Floats, x: Floats, y: Floats) -> Floats:
+def log_probability_slope(logs: Floats, x: Floats, y: Floats, times: Floats | None = None) -> Floats:
     """The derivative of the logarithm of the data's probability by each of `logs`."""
     weights, (noise, smooth, linear, square, pairs) = _split(logs)
     inner, squares = _products(x, x, weights)
@@ -106,7 +109,8 @@ def log_probability_slope(logs: Floats, x: Floats, y: Floats) -> Floats:
     matern, change = _matern(squared), _matern_slope(squared)
     additive = linear * inner + square * squares
     covariance = smooth * matern + additive + pairs * additive**2
-    covariance[np.diag_indices(len(x))] += noise + NUGGET
+    shares = np.ones(len(x)) if times is None else 1 / times
+    covariance[np.diag_indices(len(x))] += (noise + NUGGET) * shares
     inverse = _inverse(covariance)
     dual = inverse @ y
     pull = 0.5 * (np.outer(dual, dual) - inverse)
@@ -114,7 +118,7 @@ def log_probability_slope(logs: Floats, x: Floats, y: Floats) -> Floats:
     by_weight = 2 * (apart.sum(1) @ (x * x) - np.einsum("nd,nd->d", x, apart @ x))
     by_weight += linear * np.einsum("nd,nd->d", x, along @ x) + square / 2 * np.einsum("nd,nd->d", z, along @ z)
     by_variance = [
-        noise * np.trace(pull),
+        noise * (np.diag(pull) * shares).sum(),
         smooth * (pull * matern).sum(),
         linear * (along * inner).sum(),
         square * (along * squares).sum(),

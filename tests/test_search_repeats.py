@@ -173,7 +173,6 @@ def test_the_frontier_kept_is_no_worse_in_truth_for_as_many_evaluations(tmp_path
             kept = frontier_of(entries, wanted.config.parsed_objectives())
             truth[share] = pareto.hypervolume([true_scores(entry.architecture) for entry in kept], (4.0, 6.0))
         gained.append(truth[0.1] - truth[0.0])
-    print(np.mean(gained), np.std(gained) / np.sqrt(len(gained)), gained)
     assert np.mean(gained) > -0.01
 
 
