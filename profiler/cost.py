@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from operators import registry
-from operators.architecture import Architecture
+from operators.architecture import Architecture, NormKind
 from operators.normalization import norm_parameters
+from operators.operator import Shape
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,13 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
 
 def _layer_parameters(architecture: Architecture) -> int:
     width = architecture.width
-    return sum(
-        count * (registry.get(name).parameters(width, shape) + norm_parameters(norm, width))
-        for (name, shape, norm), count in Counter((layer.operator, layer.shape, layer.norm) for layer in architecture.layers).items()
-    )
+    return sum(layer_parameters(layer.operator, layer.shape, layer.norm, width) for layer in architecture.layers)
+
+
+@lru_cache(maxsize=65_536)
+def layer_parameters(operator: str, shape: Shape, norm: NormKind, width: int) -> int:
+    """Number of parameters of one layer. Kept: a search asks for the same few all the time."""
+    return registry.get(operator).parameters(width, shape) + norm_parameters(norm, width)
 
 
 def _sum(function: Callable[[int], int], first: int, last: int) -> int:

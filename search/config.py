@@ -37,6 +37,8 @@ class RunConfig(Value):
     (`search.steps`). Several kinds measure every candidate on each, and objectives and constraints name the one that they mean,
     `decode_ms@b1/H100`; what is computed or trained, as `params` and `loss`, is named as ever.
     deadline_s: seconds after which one evaluation is given up. retries: how often one that was lost with its worker is made again.
+    repeats: how many candidates may be evaluated a second time, as a share of all: those whose place on the frontier the noise of training
+    leaves in doubt (`search.repeats`).
     keep_weights: whose trained weights stay in the run's folder.
     fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up (`search.fidelity`): rungs, eta.
     gates: who is turned away before that, and which share is let through to learn how often a gate is wrong (`search.gates`): table, audit.
@@ -49,6 +51,7 @@ class RunConfig(Value):
     device_kind: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_several)] = ()
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
     retries: Annotated[int, Field(ge=0, le=100)] = 2
+    repeats: Annotated[float, Field(ge=0, le=1)] = 0.1
     keep_weights: Literal["all", "frontier", "none"] = "all"
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("loss", "decode_ms@b1")
     constraints: tuple[str, ...] = ()

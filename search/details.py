@@ -30,6 +30,7 @@ def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str,
         "architecture": entry.architecture.model_dump(mode="json"),
         "shorthand": entry.architecture.shorthand,
         "evaluation": entry.evaluation.model_dump(mode="json") if entry.evaluation else None,
+        "again": entry.again.model_dump(mode="json") if entry.again else None,
         "provenance": provenance(folder, ledger, entry),
     }
 
@@ -68,6 +69,11 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
             f"loss {score.loss:.4f}, a unigram model has {score.unigram_loss:.4f}",
             soft_wrap=True,
         )
+    if entry.first is not None and entry.again is not None and entry.again.evaluation is not None:
+        second = entry.again.evaluation
+        losses = [found.metrics["loss"] for found in (entry.first, second) if "loss" in found.metrics]
+        said = " and ".join(f"{loss:.4f}" for loss in losses) if second.status == "ok" else f"{second.status}: {second.reason}"
+        console.print(f"evaluated twice, with seeds {entry.first.seed} and {second.seed}, metrics are means; loss {said}", soft_wrap=True)
     if evaluation.proxy_width is not None:
         console.print(f"trained at width {evaluation.proxy_width}, measured at {architecture.width}")
     for task in evaluation.tasks:

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -21,26 +22,33 @@ from search.executor import Executor, Lost, Retries
 from search.fidelity import rungs_of
 from search.frontier import frontier_of
 from search.gates import GateSettings, Screen
-from search.ledger import Entry, Ledger, finished
+from search.guided import Known
+from search.ledger import Again, Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken
 from search.profiling import Failure, profiled
+from search.proposer import Proposer
+from search.repeats import next_repeat
 from search.run_folder import RunFolder
 from search.searchers import searcher
 from search.space import ArchitectureSpace
 from search.staged_space import make_space
-from search.table_gate import in_time, table_check
+from search.table_gate import in_time, known_costs, table_check
 
 PROBES = 256  # samples that stand for the space when constraints are checked before any work
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose configuration was found sound: the text is tokenized and the space has members, which `screen` lets through."""
+    """A run whose configuration was found sound: the text is tokenized and the space has members, which `screen` lets through.
+
+    known: what the latency table tells of objectives beforehand (`table_gate.known_costs`).
+    """
 
     config: RunConfig
     corpus: Corpus
     space: ArchitectureSpace
     screen: Screen = field(default_factory=lambda: Screen(settings=GateSettings(), seed=0))
+    known: Known[Architecture] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,8 @@ def prepare_run(config: RunConfig) -> Prepared:
     table = table_check(config, everything) if config.gates.table else None
     screen = Screen(arithmetic, table, settings=config.gates, seed=config.seed)
     fast = in_time(config) if config.gates.table else None
-    return Prepared(config, corpus, make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast), screen)
+    known = known_costs(config, everything) if config.searcher.name == "guided" else {}
+    return Prepared(config, corpus, make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast), screen, known)
 
 
 def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
@@ -159,42 +168,47 @@ def drive(
     """
     config, start, here = prepared.config, time.monotonic(), 0
     objectives = config.parsed_objectives()
-    proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed)
+    proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed, known=prepared.known)
 
     entries = {entry.number: entry for entry in ledger.entries()}
-    for entry in entries.values():
-        proposer.restore(entry.proposal)
-    for entry in finished(tuple(entries.values())):
-        if entry.evaluation is not None:
-            proposer.tell(entry.number, _objectives(config, entry.evaluation))
-    waiting = deque(entry for entry in entries.values() if entry.evaluation is None)
+    _replay(proposer, tuple(entries.values()), config)
+    waiting = deque(entry for entry in entries.values() if entry.evaluation is None or (entry.again and entry.again.evaluation is None))
     running, exhausted, retries = 0, ledger.exhausted, Retries(config.retries)
     if entries:
         prepared.screen.take_counts()  # of what the proposer asked when the run began, which was counted then
 
     def submit(job: Job) -> None:
         executor.submit(job)
-        ledger.begin(job.number, executor.place(job.number))
+        place = executor.place(job.number)
+        ledger.begin(job.number, place) if entries[job.number].evaluation is None else ledger.begin_again(job.number, place)
 
     def report() -> None:
         on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
 
+    def next_entry() -> Entry | None:
+        """What to evaluate next: what was begun, then who is in doubt, then who is new."""
+        nonlocal exhausted
+        if waiting:
+            return waiting.popleft()
+        if (number := next_repeat(tuple(entries.values()), config)) is not None:
+            entries[number] = entries[number].with_again(Again(attempts=()))
+            return entries[number]
+        if len(entries) >= config.candidates or exhausted:
+            return None
+        try:
+            proposal = proposer.ask()
+        except SpaceExhausted:
+            exhausted = True
+            ledger.exhaust()
+            return None
+        screened = prepared.screen.take_counts()
+        ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)), screened)
+        entries[proposal.number] = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin, screened=screened)
+        return entries[proposal.number]
+
     report()
     while True:
-        while running < executor.capacity and (waiting or (len(entries) < config.candidates and not exhausted)):
-            if waiting:
-                entry = waiting.popleft()
-            else:
-                try:
-                    proposal = proposer.ask()
-                except SpaceExhausted:
-                    exhausted = True
-                    ledger.exhaust()
-                    break
-                screened = prepared.screen.take_counts()
-                ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)), screened)
-                entry = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin, screened=screened)
-                entries[entry.number] = entry
+        while running < executor.capacity and (entry := next_entry()) is not None:
             submit(_job(prepared, entry, tuple(entries.values())))
             running += 1
         report()
@@ -205,12 +219,18 @@ def drive(
         if outcome is None:
             submit(job)
             continue
-        running, here = running - 1, here + 1
-        if outcome.weights is not None and config.keep_weights != "none":
-            write_whole(folder.weights(job.number), outcome.weights)
-        ledger.record(job.number, outcome.evaluation)
-        proposer.tell(job.number, _objectives(config, outcome.evaluation))
-        entries[job.number] = _ended(entries[job.number], outcome, order=sum(entry.order is not None for entry in entries.values()))
+        running, here, before = running - 1, here + 1, entries[job.number]
+        if before.evaluation is None:
+            _keep(folder, config, job.number, outcome)
+            order = ledger.record(job.number, outcome.evaluation)
+            proposer.tell(job.number, _objectives(config, outcome.evaluation))
+            entries[job.number] = replace(before, evaluation=outcome.evaluation, order=order)
+        else:
+            if not folder.weights(job.number).is_file():
+                _keep(folder, config, job.number, outcome)
+            ledger.record_again(job.number, outcome.evaluation)
+            entries[job.number] = before.with_again(Again(attempts=(), evaluation=outcome.evaluation))
+            _tell_again(proposer, entries[job.number], config)
         if config.keep_weights == "frontier":
             _drop_dominated_weights(folder, {entry.number for entry in frontier_of(tuple(entries.values()), objectives)})
         if outcome.evaluation.status == "error":
@@ -220,13 +240,43 @@ def drive(
             )
 
 
+def _replay(proposer: Proposer[Architecture], entries: Sequence[Entry], config: RunConfig) -> None:
+    """Tells a new proposer all that the ledger holds, in the order in which it was acknowledged."""
+    for entry in entries:
+        proposer.restore(entry.proposal)
+    told: list[tuple[int, Callable[[], None]]] = []
+    for entry in finished(entries):
+        first, again = entry.first or entry.evaluation, entry.again
+        if entry.order is not None and first is not None:
+            told.append((entry.order, partial(proposer.tell, entry.number, _objectives(config, first))))
+        if again is not None and again.order is not None:
+            told.append((again.order, partial(_tell_again, proposer, entry, config)))
+    for _, tell in sorted(told, key=lambda pair: pair[0]):
+        tell()
+
+
+def _tell_again(proposer: Proposer[Architecture], entry: Entry, config: RunConfig) -> None:
+    """The mean scores of one that was evaluated twice; nothing where the second evaluation has none."""
+    if entry.evaluation is not None and entry.evaluation.standard_errors:
+        scores = _objectives(config, entry.evaluation)
+        if scores is not None:
+            proposer.tell_again(entry.number, scores)
+
+
+def _keep(folder: RunFolder, config: RunConfig, number: int, outcome: Outcome) -> None:
+    if outcome.weights is not None and config.keep_weights != "none":
+        write_whole(folder.weights(number), outcome.weights)
+
+
 def _flat(features: Mapping[str, float]) -> dict[str, float]:
     """The features that people look at: sizes and counts of operators, without every gene."""
     return {name: value for name, value in features.items() if "." not in name or name.endswith(".count")}
 
 
 def _job(prepared: Prepared, entry: Entry, entries: Sequence[Entry]) -> Job:
-    config, objectives = prepared.config, prepared.config.parsed_objectives()
+    """A second evaluation has the next seed; no gate but the constraints turns it away, as its whole score is wanted."""
+    config, again = prepared.config, entry.again is not None
+    objectives = config.parsed_objectives()
     trained = [other.evaluation.metrics for other in entries if other.evaluation and other.evaluation.status in ("ok", "stopped")]
     return Job(
         number=entry.number,
@@ -236,20 +286,16 @@ def _job(prepared: Prepared, entry: Entry, entries: Sequence[Entry]) -> Job:
         profile=config.profile,
         constraints=config.parsed_constraints(),
         device=config.device,
-        seed=config.seed,
+        seed=config.seed + again,
         deadline_s=config.deadline_s,
         fidelity=config.fidelity,
         tasks=config.tasks,
         gates=config.gates,
         objectives=objectives,
-        rungs=rungs_of(config.fidelity, objectives, trained),
-        table_said=prepared.screen.table_says(entry.architecture),
+        rungs=() if again else rungs_of(config.fidelity, objectives, trained),
+        table_said="" if again else prepared.screen.table_says(entry.architecture),
         kinds=config.device_kind,
     )
-
-
-def _ended(entry: Entry, outcome: Outcome, *, order: int) -> Entry:
-    return replace(entry, evaluation=outcome.evaluation, order=order)
 
 
 def _objectives(config: RunConfig, evaluation: Evaluation) -> tuple[float, ...] | None:

@@ -118,7 +118,7 @@ class ArchitectureEncoding:
             meta_tokens=choices.meta_tokens[values["meta_tokens"]],
             normalized_head=self.space.settings.normalized_head,
         )
-        return member if self.space.contains(member) is None and self.space.accepts(member) else None
+        return self.space.settled(member)
 
 
 def _numbers(options: Sequence[object]) -> bool:

@@ -48,6 +48,7 @@ class Evaluation(Value):
     by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see `search.fidelity`).
     seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's locks, building the model to
     be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which did something else meanwhile.
+    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`).
     """
 
     status: Status
@@ -55,6 +56,7 @@ class Evaluation(Value):
     gate: str = ""
     audits: tuple[Audit, ...] = ()
     metrics: Mapping[str, float] = {}
+    standard_errors: Mapping[str, float] = {}
     profile: Profile | None = None
     profiles: Mapping[str, Profile] = {}
     proxy: ProxyScore | None = None
@@ -74,6 +76,15 @@ class Evaluation(Value):
     def errors(self) -> dict[str, float]:
         """By metric, how far what was measured may be off, relative to it."""
         return {on_kind(name, kind): error for kind, profile in self.each_profile.items() for name, error in profile.errors().items()}
+
+
+def mean(first: Evaluation, second: Evaluation) -> Evaluation:
+    """The first with the mean of both evaluations' metrics; as it is where the second has no scores."""
+    if first.status != "ok" or second.status != "ok":
+        return first
+    both = {name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics}
+    means = {name: (a + b) / 2 for name, (a, b) in both.items()}
+    return first.model_copy(update={"metrics": means, "standard_errors": {name: abs(a - b) / 2 for name, (a, b) in both.items()}})
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,11 @@ class Retries:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lost: dict[int, list[Lost]] = {}
+        self._lost: dict[tuple[int, int], list[Lost]] = {}  # by candidate and seed
 
     def verdict(self, job: Job, lost: Lost) -> Outcome | None:
         """None where the job is to be submitted again, else its evaluation."""
-        times = self._lost.setdefault(job.number, [])
+        times = self._lost.setdefault((job.number, job.seed), [])
         times.append(lost)
         if sum(each.blame == "worker" for each in times) >= CRASHES or len(times) > self._limit:
             count = "" if len(times) == 1 else f"{len(times)} times: "

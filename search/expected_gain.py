@@ -51,6 +51,7 @@ def _boxes(points: Floats, corner: Floats) -> list[Box]:
     for number in range(len(edges) - 1):
         if edges[number] < edges[number + 1]:
             below = order[:number, :-1]
-            inner = _boxes(below[pareto.nondominated(below)] if number else below, corner[:-1])
+            several = number > 1 and below.shape[1] > 1  # of points on a line the best is found as fast among all
+            inner = _boxes(below[pareto.nondominated(below)] if several else below, corner[:-1])
             boxes += [(*box, (float(edges[number]), float(edges[number + 1]))) for box in inner]
     return boxes

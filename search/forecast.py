@@ -10,9 +10,10 @@ from search.surrogate import Kernel, Surrogate, conditioned, first_kernel, fitte
 
 FEWEST = 8
 """Scores before which nothing is learned."""
-LARGEST = 300
+LARGEST = 200
 """Scores that a fit looks at: the best by front and, a quarter of them, any others, so that its time does not grow without bound."""
-STEPS = 30
+FEW, STEPS_OF_FEW, STEPS = 64, 60, 30
+"""A fit first takes cheap steps on some of its scores, then a few on all."""
 
 
 @dataclass(frozen=True)
@@ -37,28 +38,34 @@ class Fit:
     kernels: tuple[Kernel, ...]
 
 
-def due(fit: Fit | None, told: int) -> int | None:
-    """How many scores the next fit takes, if so many are told already: each time a tenth more, and two."""
-    needed = FEWEST if fit is None else fit.told + fit.told // 10 + 2
-    return needed if needed <= told else None
+def next_fit(told: int) -> int:
+    """With how many scores to fit again after a fit to so many: a tenth more, and two."""
+    return told + told // 10 + 2
 
 
-def fit_anew(before: Fit | None, rows: Floats, scores: Floats, known: Floats) -> Fit:
-    """A fit to features [n, d] and scores [n, m] that starts from the one before. known [n, m]: see `Forecast`."""
+def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
+    """A fit to features [n, d] and scores [n, m], to nothing else: earlier fits need not be known.
+
+    known [n, m]: see `Forecast`. times [n]: of how many evaluations the scores are means.
+    """
     active = _active(scores)
     warps = tuple(_warp_of(column) for column in scores[active].T)
     x = _standardized(rows[active], rows[active])
+    some = slice(None, None, -(-len(active) // FEW))
     kernels = []
     for number, warp in enumerate(warps):
         values = _rest(warp, scores[active, number], known[active, number])
-        kernel = before.kernels[number] if before else first_kernel(rows.shape[1])
-        kernels.append(fitted(kernel, x, (values - values.mean()) / _scale(values), steps=STEPS))
+        y = (values - values.mean()) / _scale(values)
+        kernel = fitted(first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW, times=times[active][some])
+        kernels.append(fitted(kernel, x, y, steps=STEPS, times=times[active]))
     return Fit(len(scores), tuple(active.tolist()), warps, tuple(kernels))
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Predictions in warped units, in which dominance is as it was. rows: features [n, d] of those it learned from.
+
+    skill: of the objective that is predicted best, the share of the variance that is explained, by what is known too.
 
     Of an objective whose values are known from elsewhere, such as a table, only the difference to them is learned; known is NaN
     for the others.
@@ -69,11 +76,7 @@ class Forecast:
     centers: Floats
     scales: Floats
     rows: Floats
-
-    @property
-    def skill(self) -> float:
-        """Of the objective that is predicted best."""
-        return max(surrogate.skill for surrogate in self.surrogates)
+    skill: float
 
     def warped(self, scores: Floats) -> Floats:
         return np.column_stack([warp(column) for warp, column in zip(self.warps, scores.T, strict=True)])
@@ -87,16 +90,18 @@ class Forecast:
         return means, np.column_stack([deviation for _, deviation in found]) * self.scales
 
 
-def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats) -> Forecast:
+def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Floats) -> Forecast:
     """The fit's kernels with all that was told since: features [n, d], scores [n, m] in the order that it was fitted in."""
     used = [*fit.active, *range(fit.told, len(scores))]
-    x, surrogates, centers, scales = _standardized(rows[used], rows[used]), [], [], []
+    x, surrogates, centers, scales, skills = _standardized(rows[used], rows[used]), [], [], [], []
     for number, (warp, kernel) in enumerate(zip(fit.warps, fit.kernels, strict=True)):
         values = _rest(warp, scores[used, number], known[used, number])
         centers.append(values.mean())
         scales.append(_scale(values))
-        surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values)))
-    return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used])
+        surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times[used]))
+        unknown = float(values.var()) / max(float(warp(scores[used, number]).var()), 1e-12)
+        skills.append(1 - (1 - surrogates[-1].skill) * unknown)
+    return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills))
 
 
 def _active(scores: Floats) -> np.ndarray:

@@ -7,7 +7,10 @@ import numpy as np
 
 from search import pareto
 from search.ledger import Entry, finished
-from search.objectives import Objective
+from search.objectives import PROXY_METRICS, TASK_METRICS, Objective
+
+LEAST_PAIRS = 3
+"""Candidates that must have been evaluated twice before the noise of training is known."""
 
 
 def scored(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
@@ -27,14 +30,38 @@ def costs(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarr
     return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
 
 
+def training_noise(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray | None:
+    """The standard deviation of one evaluation's objectives that come of training: [m], 0 for others.
+
+    From scored entries that were evaluated twice; None where they are fewer than LEAST_PAIRS.
+    """
+    twice = [entry.evaluation.standard_errors for entry in entries if entry.evaluation and entry.evaluation.standard_errors]
+    if len(twice) < LEAST_PAIRS:
+        return None
+    rows = [[found.get(each.metric, 0.0) if trained(each) else 0.0 for each in objectives] for found in twice]
+    return np.asarray(np.sqrt(2 * np.square(rows).mean(0)))  # of two values the standard error of the mean is half their difference
+
+
+def trained(objective: Objective) -> bool:
+    """Whether another seed gives another value."""
+    return objective.metric.partition("@")[0] in {**PROXY_METRICS, **TASK_METRICS}
+
+
+def noise_errors(entries: Sequence[Entry], noise: np.ndarray) -> np.ndarray:
+    """Standard errors of the objectives of scored entries: [n, m]. noise: of one evaluation, [m]."""
+    return np.array([noise / np.sqrt(2 if entry.evaluation and entry.evaluation.standard_errors else 1) for entry in entries])
+
+
 def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
-    """How far each of `costs` may be off by measurement: [n, m]. What is computed, or trained from a seed, is exact."""
+    """How far each of `costs` may be off, by measurement or by the seed of the training: [n, m]. What is computed is exact."""
     rows = []
     for entry in entries:
         if entry.evaluation:
             known = entry.evaluation.errors()
             rows.append([known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics)) for each in objectives])
-    return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
+    measured = np.array(rows, dtype=float).reshape(len(rows), len(objectives))
+    noise = training_noise(entries, objectives)
+    return measured if noise is None else measured + noise_errors(entries, noise)
 
 
 def frontier_of(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:

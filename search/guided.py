@@ -10,7 +10,7 @@ from numpy.random import Generator
 from search import pareto
 from search.evolution import Evolution, EvolutionSettings
 from search.expected_gain import expected_gain, open_boxes
-from search.forecast import FEWEST, Fit, Forecast, due, fit_anew, forecast
+from search.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit
 from search.pareto import Floats
 from search.proposer import Proposal
 from search.space import Space
@@ -57,10 +57,18 @@ class Guided(Evolution[T]):
         self._predictors: Known[T] = known or {}
         self._rows: dict[int, Floats] = {}  # features, then what is known of the objectives
         self._fit: Fit | None = None
+        self._fit_next = FEWEST
+        self._fit_to: list[tuple[tuple[float, ...], float]] = []  # scores and how often they were evaluated, as it was when a fit was due
 
     def restore(self, proposal: Proposal[T]) -> None:
         super().restore(proposal)
         self._rows[proposal.number] = self._row(proposal.candidate)
+
+    def _learn(self, number: int) -> None:
+        super()._learn(number)
+        if len(self._scores) >= self._fit_next:  # made when it is needed, so that a resumed run makes the last one alone
+            self._fit, self._fit_to = None, list(zip(self._scores.values(), self._times(), strict=True))
+            self._fit_next = next_fit(len(self._scores))
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         plain = self._next < self._settings.population or self._next % PLAIN == PLAIN - 1 or len(self._scores) < FEWEST
@@ -86,10 +94,15 @@ class Guided(Evolution[T]):
         rows = np.array([self._rows[number] for number in self._scores])
         scores = np.array(list(self._scores.values()))
         features, known = self._columns(rows)
-        while (count := due(self._fit, len(scores))) is not None:  # one after the other, so that a resumed run fits as if never stopped
-            self._fit = fit_anew(self._fit, features[:count], scores[:count], known[:count])
-        assert self._fit is not None  # noqa: S101 - FEWEST were told
-        return forecast(self._fit, features, scores, known)
+        if self._fit is None:
+            count = len(self._fit_to)
+            scores_then, times_then = np.array([score for score, _ in self._fit_to]), np.array([times for _, times in self._fit_to])
+            self._fit = fit_anew(features[:count], scores_then, known[:count], times_then)
+        return forecast(self._fit, features, scores, known, np.array(self._times()))
+
+    def _times(self) -> list[float]:
+        """How often each that has scores was evaluated."""
+        return [2.0 if number in self._twice else 1.0 for number in self._scores]
 
     def _open(self, expected: Forecast) -> Floats:
         """Where there is something to gain. By turns the reference is near, for the frontier's middle, and far, for its ends."""

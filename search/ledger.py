@@ -2,6 +2,9 @@
 
 One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then COMPLETE (`ok`), PRUNED
 (`infeasible`, `stopped`) or FAIL. The state is the last thing written, so a trial is either whole or still to be evaluated.
+
+A trial that ended can never be changed. What becomes of a candidate that is evaluated once more is an attribute of the study, written as
+a whole: it is there or it is not.
 """
 
 import json
@@ -9,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,13 +30,14 @@ from operators.errors import RunError
 from operators.value import Value
 from search import config as config_module
 from search.config import RunConfig
-from search.evaluate import Evaluation
+from search.evaluate import Evaluation, mean
 from search.proposer import Proposal
 from search.space import SpaceSettings
 
 STUDY = "frontrunner"
 LOCK_TIMEOUT_S = 20.0  # for another program that reads or writes the file at the moment
-LAYOUT = 3  # of what this file writes; an older or newer ledger is refused, not guessed at
+AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
+LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
 class Attempt(Value):
@@ -43,12 +47,22 @@ class Attempt(Value):
     place: str
 
 
+class Again(Value):
+    """A candidate's second evaluation, with another seed; evaluation, order and ended as of an Entry."""
+
+    attempts: tuple[Attempt, ...]
+    evaluation: Evaluation | None = None
+    order: int | None = None
+    ended: datetime | None = None
+
+
 @dataclass(frozen=True)
 class Entry:
     """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished.
 
     screened: gate -> how many architectures came to it and how many it turned away until this one was found (`gates.Screen`).
     attempts: each time that the evaluation was begun. ended: when it was acknowledged.
+    again: the second evaluation, where one was begun. With its end `evaluation` is the mean of both (`evaluate.mean`); first: without it.
     """
 
     number: int
@@ -60,6 +74,22 @@ class Entry:
     attempts: tuple[Attempt, ...] = ()
     ended: datetime | None = None
     screened: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    again: Again | None = None
+    first: Evaluation | None = None
+
+    @property
+    def under_way(self) -> tuple[Attempt, ...]:
+        """The attempts at the evaluation that has not ended, if there is one."""
+        if self.evaluation is None:
+            return self.attempts
+        return self.again.attempts if self.again is not None and self.again.evaluation is None else ()
+
+    def with_again(self, again: Again) -> "Entry":
+        """Raises ValueError where the first evaluation has not ended."""
+        if self.evaluation is None:
+            raise ValueError(f"candidate {self.number}: evaluated again before it was evaluated")
+        first = self.first or self.evaluation
+        return replace(self, evaluation=mean(first, again.evaluation) if again.evaluation else first, again=again, first=first)
 
     @property
     def proposal(self) -> Proposal[Architecture]:
@@ -76,6 +106,9 @@ class Ledger:
         self._told = {trial.number for trial in trials if trial.state.is_finished()}
         self._entries: dict[int, Entry] = {}
         self._ended: set[int] = set()  # of _entries, those that are final
+        self._again = {
+            number: _again(number, value) for key, value in study.user_attrs.items() if (number := _again_number(key)) is not None
+        }
         self._attempts = {trial.number: list(trial.user_attrs.get("attempts", ())) for trial in trials}
         self.config: RunConfig = config_module.parse(study.user_attrs["config"], where="the ledger's configuration")
 
@@ -107,15 +140,15 @@ class Ledger:
             self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
         self._attempts[number] = attempts
 
-    def record(self, number: int, evaluation: Evaluation) -> None:
-        """Acknowledges an evaluation: when this returns, it survives `kill -9`. Raises RunError where the candidate has one already."""
-        trial_id = self._unfinished(number)
+    def record(self, number: int, evaluation: Evaluation) -> int:
+        """Acknowledges an evaluation: when this returns its order, it survives `kill -9`. Raises RunError where the candidate has one."""
+        trial_id, order = self._unfinished(number), self._order
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
         with _told_when_it_cannot_be("written"):
             for key, value in {
                 "outcome": outcome,
                 "metrics": dict(evaluation.metrics),
-                "order": len(self._told),
+                "order": order,
                 "evaluation": json.loads(evaluation.model_dump_json()),
             }.items():
                 self._storage.set_trial_user_attr(trial_id, key, value)
@@ -126,6 +159,31 @@ class Ledger:
                 state = TrialState.PRUNED if evaluation.status in ("infeasible", "stopped") else TrialState.FAIL
                 self._storage.set_trial_state_values(trial_id, state)
         self._told.add(number)
+        return order
+
+    def begin_again(self, number: int, place: str) -> None:
+        """Records that a candidate with an evaluation is being evaluated once more. Raises RunError where it has none, or two."""
+        before = self._again.get(number, Again(attempts=()))
+        self._write_again(number, before.model_copy(update={"attempts": (*before.attempts, Attempt(at=datetime.now(UTC), place=place))}))
+
+    def record_again(self, number: int, evaluation: Evaluation) -> None:
+        """Acknowledges the second evaluation, as `record` does the first."""
+        before = self._again.get(number, Again(attempts=()))
+        self._write_again(number, before.model_copy(update={"evaluation": evaluation, "order": self._order, "ended": datetime.now(UTC)}))
+
+    def _write_again(self, number: int, again: Again) -> None:
+        if number not in self._told:
+            raise RunError(f"candidate {number} of the ledger has no evaluation yet")
+        if number in self._again and self._again[number].evaluation is not None:
+            raise RunError(f"candidate {number} of the ledger has its second evaluation already")
+        with _told_when_it_cannot_be("written"):
+            self._study.set_user_attr(f"{AGAIN}{number}", again.model_dump(mode="json"))
+        self._again[number] = again
+
+    @property
+    def _order(self) -> int:
+        """How many evaluations are acknowledged."""
+        return len(self._told) + sum(again.evaluation is not None for again in self._again.values())
 
     def _unfinished(self, number: int) -> int:
         """The id of a trial that has no evaluation yet. Raises RunError."""
@@ -139,12 +197,18 @@ class Ledger:
         """All candidates by number, as the ledger is now."""
         with _told_when_it_cannot_be("read"):
             trials = self._study.get_trials(deepcopy=False)
+            attributes = self._study.user_attrs
+        for key, value in attributes.items():
+            number = _again_number(key)
+            if number is not None and (number not in self._again or self._again[number].evaluation is None):
+                self._again[number] = _again(number, value)
         for trial in trials:
             if trial.number not in self._ended:
                 entry = self._entries[trial.number] = _entry(trial)
                 if entry.evaluation is not None:  # it never changes again, and takes long to read
                     self._ended.add(trial.number)
-        return tuple(self._entries[number] for number in sorted(self._entries))
+        found = [self._entries[number] for number in sorted(self._entries)]
+        return tuple(entry.with_again(self._again[entry.number]) if entry.number in self._again else entry for entry in found)
 
     @property
     def corpus_digest(self) -> str:
@@ -162,8 +226,9 @@ class Ledger:
             self._study.set_user_attr("exhausted", True)
 
     def complete(self, entries: Sequence[Entry]) -> bool:
-        """Whether nothing is left to do, given what `entries` returned."""
-        return all(entry.evaluation for entry in entries) and (self.exhausted or len(entries) >= self.config.candidates)
+        """Whether all candidates there will be have ended what was begun of them, given what `entries` returned."""
+        ended = all(entry.evaluation and (entry.again is None or entry.again.evaluation) for entry in entries)
+        return ended and (self.exhausted or len(entries) >= self.config.candidates)
 
     @property
     def started(self) -> str:
@@ -244,6 +309,18 @@ def _entry(trial: FrozenTrial) -> Entry:
         raise RunError(f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
 
 
+def _again_number(key: str) -> int | None:
+    """The candidate whose second evaluation an attribute of the study is, if it is one."""
+    return int(key.removeprefix(AGAIN)) if key.startswith(AGAIN) else None
+
+
+def _again(number: int, value: object) -> Again:
+    try:
+        return Again.model_validate(value)
+    except ValidationError as error:
+        raise RunError(f"candidate {number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
+
+
 def _flat_parameters(features: Mapping[str, float], space: SpaceSettings) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
     """Parameters with the ranges that the space gives them: Optuna's importances mean something only over the true ranges."""
     params: dict[str, Any] = {}
@@ -292,5 +369,5 @@ def _quiet_optuna() -> Iterator[None]:
 
 
 def finished(entries: Sequence[Entry]) -> list[Entry]:
-    """Those with an evaluation, in the order in which they were acknowledged."""
+    """Those with an evaluation, in the order in which their first ones were acknowledged."""
     return sorted((entry for entry in entries if entry.order is not None), key=lambda entry: entry.order or 0)

@@ -15,7 +15,7 @@ from numpy.random import Generator
 from operators import registry
 from operators.architecture import Architecture, Layer, NormKind, NormPosition
 from operators.operator import Shape
-from profiler.cost import parameters
+from profiler.cost import layer_parameters, parameters
 
 T = TypeVar("T")
 Layers = tuple[Layer, ...]
@@ -52,23 +52,24 @@ class Choices:
 
     def values(self, layer: Layer, width: int) -> tuple[Any, ...] | None:
         """The values of the layer's genes, or None if the layer is none of the choices."""
-        return self._values.get((layer.operator, width), {}).get(layer.shape)
+        return self._values.get((layer.operator, width), {}).get(_fields(layer.shape))
 
     @cached_property
-    def _values(self) -> dict[tuple[str, int], dict[Shape, tuple[Any, ...]]]:
-        """`layers` the other way round; where several values give one shape, the first."""
-        return {key: {layer.shape: values for values, layer in reversed(table.items())} for key, table in self.layers.items()}
+    def _values(self) -> dict[tuple[str, int], dict[tuple[Any, ...], tuple[Any, ...]]]:
+        """`layers` the other way round, by the shape's fields; where several values give one shape, the first."""
+        return {key: {_fields(layer.shape): values for values, layer in reversed(table.items())} for key, table in self.layers.items()}
 
     def resized(self, layers: Layers, width_from: int, width_to: int) -> Layers | None:
         """The same genes at another width; where a width cannot have them, the choice that shares most of them."""
-        resized = []
+        resized: dict[int, Layer] = {}  # most layers of an architecture are one and the same value
         for layer in layers:
-            wanted = self.values(layer, width_from)
-            nearest = None if wanted is None else self.nearest(layer.operator, width_to, wanted)
-            if nearest is None:
-                return None
-            resized.append(layer.model_copy(update={"shape": nearest.shape}))
-        return tuple(resized)
+            if id(layer) not in resized:
+                wanted = self.values(layer, width_from)
+                nearest = None if wanted is None else self.nearest(layer.operator, width_to, wanted)
+                if nearest is None:
+                    return None
+                resized[id(layer)] = normalized(nearest, norm_of(layer))
+        return tuple(resized[id(layer)] for layer in layers)
 
     def nearest(self, name: str, width: int, wanted: tuple[Any, ...]) -> Layer | None:
         """The layer with those values of its genes or, where `width` cannot have them, the choice that shares most of them."""
@@ -81,6 +82,11 @@ class Choices:
     def _nearest(self) -> dict[tuple[str, int, tuple[Any, ...]], Layer]:
         """What `nearest` found: a search asks for the same few again and again."""
         return {}
+
+
+def _fields(shape: Shape) -> tuple[Any, ...]:
+    # Plain values: hashing and comparing pydantic ones takes longer than all else that is asked of a shape.
+    return tuple(shape.__dict__.values())
 
 
 Mutation = Callable[[Architecture, Choices, Generator], Architecture | None]
@@ -102,6 +108,11 @@ def norm_of(layer: Layer) -> Norm:
 def normalized(layer: Layer, norm: Norm) -> Layer:
     """The layer with that normalization."""
     return layer if norm_of(layer) == norm else layer.model_copy(update={"norm": norm[0], "norm_position": norm[1]})
+
+
+def alike(child: Architecture, parent: Architecture) -> bool:
+    """Whether nothing that a mutation may change is different."""
+    return (child.width, child.meta_tokens, child.layers) == (parent.width, parent.meta_tokens, parent.layers)
 
 
 def blocks(layers: Layers) -> list[Layers]:
@@ -297,10 +308,12 @@ def _trade(parent: Architecture, choices: Choices, rng: Generator, widths: Seque
             continue
         low, high = choices.depths
         low, high = (parent.depth + 1, high) if width < parent.width else (low, parent.depth - 1)
-        children = [child for depth in range(low, high + 1) if (child := _with(parent, stretched(layers, depth), width=width))]
-        child = min(children, key=lambda child: abs(parameters(child) - wanted), default=None)
-        if child is not None and abs(parameters(child) - wanted) <= TRADE_TOLERANCE * wanted:
-            return child
+        others = [other for depth in range(low, high + 1) if any(map(is_mixer, other := stretched(layers, depth)))]
+        around = parameters(parent.model_copy(update={"width": width, "layers": ()}))
+        sizes = {id(layer): layer_parameters(layer.operator, layer.shape, layer.norm, width) for layer in layers}
+        off = [abs(around + sum(sizes[id(layer)] for layer in other) - wanted) for other in others]
+        if off and min(off) <= TRADE_TOLERANCE * wanted:
+            return _with(parent, others[off.index(min(off))], width=width)
     return None
 
 

@@ -15,7 +15,7 @@ from search.proposer import Proposal, Searcher
 
 T = TypeVar("T")
 
-SUGGESTIONS = 5
+SUGGESTIONS = 30
 """How many suggestions may be no member, or known, before the last one's neighbours are tried instead."""
 NEIGHBOURS = 100
 
@@ -63,14 +63,20 @@ class OptunaProposer(Searcher[T]):
         return {key: int(value) for key, value in trial.params.items()}
 
     def _learn(self, number: int) -> None:
-        scores = self._scores.get(number)
-        if scores is None:
-            return
+        again = number in self._twice
+        if again:  # a trial that ended cannot be changed
+            self._study = None
+        for place, told in enumerate(self._scores):
+            if again or told == number:
+                self._add(place, told)
+
+    def _add(self, place: int, number: int) -> None:
+        scores = self._scores[number]
         if self._study is None:
             self._study = _quiet_study(len(scores))
         sampler, attributes = self._sampler(0), {}
         if isinstance(sampler, BaseGASampler):  # generations are counted in scores told, as one process that waits for each would
-            attributes[sampler._get_generation_key()] = (len(self._scores) - 1) // (sampler.population_size or 1)
+            attributes[sampler._get_generation_key()] = place // (sampler.population_size or 1)
         numbers = dict(self._encoded.encode(self._proposals[number].candidate))
         trial = create_trial(params=numbers, distributions=self._distributions, values=scores, system_attrs=attributes)
         self._study.add_trial(trial)

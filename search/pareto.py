@@ -23,6 +23,22 @@ def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[
     return np.asarray(~_dominance(_table(points), None if errors is None else _table(errors)).any(0))
 
 
+def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
+    """In how many doubtful dominances each of points [n, m] has a part: [n].
+
+    A point is dominated in doubt where none that dominates it is, in every column, at least the error of the difference better; it and
+    the members of the frontier that dominate it have a part in that.
+    """
+    table, off = _table(points), _table(errors)
+    dominance = _dominance(table)
+    sure = dominance.copy()
+    for values, error in zip(table.T, off.T, strict=True):
+        sure &= values[:, None] + np.hypot(error[:, None], error) <= values
+    beaten = np.asarray(dominance.any(0))
+    doubtful = dominance & (beaten & ~sure.any(0)) & ~beaten[:, None]
+    return np.asarray(doubtful.sum(0) + doubtful.sum(1))
+
+
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
     """The front of each point [n, m]: [n]. 0 is the frontier, k + 1 the frontier of the points without fronts 0 to k (Deb et al. 2002)."""
     dominance = _dominance(_table(points))

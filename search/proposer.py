@@ -44,6 +44,10 @@ class Proposer(Protocol[T]):
         """The scores of a proposal, once; None if it has none. Raises ValueError for what was not proposed or is told already."""
         ...
 
+    def tell_again(self, number: int, objectives: tuple[float, ...]) -> None:
+        """The mean scores of a successful proposal that was evaluated a second time, once. Raises ValueError."""
+        ...
+
     def restore(self, proposal: Proposal[T]) -> None:
         """Takes a proposal from a ledger as made, in the place of `ask`. Raises ValueError for a number or candidate that is known."""
         ...
@@ -58,6 +62,7 @@ class Searcher(ABC, Generic[T]):
         self._keys: set[str] = set()
         self._told: dict[int, tuple[float, ...] | None] = {}  # in the order of tell
         self._scores: dict[int, tuple[float, ...]] = {}  # of the successful ones, in the order of tell
+        self._twice: set[int] = set()  # of these, the means of two evaluations
         self._frontier: tuple[int, ...] = ()
         self._next = 0
 
@@ -87,24 +92,34 @@ class Searcher(ABC, Generic[T]):
         if number not in self._proposals or number in self._told:
             raise ValueError(f"proposal {number}: {'told already' if number in self._told else 'never proposed'}")
         if objectives is not None:
-            expected = len(next(iter(self._scores.values()), objectives))
-            if len(objectives) != expected or not objectives or not all(map(isfinite, objectives)):
-                raise ValueError(f"proposal {number}: expected {expected or 'some'} finite objectives, got {objectives}")
+            self._require_scores(number, objectives)
             self._scores[number] = objectives
-            self._frontier = self._frontier_with(number)
+            self._frontier = self._nondominated((*self._frontier, number))  # who was dominated once stays so until somebody is told again
         self._told[number] = objectives
         self._learn(number)
+
+    def tell_again(self, number: int, objectives: tuple[float, ...]) -> None:
+        if number not in self._scores or number in self._twice:
+            raise ValueError(f"proposal {number}: {'told again already' if number in self._twice else 'has no scores'}")
+        self._require_scores(number, objectives)
+        self._scores[number] = self._told[number] = objectives
+        self._twice.add(number)
+        self._frontier = self._nondominated(tuple(self._scores))
+        self._learn(number)
+
+    def _require_scores(self, number: int, objectives: tuple[float, ...]) -> None:
+        expected = len(next(iter(self._scores.values()), objectives))
+        if len(objectives) != expected or not objectives or not all(map(isfinite, objectives)):
+            raise ValueError(f"proposal {number}: expected {expected or 'some'} finite objectives, got {objectives}")
 
     @abstractmethod
     def _propose(self, rng: Generator) -> Proposal[T]:
         """A proposal with the number `_next` and a new key. Raises SpaceExhausted."""
 
     def _learn(self, number: int) -> None:
-        """Called when a proposal was told."""
+        """Called when a proposal was told, or told again."""
 
-    def _frontier_with(self, number: int) -> tuple[int, ...]:
-        """Only the frontier so far is compared: who was dominated once stays dominated."""
-        members = (*self._frontier, number)
+    def _nondominated(self, members: tuple[int, ...]) -> tuple[int, ...]:
         kept = pareto.nondominated([self._scores[member] for member in members])
         return tuple(member for member, keep in zip(members, kept, strict=True) if keep)
 

@@ -21,6 +21,7 @@ from search.gate_report import Gate, counted, gates_table
 from search.ledger import Entry, Ledger
 from search.objectives import by_kind, names
 from search.progress import display
+from search.repeats import next_repeat
 from search.report import plot_frontier
 from search.run_folder import RunFolder, find_folder, new_folder
 from search.tables import columns_for, frame, rich_table
@@ -72,7 +73,7 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
         ledger = ledger_module.open_ledger(folder.ledger)
         config = ledger.config
         objectives = config.parsed_objectives()
-        if not ledger.complete(ledger.entries()):
+        if not complete(ledger, ledger.entries()):
             try:
                 prepared = prepare_run(config)
                 if prepared.corpus.digest != ledger.corpus_digest:
@@ -160,11 +161,16 @@ def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledge
     raise RunError(f"run {run} has no candidate {number}: {known}")
 
 
+def complete(ledger: Ledger, entries: Sequence[Entry]) -> bool:
+    """Whether nothing is left to do, second evaluations included, given what the ledger's `entries` returned."""
+    return ledger.complete(entries) and next_repeat(entries, ledger.config) is None
+
+
 def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str:
     """Whether a run is driven, complete or stopped, for people."""
     if driver := folder.driver():
         return f"driven by process {driver}"
-    return "complete" if ledger.complete(entries) else f"stopped, `{folder.command('resume')}` goes on"
+    return "complete" if complete(ledger, entries) else f"stopped, `{folder.command('resume')}` goes on"
 
 
 def standing(results: Path, run: str) -> dict[str, Any]:
@@ -179,6 +185,7 @@ def standing(results: Path, run: str) -> dict[str, Any]:
         "started": ledger.started,
         "candidates": ledger.config.candidates,
         "evaluated": len(ended),
+        "evaluated_twice": sum(bool(found.standard_errors) for found in ended),
         "unfinished": len(entries) - len(ended),
         **{status: sum(found.status == status for found in ended) for status in sorted({found.status for found in ended})},
         "best_loss": min((found.metrics["loss"] for found in ended if "loss" in found.metrics), default=None),

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise, product
 from math import log10, sqrt
 from typing import Annotated, Any, Protocol, Self, TypeVar
@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.errors import ArchitectureError, ConfigError, one_line
+from operators.operator import Shape
 from operators.value import Value
 from profiler.cost import parameters
 from search import mutate
@@ -205,7 +206,11 @@ class ArchitectureSpace:
             return f"meta_tokens: expected one of {_listed(choices.meta_tokens)}, got {architecture.meta_tokens}"
         if architecture.normalized_head != self.settings.normalized_head:
             return f"normalized_head: expected {self.settings.normalized_head}, got {architecture.normalized_head}"
+        seen: set[int] = set()
         for number, layer in enumerate(architecture.layers):
+            if id(layer) in seen:  # most layers of an architecture are one and the same value
+                continue
+            seen.add(id(layer))
             if layer.operator not in choices.operators:
                 return f"layers.{number}: expected one of {_listed(choices.operators)}, got {layer.operator}"
             if mutate.norm_of(layer) not in choices.norms:
@@ -231,7 +236,7 @@ class ArchitectureSpace:
         for _ in range(CHILD_TRIES):
             name = pick(names, rng)
             child = mutate.MUTATIONS[name](parent, self.choices, rng)
-            if child is None or child.model_copy(update={"name": parent.name}) == parent:
+            if child is None or mutate.alike(child, parent):
                 continue
             if self._legal(child):
                 return child, name
@@ -245,7 +250,11 @@ class ArchitectureSpace:
         return None
 
     def key(self, member: Architecture) -> str:
-        return member.digest()
+        return member.model_dump_json(exclude={"name"})  # a digest tells members apart too, and takes four times as long
+
+    def settled(self, architecture: Architecture) -> Architecture | None:
+        """The accepted member that an architecture made elsewhere stands for: itself, if it is one."""
+        return architecture if self._legal(architecture) else None
 
     def seeds(self) -> tuple[Architecture, ...]:
         """The corners of the space, published designs as near as it has them, and each mixer alone; named after what they are."""
@@ -253,10 +262,14 @@ class ArchitectureSpace:
 
     def features(self, member: Architecture) -> dict[str, float]:
         """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""
-        depth, width, names = member.depth, member.width, [layer.operator for layer in member.layers]
-        mixers = [mutate.is_mixer(layer) for layer in member.layers]
+        depth, width = member.depth, member.width
+        places: dict[str, list[int]] = {name: [] for name in self.choices.operators}
+        for number, layer in enumerate(member.layers):
+            places[layer.operator].append(number)
+        mixers = [layer.operator in self._mixers for layer in member.layers]
         params, embeddings = parameters(member), member.vocabulary * width * (1 if member.tied_embeddings else 2)
-        ratios = [layer.shape.genes(width).get("ratio", 0.0) for layer in member.layers if not mutate.is_mixer(layer)]
+        values = {place: self.choices.values(layer, width) for place, layer in {id(layer): layer for layer in member.layers}.items()}
+        ratios = [_ratio(layer.shape, width) for layer, mixer in zip(member.layers, mixers, strict=True) if not mixer]
         features = {
             "width": width,
             "depth": depth,
@@ -267,21 +280,35 @@ class ArchitectureSpace:
             "alternation": sum(a != b for a, b in pairwise(mixers)) / max(1, depth - 1),
             "feedforward_ratio": sum(ratios) / max(1, len(ratios)),
         }
-        norms = self.choices.norms
-        features |= _gene_features("norm", [" ".join(mutate.norm_of(layer)) for layer in member.layers], [" ".join(norm) for norm in norms])
-        for name in self.choices.operators:
-            places = [number for number, other in enumerate(names) if other == name]
-            features[f"{name}.count"] = len(places)
-            if registry.get(name).kind == "mixer":
-                relative = [(number + 0.5) / depth for number in places] or [0.5]
+        features |= self._norm_columns([mutate.norm_of(layer) for layer in member.layers])
+        for name, found in places.items():
+            features[f"{name}.count"] = len(found)
+            if name in self._mixers:
+                relative = [(number + 0.5) / depth for number in found] or [0.5]
                 mean = sum(relative) / len(relative)
                 features[f"{name}.position_mean"] = mean
                 features[f"{name}.position_spread"] = sqrt(sum((place - mean) ** 2 for place in relative) / len(relative))
-            values = [self.choices.values(member.layers[number], width) or () for number in places]
-            for column, (gene, options) in enumerate(self.choices.genes[name].items()):
-                chosen = [row[column] for row in values if row]
-                features |= _gene_features(f"{name}.{gene}", chosen, options)
+            rows = [row for number in found if (row := values[id(member.layers[number])])]
+            for column, columns in self._gene_columns[name]:
+                features |= columns([row[column] for row in rows])
         return {name: float(value) for name, value in features.items()}
+
+    @cached_property
+    def _mixers(self) -> frozenset[str]:
+        return frozenset(name for name in self.choices.operators if registry.get(name).kind == "mixer")
+
+    @cached_property
+    def _norm_columns(self) -> "Columns":
+        return Columns("norm", self.choices.norms, [" ".join(norm) for norm in self.choices.norms])
+
+    @cached_property
+    def _gene_columns(self) -> dict[str, list[tuple[int, "Columns"]]]:
+        """Of each operator its genes with a choice, by their place."""
+        genes = {name: list(enumerate(self.choices.genes[name].items())) for name in self.choices.operators}
+        return {
+            name: [(column, Columns(f"{name}.{gene}", options, options)) for column, (gene, options) in found if len(options) > 1]
+            for name, found in genes.items()
+        }
 
     def _draw(self, rng: Generator) -> Architecture:
         """A random architecture that looks like a real one: repeated blocks, or mixers and feed-forward networks by turns."""
@@ -319,9 +346,20 @@ class ArchitectureSpace:
         return Architecture.parse({"name": name, "width": width, "layers": tuple(layers), **surroundings}, where="space")
 
 
-def _gene_features(name: str, chosen: Sequence[Any], options: Sequence[Any]) -> dict[str, float]:
-    if len(options) < 2:
-        return {}
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in options):
-        return {name: sum(chosen) / max(1, len(chosen))}
-    return {f"{name}={value}": sum(other == value for other in chosen) / max(1, len(chosen)) for value in options}
+@cache
+def _ratio(shape: Shape, width: int) -> float:
+    return float(shape.genes(width).get("ratio", 0.0))
+
+
+class Columns:
+    """The features of what layers have of one choice: the mean of numbers, each value's share of others; none where there is no choice."""
+
+    def __init__(self, name: str, options: Sequence[Any], labels: Sequence[Any]) -> None:
+        self._mean = name if all(isinstance(value, int | float) and not isinstance(value, bool) for value in options) else None
+        self._shares = [(f"{name}={label}", option) for label, option in zip(labels, options, strict=True)] if len(options) > 1 else []
+
+    def __call__(self, chosen: Sequence[Any]) -> dict[str, float]:
+        count = max(1, len(chosen))
+        if self._mean:
+            return {self._mean: sum(chosen) / count}
+        return {name: chosen.count(option) / count for name, option in self._shares}

@@ -1,10 +1,10 @@
 """Where the workers' time went."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from search.evaluate import QUEUE, worked
-from search.ledger import Entry
+from search.evaluate import QUEUE, Evaluation, worked
+from search.ledger import Attempt, Entry
 
 
 def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | None) -> dict[str, float]:
@@ -17,14 +17,14 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
     """
     spans, queued = [], 0.0
     purposes: dict[str, float] = {}
-    for entry in entries:
-        end = entry.ended or now
-        if not entry.attempts or end is None:
+    for attempts, evaluation, ended in _evaluations(entries):
+        end = ended or now
+        if not attempts or end is None:
             continue
-        begun = entry.attempts[-1].at
+        begun = attempts[-1].at
         spans.append((begun.timestamp(), max(begun, end).timestamp()))
-        told = worked(entry.evaluation.seconds) if entry.evaluation else {}
-        waited = entry.evaluation.seconds.get(QUEUE, 0.0) if entry.evaluation else 0.0
+        told = worked(evaluation.seconds) if evaluation else {}
+        waited = evaluation.seconds.get(QUEUE, 0.0) if evaluation else 0.0
         queued += waited
         for name, seconds in told.items():
             purposes[name] = purposes.get(name, 0.0) + seconds
@@ -32,6 +32,14 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
         purposes["other"] = purposes.get("other", 0.0) + max(0.0, rest)
     busy = sum(end - begun for begun, end in spans) - queued
     return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}
+
+
+def _evaluations(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Attempt], Evaluation | None, datetime | None]]:
+    """First and second ones, each with its attempts and when it ended."""
+    for entry in entries:
+        yield entry.attempts, entry.evaluation, entry.ended
+        if entry.again is not None:
+            yield entry.again.attempts, entry.again.evaluation, entry.again.ended
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:

@@ -43,7 +43,30 @@ class StagedSpace(ArchitectureSpace):
     def alphabet(self) -> Alphabet:
         return alphabet_of(self.settings)
 
+    @cached_property
+    def _factors(self) -> tuple[str, ...]:
+        """What a mutation may change."""
+        choices = self.choices
+        further = {
+            "shape": any(len(options) > 1 for genes in choices.genes.values() for options in genes.values()),
+            "normalization": len(choices.norms) > 1,
+            "meta_tokens": len(choices.meta_tokens) > 1,
+            "width": self.in_time is None and len(choices.widths) > 1,
+        }
+        return (*stages.FACTORS, *(factor for factor, others in further.items() if others))
+
     def contains(self, architecture: Architecture) -> str | None:
+        reason = self._unfit(architecture)
+        if reason is not None:
+            return reason
+        return (
+            None
+            if self.genomes(architecture)
+            else f"layers: expected {STAGES} stages that repeat a block each, got {architecture.shorthand}"
+        )
+
+    def _unfit(self, architecture: Architecture) -> str | None:
+        """What `contains` has against it, of all but its sequence; of one that was made of a genome that need not be read."""
         reason = super().contains(architecture)
         if reason is not None:
             return reason
@@ -53,11 +76,7 @@ class StagedSpace(ArchitectureSpace):
             return f"layers.{different[0]}: expected the shape and normalization of the others of its operator"
         if len({mutate.norm_of(layer) for layer in architecture.layers}) > 1:
             return "layers: expected one normalization for all"
-        return (
-            None
-            if self.genomes(architecture)
-            else f"layers: expected {STAGES} stages that repeat a block each, got {architecture.shorthand}"
-        )
+        return None
 
     def genomes(self, architecture: Architecture) -> tuple[Genome, ...]:
         """Every way to write the architecture's sequence as stages."""
@@ -77,13 +96,11 @@ class StagedSpace(ArchitectureSpace):
         )
 
     def mutate(self, parent: Architecture, rng: Generator) -> tuple[Architecture, str] | None:
-        further = ("shape", "normalization", "meta_tokens", *(() if self.in_time else ("width",)))
-        before = self.key(parent)
         for _ in range(CHILD_TRIES):
-            factor = pick((*stages.FACTORS, *further), rng)
+            factor = pick(self._factors, rng)
             changed = self._changed(factor, parent, rng)
             child = changed and self._settled(changed.model_copy(update={"name": ""}))
-            if child and self.key(child) != before:
+            if child and not mutate.alike(child, parent):
                 return child, factor
         return None
 
@@ -99,6 +116,9 @@ class StagedSpace(ArchitectureSpace):
             if child:
                 return child
         return None
+
+    def settled(self, architecture: Architecture) -> Architecture | None:
+        return self._settled(architecture) if self.genomes(architecture) else None
 
     def seeds(self) -> tuple[Architecture, ...]:
         found = [member for seed in super().seeds() if (member := self._settled(seed))]
@@ -145,13 +165,13 @@ class StagedSpace(ArchitectureSpace):
         return tuple(shapes[name] for name in names)
 
     def _settled(self, architecture: Architecture) -> Architecture | None:
-        """The architecture at the width that it is to have, if it is a member there and accepted."""
+        """An architecture in stages at the width that it is to have, if it is a member there and accepted."""
         if self.in_time is None:
-            return architecture if self._legal(architecture) else None
+            return architecture if self._unfit(architecture) is None and self.accepts(architecture) else None
         for width in reversed(self.choices.widths):
             layers = self.choices.resized(architecture.layers, architecture.width, width)
             resized = architecture.model_copy(update={"width": width, "layers": layers}) if layers else None
-            if resized and self.contains(resized) is None and self.in_time(resized) and self.accepts(resized):
+            if resized and self._unfit(resized) is None and self.in_time(resized) and self.accepts(resized):
                 return resized
         return None
 

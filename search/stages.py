@@ -5,8 +5,9 @@ mixers and one such number in a block; the published winners need the third mixe
 (arXiv 2511.18890).
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from typing import Annotated, NamedTuple
 
 from numpy.random import Generator
@@ -77,7 +78,8 @@ class Stage(NamedTuple):
 Genome = tuple[Stage, Stage, Stage]
 
 
-class Alphabet(NamedTuple):
+@dataclass(frozen=True, eq=False)  # equal to itself alone, so that what is kept by it is found fast
+class Alphabet:
     """What genomes are made of. mixers: names. feedforward: name, if there is one. longest: operators of all stages together, at most."""
 
     settings: StageSettings
@@ -85,11 +87,12 @@ class Alphabet(NamedTuple):
     feedforward: str | None
     longest: int
 
-    @property
+    @cached_property
     def ratios(self) -> tuple[tuple[int, ...], ...]:
         return self.settings.shares(len(self.mixers))
 
 
+@cache
 def turns(ratio: tuple[int, ...]) -> tuple[int, ...]:
     """Which mixer comes when: (1, 2, 1) -> (0, 1, 2, 1)."""
     return tuple(mixer for turn in range(max(ratio)) for mixer, share in enumerate(ratio) if turn < share)
@@ -124,62 +127,93 @@ def drawn(alphabet: Alphabet, depth: int, rng: Generator) -> Genome:
     return stages[0], stages[1], stages[2]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65_536)
 def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
     """The genomes with this sequence; none where it is no member. Of what was cut from the last block, one possibility is given."""
-    units: list[_Unit] = []
+    units: tuple[_Unit, ...] = ()
     for name in names:
         if name in alphabet.mixers:
-            units.append((name, 0))
+            units = (*units, (name, 0))
         elif name == alphabet.feedforward and units:
-            units[-1] = (units[-1][0], units[-1][1] + 1)
+            units = (*units[:-1], (units[-1][0], units[-1][1] + 1))
         else:
             return ()
-    found = []
-    for early, rest in _beginnings(tuple(units), alphabet):
-        for middle, tail in _beginnings(rest, alphabet):
-            for ratio in alphabet.ratios:
-                late = _stage(tail, ratio, alphabet, cut=len(names) == alphabet.longest)
-                if late is not None:
-                    found.append((early, middle, late))
-    return tuple(found)
+    ratios, settings, cut = alphabet.ratios, alphabet.settings, len(names) == alphabet.longest
+
+    @cache
+    def beginnings(start: int) -> list[tuple[Stage, int]]:
+        """Every stage that the units from there on can begin with, and where then the next one starts."""
+        found = []
+        for ratio in ratios:
+            size = sum(ratio)
+            first = units[start : start + size]
+            block = _block(first, ratio, settings.feedforwards) if start + size < len(units) else None
+            end = start
+            while block and end + size < len(units) and units[end : end + size] == first and end - start < settings.max_repeats * size:
+                end += size
+                found.append((Stage(block, (end - start) // size), end))
+        return found
+
+    @cache
+    def ends(start: int) -> list[Stage]:
+        """Every stage that all units from there on can be."""
+        found = [_last(units[start:], ratio, settings, alphabet.mixers, cut) for ratio in ratios]
+        return [stage for stage in found if stage is not None]
+
+    return tuple((early, middle, late) for early, second in beginnings(0) for middle, third in beginnings(second) for late in ends(third))
 
 
 _Unit = tuple[str, int]  # a mixer and how many feed-forward networks follow it
 
 
-def _beginnings(units: tuple[_Unit, ...], alphabet: Alphabet) -> Iterator[tuple[Stage, tuple[_Unit, ...]]]:
-    """Every stage that the units can begin with, and what then is left, which is something."""
-    for ratio in alphabet.ratios:
-        for end in range(sum(ratio), len(units), sum(ratio)):
-            stage = _stage(units[:end], ratio, alphabet, cut=False)
-            if stage is None:
-                break
-            yield stage, units[end:]
-
-
-def _stage(units: tuple[_Unit, ...], ratio: tuple[int, ...], alphabet: Alphabet, *, cut: bool) -> Stage | None:
-    """The stage of that ratio that makes these units and, if they are cut, further ones behind them."""
-    pattern, allowed = turns(ratio), alphabet.settings.feedforwards
-    repeats, over = -(-len(units) // len(pattern)), len(units) % len(pattern)
-    if repeats > alphabet.settings.max_repeats or (over and not cut):
+def _last(units: tuple[_Unit, ...], ratio: tuple[int, ...], settings: StageSettings, mixers: tuple[str, ...], cut: bool) -> Stage | None:
+    """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them."""
+    size = sum(ratio)
+    repeats = -(-len(units) // size)
+    if repeats > settings.max_repeats or (len(units) % size and not cut):
         return None
+    if repeats == 1:
+        allowed = settings.feedforwards
+        block = _cut_block(units, ratio, allowed, mixers) if cut else _block(units, ratio, allowed)
+        return block and Stage(block, 1)
+    whole = (units[:size] * repeats)[: len(units)]
+    (name, count), (expected, most) = units[-1], whole[-1]
+    if units[:-1] != whole[:-1] or name != expected or count > most or (count < most and not cut):
+        return None
+    block = _block(units[:size], ratio, settings.feedforwards)
+    return block and Stage(block, repeats)
+
+
+@lru_cache(maxsize=65_536)
+def _block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...]) -> Block | None:
+    """The block of that ratio that makes these units."""
+    found: dict[int, _Unit] = {}
+    for mixer, unit in zip(turns(ratio), units, strict=True):
+        if found.setdefault(mixer, unit) != unit or unit[1] not in allowed:
+            return None
+    mixers, counts = zip(*(found[place] for place in range(len(ratio))), strict=True)
+    return Block(mixers, ratio, counts) if len(set(mixers)) == len(ratio) else None
+
+
+@lru_cache(maxsize=65_536)
+def _cut_block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...], known: tuple[str, ...]) -> Block | None:
+    """A block of that ratio that begins with these units, of the last of which some feed-forward networks may be missing."""
     mixers: dict[int, str] = {}
     counts: dict[int, int] = {}
     for place, (name, count) in enumerate(units):
-        mixer = pattern[place % len(pattern)]
-        if cut and place == len(units) - 1:  # some of the last mixer's feed-forward networks may be missing
-            whole = counts.get(mixer, min((some for some in allowed if some >= count), default=count))
-            count = whole if count < whole else count
+        mixer = turns(ratio)[place]
+        if place == len(units) - 1:
+            most = counts.get(mixer, min((some for some in allowed if some >= count), default=count))
+            count = most if count < most else count
         if mixers.setdefault(mixer, name) != name or counts.setdefault(mixer, count) != count or count not in allowed:
             return None
-    others = [name for name in alphabet.mixers if name not in mixers.values()]
+    others = [name for name in known if name not in mixers.values()]
     for mixer in range(len(mixers), len(ratio)):  # those that were cut away before their first turn
         mixers[mixer], counts[mixer] = others.pop(0), min(allowed)
     if len(set(mixers.values())) < len(ratio):
         return None
     order = range(len(ratio))
-    return Stage(Block(tuple(mixers[place] for place in order), ratio, tuple(counts[place] for place in order)), repeats)
+    return Block(tuple(mixers[place] for place in order), ratio, tuple(counts[place] for place in order))
 
 
 def change_operator(block: Block, alphabet: Alphabet, rng: Generator) -> Block | None:

@@ -1,22 +1,24 @@
-"""The gate that asks the device's latency table: who is predicted to break a constraint on latency need not be measured.
+"""What a search asks the device's latency table: who is predicted to break a constraint on latency and need not be measured, and what
+objectives on latency will be.
 
-It turns away who breaks the constraint by more than what `frontrunner table validate` found predictions to be off for 95 of 100 models held
-out of the same space, and nobody whom the table does not know.
+The gate turns away who breaks the constraint by more than what `frontrunner table validate` found predictions to be off for 95 of 100
+models held out of the same space, and nobody whom the table does not know.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
 
 from operators.architecture import MAX_DEPTH, Architecture
-from operators.errors import ConfigError, TableError
+from operators.errors import ConfigError, DeviceError, TableError
 from profiler.device import open_device, torch_threads
 from profiler.latency_table import LatencyTable, default_path
 from profiler.profile import ProfileSettings, key
 from profiler.table_parts import Point
 from search.config import RunConfig
 from search.gates import TABLE_METRICS, Check
+from search.guided import Known
 from search.mutate import normalized
-from search.objectives import Constraint
+from search.objectives import Constraint, Objective
 from search.space import ArchitectureSpace, SpaceSettings
 
 LEAST_MODELS = 20  # held out, before their 95th percentile says anything
@@ -48,7 +50,13 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
         for start in range(0, len(layers), MAX_DEPTH):
             some = tuple(layers[start : start + MAX_DEPTH])
             found += [
-                Architecture(width=width, vocabulary=space.vocabulary, layers=some, meta_tokens=meta_tokens)
+                Architecture(
+                    width=width,
+                    vocabulary=space.vocabulary,
+                    layers=some,
+                    meta_tokens=meta_tokens,
+                    normalized_head=space.settings.normalized_head,
+                )
                 for meta_tokens in choices.meta_tokens
             ]
     return found
@@ -61,6 +69,27 @@ def _table(config: RunConfig) -> LatencyTable:
         return LatencyTable.open(default_path(device), device)
 
 
+def known_costs(config: RunConfig, space: ArchitectureSpace) -> Known[Architecture]:
+    """Of the objectives that the table of the run's device predicts, the cost (see `Objective.cost`) of an architecture of the space.
+
+    None where the table does not cover the space, or the device is not here. Raises TableError where the table is damaged.
+    """
+    points = dict(_predicted(config.profile))
+    asked = {number: objective for number, objective in enumerate(config.parsed_objectives()) if objective.metric in points}
+    try:
+        table = _table(config) if asked else None
+    except DeviceError:
+        return {}
+    if table is None or table.missing(members(space), tuple(points[objective.metric] for objective in asked.values())):
+        return {}
+
+    def cost_of(objective: Objective, point: Point) -> Callable[[Architecture], float]:
+        metric = objective.metric
+        return lambda architecture: objective.cost({metric: _value(metric, point, table.latency(architecture, point).ms)})
+
+    return {number: cost_of(objective, points[objective.metric]) for number, objective in asked.items()}
+
+
 def in_time(config: RunConfig) -> Callable[[Architecture], bool]:
     """Whether an architecture is predicted to meet every constraint on latency, where the table is as `table_check` wants it.
 
@@ -70,7 +99,7 @@ def in_time(config: RunConfig) -> Callable[[Architecture], bool]:
 
     def check(architecture: Architecture) -> bool:
         try:
-            predicted = {item: _value(item, point, table.latency(architecture, point).ms) for item, point in asked.items()}
+            predicted = {item: _value(item.metric, point, table.latency(architecture, point).ms) for item, point in asked.items()}
         except TableError:
             return False
         return not any(item.broken_by({item.metric: value}) for item, value in predicted.items())
@@ -107,9 +136,9 @@ def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
             except TableError:
                 continue
             margin = margins[constraint]
-            likely = [_value(constraint, point, predicted_ms / (1 + off)) for off in (-min(margin, 0.99), margin)]
+            likely = [_value(constraint.metric, point, predicted_ms / (1 + off)) for off in (-min(margin, 0.99), margin)]
             if all(constraint.broken_by({constraint.metric: value}) for value in likely):
-                value = _value(constraint, point, predicted_ms)
+                value = _value(constraint.metric, point, predicted_ms)
                 expected = f"expected {constraint.relation} {constraint.bound:g}"
                 return f"{constraint.metric} is predicted as {value:.4g} and at most {margin:.1%} off, {expected}"
         return None
@@ -117,5 +146,5 @@ def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
     return check
 
 
-def _value(constraint: Constraint, point: Point, ms: float) -> float:
-    return point.batch / ms * 1e3 if constraint.metric.startswith("decode_tokens_per_s") else ms
+def _value(metric: str, point: Point, ms: float) -> float:
+    return point.batch / ms * 1e3 if metric.startswith("decode_tokens_per_s") else ms

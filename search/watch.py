@@ -50,7 +50,7 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
     if course := hypervolume_course(entries, objectives, steps=60):
         lines.append(f"hypervolume {course[-1]:.4f}  {sparkline(course)}")
     parts: list[RenderableType] = [Text(line, overflow="fold") for line in lines if line]
-    if driven and (under_way := [entry for entry in entries if entry.evaluation is None and entry.attempts]):
+    if driven and (under_way := [entry for entry in entries if entry.under_way]):
         parts.append(_workers(under_way, now, in_parts=bool(config.device_kind)))
     for kind, wanted in by_kind(objectives, config.device_kind).items():
         table = frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
@@ -74,13 +74,13 @@ def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Ta
     for name in ("first worker" if in_parts else "worker", "candidate", "for", "attempt", "architecture"):
         table.add_column(name, overflow="fold")
     for entry in under_way:
-        last = entry.attempts[-1]
+        last = entry.under_way[-1]
         since = duration(max(0.0, (now - last.at).total_seconds()))
         table.add_row(
             last.place or ("the next free one" if in_parts else "a new one"),
             str(entry.number),
             since,
-            str(len(entry.attempts)),
+            str(len(entry.under_way)),
             entry.architecture.shorthand,
         )
     return table

@@ -40,6 +40,7 @@ def tiny_config(text_folder: Path) -> RunConfig:
     return config_module.parse(
         {
             "candidates": 6,
+            "repeats": 0,
             "data": {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2},
             "proxy": {"tokens": 1024, "batch_size": 2, "sequence_length": 32, "validation_tokens": 256},
             "profile": {"batch_sizes": [1], "contexts": [16], "min_samples": 5, "min_seconds": 0.001, "max_seconds": 0.01},

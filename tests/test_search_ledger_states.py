@@ -37,6 +37,7 @@ class Ledgers(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "ledger.db"
         self.ledger = ledger_module.create(self.path, CONFIG, started="now")
         self.candidates, self.evaluations, self.attempts = [], {}, []
+        self.second, self.second_attempts = {}, {}
 
     def teardown(self):
         if hasattr(self, "folder"):
@@ -54,7 +55,7 @@ class Ledgers(RuleBasedStateMachine):
     def write(self, call, *arguments, survives):
         """Dies after so many writes, if it makes as many; -> whether it lived."""
         storage = self.ledger._storage
-        names = ("create_new_trial", "set_trial_user_attr", "set_trial_state_values")
+        names = ("create_new_trial", "set_trial_user_attr", "set_trial_state_values", "set_study_user_attr")
         left = survives
 
         def guarded(write):
@@ -104,10 +105,28 @@ class Ledgers(RuleBasedStateMachine):
 
     @precondition(lambda self: self.evaluations)
     @rule(data=st.data(), evaluation=EVALUATIONS)
-    def record_again(self, data, evaluation):
+    def record_twice(self, data, evaluation):
         number = data.draw(st.sampled_from(sorted(self.evaluations)))
         with pytest.raises(RunError, match=f"candidate {number} of the ledger has its evaluation already"):
             self.ledger.record(number, evaluation)
+
+    def once(self, data):
+        return data.draw(st.sampled_from(sorted(set(self.evaluations) - set(self.second))))
+
+    @precondition(lambda self: set(self.evaluations) - set(self.second))
+    @rule(data=st.data(), survives=st.sampled_from([0, 99, 99]))
+    def begin_again(self, data, survives):
+        number = self.once(data)
+        if self.write(self.ledger.begin_again, number, "here", survives=survives):
+            self.second_attempts[number] = self.second_attempts.get(number, 0) + 1
+
+    @precondition(lambda self: set(self.evaluations) - set(self.second))
+    @rule(data=st.data(), evaluation=EVALUATIONS, survives=st.sampled_from([0, 1, 99, 99]))
+    def record_again(self, data, evaluation, survives):
+        number = self.once(data)
+        if self.write(self.ledger.record_again, number, evaluation, survives=survives):
+            self.second[number] = evaluation
+            self.second_attempts.setdefault(number, 0)
 
     @invariant()
     def it_holds_what_was_acknowledged(self):
@@ -115,9 +134,18 @@ class Ledgers(RuleBasedStateMachine):
             return
         entries = self.ledger.entries()
         assert [(entry.architecture, entry.parents) for entry in entries] == self.candidates
-        assert {entry.number: entry.evaluation for entry in entries if entry.evaluation} == self.evaluations
+        assert {entry.number: entry.first or entry.evaluation for entry in entries if entry.evaluation} == self.evaluations
+        assert {entry.number: entry.again.evaluation for entry in entries if entry.again and entry.again.evaluation} == self.second
+        assert {entry.number: len(entry.again.attempts) for entry in entries if entry.again} == self.second_attempts
+        for number, second in self.second.items():
+            losses = [found.metrics["loss"] for found in (self.evaluations[number], second)]
+            both = self.evaluations[number].status == second.status == "ok"
+            assert entries[number].evaluation.metrics["loss"] == (pytest.approx(sum(losses) / 2) if both else losses[0])
         assert [entry.number for entry in finished(entries)] == list(self.evaluations)
-        assert [entry.order for entry in finished(entries)] == list(range(len(self.evaluations)))
+        orders = [entry.order for entry in finished(entries)] + [
+            entry.again.order for entry in entries if entry.again and entry.again.evaluation
+        ]
+        assert sorted(orders) == list(range(len(self.evaluations) + len(self.second)))
         assert [len(entry.attempts) for entry in entries] == self.attempts
         assert {entry.number for entry in entries if entry.ended} == set(self.evaluations)
 

@@ -13,6 +13,9 @@ from pydantic import ValidationError
 from operators import Architecture
 from operators.errors import ConfigError, one_line
 from search.config import load
+from search.encoding import ArchitectureEncoding
+from search.evolution import EvolutionSettings
+from search.searchers import searcher
 from search.space import SpaceSettings
 from search.staged_space import StagedSpace, make_space
 from search.stages import STAGES, Alphabet, Block, Genome, Stage, StageSettings, length, readings, sequence, turns
@@ -268,3 +271,34 @@ def test_stages_that_cannot_be_are_one_line(changed: dict[str, Any], expected: s
 
 def test_the_length_of_a_block_counts_every_operator() -> None:
     assert length(Block(("x", "y"), (1, 3), (2, 1))) == len("xff yf yf yf".replace(" ", ""))
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_numbers_mean_members_alone(name: str) -> None:
+    encoding, rng = ArchitectureEncoding(SPACES[name]), np.random.default_rng(2)
+    drawn = ({key: int(rng.integers(each.size)) for key, each in encoding.dimensions.items()} for _ in range(300))
+    decoded = [member for values in drawn if (member := encoding.decode(values)) is not None]
+    assert len(decoded) > 10
+    for member in decoded:
+        assert SPACES[name].contains(member) is None
+        assert encoding.decode(encoding.encode(member)) == member
+        if name == "largest width":
+            assert member.width == max(width for width in (64, 128, 192) if width * member.depth <= 1500)
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_optunas_samplers_propose_members_of_their_own(name: str, sampler: str) -> None:
+    """Few random numbers mean a member: a sampler is asked again rather than replaced by a random member."""
+    space = SPACES[name]
+    proposer, origins = searcher(sampler, space, EvolutionSettings(population=8), seed=0), []
+    seeds = len(space.seeds())
+    for _ in range(seeds + 24):
+        proposal = proposer.ask()
+        assert space.contains(proposal.candidate) is None
+        if name == "largest width":
+            assert proposal.candidate.width == max(width for width in (64, 128, 192) if width * proposal.candidate.depth <= 1500)
+        origins.append(proposal.origin)
+        proposer.tell(proposal.number, (space.features(proposal.candidate)["log10_params"],))
+    assert origins[:seeds] == ["seed"] * seeds
+    assert sum(origin.startswith(sampler) for origin in origins[seeds:]) > 18

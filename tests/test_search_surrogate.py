@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from search.forecast import FEWEST, due, fit_anew, forecast
+from search.forecast import FEWEST, fit_anew, forecast, next_fit
 from search.surrogate import NUGGET, Kernel, conditioned, first_kernel, fitted, log_probability_slope
 
 RNG = np.random.default_rng(0)
@@ -22,23 +22,35 @@ def data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.sin(rows[:, 0]) + rows[:, 1] ** 2 / 2 + rows[:, 0] * rows[:, 1] / 2 + 0.1 * rng.normal(size=count)
 
 
-def log_probability(logs: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+def log_probability(logs: np.ndarray, x: np.ndarray, y: np.ndarray, times: np.ndarray) -> float:
     kernel = Kernel(logs)
-    covariance = kernel(x, x) + kernel.noise * np.eye(len(x))
+    covariance = kernel(x, x)[0] + kernel.noise * np.diag(1 / times)
     return float(-0.5 * y @ np.linalg.solve(covariance, y) - 0.5 * np.linalg.slogdet(covariance)[1])
 
 
-def test_slope_is_the_derivative_of_the_probability() -> None:
+@pytest.mark.parametrize("times", [np.ones(25), np.arange(25) % 2 + 1.0])
+def test_slope_is_the_derivative_of_the_probability(times: np.ndarray) -> None:
     x, y = data(25, 1)
     logs = first_kernel(6).logs + 0.3 * RNG.normal(size=11)
-    numeric = [(log_probability(logs + step, x, y) - log_probability(logs - step, x, y)) / 2e-5 for step in 1e-5 * np.eye(11)]
-    assert log_probability_slope(logs, x, y) == pytest.approx(numeric, rel=1e-4, abs=1e-4)
+    steps = 1e-5 * np.eye(11)
+    numeric = [(log_probability(logs + step, x, y, times) - log_probability(logs - step, x, y, times)) / 2e-5 for step in steps]
+    assert log_probability_slope(logs, x, y, times) == pytest.approx(numeric, rel=1e-4, abs=1e-4)
+
+
+def test_the_mean_of_two_counts_as_two() -> None:
+    """One value that stands for two with half the noise, or the same row twice: the predictions are the same."""
+    x, y = data(12, 3)
+    unseen, _ = data(5, 4)
+    kernel = first_kernel(6)
+    once = conditioned(kernel, x, y, np.array([2.0] + [1.0] * 11)).predict(unseen)[0]
+    doubled = conditioned(kernel, np.vstack([x, x[:1]]), np.concatenate([[y[0] + 0.3], y[1:], [y[0] - 0.3]])).predict(unseen)[0]
+    assert once == pytest.approx(doubled)
 
 
 def test_variance_and_noise_are_those_of_the_covariance() -> None:
     x, _ = data(9, 2)
     kernel = Kernel(first_kernel(6).logs + 0.3 * RNG.normal(size=11))
-    assert kernel.variance(x) == pytest.approx(np.diag(kernel(x, x)))
+    assert kernel.variance(x) == pytest.approx(np.diag(kernel(x, x)[0]))
     assert kernel.noise == pytest.approx(np.exp(kernel.logs[6]) + NUGGET)
 
 
@@ -48,8 +60,8 @@ def test_leave_one_out_is_leaving_one_out() -> None:
     whole = conditioned(kernel, x, y)
     for number in (0, 7, 19):
         rest = np.arange(20) != number
-        covariance = kernel(x[rest], x[rest]) + kernel.noise * np.eye(19)
-        across = kernel(x[[number]], x[rest])[0]
+        covariance = kernel(x[rest], x[rest])[0] + kernel.noise * np.eye(19)
+        across = kernel(x[[number]], x[rest])[0][0]
         mean = across @ np.linalg.solve(covariance, y[rest])
         variance = kernel.variance(x[[number]])[0] + kernel.noise - across @ np.linalg.solve(covariance, across)
         assert whole.errors[number] == pytest.approx((y[number] - mean) / np.sqrt(variance))
@@ -91,14 +103,11 @@ def test_noise_has_no_skill() -> None:
 
 
 def test_fits_come_due_at_growing_intervals() -> None:
-    x, y = data(60, 6)
-    scores, known, fit, counts = y[:, None], np.full((60, 1), np.nan), None, []
-    assert due(None, FEWEST - 1) is None
-    while (count := due(fit, 60)) is not None:
-        counts.append(count)
-        fit = fit_anew(fit, x[:count], scores[:count], known[:count])
-    assert counts[0] == FEWEST
+    counts = [FEWEST]
+    while counts[-1] < 1000:
+        counts.append(next_fit(counts[-1]))
     assert all(3 + earlier // 10 > later - earlier >= 2 for earlier, later in pairwise(counts))
+    assert len(counts) < 50
 
 
 def test_what_is_known_is_taken_and_its_error_learned() -> None:
@@ -109,9 +118,9 @@ def test_what_is_known_is_taken_and_its_error_learned() -> None:
     off = 0.1 * np.concatenate([x[:, 2], unseen[:, 2]])
     scores = np.column_stack([y, (table + off)[:60]])
     known = np.column_stack([np.full(110, np.nan), table])
-    fit = fit_anew(None, x, scores, known[:60])
-    expected = forecast(fit, x, scores, known[:60])
-    without = forecast(fit_anew(None, x, scores, known[:60] * np.nan), x, scores, known[:60] * np.nan)
+    fit = fit_anew(x, scores, known[:60], np.ones(60))
+    expected = forecast(fit, x, scores, known[:60], np.ones(60))
+    without = forecast(fit_anew(x, scores, known[:60] * np.nan, np.ones(60)), x, scores, known[:60] * np.nan, np.ones(60))
     target = expected.warped(np.column_stack([truth, (table + off)[60:]]))
     error = np.abs(expected.predict(unseen, known[60:])[0] - target).mean(0)
     blind = np.abs(without.predict(unseen, known[60:] * np.nan)[0] - target).mean(0)
@@ -122,7 +131,7 @@ def test_what_is_known_is_taken_and_its_error_learned() -> None:
 def test_warping_keeps_the_order_and_what_is_good() -> None:
     x, _ = data(40, 9)
     scores = np.exp(3 * RNG.normal(size=(40, 1)))
-    expected = forecast(fit_anew(None, x, scores, scores * np.nan), x, scores, scores * np.nan)
+    expected = forecast(fit_anew(x, scores, scores * np.nan, np.ones(40)), x, scores, scores * np.nan, np.ones(40))
     warped = expected.warped(scores)[:, 0]
     assert (np.argsort(warped) == np.argsort(scores[:, 0])).all()
     good = scores[:, 0] <= np.median(scores)
