@@ -36,6 +36,7 @@ class RunConfig(Value):
     GPU of the cluster cannot hold is `out_of_memory`. Where few have a kind that many lack, one of them is kept ready to measure
     (`search.steps`). Several kinds measure every candidate on each, and objectives and constraints name the one that they mean,
     `decode_ms@b1/H100`; what is computed or trained, as `params` and `loss`, is named as ever.
+    time_s: seconds of search after which no evaluation is begun any more, over all processes that drive the run; no limit where it is null.
     deadline_s: seconds after which one evaluation is given up. retries: how often one that was lost with its worker is made again.
     repeats: how many candidates may be evaluated a second time, as a share of all: those whose place on the frontier the noise of training
     leaves in doubt (`search.repeats`).
@@ -49,6 +50,7 @@ class RunConfig(Value):
     workers: Annotated[int, Field(ge=1, le=4096)] = 2
     device: str = "cpu"
     device_kind: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_several)] = ()
+    time_s: Annotated[float, Field(gt=0)] | None = None
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     repeats: Annotated[float, Field(ge=0, le=1)] = 0.1

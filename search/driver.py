@@ -31,6 +31,7 @@ from search.repeats import next_repeat
 from search.run_folder import RunFolder
 from search.searchers import searcher
 from search.space import ArchitectureSpace
+from search.spent import searched
 from search.staged_space import make_space
 from search.table_gate import in_time, known_costs, table_check
 
@@ -53,13 +54,17 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands; `seconds` since this process began to drive it, `here` evaluations ended since then."""
+    """Where a search stands; `seconds` since this process began to drive it, `here` evaluations ended since then.
+
+    limit: seconds that this process had when it began, where the run's time is limited.
+    """
 
     total: int
     entries: tuple[Entry, ...]
     running: int
     seconds: float
     here: int
+    limit: float | None = None
 
     @property
     def done(self) -> int:
@@ -78,8 +83,10 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the mean pace so far; None before the first evaluation."""
-        return self.seconds / self.here * (self.total - self.done) if self.here else None
+        """By the mean pace so far, at most to the run's limit; None before the first evaluation where there is none."""
+        paced = [self.seconds / self.here * (self.total - self.done)] if self.here else []
+        limited = [max(0.0, self.limit - self.seconds)] if self.limit is not None else []
+        return min((*paced, *limited), default=None)
 
 
 def prepare_run(config: RunConfig) -> Prepared:
@@ -162,11 +169,12 @@ def drive(
     *,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Runs the search until its candidates are evaluated or the space has no new ones; continues from what the ledger holds.
+    """Runs the search until its candidates are evaluated, its time is up or the space has no more; continues from what the ledger holds.
 
     Raises RunError for an evaluation that failed in an unexpected way, after it is recorded.
     """
     config, start, here = prepared.config, time.monotonic(), 0
+    before_s = searched(ledger.entries())
     objectives = config.parsed_objectives()
     proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed, known=prepared.known)
 
@@ -183,13 +191,17 @@ def drive(
         ledger.begin(job.number, place) if entries[job.number].evaluation is None else ledger.begin_again(job.number, place)
 
     def report() -> None:
-        on_progress(Progress(config.candidates, tuple(entries.values()), running, time.monotonic() - start, here))
+        seconds = time.monotonic() - start
+        limit = None if config.time_s is None else config.time_s - before_s
+        on_progress(Progress(config.candidates, tuple(entries.values()), running, seconds, here, limit))
 
     def next_entry() -> Entry | None:
         """What to evaluate next: what was begun, then who is in doubt, then who is new."""
         nonlocal exhausted
         if waiting:
             return waiting.popleft()
+        if config.time_s is not None and before_s + time.monotonic() - start >= config.time_s:
+            return None
         if (number := next_repeat(tuple(entries.values()), config)) is not None:
             entries[number] = entries[number].with_again(Again(attempts=()))
             return entries[number]

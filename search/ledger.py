@@ -227,8 +227,11 @@ class Ledger:
 
     def complete(self, entries: Sequence[Entry]) -> bool:
         """Whether all candidates there will be have ended what was begun of them, given what `entries` returned."""
-        ended = all(entry.evaluation and (entry.again is None or entry.again.evaluation) for entry in entries)
-        return ended and (self.exhausted or len(entries) >= self.config.candidates)
+        return self.ended(entries) and (self.exhausted or len(entries) >= self.config.candidates)
+
+    def ended(self, entries: Sequence[Entry]) -> bool:
+        """Whether nothing that was begun is left to do."""
+        return all(entry.evaluation and (entry.again is None or entry.again.evaluation) for entry in entries)
 
     @property
     def started(self) -> str:

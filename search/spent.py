@@ -34,6 +34,12 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
     return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}
 
 
+def searched(entries: Sequence[Entry]) -> float:
+    """Seconds in which anything was under way, of what has ended."""
+    found = [(attempts[-1].at.timestamp(), ended.timestamp()) for attempts, _, ended in _evaluations(entries) if attempts and ended]
+    return _covered(found)
+
+
 def _evaluations(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Attempt], Evaluation | None, datetime | None]]:
     """First and second ones, each with its attempts and when it ended."""
     for entry in entries:

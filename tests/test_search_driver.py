@@ -16,6 +16,7 @@ from search.driver import check_constraints, drive, prepare_run
 from search.evaluate import Evaluation, Outcome
 from search.executor import Lost
 from search.frontier import frontier_of, hypervolume_gain
+from search.run import complete
 from search.run_folder import RunFolder
 from tests.conftest import PretendExecutor, pretended
 
@@ -84,6 +85,21 @@ def test_a_small_space_ends_the_search_early(tmp_path, tiny_config, corpus):
     config = config_module.parse(data, where="small")
     entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())
     assert {entry.architecture.shorthand for entry in entries} == {"a a", "a f", "f a"}
+
+
+def test_a_search_ends_when_its_time_is_up_and_does_not_begin_again(tmp_path, prepared):
+    def answer(job):
+        time.sleep(0.1)
+        return pretended(job)
+
+    limited = larger(prepared, candidates=1000, time_s=0.5)
+    entries = searched(tmp_path / "run", limited, PretendExecutor(answer=answer))
+    assert 1 <= len(entries) <= 5  # fewer than five where the machine is busy
+    assert all(entry.evaluation for entry in entries)
+    ledger = ledger_module.open_ledger(RunFolder(tmp_path / "run").ledger)
+    while not complete(ledger, ledger.entries()):  # the time between evaluations does not count for who goes on
+        drive(limited, RunFolder(tmp_path / "run"), ledger, PretendExecutor(answer=answer))
+    assert len(entries) <= len(ledger.entries()) <= 5
 
 
 @dataclass
