@@ -172,10 +172,11 @@ def test_the_ledger_takes_a_second_evaluation_once_and_after_the_first(tmp_path,
     assert [len(entry.again.attempts) for entry in ledger.entries()] == [1]
 
 
+@pytest.mark.slow
 def test_the_frontier_kept_is_no_worse_in_truth_for_as_many_evaluations(tmp_path, prepared):
     """Kept are as many candidates as evaluations allow; what counts is what they truly are."""
     gained = []
-    for seed in range(16):
+    for seed in range(8):
         truth = {}
         for share, candidates in ((0.0, 44), (0.1, 40)):
             wanted = with_repeats(prepared, share, candidates=candidates, seed=seed)
@@ -184,7 +185,6 @@ def test_the_frontier_kept_is_no_worse_in_truth_for_as_many_evaluations(tmp_path
             kept = frontier_of(entries, wanted.config.parsed_objectives())
             truth[share] = pareto.hypervolume([true_scores(entry.architecture) for entry in kept], (4.0, 6.0))
         gained.append(truth[0.1] - truth[0.0])
-    print(np.mean(gained), np.std(gained) / 4)
     assert np.mean(gained) > -0.01
 
 
