@@ -24,7 +24,6 @@ from search.spent import worker_seconds
 from search.tables import frame
 from tests.conftest import PretendExecutor, pretended
 
-
 EVOLUTION = SearcherSettings(name="evolution")  # quick to ask
 
 
