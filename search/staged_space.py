@@ -70,11 +70,12 @@ class StagedSpace(ArchitectureSpace):
         reason = super().contains(architecture)
         if reason is not None:
             return reason
-        shapes = _shapes(architecture)
-        different = [number for number, layer in enumerate(architecture.layers) if layer != shapes[layer.operator]]
-        if different:
-            return f"layers.{different[0]}: expected the shape and normalization of the others of its operator"
-        if len({mutate.norm_of(layer) for layer in architecture.layers}) > 1:
+        shapes, distinct = _shapes(architecture), {id(layer): layer for layer in architecture.layers}.values()
+        for layer in distinct:
+            usual = shapes[layer.operator]
+            if layer is not usual and layer != usual:
+                return f"layers.{architecture.layers.index(layer)}: expected the shape and normalization of the others of its operator"
+        if len({mutate.norm_of(layer) for layer in distinct}) > 1:
             return "layers: expected one normalization for all"
         return None
 

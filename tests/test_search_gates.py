@@ -305,7 +305,7 @@ def staged_run(tmp_path, monkeypatch, text_folder, **changed):
 def test_a_staged_space_takes_the_largest_width_that_the_table_predicts_in_time(tmp_path, monkeypatch, text_folder, corpus):
     space = prepare_run(staged_run(tmp_path, monkeypatch, text_folder)).space
     rng, seen = np.random.default_rng(0), []
-    for member in [*space.seeds(), *(space.sample(rng) for _ in range(40))]:
+    for member in [*space.seeds(), *(space.sample(rng) for _ in range(300))]:
         child = space.mutate(member, rng)
         seen += [member, child[0]] if child else [member]
     assert {member.width for member in seen} == {32, 64}

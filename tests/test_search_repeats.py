@@ -1,24 +1,34 @@
 """Evaluating once more whom the noise of training leaves in doubt."""
 
 import dataclasses
+import io
 import random
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from operators.errors import RunError
 from search import ledger as ledger_module
 from search import pareto
+from search.details import print_candidate
 from search.driver import drive
 from search.evaluate import Evaluation, Outcome, mean
 from search.frontier import errors, frontier_of, scored, training_noise
 from search.repeats import next_repeat
+from search.run import standing
 from search.run_folder import RunFolder
+from search.searchers import SearcherSettings
+from search.spent import worker_seconds
+from search.tables import frame
 from tests.conftest import PretendExecutor, pretended
+
+EVOLUTION = SearcherSettings(name="evolution")  # quick to ask
 
 
 def with_repeats(prepared, share, **changes):
-    config = prepared.config.model_copy(update={"repeats": share, **changes})
+    config = prepared.config.model_copy(update={"repeats": share, "searcher": EVOLUTION, **changes})
     return dataclasses.replace(prepared, config=config)
 
 
@@ -161,10 +171,11 @@ def test_the_ledger_takes_a_second_evaluation_once_and_after_the_first(tmp_path,
     assert [len(entry.again.attempts) for entry in ledger.entries()] == [1]
 
 
+@pytest.mark.slow
 def test_the_frontier_kept_is_no_worse_in_truth_for_as_many_evaluations(tmp_path, prepared):
     """Kept are as many candidates as evaluations allow; what counts is what they truly are."""
     gained = []
-    for seed in range(12):
+    for seed in range(8):
         truth = {}
         for share, candidates in ((0.0, 44), (0.1, 40)):
             wanted = with_repeats(prepared, share, candidates=candidates, seed=seed)
@@ -179,3 +190,34 @@ def test_the_frontier_kept_is_no_worse_in_truth_for_as_many_evaluations(tmp_path
 def true_scores(architecture):
     decode_ms = architecture.depth + architecture.width / 64
     return 10 / decode_ms + 0.1 * len({layer.operator for layer in architecture.layers}), decode_ms
+
+
+def test_a_candidate_that_was_evaluated_twice_is_one_candidate_for_people(tmp_path, prepared):
+    wanted = with_repeats(prepared, 0.3, candidates=16)
+    entries = searched(tmp_path / "run", wanted, PretendExecutor(answer=noisy))
+    entry = twice(entries)[0]
+    second = entry.again.evaluation
+    found = standing(tmp_path, "run")
+    assert (found["candidates"], found["evaluated"], found["evaluated_twice"], found["state"]) == (16, 16, len(twice(entries)), "complete")
+    table = frame(entries, wanted.config.parsed_objectives(), ["loss"])
+    assert table["id"].tolist() == list(range(16))
+    assert table["loss"][entry.number] == pytest.approx((entry.first.metrics["loss"] + second.metrics["loss"]) / 2)
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_candidate(console, RunFolder(tmp_path / "run"), entry)
+    losses = f"{entry.first.metrics['loss']:.4f} and {second.metrics['loss']:.4f}"
+    assert f"evaluated twice, with seeds 0 and 1, metrics are means; loss {losses}" in console.export_text()
+
+
+def test_the_time_of_a_second_evaluation_counts(tmp_path, prepared):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def at(seconds):
+        return start + timedelta(seconds=seconds)
+
+    first = Evaluation(status="ok", metrics={"loss": 3.0}, seed=0, seconds={"train": 6.0})
+    attempt = ledger_module.Attempt(at=start, place="here")
+    entry = ledger_module.Entry(0, prepared.space.seeds()[0], (), "seed", first, 0, attempts=(attempt,), ended=at(10))
+    again = ledger_module.Again(attempts=(attempt.model_copy(update={"at": at(20)}),))
+    assert worker_seconds([entry.with_again(again)], workers=1, now=at(25)) == {"train": 6.0, "other": 9.0, "idle": 0.0}
+    ended = again.model_copy(update={"evaluation": first.model_copy(update={"seconds": {"train": 5.0}}), "ended": at(28)})
+    assert worker_seconds([entry.with_again(ended)], workers=1, now=None) == {"train": 11.0, "other": 7.0, "idle": 0.0}
