@@ -29,12 +29,22 @@ def first_members(choices: Choices, build: Build, legal: Callable[[Architecture]
         _corner(choices, build, "widest", wide, up, min),
         _corner(choices, build, "largest", wide, down, max),
     ]
-    designs = [Architecture.load(name) for name in DESIGNS if name in shipped_names()]
-    known = set(choices.operators)
-    tries += [_rescaled(design, choices, build) for design in designs if {layer.operator for layer in design.layers} <= known]
+    tries += [_rescaled(design, choices, build) for design in designs_of(choices.operators)]
     tries += [_alone(name, choices, build) for name in choices.operators if registry.get(name).kind == "mixer"]
     found = [member for some in tries if (member := next(filter(legal, some), None)) is not None]
     return tuple({member.digest(): member for member in reversed(found)}.values())[::-1]
+
+
+def designs_of(operators: Iterable[str]) -> list[Architecture]:
+    """The shipped designs that are made of these operators alone."""
+    known, designs = set(operators), [Architecture.load(name) for name in DESIGNS if name in shipped_names()]
+    return [design for design in designs if {layer.operator for layer in design.layers} <= known]
+
+
+def rescaled_to(design: Architecture, width: int, choices: Choices, build: Build) -> Architecture | None:
+    """A design at that width and, as near as the space has it, the depth in proportion; None where an operator cannot be at that width."""
+    low, high = choices.depths
+    return _rescaled_to(design, min(max(round(width * design.depth / design.width), low), high), width, choices, build)
 
 
 def _corner(
@@ -74,12 +84,16 @@ def _by_turns(choices: Choices, width: int, mixers: Sequence[str], depth: int, s
 def _rescaled(design: Architecture, choices: Choices, build: Build) -> Iterator[Architecture]:
     """A design at the depth and the proportion of width to depth that the space has nearest to its own, then smaller."""
     low, high = choices.depths
-    meta_tokens = min(choices.meta_tokens, key=lambda count: abs(count - design.meta_tokens))
     for depth in range(min(max(design.depth, low), high), low - 1, -1):
         for width in sorted(choices.widths, key=lambda width: abs(width / depth - design.width / design.depth)):
-            layers = [_nearest(layer, design.width, width, choices) for layer in stretched(design.layers, depth)]
-            if None not in layers:
-                yield build(width, [layer for layer in layers if layer], meta_tokens, f"{design.name} rescaled")
+            if (found := _rescaled_to(design, depth, width, choices, build)) is not None:
+                yield found
+
+
+def _rescaled_to(design: Architecture, depth: int, width: int, choices: Choices, build: Build) -> Architecture | None:
+    meta_tokens = min(choices.meta_tokens, key=lambda count: abs(count - design.meta_tokens))
+    layers = [_nearest(layer, design.width, width, choices) for layer in stretched(design.layers, depth)]
+    return None if None in layers else build(width, [layer for layer in layers if layer], meta_tokens, f"{design.name} rescaled")
 
 
 def _nearest(layer: Layer, width_from: int, width_to: int, choices: Choices) -> Layer | None:

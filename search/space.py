@@ -19,7 +19,7 @@ from operators.value import Value
 from profiler.cost import parameters
 from search import mutate
 from search.mutate import Choices, Norm, pick
-from search.seeds import first_members
+from search.seeds import designs_of, first_members, rescaled_to
 from search.stages import StageSettings, require_sequences
 
 T = TypeVar("T")
@@ -263,6 +263,12 @@ class ArchitectureSpace:
     def seeds(self) -> tuple[Architecture, ...]:
         """The corners of the space, published designs as near as it has them, and each mixer alone; named after what they are."""
         return first_members(self.choices, self._build, self._legal)
+
+    def designs(self) -> tuple[Architecture, ...]:
+        """Published designs at each width of the space where it has them, in proportion; named after what they are."""
+        designs, widths = designs_of(self.choices.operators), self.choices.widths
+        found = [rescaled_to(design, width, self.choices, self._build) for design in designs for width in widths]
+        return tuple(member for member in found if member is not None and self._legal(member))
 
     def features(self, member: Architecture) -> dict[str, float]:
         """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""

@@ -34,10 +34,10 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
     return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}
 
 
-def searched(entries: Sequence[Entry]) -> float:
-    """Seconds in which anything was under way, of what has ended."""
-    found = [(attempts[-1].at.timestamp(), ended.timestamp()) for attempts, _, ended in _evaluations(entries) if attempts and ended]
-    return _covered(found)
+def searched(entries: Sequence[Entry], until: datetime | None = None) -> float:
+    """Seconds in which anything was under way, of what has ended (by a moment)."""
+    found = [(attempts[-1].at, ended) for attempts, _, ended in _evaluations(entries) if attempts and ended]
+    return _covered([(begun.timestamp(), ended.timestamp()) for begun, ended in found if until is None or ended <= until])
 
 
 def _evaluations(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Attempt], Evaluation | None, datetime | None]]:

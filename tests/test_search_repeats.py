@@ -175,7 +175,7 @@ def test_the_ledger_takes_a_second_evaluation_once_and_after_the_first(tmp_path,
 def test_the_frontier_kept_is_no_worse_in_truth_for_as_many_evaluations(tmp_path, prepared):
     """Kept are as many candidates as evaluations allow; what counts is what they truly are."""
     gained = []
-    for seed in range(8):
+    for seed in range(4):
         truth = {}
         for share, candidates in ((0.0, 44), (0.1, 40)):
             wanted = with_repeats(prepared, share, candidates=candidates, seed=seed)

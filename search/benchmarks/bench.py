@@ -22,6 +22,7 @@ from search.benchmarks.deployment import deploy
 from search.benchmarks.operators import operators_and_backends
 from search.benchmarks.power import tell_apart
 from search.benchmarks.repeat import repeat_anchor
+from search.benchmarks.search import search_and_compare
 from search.benchmarks.searchers import compare_searchers
 from search.benchmarks.smollm2 import complete_and_score
 from search.benchmarks.studies import depth_width_law, learning_rates, rank_study, weight_normalization
@@ -157,6 +158,11 @@ def rates(device: str, console: Console) -> Measured:
     return Measured(*learning_rates(device, console))
 
 
+def search(device: str, console: Console) -> Measured:
+    """A real search beside random search and published designs: see search/benchmarks/search.py."""
+    return Measured(*search_and_compare(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -174,6 +180,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "ranks": ranks,
     "normalization": normalization,
     "rates": rates,
+    "search": search,
 }
 
 

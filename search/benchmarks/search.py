@@ -1,0 +1,212 @@
+"""A real search: ours beside random search in the same time, and what it found beside published designs, rescaled.
+
+Both searches are runs of `configs/h100_small.yaml` under names of their own, and go on where an earlier try of the benchmark ended. The
+designs are trained and measured as every candidate is, at each width of the space at which they meet the constraints.
+"""
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from matplotlib import pyplot as plt
+from rich.console import Console
+
+from profiler.cost import parameters
+from profiler.device import open_device
+from profiler.warm import warm
+from search import config as config_module
+from search import pareto, run
+from search.config import RunConfig
+from search.driver import prepare_run
+from search.fidelity import proxy_of
+from search.frontier import costs, scored
+from search.ledger import Entry, open_ledger
+from search.report import axis_label
+from search.run_folder import find_folder
+from search.searchers import SearcherSettings
+from search.spent import searched, worker_seconds
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings
+from search.warming import warm_jobs
+
+SEARCHERS = ("guided", "random")
+_CONFIGS = {"cuda": Path("configs/h100_small.yaml"), "cpu": Path("configs/quick.yaml")}  # the latter to see that it runs
+_RESULTS = Path("results")
+_MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the time of the shorter search
+Figures = dict[str, float | int | str]
+
+
+class DesignSettings(ExperimentSettings):
+    """What the designs are trained and measured with: the run's own."""
+
+    kind: ClassVar[str] = "designs"
+
+
+@dataclass(frozen=True)
+class Design:
+    """A published design at one width. loss and ms: None where it failed for the `problem`."""
+
+    name: str
+    width: int
+    depth: int
+    params: int
+    loss: float | None
+    ms: float | None
+    problem: str = ""
+
+
+def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes]]:
+    """Figures, the candidates of both searches with the designs, and the plot."""
+    opened = open_device(device)
+    path = _CONFIGS[opened.torch_device.type]
+    config = config_module.load(path)
+    began = time.perf_counter()
+    if opened.torch_device.type == "cuda":
+        for done in warm(warm_jobs([str(path)], batches=None, tokens=None, device=device)):
+            console.print(f"{done.operator}: {done.problem or f'{done.seconds:.1f} s'}", markup=False)
+    figures: Figures = {"compile_before_s": round(time.perf_counter() - began, 1)}
+    runs = {name: _searched(config, name, console) for name in SEARCHERS}
+    designs = _designs(config, "cuda:0" if opened.torch_device.type == "cuda" else device, console)
+    for name, entries in runs.items():
+        figures |= {f"{name}.{key}": value for key, value in _spent(entries, config.workers).items()}
+    for moment, volumes in volumes_over_time(runs, config).items():
+        figures |= {f"{name}.hypervolume@{moment:.0%}": volume for name, volume in volumes.items()}
+    gains = {design: gain(design, runs["guided"], config) for design in designs if not design.problem}
+    known = [found for found in gains.values() if found is not None]
+    figures |= {"designs": len(designs), "designs_measured": len(gains), "designs_as_fast_as_a_candidate": len(known)}
+    figures |= {"gain_least": min(known), "gain_median": float(np.median(known))} if known else {}
+    rows = {name: [_row(entry) for entry in entries] for name, entries in runs.items()}
+    compared = [{**vars(design), "gain": gains.get(design)} for design in designs]
+    return figures, {**rows, "designs": compared}, {"png": _plot(runs, designs, config)}
+
+
+def _searched(config: RunConfig, name: str, console: Console) -> tuple[Entry, ...]:
+    called = f"bench-search-{name}"
+    if (_RESULTS / called).exists():
+        folder = find_folder(_RESULTS, called)
+    else:
+        config = config.model_copy(update={"searcher": SearcherSettings.model_validate({"name": name}), "keep_weights": "none"})
+        folder = run.start(config, results=_RESULTS, name=called, console=console, executor="ray")
+    run.go_on(folder, executor="ray", address=None, console=console)
+    return open_ledger(folder.ledger).entries()
+
+
+def _designs(config: RunConfig, device: str, console: Console) -> list[Design]:
+    settings = DesignSettings(
+        seeds=(config.seed,), device=device, deadline_s=config.deadline_s, data=config.data, proxy=config.proxy, profile=config.profile
+    )
+    found = []
+    with experiment.session(settings, results=_RESULTS, name="bench-search-designs", console=console) as at:
+        members = prepare_run(config).space.designs()
+        experiment.prepare_kernels(at, [*members, *(proxy_of(member, config.fidelity) for member in members)], measured=True)
+        for member in members:
+            label = f"{member.name} width {member.width}"
+            latency = experiment.measured(at, label, member)
+            training = experiment.trained(at, label, proxy_of(member, config.fidelity), tokens=config.proxy.tokens, seed=config.seed)
+            ms = latency.decode_ms.get(_latency(config))
+            problem = latency.problem or training.reason
+            found.append(Design(member.name, member.width, member.depth, parameters(member), training.loss, ms, problem))
+    return found
+
+
+def gain(design: Design, entries: Sequence[Entry], config: RunConfig) -> float | None:
+    """How much lower than the design's the loss is of the best candidate that decodes no slower, nats per token; None where none does."""
+    wanted = config.parsed_objectives()
+    as_fast = [
+        entry.evaluation.metrics["loss"] for entry in scored(entries, wanted) if entry.evaluation and _ms(entry, config) <= (design.ms or 0)
+    ]
+    return (design.loss or 0) - min(as_fast) if as_fast else None
+
+
+def volumes_over_time(runs: Mapping[str, Sequence[Entry]], config: RunConfig) -> dict[float, dict[str, float]]:
+    """Share of the time of the shorter search -> name -> hypervolume of what it had found.
+
+    Objectives are scaled to [0, 1] over the scored candidates of all searches, with the reference at 1.1.
+    """
+    wanted = config.parsed_objectives()
+    everything = np.concatenate([costs(scored(entries, wanted), wanted) for entries in runs.values()])
+    low, high = everything.min(0), everything.max(0)
+    whole = min(searched(entries) for entries in runs.values())
+    found: dict[float, dict[str, float]] = {}
+    for moment in _MOMENTS:
+        found[moment] = {}
+        for name, entries in runs.items():
+            ended = sorted(entry.ended for entry in entries if entry.ended)
+            by_then = [end for end in ended if searched(entries, end) <= moment * whole]
+            points = costs(scored([entry for entry in entries if entry.ended in set(by_then)], wanted), wanted)
+            unit = (points - low) / np.where(high > low, high - low, 1.0)
+            found[moment][name] = pareto.hypervolume(unit, np.full(len(wanted), 1.1)) if len(unit) else 0.0
+    return found
+
+
+def _spent(entries: Sequence[Entry], workers: int) -> Figures:
+    seconds, purposes = searched(entries), worker_seconds(entries, workers=workers, now=None)
+    ended = [entry.evaluation for entry in entries if entry.evaluation]
+    startup = sum(evaluation.proxy.startup_s for evaluation in ended if evaluation.proxy)
+    statuses: dict[str, int] = {
+        status: sum(evaluation.status == status for evaluation in ended) for status in sorted({each.status for each in ended})
+    }
+    return {
+        "search_s": round(seconds, 1),
+        "candidates": len(ended),
+        "candidates_per_device_hour": 3600 * len(ended) / (seconds * workers),
+        **statuses,
+        **{f"{purpose}_s": round(spent, 1) for purpose, spent in purposes.items()},
+        "startup_of_trainings_s": round(startup, 1),
+        "busy": (purposes.get("train", 0.0) + purposes.get("profile", 0.0) - startup) / (seconds * workers),
+    }
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    found = entry.evaluation
+    return {
+        "id": entry.number,
+        "architecture": entry.architecture.shorthand,
+        "width": entry.architecture.width,
+        "origin": entry.origin,
+        "ended": _iso(entry.ended),
+        "status": found.status if found else "unfinished",
+        "reason": found.reason if found else "",
+        "metrics": dict(found.metrics) if found else {},
+        "seconds": dict(found.seconds) if found else {},
+    }
+
+
+def _iso(moment: datetime | None) -> str:
+    return moment.isoformat(timespec="milliseconds") if moment else ""
+
+
+def _latency(config: RunConfig) -> str:
+    return next(objective.metric for objective in config.parsed_objectives() if objective.metric.startswith("decode_ms@"))
+
+
+def _ms(entry: Entry, config: RunConfig) -> float:
+    return entry.evaluation.metrics[_latency(config)] if entry.evaluation else float("inf")
+
+
+def _plot(runs: Mapping[str, Sequence[Entry]], designs: Sequence[Design], config: RunConfig) -> bytes:
+    """Loss over latency: the candidates and the frontier of each search, and the designs."""
+    wanted = config.parsed_objectives()
+    figure, axes = plt.subplots(figsize=(8, 5), dpi=130, layout="constrained")
+    for (name, entries), color in zip(runs.items(), ("crimson", "0.5"), strict=True):
+        candidates = scored(entries, wanted)
+        points = np.array(sorted((_ms(entry, config), entry.evaluation.metrics["loss"]) for entry in candidates if entry.evaluation))
+        best = np.minimum.accumulate(points[:, 1])
+        axes.scatter(*points.T, s=14, color=color, alpha=0.5)
+        axes.step(points[:, 0], best, where="post", color=color, label=f"{name}, {len(candidates)} candidates")
+    known = [design for design in designs if not design.problem]
+    for name, marker in zip(sorted({design.name for design in known}), "sD^vP*X", strict=False):
+        shown = [(design.ms, design.loss) for design in known if design.name == name]
+        axes.scatter(*zip(*shown, strict=True), s=42, marker=marker, edgecolors="black", facecolors="none", label=name)
+    axes.set(xlabel=axis_label(_latency(config)), ylabel=axis_label("loss"), title="searches in the same time")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    plt.close(figure)
+    return content.getvalue()
