@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from search.config import RunConfig
 from search.driver import Prepared
 from search.evaluate import Evaluation, Job, Outcome
 from search.space import ArchitectureSpace
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # The locks of devices lie in there: tests that run side by side do not wait for each other, which measures worse and ends sooner.
