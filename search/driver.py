@@ -174,11 +174,11 @@ def drive(
     Raises RunError for an evaluation that failed in an unexpected way, after it is recorded.
     """
     config, start, here = prepared.config, time.monotonic(), 0
-    before_s = searched(ledger.entries())
     objectives = config.parsed_objectives()
     proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed, known=prepared.known)
 
     entries = {entry.number: entry for entry in ledger.entries()}
+    before_s = searched(tuple(entries.values()))
     _replay(proposer, tuple(entries.values()), config)
     waiting = deque(entry for entry in entries.values() if entry.evaluation is None or (entry.again and entry.again.evaluation is None))
     running, exhausted, retries = 0, ledger.exhausted, Retries(config.retries)

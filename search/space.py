@@ -265,10 +265,11 @@ class ArchitectureSpace:
         return first_members(self.choices, self._build, self._legal)
 
     def designs(self) -> tuple[Architecture, ...]:
-        """Published designs at each width of the space where it has them, in proportion; named after what they are."""
+        """Published designs at each width of the space where it has them, in proportion; named after what they are, equal ones once."""
         designs, widths = designs_of(self.choices.operators), self.choices.widths
         found = [rescaled_to(design, width, self.choices, self._build) for design in designs for width in widths]
-        return tuple(member for member in found if member is not None and self._legal(member))
+        legal = [member for member in found if member is not None and self._legal(member)]
+        return tuple({member.digest(): member for member in reversed(legal)}.values())[::-1]
 
     def features(self, member: Architecture) -> dict[str, float]:
         """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from operators.errors import SpaceExhausted
 from search import pareto
 from search.evolution import Evolution, EvolutionSettings
-from search.proposer import Proposal
+from search.proposer import Proposal, Proposer
 from search.space import ArchitectureSpace, Space, SpaceSettings
 
 T = TypeVar("T")
@@ -61,16 +61,18 @@ def evolution(space: Space[Point] | None = None, *, seed: int = 0, **changes: An
 Event = tuple[str, Any]
 
 
-def drive(proposer: Evolution[Point], count: int, *, pending: int = 3, seed: int = 0) -> list[Event]:
+def drive(
+    proposer: Proposer[Any], count: int, *, pending: int = 3, seed: int = 0, score: Callable[[Any], tuple[float, ...]] = scores
+) -> list[Event]:
     """Asks with several pending, and tells in a random order, with failures. Returns what happened."""
-    rng, waiting, events = np.random.default_rng(seed), list[Proposal[Point]](), list[Event]()
+    rng, waiting, events = np.random.default_rng(seed), list[Proposal[Any]](), list[Event]()
     for _ in range(count):
         proposal = proposer.ask()
         waiting.append(proposal)
         events.append(("propose", proposal))
         while len(waiting) > pending:
             done = waiting.pop(int(rng.integers(len(waiting))))
-            result = None if rng.random() < 0.15 else scores(done.candidate)
+            result = None if rng.random() < 0.15 else score(done.candidate)
             proposer.tell(done.number, result)
             events.append(("tell", (done.number, result)))
     return events

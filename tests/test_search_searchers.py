@@ -10,9 +10,11 @@ from operators.errors import ConfigError, SpaceExhausted
 from search.config import parse
 from search.encoding import ArchitectureEncoding, Dimension, IntegerSpace
 from search.evolution import EvolutionSettings
-from search.proposer import Proposal, Proposer
+from search.proposer import Proposer
 from search.searchers import NAMES, searcher
 from search.space import ArchitectureSpace, SpaceSettings
+from tests.test_search_evolution import Event
+from tests.test_search_evolution import drive as drive_scored
 
 BOX = IntegerSpace({**{f"x{number}": Dimension(6) for number in range(4)}, "kind": Dimension(3, ordered=False)})
 ARCHITECTURES = ArchitectureSpace(SpaceSettings(operators=("a", "m", "f"), min_depth=2, max_depth=6, widths=(64, 96, 128)), 256)
@@ -34,22 +36,8 @@ def scores(space: Any, member: Any) -> tuple[float, float]:
     return float(values.sum()), float(((values - 1) ** 2).sum())
 
 
-Event = tuple[str, Any]
-
-
 def drive(proposer: Proposer[Any], count: int, space: str = "box", *, pending: int = 3) -> list[Event]:
-    """Asks with several pending, and tells in a random order, with failures. Returns what happened."""
-    rng, waiting, events = np.random.default_rng(1), list[Proposal[Any]](), list[Event]()
-    for _ in range(count):
-        proposal = proposer.ask()
-        waiting.append(proposal)
-        events.append(("propose", proposal))
-        while len(waiting) > pending:
-            done = waiting.pop(int(rng.integers(len(waiting))))
-            result = None if rng.random() < 0.15 else scores(SPACES[space], done.candidate)
-            proposer.tell(done.number, result)
-            events.append(("tell", (done.number, result)))
-    return events
+    return drive_scored(proposer, count, pending=pending, seed=1, score=lambda candidate: scores(SPACES[space], candidate))
 
 
 @pytest.mark.parametrize("space", SPACES)

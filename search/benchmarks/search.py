@@ -136,9 +136,8 @@ def volumes_over_time(runs: Mapping[str, Sequence[Entry]], config: RunConfig) ->
     for moment in _MOMENTS:
         found[moment] = {}
         for name, entries in runs.items():
-            ended = sorted(entry.ended for entry in entries if entry.ended)
-            by_then = [end for end in ended if searched(entries, end) <= moment * whole]
-            points = costs(scored([entry for entry in entries if entry.ended in set(by_then)], wanted), wanted)
+            by_then = [entry for entry in entries if entry.ended and searched(entries, entry.ended) <= moment * whole]
+            points = costs(scored(by_then, wanted), wanted)
             unit = (points - low) / np.where(high > low, high - low, 1.0)
             found[moment][name] = pareto.hypervolume(unit, np.full(len(wanted), 1.1)) if len(unit) else 0.0
     return found

@@ -2,15 +2,20 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from search.studies.experiment import ExperimentSettings
+
+T = TypeVar("T")
 
 study_app = typer.Typer(
     help="What operators and weight normalization are worth, and whether short trainings can be trusted.",
@@ -48,12 +53,8 @@ def operators_(
     settings = experiment.load(study_operators.OperatorSettings, config)
     if equal is not None:
         settings = settings.model_copy(update={"equal": equal.value})
-    with _interruptible():
-        rows = study_operators.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
-    if as_json:
-        _print_json([asdict(row) for row in rows])
-    else:
-        console.print(operators_table(rows, settings))
+    rows = _made(study_operators.run, settings, results, name or config.stem, as_json)
+    _print_rows(rows, operators_table(rows, settings), as_json)
 
 
 @study_app.command("ranks", epilog="Example: frontrunner study ranks configs/study_ranks_cpu.yaml")
@@ -63,8 +64,7 @@ def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
     from search.studies.study_report import print_ranks
 
     settings = experiment.load(study_ranks.RankSettings, config)
-    with _interruptible():
-        study = study_ranks.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
+    study = _made(study_ranks.run, settings, results, name or config.stem, as_json)
     if as_json:
         found = {"correlations": {name: {key: asdict(one) for key, one in both.items()} for name, both in study.correlations.items()}}
         _print_json({**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed})
@@ -79,12 +79,8 @@ def normalization_(config: Config, name: Name = None, results: Results = DEFAULT
     from search.studies.study_report import normalization_table
 
     settings = experiment.load(study_normalization.NormalizationSettings, config)
-    with _interruptible():
-        effects = study_normalization.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
-    if as_json:
-        _print_json([asdict(effect) for effect in effects])
-    else:
-        console.print(normalization_table(effects, settings))
+    effects = _made(study_normalization.run, settings, results, name or config.stem, as_json)
+    _print_rows(effects, normalization_table(effects, settings), as_json)
 
 
 @study_app.command("rates", epilog="Example: frontrunner study rates configs/study_rates_cpu.yaml")
@@ -94,24 +90,24 @@ def rates_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
     from search.studies.study_report import rates_table
 
     settings = experiment.load(study_rates.RateSettings, config)
-    with _interruptible():
-        sweeps = study_rates.run(settings, results=results, name=name or config.stem, console=_progress(as_json))
-    if as_json:
-        _print_json([asdict(sweep) for sweep in sweeps])
-    else:
-        console.print(rates_table(sweeps, settings))
+    sweeps = _made(study_rates.run, settings, results, name or config.stem, as_json)
+    _print_rows(sweeps, rates_table(sweeps, settings), as_json)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
+def _made(run: Callable[..., T], settings: "ExperimentSettings", results: Path, name: str, as_json: bool) -> T:
+    """What a study found. Progress goes to standard error where standard output is for a script."""
+    progress = Console(stderr=True, highlight=False) if as_json else console
     try:
-        yield
+        return run(settings, results=results, name=name, console=progress)
     except KeyboardInterrupt:  # what was said is all that there is to say
         raise typer.Exit(130) from None
 
 
-def _progress(as_json: bool) -> Console:
-    return Console(stderr=True, highlight=False) if as_json else console
+def _print_rows(rows: Sequence[Any], table: Table, as_json: bool) -> None:
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        console.print(table)
 
 
 def _print_json(value: Any) -> None:
