@@ -1,5 +1,6 @@
 """The benchmark of a whole search: what it makes of candidates, times and designs."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from operators import Architecture
 from profiler.cost import parameters
 from search import config as config_module
+from search.benchmarks.scaling import rate, slower
 from search.benchmarks.search import Design, gain, volumes_over_time
 from search.evaluate import Evaluation
 from search.ledger import Attempt, Entry
@@ -43,6 +45,19 @@ def test_volumes_are_of_what_had_ended_by_equal_times_on_one_scale() -> None:
     # Scaled, FAST is at (1, 0) and adds 0.1 x 1.1 below (1.1, 1.1), GOOD at (0, 1) as much; both 0.21. The shorter time is 30 s.
     assert {moment: volumes["guided"] for moment, volumes in found.items()} == pytest.approx({0.25: 0.0, 0.5: 0.11, 0.75: 0.21, 1.0: 0.21})
     assert {moment: volumes["random"] for moment, volumes in found.items()} == pytest.approx({0.25: 0.0, 0.5: 0.0, 0.75: 0.0, 1.0: 0.0})
+
+
+def test_a_rate_begins_when_every_worker_has_ended_one_candidate() -> None:
+    alone = [candidate(number, 3.0, 1.0, seconds=(10 * number, 10 * number + 10)) for number in range(4)]
+    two = [
+        candidate(number, 3.0, 1.0, seconds=(begun, begun + took))
+        for number, begun, took in ((0, 0, 25), (1, 0, 30), (2, 25, 11), (3, 30, 11))
+    ]
+    assert rate(alone, 1) == pytest.approx(3 / 30)
+    assert rate(two, 2) == pytest.approx(2 / 11)
+    assert slower(two, alone, 2) == pytest.approx(1.1)
+    assert math.isnan(rate(alone, 4))
+    assert math.isnan(slower(two, alone, 4))
 
 
 def test_designs_are_members_at_widths_in_proportion() -> None:

@@ -22,6 +22,7 @@ from search.benchmarks.deployment import deploy
 from search.benchmarks.operators import operators_and_backends
 from search.benchmarks.power import tell_apart
 from search.benchmarks.repeat import repeat_anchor
+from search.benchmarks.scaling import more_devices
 from search.benchmarks.search import search_and_compare
 from search.benchmarks.searchers import compare_searchers
 from search.benchmarks.smollm2 import complete_and_score
@@ -163,6 +164,11 @@ def search(device: str, console: Console) -> Measured:
     return Measured(*search_and_compare(device, console))
 
 
+def scaling(device: str, console: Console) -> Measured:
+    """Candidates an hour with one, two, four … GPUs: see search/benchmarks/scaling.py."""
+    return Measured(*more_devices(device, console))
+
+
 BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "quick": quick,
     "decode": decode,
@@ -181,6 +187,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "normalization": normalization,
     "rates": rates,
     "search": search,
+    "scaling": scaling,
 }
 
 

@@ -1,15 +1,14 @@
 """A real search: ours beside random search in the same time, and what it found beside published designs, rescaled.
 
-Both searches are runs of `configs/h100_small.yaml` under names of their own, and go on where an earlier try of the benchmark ended. The
-designs are trained and measured as every candidate is, at each width of the space at which they meet the constraints.
+Both searches are runs of `configs/h100_small.yaml` under names of their own, and go on where an earlier try of the benchmark ended; with
+N GPUs each takes an Nth of the time, so that the time of GPUs is the same. The designs are trained and measured as every candidate is, at
+each width of the space at which they meet the constraints.
 """
 
 import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,26 +16,21 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 
 from profiler.cost import parameters
-from profiler.device import open_device
 from profiler.warm import warm
-from search import config as config_module
-from search import pareto, run
+from search import pareto
+from search.benchmarks import runs as runs_of
 from search.config import RunConfig
 from search.driver import prepare_run
 from search.fidelity import proxy_of
 from search.frontier import costs, scored
-from search.ledger import Entry, open_ledger
+from search.ledger import Entry
 from search.report import axis_label
-from search.run_folder import find_folder
-from search.searchers import SearcherSettings
 from search.spent import searched, worker_seconds
 from search.studies import experiment
 from search.studies.experiment import ExperimentSettings
 from search.warming import warm_jobs
 
 SEARCHERS = ("guided", "random")
-_CONFIGS = {"cuda": Path("configs/h100_small.yaml"), "cpu": Path("configs/quick.yaml")}  # the latter to see that it runs
-_RESULTS = Path("results")
 _MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the time of the shorter search
 Figures = dict[str, float | int | str]
 
@@ -62,16 +56,16 @@ class Design:
 
 def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes]]:
     """Figures, the candidates of both searches with the designs, and the plot."""
-    opened = open_device(device)
-    path = _CONFIGS[opened.torch_device.type]
-    config = config_module.load(path)
+    config = runs_of.load(device)
+    if config.time_s is not None:
+        config = config.model_copy(update={"time_s": config.time_s / config.workers})
     began = time.perf_counter()
-    if opened.torch_device.type == "cuda":
-        for done in warm(warm_jobs([str(path)], batches=None, tokens=None, device=device)):
+    if device != "cpu":
+        for done in warm(warm_jobs([str(runs_of.config_path(device))], batches=None, tokens=None, device=device)):
             console.print(f"{done.operator}: {done.problem or f'{done.seconds:.1f} s'}", markup=False)
-    figures: Figures = {"compile_before_s": round(time.perf_counter() - began, 1)}
-    runs = {name: _searched(config, name, console) for name in SEARCHERS}
-    designs = _designs(config, "cuda:0" if opened.torch_device.type == "cuda" else device, console)
+    figures: Figures = {"workers": config.workers, "compile_before_s": round(time.perf_counter() - began, 1)}
+    runs = {name: runs_of.searched(config, name=f"bench-search-{name}", searcher=name, console=console) for name in SEARCHERS}
+    designs = _designs(config, console)
     for name, entries in runs.items():
         figures |= {f"{name}.{key}": value for key, value in _spent(entries, config.workers).items()}
     for moment, volumes in volumes_over_time(runs, config).items():
@@ -80,28 +74,22 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
     known = [found for found in gains.values() if found is not None]
     figures |= {"designs": len(designs), "designs_measured": len(gains), "designs_as_fast_as_a_candidate": len(known)}
     figures |= {"gain_least": min(known), "gain_median": float(np.median(known))} if known else {}
-    rows = {name: [_row(entry) for entry in entries] for name, entries in runs.items()}
+    rows = {name: [runs_of.row(entry) for entry in entries] for name, entries in runs.items()}
     compared = [{**vars(design), "gain": gains.get(design)} for design in designs]
     return figures, {**rows, "designs": compared}, {"png": _plot(runs, designs, config)}
 
 
-def _searched(config: RunConfig, name: str, console: Console) -> tuple[Entry, ...]:
-    called = f"bench-search-{name}"
-    if (_RESULTS / called).exists():
-        folder = find_folder(_RESULTS, called)
-    else:
-        config = config.model_copy(update={"searcher": SearcherSettings.model_validate({"name": name}), "keep_weights": "none"})
-        folder = run.start(config, results=_RESULTS, name=called, console=console, executor="ray")
-    run.go_on(folder, executor="ray", address=None, console=console)
-    return open_ledger(folder.ledger).entries()
-
-
-def _designs(config: RunConfig, device: str, console: Console) -> list[Design]:
+def _designs(config: RunConfig, console: Console) -> list[Design]:
     settings = DesignSettings(
-        seeds=(config.seed,), device=device, deadline_s=config.deadline_s, data=config.data, proxy=config.proxy, profile=config.profile
+        seeds=(config.seed,),
+        device=config.device,
+        deadline_s=config.deadline_s,
+        data=config.data,
+        proxy=config.proxy,
+        profile=config.profile,
     )
     found = []
-    with experiment.session(settings, results=_RESULTS, name="bench-search-designs", console=console) as at:
+    with experiment.session(settings, results=runs_of.RESULTS, name="bench-search-designs", console=console) as at:
         members = prepare_run(config).space.designs()
         experiment.prepare_kernels(at, [*members, *(proxy_of(member, config.fidelity) for member in members)], measured=True)
         for member in members:
@@ -159,25 +147,6 @@ def _spent(entries: Sequence[Entry], workers: int) -> Figures:
         "startup_of_trainings_s": round(startup, 1),
         "busy": (purposes.get("train", 0.0) + purposes.get("profile", 0.0) - startup) / (seconds * workers),
     }
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    found = entry.evaluation
-    return {
-        "id": entry.number,
-        "architecture": entry.architecture.shorthand,
-        "width": entry.architecture.width,
-        "origin": entry.origin,
-        "ended": _iso(entry.ended),
-        "status": found.status if found else "unfinished",
-        "reason": found.reason if found else "",
-        "metrics": dict(found.metrics) if found else {},
-        "seconds": dict(found.seconds) if found else {},
-    }
-
-
-def _iso(moment: datetime | None) -> str:
-    return moment.isoformat(timespec="milliseconds") if moment else ""
 
 
 def _latency(config: RunConfig) -> str:

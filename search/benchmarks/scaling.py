@@ -1,0 +1,60 @@
+"""How many candidates an hour a search evaluates with one GPU, two, four … of one machine.
+
+Random search of `configs/h100_small.yaml`, which tries the same candidates in the same order with any number of workers. A rate is counted
+from when every worker has ended one candidate, as the first waits for imports, until the time was up.
+"""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from profiler.device import device_names, open_device
+from search.benchmarks import runs as runs_of
+from search.ledger import Entry
+from search.spent import worker_seconds
+
+_TIMES_S = {"cuda": 150.0, "cpu": 120.0}
+Figures = dict[str, float | int | str]
+
+
+def more_devices(device: str, console: Console) -> tuple[Figures, Any]:
+    """Figures, and the candidates of every search. On a CPU two workers share it, to see that the benchmark runs."""
+    config, kind = runs_of.load(device), open_device(device).torch_device.type
+    most = 2 if kind == "cpu" else len(device_names(device))
+    counts = [2**power for power in range(most.bit_length())]
+    runs: dict[int, Sequence[Entry]] = {}
+    figures: Figures = {}
+    for workers in counts:
+        told = config.model_copy(update={"workers": workers, "time_s": _TIMES_S[kind], "candidates": 1000})
+        entries = runs_of.searched(told, name=f"bench-scaling-{workers}", searcher="random", console=console)
+        spent = worker_seconds(entries, workers=workers, now=None)
+        runs[workers] = entries
+        figures |= {
+            f"workers{workers}.candidates": sum(entry.evaluation is not None for entry in entries),
+            f"workers{workers}.candidates_per_hour": 3600 * rate(entries, workers),
+            f"workers{workers}.idle": spent["idle"] / sum(spent.values()),
+        }
+    for workers in counts[1:]:
+        figures[f"workers{workers}.faster"] = rate(runs[workers], workers) / rate(runs[1], 1)
+        figures[f"workers{workers}.same_candidates_slower"] = slower(runs[workers], runs[1], workers)
+    figures = {name: "too few candidates" if value != value else value for name, value in figures.items()}  # JSON has no NaN
+    return figures, {str(workers): [runs_of.row(entry) for entry in entries] for workers, entries in runs.items()}
+
+
+def rate(entries: Sequence[Entry], workers: int) -> float:
+    """Candidates a second, from the end of the `workers`th to the end of the last; NaN where no more have ended."""
+    ended = sorted(entry.ended.timestamp() for entry in entries if entry.ended)
+    return (len(ended) - workers) / (ended[-1] - ended[workers - 1]) if len(ended) > workers else float("nan")
+
+
+def slower(entries: Sequence[Entry], alone: Sequence[Entry], workers: int) -> float:
+    """Seconds that candidates take here over those that the same take in `alone`, without the first `workers`; NaN where there are none."""
+    times = [{entry.number: _seconds(entry) for entry in found if entry.ended and entry.attempts} for found in (entries, alone)]
+    both = [number for number in times[0].keys() & times[1].keys() if number >= workers]
+    return fmean(times[0][number] for number in both) / fmean(times[1][number] for number in both) if both else float("nan")
+
+
+def _seconds(entry: Entry) -> float:
+    return (entry.ended - entry.attempts[-1].at).total_seconds() if entry.ended else float("nan")
