@@ -47,7 +47,7 @@ def normalization_table(effects: Sequence[Effect], settings: NormalizationSettin
 def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Table:
     """A row a width: losses by learning rate, the lowest marked, and what the base width's best rate loses there."""
     title = f"{settings.layers}, {settings.proxy.tokens:,} tokens, best rate at width {settings.proxy.base_width}: {sweeps[0].chosen:g}"
-    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     rates = sorted(settings.rates)
     for name in ("width", "rate", *(f"{rate:g}" for rate in rates), "lost"):
         table.add_column(name, justify="left" if name == "rate" else "right", no_wrap=True)
