@@ -83,7 +83,7 @@ class Child:
 
 
 def settle_in(parent: int) -> None:
-    """What such a process does first: the kernel kills it when its parent ends, even by SIGKILL, and rather than that for memory.
+    """What such a process does first: the kernel is to kill it when its parent ends, even by SIGKILL, and before its parent for memory.
 
     Ctrl-C in a terminal reaches both; the parent decides.
     """

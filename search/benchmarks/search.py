@@ -31,7 +31,7 @@ from search.run_folder import find_folder
 from search.searchers import SearcherSettings
 from search.spent import searched, worker_seconds
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings
+from search.studies.experiment import ExperimentSettings, Wanted
 from search.warming import warm_jobs
 
 SEARCHERS = ("guided", "random")
@@ -107,7 +107,7 @@ def _designs(config: RunConfig, device: str, console: Console) -> list[Design]:
         for member in members:
             label = f"{member.name} width {member.width}"
             latency = experiment.measured(at, label, member)
-            training = experiment.trained(at, label, proxy_of(member, config.fidelity), tokens=config.proxy.tokens, seed=config.seed)
+            training = experiment.trained(at, Wanted(label, proxy_of(member, config.fidelity), config.proxy, config.seed))
             ms = latency.decode_ms.get(_latency(config))
             problem = latency.problem or training.reason
             found.append(Design(member.name, member.width, member.depth, parameters(member), training.loss, ms, problem))
