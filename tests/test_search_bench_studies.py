@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from proxy_train.train import ProxyScore, ProxySettings
 from search.benchmarks import bench, studies
 from search.config import RunConfig
 from search.profiling import Failure
-from search.studies import experiment
+from search.studies import experiment, law_report
 from tests.test_search_experiment import score
 
 GENES = {"attention": {"head_dim": 8, "group": 1}}
@@ -43,6 +44,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
 
     monkeypatch.setattr(experiment, "train_once", pretend)
     monkeypatch.setattr(experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended"))
+    monkeypatch.setattr(law_report, "fit", partial(law_report.fit, draws=5))  # of which intervals are made, and here is none looked at
     return asked
 
 
