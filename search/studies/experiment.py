@@ -84,8 +84,8 @@ class Wanted:
         """Of one sequence, forward."""
         return cost(self.architecture, batch=1, context=self.settings.sequence_length).prefill_flops
 
-    def record(self, *, seconds: float, **found: Any) -> Training:
-        """found: the status, and what belongs to it."""
+    def training(self, *, seconds: float, **found: Any) -> Training:
+        """What came of it. found: the status, and what belongs to that."""
         label, tokens, seed = self.key
         return Training(
             label=label, tokens=tokens, seed=seed, seconds=seconds, params=parameters(self.architecture), flops=self.flops, **found
@@ -183,7 +183,7 @@ def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
         found = {"status": "unbuildable", "reason": str(error)}
     except (MemoryError, torch.OutOfMemoryError) as error:
         found = {"status": "out_of_memory", "reason": " ".join(str(error).split())[:500]}
-    return wanted.record(seconds=time.perf_counter() - began, **found)
+    return wanted.training(seconds=time.perf_counter() - began, **found)
 
 
 def record(at: Session, made: Training) -> None:

@@ -90,7 +90,7 @@ class _Member:
             raise DeviceError(f"device {self.device} cannot be opened: {self.child.death('starting')}")
         error = self.child.death("training")
         status = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crashed"
-        return self._wanted.record(seconds=time.perf_counter() - self._began, status=status, reason=str(error))
+        return self._wanted.training(seconds=time.perf_counter() - self._began, status=status, reason=str(error))
 
     def _send(self, what: Corpus | Wanted) -> None:
         with suppress(OSError):  # it is dead, which its answer tells
