@@ -9,32 +9,24 @@ measured meanwhile, and the next request comes at once anyway. Each process time
 whether the device still is what it was.
 """
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from math import inf
-from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from operators.architecture import Architecture
 from operators.errors import CrashError, DeadlineError, DeviceError, OutOfMemoryError
+from profiler.child import Child
 from profiler.lock import WAIT_LIMIT_S, Standing, shared
 from profiler.profile import Profile, ProfileSettings
 
 START_TIMEOUT_S = 120.0  # a busy machine may take long to import PyTorch and the kernel libraries
 CHECK_TIMEOUT_S = 30.0
-KILL_TIMEOUT_S = 30.0
 # The anchor may take so many times what it took at first. Slower alone is bad: the first time may have met low clocks.
 # On a CPU that others use the time says nothing of its health; there it only has to answer.
 SLOWEST_ANCHOR = {"cpu": inf, "cuda": 1.1}
 
 _PHASES: dict[Standing, str] = {"free": "preparing", "waiting": "waiting for the device", "shared": "building", "exclusive": "measuring"}
-_STDERR_BYTES = 2000
 
 
 @dataclass(frozen=True)
@@ -58,13 +50,6 @@ class Answer:
     fit: bool = True
 
 
-@dataclass(frozen=True)
-class _Child:
-    process: subprocess.Popen[bytes]
-    connection: "Connection[Any, Any]"
-    output: IO[bytes]
-
-
 class ProfilingWorker:
     """A process that measures on one device, replaced when it breaks. Not to be shared between threads; close it, or use `with`.
 
@@ -73,7 +58,7 @@ class ProfilingWorker:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._checked = False
         self._anchor_ms: float | None = None
 
@@ -86,7 +71,7 @@ class ProfilingWorker:
     @property
     def pid(self) -> int | None:
         """Of the process that is there to serve the next request, if there is one."""
-        return self._child.process.pid if self._child else None
+        return self._child.pid if self._child else None
 
     def start(self) -> None:
         """Starts the process and waits until it could measure. The caller holds the device's shared lock, as importing loads it too.
@@ -105,7 +90,7 @@ class ProfilingWorker:
         as a note.
         """
         child = self._child
-        if child is None or child.process.poll() is not None:
+        if child is None or not child.alive:
             with shared(self.device):
                 child = self._started()
         if not self._checked:
@@ -116,34 +101,15 @@ class ProfilingWorker:
     def close(self) -> None:
         """Kills the process, if there is one. Raises DeviceError if it does not end, as it cannot while a driver does not let it go."""
         child, self._child = self._child, None
-        if child is None:
-            return
-        child.process.kill()
-        child.connection.close()
-        child.output.close()
-        try:
-            child.process.wait(KILL_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise DeviceError(
-                f"device {self.device}: process {child.process.pid}, which used it, did not end within {KILL_TIMEOUT_S:g} s of being killed"
-            ) from None
+        if child is not None:
+            try:
+                child.close()
+            except DeviceError as error:
+                raise DeviceError(f"device {self.device}: {error}") from None
 
-    def _started(self) -> _Child:
+    def _started(self) -> Child:
         self.close()
-        ours, theirs = Pipe()
-        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        command = [sys.executable, "-P", "-m", "profiler.worker_process", str(theirs.fileno()), str(os.getpid()), self.device]
-        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603 - our own module
-                command,
-                env={**os.environ, "PYTHONPATH": path},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        child = _Child(process, ours, output)
+        child = Child("profiler.worker_process", self.device, called="profiling")
         self._child, self._checked = child, False
         try:
             self._asked(child, None, START_TIMEOUT_S)
@@ -151,7 +117,7 @@ class ProfilingWorker:
             raise DeviceError(f"device {self.device} cannot be opened: {error}") from None
         return child
 
-    def _check(self, child: _Child) -> None:
+    def _check(self, child: Child) -> None:
         try:
             anchor_ms: float = self._asked(child, ANCHOR, CHECK_TIMEOUT_S)
         except (CrashError, DeadlineError, OutOfMemoryError) as error:
@@ -166,7 +132,7 @@ class ProfilingWorker:
             )
         self._checked = True
 
-    def _asked(self, child: _Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Any:
+    def _asked(self, child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Any:
         """What the process answers to a request, or, without one, to having been started. Raises the answer where it is an exception.
 
         The process is killed unless it can serve the next request.
@@ -183,7 +149,7 @@ class ProfilingWorker:
         return answer.value
 
 
-def _answer(child: _Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Answer:
+def _answer(child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Answer:
     """Waits for the answer; what comes before it says how the process stands to the device.
 
     Raises DeadlineError, and CrashError or OutOfMemoryError where the process ended.
@@ -192,7 +158,7 @@ def _answer(child: _Child, request: Request | Literal["anchor"] | None, deadline
         try:
             child.connection.send(request)
         except OSError:
-            raise _death(child, "idle") from None
+            raise child.death("idle") from None
     standing: Standing = "free"
     counted, since = 0.0, monotonic()
     while True:
@@ -203,24 +169,9 @@ def _answer(child: _Child, request: Request | Literal["anchor"] | None, deadline
         try:
             message: Answer | Standing = child.connection.recv()
         except (EOFError, OSError):
-            raise _death(child, _PHASES[standing]) from None
+            raise child.death(_PHASES[standing]) from None
         if isinstance(message, Answer):
             return message
         now = monotonic()
         counted += 0.0 if standing == "waiting" else now - since
         standing, since = message, now
-
-
-def _death(child: _Child, phase: str) -> CrashError | OutOfMemoryError:
-    """Why a process that does not answer any more has ended, with what it last wrote."""
-    try:
-        code = child.process.wait(KILL_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return CrashError(f"the profiling process stopped answering while {phase}")
-    if code == -signal.SIGKILL:  # not by us: that happens in `close` alone
-        return OutOfMemoryError(f"the profiling process was killed while {phase}, as the system does when memory runs out")
-    child.output.seek(max(0, child.output.seek(0, os.SEEK_END) - _STDERR_BYTES))
-    lines = child.output.read().decode(errors="replace").split("\n")
-    said = " / ".join(" ".join(line.split()) for line in lines if line.strip())[-300:]
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-    return CrashError(f"the profiling process ended {how} while {phase}" + (f": {said}" if said else ""))

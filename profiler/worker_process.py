@@ -1,38 +1,31 @@
 """What runs in the process of a `profiler.worker.ProfilingWorker`: python -m profiler.worker_process SOCKET PARENT DEVICE."""
 
-import ctypes
 import gc
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from operators.errors import CrashError, FrontrunnerError, OutOfMemoryError
 from profiler.anchor import Anchor
+from profiler.child import settle_in
 from profiler.device import Device, memory_errors, open_device
 from profiler.lock import enrol, exclusive, observed
 from profiler.measure import measure
 from profiler.profile import Profile
 from profiler.worker import Answer, Request
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _CHECKS = 3  # timings of the anchor for one answer: the fastest counts, as the clocks of an idle GPU take a moment to rise
 
 
 def main(socket: int, parent: int, device: str) -> None:
     """Serves until the other end is closed."""
-    _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches both; the parent decides
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # rather this process than the search, when the system's memory runs out
+    settle_in(parent)
     torch.set_num_threads(1)  # measuring sets its own number
     with Connection(socket) as connection, suppress(EOFError, BrokenPipeError):
         started = _answered(lambda: _open(device), None)
@@ -106,14 +99,6 @@ def _cleaned(device: Device | None) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
-
-
-def _die_with(parent: int) -> None:
-    """Lets the kernel kill this process when its parent ends, even by SIGKILL, even while this process hangs."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it ended before
-        sys.exit(1)
 
 
 if __name__ == "__main__":

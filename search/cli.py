@@ -352,7 +352,7 @@ def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
 @app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))
 def bench(
     name: Annotated[str, typer.Argument(help="Name of the benchmark.", show_default=False)],
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda:N, or cuda, on which studies train with every GPU.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="File of the record.", show_default="results/benchmarks/DEVICE/NAME.json")] = None,
 ) -> None:
     """Run a benchmark and write its record."""

@@ -1,7 +1,6 @@
 """Benchmarks whose records are committed: every figure in the documentation comes from one."""
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from operators.files import write_whole
 from profiler.device import open_device
 from search import config as config_module
 from search import run
+from search.benchmarks.commit import commit
 from search.benchmarks.decode import decode_published
 from search.benchmarks.deployment import deploy
 from search.benchmarks.operators import operators_and_backends
@@ -37,11 +37,15 @@ from search.ledger import open_ledger
 
 @dataclass(frozen=True)
 class Measured:
-    """What a benchmark returns. figures: flat, units in the names. samples: what they were computed from. files: kept beside the record."""
+    """What a benchmark returns. figures: flat, units in the names. samples: what they were computed from. files: kept beside the record.
+
+    experiment: the folder in which the same benchmark goes on for as long as its record is not written.
+    """
 
     figures: Mapping[str, float | int | str]
     samples: Any
     files: Mapping[str, bytes] = field(default_factory=dict)
+    experiment: Path | None = None
 
 
 def quick(device: str, console: Console) -> Measured:
@@ -204,24 +208,13 @@ def measure_and_write(name: str, *, device: str, out: Path | None, console: Cons
         "figures": dict(measured.figures),
         "device": opened.describe(),
         "started": started,
-        "commit": _commit(),
+        "commit": commit(),
         "command": " ".join(["frontrunner", *sys.argv[1:]]),
         "samples": measured.samples,
     }
     write_whole(out, (json.dumps(record, indent=1) + "\n").encode())
     for suffix, content in measured.files.items():
         write_whole(out.with_suffix(f".{suffix}"), content)
+    if measured.experiment is not None:  # from here on the same command begins afresh
+        measured.experiment.rename(f"{measured.experiment}-{datetime.now():%Y%m%d-%H%M%S-%f}")
     return out
-
-
-def _commit() -> str:
-    """The commit that is measured, with `+` behind it if files differ from it; `unknown` outside a checkout."""
-    try:
-        where = Path(__file__).parent
-        found = [
-            subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
-            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--", ".", ":!results"))
-        ]
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found[0] + ("+" if found[1] else "")

@@ -27,7 +27,7 @@ from search.ledger import Entry
 from search.report import axis_label
 from search.spent import searched, worker_seconds
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings
+from search.studies.experiment import ExperimentSettings, Wanted
 from search.warming import warm_jobs
 
 SEARCHERS = ("guided", "random")
@@ -95,7 +95,7 @@ def _designs(config: RunConfig, console: Console) -> list[Design]:
         for member in members:
             label = f"{member.name} width {member.width}"
             latency = experiment.measured(at, label, member)
-            training = experiment.trained(at, label, proxy_of(member, config.fidelity), tokens=config.proxy.tokens, seed=config.seed)
+            training = experiment.trained(at, Wanted(label, proxy_of(member, config.fidelity), config.proxy, config.seed))
             ms = latency.decode_ms.get(_latency(config))
             problem = latency.problem or training.reason
             found.append(Design(member.name, member.width, member.depth, parameters(member), training.loss, ms, problem))

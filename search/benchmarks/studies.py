@@ -1,7 +1,12 @@
-"""The depth-width law and the studies of ranks and weight normalization, as the configurations for a CPU and an H100 have them."""
+"""The depth-width law and the studies of ranks, normalization and learning rates, as the configurations for a CPU and an H100 have them.
 
+Each is an experiment, whose folder has a name made of everything that its record depends on: one that was interrupted goes on there when
+the same is measured again, and nothing else meets it. Once the record is written, `bench.measure_and_write` gives the folder another name.
+"""
+
+import hashlib
+import json
 from dataclasses import asdict
-from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from profiler.device import open_device
+from proxy_train.prepare import prepared
+from search.benchmarks.commit import commit
 from search.studies import experiment, law, law_report, study_normalization, study_ranks, study_rates
+from search.studies.experiment import ExperimentSettings
 from search.studies.law import LawSettings
 from search.studies.ranks import Correlation
 from search.studies.study_normalization import NormalizationSettings
@@ -23,14 +31,14 @@ _CONFIGS = {"cpu": "cpu", "cuda": "h100"}
 _RESULTS = Path("results")
 
 Figures = dict[str, float | int | str]
+Found = tuple[Figures, Any, dict[str, bytes], Path]
 
 
-def depth_width_law(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes]]:
-    """Figures, every point, and the plot. Errors are relative ones of perplexity."""
+def depth_width_law(device: str, console: Console) -> Found:
+    """Figures, every point, the plot, and the experiment's folder. Errors are relative ones of perplexity."""
     settings = experiment.load(LawSettings, _config("law", device)).model_copy(update={"device": device})
-    name = _name("law")
-    folder = law.run(settings, results=_RESULTS, name=name, console=console)
-    grid = law.grid(_RESULTS, name)
+    folder = law.run(settings, results=_RESULTS, name=_folder(settings).name, console=console)
+    grid = law.grid(_RESULTS, folder.name)
     checked = law_report.check(grid, of="loss", holdout=HOLDOUT, tokens=None)
     law_report.print_check(console, checked)
     found = law_report.figures(checked)
@@ -44,13 +52,14 @@ def depth_width_law(device: str, console: Console) -> tuple[Figures, Any, dict[s
         "block": settings.block,
     }
     times = [{"depth": shape[0], "width": shape[1], **metrics} for shape, metrics in grid.decode_ms.items()]
-    return figures, {**found, "decode_ms": times}, {"png": path.read_bytes()} if drawn else {}
+    return figures, {**found, "decode_ms": times}, {"png": path.read_bytes()} if drawn else {}, folder
 
 
-def rank_study(device: str, console: Console) -> tuple[Figures, Any]:
-    """Figures, and every architecture with both losses."""
+def rank_study(device: str, console: Console) -> Found:
+    """Figures, every architecture with both losses, no files, and the experiment's folder."""
     settings = experiment.load(RankSettings, _config("study_ranks", device)).model_copy(update={"device": device})
-    study = study_ranks.run(settings, results=_RESULTS, name=_name("ranks"), console=console)
+    folder = _folder(settings)
+    study = study_ranks.run(settings, results=_RESULTS, name=folder.name, console=console)
     print_ranks(console, study)
     figures: Figures = {
         "architectures": len(study.compared),
@@ -63,13 +72,14 @@ def rank_study(device: str, console: Console) -> tuple[Figures, Any]:
     for predictor, both in study.correlations.items():
         for name, found in both.items():
             figures |= {f"{predictor.replace(' ', '_')}.{name}{part}": value for part, value in _parts(found)}
-    return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}
+    return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}, {}, folder
 
 
-def weight_normalization(device: str, console: Console) -> tuple[Figures, Any]:
-    """Figures, and the losses of every seed."""
+def weight_normalization(device: str, console: Console) -> Found:
+    """Figures, the losses of every seed, no files, and the experiment's folder."""
     settings = experiment.load(NormalizationSettings, _config("study_normalization", device)).model_copy(update={"device": device})
-    effects = study_normalization.run(settings, results=_RESULTS, name=_name("normalization"), console=console)
+    folder = _folder(settings)
+    effects = study_normalization.run(settings, results=_RESULTS, name=folder.name, console=console)
     console.print(normalization_table(effects, settings))
     figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds)}
     for effect in effects:
@@ -77,19 +87,20 @@ def weight_normalization(device: str, console: Console) -> tuple[Figures, Any]:
             {"problem": effect.problem} if effect.problem else {"params": effect.params, "gain": effect.gain, "gain_error": effect.error}
         )
         figures |= {f"{effect.family}.{name}": value for name, value in found.items()}
-    return figures, [asdict(effect) for effect in effects]
+    return figures, [asdict(effect) for effect in effects], {}, folder
 
 
-def learning_rates(device: str, console: Console) -> tuple[Figures, Any]:
-    """Figures, and the losses of every width and rate."""
+def learning_rates(device: str, console: Console) -> Found:
+    """Figures, the losses of every width and rate, no files, and the experiment's folder."""
     settings = experiment.load(RateSettings, _config("study_rates", device)).model_copy(update={"device": device})
-    sweeps = study_rates.run(settings, results=_RESULTS, name=_name("rates"), console=console)
+    folder = _folder(settings)
+    sweeps = study_rates.run(settings, results=_RESULTS, name=folder.name, console=console)
     console.print(rates_table(sweeps, settings))
     figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "best_rate_at_base_width": sweeps[0].chosen}
     for sweep in sweeps:
         where = f"width{sweep.width}.{'carried' if sweep.carried else 'as_it_is'}"
         figures |= {f"{where}.best_rate": sweep.best, f"{where}.lost": sweep.lost if isfinite(sweep.lost) else "failed"}
-    return figures, [asdict(sweep) for sweep in sweeps]
+    return figures, [asdict(sweep) for sweep in sweeps], {}, folder
 
 
 def _parts(found: Correlation) -> tuple[tuple[str, float], ...]:
@@ -100,5 +111,8 @@ def _config(what: str, device: str) -> Path:
     return Path("configs") / f"{what}_{_CONFIGS[open_device(device).torch_device.type]}.yaml"
 
 
-def _name(what: str) -> str:
-    return f"bench-{what}-{datetime.now():%Y%m%d-%H%M%S}"
+def _folder(settings: ExperimentSettings) -> Path:
+    """Another one for other settings, another text, commit or device, or other versions: a record is of one of each."""
+    code, device = commit(), open_device(settings.device).describe()
+    identity = [settings.model_dump(mode="json"), prepared(settings.data).name, code, device]
+    return _RESULTS / f"bench-{settings.kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"

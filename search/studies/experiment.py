@@ -16,6 +16,7 @@ from operators.errors import BackendError, ConfigError, DivergedError, one_line
 from operators.value import Value
 from profiler.cost import cost, parameters
 from profiler.device import memory_errors, open_device
+from profiler.gpus import devices
 from profiler.lock import shared
 from profiler.profile import ProfileSettings
 from profiler.warm import Workload, jobs, warm
@@ -35,7 +36,8 @@ Width = Annotated[int, Field(ge=8, le=65_536)]
 class ExperimentSettings(Value):
     """What every experiment says of its trainings and measurements; the last three are the sections of a run.
 
-    seeds: of weights and batches; each training is done once with each. deadline_s: seconds after which one measurement is given up.
+    seeds: of weights and batches; each training is done once with each. device: where they are done; `cuda` is every GPU that is like the
+    first one, which measures, and `cuda:N` that one alone. deadline_s: seconds after which one measurement is given up.
     """
 
     kind: ClassVar[str]
@@ -64,11 +66,39 @@ class ExperimentSettings(Value):
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A training that an experiment asks for. label: which architecture, and which settings where it trains one with several."""
+
+    label: str
+    architecture: Architecture
+    settings: ProxySettings
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What its record is found by."""
+        return self.label, self.settings.tokens, self.seed
+
+    @property
+    def flops(self) -> int:
+        """Of one sequence, forward."""
+        return cost(self.architecture, batch=1, context=self.settings.sequence_length).prefill_flops
+
+    def training(self, *, seconds: float, **found: Any) -> Training:
+        """What came of it. found: the status, and what belongs to that."""
+        label, tokens, seed = self.key
+        return Training(
+            label=label, tokens=tokens, seed=seed, seconds=seconds, params=parameters(self.architecture), flops=self.flops, **found
+        )
+
+
+@dataclass(frozen=True)
 class Session:
-    """An experiment that is under way in this process."""
+    """An experiment that is under way in this process. devices: that train; the first one measures too."""
 
     store: Store
     settings: ExperimentSettings
+    devices: tuple[str, ...]
     corpus: Corpus
     worker: ProfilingWorker
     console: Console
@@ -92,16 +122,16 @@ def parsed(kind: type[S], data: Any, *, where: str) -> S:
 def session(settings: ExperimentSettings, *, results: Path, name: str, console: Console) -> Iterator[Session]:
     """Prepares the text, takes the experiment's folder, and says how to go on where it is interrupted. Raises our errors."""
     settings = settings.model_copy(update={"data": settings.data.absolute()})
-    open_device(settings.device)
+    usable = devices(settings.device)
     corpus = prepare(settings.data)
-    fixed = settings.fixed() | {"text": corpus.digest}
+    fixed = settings.fixed() | {"text": corpus.digest, "device": usable[0]}
     everything = settings.model_dump(mode="json")
     with (
         experiment_store.opened(results, name, settings=everything, fixed=fixed) as store,
-        ProfilingWorker(settings.device) as worker,
+        ProfilingWorker(usable[0]) as worker,
     ):
         try:
-            yield Session(store, settings, corpus, worker, console)
+            yield Session(store, settings, usable, corpus, worker, console)
         except KeyboardInterrupt:
             done = len(store.trainings)
             console.print(f"\ninterrupted: {done} trainings are recorded in {store.folder.path}; the same command goes on", soft_wrap=True)
@@ -118,30 +148,34 @@ def train_once(architecture: Architecture, corpus: Corpus, settings: ProxySettin
 
 def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measured: bool = False) -> None:
     """On a GPU, compiles and tunes in parallel what the trainings, and measurements if there are any, would one after the other."""
-    if open_device(at.settings.device).torch_device.type == "cpu":
+    if open_device(at.devices[0]).torch_device.type == "cpu":
         return
     proxy, profile = at.settings.proxy, at.settings.profile
     decoding = tuple((batch, context) for batch in profile.batch_sizes for context in profile.contexts) if measured else ()
     workload = Workload(training=((proxy.micro_batch_size or proxy.batch_size, proxy.sequence_length),), decoding=decoding)
-    began, work = time.perf_counter(), jobs(architectures, workload, at.settings.device)
+    began, work = time.perf_counter(), jobs(architectures, workload, at.devices[0])
     for done in warm(work):
         if done.problem:
             at.console.print(f"{done.operator} {done.shape}: {done.problem}", soft_wrap=True, markup=False)
     at.console.print(f"kernels for {len(work)} shapes of operators: {time.perf_counter() - began:.0f} s")
 
 
-def trained(at: Session, label: str, architecture: Architecture, *, tokens: int, seed: int, proxy: ProxySettings | None = None) -> Training:
-    """The training of that label, budget and seed: the recorded one, or one that is made and recorded now.
-
-    proxy: other settings than the experiment's own, of the same budget; the label has to say so.
-    """
-    known = at.store.trainings.get((label, tokens, seed))
+def trained(at: Session, wanted: Wanted) -> Training:
+    """The training that is recorded, or one that is made on the first device and recorded now."""
+    known = at.store.trainings.get(wanted.key)
     if known is not None:
         return known
-    settings, began = proxy or at.settings.trained_with(tokens), time.perf_counter()
+    made = outcome(wanted, at.corpus, device=at.devices[0])
+    record(at, made)
+    return made
+
+
+def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
+    """Trains; what cannot be trained has its reason. Raises what is not the architecture's fault."""
+    began = time.perf_counter()
     found: dict[str, Any]
     try:
-        score = train_once(architecture, at.corpus, settings, seed=seed, device=at.settings.device)
+        score = train_once(wanted.architecture, corpus, wanted.settings, seed=wanted.seed, device=device)
         found = {"status": "ok", "loss": score.loss, "tokens_per_s": score.tokens_per_s}
     except DivergedError as error:
         found = {"status": "diverged", "reason": str(error)}
@@ -149,19 +183,15 @@ def trained(at: Session, label: str, architecture: Architecture, *, tokens: int,
         found = {"status": "unbuildable", "reason": str(error)}
     except (MemoryError, torch.OutOfMemoryError) as error:
         found = {"status": "out_of_memory", "reason": " ".join(str(error).split())[:500]}
-    record = Training(
-        label=label,
-        tokens=tokens,
-        seed=seed,
-        seconds=time.perf_counter() - began,
-        params=parameters(architecture),
-        flops=cost(architecture, batch=1, context=settings.sequence_length).prefill_flops,
-        **found,
-    )
-    at.store.add(record)
-    said = f"loss {record.loss:.4f}" if record.loss is not None else f"{record.status}: {record.reason}"
-    at.console.print(f"{label:<24} {tokens:>12,} tokens, seed {seed}: {said}, {record.seconds:.1f} s", soft_wrap=True, markup=False)
-    return record
+    return wanted.training(seconds=time.perf_counter() - began, **found)
+
+
+def record(at: Session, made: Training) -> None:
+    """Writes a training and says what came of it. Raises RunError."""
+    at.store.add(made)
+    said = f"loss {made.loss:.4f}" if made.loss is not None else f"{made.status}: {made.reason}"
+    line = f"{made.label:<24} {made.tokens:>12,} tokens, seed {made.seed}: {said}, {made.seconds:.1f} s"
+    at.console.print(line, soft_wrap=True, markup=False)
 
 
 def measured(at: Session, label: str, architecture: Architecture) -> Latency:

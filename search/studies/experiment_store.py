@@ -32,7 +32,7 @@ class Training(Value):
     label: str
     tokens: int
     seed: int
-    status: Literal["ok", "diverged", "out_of_memory", "unbuildable"]
+    status: Literal["ok", "diverged", "out_of_memory", "unbuildable", "crashed"]
     reason: str = ""
     loss: float | None = None
     tokens_per_s: float | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,9 +14,10 @@ from rich.console import Console
 from operators import Architecture, registry
 from operators.errors import ConfigError
 from search.studies import experiment, experiment_store
-from search.studies.experiment import ExperimentSettings, Tokens, Width
+from search.studies.experiment import ExperimentSettings, Tokens, Wanted, Width
 from search.studies.experiment_store import Store
 from search.studies.law_fit import Floats, Points
+from search.studies.parallel import train_ahead
 
 Quantity = Literal["loss", "perplexity"]
 
@@ -94,12 +95,15 @@ def label(depth: int, width: int) -> str:
 def run(settings: LawSettings, *, results: Path, name: str, console: Console) -> Path:
     """Trains and measures what is not there yet -> the folder. What fails is recorded with its reason. Raises our errors."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
-        shapes = {shape: settings.architecture(*shape, vocabulary=at.corpus.vocabulary) for shape in settings.shapes()}
-        experiment.prepare_kernels(at, shapes.values(), measured=True)
-        for (depth, width), architecture in shapes.items():
-            experiment.measured(at, label(depth, width), architecture)
-            for tokens, seed in product(settings.budgets, settings.seeds):
-                experiment.trained(at, label(depth, width), architecture, tokens=tokens, seed=seed)
+        points = {label(*shape): settings.architecture(*shape, vocabulary=at.corpus.vocabulary) for shape in settings.shapes()}
+        budgets = list(product(map(settings.trained_with, settings.budgets), settings.seeds))
+        wanted = {point: [Wanted(point, one, *budget) for budget in budgets] for point, one in points.items()}
+        experiment.prepare_kernels(at, points.values(), measured=True)
+        train_ahead(at, chain.from_iterable(wanted.values()))
+        for point, architecture in points.items():
+            experiment.measured(at, point, architecture)
+            for training in wanted[point]:
+                experiment.trained(at, training)
     return at.store.folder.path
 
 

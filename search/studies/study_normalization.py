@@ -12,7 +12,8 @@ from rich.console import Console
 from operators import Architecture, registry
 from profiler.cost import parameters
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings, Session, Width
+from search.studies.experiment import ExperimentSettings, Session, Wanted, Width
+from search.studies.parallel import train_ahead
 
 
 class NormalizationSettings(ExperimentSettings):
@@ -79,19 +80,23 @@ def run(settings: NormalizationSettings, *, results: Path, name: str, console: C
             for family, layers in settings.families.items()
         }
         experiment.prepare_kernels(at, [plain for plain, _ in pairs.values()])
-        return [_effect(at, settings, family, *both) for family, both in pairs.items()]
+        wanted = {family: _wanted(settings, family, *both) for family, both in pairs.items()}
+        train_ahead(at, (one for of_family in wanted.values() for of_seed in of_family for one in of_seed))
+        return [_effect(at, family, settings.families[family], of_family) for family, of_family in wanted.items()]
 
 
-def _effect(at: Session, settings: NormalizationSettings, family: str, plain: Architecture, normalized: Architecture) -> Effect:
-    tokens, with_it = settings.proxy.tokens, settings.proxy.model_copy(update={"weight_normalization": True})
-    trainings = [
-        (
-            experiment.trained(at, f"{family} without", plain, tokens=tokens, seed=seed),
-            experiment.trained(at, f"{family} with", normalized, tokens=tokens, seed=seed, proxy=with_it),
-        )
+def _wanted(settings: NormalizationSettings, family: str, plain: Architecture, normalized: Architecture) -> list[tuple[Wanted, Wanted]]:
+    """For each seed without and with it."""
+    with_it = settings.proxy.model_copy(update={"weight_normalization": True})
+    return [
+        (Wanted(f"{family} without", plain, settings.proxy, seed), Wanted(f"{family} with", normalized, with_it, seed))
         for seed in settings.seeds
     ]
-    found = Effect(family, settings.families[family], parameters(plain))
+
+
+def _effect(at: Session, family: str, layers: str, wanted: list[tuple[Wanted, Wanted]]) -> Effect:
+    trainings = [(experiment.trained(at, without), experiment.trained(at, with_it)) for without, with_it in wanted]
+    found = Effect(family, layers, parameters(wanted[0][0].architecture))
     problems = [training.reason for both in trainings for training in both if training.loss is None]
     if problems:
         return Effect(found.family, found.layers, found.params, problem=problems[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,7 +14,8 @@ from operators import Architecture, registry
 from operators.errors import ConfigError, DeviceError
 from profiler.cost import parameters
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings, Session, Width
+from search.studies.experiment import ExperimentSettings, Session, Wanted, Width
+from search.studies.parallel import train_ahead
 
 TOLERANCE = 0.02  # of parameters
 _HIDDEN_STEP = 8
@@ -102,7 +103,9 @@ def run(settings: OperatorSettings, *, results: Path, name: str, console: Consol
             sized = [with_parameters(settings, mixers, target, vocabulary=at.corpus.vocabulary) for mixers in others]
         else:
             sized = [_with_latency(at, settings, mixers, _ms(at, settings, reference)) for mixers in others]
-        rows = [_row(at, settings, *both) for both in zip((first, *others), (reference, *sized), strict=True)]
+        wanted = [_wanted(settings, architecture) for architecture in (reference, *sized)]
+        train_ahead(at, chain.from_iterable(wanted))
+        rows = [_row(at, settings, *both) for both in zip((first, *others), wanted, strict=True)]
     return sorted(rows, key=lambda row: (row.loss is None, row.loss or 0.0))
 
 
@@ -157,10 +160,14 @@ def _label(architecture: Architecture) -> str:
     return f"{symbols} width {architecture.width} {architecture.digest()[:8]}"
 
 
-def _row(at: Session, settings: OperatorSettings, mixers: Mixers, architecture: Architecture) -> Row:
-    label = _label(architecture)
-    latency = experiment.measured(at, label, architecture)
-    trainings = [experiment.trained(at, label, architecture, tokens=settings.proxy.tokens, seed=seed) for seed in settings.seeds]
+def _wanted(settings: OperatorSettings, architecture: Architecture) -> list[Wanted]:
+    return [Wanted(_label(architecture), architecture, settings.proxy, seed) for seed in settings.seeds]
+
+
+def _row(at: Session, settings: OperatorSettings, mixers: Mixers, wanted: Sequence[Wanted]) -> Row:
+    architecture = wanted[0].architecture
+    latency = experiment.measured(at, wanted[0].label, architecture)
+    trainings = [experiment.trained(at, one) for one in wanted]
     losses = [training.loss for training in trainings if training.loss is not None]
     problems = [*([latency.problem] if latency.problem else []), *(training.reason for training in trainings if training.loss is None)]
     return Row(

@@ -1,6 +1,7 @@
 """Does a short training order architectures as a long one does? And better than counting their parameters or FLOPs would?"""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, ClassVar, Self
@@ -14,8 +15,9 @@ from operators.errors import ConfigError
 from search.space import SpaceSettings
 from search.staged_space import make_space
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings, Session, Tokens
+from search.studies.experiment import ExperimentSettings, Tokens, Wanted
 from search.studies.experiment_store import Training
+from search.studies.parallel import train_ahead
 from search.studies.ranks import Correlation, correlations
 
 _DRAWS = 100  # for each architecture, before the space is said to have too few
@@ -73,8 +75,10 @@ def run(settings: RankSettings, *, results: Path, name: str, console: Console) -
     with experiment.session(settings, results=results, name=name, console=console) as at:
         architectures = drawn(settings, vocabulary=at.corpus.vocabulary)
         experiment.prepare_kernels(at, architectures)
-        for architecture in architectures:
-            short, long = (_trained(at, architecture, tokens) for tokens in (settings.proxy.tokens, settings.long_tokens))
+        wanted = [[_wanted(settings, one, tokens) for tokens in (settings.proxy.tokens, settings.long_tokens)] for one in architectures]
+        train_ahead(at, chain.from_iterable(chain.from_iterable(wanted)))
+        for architecture, both in zip(architectures, wanted, strict=True):
+            short, long = ([experiment.trained(at, one) for one in budget] for budget in both)
             reasons = [training.reason for training in (*short, *long) if training.loss is None]
             if reasons:
                 failed[short[0].label] = reasons[0]
@@ -108,9 +112,9 @@ def predictors(compared: list[Compared]) -> dict[str, dict[str, Correlation]]:
     return {name: correlations(values, long) for name, values in figures.items()}
 
 
-def _trained(at: Session, architecture: Architecture, tokens: int) -> list[Training]:
+def _wanted(settings: RankSettings, architecture: Architecture, tokens: int) -> list[Wanted]:
     label = f"{architecture.depth} layers width {architecture.width} {architecture.digest()[:8]}"
-    return [experiment.trained(at, label, architecture, tokens=tokens, seed=seed) for seed in at.settings.seeds]
+    return [Wanted(label, architecture, settings.trained_with(tokens), seed) for seed in settings.seeds]
 
 
 def _compared(architecture: Architecture, short: list[Training], long: list[Training]) -> Compared:

@@ -1,6 +1,6 @@
 """Does the best learning rate stay the same over widths? With it carried over by `proxy.base_width`, and without."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +11,8 @@ from rich.console import Console
 
 from operators import Architecture
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings, Session, Width
+from search.studies.experiment import ExperimentSettings, Session, Wanted, Width
+from search.studies.parallel import train_ahead
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -70,20 +71,29 @@ def run(settings: RateSettings, *, results: Path, name: str, console: Console) -
     with experiment.session(settings, results=results, name=name, console=console) as at:
         architectures = {width: settings.architecture(width, vocabulary=at.corpus.vocabulary) for width in sorted(settings.widths)}
         experiment.prepare_kernels(at, architectures.values())
-        found = {(carried, width): _losses(at, settings, one, carried) for carried in (True, False) for width, one in architectures.items()}
+        wanted = {(carried, width): _wanted(settings, one, carried) for carried in (True, False) for width, one in architectures.items()}
+        train_ahead(at, (one for sweep in wanted.values() for of_rate in sweep.values() for one in of_rate))
+        found = {both: _losses(at, sweep) for both, sweep in wanted.items()}
     at_base = found[True, settings.proxy.base_width or 0]
     chosen = min(at_base, key=lambda rate: at_base[rate], default=settings.rates[0])
     return [Sweep(width, carried, losses, chosen) for (carried, width), losses in found.items() if losses]
 
 
-def _losses(at: Session, settings: RateSettings, architecture: Architecture, carried: bool) -> dict[float, float]:
+def _wanted(settings: RateSettings, architecture: Architecture, carried: bool) -> dict[float, list[Wanted]]:
+    """By rate, with each seed."""
     found, width = {}, architecture.width
     carried = carried or width == settings.proxy.base_width  # where both are the same training
     for rate in settings.rates:
         proxy = settings.proxy.model_copy(update={"learning_rate": rate} | ({} if carried else {"base_width": None}))
         label = f"width {width} rate {rate:g} {'carried over' if carried else 'as it is'}"
-        trainings = [experiment.trained(at, label, architecture, tokens=proxy.tokens, seed=seed, proxy=proxy) for seed in settings.seeds]
-        losses = [training.loss for training in trainings if training.loss is not None]
-        if len(losses) == len(trainings):
+        found[rate] = [Wanted(label, architecture, proxy, seed) for seed in settings.seeds]
+    return found
+
+
+def _losses(at: Session, sweep: Mapping[float, Sequence[Wanted]]) -> dict[float, float]:
+    found = {}
+    for rate, wanted in sweep.items():
+        losses = [training.loss for training in (experiment.trained(at, one) for one in wanted) if training.loss is not None]
+        if len(losses) == len(wanted):
             found[rate] = fmean(losses)
     return found

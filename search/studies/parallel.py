@@ -1,0 +1,97 @@
+"""Trainings of an experiment on several GPUs at once: a process for each, which takes the next one as soon as it is free."""
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, suppress
+from multiprocessing.connection import wait
+
+from operators.errors import DeviceError, OutOfMemoryError
+from profiler.child import Child
+from profiler.gpus import alone
+from proxy_train.data import Corpus
+from search.studies import experiment
+from search.studies.experiment import Session, Wanted
+from search.studies.experiment_store import Training
+
+
+def train_ahead(at: Session, wanted: Iterable[Wanted]) -> None:
+    """Where there are several devices, makes and records what is not there yet; nothing is measured meanwhile.
+
+    With one device it does nothing: trainings are made one after the other, when a study asks for them.
+    """
+    missing = list({one.key: one for one in wanted if one.key not in at.store.trainings}.values())
+    if len(at.devices) == 1 or not missing:
+        return
+    at.console.print(f"{len(missing)} trainings on {min(len(missing), len(at.devices))} devices at a time, the longest first")
+    with closing(made(missing, at.corpus, at.devices)) as ended:
+        for training in ended:
+            experiment.record(at, training)
+
+
+def made(wanted: Iterable[Wanted], corpus: Corpus, devices: Sequence[str]) -> Generator[Training, None, None]:
+    """All of them, each as soon as it has ended; the longest are begun first, so that no device has one left when the others are done.
+
+    Where a process dies its training has failed for that reason, and another process goes on. To be closed, which ends all processes.
+    Raises DeviceError where none can be started, and what a training raises that is not the architecture's fault.
+    """
+    waiting = deque(sorted(wanted, key=lambda one: one.flops * one.settings.tokens, reverse=True))
+    members: list[_Member] = []
+    try:
+        for device in devices[: len(waiting)]:
+            members.append(_Member(device, corpus))
+        while members:
+            ready = wait([member.child.connection for member in members])
+            for member in [member for member in members if member.child.connection in ready]:
+                training = member.answer()
+                if waiting and not member.died:
+                    member.begin(waiting.popleft())
+                else:
+                    members.remove(member)
+                    member.child.close()
+                    members += [_Member(member.device, corpus)] if waiting else []
+                if training is not None:
+                    yield training
+    finally:
+        for member in members:
+            member.child.kill()
+        for member in members:
+            member.child.close()
+
+
+class _Member:
+    """A process with a device of its own. Its first answer says that it can begin, every other one what came of a training."""
+
+    def __init__(self, device: str, corpus: Corpus) -> None:
+        self.device, self.died = device, False
+        self._wanted: Wanted | None = None
+        self._began = time.perf_counter()
+        kind = device.partition(":")[0]  # inside it is the only one
+        self.child = Child("search.studies.training_process", kind, called="training", environment=alone(device))
+        self._send(corpus)
+
+    def begin(self, wanted: Wanted) -> None:
+        self._wanted, self._began = wanted, time.perf_counter()
+        self._send(wanted)
+
+    def answer(self) -> Training | None:
+        """Waits for it. Raises what the process could not record, and DeviceError where it died before it could begin."""
+        try:
+            found: Training | Exception | None = self.child.connection.recv()
+        except (EOFError, OSError):
+            return self._death()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _death(self) -> Training:
+        self.died = True
+        if self._wanted is None:
+            raise DeviceError(f"device {self.device} cannot be opened: {self.child.death('starting')}")
+        error = self.child.death("training")
+        status = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crashed"
+        return self._wanted.training(seconds=time.perf_counter() - self._began, status=status, reason=str(error))
+
+    def _send(self, what: Corpus | Wanted) -> None:
+        with suppress(OSError):  # it is dead, which its answer tells
+            self.child.connection.send(what)

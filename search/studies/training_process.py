@@ -1,0 +1,47 @@
+"""What runs in a process of `search.studies.parallel`: python -m search.studies.training_process SOCKET PARENT DEVICE."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+from operators.errors import FrontrunnerError
+from profiler.child import settle_in
+from profiler.device import open_device
+from proxy_train.data import Corpus
+from search.studies import experiment
+
+T = TypeVar("T")
+
+
+def main(socket: int, parent: int, device: str) -> None:
+    """Answers None once the device is open; then takes a corpus, and trains until the other end is closed."""
+    settle_in(parent)
+    with Connection(socket) as connection, suppress(EOFError, BrokenPipeError):
+        connection.send(_answer(lambda: _open(device)))
+        corpus: Corpus = connection.recv()
+        while True:
+            connection.send(_answer(partial(experiment.outcome, connection.recv(), corpus, device=device)))
+
+
+def _open(device: str) -> None:
+    open_device(device).synchronize()
+
+
+def _answer(work: Callable[[], T]) -> T | Exception:
+    """What `work` returns, or why it failed."""
+    try:
+        return work()
+    except FrontrunnerError as error:
+        return type(error)(str(error))
+    except Exception as error:  # sent to who will raise it
+        defect = RuntimeError(f"{type(error).__name__}: {error}")
+        defect.add_note(traceback.format_exc())
+        return defect
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
