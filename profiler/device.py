@@ -95,12 +95,6 @@ def open_device(name: str) -> Device:
     return _Cuda(index)
 
 
-def device_names(name: str) -> tuple[str, ...]:
-    """What work can be spread over: every GPU of this machine for `cuda`, else the one of that name. Raises as `open_device`."""
-    label = open_device(name).label
-    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) if name == "cuda" else (label,)
-
-
 def inference_dtype(name: str) -> torch.dtype:
     """What inference runs in on the device of that name, which may be another machine's. Raises DeviceError for a name that is none."""
     if name != "cpu" and re.fullmatch(r"cuda(?::(\d+))?", name) is None:

@@ -15,7 +15,7 @@ from operators import Architecture
 from operators.errors import RunError
 from proxy_train.data import Corpus
 from proxy_train.train import ProxyScore, ProxySettings
-from search.benchmarks import bench, studies
+from search.benchmarks import bench, folders
 from search.config import RunConfig
 from search.profiling import Failure
 from search.studies import experiment, law_report
@@ -122,7 +122,7 @@ def test_what_was_interrupted_is_left_alone_where_the_record_would_be_of_somethi
         (tmp_path / "other.txt").write_text("\n".join("words of another text. " * 20 for _ in range(200)), encoding="utf-8")
         configure("ranks", data={**tiny_config.data.model_dump(mode="json"), "source": str(tmp_path / "other.txt")})
     else:
-        monkeypatch.setattr(studies, "commit", lambda: "another")
+        monkeypatch.setattr(folders, "commit", lambda: "another")
     begun = len(made)
     measured("ranks")
     assert len(made) - begun == TRAININGS["ranks"] * (2 if changed == "settings" else 1)

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from search import run
 from search.benchmarks.commit import commit
 from search.benchmarks.decode import decode_published
 from search.benchmarks.deployment import deploy
+from search.benchmarks.folders import retire
 from search.benchmarks.operators import operators_and_backends
 from search.benchmarks.power import tell_apart
 from search.benchmarks.repeat import repeat_anchor
@@ -39,13 +40,13 @@ from search.ledger import open_ledger
 class Measured:
     """What a benchmark returns. figures: flat, units in the names. samples: what they were computed from. files: kept beside the record.
 
-    experiment: the folder in which the same benchmark goes on for as long as its record is not written.
+    folders: in which the same benchmark goes on for as long as its record is not written.
     """
 
     figures: Mapping[str, float | int | str]
     samples: Any
     files: Mapping[str, bytes] = field(default_factory=dict)
-    experiment: Path | None = None
+    folders: Sequence[Path] = ()
 
 
 def quick(device: str, console: Console) -> Measured:
@@ -215,6 +216,5 @@ def measure_and_write(name: str, *, device: str, out: Path | None, console: Cons
     write_whole(out, (json.dumps(record, indent=1) + "\n").encode())
     for suffix, content in measured.files.items():
         write_whole(out.with_suffix(f".{suffix}"), content)
-    if measured.experiment is not None:  # from here on the same command begins afresh
-        measured.experiment.rename(f"{measured.experiment}-{datetime.now():%Y%m%d-%H%M%S-%f}")
+    retire(measured.folders)
     return out

@@ -6,15 +6,16 @@ from typing import Any
 
 from rich.console import Console
 
-from profiler.device import device_names, open_device
+from profiler.device import open_device
+from profiler.gpus import devices
 from search import config as config_module
 from search import run
+from search.benchmarks.folders import RESULTS, folder
 from search.config import RunConfig
 from search.ledger import Entry, open_ledger
 from search.run_folder import find_folder
 from search.searchers import SearcherSettings
 
-RESULTS = Path("results")
 _CONFIGS = {"cuda": Path("configs/h100_small.yaml"), "cpu": Path("configs/quick.yaml")}  # the latter to see that it runs
 
 
@@ -26,19 +27,20 @@ def config_path(device: str) -> Path:
 def load(device: str) -> RunConfig:
     """That configuration, with a worker for each GPU that `device` stands for; on a CPU as many as it says."""
     config = config_module.load(config_path(device))
-    workers = config.workers if device == "cpu" else len(device_names(device))
+    workers = config.workers if device == "cpu" else len(devices(device))
     return config.model_copy(update={"device": device, "workers": workers})
 
 
-def searched(config: RunConfig, *, name: str, searcher: str, console: Console) -> tuple[Entry, ...]:
-    """What the search of that name found; it goes on where an earlier one ended."""
-    if (RESULTS / name).exists():
-        folder = find_folder(RESULTS, name)
+def searched(config: RunConfig, *, name: str, searcher: str, console: Console) -> tuple[tuple[Entry, ...], Path]:
+    """What a search found, and its folder; it goes on where one of the same settings ended early."""
+    config = config.model_copy(update={"searcher": SearcherSettings.model_validate({"name": searcher}), "keep_weights": "none"})
+    path = folder(name, config, config.data, config.device)
+    if path.exists():
+        at = find_folder(RESULTS, path.name)
     else:
-        config = config.model_copy(update={"searcher": SearcherSettings.model_validate({"name": searcher}), "keep_weights": "none"})
-        folder = run.start(config, results=RESULTS, name=name, console=console, executor="ray")
-    run.go_on(folder, executor="ray", address=None, console=console)
-    return open_ledger(folder.ledger).entries()
+        at = run.start(config, results=RESULTS, name=path.name, console=console, executor="ray")
+    run.go_on(at, executor="ray", address=None, console=console)
+    return open_ledger(at.ledger).entries(), at.path
 
 
 def row(entry: Entry) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from when every worker has ended one candidate, as the first waits for imports, 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 
-from profiler.device import device_names, open_device
+from profiler.device import open_device
+from profiler.gpus import devices
 from search.benchmarks import runs as runs_of
 from search.ledger import Entry
 from search.spent import worker_seconds
@@ -19,16 +21,18 @@ _TIMES_S = {"cuda": 150.0, "cpu": 120.0}
 Figures = dict[str, float | int | str]
 
 
-def more_devices(device: str, console: Console) -> tuple[Figures, Any]:
-    """Figures, and the candidates of every search. On a CPU two workers share it, to see that the benchmark runs."""
+def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes], list[Path]]:
+    """Figures, the candidates of every search, no files, and the folders. On a CPU two workers share it, to see that the benchmark runs."""
     config, kind = runs_of.load(device), open_device(device).torch_device.type
-    most = 2 if kind == "cpu" else len(device_names(device))
+    most = 2 if kind == "cpu" else len(devices(device))
     counts = [2**power for power in range(most.bit_length())]
     runs: dict[int, Sequence[Entry]] = {}
     figures: Figures = {}
+    folders: list[Path] = []
     for workers in counts:
         told = config.model_copy(update={"workers": workers, "time_s": _TIMES_S[kind], "candidates": 1000})
-        entries = runs_of.searched(told, name=f"bench-scaling-{workers}", searcher="random", console=console)
+        entries, folder = runs_of.searched(told, name=f"scaling-{workers}", searcher="random", console=console)
+        folders.append(folder)
         spent = worker_seconds(entries, workers=workers, now=None)
         runs[workers] = entries
         figures |= {
@@ -40,7 +44,7 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any]:
         figures[f"workers{workers}.faster"] = rate(runs[workers], workers) / rate(runs[1], 1)
         figures[f"workers{workers}.same_candidates_slower"] = slower(runs[workers], runs[1], workers)
     figures = {name: "too few candidates" if value != value else value for name, value in figures.items()}  # JSON has no NaN
-    return figures, {str(workers): [runs_of.row(entry) for entry in entries] for workers, entries in runs.items()}
+    return figures, {str(workers): [runs_of.row(entry) for entry in entries] for workers, entries in runs.items()}, {}, folders
 
 
 def rate(entries: Sequence[Entry], workers: int) -> float:

@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from profiler.cost import parameters
 from profiler.warm import warm
 from search import pareto
 from search.benchmarks import runs as runs_of
+from search.benchmarks.folders import folder
 from search.config import RunConfig
 from search.driver import prepare_run
 from search.fidelity import proxy_of
@@ -28,6 +30,7 @@ from search.report import axis_label
 from search.spent import searched, worker_seconds
 from search.studies import experiment
 from search.studies.experiment import ExperimentSettings, Wanted
+from search.studies.parallel import train_ahead
 from search.warming import warm_jobs
 
 SEARCHERS = ("guided", "random")
@@ -54,8 +57,8 @@ class Design:
     problem: str = ""
 
 
-def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes]]:
-    """Figures, the candidates of both searches with the designs, and the plot."""
+def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes], list[Path]]:
+    """Figures, the candidates of both searches with the designs, the plot, and the folders."""
     config = runs_of.load(device)
     if config.time_s is not None:
         config = config.model_copy(update={"time_s": config.time_s / config.workers})
@@ -64,8 +67,9 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
         for done in warm(warm_jobs([str(runs_of.config_path(device))], batches=None, tokens=None, device=device)):
             console.print(f"{done.operator}: {done.problem or f'{done.seconds:.1f} s'}", markup=False)
     figures: Figures = {"workers": config.workers, "compile_before_s": round(time.perf_counter() - began, 1)}
-    runs = {name: runs_of.searched(config, name=f"bench-search-{name}", searcher=name, console=console) for name in SEARCHERS}
-    designs = _designs(config, console)
+    made = {name: runs_of.searched(config, name=f"search-{name}", searcher=name, console=console) for name in SEARCHERS}
+    runs = {name: entries for name, (entries, _) in made.items()}
+    designs, of_designs = _designs(config, console)
     for name, entries in runs.items():
         figures |= {f"{name}.{key}": value for key, value in _spent(entries, config.workers).items()}
     for moment, volumes in volumes_over_time(runs, config).items():
@@ -76,10 +80,10 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
     figures |= {"gain_least": min(known), "gain_median": float(np.median(known))} if known else {}
     rows = {name: [runs_of.row(entry) for entry in entries] for name, entries in runs.items()}
     compared = [{**vars(design), "gain": gains.get(design)} for design in designs]
-    return figures, {**rows, "designs": compared}, {"png": _plot(runs, designs, config)}
+    return figures, {**rows, "designs": compared}, {"png": _plot(runs, designs, config)}, [of_designs, *(path for _, path in made.values())]
 
 
-def _designs(config: RunConfig, console: Console) -> list[Design]:
+def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
     settings = DesignSettings(
         seeds=(config.seed,),
         device=config.device,
@@ -88,18 +92,19 @@ def _designs(config: RunConfig, console: Console) -> list[Design]:
         proxy=config.proxy,
         profile=config.profile,
     )
-    found = []
-    with experiment.session(settings, results=runs_of.RESULTS, name="bench-search-designs", console=console) as at:
-        members = prepare_run(config).space.designs()
-        experiment.prepare_kernels(at, [*members, *(proxy_of(member, config.fidelity) for member in members)], measured=True)
-        for member in members:
-            label = f"{member.name} width {member.width}"
-            latency = experiment.measured(at, label, member)
-            training = experiment.trained(at, Wanted(label, proxy_of(member, config.fidelity), config.proxy, config.seed))
-            ms = latency.decode_ms.get(_latency(config))
-            problem = latency.problem or training.reason
+    path, found = folder(settings.kind, settings, settings.data, settings.device), []
+    with experiment.session(settings, results=path.parent, name=path.name, console=console) as at:
+        wanted = {
+            member: Wanted(f"{member.name} width {member.width}", proxy_of(member, config.fidelity), config.proxy, config.seed)
+            for member in prepare_run(config).space.designs()
+        }
+        experiment.prepare_kernels(at, [*wanted, *(one.architecture for one in wanted.values())], measured=True)
+        train_ahead(at, wanted.values())
+        for member, one in wanted.items():
+            latency, training = experiment.measured(at, one.label, member), experiment.trained(at, one)
+            ms, problem = latency.decode_ms.get(_latency(config)), latency.problem or training.reason
             found.append(Design(member.name, member.width, member.depth, parameters(member), training.loss, ms, problem))
-    return found
+    return found, path
 
 
 def gain(design: Design, entries: Sequence[Entry], config: RunConfig) -> float | None:

@@ -1,11 +1,9 @@
 """The depth-width law and the studies of ranks, normalization and learning rates, as the configurations for a CPU and an H100 have them.
 
 Each is an experiment, whose folder has a name made of everything that its record depends on: one that was interrupted goes on there when
-the same is measured again, and nothing else meets it. Once the record is written, `bench.measure_and_write` gives the folder another name.
+the same is measured again, and nothing else meets it (`folders`).
 """
 
-import hashlib
-import json
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from profiler.device import open_device
-from proxy_train.prepare import prepared
-from search.benchmarks.commit import commit
+from search.benchmarks import folders
+from search.benchmarks.folders import RESULTS
 from search.studies import experiment, law, law_report, study_normalization, study_ranks, study_rates
 from search.studies.experiment import ExperimentSettings
 from search.studies.law import LawSettings
@@ -28,17 +26,16 @@ from search.studies.study_report import normalization_table, print_ranks, rates_
 
 HOLDOUT = 3
 _CONFIGS = {"cpu": "cpu", "cuda": "h100"}
-_RESULTS = Path("results")
 
 Figures = dict[str, float | int | str]
-Found = tuple[Figures, Any, dict[str, bytes], Path]
+Found = tuple[Figures, Any, dict[str, bytes], list[Path]]
 
 
 def depth_width_law(device: str, console: Console) -> Found:
     """Figures, every point, the plot, and the experiment's folder. Errors are relative ones of perplexity."""
     settings = experiment.load(LawSettings, _config("law", device)).model_copy(update={"device": device})
-    folder = law.run(settings, results=_RESULTS, name=_folder(settings).name, console=console)
-    grid = law.grid(_RESULTS, folder.name)
+    folder = law.run(settings, results=RESULTS, name=_folder(settings).name, console=console)
+    grid = law.grid(RESULTS, folder.name)
     checked = law_report.check(grid, of="loss", holdout=HOLDOUT, tokens=None)
     law_report.print_check(console, checked)
     found = law_report.figures(checked)
@@ -52,14 +49,14 @@ def depth_width_law(device: str, console: Console) -> Found:
         "block": settings.block,
     }
     times = [{"depth": shape[0], "width": shape[1], **metrics} for shape, metrics in grid.decode_ms.items()]
-    return figures, {**found, "decode_ms": times}, {"png": path.read_bytes()} if drawn else {}, folder
+    return figures, {**found, "decode_ms": times}, {"png": path.read_bytes()} if drawn else {}, [folder]
 
 
 def rank_study(device: str, console: Console) -> Found:
     """Figures, every architecture with both losses, no files, and the experiment's folder."""
     settings = experiment.load(RankSettings, _config("study_ranks", device)).model_copy(update={"device": device})
     folder = _folder(settings)
-    study = study_ranks.run(settings, results=_RESULTS, name=folder.name, console=console)
+    study = study_ranks.run(settings, results=RESULTS, name=folder.name, console=console)
     print_ranks(console, study)
     figures: Figures = {
         "architectures": len(study.compared),
@@ -72,14 +69,14 @@ def rank_study(device: str, console: Console) -> Found:
     for predictor, both in study.correlations.items():
         for name, found in both.items():
             figures |= {f"{predictor.replace(' ', '_')}.{name}{part}": value for part, value in _parts(found)}
-    return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}, {}, folder
+    return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}, {}, [folder]
 
 
 def weight_normalization(device: str, console: Console) -> Found:
     """Figures, the losses of every seed, no files, and the experiment's folder."""
     settings = experiment.load(NormalizationSettings, _config("study_normalization", device)).model_copy(update={"device": device})
     folder = _folder(settings)
-    effects = study_normalization.run(settings, results=_RESULTS, name=folder.name, console=console)
+    effects = study_normalization.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(normalization_table(effects, settings))
     figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds)}
     for effect in effects:
@@ -87,20 +84,20 @@ def weight_normalization(device: str, console: Console) -> Found:
             {"problem": effect.problem} if effect.problem else {"params": effect.params, "gain": effect.gain, "gain_error": effect.error}
         )
         figures |= {f"{effect.family}.{name}": value for name, value in found.items()}
-    return figures, [asdict(effect) for effect in effects], {}, folder
+    return figures, [asdict(effect) for effect in effects], {}, [folder]
 
 
 def learning_rates(device: str, console: Console) -> Found:
     """Figures, the losses of every width and rate, no files, and the experiment's folder."""
     settings = experiment.load(RateSettings, _config("study_rates", device)).model_copy(update={"device": device})
     folder = _folder(settings)
-    sweeps = study_rates.run(settings, results=_RESULTS, name=folder.name, console=console)
+    sweeps = study_rates.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(rates_table(sweeps, settings))
     figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "best_rate_at_base_width": sweeps[0].chosen}
     for sweep in sweeps:
         where = f"width{sweep.width}.{'carried' if sweep.carried else 'as_it_is'}"
         figures |= {f"{where}.best_rate": sweep.best, f"{where}.lost": sweep.lost if isfinite(sweep.lost) else "failed"}
-    return figures, [asdict(sweep) for sweep in sweeps], {}, folder
+    return figures, [asdict(sweep) for sweep in sweeps], {}, [folder]
 
 
 def _parts(found: Correlation) -> tuple[tuple[str, float], ...]:
@@ -112,7 +109,4 @@ def _config(what: str, device: str) -> Path:
 
 
 def _folder(settings: ExperimentSettings) -> Path:
-    """Another one for other settings, another text, commit or device, or other versions: a record is of one of each."""
-    code, device = commit(), open_device(settings.device).describe()
-    identity = [settings.model_dump(mode="json"), prepared(settings.data).name, code, device]
-    return _RESULTS / f"bench-{settings.kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
+    return folders.folder(settings.kind, settings, settings.data, settings.device)
