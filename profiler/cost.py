@@ -1,14 +1,14 @@
 """What an architecture costs by arithmetic: parameters, bytes and FLOPs, from the operators' own functions. No model is built."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from operators import registry
-from operators.architecture import Architecture, NormKind
+from operators.architecture import Architecture, Layer, NormKind, distinct
 from operators.normalization import norm_parameters
 from operators.operator import Shape
 
@@ -40,10 +40,13 @@ class Cost:
 
 def parameters(architecture: Architecture) -> int:
     """Number of parameters of the model that `architecture` describes."""
-    width = architecture.width
+    return surrounding_parameters(architecture, architecture.width) + _layer_parameters(architecture)
+
+
+def surrounding_parameters(architecture: Architecture, width: int) -> int:
+    """Number of parameters outside of the layers, were the architecture of that width."""
     matrices = 1 if architecture.tied_embeddings else 2
-    surroundings = matrices * architecture.vocabulary * width + architecture.meta_tokens * width + norm_parameters("rmsnorm", width)
-    return surroundings + _layer_parameters(architecture)
+    return matrices * architecture.vocabulary * width + architecture.meta_tokens * width + norm_parameters("rmsnorm", width)
 
 
 def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.dtype = torch.float32) -> Cost:
@@ -87,8 +90,14 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
 
 
 def _layer_parameters(architecture: Architecture) -> int:
-    width = architecture.width
-    return sum(layer_parameters(layer.operator, layer.shape, layer.norm, width) for layer in architecture.layers)
+    sizes = layer_sizes(architecture.layers, architecture.width)
+    return sum(sizes[id(layer)] for layer in architecture.layers)
+
+
+def layer_sizes(layers: Sequence[Layer], width: int) -> dict[int, int]:
+    """Number of parameters of each of the layers, by its `id`."""
+    found = distinct(layers).items()
+    return {place: layer_parameters(layer.operator, layer.shape, layer.norm, width) for place, layer in found}
 
 
 @lru_cache(maxsize=65_536)

@@ -10,7 +10,8 @@ from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.errors import ConfigError
 from search import mutate, stages
-from search.mutate import Norm, pick
+from search.choices import Norm, norm_of, normalized
+from search.mutate import pick
 from search.space import CHILD_TRIES, ArchitectureSpace, SpaceSettings, accepts_everything
 from search.stages import STAGES, Alphabet, Genome, StageSettings, readings, sequence
 
@@ -75,7 +76,7 @@ class StagedSpace(ArchitectureSpace):
             usual = shapes[layer.operator]
             if layer is not usual and layer != usual:
                 return f"layers.{architecture.layers.index(layer)}: expected the shape and normalization of the others of its operator"
-        if len({mutate.norm_of(layer) for layer in distinct}) > 1:
+        if len({norm_of(layer) for layer in distinct}) > 1:
             return "layers: expected one normalization for all"
         return None
 
@@ -112,7 +113,7 @@ class StagedSpace(ArchitectureSpace):
             early, middle, late = (pick(pair, rng) for pair in zip(first, second, strict=True))
             resized = self.choices.resized(b.layers, b.width, a.width)
             shapes = {**{layer.operator: layer for layer in resized or ()}, **_shapes(a)}
-            layers = self._layers((early, middle, late), a.width, shapes, mutate.norm_of(a.layers[0]), rng)
+            layers = self._layers((early, middle, late), a.width, shapes, norm_of(a.layers[0]), rng)
             child = layers and self._settled(a.model_copy(update={"name": "", "layers": layers}))
             if child:
                 return child
@@ -133,11 +134,11 @@ class StagedSpace(ArchitectureSpace):
             return mutate.change_meta_tokens(parent, self.choices, rng)
         if factor == "normalization":
             norm = pick(self.choices.norms, rng)
-            return parent.model_copy(update={"layers": tuple(mutate.normalized(layer, norm) for layer in parent.layers)})
+            return parent.model_copy(update={"layers": tuple(normalized(layer, norm) for layer in parent.layers)})
         if factor == "shape":
             return self._reshaped(parent, rng)
         genome = stages.change(factor, pick(self.genomes(parent), rng), self.alphabet, rng)
-        layers = genome and self._layers(genome, parent.width, _shapes(parent), mutate.norm_of(parent.layers[0]), rng)
+        layers = genome and self._layers(genome, parent.width, _shapes(parent), norm_of(parent.layers[0]), rng)
         return parent.model_copy(update={"layers": layers}) if layers else None
 
     def _reshaped(self, parent: Architecture, rng: Generator) -> Architecture | None:
@@ -162,7 +163,7 @@ class StagedSpace(ArchitectureSpace):
             options = self.choices.at(name, width)
             if not options:
                 return None
-            shapes = {**shapes, name: mutate.normalized(pick(options, rng), norm)}
+            shapes = {**shapes, name: normalized(pick(options, rng), norm)}
         return tuple(shapes[name] for name in names)
 
     def _settled(self, architecture: Architecture) -> Architecture | None:

@@ -14,6 +14,7 @@ from operators import Architecture, registry
 from operators.errors import ConfigError, one_line
 from profiler.cost import parameters
 from search import mutate
+from search.choices import norm_of
 from search.space import ArchitectureSpace, SpaceSettings, choices_of
 
 VOCABULARY = 512
@@ -135,7 +136,7 @@ def check_does_what_its_name_says(mutation: str, parent: Architecture, child: Ar
         values = [(SPACES["wide"].choices.values(a, parent.width), SPACES["wide"].choices.values(b, parent.width)) for a, b in changed]
         assert all(a and b and sum(x != y for x, y in zip(a, b, strict=True)) >= 1 for a, b in values)
     elif mutation == "normalization":
-        norms = {mutate.norm_of(b) for _, b in changed}
+        norms = {norm_of(b) for _, b in changed}
         assert len(norms) == 1
         assert norms <= set(NORMS)
         assert [layer.shape for layer in new] == [layer.shape for layer in old]
@@ -153,7 +154,7 @@ def test_a_split_of_normalizations_by_depth_is_two_mutations_away() -> None:
         rng = np.random.default_rng(seed)
         child = mutate.change_normalization(parent, space.choices, rng)
         grandchild = child and mutate.change_normalization(child, space.choices, rng)
-        found = found or (grandchild is not None and [mutate.norm_of(layer) for layer in grandchild.layers] == split)
+        found = found or (grandchild is not None and [norm_of(layer) for layer in grandchild.layers] == split)
     assert found
 
 
