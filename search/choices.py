@@ -12,6 +12,8 @@ from profiler.cost import layer_parameters
 
 Layers = tuple[Layer, ...]
 Norm = tuple[NormKind, NormPosition]
+OpenGenes = Mapping[str, Sequence[tuple[int, tuple[Any, ...]]]]
+"""Of each operator the genes that have more than one value: their places among its genes, and their values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +49,40 @@ class Choices:
 
     def available(self, width: int, kind: str | None = None) -> tuple[str, ...]:
         """The operators (of one kind) that can be built at `width`."""
-        return tuple(name for name in self.operators if self.layers[name, width] and kind in (None, registry.get(name).kind))
+        return self._available[width, kind]
+
+    @cached_property
+    def _available(self) -> dict[tuple[int, str | None], tuple[str, ...]]:
+        kinds = {None: self.operators}
+        for kind in ("mixer", "feedforward"):
+            kinds[kind] = tuple(name for name in self.operators if registry.get(name).kind == kind)
+        return {
+            (width, kind): tuple(name for name in names if self.layers[name, width]) for width in self.widths for kind, names in kinds.items()
+        }
 
     def at(self, name: str, width: int) -> Layers:
         """The layers that an operator can be at `width`."""
         return tuple(self.layers[name, width].values())
+
+    @cached_property
+    def ratios(self) -> OpenGenes:
+        """The ratios of feed-forward networks' inner widths to the width."""
+        return self._open_genes(ratios=True)
+
+    @cached_property
+    def shapes(self) -> OpenGenes:
+        """All other genes."""
+        return self._open_genes(ratios=False)
+
+    def _open_genes(self, *, ratios: bool) -> OpenGenes:
+        return {
+            name: [
+                (column, options)
+                for column, (gene, options) in enumerate(genes.items())
+                if len(options) > 1 and (registry.get(name).kind == "feedforward" and gene == "ratio") == ratios
+            ]
+            for name, genes in self.genes.items()
+        }
 
     def parts(self, layers: Sequence[Layer], width: int) -> list[Part] | None:
         """What is known of each of the layers; None if one of them is none of the choices at `width`."""

@@ -4,8 +4,8 @@ A mutation takes what it may choose from (`Choices`), a parent made of these, an
 bounds on depth and to at least one mixer; whether its result is accepted by a run's constraints is for the space to say.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, groupby, pairwise
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, pairwise
 from typing import TypeVar
 
 from numpy.random import Generator
@@ -13,7 +13,7 @@ from numpy.random import Generator
 from operators import registry
 from operators.architecture import Architecture, Layer, distinct
 from profiler.cost import layer_sizes, parameters, surrounding_parameters
-from search.choices import Choices, Layers, norm_of, normalized
+from search.choices import Choices, Layers, OpenGenes, norm_of, normalized
 
 T = TypeVar("T")
 TRADE_TOLERANCE = 0.2
@@ -39,7 +39,7 @@ def alike(child: Architecture, parent: Architecture) -> bool:
 
 def blocks(layers: Layers) -> list[Layers]:
     """The sequence in pieces that begin with a mixer and hold the feed-forward networks that follow it."""
-    starts = [0, *(number for number, layer in enumerate(layers) if number and is_mixer(layer)), len(layers)]
+    starts = [0, *[number for number, layer in enumerate(layers) if number and is_mixer(layer)], len(layers)]
     return [layers[start:end] for start, end in pairwise(starts)]
 
 
@@ -126,12 +126,12 @@ def change_width(parent: Architecture, choices: Choices, rng: Generator) -> Arch
 
 def change_ratio(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
     """Another ratio of a feed-forward network's inner width to the width."""
-    return _change_gene(parent, choices, rng, lambda name, gene: registry.get(name).kind == "feedforward" and gene == "ratio")
+    return _change_gene(parent, choices, rng, choices.ratios)
 
 
 def change_shape(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
     """Another value of one gene of an operator, the feed-forward ratio excepted."""
-    return _change_gene(parent, choices, rng, lambda name, gene: registry.get(name).kind == "mixer" or gene != "ratio")
+    return _change_gene(parent, choices, rng, choices.shapes)
 
 
 def change_meta_tokens(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
@@ -199,14 +199,13 @@ def _layer_like(parent: Architecture, name: str, where: int, choices: Choices, r
     return normalized(layer, norm_of(parent.layers[where]))
 
 
-def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed: Callable[[str, str], bool]) -> Architecture | None:
+def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed: OpenGenes) -> Architecture | None:
     """One gene of one operator: in a single layer or, as often, in all of its layers."""
     present = sorted({layer.operator for layer in parent.layers})
-    genes = [(name, gene) for name in present for gene, values in choices.genes[name].items() if len(values) > 1 and allowed(name, gene)]
+    genes = [(name, *gene) for name in present for gene in allowed[name]]
     for order in rng.permutation(len(genes)):
-        name, gene = genes[order]
-        options = choices.genes[name][gene]
-        value, column = pick(options, rng), list(choices.genes[name]).index(gene)
+        name, column, options = genes[order]
+        value = pick(options, rng)
         places = [number for number, layer in enumerate(parent.layers) if layer.operator == name]
         places = places if rng.random() < 0.5 else [pick(places, rng)]
         changed: dict[int, Layer] = {}
@@ -234,10 +233,12 @@ def _trade(parent: Architecture, choices: Choices, rng: Generator, widths: Seque
             continue
         low, high = choices.depths
         depths = range(parent.depth + 1, high + 1) if width < parent.width else range(low, parent.depth)
-        around = surrounding_parameters(parent, width)
-        off = [(abs(around + size - wanted), depth) for depth, size in _stretched_sizes(layers, width, depths)]
+        sizes, parts = layer_sizes(layers, width), blocks(layers)
+        sized = [tuple([sizes[id(layer)] for layer in part]) for part in parts]
+        missing = wanted - surrounding_parameters(parent, width)
+        off = [(abs(sum(_laid(sized, depth, parent.depth)) - missing), depth) for depth in depths]
         for _, depth in sorted(pair for pair in off if pair[0] <= TRADE_TOLERANCE * wanted):
-            child = _with(parent, stretched(layers, depth), width=width)
+            child = _with(parent, _laid(parts, depth, parent.depth), width=width)
             if child is not None:
                 return child
     return None
@@ -248,27 +249,12 @@ def stretched(layers: Layers, depth: int) -> Layers:
 
     Where whole blocks do not add up to `depth`, the last one is repeated or cut short.
     """
-    parts = blocks(layers)
-    return _laid(parts, _blocks_at(depth, len(parts), len(layers)), depth)
+    return _laid(blocks(layers), depth, len(layers))
 
 
-def _stretched_sizes(layers: Layers, width: int, depths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Each depth with the number of parameters of the layers stretched to it, which need not be laid out for that."""
-    sizes, parts = layer_sizes(layers, width), blocks(layers)
-    sized = [tuple([sizes[id(layer)] for layer in part]) for part in parts]
-    for count, alike in groupby(depths, lambda depth: _blocks_at(depth, len(parts), len(layers))):
-        some = list(alike)  # depths with as many blocks begin alike
-        sums = list(accumulate(_laid(sized, count, some[-1])))
-        yield from ((depth, sums[depth - 1]) for depth in some)
-
-
-def _blocks_at(depth: int, blocks: int, layers: int) -> int:
-    """How many blocks there are at another depth, of so many blocks and layers."""
-    return max(1, round(blocks * depth / layers))
-
-
-def _laid(parts: Sequence[tuple[T, ...]], count: int, depth: int) -> tuple[T, ...]:
-    """So many of the parts, repeated or left out evenly, cut at that depth or continued to it with the last one."""
+def _laid(parts: Sequence[tuple[T, ...]], depth: int, before: int) -> tuple[T, ...]:
+    """What `stretched` makes of blocks with so many layers before, or of a number for each of these."""
+    count = max(1, round(len(parts) * depth / before))
     out = tuple(chain.from_iterable([parts[number * len(parts) // count] for number in range(count)]))
     while len(out) < depth:
         out += parts[-1]
