@@ -1,9 +1,9 @@
 """What an architecture may be made of: operators with their genes, widths, depths, normalizations, and all layers that come of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 from operators import registry
 from operators.architecture import Layer, NormKind, NormPosition, distinct
@@ -21,13 +21,15 @@ class Part:
     """What a search asks again and again of a layer that it may choose.
 
     values: of its genes. mixer: whether it is one. ratio: of a feed-forward network's inner width to the width, else 0.
-    parameters: how many.
+    parameters: how many. written: as JSON.
     """
 
+    layer: Layer
     values: tuple[Any, ...]
     mixer: bool
     ratio: float
     parameters: int
+    written: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Choices:
         for kind in ("mixer", "feedforward"):
             kinds[kind] = tuple(name for name in self.operators if registry.get(name).kind == kind)
         return {
-            (width, kind): tuple(name for name in names if self.layers[name, width]) for width in self.widths for kind, names in kinds.items()
+            (width, kind): tuple(name for name in names if self.layers[name, width])
+            for width in self.widths
+            for kind, names in kinds.items()
         }
 
     def at(self, name: str, width: int) -> Layers:
@@ -86,10 +90,12 @@ class Choices:
 
     def parts(self, layers: Sequence[Layer], width: int) -> list[Part] | None:
         """What is known of each of the layers; None if one of them is none of the choices at `width`."""
-        known = self._parts.get(width, {})
-        found = {place: known.get(layer) for place, layer in distinct(layers).items()}
-        parts = [found[id(layer)] for layer in layers]
-        return None if None in found.values() else parts
+        known = self._known.get(width, {})
+        found = [known.get(id(layer)) for layer in layers]
+        if None in found:  # made elsewhere
+            equal = {place: self._parts.get(width, {}).get(layer) for place, layer in distinct(layers).items()}
+            found = [equal[id(layer)] for layer in layers]
+        return None if None in found else cast(list[Part], found)
 
     @cached_property
     def _parts(self) -> dict[int, dict[Layer, Part]]:
@@ -100,9 +106,17 @@ class Choices:
             for values, layer in table.items():
                 ratio = 0.0 if mixer else float(layer.shape.genes(width).get("ratio", 0.0))
                 for norm in self.norms:
-                    part = Part(values, mixer, ratio, layer_parameters(name, layer.shape, norm[0], width))
-                    parts[width].setdefault(normalized(layer, norm), part)
+                    each, size = normalized(layer, norm), layer_parameters(name, layer.shape, norm[0], width)
+                    parts[width].setdefault(each, Part(each, values, mixer, ratio, size, each.model_dump_json()))
         return parts
+
+    @cached_property
+    def _known(self) -> dict[int, dict[int, Part]]:
+        """The same by the layers' `id`: nearly all that a search meets are these very objects, and hashing one takes much longer."""
+        return {width: {id(layer): part for layer, part in parts.items()} for width, parts in self._parts.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # an `id` means nothing in a copy
 
     def values(self, layer: Layer, width: int) -> tuple[Any, ...] | None:
         """The values of the layer's genes, or None if the layer is none of the choices."""

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
@@ -11,7 +11,7 @@ from numpy.random import Generator
 from pydantic import Field, ValidationError, model_validator
 
 from operators import registry
-from operators.architecture import Architecture, Layer, distinct
+from operators.architecture import Architecture, Layer
 from operators.errors import ArchitectureError, ConfigError, one_line
 from operators.value import Value
 from search import mutate
@@ -148,10 +148,11 @@ def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[A
 
 def _layers(name: str, width: int, genes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], Layer]:
     """{values of the genes: layer} for every combination that `width` can have."""
-    table = {}
+    table, made = {}, dict[Layer, Layer]()
     for values in product(*genes.values()):
         try:
-            table[values] = Layer(operator=name, shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))))
+            layer = Layer(operator=name, shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))))
+            table[values] = made.setdefault(layer, layer)  # equal ones are one and the same
         except (ValueError, TypeError, ArithmeticError):  # a shape that does not exist at this width is no choice there
             continue
     return table
@@ -252,9 +253,9 @@ class ArchitectureSpace:
 
     def key(self, member: Architecture) -> str:
         # A digest would tell members apart too; this takes a tenth of its time, as most layers are one and the same value.
-        written = {place: _written(layer) for place, layer in distinct(member.layers).items()}
-        surroundings = member.model_dump_json(exclude={"name", "layers"})
-        return surroundings + "".join([written[id(layer)] for layer in member.layers])
+        parts = self.choices.parts(member.layers, member.width)
+        layers = [layer.model_dump_json() for layer in member.layers] if parts is None else [part.written for part in parts]
+        return member.model_dump_json(exclude={"name", "layers"}) + "".join(layers)
 
     def settled(self, architecture: Architecture) -> Architecture | None:
         """The accepted member that an architecture made elsewhere stands for: itself, if it is one."""
@@ -316,8 +317,3 @@ class ArchitectureSpace:
     def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int, name: str = "") -> Architecture:
         surroundings = {"vocabulary": self.vocabulary, "meta_tokens": meta_tokens, "normalized_head": self.settings.normalized_head}
         return Architecture.parse({"name": name, "width": width, "layers": tuple(layers), **surroundings}, where="space")
-
-
-@lru_cache(maxsize=65_536)
-def _written(layer: Layer) -> str:
-    return layer.model_dump_json()
