@@ -165,8 +165,9 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
     def ends(start: int) -> list[Stage]:
         """Every stage that all units from there on can be."""
         rest = units[start:]
-        whole = [ratio for ratio, size in alphabet.sizes.items() if cut or len(rest) % size == 0]
-        found = [_last(rest, ratio, settings, alphabet.mixers, cut) for ratio in whole]
+        whole = [(ratio, size) for ratio, size in alphabet.sizes.items() if cut or len(rest) % size == 0]
+        again = [ratio for ratio, size in whole if size >= len(rest) or rest[size:-1] == rest[: -1 - size]]
+        found = [_last(rest, ratio, settings, alphabet.mixers, cut) for ratio in again]
         return [stage for stage in found if stage is not None]
 
     return tuple((early, middle, late) for early, second in beginnings(0) for middle, third in beginnings(second) for late in ends(third))
@@ -176,17 +177,20 @@ _Unit = tuple[str, int]  # a mixer and how many feed-forward networks follow it
 
 
 def _last(units: tuple[_Unit, ...], ratio: tuple[int, ...], settings: StageSettings, mixers: tuple[str, ...], cut: bool) -> Stage | None:
-    """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them."""
+    """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them.
+
+    All units but the last are known to repeat themselves after a block.
+    """
     size = sum(ratio)
     repeats = -(-len(units) // size)
-    if repeats > settings.max_repeats or (len(units) % size and not cut):
+    if repeats > settings.max_repeats:
         return None
     if repeats == 1:
         allowed = settings.feedforwards
         block = _cut_block(units, ratio, allowed, mixers) if cut else _block(units, ratio, allowed)
         return block and Stage(block, 1)
     (name, count), (expected, most) = units[-1], units[(len(units) - 1) % size]
-    if units[size:-1] != units[: len(units) - 1 - size] or name != expected or count > most or (count < most and not cut):
+    if name != expected or count > most or (count < most and not cut):
         return None
     block = _block(units[:size], ratio, settings.feedforwards)
     return block and Stage(block, repeats)
