@@ -91,7 +91,7 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
 
 def _layer_parameters(architecture: Architecture) -> int:
     sizes = layer_sizes(architecture.layers, architecture.width)
-    return sum(sizes[id(layer)] for layer in architecture.layers)
+    return sum([sizes[id(layer)] for layer in architecture.layers])
 
 
 def layer_sizes(layers: Sequence[Layer], width: int) -> dict[int, int]:

@@ -91,7 +91,7 @@ class Choices:
     def parts(self, layers: Sequence[Layer], width: int) -> list[Part] | None:
         """What is known of each of the layers; None if one of them is none of the choices at `width`."""
         known = self._known.get(width, {})
-        found = [known.get(id(layer)) for layer in layers]
+        found = list(map(known.get, map(id, layers)))
         if None in found:  # made elsewhere
             equal = {place: self._parts.get(width, {}).get(layer) for place, layer in distinct(layers).items()}
             found = [equal[id(layer)] for layer in layers]
