@@ -129,14 +129,25 @@ class Choices:
 
     def resized(self, layers: Layers, width_from: int, width_to: int) -> Layers | None:
         """The same genes at another width; where a width cannot have them, the choice that shares most of them."""
-        resized: dict[int, Layer] = {}
-        for place, layer in distinct(layers).items():
-            wanted = self.values(layer, width_from)
-            nearest = None if wanted is None else self.nearest(layer.operator, width_to, wanted)
-            if nearest is None:
-                return None
-            resized[place] = normalized(nearest, norm_of(layer))
-        return tuple([resized[id(layer)] for layer in layers])
+        if (width_from, width_to) not in self._resized:
+            known = [part.layer for part in self._known.get(width_from, {}).values()]
+            self._resized[width_from, width_to] = {id(layer): self._resize(layer, width_from, width_to) for layer in known}
+        table = self._resized[width_from, width_to]
+        resized = list(map(table.get, map(id, layers)))
+        if None in resized:  # made elsewhere, or without a choice at that width
+            others = {place: self._resize(layer, width_from, width_to) for place, layer in distinct(layers).items()}
+            resized = [others[id(layer)] for layer in layers]
+        return None if None in resized else cast(Layers, tuple(resized))
+
+    def _resize(self, layer: Layer, width_from: int, width_to: int) -> Layer | None:
+        wanted = self.values(layer, width_from)
+        nearest = None if wanted is None else self.nearest(layer.operator, width_to, wanted)
+        return nearest and normalized(nearest, norm_of(layer))
+
+    @cached_property
+    def _resized(self) -> dict[tuple[int, int], dict[int, Layer | None]]:
+        """From one width to another what becomes of each layer, by its `id`."""
+        return {}
 
     def nearest(self, name: str, width: int, wanted: tuple[Any, ...]) -> Layer | None:
         """The layer with those values of its genes or, where `width` cannot have them, the choice that shares most of them."""
