@@ -55,7 +55,7 @@ class Choices:
 
     @cached_property
     def _available(self) -> dict[tuple[int, str | None], tuple[str, ...]]:
-        kinds = {None: self.operators}
+        kinds: dict[str | None, tuple[str, ...]] = {None: self.operators}
         for kind in ("mixer", "feedforward"):
             kinds[kind] = tuple(name for name in self.operators if registry.get(name).kind == kind)
         return {
