@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -58,23 +59,16 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     width, itemsize = architecture.width, dtype.itemsize
     tokens = context + architecture.meta_tokens
     params = parameters(architecture)
-    precise = sum(registry.get(layer.operator).precise(layer.shape) for layer in architecture.layers)
+    precise = kv_bytes = recurrent_bytes = decode_flops = prefill_flops = 0
+    counts = Counter(map(id, architecture.layers))
+    for place, layer in distinct(architecture.layers).items():
+        count, each = counts[place], _layer_cost(layer.operator, layer.shape, width, batch, tokens, dtype)
+        precise += count * each.precise
+        kv_bytes += count * each.kv_bytes
+        recurrent_bytes += count * each.recurrent_bytes
+        decode_flops += count * batch * each.decode_flops
+        prefill_flops += count * batch * each.prefill_flops
     widened = precise * (torch.float32.itemsize - itemsize)  # those that stay in float32
-    kv_bytes = recurrent_bytes = decode_flops = prefill_flops = 0
-    for (name, shape), count in Counter((layer.operator, layer.shape) for layer in architecture.layers).items():
-        operator = registry.get(name)
-        shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
-        for key, spec in operator.state(shape, batch, tokens, dtype).items():
-            if shortest[key] != longer[key]:
-                kv_bytes += count * spec.bytes
-            else:
-                recurrent_bytes += count * spec.bytes
-
-        def flops(seen: int) -> int:
-            return operator.flops(width, shape, seen)  # noqa: B023 - called before the loop goes on
-
-        decode_flops += count * batch * flops(tokens)
-        prefill_flops += count * batch * _sum(flops, 1, tokens)
     head = batch * 2 * width * architecture.vocabulary
     read = _layer_parameters(architecture) + norm_parameters("rmsnorm", width) + (architecture.vocabulary + batch) * width
     return Cost(
@@ -87,6 +81,33 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
         prefill_flops=prefill_flops + head,
         decode_bytes=read * itemsize + widened + kv_bytes + 2 * recurrent_bytes,
     )
+
+
+class _LayerCost(NamedTuple):
+    """Of one layer; FLOPs of one row. precise: parameters that stay in float32."""
+
+    precise: int
+    kv_bytes: int
+    recurrent_bytes: int
+    decode_flops: int
+    prefill_flops: int
+
+
+@lru_cache(maxsize=65_536)
+def _layer_cost(name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype) -> _LayerCost:
+    operator = registry.get(name)
+    shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
+    kv_bytes = recurrent_bytes = 0
+    for key, spec in operator.state(shape, batch, tokens, dtype).items():
+        if shortest[key] != longer[key]:
+            kv_bytes += spec.bytes
+        else:
+            recurrent_bytes += spec.bytes
+
+    def flops(seen: int) -> int:
+        return operator.flops(width, shape, seen)
+
+    return _LayerCost(operator.precise(shape), kv_bytes, recurrent_bytes, flops(tokens), _sum(flops, 1, tokens))
 
 
 def _layer_parameters(architecture: Architecture) -> int:
