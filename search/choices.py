@@ -134,10 +134,10 @@ class Choices:
             self._resized[width_from, width_to] = {id(layer): self._resize(layer, width_from, width_to) for layer in known}
         table = self._resized[width_from, width_to]
         resized = list(map(table.get, map(id, layers)))
-        if None in resized:  # made elsewhere, or without a choice at that width
+        if not all(resized):  # made elsewhere, or without a choice at that width
             others = {place: self._resize(layer, width_from, width_to) for place, layer in distinct(layers).items()}
             resized = [others[id(layer)] for layer in layers]
-        return None if None in resized else cast(Layers, tuple(resized))
+        return cast(Layers, tuple(resized)) if all(resized) else None
 
     def _resize(self, layer: Layer, width_from: int, width_to: int) -> Layer | None:
         wanted = self.values(layer, width_from)
