@@ -81,6 +81,11 @@ class Layer(Value):
         return self.model_copy(update={"shape": shape})
 
 
+def distinct(layers: Sequence[Layer]) -> dict[int, Layer]:
+    """The layers by `id`, each once: most of an architecture are one and the same value, so that few need be looked at."""
+    return dict(zip(map(id, layers), layers, strict=True))
+
+
 def layers_from_shorthand(text: str, *, width: int, genes: Genes | None = None) -> tuple[Layer, ...]:
     """Layers from symbols or names, as in `d f m f a f`, with default shapes at `width` or those that `genes` give per operator."""
     names = [registry.name_of(token) for token in text.split()]

@@ -1,14 +1,15 @@
 """What an architecture costs by arithmetic: parameters, bytes and FLOPs, from the operators' own functions. No model is built."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
 from operators import registry
-from operators.architecture import Architecture, NormKind
+from operators.architecture import Architecture, Layer, NormKind, distinct
 from operators.normalization import norm_parameters
 from operators.operator import Shape
 
@@ -40,10 +41,13 @@ class Cost:
 
 def parameters(architecture: Architecture) -> int:
     """Number of parameters of the model that `architecture` describes."""
-    width = architecture.width
+    return surrounding_parameters(architecture, architecture.width) + _layer_parameters(architecture)
+
+
+def surrounding_parameters(architecture: Architecture, width: int) -> int:
+    """Number of parameters outside of the layers, were the architecture of that width."""
     matrices = 1 if architecture.tied_embeddings else 2
-    surroundings = matrices * architecture.vocabulary * width + architecture.meta_tokens * width + norm_parameters("rmsnorm", width)
-    return surroundings + _layer_parameters(architecture)
+    return matrices * architecture.vocabulary * width + architecture.meta_tokens * width + norm_parameters("rmsnorm", width)
 
 
 def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.dtype = torch.float32) -> Cost:
@@ -55,23 +59,16 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     width, itemsize = architecture.width, dtype.itemsize
     tokens = context + architecture.meta_tokens
     params = parameters(architecture)
-    precise = sum(registry.get(layer.operator).precise(layer.shape) for layer in architecture.layers)
+    precise = kv_bytes = recurrent_bytes = decode_flops = prefill_flops = 0
+    counts = Counter(map(id, architecture.layers))
+    for place, layer in distinct(architecture.layers).items():
+        count, each = counts[place], _layer_cost(layer.operator, layer.shape, width, batch, tokens, dtype)
+        precise += count * each.precise
+        kv_bytes += count * each.kv_bytes
+        recurrent_bytes += count * each.recurrent_bytes
+        decode_flops += count * batch * each.decode_flops
+        prefill_flops += count * batch * each.prefill_flops
     widened = precise * (torch.float32.itemsize - itemsize)  # those that stay in float32
-    kv_bytes = recurrent_bytes = decode_flops = prefill_flops = 0
-    for (name, shape), count in Counter((layer.operator, layer.shape) for layer in architecture.layers).items():
-        operator = registry.get(name)
-        shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
-        for key, spec in operator.state(shape, batch, tokens, dtype).items():
-            if shortest[key] != longer[key]:
-                kv_bytes += count * spec.bytes
-            else:
-                recurrent_bytes += count * spec.bytes
-
-        def flops(seen: int) -> int:
-            return operator.flops(width, shape, seen)  # noqa: B023 - called before the loop goes on
-
-        decode_flops += count * batch * flops(tokens)
-        prefill_flops += count * batch * _sum(flops, 1, tokens)
     head = batch * 2 * width * architecture.vocabulary
     read = _layer_parameters(architecture) + norm_parameters("rmsnorm", width) + (architecture.vocabulary + batch) * width
     return Cost(
@@ -86,9 +83,42 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     )
 
 
+class _LayerCost(NamedTuple):
+    """Of one layer; FLOPs of one row. precise: parameters that stay in float32."""
+
+    precise: int
+    kv_bytes: int
+    recurrent_bytes: int
+    decode_flops: int
+    prefill_flops: int
+
+
+@lru_cache(maxsize=65_536)
+def _layer_cost(name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype) -> _LayerCost:
+    operator = registry.get(name)
+    shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
+    kv_bytes = recurrent_bytes = 0
+    for key, spec in operator.state(shape, batch, tokens, dtype).items():
+        if shortest[key] != longer[key]:
+            kv_bytes += spec.bytes
+        else:
+            recurrent_bytes += spec.bytes
+
+    def flops(seen: int) -> int:
+        return operator.flops(width, shape, seen)
+
+    return _LayerCost(operator.precise(shape), kv_bytes, recurrent_bytes, flops(tokens), _sum(flops, 1, tokens))
+
+
 def _layer_parameters(architecture: Architecture) -> int:
-    width = architecture.width
-    return sum(layer_parameters(layer.operator, layer.shape, layer.norm, width) for layer in architecture.layers)
+    sizes = layer_sizes(architecture.layers, architecture.width)
+    return sum([sizes[id(layer)] for layer in architecture.layers])
+
+
+def layer_sizes(layers: Sequence[Layer], width: int) -> dict[int, int]:
+    """Number of parameters of each of the layers, by its `id`."""
+    found = distinct(layers).items()
+    return {place: layer_parameters(layer.operator, layer.shape, layer.norm, width) for place, layer in found}
 
 
 @lru_cache(maxsize=65_536)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from operators import Architecture
-from search.mutate import norm_of, normalized
+from search.choices import norm_of, normalized
 from search.space import ArchitectureSpace, Space
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.random import Generator
 
+from profiler.device import torch_threads
 from search import pareto
 from search.evolution import Evolution, EvolutionSettings
 from search.expected_gain import expected_gain, open_boxes
@@ -62,7 +63,7 @@ class Guided(Evolution[T]):
 
     def restore(self, proposal: Proposal[T]) -> None:
         super().restore(proposal)
-        self._rows[proposal.number] = self._row(proposal.candidate)
+        self._rows[proposal.number] = np.array(self._row(proposal.candidate), float)
 
     def _learn(self, number: int) -> None:
         super()._learn(number)
@@ -72,7 +73,8 @@ class Guided(Evolution[T]):
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         plain = self._next < self._settings.population or self._next % PLAIN == PLAIN - 1 or len(self._scores) < FEWEST
-        return (None if plain else self._screened(rng)) or super()._propose(rng)
+        with torch_threads(1):  # more of them wait for each other longer than they work on matrices of this size
+            return (None if plain else self._screened(rng)) or super()._propose(rng)
 
     def _screened(self, rng: Generator) -> Proposal[T] | None:
         """The most promising child; None where the surrogates have no skill or see no gain."""
@@ -83,7 +85,7 @@ class Guided(Evolution[T]):
         for _ in range(ROUNDS):
             children = self._children(rng, [child for _, child in best], seen)
             if children:
-                rows = np.array([self._row(child.candidate) for child in children])
+                rows = np.array([self._row(child.candidate) for child in children], float)
                 gains = expected_gain(*expected.predict(*self._columns(rows)), boxes) * self._chance(rows)
                 best = sorted([*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0])[:ELITE]
         if not best or best[0][0] <= 0:
@@ -170,9 +172,9 @@ class Guided(Evolution[T]):
     def _objectives(self) -> int:
         return max(self._predictors, default=-1) + 1
 
-    def _row(self, candidate: T) -> Floats:
+    def _row(self, candidate: T) -> list[float]:
         known = [self._predictors[number](candidate) if number in self._predictors else np.nan for number in range(self._objectives)]
-        return np.array([*self._space.features(candidate).values(), *known], float)
+        return [*self._space.features(candidate).values(), *known]
 
     def _columns(self, rows: Floats) -> tuple[Floats, Floats]:
         """Features [n, d], and what is known of each objective [n, m]."""

@@ -5,88 +5,19 @@ bounds on depth and to at least one mixer; whether its result is accepted by a r
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
-from typing import Any, TypeVar
+from itertools import chain, pairwise
+from typing import TypeVar
 
 from numpy.random import Generator
 
 from operators import registry
-from operators.architecture import Architecture, Layer, NormKind, NormPosition
-from operators.operator import Shape
-from profiler.cost import layer_parameters, parameters
+from operators.architecture import Architecture, Layer, distinct
+from profiler.cost import layer_sizes, parameters, surrounding_parameters
+from search.choices import Choices, Layers, OpenGenes, norm_of, normalized
 
 T = TypeVar("T")
-Layers = tuple[Layer, ...]
-Norm = tuple[NormKind, NormPosition]
-
 TRADE_TOLERANCE = 0.2
 """Largest relative difference in parameters that still counts as `about equal` when depth is traded for width."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What an architecture may be made of.
-
-    operators: names. widths: ascending. depths: fewest and most layers. norms: kind and position of a layer's normalization.
-    genes: operator -> gene -> values.
-    layers: (operator, width) -> {values of its genes, in the order of `genes`: layer}, without those that cannot be built.
-    """
-
-    operators: tuple[str, ...]
-    widths: tuple[int, ...]
-    depths: tuple[int, int]
-    meta_tokens: tuple[int, ...]
-    norms: tuple[Norm, ...]
-    genes: Mapping[str, Mapping[str, tuple[Any, ...]]]
-    layers: Mapping[tuple[str, int], dict[tuple[Any, ...], Layer]]
-
-    def available(self, width: int, kind: str | None = None) -> tuple[str, ...]:
-        """The operators (of one kind) that can be built at `width`."""
-        return tuple(name for name in self.operators if self.layers[name, width] and kind in (None, registry.get(name).kind))
-
-    def at(self, name: str, width: int) -> tuple[Layer, ...]:
-        """The layers that an operator can be at `width`."""
-        return tuple(self.layers[name, width].values())
-
-    def values(self, layer: Layer, width: int) -> tuple[Any, ...] | None:
-        """The values of the layer's genes, or None if the layer is none of the choices."""
-        return self._values.get((layer.operator, width), {}).get(_fields(layer.shape))
-
-    @cached_property
-    def _values(self) -> dict[tuple[str, int], dict[tuple[Any, ...], tuple[Any, ...]]]:
-        """`layers` the other way round, by the shape's fields; where several values give one shape, the first."""
-        return {key: {_fields(layer.shape): values for values, layer in reversed(table.items())} for key, table in self.layers.items()}
-
-    def resized(self, layers: Layers, width_from: int, width_to: int) -> Layers | None:
-        """The same genes at another width; where a width cannot have them, the choice that shares most of them."""
-        resized: dict[int, Layer] = {}  # most layers of an architecture are one and the same value
-        for layer in layers:
-            if id(layer) not in resized:
-                wanted = self.values(layer, width_from)
-                nearest = None if wanted is None else self.nearest(layer.operator, width_to, wanted)
-                if nearest is None:
-                    return None
-                resized[id(layer)] = normalized(nearest, norm_of(layer))
-        return tuple(resized[id(layer)] for layer in layers)
-
-    def nearest(self, name: str, width: int, wanted: tuple[Any, ...]) -> Layer | None:
-        """The layer with those values of its genes or, where `width` cannot have them, the choice that shares most of them."""
-        table, key = self.layers[name, width], (name, width, wanted)
-        if table and key not in self._nearest:
-            self._nearest[key] = table[max(table, key=lambda values: sum(a == b for a, b in zip(values, wanted, strict=True)))]
-        return self._nearest[key] if table else None
-
-    @cached_property
-    def _nearest(self) -> dict[tuple[str, int, tuple[Any, ...]], Layer]:
-        """What `nearest` found: a search asks for the same few again and again."""
-        return {}
-
-
-def _fields(shape: Shape) -> tuple[Any, ...]:
-    # Plain values: hashing and comparing pydantic ones takes longer than all else that is asked of a shape.
-    return tuple(shape.__dict__.values())
 
 
 Mutation = Callable[[Architecture, Choices, Generator], Architecture | None]
@@ -101,15 +32,6 @@ def is_mixer(layer: Layer) -> bool:
     return registry.get(layer.operator).kind == "mixer"
 
 
-def norm_of(layer: Layer) -> Norm:
-    return layer.norm, layer.norm_position
-
-
-def normalized(layer: Layer, norm: Norm) -> Layer:
-    """The layer with that normalization."""
-    return layer if norm_of(layer) == norm else layer.model_copy(update={"norm": norm[0], "norm_position": norm[1]})
-
-
 def alike(child: Architecture, parent: Architecture) -> bool:
     """Whether nothing that a mutation may change is different."""
     return (child.width, child.meta_tokens, child.layers) == (parent.width, parent.meta_tokens, parent.layers)
@@ -117,7 +39,7 @@ def alike(child: Architecture, parent: Architecture) -> bool:
 
 def blocks(layers: Layers) -> list[Layers]:
     """The sequence in pieces that begin with a mixer and hold the feed-forward networks that follow it."""
-    starts = [0, *(number for number, layer in enumerate(layers) if number and is_mixer(layer)), len(layers)]
+    starts = [0, *[number for number, layer in enumerate(layers) if number and is_mixer(layer)], len(layers)]
     return [layers[start:end] for start, end in pairwise(starts)]
 
 
@@ -155,7 +77,8 @@ def delete_operator(parent: Architecture, choices: Choices, rng: Generator) -> A
 def swap_operators(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
     """Two different layers change places."""
     first = int(rng.integers(parent.depth))
-    partners = [number for number, layer in enumerate(parent.layers) if layer != parent.layers[first]]
+    equal = {place for place, layer in distinct(parent.layers).items() if layer == parent.layers[first]}
+    partners = [number for number, layer in enumerate(parent.layers) if id(layer) not in equal]
     if not partners:
         return None
     second, layers = pick(partners, rng), list(parent.layers)
@@ -203,12 +126,12 @@ def change_width(parent: Architecture, choices: Choices, rng: Generator) -> Arch
 
 def change_ratio(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
     """Another ratio of a feed-forward network's inner width to the width."""
-    return _change_gene(parent, choices, rng, lambda name, gene: registry.get(name).kind == "feedforward" and gene == "ratio")
+    return _change_gene(parent, choices, rng, choices.ratios)
 
 
 def change_shape(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
     """Another value of one gene of an operator, the feed-forward ratio excepted."""
-    return _change_gene(parent, choices, rng, lambda name, gene: registry.get(name).kind == "mixer" or gene != "ratio")
+    return _change_gene(parent, choices, rng, choices.shapes)
 
 
 def change_meta_tokens(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
@@ -276,23 +199,25 @@ def _layer_like(parent: Architecture, name: str, where: int, choices: Choices, r
     return normalized(layer, norm_of(parent.layers[where]))
 
 
-def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed: Callable[[str, str], bool]) -> Architecture | None:
+def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed: OpenGenes) -> Architecture | None:
     """One gene of one operator: in a single layer or, as often, in all of its layers."""
     present = sorted({layer.operator for layer in parent.layers})
-    genes = [(name, gene) for name in present for gene, values in choices.genes[name].items() if len(values) > 1 and allowed(name, gene)]
+    genes = [(name, *gene) for name in present for gene in allowed[name]]
     for order in rng.permutation(len(genes)):
-        name, gene = genes[order]
-        options = choices.genes[name][gene]
-        value, column = pick(options, rng), list(choices.genes[name]).index(gene)
+        name, column, options = genes[order]
+        value = pick(options, rng)
         places = [number for number, layer in enumerate(parent.layers) if layer.operator == name]
-        layers = list(parent.layers)
-        for number in places if rng.random() < 0.5 else [pick(places, rng)]:
-            values = choices.values(layers[number], parent.width)
+        places = places if rng.random() < 0.5 else [pick(places, rng)]
+        changed: dict[int, Layer] = {}
+        for place, layer in distinct([parent.layers[number] for number in places]).items():
+            values = choices.values(layer, parent.width)
             if values is None:
                 return None
-            changed = choices.layers[name, parent.width].get((*values[:column], value, *values[column + 1 :]))
-            if changed is not None:
-                layers[number] = layers[number].model_copy(update={"shape": changed.shape})
+            other = choices.layers[name, parent.width].get((*values[:column], value, *values[column + 1 :]))
+            changed[place] = layer if other is None else normalized(other, norm_of(layer))
+        layers = list(parent.layers)
+        for number in places:
+            layers[number] = changed[id(layers[number])]
         if tuple(layers) != parent.layers:
             return _with(parent, tuple(layers))
     return None
@@ -307,13 +232,15 @@ def _trade(parent: Architecture, choices: Choices, rng: Generator, widths: Seque
         if layers is None:
             continue
         low, high = choices.depths
-        low, high = (parent.depth + 1, high) if width < parent.width else (low, parent.depth - 1)
-        others = [other for depth in range(low, high + 1) if any(map(is_mixer, other := stretched(layers, depth)))]
-        around = parameters(parent.model_copy(update={"width": width, "layers": ()}))
-        sizes = {id(layer): layer_parameters(layer.operator, layer.shape, layer.norm, width) for layer in layers}
-        off = [abs(around + sum(sizes[id(layer)] for layer in other) - wanted) for other in others]
-        if off and min(off) <= TRADE_TOLERANCE * wanted:
-            return _with(parent, others[off.index(min(off))], width=width)
+        depths = range(parent.depth + 1, high + 1) if width < parent.width else range(low, parent.depth)
+        sizes, parts = layer_sizes(layers, width), blocks(layers)
+        sized = [tuple([sizes[id(layer)] for layer in part]) for part in parts]
+        missing = wanted - surrounding_parameters(parent, width)
+        off = [(abs(sum(_laid(sized, depth, parent.depth)) - missing), depth) for depth in depths]
+        for _, depth in sorted(pair for pair in off if pair[0] <= TRADE_TOLERANCE * wanted):
+            child = _with(parent, _laid(parts, depth, parent.depth), width=width)
+            if child is not None:
+                return child
     return None
 
 
@@ -322,9 +249,13 @@ def stretched(layers: Layers, depth: int) -> Layers:
 
     Where whole blocks do not add up to `depth`, the last one is repeated or cut short.
     """
-    parts = blocks(layers)
-    count = max(1, round(len(parts) * depth / len(layers)))
-    out = tuple(layer for number in range(count) for layer in parts[number * len(parts) // count])
+    return _laid(blocks(layers), depth, len(layers))
+
+
+def _laid(parts: Sequence[tuple[T, ...]], depth: int, before: int) -> tuple[T, ...]:
+    """What `stretched` makes of blocks with so many layers before, or of a number for each of these."""
+    count = max(1, round(len(parts) * depth / before))
+    out = tuple(chain.from_iterable([parts[number * len(parts) // count] for number in range(count)]))
     while len(out) < depth:
         out += parts[-1]
     return out[:depth]

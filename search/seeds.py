@@ -5,7 +5,8 @@ from typing import Protocol
 
 from operators import registry
 from operators.architecture import Architecture, Layer, shipped_names
-from search.mutate import Choices, norm_of, normalized, stretched
+from search.choices import Choices, norm_of, normalized
+from search.mutate import stretched
 
 DESIGNS = ("nemotron-flash-1b", "nemotron-flash-3b", "llama-3.2-1b", "qwen3-0.6b", "mamba2-1.3b")
 """The shipped architectures that are tried, one of each kind."""

@@ -3,9 +3,8 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import pairwise, product
-from math import log10, sqrt
+from functools import cached_property
+from itertools import product
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from numpy.random import Generator
@@ -14,11 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.errors import ArchitectureError, ConfigError, one_line
-from operators.operator import Shape
 from operators.value import Value
-from profiler.cost import parameters
 from search import mutate
-from search.mutate import Choices, Norm, pick
+from search.choices import Choices, Norm, norm_of, normalized
+from search.features import Features
+from search.mutate import pick
 from search.seeds import designs_of, first_members, rescaled_to
 from search.stages import StageSettings, require_sequences
 
@@ -149,10 +148,11 @@ def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[A
 
 def _layers(name: str, width: int, genes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], Layer]:
     """{values of the genes: layer} for every combination that `width` can have."""
-    table = {}
+    table, made = {}, dict[Layer, Layer]()
     for values in product(*genes.values()):
         try:
-            table[values] = Layer(operator=name, shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))))
+            layer = Layer(operator=name, shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))))
+            table[values] = made.setdefault(layer, layer)  # equal ones are one and the same
         except (ValueError, TypeError, ArithmeticError):  # a shape that does not exist at this width is no choice there
             continue
     return table
@@ -206,21 +206,23 @@ class ArchitectureSpace:
             return f"meta_tokens: expected one of {_listed(choices.meta_tokens)}, got {architecture.meta_tokens}"
         if architecture.normalized_head != self.settings.normalized_head:
             return f"normalized_head: expected {self.settings.normalized_head}, got {architecture.normalized_head}"
-        seen: set[int] = set()
-        for number, layer in enumerate(architecture.layers):
-            if id(layer) in seen:  # most layers of an architecture are one and the same value
-                continue
-            seen.add(id(layer))
-            if layer.operator not in choices.operators:
-                return f"layers.{number}: expected one of {_listed(choices.operators)}, got {layer.operator}"
-            if mutate.norm_of(layer) not in choices.norms:
-                known = _listed(" ".join(norm) for norm in choices.norms)
-                return f"layers.{number}: expected a normalization of {known}, got {layer.norm} {layer.norm_position}"
-            if choices.values(layer, width) is None:
-                return f"layers.{number}.shape: no genes of {layer.operator} at width {width} give {layer.shape}"
-        if not any(map(mutate.is_mixer, architecture.layers)):
+        parts = choices.parts(architecture.layers, width)
+        if parts is None:
+            unknown = next(number for number, layer in enumerate(architecture.layers) if choices.parts([layer], width) is None)
+            return self._unknown(unknown, architecture.layers[unknown], width)
+        if not any(part.mixer for part in parts):
             return "layers: expected at least one mixer, got feed-forward networks alone"
         return None
+
+    def _unknown(self, number: int, layer: Layer, width: int) -> str:
+        """The reason why a layer is none of the choices."""
+        choices = self.choices
+        if layer.operator not in choices.operators:
+            return f"layers.{number}: expected one of {_listed(choices.operators)}, got {layer.operator}"
+        if norm_of(layer) not in choices.norms:
+            known = _listed(" ".join(norm) for norm in choices.norms)
+            return f"layers.{number}: expected a normalization of {known}, got {layer.norm} {layer.norm_position}"
+        return f"layers.{number}.shape: no genes of {layer.operator} at width {width} give {layer.shape}"
 
     def sample(self, rng: Generator) -> Architecture:
         for _ in range(self.settings.max_tries):
@@ -251,10 +253,9 @@ class ArchitectureSpace:
 
     def key(self, member: Architecture) -> str:
         # A digest would tell members apart too; this takes a tenth of its time, as most layers are one and the same value.
-        layers = {id(layer): layer for layer in member.layers}
-        written = {place: layer.model_dump_json() for place, layer in layers.items()}
-        surroundings = member.model_copy(update={"name": "", "layers": ()}).model_dump_json()
-        return surroundings + "".join([written[id(layer)] for layer in member.layers])
+        parts = self.choices.parts(member.layers, member.width)
+        layers = [layer.model_dump_json() for layer in member.layers] if parts is None else [part.written for part in parts]
+        return member.model_dump_json(exclude={"name", "layers"}) + "".join(layers)
 
     def settled(self, architecture: Architecture) -> Architecture | None:
         """The accepted member that an architecture made elsewhere stands for: itself, if it is one."""
@@ -272,54 +273,15 @@ class ArchitectureSpace:
         return tuple({member.digest(): member for member in reversed(legal)}.values())[::-1]
 
     def features(self, member: Architecture) -> dict[str, float]:
-        """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""
-        depth, width = member.depth, member.width
-        places: dict[str, list[int]] = {name: [] for name in self.choices.operators}
-        for number, layer in enumerate(member.layers):
-            places[layer.operator].append(number)
-        mixers = [layer.operator in self._mixers for layer in member.layers]
-        params, embeddings = parameters(member), member.vocabulary * width * (1 if member.tied_embeddings else 2)
-        values = {place: self.choices.values(layer, width) for place, layer in {id(layer): layer for layer in member.layers}.items()}
-        ratios = [_ratio(layer.shape, width) for layer, mixer in zip(member.layers, mixers, strict=True) if not mixer]
-        features = {
-            "width": width,
-            "depth": depth,
-            "meta_tokens": member.meta_tokens,
-            "log10_params": log10(params),
-            "log10_layer_params": log10(params - embeddings),
-            "mixer_fraction": sum(mixers) / depth,
-            "alternation": sum(a != b for a, b in pairwise(mixers)) / max(1, depth - 1),
-            "feedforward_ratio": sum(ratios) / max(1, len(ratios)),
-        }
-        features |= self._norm_columns([mutate.norm_of(layer) for layer in member.layers])
-        for name, found in places.items():
-            features[f"{name}.count"] = len(found)
-            if name in self._mixers:
-                relative = [(number + 0.5) / depth for number in found] or [0.5]
-                mean = sum(relative) / len(relative)
-                features[f"{name}.position_mean"] = mean
-                features[f"{name}.position_spread"] = sqrt(sum((place - mean) ** 2 for place in relative) / len(relative))
-            rows = [row for number in found if (row := values[id(member.layers[number])])]
-            for column, columns in self._gene_columns[name]:
-                features |= columns([row[column] for row in rows])
-        return {name: float(value) for name, value in features.items()}
+        """Counts and positions of operators, sizes, and what genes they have (`search.features`)."""
+        parts = self.choices.parts(member.layers, member.width)
+        if parts is None:
+            raise ValueError(f"expected a member of the space, got {self.contains(member)}")
+        return self._features(member, parts)
 
     @cached_property
-    def _mixers(self) -> frozenset[str]:
-        return frozenset(name for name in self.choices.operators if registry.get(name).kind == "mixer")
-
-    @cached_property
-    def _norm_columns(self) -> "Columns":
-        return Columns("norm", self.choices.norms, [" ".join(norm) for norm in self.choices.norms])
-
-    @cached_property
-    def _gene_columns(self) -> dict[str, list[tuple[int, "Columns"]]]:
-        """Of each operator its genes with a choice, by their place."""
-        genes = {name: list(enumerate(self.choices.genes[name].items())) for name in self.choices.operators}
-        return {
-            name: [(column, Columns(f"{name}.{gene}", options, options)) for column, (gene, options) in found if len(options) > 1]
-            for name, found in genes.items()
-        }
+    def _features(self) -> Features:
+        return Features(self.choices)
 
     def _draw(self, rng: Generator) -> Architecture:
         """A random architecture that looks like a real one: repeated blocks, or mixers and feed-forward networks by turns."""
@@ -344,10 +306,10 @@ class ArchitectureSpace:
         """One normalization for all layers or, as often, one for the first and one for the rest."""
         norms = self.choices.norms
         if len(norms) == 1:
-            return [mutate.normalized(layer, norms[0]) for layer in layers]
+            return [normalized(layer, norms[0]) for layer in layers]
         first, rest = pick(norms, rng), pick(norms, rng)
         cut = int(rng.integers(len(layers) + 1)) if rng.random() < 0.5 else 0
-        return [mutate.normalized(layer, first if number < cut else rest) for number, layer in enumerate(layers)]
+        return [normalized(layer, first if number < cut else rest) for number, layer in enumerate(layers)]
 
     def _legal(self, architecture: Architecture) -> bool:
         return self.contains(architecture) is None and self.accepts(architecture)
@@ -355,22 +317,3 @@ class ArchitectureSpace:
     def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int, name: str = "") -> Architecture:
         surroundings = {"vocabulary": self.vocabulary, "meta_tokens": meta_tokens, "normalized_head": self.settings.normalized_head}
         return Architecture.parse({"name": name, "width": width, "layers": tuple(layers), **surroundings}, where="space")
-
-
-@cache
-def _ratio(shape: Shape, width: int) -> float:
-    return float(shape.genes(width).get("ratio", 0.0))
-
-
-class Columns:
-    """The features of what layers have of one choice: the mean of numbers, each value's share of others; none where there is no choice."""
-
-    def __init__(self, name: str, options: Sequence[Any], labels: Sequence[Any]) -> None:
-        self._mean = name if all(isinstance(value, int | float) and not isinstance(value, bool) for value in options) else None
-        self._shares = [(f"{name}={label}", option) for label, option in zip(labels, options, strict=True)] if len(options) > 1 else []
-
-    def __call__(self, chosen: Sequence[Any]) -> dict[str, float]:
-        count = max(1, len(chosen))
-        if self._mean:
-            return {self._mean: sum(chosen) / count}
-        return {name: chosen.count(option) / count for name, option in self._shares}

@@ -7,10 +7,11 @@ from functools import cached_property
 from numpy.random import Generator
 
 from operators import registry
-from operators.architecture import Architecture, Layer
+from operators.architecture import Architecture, Layer, distinct
 from operators.errors import ConfigError
 from search import mutate, stages
-from search.mutate import Norm, pick
+from search.choices import Norm, norm_of, normalized
+from search.mutate import pick
 from search.space import CHILD_TRIES, ArchitectureSpace, SpaceSettings, accepts_everything
 from search.stages import STAGES, Alphabet, Genome, StageSettings, readings, sequence
 
@@ -70,18 +71,18 @@ class StagedSpace(ArchitectureSpace):
         reason = super().contains(architecture)
         if reason is not None:
             return reason
-        shapes, distinct = _shapes(architecture), {id(layer): layer for layer in architecture.layers}.values()
-        for layer in distinct:
-            usual = shapes[layer.operator]
+        layers, shapes = distinct(architecture.layers).values(), dict[str, Layer]()
+        for layer in layers:
+            usual = shapes.setdefault(layer.operator, layer)
             if layer is not usual and layer != usual:
                 return f"layers.{architecture.layers.index(layer)}: expected the shape and normalization of the others of its operator"
-        if len({mutate.norm_of(layer) for layer in distinct}) > 1:
+        if len({norm_of(layer) for layer in layers}) > 1:
             return "layers: expected one normalization for all"
         return None
 
     def genomes(self, architecture: Architecture) -> tuple[Genome, ...]:
         """Every way to write the architecture's sequence as stages."""
-        return readings(tuple(layer.operator for layer in architecture.layers), self.alphabet)
+        return readings(tuple([layer.operator for layer in architecture.layers]), self.alphabet)
 
     def sample(self, rng: Generator) -> Architecture:
         low, high = self.choices.depths
@@ -100,7 +101,7 @@ class StagedSpace(ArchitectureSpace):
         for _ in range(CHILD_TRIES):
             factor = pick(self._factors, rng)
             changed = self._changed(factor, parent, rng)
-            child = changed and self._settled(changed.model_copy(update={"name": ""}))
+            child = changed and self._settled(changed)
             if child and not mutate.alike(child, parent):
                 return child, factor
         return None
@@ -112,7 +113,7 @@ class StagedSpace(ArchitectureSpace):
             early, middle, late = (pick(pair, rng) for pair in zip(first, second, strict=True))
             resized = self.choices.resized(b.layers, b.width, a.width)
             shapes = {**{layer.operator: layer for layer in resized or ()}, **_shapes(a)}
-            layers = self._layers((early, middle, late), a.width, shapes, mutate.norm_of(a.layers[0]), rng)
+            layers = self._layers((early, middle, late), a.width, shapes, norm_of(a.layers[0]), rng)
             child = layers and self._settled(a.model_copy(update={"name": "", "layers": layers}))
             if child:
                 return child
@@ -126,19 +127,19 @@ class StagedSpace(ArchitectureSpace):
         return tuple({self.key(seed): seed for seed in reversed(found)}.values())[::-1]
 
     def _changed(self, factor: str, parent: Architecture, rng: Generator) -> Architecture | None:
-        """The parent with one factor changed, maybe no member."""
+        """The parent with one factor changed, without its name; maybe no member."""
         if factor == "width":
             return mutate.change_width(parent, self.choices, rng)
         if factor == "meta_tokens":
             return mutate.change_meta_tokens(parent, self.choices, rng)
         if factor == "normalization":
             norm = pick(self.choices.norms, rng)
-            return parent.model_copy(update={"layers": tuple(mutate.normalized(layer, norm) for layer in parent.layers)})
+            return parent.model_copy(update={"name": "", "layers": tuple([normalized(layer, norm) for layer in parent.layers])})
         if factor == "shape":
             return self._reshaped(parent, rng)
         genome = stages.change(factor, pick(self.genomes(parent), rng), self.alphabet, rng)
-        layers = genome and self._layers(genome, parent.width, _shapes(parent), mutate.norm_of(parent.layers[0]), rng)
-        return parent.model_copy(update={"layers": layers}) if layers else None
+        layers = genome and self._layers(genome, parent.width, _shapes(parent), norm_of(parent.layers[0]), rng)
+        return parent.model_copy(update={"name": "", "layers": layers}) if layers else None
 
     def _reshaped(self, parent: Architecture, rng: Generator) -> Architecture | None:
         """Another value of one gene of one operator, in all of its layers."""
@@ -146,12 +147,12 @@ class StagedSpace(ArchitectureSpace):
         name = pick(sorted(shapes), rng)
         here = self.choices.values(shapes[name], parent.width) or ()
         table = self.choices.layers[name, parent.width]
-        others = [layer.shape for values, layer in table.items() if sum(a != b for a, b in zip(values, here, strict=True)) == 1]
+        others = [layer for values, layer in table.items() if sum(a != b for a, b in zip(values, here, strict=True)) == 1]
         if not others:
             return None
-        shape = pick(others, rng)
-        layers = [layer.model_copy(update={"shape": shape}) if layer.operator == name else layer for layer in parent.layers]
-        return parent.model_copy(update={"layers": tuple(layers)})
+        changed = normalized(pick(others, rng), norm_of(shapes[name]))
+        layers = [changed if layer.operator == name else layer for layer in parent.layers]
+        return parent.model_copy(update={"name": "", "layers": tuple(layers)})
 
     def _layers(self, genome: Genome, width: int, shapes: dict[str, Layer], norm: Norm, rng: Generator) -> tuple[Layer, ...] | None:
         """The genome's layers; an operator without a shape gets a random one. None where it cannot be made at this width."""
@@ -162,8 +163,8 @@ class StagedSpace(ArchitectureSpace):
             options = self.choices.at(name, width)
             if not options:
                 return None
-            shapes = {**shapes, name: mutate.normalized(pick(options, rng), norm)}
-        return tuple(shapes[name] for name in names)
+            shapes = {**shapes, name: normalized(pick(options, rng), norm)}
+        return tuple([shapes[name] for name in names])
 
     def _settled(self, architecture: Architecture) -> Architecture | None:
         """An architecture in stages at the width that it is to have, if it is a member there and accepted."""

@@ -91,6 +91,11 @@ class Alphabet:
     def ratios(self) -> tuple[tuple[int, ...], ...]:
         return self.settings.shares(len(self.mixers))
 
+    @cached_property
+    def sizes(self) -> dict[tuple[int, ...], int]:
+        """The ratios with the number of mixers in a block of each."""
+        return {ratio: sum(ratio) for ratio in self.ratios}
+
 
 @cache
 def turns(ratio: tuple[int, ...]) -> tuple[int, ...]:
@@ -109,9 +114,10 @@ def sequence(genome: Genome, alphabet: Alphabet) -> tuple[str, ...] | None:
     for number, (block, repeats) in enumerate(genome):
         if number == STAGES - 1 and len(names) >= alphabet.longest:
             return None
-        for _ in range(repeats):
-            for mixer in turns(block.ratio):
-                names += [block.mixers[mixer], *[str(alphabet.feedforward)] * block.feedforwards[mixer]]
+        once: list[str] = []
+        for mixer in turns(block.ratio):
+            once += [block.mixers[mixer], *[str(alphabet.feedforward)] * block.feedforwards[mixer]]
+        names += once * repeats
     return tuple(names[: alphabet.longest])
 
 
@@ -130,25 +136,26 @@ def drawn(alphabet: Alphabet, depth: int, rng: Generator) -> Genome:
 @lru_cache(maxsize=65_536)
 def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
     """The genomes with this sequence; none where it is no member. Of what was cut from the last block, one possibility is given."""
-    units: tuple[_Unit, ...] = ()
+    found: list[_Unit] = []
     for name in names:
         if name in alphabet.mixers:
-            units = (*units, (name, 0))
-        elif name == alphabet.feedforward and units:
-            units = (*units[:-1], (units[-1][0], units[-1][1] + 1))
+            found.append((name, 0))
+        elif name == alphabet.feedforward and found:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
         else:
             return ()
-    ratios, settings, cut = alphabet.ratios, alphabet.settings, len(names) == alphabet.longest
+    units = tuple(found)
+    settings, cut = alphabet.settings, len(names) == alphabet.longest
 
     @cache
     def beginnings(start: int) -> list[tuple[Stage, int]]:
         """Every stage that the units from there on can begin with, and where then the next one starts."""
         found = []
-        for ratio in ratios:
-            size = sum(ratio)
-            first = units[start : start + size]
-            block = _block(first, ratio, settings.feedforwards) if start + size < len(units) else None
-            end = start
+        for ratio, size in alphabet.sizes.items():
+            if start + size >= len(units):
+                continue
+            first, end = units[start : start + size], start
+            block = _block(first, ratio, settings.feedforwards) if len(set(first)) == len(ratio) else None
             while block and end + size < len(units) and units[end : end + size] == first and end - start < settings.max_repeats * size:
                 end += size
                 found.append((Stage(block, (end - start) // size), end))
@@ -157,7 +164,10 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
     @cache
     def ends(start: int) -> list[Stage]:
         """Every stage that all units from there on can be."""
-        found = [_last(units[start:], ratio, settings, alphabet.mixers, cut) for ratio in ratios]
+        rest = units[start:]
+        whole = [(ratio, size) for ratio, size in alphabet.sizes.items() if cut or len(rest) % size == 0]
+        again = [ratio for ratio, size in whole if size >= len(rest) or rest[size:-1] == rest[: -1 - size]]
+        found = [_last(rest, ratio, settings, alphabet.mixers, cut) for ratio in again]
         return [stage for stage in found if stage is not None]
 
     return tuple((early, middle, late) for early, second in beginnings(0) for middle, third in beginnings(second) for late in ends(third))
@@ -167,18 +177,20 @@ _Unit = tuple[str, int]  # a mixer and how many feed-forward networks follow it
 
 
 def _last(units: tuple[_Unit, ...], ratio: tuple[int, ...], settings: StageSettings, mixers: tuple[str, ...], cut: bool) -> Stage | None:
-    """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them."""
+    """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them.
+
+    All units but the last are known to repeat themselves after a block.
+    """
     size = sum(ratio)
     repeats = -(-len(units) // size)
-    if repeats > settings.max_repeats or (len(units) % size and not cut):
+    if repeats > settings.max_repeats:
         return None
     if repeats == 1:
         allowed = settings.feedforwards
         block = _cut_block(units, ratio, allowed, mixers) if cut else _block(units, ratio, allowed)
         return block and Stage(block, 1)
-    whole = (units[:size] * repeats)[: len(units)]
-    (name, count), (expected, most) = units[-1], whole[-1]
-    if units[:-1] != whole[:-1] or name != expected or count > most or (count < most and not cut):
+    (name, count), (expected, most) = units[-1], units[(len(units) - 1) % size]
+    if name != expected or count > most or (count < most and not cut):
         return None
     block = _block(units[:size], ratio, settings.feedforwards)
     return block and Stage(block, repeats)

@@ -31,9 +31,16 @@ class Kernel:
         that matters: [n, k] each."""
         weights, (_, smooth, linear, square, pairs) = _split(self.logs)
         inner, squares = _products(a, b, weights)
-        additive = linear * inner + square * squares
         near = _matern(_distance(a, b, weights, inner))
-        return np.asarray(smooth * near + additive * (1 + pairs * additive)), near
+        # Smooth + additive + pairs * additive², in place: fresh memory for each term takes longer than the arithmetic.
+        inner *= linear
+        squares *= square
+        additive = np.add(inner, squares, out=inner)
+        covariance = np.multiply(additive, pairs, out=squares)
+        covariance += 1
+        covariance *= additive
+        covariance += np.multiply(near, smooth, out=additive)
+        return covariance, near
 
     def variance(self, a: Floats) -> Floats:
         """The diagonal of `self(a, a)`."""
@@ -139,13 +146,19 @@ def _products(a: Floats, b: Floats, weights: Floats) -> tuple[Floats, Floats]:
 
 def _distance(a: Floats, b: Floats, weights: Floats, inner: Floats) -> Floats:
     """Squared weighted distances: [n, k]."""
-    return np.asarray(np.maximum(((a * a) @ weights)[:, None] + (b * b) @ weights - 2 * inner, 0))
+    squared = ((a * a) @ weights)[:, None] + (b * b) @ weights
+    squared -= 2 * inner
+    return np.asarray(np.maximum(squared, 0, out=squared))
 
 
 def _matern(squared: Floats) -> Floats:
     """The Matérn 5/2 correlation at squared distances."""
-    far = np.sqrt(5 * squared)
-    return np.asarray((1 + far + far * far / 3) * np.exp(-far))
+    far = 5 * squared
+    np.sqrt(far, out=far)
+    decay = np.negative(far)
+    np.exp(decay, out=decay)
+    decay *= 1 + far + far * far / 3
+    return decay
 
 
 def _matern_slope(squared: Floats) -> Floats:

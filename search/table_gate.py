@@ -14,10 +14,10 @@ from profiler.device import open_device, torch_threads
 from profiler.latency_table import LatencyTable, default_path
 from profiler.profile import ProfileSettings, key
 from profiler.table_parts import Point
+from search.choices import normalized
 from search.config import RunConfig
 from search.gates import TABLE_METRICS, Check
 from search.guided import Known
-from search.mutate import normalized
 from search.objectives import Constraint, Objective
 from search.space import ArchitectureSpace, SpaceSettings
 

@@ -1,5 +1,7 @@
 """The space of architectures: every member legal, every mutation what its name says, every contradiction an error."""
 
+import copy
+from dataclasses import fields
 from math import isfinite
 from typing import Any
 
@@ -14,6 +16,7 @@ from operators import Architecture, registry
 from operators.errors import ConfigError, one_line
 from profiler.cost import parameters
 from search import mutate
+from search.choices import norm_of
 from search.space import ArchitectureSpace, SpaceSettings, choices_of
 
 VOCABULARY = 512
@@ -135,7 +138,7 @@ def check_does_what_its_name_says(mutation: str, parent: Architecture, child: Ar
         values = [(SPACES["wide"].choices.values(a, parent.width), SPACES["wide"].choices.values(b, parent.width)) for a, b in changed]
         assert all(a and b and sum(x != y for x, y in zip(a, b, strict=True)) >= 1 for a, b in values)
     elif mutation == "normalization":
-        norms = {mutate.norm_of(b) for _, b in changed}
+        norms = {norm_of(b) for _, b in changed}
         assert len(norms) == 1
         assert norms <= set(NORMS)
         assert [layer.shape for layer in new] == [layer.shape for layer in old]
@@ -153,7 +156,7 @@ def test_a_split_of_normalizations_by_depth_is_two_mutations_away() -> None:
         rng = np.random.default_rng(seed)
         child = mutate.change_normalization(parent, space.choices, rng)
         grandchild = child and mutate.change_normalization(child, space.choices, rng)
-        found = found or (grandchild is not None and [mutate.norm_of(layer) for layer in grandchild.layers] == split)
+        found = found or (grandchild is not None and [norm_of(layer) for layer in grandchild.layers] == split)
     assert found
 
 
@@ -175,6 +178,59 @@ def test_trade_does_not_apply_where_parameters_would_differ() -> None:
     parent = Architecture.from_shorthand("a f", width=512, vocabulary=VOCABULARY)
     assert mutate.trade_width_for_depth(parent, space.choices, np.random.default_rng(0)) is None
     assert mutate.trade_depth_for_width(parent, space.choices, np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize("name", ["wide", "genes"])
+def test_trade_finds_the_depth_whose_parameters_are_nearest(name: str) -> None:
+    space, rng, applied = SPACES[name], np.random.default_rng(3), 0
+    low, high = space.choices.depths
+    for parent in members(space):
+        for trade in (mutate.trade_depth_for_width, mutate.trade_width_for_depth):
+            child = trade(parent, space.choices, rng)
+            if child is None:
+                continue
+            applied += 1
+            layers = space.choices.resized(parent.layers, parent.width, child.width)
+            assert layers is not None
+            depths = range(low, parent.depth) if child.width > parent.width else range(parent.depth + 1, high + 1)
+            laid = [(depth, mutate.stretched(layers, depth)) for depth in depths]
+            off = {
+                depth: abs(parameters(child.model_copy(update={"layers": other})) - parameters(parent))
+                for depth, other in laid
+                if any(map(mutate.is_mixer, other))
+            }
+            assert child.depth == min(off, key=lambda depth: off[depth])
+            assert child.layers == dict(laid)[child.depth]
+    assert applied > 20
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_a_member_read_from_a_file_is_the_same_member(name: str) -> None:
+    """Its layers are equal to those of the space but other objects; it has the same key, features and children."""
+    space = SPACES[name]
+    for member in members(space, 20):
+        read = Architecture.from_json(member.to_json())
+        assert space.contains(read) is None
+        assert space.key(read) == space.key(member)
+        assert space.features(read) == space.features(member)
+        assert space.mutate(read, np.random.default_rng(5)) == space.mutate(member, np.random.default_rng(5))
+        assert 10 ** space.features(read)["log10_params"] == pytest.approx(parameters(read), rel=1e-9)
+
+
+def test_a_layer_of_another_width_is_none_of_the_choices() -> None:
+    """Also where it is the very object that another width has."""
+    space = SPACES["wide"]
+    for member in members(space, 20):
+        for width in space.choices.widths:
+            elsewhere = member.model_copy(update={"width": width})
+            fits = all(space.choices.values(layer, width) for layer in member.layers)
+            assert (space.contains(elsewhere) is None) == fits
+
+
+def test_a_copy_of_choices_does_not_know_layers_by_what_they_were_in_memory() -> None:
+    choices = SPACES["small"].choices
+    assert choices.parts(choices.at("attention", 64), 64)
+    assert set(vars(copy.deepcopy(choices))) == {field.name for field in fields(choices)}
 
 
 @pytest.mark.parametrize("depth", range(1, 40))
