@@ -7,7 +7,12 @@ Optuna's samplers run behind our contract, so that they repeat no candidate; pym
 import importlib.util
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,7 @@ from rich.console import Console
 
 from operators.errors import ConfigError
 from search.benchmarks.problems import PROBLEMS, Problem
+from search.entry import import_numpy
 from search.evolution import EvolutionSettings
 from search.searchers import searcher
 
@@ -38,19 +44,11 @@ def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
         raise ConfigError(f"bench searchers: expected the packages of `pip install 'frontrunner[bench]'`, {', '.join(missing)} missing")
     figures: Figures = {"repeats": REPEATS, "gp_repeats": GP_REPEATS}
     samples: list[dict[str, Any]] = []
-    for name, make in PROBLEMS.items():
-        problem, rows = make(), list[dict[str, Any]]()
-        for method in METHODS:
-            rows += list(_runs(method, problem))
-        for method in dict.fromkeys(row["method"] for row in rows):
-            for budget in (SHORT, FULL):
-                found = [row[f"hypervolume_{budget}"] for row in rows if row["method"] == method and f"hypervolume_{budget}" in row]
-                if found:
-                    error = float(np.std(found, ddof=1) / np.sqrt(len(found)))
-                    figures |= {f"{name}.{budget}.{method}": round(float(np.mean(found)), 5)}
-                    figures |= {f"{name}.{budget}.{method}.standard_error": round(error, 5)}
-                    console.print(f"{name:<34}{budget:>5}  {method:<16}{np.mean(found):.4f} ± {error:.4f}", highlight=False)
-        samples += rows
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=import_numpy) as pool:  # runs need nothing of each other
+        for name, found in groupby(pool.map(_row, _runs()), key=lambda row: str(row["problem"])):
+            rows = list(found)
+            figures |= _means(name, rows, console)
+            samples += rows
     first = [_first(figures, name) == "guided" for name in PROBLEMS]
     figures |= {"problems": len(first), f"problems_where_guided_has_the_best_mean_at_{SHORT}": sum(first)}
     long = [row for row in samples if row["method"] == "guided" and "last_ask_tell_ms" in row and row["evaluations"] == FULL]
@@ -63,16 +61,52 @@ def _first(figures: Figures, problem: str) -> str:
     return max(means, key=lambda method: float(means[method]))
 
 
-def _runs(method: str, problem: Problem[Any]) -> Iterator[dict[str, Any]]:
-    if method == "gp" and problem.name not in GP_PROBLEMS:
-        return
-    budget = FULL if problem.name in LONG_PROBLEMS and method not in TOO_SLOW else SHORT
-    for seed in range(GP_REPEATS if method == "gp" else REPEATS):
-        run = _pymoo if method.startswith("pymoo") else _ours
-        points, times = run(method, problem, budget, seed)
-        row: dict[str, Any] = {"problem": problem.name, "method": method, "seed": seed, "evaluations": budget}
-        row |= {f"hypervolume_{count}": problem.hypervolume(np.array(points[:count])) for count in (SHORT, FULL) if count <= budget}
-        yield row | ({"mean_ask_tell_ms": np.mean(times) * 1e3, "last_ask_tell_ms": np.mean(times[-100:]) * 1e3} if times else {})
+def _means(problem: str, rows: Sequence[Mapping[str, Any]], console: Console) -> Figures:
+    """The mean hypervolume of each method and budget with its standard error, which are shown as well."""
+    figures: Figures = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        for budget in (SHORT, FULL):
+            found = [row[f"hypervolume_{budget}"] for row in rows if row["method"] == method and f"hypervolume_{budget}" in row]
+            if found:
+                error = float(np.std(found, ddof=1) / np.sqrt(len(found)))
+                figures |= {f"{problem}.{budget}.{method}": round(float(np.mean(found)), 5)}
+                figures |= {f"{problem}.{budget}.{method}.standard_error": round(error, 5)}
+                console.print(f"{problem:<34}{budget:>5}  {method:<16}{np.mean(found):.4f} ± {error:.4f}", highlight=False)
+    return figures
+
+
+@dataclass(frozen=True)
+class Run:
+    """One searcher on one problem. budgets: after how many evaluations the hypervolume is taken; the last one ends it."""
+
+    problem: str
+    method: str
+    seed: int
+    budgets: tuple[int, ...]
+
+
+def _runs() -> Iterator[Run]:
+    """All that belong to the benchmark, problem by problem."""
+    for problem in PROBLEMS:
+        for method in METHODS:
+            if method == "gp" and problem not in GP_PROBLEMS:
+                continue
+            budgets = (SHORT, FULL) if problem in LONG_PROBLEMS and method not in TOO_SLOW else (SHORT,)
+            yield from (Run(problem, method, seed, budgets) for seed in range(GP_REPEATS if method == "gp" else REPEATS))
+
+
+def _row(run: Run) -> dict[str, Any]:
+    problem = _problem(run.problem)
+    search = _pymoo if run.method.startswith("pymoo") else _ours
+    points, times = search(run.method, problem, run.budgets[-1], run.seed)
+    row: dict[str, Any] = {"problem": run.problem, "method": run.method, "seed": run.seed, "evaluations": run.budgets[-1]}
+    row |= {f"hypervolume_{count}": problem.hypervolume(np.array(points[:count])) for count in run.budgets}
+    return row | ({"mean_ask_tell_ms": np.mean(times) * 1e3, "last_ask_tell_ms": np.mean(times[-100:]) * 1e3} if times else {})
+
+
+@cache
+def _problem(name: str) -> Problem[Any]:
+    return PROBLEMS[name]()
 
 
 def _ours(method: str, problem: Problem[Any], budget: int, seed: int) -> tuple[Points, list[float]]:
