@@ -200,7 +200,8 @@ def drive(
         nonlocal exhausted
         if waiting:
             return waiting.popleft()
-        if config.time_s is not None and before_s + time.monotonic() - start >= config.time_s:
+        if config.time_s is not None and (ledger.time_up or before_s + time.monotonic() - start >= config.time_s):
+            ledger.end_time()
             return None
         if (number := next_repeat(tuple(entries.values()), config)) is not None:
             entries[number] = entries[number].with_again(Again(attempts=()))

@@ -225,6 +225,17 @@ class Ledger:
         with _told_when_it_cannot_be("written"):
             self._study.set_user_attr("exhausted", True)
 
+    @property
+    def time_up(self) -> bool:
+        """Whether a driver found the run's time to be up."""
+        return bool(self._study.user_attrs.get("time_up"))
+
+    def end_time(self) -> None:
+        """Records that the run's time is up: whoever drives it next is not to find a moment left that is too short for anything."""
+        if not self.time_up:
+            with _told_when_it_cannot_be("written"):
+                self._study.set_user_attr("time_up", True)
+
     def complete(self, entries: Sequence[Entry]) -> bool:
         """Whether all candidates there will be have ended what was begun of them, given what `entries` returned."""
         return self.ended(entries) and (self.exhausted or len(entries) >= self.config.candidates)

@@ -24,7 +24,6 @@ from search.progress import display
 from search.repeats import next_repeat
 from search.report import plot_frontier
 from search.run_folder import RunFolder, find_folder, new_folder
-from search.spent import searched
 from search.tables import columns_for, frame, rich_table
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     if ledger.exhausted:
         asked = ledger.config.candidates
         console.print(f"the space has no more than {len(entries)} candidates, fewer than the {asked} asked for", soft_wrap=True)
-    elif ledger.config.time_s is not None and len(entries) < ledger.config.candidates:
+    elif ledger.time_up and len(entries) < ledger.config.candidates:
         console.print(f"the time of {ledger.config.time_s:g} s was up after {len(entries)} candidates", soft_wrap=True)
     for label, value in (
         *(("plot", str(folder.plot(kind))) for kind in kinds),
@@ -166,8 +165,7 @@ def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledge
 
 def complete(ledger: Ledger, entries: Sequence[Entry]) -> bool:
     """Whether nothing is left to do, second evaluations included, given what the ledger's `entries` returned."""
-    limit = ledger.config.time_s
-    if limit is not None and searched(entries) >= limit and ledger.ended(entries):
+    if ledger.time_up and ledger.ended(entries):
         return True
     return ledger.complete(entries) and next_repeat(entries, ledger.config) is None
 
