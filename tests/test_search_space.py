@@ -160,50 +160,6 @@ def test_a_split_of_normalizations_by_depth_is_two_mutations_away() -> None:
     assert found
 
 
-def test_trade_finds_equal_parameters_both_ways() -> None:
-    """With no embedding to speak of and depth to spare, the trade comes much closer than its bound."""
-    space = ArchitectureSpace(SpaceSettings(operators=("a", "f"), widths=(128, 192, 256), min_depth=2, max_depth=64), 2)
-    rng, errors = np.random.default_rng(0), []
-    start = Architecture.from_shorthand("a f " * 8, width=192, vocabulary=2, genes={"attention": {"head_dim": 32}})
-    for trade in (mutate.trade_depth_for_width, mutate.trade_width_for_depth):
-        child = trade(start, space.choices, rng)
-        assert child is not None
-        errors.append(abs(parameters(child) / parameters(start) - 1))
-        assert child.shorthand.startswith("a f a f")
-    assert max(errors) < 0.06
-
-
-def test_trade_does_not_apply_where_parameters_would_differ() -> None:
-    space = ArchitectureSpace(SpaceSettings(operators=("a", "f"), widths=(64, 512), min_depth=2, max_depth=4), VOCABULARY)
-    parent = Architecture.from_shorthand("a f", width=512, vocabulary=VOCABULARY)
-    assert mutate.trade_width_for_depth(parent, space.choices, np.random.default_rng(0)) is None
-    assert mutate.trade_depth_for_width(parent, space.choices, np.random.default_rng(0)) is None
-
-
-@pytest.mark.parametrize("name", ["wide", "genes"])
-def test_trade_finds_the_depth_whose_parameters_are_nearest(name: str) -> None:
-    space, rng, applied = SPACES[name], np.random.default_rng(3), 0
-    low, high = space.choices.depths
-    for parent in members(space):
-        for trade in (mutate.trade_depth_for_width, mutate.trade_width_for_depth):
-            child = trade(parent, space.choices, rng)
-            if child is None:
-                continue
-            applied += 1
-            layers = space.choices.resized(parent.layers, parent.width, child.width)
-            assert layers is not None
-            depths = range(low, parent.depth) if child.width > parent.width else range(parent.depth + 1, high + 1)
-            laid = [(depth, mutate.stretched(layers, depth)) for depth in depths]
-            off = {
-                depth: abs(parameters(child.model_copy(update={"layers": other})) - parameters(parent))
-                for depth, other in laid
-                if any(map(mutate.is_mixer, other))
-            }
-            assert child.depth == min(off, key=lambda depth: off[depth])
-            assert child.layers == dict(laid)[child.depth]
-    assert applied > 20
-
-
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_a_member_read_from_a_file_is_the_same_member(name: str) -> None:
     """Its layers are equal to those of the space but other objects; it has the same key, features and children."""
@@ -231,15 +187,6 @@ def test_a_copy_of_choices_does_not_know_layers_by_what_they_were_in_memory() ->
     choices = SPACES["small"].choices
     assert choices.parts(choices.at("attention", 64), 64)
     assert set(vars(copy.deepcopy(choices))) == {field.name for field in fields(choices)}
-
-
-@pytest.mark.parametrize("depth", range(1, 40))
-def test_stretched_has_the_depth_and_keeps_order_and_shares(depth: int) -> None:
-    layers = Architecture.from_shorthand("a f a f a f r r r r r r", width=64, vocabulary=2).layers
-    out = mutate.stretched(layers, depth)
-    assert len(out) == depth
-    assert mutate.is_mixer(out[0])
-    assert mutate.stretched(layers, len(layers)) == layers
 
 
 def test_crossover_takes_the_beginning_of_one_and_the_end_of_the_other() -> None:
@@ -309,63 +256,6 @@ def test_features_say_what_they_mean() -> None:
     assert features["alternation"] == pytest.approx(2 / 3)
     assert features["attention.group"] == 2
     assert 10 ** features["log10_params"] == pytest.approx(parameters(member.model_copy(update={"layers": layers})))
-
-
-def test_seeds_begin_with_the_corners() -> None:
-    seeds = SPACES["wide"].seeds()[:4]
-    sizes = [(seed.name, seed.width, seed.depth) for seed in seeds]
-    assert sizes == [("smallest", 64, 2), ("deepest", 64, 24), ("widest", 256, 2), ("largest", 256, 24)]
-    drawn = [parameters(member) for member in members(SPACES["wide"], 200)]
-    assert max(drawn) <= max(parameters(seed) for seed in seeds)
-    assert min(parameters(seed) for seed in seeds) <= np.quantile(drawn, 0.02)
-
-
-def test_seeds_have_each_mixer_alone() -> None:
-    alone = {seed.name.removesuffix(" alone"): seed for seed in SPACES["wide"].seeds() if seed.name.endswith(" alone")}
-    assert sorted(alone) == [name for name in sorted(registry.names()) if registry.get(name).kind == "mixer"]
-    for name, seed in alone.items():
-        assert {layer.operator for layer in seed.layers if mutate.is_mixer(layer)} == {name}
-
-
-@pytest.mark.parametrize(("name", "depth"), [("nemotron-flash-1b", 24), ("qwen3-0.6b", 30), ("mamba2-1.3b", 30)])
-def test_seeds_have_published_designs_as_near_as_the_space_has_them(name: str, depth: int) -> None:
-    """The same order of operators, the longest depth up to the design's own, its genes where the space has them, no other vocabulary."""
-    space = ArchitectureSpace(SpaceSettings(widths=(512, 1024, 2048), max_depth=30, meta_tokens=(0, 64)), VOCABULARY)
-    design = Architecture.load(name)
-    (seed,) = (seed for seed in space.seeds() if seed.name == f"{name} rescaled")
-    check(space, seed)
-    assert (seed.depth, seed.vocabulary) == (depth, VOCABULARY)
-    assert design.shorthand.startswith(seed.shorthand)
-    assert seed.meta_tokens == (64 if design.meta_tokens else 0)
-    proportion = {width: abs(width / depth - design.width / design.depth) for width in (512, 1024, 2048)}
-    assert proportion[seed.width] == min(proportion.values())
-    for mine, theirs in zip(seed.layers, design.layers, strict=False):
-        chosen, wanted = mine.shape.genes(seed.width), theirs.shape.genes(design.width)
-        options = space.choices.genes[mine.operator]
-        assert all(chosen[gene] == wanted[gene] for gene, values in options.items() if gene in wanted and wanted[gene] in values)
-
-
-def test_seeds_shrink_to_a_bound() -> None:
-    bound = 3e6
-    space = ArchitectureSpace(WIDE, VOCABULARY, accepts=lambda found: parameters(found) <= bound)
-    names = {seed.name: seed for seed in space.seeds()}
-    assert parameters(names["nemotron-flash-1b rescaled"]) <= bound < parameters(SPACES["wide"].seeds()[3])
-    assert names["nemotron-flash-1b rescaled"].depth == 24
-
-
-def test_seeds_are_accepted_and_distinct() -> None:
-    for space in SPACES.values():
-        seeds = space.seeds()
-        assert seeds
-        assert len({space.key(seed) for seed in seeds}) == len(seeds)
-        for seed in seeds:
-            check(space, seed)
-
-
-def test_designs_of_operators_that_the_space_lacks_are_left_out() -> None:
-    names = {seed.name for seed in SPACES["genes"].seeds()}
-    assert "llama-3.2-1b rescaled" in names
-    assert not any(name.startswith(("nemotron", "mamba2")) for name in names)
 
 
 def test_restricted_and_widened_genes_are_respected() -> None:

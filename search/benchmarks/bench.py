@@ -23,6 +23,7 @@ from search.benchmarks.folders import retire
 from search.benchmarks.operators import operators_and_backends
 from search.benchmarks.power import tell_apart
 from search.benchmarks.repeat import repeat_anchor
+from search.benchmarks.runs import row
 from search.benchmarks.scaling import more_devices
 from search.benchmarks.search import search_and_compare
 from search.benchmarks.searchers import compare_searchers
@@ -73,19 +74,7 @@ def quick(device: str, console: Console) -> Measured:
         "train_s_per_candidate": sum(item.get("train", 0.0) for item in spent) / len(spent),
         "profile_s_per_candidate": sum(item.get("profile", 0.0) for item in spent) / len(spent),
     }
-    rows = [
-        {
-            "id": entry.number,
-            "architecture": entry.architecture.shorthand,
-            "width": entry.architecture.width,
-            "origin": entry.origin,
-            "parents": entry.parents,
-            "status": entry.evaluation.status if entry.evaluation else "unfinished",
-            "metrics": dict(entry.evaluation.metrics) if entry.evaluation else {},
-            "frontier": entry in best,
-        }
-        for entry in entries
-    ]
+    rows = [{**row(entry), "parents": entry.parents, "frontier": entry in best} for entry in entries]
     return Measured(figures, rows, {"png": folder.plot().read_bytes()})
 
 
