@@ -138,8 +138,9 @@ def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
             batch, tokens, job.architecture.width, device=device.torch_device, dtype=device.dtype, requires_grad=requires_grad
         )
 
-    for batch, tokens in job.workload.training:
-        module(random(batch, tokens, requires_grad=True)).sum().backward()
+    with kernel_libraries.deterministic():  # as trainings are: other variants of kernels
+        for batch, tokens in job.workload.training:
+            module(random(batch, tokens, requires_grad=True)).sum().backward()
     with torch.inference_mode():
         for batch, tokens in job.workload.decoding:
             specs = registry.get(job.layer.operator).state(job.layer.shape, batch, tokens + 1, device.dtype)

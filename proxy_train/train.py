@@ -3,7 +3,7 @@
 import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from operators.architecture import Architecture
 from operators.errors import ConfigError, DataError, DivergedError
+from operators.kernel_libraries import deterministic
 from operators.model import HybridLM
 from proxy_train.data import Corpus, bits_per_byte, require_windows, validation_batches
 from proxy_train.flops import training_flops
@@ -183,9 +184,10 @@ def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float]
 
 @contextmanager
 def _own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
-    """Seeds torch and sets its number of threads for a while; both are put back."""
+    """Seeds torch, sets its number of threads and has a GPU add up in a fixed order for a while; all are put back."""
     threads_before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[torch.device(device)] if device != "cpu" else []):
+    on_cpu = device == "cpu"  # whose sums have a fixed order anyway
+    with torch.random.fork_rng(devices=[] if on_cpu else [torch.device(device)]), nullcontext() if on_cpu else deterministic():
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         try:

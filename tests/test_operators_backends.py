@@ -112,3 +112,15 @@ def test_a_submodule_is_loaded_without_what_its_heavy_package_imports(tmp_path: 
     finally:
         for name in ("heavy_kernels", "heavy_kernels.ops"):
             sys.modules.pop(name, None)
+
+
+def test_what_adds_up_in_a_fixed_order_leaves_no_trace() -> None:
+    def fail_inside() -> None:
+        with kernel_libraries.deterministic():
+            assert torch.are_deterministic_algorithms_enabled()
+            raise LookupError
+
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(LookupError):
+        fail_inside()
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -119,7 +119,9 @@ def load_flash_attn() -> Attend:
     library = load("flash_attn")
 
     def causal(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-        y: Tensor = library.flash_attn_func(q, k, v, causal=True, window_size=(-1, -1) if window is None else (window - 1, 0))
+        seen = (-1, -1) if window is None else (window - 1, 0)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        y: Tensor = library.flash_attn_func(q, k, v, causal=True, window_size=seen, deterministic=deterministic)
         return y
 
     def cached(q: Tensor, k: Tensor, v: Tensor, state: State, position: Tensor) -> Tensor:
