@@ -86,11 +86,11 @@ def use_kernel_cache() -> None:
 def deterministic() -> Iterator[None]:
     """Inside, backward passes add up in a fixed order where PyTorch and the kernel libraries can; what was set before is restored.
 
-    Atomic additions come in another order each time, and a training of thousands of steps ends a hundredth of a nat away.
+    Atomic additions come in another order each time, and a training of thousands of steps ends a hundredth of a nat away. mamba_ssm's
+    selective scan, which operator mamba takes, has no other way.
     """
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # without it PyTorch warns of every product; on Hopper it is what it takes anyway
+    # Without it PyTorch warns of every product; on Hopper it is what it takes anyway.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filling = memory.fill_uninitialized_memory
