@@ -27,7 +27,11 @@ ELITE = 20
 CROSSED, FRESH = 0.4, 0.05
 """The probability that a child has two parents, and that it is a random member instead."""
 PLAIN = 10
-"""Every so many proposals one is plain evolution's, whatever the surrogate says."""
+"""Of so many proposals one is plain evolution's and one is screened, whatever either gained."""
+RECENT = 50
+"""Evaluations from which is learned how often each of the two gains."""
+SCREENED = "screened"
+"""What the origin of a screened proposal begins with."""
 LEAST_SKILL = 0.1
 REMEMBERED = 300
 """Evaluations from which the probability of failing is learned."""
@@ -59,6 +63,7 @@ class Guided(Evolution[T]):
         self._rows: dict[int, Floats] = {}  # features, then what is known of the objectives
         self._fit: Fit | None = None
         self._fit_next = FEWEST
+        self._gained: dict[int, bool] = {}  # whether it was on the frontier when it was told, in the order of tell
         self._fit_to: list[tuple[tuple[float, ...], float]] = []  # scores and how often they were evaluated, as it was when a fit was due
 
     def restore(self, proposal: Proposal[T]) -> None:
@@ -67,14 +72,28 @@ class Guided(Evolution[T]):
 
     def _learn(self, number: int) -> None:
         super()._learn(number)
+        self._gained.setdefault(number, number in self._frontier)
         if len(self._scores) >= self._fit_next:  # made when it is needed, so that a resumed run makes the last one alone
             self._fit, self._fit_to = None, list(zip(self._scores.values(), self._times(), strict=True))
             self._fit_next = next_fit(len(self._scores))
 
     def _propose(self, rng: Generator) -> Proposal[T]:
-        plain = self._next < self._settings.population or self._next % PLAIN == PLAIN - 1 or len(self._scores) < FEWEST
+        begun = self._next >= self._settings.population and len(self._scores) >= FEWEST
         with torch_threads(1):  # more of them wait for each other longer than they work on matrices of this size
-            return (None if plain else self._screened(rng)) or super()._propose(rng)
+            return (self._screened(rng) if begun and self._screens(rng) else None) or super()._propose(rng)
+
+    def _screens(self, rng: Generator) -> bool:
+        """Whether the next proposal is to be screened: as probable as that, by the latest evaluations, screened ones get on the frontier
+        more often than plain ones do (Thompson sampling of two rates, each as likely as any other before)."""
+        turn = self._next % PLAIN
+        if turn in (PLAIN // 2 - 1, PLAIN - 1):
+            return turn != PLAIN - 1
+        told = [number for number in list(self._gained)[-RECENT:] if number >= self._settings.population]
+        rates = []
+        for screened in (True, False):
+            gained = [self._gained[number] for number in told if self._proposals[number].origin.startswith(SCREENED) == screened]
+            rates.append(rng.beta(1 + sum(gained), 1 + len(gained) - sum(gained)))
+        return bool(rates[0] >= rates[1])
 
     def _screened(self, rng: Generator) -> Proposal[T] | None:
         """The most promising child; None where the surrogates have no skill or see no gain."""
@@ -90,7 +109,7 @@ class Guided(Evolution[T]):
                 best = sorted([*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0])[:ELITE]
         if not best or best[0][0] <= 0:
             return None
-        return Proposal(self._next, best[0][1].candidate, best[0][1].parents, "+".join(best[0][1].steps))
+        return Proposal(self._next, best[0][1].candidate, best[0][1].parents, "+".join((SCREENED, *best[0][1].steps)))
 
     def _forecast(self) -> Forecast:
         rows = np.array([self._rows[number] for number in self._scores])
