@@ -12,10 +12,9 @@ from operators import Architecture
 from operators.errors import ConfigError, RunError, SpaceExhausted
 from operators.files import write_whole
 from profiler.cost import cost
-from profiler.device import inference_dtype
-from profiler.profile import key
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, prepare, require_windows
+from search.arithmetic import arithmetic, arithmetic_check
 from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
 from search.executor import Executor, Lost, Retries
@@ -91,31 +90,14 @@ class Progress:
 
 def prepare_run(config: RunConfig) -> Prepared:
     """The text tokenized and the space built. Raises DataError, and ConfigError or TableError where the latency table cannot serve."""
-    constraints = config.parsed_constraints()
     corpus = prepare(config.data)
     require_windows(corpus, config.proxy.sequence_length)
     everything = make_space(config.space, corpus.vocabulary)
-    arithmetic = (lambda found: first_broken(constraints, _arithmetic(found, config))) if constraints else None
     table = table_check(config, everything) if config.gates.table else None
-    screen = Screen(arithmetic, table, settings=config.gates, seed=config.seed)
+    screen = Screen(arithmetic_check(config), table, settings=config.gates, seed=config.seed)
     fast = in_time(config) if config.gates.table else None
     known = known_costs(config, everything) if config.searcher.name == "guided" else {}
     return Prepared(config, corpus, make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast), screen, known)
-
-
-def _arithmetic(architecture: Architecture, config: RunConfig) -> dict[str, float]:
-    """The metrics that need no measurement."""
-    metrics: dict[str, float] = {}
-    dtype = inference_dtype(config.device)
-    profile = config.profile
-    for context in profile.contexts:
-        for batch in profile.batch_sizes:
-            found = cost(architecture, batch=batch, context=context, dtype=dtype)
-            metrics |= {"params": found.params, "param_bytes": found.param_bytes}
-            further = None if context == profile.contexts[0] else context
-            for name in ("state_bytes", "kv_bytes", "recurrent_bytes"):
-                metrics[key(name, batch=batch, context=further)] = getattr(found, name)
-    return metrics
 
 
 def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
@@ -129,7 +111,7 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
         return
     rng = np.random.default_rng(config.seed)
     probes = [*space.seeds(), *(space.sample(rng) for _ in range(PROBES))]
-    metrics = [_arithmetic(probe, config) for probe in probes]
+    metrics = [*map(arithmetic(config), probes)]
     for constraint in constraints:
         if all(constraint.broken_by(found) for found in metrics):
             closest = (min if constraint.relation in ("<=", "<") else max)(found[constraint.metric] for found in metrics)

