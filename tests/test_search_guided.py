@@ -1,11 +1,14 @@
 """Guided search: what it adds to evolution, and where it leaves evolution alone."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 from search import pareto
 from search.encoding import Dimension, IntegerSpace, Vector
 from search.evolution import Evolution, EvolutionSettings
-from search.guided import PLAIN, Guided
+from search.guided import SCREENED, Guided
 from search.searchers import searcher
 
 SPACE = IntegerSpace({f"x{number}": Dimension(16) for number in range(8)})
@@ -56,10 +59,10 @@ def test_noise_is_left_to_evolution() -> None:
 def test_learns_what_fails() -> None:
     """Half of the space fails, and the better half at that: fewer and fewer proposals fall into it."""
     proposer, failed = Guided(SPACE, SETTINGS, seed=0), []
-    for number in range(100):
+    for _ in range(100):
         proposal = proposer.ask()
         fails = proposal.candidate[0] < 8
-        if number % PLAIN != PLAIN - 1:
+        if proposal.origin.startswith(SCREENED):
             failed.append(fails)
         proposer.tell(proposal.number, None if fails else scores(proposal.candidate))
     assert np.mean(failed[-50:]) < 0.3
@@ -99,3 +102,41 @@ def test_a_known_objective_needs_no_evaluations() -> None:
             proposer.tell(proposal.number, (scores(proposal.candidate)[0], found[-1]))
         means.append(np.mean(found[20:]))
     assert means[0] < means[1] - 0.15
+
+
+WIDE = IntegerSpace({f"x{number}": Dimension(16) for number in range(20)})
+
+
+def rippled(x: Vector) -> tuple[float, float]:
+    """In the manner of DTLZ1: all but the first number are to be even and near the middle, and what is odd costs much more than distance."""
+    rest = np.array(x[1:])
+    g = 100 * float((rest % 2).sum()) + float(((rest / 15 - 0.5) ** 2).sum())
+    return x[0] / 15 * (1 + g), (1 - x[0] / 15) * (1 + g)
+
+
+@pytest.mark.parametrize(("objectives", "low", "high"), [(scores, 0.6, 1.0), (rippled, 0.0, 0.4)])
+def test_most_proposals_are_of_the_kind_that_gains(objectives: Callable[[Vector], tuple[float, ...]], low: float, high: float) -> None:
+    """Screened ones where surrogates see what there is to gain; plain ones where they are misled, though they predict well on the whole."""
+    proposer, screened = Guided(WIDE, SETTINGS, seed=0), []
+    for _ in range(150):
+        proposal = proposer.ask()
+        screened.append(proposal.origin.startswith(SCREENED))
+        proposer.tell(proposal.number, objectives(proposal.candidate))
+    assert low < np.mean(screened[-80:]) < high
+
+
+def test_a_resumed_search_goes_on_with_the_same_kinds() -> None:
+    proposer = Guided(WIDE, SETTINGS, seed=0)
+    for _ in range(60):
+        proposal = proposer.ask()
+        proposer.tell(proposal.number, rippled(proposal.candidate))
+    resumed = Guided(WIDE, SETTINGS, seed=0)
+    for number in range(60):
+        resumed.restore(proposer.proposal(number))
+    for number, result in proposer._told.items():
+        resumed.tell(number, result)
+    for _ in range(12):
+        proposal = proposer.ask()
+        assert resumed.ask() == proposal
+        for each in (proposer, resumed):
+            each.tell(proposal.number, rippled(proposal.candidate))
