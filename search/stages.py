@@ -147,18 +147,20 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
     units = tuple(found)
     settings, cut = alphabet.settings, len(names) == alphabet.longest
 
+    sizes = sorted(set(alphabet.sizes.values()))
+    runs = {size: _runs(units, size) for size in sizes}
+
     @cache
     def beginnings(start: int) -> list[tuple[Stage, int]]:
         """Every stage that the units from there on can begin with, and where then the next one starts."""
-        found = []
+        found, left = [], len(units) - 1 - start
+        firsts = {size: units[start : start + size] for size in sizes if size <= left}
+        different = {size: len(set(first)) for size, first in firsts.items()}
         for ratio, size in alphabet.sizes.items():
-            if start + size >= len(units):
-                continue
-            first, end = units[start : start + size], start
-            block = _block(first, ratio, settings.feedforwards) if len(set(first)) == len(ratio) else None
-            while block and end + size < len(units) and units[end : end + size] == first and end - start < settings.max_repeats * size:
-                end += size
-                found.append((Stage(block, (end - start) // size), end))
+            block = _block(firsts[size], ratio, settings.feedforwards) if different.get(size) == len(ratio) else None
+            if block:
+                most = min(1 + runs[size][start] // size, left // size, settings.max_repeats)
+                found += [(Stage(block, repeats), start + repeats * size) for repeats in range(1, most + 1)]
         return found
 
     @cache
@@ -166,7 +168,7 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
         """Every stage that all units from there on can be."""
         rest = units[start:]
         whole = [(ratio, size) for ratio, size in alphabet.sizes.items() if cut or len(rest) % size == 0]
-        again = [ratio for ratio, size in whole if size >= len(rest) or rest[size:-1] == rest[: -1 - size]]
+        again = [ratio for ratio, size in whole if size + runs[size][start] >= len(rest) - 1]
         found = [_last(rest, ratio, settings, alphabet.mixers, cut) for ratio in again]
         return [stage for stage in found if stage is not None]
 
@@ -174,6 +176,14 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
 
 
 _Unit = tuple[str, int]  # a mixer and how many feed-forward networks follow it
+
+
+def _runs(units: tuple[_Unit, ...], size: int) -> list[int]:
+    """Of each place, how many units from there on are equal to those `size` places behind them."""
+    runs = [0] * len(units)
+    for place in range(len(units) - size - 1, -1, -1):
+        runs[place] = runs[place + 1] + 1 if units[place] == units[place + size] else 0
+    return runs
 
 
 def _last(units: tuple[_Unit, ...], ratio: tuple[int, ...], settings: StageSettings, mixers: tuple[str, ...], cut: bool) -> Stage | None:
