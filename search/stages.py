@@ -166,10 +166,9 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
     @cache
     def ends(start: int) -> list[Stage]:
         """Every stage that all units from there on can be."""
-        rest = units[start:]
-        whole = [(ratio, size) for ratio, size in alphabet.sizes.items() if cut or len(rest) % size == 0]
-        again = [ratio for ratio, size in whole if size + runs[size][start] >= len(rest) - 1]
-        found = [_last(rest, ratio, settings, alphabet.mixers, cut) for ratio in again]
+        rest, left = units[start:], len(units) - start
+        fit = {size for size in sizes if (cut or left % size == 0) and size + runs[size][start] >= left - 1}
+        found = [_last(rest, ratio, settings, alphabet.mixers, cut) for ratio, size in alphabet.sizes.items() if size in fit]
         return [stage for stage in found if stage is not None]
 
     return tuple((early, middle, late) for early, second in beginnings(0) for middle, third in beginnings(second) for late in ends(third))
