@@ -22,7 +22,7 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(bench_searchers, setting, value)
     figures, samples = bench_searchers.compare_searchers("cpu", QUIET)
     assert [sample["evaluations"] for sample in samples if "space" in sample] == [40, 40]
-    assert figures["h100_small.guided_ask_tell_ms_at_1000"] > 0
+    assert float(figures["h100_small.guided_ask_tell_ms_at_1000"]) > 0
     assert {row["held_out"] for row in samples if row.get("problem") == "kursawe"} == {True}
     assert (figures["problems"], figures["held_out_problems"]) == (1, 1)
     samples = [row for row in samples if row.get("problem") == name]
