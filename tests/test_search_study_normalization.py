@@ -62,6 +62,23 @@ def test_what_is_recorded_is_not_trained_again(tiny_config: RunConfig, tmp_path:
     assert len(asked) == known == 12
 
 
+def test_a_rate_of_its_own_is_for_trainings_with_normalization_alone(
+    tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Corpus
+) -> None:
+    rates: set[tuple[bool, float]] = set()
+
+    def pretend(architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str) -> ProxyScore:
+        rates.add((settings.weight_normalization, settings.learning_rate))
+        return score(3.0, settings, seed)
+
+    monkeypatch.setattr(experiment, "train_once", pretend)
+    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    settings = settings_of(tiny_config, normalized_learning_rate=0.5)
+    effects = run(settings, results=tmp_path, name="wn", console=Console(file=StringIO()))
+    assert rates == {(False, tiny_config.proxy.learning_rate), (True, 0.5)}
+    assert f"rate {tiny_config.proxy.learning_rate:g}, 0.5 with" in str(normalization_table(effects, settings).title)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -69,6 +86,7 @@ def test_what_is_recorded_is_not_trained_again(tiny_config: RunConfig, tmp_path:
         ({"families": {"odd": "a z"}}, "z"),
         ({"genes": {"nothing": {}}}, "nothing"),
         ({"proxy": ProxySettings(weight_normalization=True)}, "expected it unset"),
+        ({"normalized_learning_rate": 0}, "normalized_learning_rate"),
     ],
 )
 def test_settings_that_cannot_be_are_said(tiny_config: RunConfig, changed: dict[str, object], said: str) -> None:

@@ -64,6 +64,12 @@ def test_a_rate_that_scales_with_width_transfers_where_it_is_carried_over(tiny_c
     assert lines[-2].split() == ["128", "as", "it", "is", "3.100*", "3.400", "0.300"]
 
 
+def test_where_weights_are_normalized_the_head_is_too(tiny_config: RunConfig) -> None:
+    for normalized in (False, True):
+        proxy = tiny_config.proxy.model_copy(update={"base_width": 32, "weight_normalization": normalized})
+        assert settings_of(tiny_config, proxy=proxy).architecture(32, vocabulary=512).normalized_head == normalized
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

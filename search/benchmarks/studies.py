@@ -63,6 +63,8 @@ def rank_study(device: str, console: Console) -> Found:
         "failed": len(study.failed),
         "short_tokens": settings.proxy.tokens,
         "long_tokens": settings.long_tokens,
+        "learning_rate": settings.proxy.learning_rate,
+        "weight_normalization": settings.proxy.weight_normalization,
         "short_s_per_training": fmean(one.seconds_short for one in study.compared),
         "long_s_per_training": fmean(one.seconds_long for one in study.compared),
     }
@@ -78,7 +80,9 @@ def weight_normalization(device: str, console: Console) -> Found:
     folder = _folder(settings)
     effects = study_normalization.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(normalization_table(effects, settings))
-    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds)}
+    rate = settings.proxy.learning_rate
+    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "learning_rate": rate}
+    figures |= {"normalized_learning_rate": settings.normalized_learning_rate or rate}
     for effect in effects:
         found = (
             {"problem": effect.problem} if effect.problem else {"params": effect.params, "gain": effect.gain, "gain_error": effect.error}
@@ -94,6 +98,7 @@ def learning_rates(device: str, console: Console) -> Found:
     sweeps = study_rates.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(rates_table(sweeps, settings))
     figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "best_rate_at_base_width": sweeps[0].chosen}
+    figures |= {"weight_normalization": settings.proxy.weight_normalization}
     for sweep in sweeps:
         where = f"width{sweep.width}.{'carried' if sweep.carried else 'as_it_is'}"
         figures |= {f"{where}.best_rate": sweep.best, f"{where}.lost": sweep.lost if isfinite(sweep.lost) else "failed"}

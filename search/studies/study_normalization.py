@@ -20,6 +20,7 @@ class NormalizationSettings(ExperimentSettings):
     """What `study normalization` compares: each family trained as it is, and with `proxy.weight_normalization` and a normalized head.
 
     families: name -> layers, as in `a f a f`. width: of all. genes: operator -> gene -> value, where not the operators' own.
+    normalized_learning_rate: in place of proxy.learning_rate with normalization, which takes larger ones; null is the same for both.
     """
 
     kind: ClassVar[str] = "normalization"
@@ -28,6 +29,7 @@ class NormalizationSettings(ExperimentSettings):
     families: Annotated[Mapping[str, str], Field(min_length=1)]
     width: Width
     genes: Mapping[str, Mapping[str, Any]] = {}
+    normalized_learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -87,7 +89,8 @@ def run(settings: NormalizationSettings, *, results: Path, name: str, console: C
 
 def _wanted(settings: NormalizationSettings, family: str, plain: Architecture, normalized: Architecture) -> list[tuple[Wanted, Wanted]]:
     """For each seed without and with it."""
-    with_it = settings.proxy.model_copy(update={"weight_normalization": True})
+    rate = settings.normalized_learning_rate or settings.proxy.learning_rate
+    with_it = settings.proxy.model_copy(update={"weight_normalization": True, "learning_rate": rate})
     return [
         (Wanted(f"{family} without", plain, settings.proxy, seed), Wanted(f"{family} with", normalized, with_it, seed))
         for seed in settings.seeds

@@ -21,6 +21,7 @@ class RateSettings(ExperimentSettings):
     """What `study rates` compares: `layers` at every width, trained with every learning rate in place of proxy.learning_rate.
 
     proxy.base_width, one of the widths, is where carrying over begins. genes: operator -> gene -> value, where not the operators' own.
+    With proxy.weight_normalization the head is normalized too.
     """
 
     kind: ClassVar[str] = "rates"
@@ -41,7 +42,8 @@ class RateSettings(ExperimentSettings):
 
     def architecture(self, width: int, *, vocabulary: int) -> Architecture:
         """Raises ArchitectureError."""
-        return Architecture.from_shorthand(self.layers, width=width, vocabulary=vocabulary, genes=self.genes)
+        normalized = self.proxy.weight_normalization
+        return Architecture.from_shorthand(self.layers, width=width, vocabulary=vocabulary, genes=self.genes, normalized_head=normalized)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
 
 def normalization_table(effects: Sequence[Effect], settings: NormalizationSettings) -> Table:
     """A row a family: mean losses over the seeds, and what is gained, with its standard error."""
-    title = f"width {settings.width}, {settings.proxy.tokens:,} tokens, {len(settings.seeds)} seeds"
+    title = f"width {settings.width}, {settings.proxy.tokens:,} tokens, {len(settings.seeds)} seeds, rate {settings.proxy.learning_rate:g}"
+    if settings.normalized_learning_rate is not None:
+        title += f", {settings.normalized_learning_rate:g} with"
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     remarks = ["remarks"] if any(effect.problem for effect in effects) else []
     for name in ("family", "parameters", "without", "with", "gain", "±", *remarks):
