@@ -1,6 +1,5 @@
 """The command line: reads arguments, calls the rooms, prints what they return."""
 
-import json
 import signal
 import sys
 from enum import StrEnum
@@ -9,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from operators.errors import ConfigError, FrontrunnerError
-from search.arguments import joined, whole_numbers
+from search.arguments import joined
 from search.data_cli import data_app
+from search.device_cli import compare, doctor, operators, profile, warm
 from search.jobs_cli import jobs, logs, run_name, stop, submit
+from search.options import DEFAULT_RESULTS, HELP, AsJson, Results, example, print_json
 from search.studies.law_cli import law_app
 from search.studies.study_cli import study_app
 from search.table_cli import table_app
@@ -28,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 app.add_typer(data_app, name="data")
 app.add_typer(table_app, name="table")
@@ -36,12 +36,9 @@ app.add_typer(law_app, name="law")
 app.add_typer(study_app, name="study")
 console = Console(highlight=False)
 
-Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Run = Annotated[str, typer.Argument(help="Name of a run in the results folder.", show_default=False)]
 CandidateId = Annotated[int, typer.Argument(help="Id of a candidate, as in the frontier table.", show_default=False)]
 ArchitectureFile = Annotated[Path, typer.Argument(help="YAML or JSON file of an architecture, or a shipped name.", show_default=False)]
-DEFAULT_RESULTS = Path("results")
 
 
 class ExecutorName(StrEnum):
@@ -54,10 +51,6 @@ class TableFormat(StrEnum):
     csv = "csv"
     json = "json"
     markdown = "markdown"
-
-
-def example(text: str) -> str:
-    return f"Example: {text}"
 
 
 @app.command(epilog=example("frontrunner search configs/quick.yaml --name first"))
@@ -97,7 +90,7 @@ def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 
     found = standing(results, run)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         print_standing(console, found)
 
@@ -137,7 +130,7 @@ def frontier(
     table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
     columns = tables.columns_for(table, wanted, with_status=everything)
     if form == TableFormat.json or as_json:
-        _print_json(tables.records(table))
+        print_json(tables.records(table))
     elif form == TableFormat.csv:
         sys.stdout.write(table.to_csv(index=False))
     elif form == TableFormat.markdown:
@@ -160,7 +153,7 @@ def show(run: Run, candidate: CandidateId, results: Results = DEFAULT_RESULTS, a
 
     folder, ledger, entry = candidate_of(results, run, candidate)
     if as_json:
-        _print_json(candidate_json(folder, ledger, entry))
+        print_json(candidate_json(folder, ledger, entry))
     else:
         print_candidate(console, folder, entry)
 
@@ -196,72 +189,6 @@ def import_(
         console.print(f"no tokenizer.json, which search.export.load needs: {found.without_tokenizer}", soft_wrap=True, markup=False)
 
 
-@app.command(epilog=example("frontrunner profile smollm2-135m first:17 --batch 1 8 --context 512"))
-def profile(
-    architectures: Annotated[list[str], typer.Argument(help="Files, shipped names, or candidates as RUN:ID.", show_default=False)],
-    batch: Annotated[list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="1,8")] = None,
-    context: Annotated[list[str] | None, typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="256")] = None,
-    threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
-    energy: Annotated[float, typer.Option(help="Seconds to decode for the energy a token; 0 leaves it out.")] = 0.0,
-    largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, and decoding there.")] = False,
-    results: Results = DEFAULT_RESULTS,
-    as_json: AsJson = False,
-) -> None:
-    """Measure latency, throughput, memory and energy of architectures."""
-    from search.profiles import print_profiles, profile_each, profile_settings, profiles_json
-    from search.sources import architecture_of
-
-    settings = profile_settings(
-        batch_sizes=whole_numbers("--batch", batch or ["1,8"]),
-        contexts=whole_numbers("--context", context or ["256"]),
-        threads=threads,
-        energy_seconds=energy,
-        largest_batch=largest_batch,
-    )
-    found = profile_each([architecture_of(text, results) for text in architectures], settings, device=device, backend=backend)
-    if as_json:
-        _print_json(profiles_json(found))
-    else:
-        print_profiles(console, found)
-    if any(entry.problem for entry in found):
-        raise typer.Exit(1)
-
-
-@app.command(epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0"))
-def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="File, shipped name, or candidate as RUN:ID.", show_default=False)],
-    second: Annotated[str, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
-    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
-    context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
-    rounds: Annotated[int, typer.Option(min=3, help="Fresh processes for each of the two.")] = 6,
-    threads: Annotated[int, typer.Option(help="Threads on a CPU.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
-    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
-    results: Results = DEFAULT_RESULTS,
-    as_json: AsJson = False,
-) -> None:
-    """Is B's decode step faster than A's? Interleaved measurements in fresh processes, and a verdict."""
-    from search.comparing import compare as compared
-    from search.comparing import print_comparison
-    from search.profiles import profile_settings
-    from search.sources import architecture_of
-
-    (a_name, a), (b_name, b) = (architecture_of(text, results) for text in (first, second))
-    settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
-
-    def on_round(number: int, a_ms: float, b_ms: float) -> None:
-        if not as_json:
-            console.print(f"round {number} of {rounds}: {a_ms:.4g} ms, {b_ms:.4g} ms", markup=False)
-
-    found = compared(a, b, settings, device=device, backend=backend, rounds=rounds, on_round=on_round)
-    if as_json:
-        _print_json(found.model_dump(mode="json"))
-    else:
-        print_comparison(console, (a_name, b_name), found)
-
-
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
 def train(
     architecture: ArchitectureFile,
@@ -282,71 +209,14 @@ def train(
     score = train_once(architecture, config_path=config, tokens=tokens, seed=seed, device=device, checkpoint=checkpoint, console=shown)
     scores = train_on_tasks(architecture, wanted, seed=seed, device=device, console=shown)
     if as_json:
-        _print_json({**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]})
+        print_json({**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]})
 
 
-@app.command(epilog=example("frontrunner operators --device cuda:0"))
-def operators(device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu", as_json: AsJson = False) -> None:
-    """Every operator with each of its backends: usable here, or the reason why not."""
-    from profiler.device import open_device
-    from search.doctor import backend_rows
-
-    rows = backend_rows(open_device(device))
-    if as_json:
-        _print_json(rows)
-        return
-    table = Table(header_style="bold")
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
-
-
-@app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))
-def warm(
-    sources: Annotated[list[str], typer.Argument(metavar="SPACE_OR_ARCH...", help="Run files and architectures.", show_default=False)],
-    batch: Annotated[list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cuda:0",
-    processes: Annotated[int | None, typer.Option(min=1, help="Processes at the same time.", show_default="one a core")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compile and tune the kernels that a search or an architecture will need, in parallel."""
-    from dataclasses import asdict
-
-    from profiler.warm import warm as prepared
-    from search.warming import print_warmed, warm_jobs
-
-    found = []
-    for done in prepared(
-        warm_jobs(sources, batches=whole_numbers("--batch", batch or []) or None, tokens=tokens, device=device), processes=processes
-    ):
-        found.append(asdict(done))
-        if not as_json:
-            print_warmed(console, done)
-    if as_json:
-        _print_json(found)
-    if any(done["problem"] for done in found):
-        raise typer.Exit(1)
-
-
-@app.command(epilog=example("frontrunner doctor --json"))
-def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """Versions, devices, and what can be used here."""
-    from search.doctor import examine
-
-    found = examine(results)
-    if as_json:
-        _print_json(found)
-        return
-    _print_mapping({key: found[key] for key in ("python", "platform", "cores")})
-    _print_mapping({"results": found["results"]["folder"], "writable": found["results"]["writable"]})
-    _print_mapping({name: version or "not installed" for name, version in found["packages"].items()})
-    for entry in found["devices"]:
-        state = "usable" if entry["usable"] else f"not usable: {entry['reason']}"
-        details = ", ".join(f"{key} {value}" for key, value in entry.items() if key not in ("device", "usable", "reason"))
-        _print_mapping({entry["device"]: f"{state}{', ' + details if details else ''}"})
+app.command(epilog=example("frontrunner profile smollm2-135m first:17 --batch 1 8 --context 512"))(profile)
+app.command(epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0"))(compare)
+app.command(epilog=example("frontrunner operators --device cuda:0"))(operators)
+app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))(warm)
+app.command(epilog=example("frontrunner doctor --json"))(doctor)
 
 
 @app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))
@@ -384,15 +254,6 @@ def _objectives(text: str | None, kind: str | None, config: Any) -> tuple[Any, .
         raise ConfigError(f"--kind {kind}: expected a device_kind of the run: {', '.join(kinds) or 'it has none'}")
     found = by_kind(wanted, kinds)
     return found[kind if len(kinds) > 1 else ""]
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
-
-
-def _print_mapping(mapping: dict[str, Any]) -> None:
-    for key, value in mapping.items():
-        console.print(f"{key:<24}{value}", soft_wrap=True, markup=False)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -1,7 +1,5 @@
 """`frontrunner data`: prepares text, and tells what was prepared."""
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ import typer
 from rich.console import Console
 
 from operators.errors import ConfigError, DataError, one_line
+from search.options import AsJson, print_json
 
 if TYPE_CHECKING:
     from proxy_train.data_settings import DataSettings
@@ -44,7 +43,7 @@ def prepare(
 def info(
     where: Annotated[str, typer.Argument(metavar="CONFIG_OR_FOLDER", help="A run file, or a folder of prepared data.", show_default=False)],
     verify: Annotated[bool, typer.Option("--verify", help="Read all files and compare them with the manifest.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Counts, bytes per token, unigram loss and place of prepared data."""
     from proxy_train.prepare import prepared
@@ -56,7 +55,7 @@ def info(
             raise DataError(f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` does it")
     found = information(folder, verify=verify)
     if as_json:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        print_json(found)
     else:
         _print(found)
 

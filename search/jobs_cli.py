@@ -1,6 +1,5 @@
 """`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call the room, print what it returns."""
 
-import json
 import re
 import sys
 from datetime import datetime
@@ -10,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from search.options import AsJson, print_json
 
 console = Console(highlight=False)
 
@@ -42,13 +43,13 @@ def submit(
     console.print(f"job {job}; `frontrunner logs {job} --address {address}` shows what it says", soft_wrap=True, markup=False)
 
 
-def jobs(address: Address, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False) -> None:
+def jobs(address: Address, as_json: AsJson = False) -> None:
     """The searches that were submitted to a cluster."""
     from search import jobs
 
     rows = jobs.jobs(address)
     if as_json:
-        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        print_json(rows)
         return
     table = Table(header_style="bold")
     for name in ("job", "run", "status", "started", "ended", "message"):

@@ -1,26 +1,23 @@
 """`frontrunner table`: reads arguments, calls the rooms, prints what they return."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from search.options import HELP, AsJson, DeviceName, Threads, print_json
 
 table_app = typer.Typer(
     help="What each layer costs on a device, and how well that predicts whole models.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 console = Console(highlight=False)
 
 TableFile = Annotated[Path | None, typer.Option("--table", help="File of the table.", show_default="results/tables/, one a device")]
-DeviceName = Annotated[str, typer.Option(help="cpu or cuda:N.")]
-Threads = Annotated[int, typer.Option(help="Threads on a CPU.", min=1)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
 @table_app.command("build", epilog="Example: frontrunner table build configs/quick.yaml --batch 1 --batch 8 --context 1024")
@@ -46,7 +43,7 @@ def build_(
         build(kept, found.architectures, found.points, device=opened, on_entry=None if as_json else progress(console))
     summary = {"table": str(kept.path), "measured": len(kept.entries) - before, "entries": len(kept.entries)}
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         console.print(f"{kept.path}: {summary['entries']} entries, {summary['measured']} of them new", soft_wrap=True)
 
@@ -63,7 +60,7 @@ def show_(device: DeviceName = "cpu", threads: Threads = 1, table: TableFile = N
     found = LatencyTable.read(path)
     if as_json:
         entries = [entry.model_dump(mode="json") for entry in found.entries]
-        _print_json({"table": str(path), "conditions": found.conditions, "entries": entries})
+        print_json({"table": str(path), "conditions": found.conditions, "entries": entries})
         return
     console.print(f"{path}\n{', '.join(f'{name} {value}' for name, value in found.conditions.items())}", markup=False)
     console.print(entries_table(found.entries))
@@ -90,10 +87,6 @@ def validate_(
         found = build_and_validate(kept, run, count=holdout, seed=seed, device=opened, console=quiet if as_json else console)
     if as_json:
         accuracy = {name: asdict(is_) for name, is_ in accuracy_figures(found).items()}
-        _print_json({"table": str(kept.path), "accuracy": accuracy, "models": samples(found)})
+        print_json({"table": str(kept.path), "accuracy": accuracy, "models": samples(found)})
     else:
         console.print(accuracy_table(found))
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")

@@ -1,20 +1,20 @@
 """`frontrunner law`: reads arguments, calls the rooms, prints what they return."""
 
-import json
-import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from search.options import DEFAULT_RESULTS, HELP, AsJson, Results, print_json
 
 law_app = typer.Typer(
     help="How the loss of a repeated block depends on its depth and width, and which of them suit a latency.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 console = Console(highlight=False)
 
@@ -24,12 +24,9 @@ class Of(StrEnum):
     perplexity = "perplexity"
 
 
-Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 Experiment = Annotated[str, typer.Argument(metavar="LAW", help="Name of the law in the results folder.", show_default=False)]
 OfQuantity = Annotated[Of, typer.Option("--of", help="What the law is of.")]
 Budget = Annotated[int | None, typer.Option("--tokens", min=1, help="One training budget.", show_default="all that were trained")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-DEFAULT_RESULTS = Path("results")
 
 
 @law_app.command("run", epilog="Example: frontrunner law run configs/law_cpu.yaml")
@@ -68,7 +65,7 @@ def fit_(
     path = plot or results / name / "law.png"
     drawn = law_report.plot(grid, checked, path, title=name)
     if as_json:
-        _print_json({**law_report.figures(checked), "plot": str(path) if drawn else None})
+        print_json({**law_report.figures(checked), "plot": str(path) if drawn else None})
         return
     law_report.print_check(console, checked)
     console.print(f"plot: {path}" if drawn else "no plot: no latency was measured", soft_wrap=True, markup=False)
@@ -91,10 +88,6 @@ def pick_(
     grid = law.grid(results, name)
     choices = law_report.picked(grid, of=of.value, budget_ms=latency_ms, batch=batch, tokens=tokens, table=table)
     if as_json:
-        _print_json([asdict(choice) for choice in choices])
+        print_json([asdict(choice) for choice in choices])
     else:
         law_report.print_choices(console, choices, of=of.value)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")

@@ -1,7 +1,5 @@
 """`frontrunner study`: reads arguments, calls the rooms, prints what they return."""
 
-import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
@@ -12,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from search.options import DEFAULT_RESULTS, HELP, AsJson, Results, print_json
+
 if TYPE_CHECKING:
     from search.studies.experiment import ExperimentSettings
 
@@ -21,7 +21,7 @@ study_app = typer.Typer(
     help="What operators and weight normalization are worth, and whether short trainings can be trusted.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 console = Console(highlight=False)
 
@@ -33,9 +33,6 @@ class EqualName(StrEnum):
 
 Config = Annotated[Path, typer.Argument(help="YAML file of the study.", show_default=False)]
 Name = Annotated[str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")]
-Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-DEFAULT_RESULTS = Path("results")
 
 
 @study_app.command("operators", epilog="Example: frontrunner study operators configs/study_operators_cpu.yaml --equal latency")
@@ -67,7 +64,7 @@ def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
     study = _made(study_ranks.run, settings, results, name or config.stem, as_json)
     if as_json:
         found = {"correlations": {name: {key: asdict(one) for key, one in both.items()} for name, both in study.correlations.items()}}
-        _print_json({**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed})
+        print_json({**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed})
     else:
         print_ranks(console, study)
 
@@ -105,10 +102,6 @@ def _made(run: Callable[..., T], settings: "ExperimentSettings", results: Path, 
 
 def _print_rows(rows: Sequence[Any], table: Table, as_json: bool) -> None:
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
         console.print(table)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
