@@ -1,5 +1,7 @@
 """The benchmark of a whole search: what it makes of candidates, times and designs."""
 
+import dataclasses
+import json
 import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from operators import Architecture
 from profiler.cost import parameters
 from search import config as config_module
+from search.benchmarks.runs import row
 from search.benchmarks.scaling import rate, slower
 from search.benchmarks.search import Design, gain, volumes_over_time
 from search.evaluate import Evaluation
@@ -72,3 +75,11 @@ def test_designs_are_members_at_widths_in_proportion() -> None:
         assert design.depth == min(max(round(design.width * original.depth / original.width), 8), 36)
         assert {layer.operator for layer in design.layers} <= {layer.operator for layer in original.layers}
         assert parameters(design) <= 300e6
+
+
+def test_an_architecture_can_be_built_again_from_its_row() -> None:
+    genes = {"attention": {"head_dim": 32, "window": 16, "qk_norm": "head"}, "mamba2": {"expand": 1}}
+    model = Architecture.from_shorthand("a f m", width=64, vocabulary=512, genes=genes)
+    found = row(dataclasses.replace(GOOD, architecture=model))
+    again = Architecture.parse({"width": found["width"], "vocabulary": 512, "layers": json.loads(json.dumps(found["layers"]))})
+    assert again.digest() == model.digest() != ARCHITECTURE.digest()

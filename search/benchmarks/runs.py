@@ -50,6 +50,7 @@ def row(entry: Entry) -> dict[str, Any]:
         "id": entry.number,
         "architecture": entry.architecture.shorthand,
         "width": entry.architecture.width,
+        "layers": entry.architecture.model_dump(mode="json", include={"layers"}, exclude_defaults=True)["layers"],
         "origin": entry.origin,
         "begun": _iso(entry.attempts[-1].at if entry.attempts else None),
         "ended": _iso(entry.ended),
