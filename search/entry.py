@@ -32,3 +32,11 @@ def import_numpy() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def compute_with_one_thread() -> None:
+    """For a process beside others that compute: their threads would wait for each other's cores."""
+    import_numpy()
+    import torch
+
+    torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from operators.errors import ConfigError
 from search import config as config_module
 from search.arithmetic import arithmetic_check
 from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores
-from search.entry import import_numpy
+from search.entry import compute_with_one_thread
 from search.evolution import EvolutionSettings
 from search.gates import Screen
 from search.searchers import searcher
@@ -55,7 +55,7 @@ def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
         raise ConfigError(f"bench searchers: expected the packages of `pip install 'frontrunner[bench]'`, {', '.join(missing)} missing")
     figures: Figures = {"repeats": REPEATS, "gp_repeats": GP_REPEATS}
     samples: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=import_numpy) as pool:  # runs need nothing of each other
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=compute_with_one_thread) as pool:
         for name, found in groupby(pool.map(_row, _runs()), key=lambda row: str(row["problem"])):
             rows = list(found)
             figures |= _means(name, rows, console)
