@@ -293,13 +293,13 @@ def test_operators_and_doctor_tell_what_is_usable(call):
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path):
     path = tmp_path / "long.yaml"
-    path.write_text(tiny_config.model_copy(update={"candidates": 6}).to_yaml())
+    path.write_text(tiny_config.model_copy(update={"candidates": 4}).to_yaml())
     command = [Path(sys.executable).parent / "frontrunner", "search", path, "--name", "long"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith("2/6 done"):
+        if line.startswith("2/4 done"):
             break
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
@@ -312,7 +312,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
     assert sum(row["status"] == "ok" for row in before) >= 2
     assert call("resume", "long")[0] == 0
     after = {row["id"]: row for row in json.loads(call("frontier", "long", "--all", "--json")[1])}
-    assert len(after) == 6
+    assert len(after) == 4
     for row in before:
         if row["status"] == "ok":
             assert after[row["id"]]["loss"] == row["loss"]
