@@ -14,7 +14,7 @@ from search.arguments import joined
 from search.data_cli import data_app
 from search.device_cli import compare, doctor, operators, profile, warm
 from search.jobs_cli import jobs, logs, run_name, stop, submit
-from search.options import DEFAULT_RESULTS, HELP, AsJson, Results, example, print_json
+from search.options import DEFAULT_RESULTS, HELP, AsJson, DeviceName, Results, Run, example, print_json
 from search.studies.law_cli import law_app
 from search.studies.study_cli import study_app
 from search.table_cli import table_app
@@ -36,7 +36,6 @@ app.add_typer(law_app, name="law")
 app.add_typer(study_app, name="study")
 console = Console(highlight=False)
 
-Run = Annotated[str, typer.Argument(help="Name of a run in the results folder.", show_default=False)]
 CandidateId = Annotated[int, typer.Argument(help="Id of a candidate, as in the frontier table.", show_default=False)]
 ArchitectureFile = Annotated[Path, typer.Argument(help="YAML or JSON file of an architecture, or a shipped name.", show_default=False)]
 
@@ -198,7 +197,7 @@ def train(
         str | None, typer.Option(help="Synthetic tasks beside, as in recall,copy.", show_default="the tasks section's")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**63 - 1)] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    device: DeviceName = "cpu",
     checkpoint: Annotated[Path | None, typer.Option(help="File to go on from after a kill.", show_default="none is written")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 DEFAULT_RESULTS = Path("results")
+Run = Annotated[str, typer.Argument(help="Name of a run in the results folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 DeviceName = Annotated[str, typer.Option(help="cpu or cuda:N.")]
 Threads = Annotated[int, typer.Option(help="Threads on a CPU.", min=1)]

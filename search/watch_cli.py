@@ -1,16 +1,17 @@
 """`frontrunner watch`: reads arguments, calls the room."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from search.options import DEFAULT_RESULTS, Results, Run
+
 
 def watch(
-    run: Annotated[str, typer.Argument(help="Name of a run in the results folder.", show_default=False)],
+    run: Run,
     once: Annotated[bool, typer.Option("--once", help="Show it a single time.")] = False,
-    results: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("results"),
+    results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Watch a run: frontier, hypervolume, workers, failures and where their time goes. Ends with the run or on Ctrl-C."""
     from search.watch import watch as shown

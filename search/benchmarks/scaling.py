@@ -17,7 +17,7 @@ from search.benchmarks import runs as runs_of
 from search.ledger import Entry
 from search.spent import worker_seconds
 
-_TIMES_S = {"cuda": 120.0, "cpu": 120.0}
+_TIME_S = 120.0
 Figures = dict[str, float | int | str]
 
 
@@ -30,7 +30,7 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     figures: Figures = {}
     folders: list[Path] = []
     for workers in counts:
-        told = config.model_copy(update={"workers": workers, "time_s": _TIMES_S[kind], "candidates": 1000})
+        told = config.model_copy(update={"workers": workers, "time_s": _TIME_S, "candidates": 1000})
         entries, folder = runs_of.searched(told, name=f"scaling-{workers}", searcher="random", console=console)
         folders.append(folder)
         spent = worker_seconds(entries, workers=workers, now=None)

@@ -80,9 +80,8 @@ def weight_normalization(device: str, console: Console) -> Found:
     folder = _folder(settings)
     effects = study_normalization.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(normalization_table(effects, settings))
-    rate = settings.proxy.learning_rate
-    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "learning_rate": rate}
-    figures |= {"normalized_learning_rate": settings.normalized_learning_rate or rate}
+    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds)}
+    figures |= {"learning_rate": settings.proxy.learning_rate, "normalized_learning_rate": settings.rate_with_it}
     for effect in effects:
         found = (
             {"problem": effect.problem} if effect.problem else {"params": effect.params, "gain": effect.gain, "gain_error": effect.error}

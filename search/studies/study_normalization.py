@@ -41,6 +41,11 @@ class NormalizationSettings(ExperimentSettings):
             self.architecture(layers, normalized=True, vocabulary=self.data.vocabulary)
         return self
 
+    @property
+    def rate_with_it(self) -> float:
+        """The learning rate of trainings with normalization."""
+        return self.normalized_learning_rate or self.proxy.learning_rate
+
     def architecture(self, layers: str, *, normalized: bool, vocabulary: int) -> Architecture:
         """Raises ArchitectureError."""
         used = {registry.name_of(symbol) for symbol in layers.split()}
@@ -89,8 +94,7 @@ def run(settings: NormalizationSettings, *, results: Path, name: str, console: C
 
 def _wanted(settings: NormalizationSettings, family: str, plain: Architecture, normalized: Architecture) -> list[tuple[Wanted, Wanted]]:
     """For each seed without and with it."""
-    rate = settings.normalized_learning_rate or settings.proxy.learning_rate
-    with_it = settings.proxy.model_copy(update={"weight_normalization": True, "learning_rate": rate})
+    with_it = settings.proxy.model_copy(update={"weight_normalization": True, "learning_rate": settings.rate_with_it})
     return [
         (Wanted(f"{family} without", plain, settings.proxy, seed), Wanted(f"{family} with", normalized, with_it, seed))
         for seed in settings.seeds
