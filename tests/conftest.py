@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from operators import Architecture
-from proxy_train.data import Corpus, prepare
+from proxy_train.data import Corpus, DataSettings, prepare
 from search import config as config_module
 from search.config import RunConfig
 from search.driver import Prepared
@@ -66,6 +67,22 @@ def tiny_config(text_folder: Path) -> RunConfig:
         },
         where="tiny",
     )
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Sentences of a small grammar: easy to predict from the words before, not from how often words occur."""
+    rng = np.random.default_rng(0)
+    who, what, where = (
+        ["The governor", "A senator", "Our envoy"],
+        ["signed the treaty", "read the report"],
+        ["in Boston", "at sea", "by night"],
+    )
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(40):
+        text = "".join(f"{rng.choice(who)} {rng.choice(what)} {rng.choice(where)}. " for _ in range(25))
+        (folder / f"{number}.txt").write_text(text)
+    return prepare(DataSettings(source=str(folder), vocabulary=272, validation_fraction=0.2), cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

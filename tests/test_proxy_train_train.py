@@ -3,24 +3,20 @@
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from operators import registry
-from operators.agreement import BOUNDS, relative_error
 from operators.architecture import Architecture
 from operators.errors import ConfigError, DataError, DivergedError
 from operators.model import HybridLM
-from proxy_train import checkpoint
-from proxy_train.data import Corpus, DataSettings, batches, prepare
+from proxy_train.data import Corpus, batches
 from proxy_train.flops import training_flops
-from proxy_train.loss import cross_entropy, load_fused
+from proxy_train.loss import cross_entropy
 from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
 
@@ -28,19 +24,8 @@ SETTINGS = ProxySettings(tokens=8_000, batch_size=2, sequence_length=64, validat
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Sentences of a small grammar: easy to predict from the words before, not from how often words occur."""
-    rng = np.random.default_rng(0)
-    who, what, where = (
-        ["The governor", "A senator", "Our envoy"],
-        ["signed the treaty", "read the report"],
-        ["in Boston", "at sea", "by night"],
-    )
-    folder = tmp_path_factory.mktemp("text")
-    for number in range(40):
-        text = "".join(f"{rng.choice(who)} {rng.choice(what)} {rng.choice(where)}. " for _ in range(25))
-        (folder / f"{number}.txt").write_text(text)
-    return prepare(DataSettings(source=str(folder), vocabulary=272, validation_fraction=0.2), cache=tmp_path_factory.mktemp("cache"))
+def corpus(sentences: Corpus) -> Corpus:
+    return sentences
 
 
 def model_of(text: str = "a f", width: int = 32, **rest: object) -> Architecture:
@@ -357,167 +342,9 @@ def test_a_training_that_goes_on_tells_of_the_rungs_before(corpus: Corpus, tmp_p
     assert told == expected
 
 
-@pytest.mark.parametrize("killed_at", [3, 35, 58])
-def test_a_killed_training_ends_the_same_to_the_last_bit(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
-) -> None:
-    """Killed in the stable part, in it after a smaller budget was scored, and in the last decay."""
-    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
-    settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 7680})
-    expected = train(model_of(), corpus, settings, seed=0)
-    file, steps = tmp_path / "new" / "checkpoint", []
-
-    def kill(step: int, loss: float) -> None:
-        if step == killed_at:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(model_of(), corpus, settings, seed=0, on_step=kill, checkpoint=file)
-    assert [path.name for path in file.parent.iterdir()] == ["checkpoint"]
-    found = train(model_of(), corpus, settings, seed=0, on_step=lambda step, loss: steps.append(step), checkpoint=file)
-    assert steps == list(range(killed_at, 61))
-    assert without_time(found.score) == without_time(expected.score)
-    assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.weights.items())
-    assert list(file.parent.iterdir()) == []
-
-
-def test_checkpoints_that_cannot_be_used(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
-    settings, file = SETTINGS.model_copy(update={"tokens": 640}), tmp_path / "checkpoint"
-
-    def kill(step: int, loss: float) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(model_of(), corpus, settings, seed=0, on_step=kill, checkpoint=file)
-    whole = file.read_bytes()
-    with pytest.raises(DataError, match="a checkpoint of another training: expected the same architecture, seed; name another file"):
-        train(model_of("a r"), corpus, settings, seed=1, checkpoint=file)
-    with pytest.raises(DataError, match="expected the same settings"):
-        train(model_of(), corpus, settings.model_copy(update={"learning_rate": 1e-3}), seed=0, checkpoint=file)
-    for damaged in (whole[: len(whole) // 2], b"", b"junk" * 1000):
-        file.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"not a whole checkpoint .*; remove it to train from the start"):
-            train(model_of(), corpus, settings, seed=0, checkpoint=file)
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DataError, match="the checkpoint cannot be written"):
-        train(model_of(), corpus, settings, seed=0, checkpoint=tmp_path / "file" / "checkpoint")
-
-
-def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, identity = tmp_path / "checkpoint", {"seed": 0}
-    checkpoint.write(file, {"weight": torch.arange(3.0)}, identity=identity, progress={"losses": [1.5]})
-
-    def full(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(DataError, match="cannot be written: I/O error: No space left on device"):
-        checkpoint.write(file, {"weight": torch.zeros(3)}, identity=identity, progress={"losses": [1.5, 1.4]})
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-    tensors, progress = checkpoint.read(file, identity=identity)
-    assert torch.equal(tensors["weight"], torch.arange(3.0))
-    assert progress == {"losses": [1.5]}
-
-
 def test_flops_of_a_token_by_hand() -> None:
     """Llama-like at width 32: q, k, v, o, three matrices of swiglu, the head; attention to half of 64 tokens on average."""
     architecture = model_of()
     swiglu = architecture.layers[1].shape
     matrices = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * swiglu.hidden + 32 * 272
     assert training_flops(architecture, 64) == pytest.approx(3 * (2 * matrices + 4 * 32 * 65 / 2))
-
-
-def on_gpu(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")(test))
-
-
-@on_gpu
-def test_it_learns_on_a_gpu_too(corpus: Corpus) -> None:
-    trained = train(model_of(), corpus, SETTINGS, seed=3, device="cuda")
-    score = trained.score
-    assert score.loss < score.unigram_loss - 1
-    assert (score.dtype, score.execution) == ("bfloat16", "graph")
-    assert 0 < score.startup_s < score.seconds
-    assert all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in trained.weights.values())
-
-
-@on_gpu
-@pytest.mark.parametrize("name", registry.names())
-def test_a_graph_trains_every_operator_as_single_kernels_do(corpus: Corpus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = f"{name} f" if registry.get(name).kind == "mixer" else f"a {name}"
-    architecture = Architecture.from_shorthand(layers, width=64, vocabulary=272, genes={"attention": {"head_dim": 32}})
-    settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 5120})
-    graph = train(architecture, corpus, settings, seed=0, device="cuda").score
-    assert graph.execution == "graph"
-    monkeypatch.setattr("proxy_train.step.WARMUP_STEPS", 10**6)
-    eager = train(architecture, corpus, settings, seed=0, device="cuda").score
-    assert eager.execution == "eager"
-    assert graph.loss == pytest.approx(eager.loss, rel=0.02)
-    assert graph.budgets[0].loss == pytest.approx(eager.budgets[0].loss, rel=0.02)
-    cpu = train(architecture, corpus, settings, seed=0).score
-    assert graph.loss < cpu.unigram_loss - 0.5
-
-
-@on_gpu
-@pytest.mark.parametrize("name", ["attention", "mamba2", "deltanet", "gated_deltanet", "gla", "kda", "retnet", "short_conv"])
-def test_a_seed_gives_the_same_loss_on_a_gpu(corpus: Corpus, name: str) -> None:
-    architecture = Architecture.from_shorthand(f"{name} f", width=64, vocabulary=272, genes={"attention": {"head_dim": 32}})
-    losses = [train(architecture, corpus, SETTINGS, seed=0, device="cuda").score.loss for _ in range(3)]
-    assert len(set(losses)) == 1
-
-
-@on_gpu
-def test_a_rung_on_a_gpu_changes_nothing_and_ends_a_training_when_it_raises(corpus: Corpus) -> None:
-    seen: dict[int, float] = {}
-    without = train(model_of(), corpus, SETTINGS, seed=3, device="cuda").score
-    score = train(model_of(), corpus, SETTINGS, seed=3, device="cuda", rungs=(256, 5_130), on_rung=seen.__setitem__).score
-    assert score.execution == "graph"
-    assert score.loss == pytest.approx(without.loss, rel=0.02)
-    assert score.loss < seen[5_130] < seen[256]
-
-    def stop(tokens: int, loss: float) -> None:
-        raise LookupError
-
-    with pytest.raises(LookupError):
-        train(model_of(), corpus, SETTINGS, seed=3, device="cuda", rungs=(5_130,), on_rung=stop)
-    assert train(model_of(), corpus, SETTINGS, seed=3, device="cuda").score.loss == pytest.approx(without.loss, rel=0.02)
-
-
-@on_gpu
-@pytest.mark.parametrize("normalized", [False, True])
-def test_the_fused_loss_and_its_gradients(normalized: bool) -> None:
-    architecture = Architecture.from_shorthand("f", width=128, vocabulary=1000, normalized_head=normalized)
-    tokens, targets = torch.randint(1000, (2, 3, 70), device="cuda")
-    found = []
-    for dtype, loss_of in ((torch.bfloat16, load_fused()), (torch.float32, cross_entropy)):
-        torch.manual_seed(0)
-        model = HybridLM(architecture, device="cuda", dtype=torch.bfloat16).to(dtype)
-        loss = loss_of(model, tokens, targets)
-        found.append((loss.item(), torch.autograd.grad(loss, list(model.parameters()))))
-    (fused, gradients), (expected, expected_gradients) = found
-    assert fused == pytest.approx(expected, rel=BOUNDS[torch.bfloat16].output)
-    for gradient, reference in zip(gradients, expected_gradients, strict=True):
-        assert relative_error(gradient, reference) < BOUNDS[torch.bfloat16].gradient
-
-
-@on_gpu
-def test_a_killed_training_on_a_gpu_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
-    file, steps = tmp_path / "checkpoint", []
-
-    def kill(step: int, loss: float) -> None:
-        if step == 45:
-            raise KeyboardInterrupt
-
-    def seen(step: int, loss: float) -> None:
-        steps.append(step)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(model_of(), corpus, SETTINGS, seed=0, device="cuda", on_step=kill, checkpoint=file)
-    resumed = train(model_of(), corpus, SETTINGS, seed=0, device="cuda", on_step=seen, checkpoint=file)
-    assert 1 < steps[0] <= 45
-    assert steps[-1] == 62
-    assert resumed.score.loss == pytest.approx(train(model_of(), corpus, SETTINGS, seed=0, device="cuda").score.loss, rel=0.02)
