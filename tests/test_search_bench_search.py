@@ -56,7 +56,8 @@ def test_a_rate_begins_when_every_worker_has_ended_one_candidate() -> None:
         candidate(number, 3.0, 1.0, seconds=(begun, begun + took))
         for number, begun, took in ((0, 0, 25), (1, 0, 30), (2, 25, 11), (3, 30, 11))
     ]
-    assert rate(alone, 1) == pytest.approx(3 / 30)
+    rested = [*alone[:2], *(candidate(number, 3.0, 1.0, seconds=(10 * number + 500, 10 * number + 510)) for number in (2, 3))]
+    assert rate(alone, 1) == rate(rested, 1) == pytest.approx(3 / 30)
     assert rate(two, 2) == pytest.approx(2 / 11)
     assert slower(two, alone, 2) == pytest.approx(1.1)
     assert math.isnan(rate(alone, 4))

@@ -1,5 +1,6 @@
 """Experiments: what is recorded survives a kill and is not made twice, and who may add to it."""
 
+import dataclasses
 import math
 import multiprocessing
 from collections.abc import Callable
@@ -112,6 +113,24 @@ def test_other_settings_are_refused_by_name(settings: LawSettings, run: Callable
     run(settings)
     with pytest.raises(RunError, match=r"begun with another proxy: expected the same, or another --name"):
         run(settings.model_copy(update={"proxy": settings.proxy.model_copy(update={"learning_rate": 1.0})}))
+
+
+def test_it_is_the_text_that_counts_and_not_where_it_lies(
+    settings: LawSettings,
+    run: Callable[[LawSettings], str],
+    trainings: Trained,
+    corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    run(settings)
+    before = len(trainings)
+    moved = settings.model_copy(update={"data": settings.data.model_copy(update={"source": str(tmp_path / "elsewhere.txt")})})
+    run(moved)
+    assert len(trainings) == before
+    monkeypatch.setattr(experiment, "prepare", lambda settings: dataclasses.replace(corpus, digest="0" * 64))
+    with pytest.raises(RunError, match="begun with another text"):
+        run(settings)
 
 
 def test_a_training_that_diverges_is_recorded_with_its_reason_and_left_out(

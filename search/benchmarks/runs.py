@@ -1,5 +1,6 @@
 """Searches as benchmarks make them: a configuration for the kind of device, run by name, and rows of a record."""
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from profiler.device import open_device
 from profiler.gpus import devices
+from profiler.warm import warm
 from search import config as config_module
 from search import run
 from search.benchmarks.folders import RESULTS, folder
@@ -15,6 +17,7 @@ from search.config import RunConfig
 from search.ledger import Entry, open_ledger
 from search.run_folder import find_folder
 from search.searchers import SearcherSettings
+from search.warming import warm_jobs
 
 _CONFIGS = {"cuda": Path("configs/h100_small.yaml"), "cpu": Path("configs/quick.yaml")}  # the latter to see that it runs
 
@@ -29,6 +32,15 @@ def load(device: str) -> RunConfig:
     config = config_module.load(config_path(device))
     workers = config.workers if device == "cpu" else len(devices(device))
     return config.model_copy(update={"device": device, "workers": workers})
+
+
+def prepare_kernels(device: str, console: Console) -> float:
+    """On a GPU, compiles and tunes what that configuration's searches need -> seconds it took."""
+    began = time.perf_counter()
+    if device != "cpu":
+        for done in warm(warm_jobs([str(config_path(device))], batches=None, tokens=None, device=device)):
+            console.print(f"{done.operator}: {done.problem or f'{done.seconds:.1f} s'}", markup=False)
+    return time.perf_counter() - began
 
 
 def searched(config: RunConfig, *, name: str, searcher: str, console: Console) -> tuple[tuple[Entry, ...], Path]:

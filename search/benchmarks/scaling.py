@@ -1,7 +1,7 @@
 """How many candidates an hour a search evaluates with one GPU, two, four … of one machine.
 
 Random search of `configs/h100_small.yaml`, which tries the same candidates in the same order with any number of workers. A rate is counted
-from when every worker has ended one candidate, as the first waits for imports, until the time was up.
+from when every worker has ended one candidate, as the first waits for imports, until the last has ended. No time passes where a run rests.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from profiler.device import open_device
 from profiler.gpus import devices
 from search.benchmarks import runs as runs_of
 from search.ledger import Entry
-from search.spent import worker_seconds
+from search.spent import searched, worker_seconds
 
-_TIME_S = 120.0
+_TIME_S = 180.0
 Figures = dict[str, float | int | str]
 
 
@@ -26,6 +26,7 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     config, kind = runs_of.load(device), open_device(device).torch_device.type
     most = 2 if kind == "cpu" else len(devices(device))
     counts = [2**power for power in range(most.bit_length())]
+    runs_of.prepare_kernels(device, console)
     runs: dict[int, Sequence[Entry]] = {}
     figures: Figures = {}
     folders: list[Path] = []
@@ -49,8 +50,10 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
 
 def rate(entries: Sequence[Entry], workers: int) -> float:
     """Candidates a second, from the end of the `workers`th to the end of the last; NaN where no more have ended."""
-    ended = sorted(entry.ended.timestamp() for entry in entries if entry.ended)
-    return (len(ended) - workers) / (ended[-1] - ended[workers - 1]) if len(ended) > workers else float("nan")
+    ended = sorted(entry.ended for entry in entries if entry.ended)
+    if len(ended) <= workers:
+        return float("nan")
+    return (len(ended) - workers) / (searched(entries) - searched(entries, ended[workers - 1]))
 
 
 def slower(entries: Sequence[Entry], alone: Sequence[Entry], workers: int) -> float:

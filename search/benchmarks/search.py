@@ -6,7 +6,6 @@ each width of the space at which they meet the constraints.
 """
 
 import io
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 
 from profiler.cost import parameters
-from profiler.warm import warm
 from search import pareto
 from search.benchmarks import runs as runs_of
 from search.benchmarks.folders import folder
@@ -31,7 +29,6 @@ from search.spent import searched, worker_seconds
 from search.studies import experiment
 from search.studies.experiment import ExperimentSettings, Wanted
 from search.studies.parallel import train_ahead
-from search.warming import warm_jobs
 
 SEARCHERS = ("guided", "random")
 _MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the time of the shorter search
@@ -62,11 +59,7 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
     config = runs_of.load(device)
     if config.time_s is not None:
         config = config.model_copy(update={"time_s": config.time_s / config.workers})
-    began = time.perf_counter()
-    if device != "cpu":
-        for done in warm(warm_jobs([str(runs_of.config_path(device))], batches=None, tokens=None, device=device)):
-            console.print(f"{done.operator}: {done.problem or f'{done.seconds:.1f} s'}", markup=False)
-    figures: Figures = {"workers": config.workers, "compile_before_s": round(time.perf_counter() - began, 1)}
+    figures: Figures = {"workers": config.workers, "compile_before_s": round(runs_of.prepare_kernels(device, console), 1)}
     made = {name: runs_of.searched(config, name=f"search-{name}", searcher=name, console=console) for name in SEARCHERS}
     runs = {name: entries for name, (entries, _) in made.items()}
     designs, of_designs = _designs(config, console)

@@ -52,8 +52,8 @@ class ExperimentSettings(Value):
     profile: ProfileSettings = ProfileSettings()
 
     def fixed(self) -> dict[str, Any]:
-        """Everything that a result depends on besides its own label, tokens and seed, in JSON's terms."""
-        found = self.model_dump(mode="json", exclude=set(self.grows))
+        """Everything that a result depends on besides its own label, tokens and seed, and the text, in JSON's terms."""
+        found = self.model_dump(mode="json", exclude={"data", *self.grows})
         found["proxy"].pop("tokens")
         return {"kind": self.kind, **found}
 

@@ -105,7 +105,7 @@ def opened(results: Path, name: str, *, settings: Mapping[str, Any], fixed: Mapp
         file = folder.path / SETTINGS
         if file.exists():
             before = _settings(file)["fixed"]
-            changed = [key for key in {**before, **fixed} if before.get(key) != fixed.get(key)]
+            changed = [key for key, value in fixed.items() if before.get(key) != value]
             if changed:
                 raise RunError(f"{folder.path} was begun with another {', '.join(changed)}: expected the same, or another --name")
         write_whole(file, (json.dumps({"settings": settings, "fixed": fixed}, indent=1) + "\n").encode())
