@@ -15,6 +15,7 @@ from search import ledger as ledger_module
 from search.cluster_connect import require_room
 from search.config import RunConfig
 from search.driver import check_constraints, drive, prepare_run
+from search.edges import at_edges
 from search.executor import InlineExecutor
 from search.frontier import frontier_of, hypervolume_gain
 from search.gate_report import Gate, counted, gates_table
@@ -129,6 +130,8 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     gain = hypervolume_gain(entries, objectives)
     if gain is not None:
         console.print(f"hypervolume {gain.final:.4f}, of the initial population alone {gain.initial:.4f}", soft_wrap=True)
+    for line in at_edges([entry.architecture for entry in best], ledger.config.space):
+        console.print(line, soft_wrap=True, markup=False)
     gates = counted(entries, ledger.config)
     if any(gate.turned_away for gate in gates):
         console.print(gates_table(gates))
