@@ -33,6 +33,7 @@ from search.benchmarks.table import table_accuracy
 from search.benchmarks.training import train_and_compare
 from search.benchmarks.tuning import tune
 from search.benchmarks.warm import warm_everything
+from search.benchmarks.winners import train_longer
 from search.frontier import frontier_of, hypervolume_gain
 from search.ledger import open_ledger
 
@@ -158,6 +159,11 @@ def search(device: str, console: Console) -> Measured:
     return Measured(*search_and_compare(device, console))
 
 
+def winners(device: str, console: Console) -> Measured:
+    """What the recorded search found against published designs, trained longer: see search/benchmarks/winners.py."""
+    return Measured(*train_longer(device, console))
+
+
 def scaling(device: str, console: Console) -> Measured:
     """Candidates an hour with one, two, four … GPUs: see search/benchmarks/scaling.py."""
     return Measured(*more_devices(device, console))
@@ -181,6 +187,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "normalization": normalization,
     "rates": rates,
     "search": search,
+    "winners": winners,
     "scaling": scaling,
 }
 

@@ -34,6 +34,11 @@ def load(device: str) -> RunConfig:
     return config.model_copy(update={"device": device, "workers": workers})
 
 
+def latency(config: RunConfig) -> str:
+    """The metric of the objective that is a decode step's time."""
+    return next(objective.metric for objective in config.parsed_objectives() if objective.metric.startswith("decode_ms@"))
+
+
 def prepare_kernels(device: str, console: Console) -> float:
     """On a GPU, compiles and tunes what that configuration's searches need -> seconds it took."""
     began = time.perf_counter()

@@ -95,7 +95,7 @@ def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
         train_ahead(at, wanted.values())
         for member, one in wanted.items():
             latency, training = experiment.measured(at, one.label, member), experiment.trained(at, one)
-            ms, problem = latency.decode_ms.get(_latency(config)), latency.problem or training.reason
+            ms, problem = latency.decode_ms.get(runs_of.latency(config)), latency.problem or training.reason
             found.append(Design(member.name, member.width, member.depth, parameters(member), training.loss, ms, problem))
     return found, path
 
@@ -147,12 +147,8 @@ def _spent(entries: Sequence[Entry], workers: int) -> Figures:
     }
 
 
-def _latency(config: RunConfig) -> str:
-    return next(objective.metric for objective in config.parsed_objectives() if objective.metric.startswith("decode_ms@"))
-
-
 def _ms(entry: Entry, config: RunConfig) -> float:
-    return entry.evaluation.metrics[_latency(config)] if entry.evaluation else float("inf")
+    return entry.evaluation.metrics[runs_of.latency(config)] if entry.evaluation else float("inf")
 
 
 def _plot(runs: Mapping[str, Sequence[Entry]], designs: Sequence[Design], config: RunConfig) -> bytes:
@@ -169,7 +165,7 @@ def _plot(runs: Mapping[str, Sequence[Entry]], designs: Sequence[Design], config
     for name, marker in zip(sorted({design.name for design in known}), "sD^vP*X", strict=False):
         shown = [(design.ms, design.loss) for design in known if design.name == name]
         axes.scatter(*zip(*shown, strict=True), s=42, marker=marker, edgecolors="black", facecolors="none", label=name)
-    axes.set(xlabel=axis_label(_latency(config)), ylabel=axis_label("loss"), title="searches in the same time")
+    axes.set(xlabel=axis_label(runs_of.latency(config)), ylabel=axis_label("loss"), title="searches in the same time")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     content = io.BytesIO()

@@ -1,0 +1,124 @@
+"""What a search found against published designs once more: at full size, after ten times the tokens.
+
+A search scores architectures by short trainings of smaller models. Of the record of `frontrunner bench search` those designs are taken that
+come nearest to what the search found, each with the best candidate that decodes no slower, and both are trained longer and measured anew.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import Console
+
+from operators import Architecture
+from operators.errors import ConfigError
+from profiler.device import open_device
+from search.benchmarks import runs as runs_of
+from search.benchmarks.folders import folder
+from search.config import RunConfig
+from search.driver import prepare_run
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings, Wanted
+from search.studies.parallel import train_ahead
+
+LONGER = 10
+PAIRS = 3
+_RECORDS = {"cpu": Path("results/benchmarks/cpu/search.json"), "cuda": Path("results/benchmarks/h200/search.json")}
+Figures = dict[str, float | int | str]
+
+
+class WinnerSettings(ExperimentSettings):
+    """What both of a pair are trained and measured with: the run's own, with more tokens."""
+
+    kind: ClassVar[str] = "winners"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A published design at one width, and the candidate with the lowest loss of those that decode no slower. gain: of the short losses."""
+
+    design: str
+    width: int
+    candidate: int
+    gain: float
+
+
+def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes], list[Path]]:
+    """Figures, each pair with its losses and latencies, no files, and the experiment's folder. Raises ConfigError without a record."""
+    path = _RECORDS[open_device(device).torch_device.type]
+    if not path.is_file():
+        raise ConfigError(f"bench winners: expected the record of `frontrunner bench search` in {path}, which is not there")
+    samples = json.loads(path.read_text())["samples"]
+    config = runs_of.load(device)
+    pairs = hardest(samples, runs_of.latency(config))
+    if not pairs:
+        raise ConfigError(f"bench winners: expected designs in {path} that some candidate is as fast as, got none")
+    members = _members(pairs, samples, config)
+    settings = WinnerSettings(
+        seeds=(config.seed,),
+        device=config.device,
+        deadline_s=config.deadline_s,
+        data=config.data,
+        proxy=config.proxy.model_copy(update={"tokens": LONGER * config.proxy.tokens}),
+        profile=config.profile,
+    )
+    at_work = folder(settings.kind, settings, settings.data, settings.device)
+    with experiment.session(settings, results=at_work.parent, name=at_work.name, console=console) as at:
+        wanted = {name: Wanted(name, member, settings.proxy, config.seed) for name, member in members.items()}
+        experiment.prepare_kernels(at, members.values(), measured=True)
+        train_ahead(at, wanted.values())
+        found = {name: (experiment.trained(at, one), experiment.measured(at, name, one.architecture)) for name, one in wanted.items()}
+    figures: Figures = {"tokens": settings.proxy.tokens, "pairs": len(pairs)}
+    rows = []
+    for pair in pairs:
+        row: dict[str, Any] = {**vars(pair)}
+        for side, name in (("design", _design(pair)), ("candidate", _candidate(pair))):
+            training, latency = found[name]
+            row |= {f"{side}_{key}": value for key, value in vars(training).items() if key in ("params", "loss", "reason")}
+            row |= {f"{side}_decode_ms": latency.decode_ms, f"{side}_problem": latency.problem}
+        if row["design_loss"] is not None and row["candidate_loss"] is not None:
+            row["gain_longer"] = row["design_loss"] - row["candidate_loss"]
+            figures |= {f"{pair.design}.gain_short": pair.gain, f"{pair.design}.gain_longer": row["gain_longer"]}
+        rows.append(row)
+    return figures, rows, {}, [at_work]
+
+
+def hardest(samples: Mapping[str, Any], latency: str) -> list[Pair]:
+    """The widths at which designs come nearest to what was found, one of each design, nearest first.
+
+    samples: those of a record of `frontrunner bench search`. latency: the metric that a candidate's time is.
+    """
+    least: dict[str, Mapping[str, Any]] = {}
+    for design in samples["designs"]:
+        if design["gain"] is not None and design["gain"] < least.get(design["name"], {"gain": float("inf")})["gain"]:
+            least[design["name"]] = design
+    nearest = sorted(least.values(), key=lambda design: float(design["gain"]))[:PAIRS]
+    return [Pair(design["name"], design["width"], _best(samples["guided"], latency, design["ms"]), design["gain"]) for design in nearest]
+
+
+def _best(rows: Iterable[Mapping[str, Any]], latency: str, ms: float) -> int:
+    as_fast = [row for row in rows if row["status"] == "ok" and row["metrics"][latency] <= ms]
+    return int(min(as_fast, key=lambda row: float(row["metrics"]["loss"]))["id"])
+
+
+def _members(pairs: Iterable[Pair], samples: Mapping[str, Any], config: RunConfig) -> dict[str, Architecture]:
+    """By label, each once."""
+    designs = {(member.name, member.width): member for member in prepare_run(config).space.designs()}
+    rows = {row["id"]: row for row in samples["guided"]}
+    found: dict[str, Architecture] = {}
+    for pair in pairs:
+        row = rows[pair.candidate]
+        common = {"vocabulary": config.data.vocabulary, "normalized_head": config.space.normalized_head}
+        found[_design(pair)] = designs[pair.design, pair.width]
+        found[_candidate(pair)] = Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]})
+    return found
+
+
+def _design(pair: Pair) -> str:
+    return f"{pair.design} width {pair.width}"
+
+
+def _candidate(pair: Pair) -> str:
+    return f"candidate {pair.candidate}"
