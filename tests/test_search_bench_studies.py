@@ -24,12 +24,19 @@ from tests.test_search_experiment import score
 GENES = {"attention": {"head_dim": 8, "group": 1}}
 STUDIES: dict[str, dict[str, Any]] = {
     "law": {"depths": [1, 2, 3], "widths": [16, 32, 48], "genes": GENES},
+    "mixers": {"mixers": ["attention", "deltanet"], "layers": 4, "width": 64, "genes": {}, "seeds": [0, 1]},
     "ranks": {"architectures": 5, "long_tokens": 10_240},
     "normalization": {"families": {"llama": "a f", "deep": "a f a f"}, "width": 16, "genes": GENES, "seeds": [0, 1]},
     "rates": {"layers": "a f", "widths": [16, 32], "rates": [0.001, 0.002, 0.004], "genes": GENES},
 }
-TRAININGS = {"law": 9, "ranks": 10, "normalization": 8, "rates": 9}
-CONFIGS = {"law": "law", "ranks": "study_ranks", "normalization": "study_normalization", "rates": "study_rates"}
+TRAININGS = {"law": 9, "mixers": 6, "ranks": 10, "normalization": 8, "rates": 9}
+CONFIGS = {
+    "law": "law",
+    "mixers": "study_operators",
+    "ranks": "study_ranks",
+    "normalization": "study_normalization",
+    "rates": "study_rates",
+}
 Made = list[tuple[str, str, int]]
 
 

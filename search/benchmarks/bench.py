@@ -28,7 +28,7 @@ from search.benchmarks.scaling import more_devices
 from search.benchmarks.search import search_and_compare
 from search.benchmarks.searchers import compare_searchers
 from search.benchmarks.smollm2 import complete_and_score
-from search.benchmarks.studies import depth_width_law, learning_rates, rank_study, weight_normalization
+from search.benchmarks.studies import depth_width_law, learning_rates, mixers_alone_and_in_pairs, rank_study, weight_normalization
 from search.benchmarks.table import table_accuracy
 from search.benchmarks.training import train_and_compare
 from search.benchmarks.tuning import tune
@@ -139,6 +139,11 @@ def law(device: str, console: Console) -> Measured:
     return Measured(*depth_width_law(device, console))
 
 
+def mixers(device: str, console: Console) -> Measured:
+    """What mixers are worth alone and in pairs, by configs/study_operators_….yaml: see search/benchmarks/studies.py."""
+    return Measured(*mixers_alone_and_in_pairs(device, console))
+
+
 def ranks(device: str, console: Console) -> Measured:
     """Whether short trainings order the architectures of configs/study_ranks_….yaml as long ones do: see search/benchmarks/studies.py."""
     return Measured(*rank_study(device, console))
@@ -183,6 +188,7 @@ BENCHMARKS: dict[str, Callable[[str, Console], Measured]] = {
     "deployment": deployment,
     "table": table,
     "law": law,
+    "mixers": mixers,
     "ranks": ranks,
     "normalization": normalization,
     "rates": rates,

@@ -1,4 +1,4 @@
-"""The depth-width law and the studies of ranks, normalization and learning rates, as the configurations for a CPU and an H100 have them.
+"""The depth-width law and studies of mixers, ranks, normalization and learning rates, as configurations for a CPU and an H100 have them.
 
 Each is an experiment, whose folder has a name made of everything that its record depends on: one that was interrupted goes on there when
 the same is measured again, and nothing else meets it (`folders`).
@@ -15,14 +15,15 @@ from rich.console import Console
 from profiler.device import open_device
 from search.benchmarks import folders
 from search.benchmarks.folders import RESULTS
-from search.studies import experiment, law, law_report, study_normalization, study_ranks, study_rates
+from search.studies import experiment, law, law_report, study_normalization, study_operators, study_ranks, study_rates
 from search.studies.experiment import ExperimentSettings
 from search.studies.law import LawSettings
 from search.studies.ranks import Correlation
 from search.studies.study_normalization import NormalizationSettings
+from search.studies.study_operators import OperatorSettings
 from search.studies.study_ranks import RankSettings
 from search.studies.study_rates import RateSettings
-from search.studies.study_report import normalization_table, print_ranks, rates_table
+from search.studies.study_report import normalization_table, operators_table, print_ranks, rates_table
 
 HOLDOUT = 3
 _CONFIGS = {"cpu": "cpu", "cuda": "h100"}
@@ -72,6 +73,19 @@ def rank_study(device: str, console: Console) -> Found:
         for name, found in both.items():
             figures |= {f"{predictor.replace(' ', '_')}.{name}{part}": value for part, value in _parts(found)}
     return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}, {}, [folder]
+
+
+def mixers_alone_and_in_pairs(device: str, console: Console) -> Found:
+    """Figures, every block with its loss and latencies, no files, and the experiment's folder."""
+    settings = experiment.load(OperatorSettings, _config("study_operators", device)).model_copy(update={"device": device})
+    folder = _folder(settings)
+    rows = study_operators.run(settings, results=RESULTS, name=folder.name, console=console)
+    console.print(operators_table(rows, settings))
+    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "blocks": len(rows), "equal": settings.equal}
+    for row in rows:
+        found = {"problem": row.problem} if row.problem else {"loss": row.loss or 0.0, "params": row.params, **row.decode_ms}
+        figures |= {f"{'+'.join(row.mixers)}.{name}": value for name, value in found.items()}
+    return figures, [asdict(row) for row in rows], {}, [folder]
 
 
 def weight_normalization(device: str, console: Console) -> Found:

@@ -31,7 +31,7 @@ class OperatorSettings(ExperimentSettings):
     mixers: names or symbols, each alone. pairs: of mixers; every pair of them where there are none given.
     width: of the first mixer alone, whose parameters or decode latency (of the profile's first batch size and context) all others get by a
     width of theirs, a multiple of width_step; for parameters the feed-forward networks' size makes up what a step leaves.
-    genes: operator -> gene -> value, where not the operators' own.
+    genes: operator -> gene -> value, where not the operators' own. With proxy.weight_normalization the head is normalized too.
     """
 
     kind: ClassVar[str] = "operators"
@@ -74,12 +74,13 @@ class OperatorSettings(ExperimentSettings):
         if hidden is not None:
             genes[feedforward] = {**genes.get(feedforward, {}), "ratio": hidden / width}
         repeats = self.layers // (2 * len(mixers))
-        return Architecture.from_shorthand(" ".join([block] * repeats), width=width, vocabulary=vocabulary, genes=genes)
+        layers, normalized = " ".join([block] * repeats), self.proxy.weight_normalization
+        return Architecture.from_shorthand(layers, width=width, vocabulary=vocabulary, genes=genes, normalized_head=normalized)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One block. loss: the mean over seeds; spread: their standard deviation, None for one. decode_ms: at the first batch and context."""
+    """One block. loss: the mean over seeds; spread: their standard deviation, None for one. decode_ms: by metric; empty where it failed."""
 
     mixers: Mixers
     shorthand: str
@@ -87,7 +88,7 @@ class Row:
     params: int
     loss: float | None
     spread: float | None
-    decode_ms: float | None
+    decode_ms: Mapping[str, float]
     problem: str = ""
 
 
@@ -177,6 +178,6 @@ def _row(at: Session, settings: OperatorSettings, mixers: Mixers, wanted: Sequen
         params=parameters(architecture),
         loss=fmean(losses) if losses else None,
         spread=stdev(losses) if len(losses) > 1 else None,
-        decode_ms=latency.decode_ms.get(settings.profile.keys("decode_ms")[0]),
+        decode_ms=latency.decode_ms,
         problem="; ".join(problems),
     )

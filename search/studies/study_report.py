@@ -20,10 +20,11 @@ def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
     title = f"{settings.layers} operators, equal {settings.equal}, {settings.proxy.tokens:,} tokens, {len(settings.seeds)} seeds"
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     remarks = ["remarks"] if any(row.problem for row in rows) else []
-    for name in ("mixers", "width", "parameters", "loss", "±", settings.profile.keys("decode_ms")[0], *remarks):
+    latencies = settings.profile.keys("decode_ms")
+    for name in ("mixers", "width", "parameters", "loss", "±", *latencies, *remarks):
         table.add_column(name, justify="left" if name in ("mixers", "remarks") else "right", no_wrap=name != "remarks")
     for row in rows:
-        figures = (_number(row.loss, 4), _number(row.spread, 4), _number(row.decode_ms, 3))
+        figures = (_number(row.loss, 4), _number(row.spread, 4), *(_number(row.decode_ms.get(name), 3) for name in latencies))
         table.add_row(
             " + ".join(row.mixers), str(row.width), formatted("params", row.params), *figures, *([row.problem] if remarks else [])
         )
