@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,18 @@ import pytest
 import torch
 
 from operators import Architecture
+from profiler import table_build, table_validate
+from profiler.device import Device, open_device
+from profiler.latency_table import LatencyTable
+from profiler.timing import SamplingSettings
+from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, DataSettings, prepare
 from search import config as config_module
 from search.config import RunConfig
 from search.driver import Prepared
 from search.evaluate import Evaluation, Job, Outcome
 from search.space import ArchitectureSpace
+from tests.made_up_device import MadeUpAnchor, MadeUpStopwatch
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 
@@ -32,6 +38,41 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The locks of devices lie in the test's own folder: it neither waits for others nor keeps them waiting."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@pytest.fixture
+def cpu() -> Device:
+    return open_device("cpu")
+
+
+@pytest.fixture
+def table(tmp_path: Path, cpu: Device) -> LatencyTable:
+    """An empty one."""
+    return LatencyTable.open(tmp_path / "table.json", cpu)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUpStopwatch]:
+    """Whatever is measured for a latency table takes as long as on the made-up device."""
+    monkeypatch.setattr(table_validate, "Anchor", MadeUpAnchor)
+    monkeypatch.setattr(table_validate, "_SETTINGS", SamplingSettings(min_seconds=0))
+    for module in (table_build, table_validate):
+        monkeypatch.setattr(module, "Stopwatch", MadeUpStopwatch)
+        monkeypatch.setattr(module, "random_model", lambda architecture, *_, **__: architecture)
+    return MadeUpStopwatch
+
+
+@pytest.fixture(scope="module")
+def profiler() -> Iterator[ProfilingWorker]:
+    with ProfilingWorker("cpu") as worker:
+        yield worker
 
 
 @pytest.fixture(scope="session")

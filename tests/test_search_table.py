@@ -1,7 +1,6 @@
 """`frontrunner table`: from a search space to a table on the CPU, and what held-out models say of it."""
 
 import json
-import tempfile
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -34,10 +33,11 @@ space:
   meta_tokens: [0, 2]
 """
 
+pytestmark = pytest.mark.usefixtures("own_locks")
+
 
 @pytest.fixture(autouse=True)
-def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def _little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_build, "_MAX_SECONDS", 0.02)
 
 
