@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import json
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from profiler.device import Device, open_device
 from profiler.latency_table import LatencyTable
 from profiler.timing import SamplingSettings
 from profiler.worker import ProfilingWorker
+from proxy_train import shards
 from proxy_train.data import Corpus, DataSettings, prepare
 from search import config as config_module
 from search.config import RunConfig
@@ -25,6 +27,7 @@ from search.driver import Prepared
 from search.evaluate import Evaluation, Job, Outcome
 from search.space import ArchitectureSpace
 from tests.made_up_device import MadeUpAnchor, MadeUpStopwatch
+from tests.speeches import SMALL_SHARD, speech
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 
@@ -124,6 +127,31 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         text = "".join(f"{rng.choice(who)} {rng.choice(what)} {rng.choice(where)}. " for _ in range(25))
         (folder / f"{number}.txt").write_text(text)
     return prepare(DataSettings(source=str(folder), vocabulary=272, validation_fraction=0.2), cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    """The documents of `source`."""
+    return [speech(seed) for seed in range(30)]
+
+
+@pytest.fixture
+def source(tmp_path: Path, texts: list[str]) -> str:
+    """A folder of text files, some deeper in a file of lines, and what is not to be read."""
+    folder = tmp_path / "speeches"
+    (folder / "deeper").mkdir(parents=True)
+    for number, text in enumerate(texts[:20]):
+        (folder / f"{number:03}.txt").write_bytes(text.encode())
+    lines = [json.dumps({"text": text, "year": number}) for number, text in enumerate(texts[20:])]
+    (folder / "deeper" / "more.jsonl").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("not a document")
+    return str(folder)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of SMALL_SHARD tokens, so that a small text has several."""
+    monkeypatch.setattr(shards, "SHARD_TOKENS", SMALL_SHARD)
 
 
 @pytest.fixture(scope="session")
