@@ -21,6 +21,7 @@ from profiler.timing import SamplingSettings
 from profiler.worker import ProfilingWorker
 from proxy_train import shards
 from proxy_train.data import Corpus, DataSettings, prepare
+from search import cli
 from search import config as config_module
 from search.config import RunConfig
 from search.driver import Prepared
@@ -28,6 +29,8 @@ from search.evaluate import Evaluation, Job, Outcome
 from search.space import ArchitectureSpace
 from tests.made_up_device import MadeUpAnchor, MadeUpStopwatch
 from tests.speeches import SMALL_SHARD, speech
+
+Call = Callable[..., tuple[int, str, str]]
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 
@@ -111,6 +114,32 @@ def tiny_config(text_folder: Path) -> RunConfig:
         },
         where="tiny",
     )
+
+
+@pytest.fixture
+def config(tiny_config: RunConfig, tmp_path: Path) -> Path:
+    """The file of `tiny_config`."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_config.to_yaml())
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs a command in this process, in a folder of its own -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()  # what a test printed before is not the command's
+        monkeypatch.setattr("sys.argv", ["frontrunner", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")
