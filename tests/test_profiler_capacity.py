@@ -105,7 +105,7 @@ def test_energy_is_that_of_the_tokens_in_the_window() -> None:
 
 
 @pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+def profile() -> Profile:
     return measure(SMALL, QUICK)
 
 
