@@ -94,7 +94,8 @@ def test_fit_of_perplexity_fits_its_exponential(results: Path, call: Call) -> No
     assert row["perplexity_error"] == pytest.approx(row["predicted"] / row["measured"] - 1)
 
 
-def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Path, call: Call) -> None:
+def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = call("law", "pick", "some", "--latency-ms", "0.55", "--results", results, "--json")
     best = json.loads(out)[0]
     brute = min(

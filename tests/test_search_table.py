@@ -79,7 +79,8 @@ def test_held_out_models_are_distinct_fit_and_come_from_the_seed(run_file: Path)
 
 
 @pytest.mark.slow
-def test_a_table_is_built_extended_shown_and_validated(call: Call, run_file: Path, tmp_path: Path) -> None:
+def test_a_table_is_built_extended_shown_and_validated(call: Call, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     file = tmp_path / "tables" / "table.json"
     code, out, _ = call("table", "build", run_file, "--batch", 1, "--table", file)
     assert code == 0
