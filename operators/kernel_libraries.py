@@ -50,12 +50,12 @@ def _lighten(library: str) -> None:
         sys.modules[library] = package
 
 
-def refusal(device: torch.device, dtype: torch.dtype, allowed: tuple[torch.dtype, ...] = HALF) -> str | None:
-    """Why a CUDA library that computes in `allowed` cannot serve this device and dtype, or None."""
+def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a CUDA library that computes in 16 bits cannot serve this device and dtype, or None."""
     if device.type != "cuda":
         return f"needs a CUDA device, got {device}"
-    if dtype not in allowed:
-        return f"needs {' or '.join(_plain(known) for known in allowed)}, got {_plain(dtype)}"
+    if dtype not in HALF:
+        return f"needs {' or '.join(_plain(known) for known in HALF)}, got {_plain(dtype)}"
     return None
 
 

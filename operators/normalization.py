@@ -45,7 +45,7 @@ def norm_parameters(kind: str, width: int) -> int:
     return width if kind == "rmsnorm" else 2 * width
 
 
-def l2_normalized(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / ‖x‖₂ over the last dimension, in float32; `eps` is added to the squared norm."""
+def l2_normalized(x: Tensor) -> Tensor:
+    """x / ‖x‖₂ over the last dimension, in float32; 1e-6 is added to the squared norm."""
     x = x.float()
-    return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + eps)
+    return x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-6)

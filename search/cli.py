@@ -14,7 +14,7 @@ from search.arguments import joined
 from search.data_cli import data_app
 from search.device_cli import compare, doctor, operators, profile, warm
 from search.jobs_cli import jobs, logs, run_name, stop, submit
-from search.options import DEFAULT_RESULTS, HELP, AsJson, DeviceName, Results, Run, example, print_json
+from search.options import DEFAULT_RESULTS, AsJson, DeviceName, Results, Run, example, print_json
 from search.studies.law_cli import law_app
 from search.studies.study_cli import study_app
 from search.table_cli import table_app
@@ -28,7 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
 app.add_typer(table_app, name="table")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer
 
 from operators import Architecture, HybridLM
 from operators.errors import RunError
+from operators.files import whole_folder
 from search.evaluate import Evaluation
 from search.ledger import Entry, Ledger
 from search.run_folder import RunFolder
@@ -58,10 +58,7 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
 
 
 def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluation, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
-    try:
-        partial.chmod(0o755)
+    with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(entry.architecture.to_yaml(), encoding="utf-8")
         _write_json(partial / "scores.json", evaluation.model_dump(mode="json", exclude={"traceback"}))
         _write_json(partial / "provenance.json", provenance(folder, ledger, entry))
@@ -77,12 +74,6 @@ def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluati
             folder=to,
         )
         (partial / "README.md").write_text(text, encoding="utf-8")
-        if to.exists():
-            to.rmdir()
-        partial.rename(to)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def provenance(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:

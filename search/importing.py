@@ -1,7 +1,6 @@
 """Turns a published model into a folder that `search.export.load` reads."""
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from operators import Architecture
 from operators.errors import DataError, RunError
+from operators.files import whole_folder
 from operators.published import describe, fitted
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
@@ -39,20 +39,11 @@ def import_model(source: Path, to: Path) -> Imported:
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
     published = describe(tensors.config, name=model_name(source), where=str(where))
     weights = fitted(published, tensors, where=source)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
-    try:
-        partial.chmod(0o755)
+    with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(published.architecture.to_yaml(), encoding="utf-8")
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors")
         (partial / "model.safetensors").chmod(0o644)  # it is written through a private temporary file
         without = _write_tokenizer(tensors, partial / "tokenizer.json")
-        if to.exists():
-            to.rmdir()
-        partial.rename(to)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Imported(published.architecture, sum(tensor.numel() for tensor in weights.values()), without)
 
 

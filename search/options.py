@@ -13,7 +13,6 @@ Run = Annotated[str, typer.Argument(help="Name of a run in the results folder.",
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 DeviceName = Annotated[str, typer.Option(help="cpu or cuda:N.")]
 Threads = Annotated[int, typer.Option(help="Threads on a CPU.", min=1)]
-HELP = {"help_option_names": ["-h", "--help"]}
 
 
 def print_json(value: Any) -> None:

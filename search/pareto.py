@@ -12,12 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
-def dominates(a: ArrayLike, b: ArrayLike) -> bool:
-    """Whether a [m] is nowhere worse than b [m] and somewhere better."""
-    first, second = np.asarray(a, float), np.asarray(b, float)
-    return bool((first <= second).all() and (first < second).any())
-
-
 def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
     """Which points [n, m] no other point dominates: [n]. Equal points do not dominate each other."""
     return np.asarray(~_dominance(_table(points), None if errors is None else _table(errors)).any(0))
@@ -80,10 +74,10 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     return float(moocore.hypervolume(inside, ref=corner)) if inside.size else 0.0
 
 
-def reference_point(points: ArrayLike, *, margin: float = 0.1) -> Floats:
-    """A reference [m] for hypervolumes: the worst value of each objective, and beyond it `margin` times the objective's range.
+def reference_point(points: ArrayLike) -> Floats:
+    """A reference [m] for hypervolumes: the worst value of each objective, and beyond it a tenth of the objective's range.
 
-    With no range (one point, or all equal) the margin is taken of the value's size instead, so that the points still count.
+    With no range (one point, or all equal) the tenth is taken of the value's size instead, so that the points still count.
     Raises ValueError when there is no point.
     """
     table = _table(points)
@@ -92,7 +86,7 @@ def reference_point(points: ArrayLike, *, margin: float = 0.1) -> Floats:
     worst = table.max(0)
     span = worst - table.min(0)
     size = np.where(span > 0, span, np.where(worst != 0, np.abs(worst), 1.0))
-    return np.asarray(worst + margin * size)
+    return np.asarray(worst + 0.1 * size)
 
 
 def _table(points: ArrayLike) -> Floats:

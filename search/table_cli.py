@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from search.options import HELP, AsJson, DeviceName, Threads, print_json
+from search.options import AsJson, DeviceName, Threads, print_json
 
 table_app = typer.Typer(
     help="What each layer costs on a device, and how well that predicts whole models.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings=HELP,
 )
 console = Console(highlight=False)
 

@@ -1,10 +1,11 @@
 """Fixtures that several test files share."""
 
+import json
 import os
 import random
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +14,23 @@ import pytest
 import torch
 
 from operators import Architecture
+from profiler import table_build, table_validate
+from profiler.device import Device, open_device
+from profiler.latency_table import LatencyTable
+from profiler.timing import SamplingSettings
+from profiler.worker import ProfilingWorker
+from proxy_train import shards
 from proxy_train.data import Corpus, DataSettings, prepare
+from search import cli
 from search import config as config_module
 from search.config import RunConfig
 from search.driver import Prepared
 from search.evaluate import Evaluation, Job, Outcome
 from search.space import ArchitectureSpace
+from tests.made_up_device import MadeUpAnchor, MadeUpStopwatch
+from tests.speeches import SMALL_SHARD, speech
+
+Call = Callable[..., tuple[int, str, str]]
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 
@@ -32,6 +44,41 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The locks of devices lie in the test's own folder: it neither waits for others nor keeps them waiting."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@pytest.fixture
+def cpu() -> Device:
+    return open_device("cpu")
+
+
+@pytest.fixture
+def table(tmp_path: Path, cpu: Device) -> LatencyTable:
+    """An empty one."""
+    return LatencyTable.open(tmp_path / "table.json", cpu)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUpStopwatch]:
+    """Whatever is measured for a latency table takes as long as on the made-up device."""
+    monkeypatch.setattr(table_validate, "Anchor", MadeUpAnchor)
+    monkeypatch.setattr(table_validate, "_SETTINGS", SamplingSettings(min_seconds=0))
+    for module in (table_build, table_validate):
+        monkeypatch.setattr(module, "Stopwatch", MadeUpStopwatch)
+        monkeypatch.setattr(module, "random_model", lambda architecture, *_, **__: architecture)
+    return MadeUpStopwatch
+
+
+@pytest.fixture(scope="module")
+def profiler() -> Iterator[ProfilingWorker]:
+    with ProfilingWorker("cpu") as worker:
+        yield worker
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +116,32 @@ def tiny_config(text_folder: Path) -> RunConfig:
     )
 
 
+@pytest.fixture
+def config(tiny_config: RunConfig, tmp_path: Path) -> Path:
+    """The file of `tiny_config`."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_config.to_yaml())
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs a command in this process, in a folder of its own -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()  # what a test printed before is not the command's
+        monkeypatch.setattr("sys.argv", ["frontrunner", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def sentences(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """Sentences of a small grammar: easy to predict from the words before, not from how often words occur."""
@@ -83,6 +156,31 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         text = "".join(f"{rng.choice(who)} {rng.choice(what)} {rng.choice(where)}. " for _ in range(25))
         (folder / f"{number}.txt").write_text(text)
     return prepare(DataSettings(source=str(folder), vocabulary=272, validation_fraction=0.2), cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    """The documents of `source`."""
+    return [speech(seed) for seed in range(30)]
+
+
+@pytest.fixture
+def source(tmp_path: Path, texts: list[str]) -> str:
+    """A folder of text files, some deeper in a file of lines, and what is not to be read."""
+    folder = tmp_path / "speeches"
+    (folder / "deeper").mkdir(parents=True)
+    for number, text in enumerate(texts[:20]):
+        (folder / f"{number:03}.txt").write_bytes(text.encode())
+    lines = [json.dumps({"text": text, "year": number}) for number, text in enumerate(texts[20:])]
+    (folder / "deeper" / "more.jsonl").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("not a document")
+    return str(folder)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of SMALL_SHARD tokens, so that a small text has several."""
+    monkeypatch.setattr(shards, "SHARD_TOKENS", SMALL_SHARD)
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ LIBRARIES = [
 ]
 
 
-def alone(name: str, width: int = 64, **genes: object) -> Architecture:
-    shape = registry.get(name).shape.make(width, **genes)
-    return Architecture(width=width, vocabulary=32, layers=(Layer(operator=name, shape=shape),))
+def alone(name: str) -> Architecture:
+    shape = registry.get(name).shape.make(64)
+    return Architecture(width=64, vocabulary=32, layers=(Layer(operator=name, shape=shape),))
 
 
 @pytest.mark.parametrize(("name", "backend"), LIBRARIES)

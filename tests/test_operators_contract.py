@@ -62,11 +62,11 @@ def decode(module: OperatorModule, x: Tensor, state: State, pieces: tuple[int, .
     return torch.cat(out, 1)
 
 
-def assert_close(ours: Tensor, expected: Tensor, tolerance: float = 2e-5) -> None:
+def assert_close(ours: Tensor, expected: Tensor) -> None:
     """Largest error in parts of the largest expected value."""
     scale = expected.abs().max().clamp(min=1e-3)
     assert ours.shape == expected.shape
-    assert ((ours - expected).abs().max() / scale).item() < tolerance
+    assert ((ours - expected).abs().max() / scale).item() < 2e-5
 
 
 both_ends = pytest.mark.parametrize("which", ["first", "last"])

@@ -1,8 +1,5 @@
 """The largest batch against limits that are known, the energy of a counter that is known, and figures against their definitions."""
 
-import tempfile
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -19,10 +16,7 @@ from profiler.timing import SamplingSettings, Timing, sample, standard_error
 SMALL = Architecture.from_shorthand("a f m r", width=32, vocabulary=64)
 QUICK = ProfileSettings(batch_sizes=(2,), contexts=(16,), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.02)
 
-
-@pytest.fixture(autouse=True)
-def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_locks")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 63, 64, 65, 1000, 5000])
@@ -111,7 +105,7 @@ def test_energy_is_that_of_the_tokens_in_the_window() -> None:
 
 
 @pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+def profile() -> Profile:
     return measure(SMALL, QUICK)
 
 

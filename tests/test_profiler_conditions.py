@@ -1,9 +1,7 @@
 """What taints a measurement and what becomes of it, with a fake anchor, fake readings and a fake driver."""
 
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pynvml
@@ -16,10 +14,7 @@ from profiler.lock import members, shared
 from profiler.nvml import Gpu, Reading
 from profiler.timing import Timing
 
-
-@pytest.fixture(autouse=True)
-def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_locks")
 
 
 def timing(ms: float) -> Timing:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +20,7 @@ from profiler.lock import Standing, exclusive, observed, shared
 FORK = multiprocessing.get_context("fork")
 HOLDER = "import sys, time; from profiler import lock\nwith getattr(lock, sys.argv[1])('cpu'): print('held', flush=True); time.sleep(60)"
 
-
-@pytest.fixture(autouse=True)
-def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_locks")
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Measuring on the CPU: complete, repeatable where it can be, and without a trace left behind."""
 
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,21 +19,13 @@ from profiler.profile import METRICS, Profile, ProfileSettings
 QUICK = ProfileSettings(batch_sizes=(1, 3), contexts=(12, 20), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.05, relative_error=0.1)
 SMALL = Architecture.from_shorthand("a f a r", width=32, vocabulary=64, meta_tokens=2)
 
-
-@pytest.fixture(autouse=True)
-def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_locks")
 
 
 @pytest.fixture(autouse=True)
 def _no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine moves the anchor, which tests/test_profiler_conditions.py is about."""
     monkeypatch.setitem(conditions.MAX_DRIFT, "cpu", 1e9)
-
-
-@pytest.fixture
-def cpu() -> Device:
-    return open_device("cpu")
 
 
 def test_metrics_are_complete_and_positive() -> None:

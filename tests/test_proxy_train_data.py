@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from operators.errors import DataError
 from proxy_train.data import Corpus, batches, bits_per_byte, require_windows, validation_batches
 from proxy_train.shards import Tokens
-
-
-def training_ids(corpus: Corpus) -> np.ndarray:
-    return corpus.train().windows(np.array([0]), corpus.train_tokens)[0]
+from tests.speeches import training_ids
 
 
 def test_bits_per_byte_by_hand() -> None:

@@ -23,30 +23,6 @@ from search.export import load
 from search.proposer import Proposal
 
 
-@pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """Runs a command in this process, in a folder of its own -> exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["frontrunner", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return ended.value.code, out, err
-
-    return run
-
-
-@pytest.fixture
-def config(tiny_config, tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(tiny_config.to_yaml())
-    return path
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Keeps the finished run, which every test gets a copy of."""

@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from operators.errors import ConfigError, DeviceError
-from profiler.worker import ProfilingWorker
 from proxy_train.tasks import TaskSettings, train_task
 from search.cluster import RayExecutor
 from search.evaluate import evaluate
@@ -29,12 +28,6 @@ def ray_executor(tmp_path_factory):
         executor = RayExecutor(workers=2, device="cpu", deadline_s=120)
         yield executor
         executor.close()
-
-
-@pytest.fixture(scope="module")
-def profiler():
-    with ProfilingWorker("cpu") as worker:
-        yield worker
 
 
 def deterministic(outcome):

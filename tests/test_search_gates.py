@@ -14,7 +14,6 @@ from profiler.device import open_device
 from profiler.latency_table import LatencyTable, Validation
 from profiler.table_parts import Entry as TableEntry
 from profiler.table_parts import Point
-from profiler.worker import ProfilingWorker
 from search import config as config_module
 from search import evaluate as evaluate_module
 from search import ledger as ledger_module
@@ -31,12 +30,6 @@ from search.space import ArchitectureSpace
 from search.staged_space import make_space
 from search.table_gate import digest_of, members, table_check
 from tests.conftest import PretendExecutor, pretended
-
-
-@pytest.fixture(scope="module")
-def profiler():
-    with ProfilingWorker("cpu") as worker:
-        yield worker
 
 
 def model(number, vocabulary=300):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from operators.errors import RunError
-from profiler.worker import ProfilingWorker
 from search import config as config_module
 from search import ledger as ledger_module
 from search import pareto
@@ -27,12 +26,6 @@ from search.run_folder import RunFolder
 from tests.conftest import PretendExecutor, pretended
 
 LOSS, SLOW, LARGE = Objective("loss", maximize=False), Objective("decode_ms@b1", maximize=False), Objective("params", maximize=False)
-
-
-@pytest.fixture(scope="module")
-def profiler():
-    with ProfilingWorker("cpu") as worker:
-        yield worker
 
 
 def rung(*reached):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch.nn import functional as F
 from operators import Architecture, HybridLM
 from operators.errors import DataError
 from proxy_train.documents import read_documents
-from search import cli
 from search.benchmarks.smollm2 import complete_and_score, published_file, scored_windows
 from search.export import load
 from search.importing import import_model
@@ -25,24 +23,6 @@ from tests.test_operators_published import CASES, TOKENS, VOCABULARY, published_
 gguf = pytest.importorskip("gguf")
 
 TEXT = ["the people of these states have a government and it serves them well", "in 1789 and 2026 there were 13 and 50 states"]
-
-
-@pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """Runs `frontrunner import` in an empty folder -> exit code, standard output, standard error."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        capfd.readouterr()  # transformers draws progress bars
-        monkeypatch.setattr(sys, "argv", ["frontrunner", "import", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 def trained_tokenizer() -> Tokenizer:
@@ -68,7 +48,7 @@ def saved(folder: Path, case: str = "llama-tied") -> Any:
 @torch.no_grad()
 def test_an_imported_folder_loads_and_has_the_logits(call, tmp_path, case):
     theirs = saved(tmp_path / "Tiny-1.5B", case)
-    code, out, err = call(tmp_path / "Tiny-1.5B")
+    code, out, err = call("import", tmp_path / "Tiny-1.5B")
     assert (code, err) == (0, "")
     architecture = CASES[case]()[1].model_copy(update={"name": "Tiny-1.5B"})
     count = sum(parameter.numel() for parameter in HybridLM(architecture).parameters())
@@ -83,7 +63,7 @@ def test_an_imported_folder_loads_and_has_the_logits(call, tmp_path, case):
 def test_a_folder_without_a_tokenizer_is_imported_and_says_so(call, tmp_path):
     saved(tmp_path / "tiny")
     (tmp_path / "tiny" / "tokenizer.json").unlink()
-    code, out, _ = call(tmp_path / "tiny", "--to", tmp_path / "out")
+    code, out, _ = call("import", tmp_path / "tiny", "--to", tmp_path / "out")
     assert code == 0
     assert f"no tokenizer.json, which search.export.load needs: {tmp_path / 'tiny'} has no tokenizer.json" in out
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"architecture.yaml", "model.safetensors"}
@@ -109,7 +89,7 @@ def test_bad_input_is_one_line_and_writes_nothing(call, tmp_path):
         ((unknown,), "unknown/config.json: model_type: expected one of llama, qwen2"),
         ((short,), "missing weights: model.layers.2.input_layernorm.weight"),
     ):
-        code, _, err = call(*arguments)
+        code, _, err = call("import", *arguments)
         assert code == 1
         assert err.startswith("error: ")
         assert err.count("\n") == 1
@@ -149,7 +129,7 @@ def gguf_with(path: Path, tokenizer: Tokenizer, *, pre: str = "smollm", **change
 def test_a_gguf_file_brings_its_tokenizer(call, tmp_path):
     original = trained_tokenizer()
     gguf_with(tmp_path / "tiny.Q4.gguf", original)
-    code, out, err = call(tmp_path / "tiny.Q4.gguf")
+    code, out, err = call("import", tmp_path / "tiny.Q4.gguf")
     assert (code, err) == (0, "")
     assert "to imported/tiny.Q4" in out
     assert "no tokenizer.json" not in out
@@ -169,7 +149,7 @@ def test_a_gguf_file_brings_its_tokenizer(call, tmp_path):
 )
 def test_a_tokenizer_of_another_kind_is_left_out_and_said(call, tmp_path, changes, says):
     gguf_with(tmp_path / "tiny.gguf", trained_tokenizer(), **changes)
-    code, out, _ = call(tmp_path / "tiny.gguf")
+    code, out, _ = call("import", tmp_path / "tiny.gguf")
     assert code == 0
     assert says in out
 
@@ -180,7 +160,7 @@ def test_a_tokenizer_of_another_kind_is_left_out_and_said(call, tmp_path, change
 )
 def test_a_damaged_tokenizer_is_an_error(call, tmp_path, changes):
     gguf_with(tmp_path / "tiny.gguf", trained_tokenizer(), **changes)
-    code, _, err = call(tmp_path / "tiny.gguf")
+    code, _, err = call("import", tmp_path / "tiny.gguf")
     assert code == 1
     assert "tiny.gguf: " in err
     assert "token" in err

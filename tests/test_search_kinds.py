@@ -9,7 +9,6 @@ import torch
 from rich.console import Console
 
 from operators.errors import ConfigError, DeviceError
-from profiler.worker import ProfilingWorker
 from search import cli, run
 from search import config as config_module
 from search import ledger as ledger_module
@@ -29,12 +28,6 @@ from tests.pretend_worker import PretendWorker
 
 KINDS = ("H100", "A100")
 BOTH = ["loss", "decode_ms@b1/H100", "decode_ms@b1/A100"]
-
-
-@pytest.fixture(scope="module")
-def profiler():
-    with ProfilingWorker("cpu") as worker:
-        yield worker
 
 
 @pytest.fixture(scope="module")

@@ -1,47 +1,30 @@
 """`frontrunner law`: the shape that it picks against brute force, and its commands on records whose law is known."""
 
 import json
-from collections.abc import Callable
 from itertools import product
 from math import exp
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from operators import Architecture
 from operators.errors import ConfigError, TableError
 from profiler.cost import parameters
 from profiler.latency_table import LatencyTable
 from profiler.table_parts import Point
-from search import cli
-from search.studies import experiment_store, law_cli
+from search.studies import experiment_store
 from search.studies.experiment_store import Latency, Training
 from search.studies.law import LawSettings, label
 from search.studies.law_fit import Fitted, Law
 from search.studies.law_pick import LatencyLaw, from_measurements, from_table, latency_law, pick
+from tests.conftest import Call
 
 LAW = Law(floor=2.2, a=1.4, alpha=0.8, b=30.0, beta=0.7)
 LATENCY = LatencyLaw(t0=0.2, u=0.01, v=1e-4, w=2e-6)
 SETTINGS = LawSettings(depths=(1, 2, 4, 8), widths=(32, 64, 128), genes={"attention": {"head_dim": 16, "group": 1}})
 SHAPES = list(product(SETTINGS.depths, SETTINGS.widths))
 MEASURED = {shape: float(LATENCY.ms(*shape)) for shape in SHAPES}
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command as from a shell -> exit code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["frontrunner", *map(str, arguments)])
-        monkeypatch.setattr(law_cli, "console", Console(width=80, highlight=False))
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(str(ended.value.code or 0)), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -91,9 +74,7 @@ def test_an_empty_latency_table_is_refused_with_what_it_lacks() -> None:
         from_table(LatencyTable(Path("none.json"), {}), SETTINGS, Point("decode", 1, 256))
 
 
-def test_fit_recovers_the_law_of_the_records_and_predicts_what_it_did_not_see(
-    results: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_fit_recovers_the_law_of_the_records_and_predicts_what_it_did_not_see(results: Path, call: Call) -> None:
     code, out, err = call("law", "fit", "some", "--holdout", "2", "--results", results, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
@@ -106,14 +87,15 @@ def test_fit_recovers_the_law_of_the_records_and_predicts_what_it_did_not_see(
     assert (results / "some" / "law.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_fit_of_perplexity_fits_its_exponential(results: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_fit_of_perplexity_fits_its_exponential(results: Path, call: Call) -> None:
     found = json.loads(call("law", "fit", "some", "--of", "perplexity", "--results", results, "--json")[1])
     row = found["held_out"][-1]
     assert row["measured"] == pytest.approx(exp(float(LAW.loss(8, 128))))
     assert row["perplexity_error"] == pytest.approx(row["predicted"] / row["measured"] - 1)
 
 
-def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = call("law", "pick", "some", "--latency-ms", "0.55", "--results", results, "--json")
     best = json.loads(out)[0]
     brute = min(
@@ -139,15 +121,13 @@ def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Pat
         (["fit", "../some"], "run name '../some'"),
     ],
 )
-def test_what_cannot_be_answered_is_one_line(
-    results: Path, call: Callable[..., tuple[int, str, str]], arguments: list[str], message: str
-) -> None:
+def test_what_cannot_be_answered_is_one_line(results: Path, call: Call, arguments: list[str], message: str) -> None:
     code, _, err = call("law", *arguments, "--results", results)
     assert (code, err.count("\n")) == (1, 1)
     assert message in err
 
 
-def test_an_experiment_without_trainings_has_no_law(tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_an_experiment_without_trainings_has_no_law(tmp_path: Path, call: Call) -> None:
     with experiment_store.opened(tmp_path, "new", settings=SETTINGS.model_dump(mode="json"), fixed=SETTINGS.fixed()):
         pass
     for command in (["fit", "new"], ["pick", "new", "--latency-ms", "1"]):

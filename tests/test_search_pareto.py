@@ -30,13 +30,6 @@ def test_nondominated_agrees_with_definition_and_moocore(points: np.ndarray) -> 
 
 @given(POINTS)
 @settings(deadline=None)
-def test_dominates_agrees_with_definition(points: np.ndarray) -> None:
-    for a, b in product(points[:6], points[:6]):
-        assert pareto.dominates(a, b) == brute_dominates(a, b)
-
-
-@given(POINTS)
-@settings(deadline=None)
 def test_ranks_agree_with_peeling_and_moocore(points: np.ndarray) -> None:
     ranks = pareto.ranks(points)
     left, front = list(range(len(points))), 0
@@ -99,7 +92,7 @@ def test_every_point_counts_towards_the_reference_point(points: np.ndarray) -> N
 
 def test_reference_point_lies_a_margin_beyond_the_worst() -> None:
     assert pareto.reference_point([[0, 5], [10, 1]]).tolist() == pytest.approx([11, 5.4])
-    assert pareto.reference_point([[-4, 0]], margin=0.5).tolist() == pytest.approx([-2, 0.5])
+    assert pareto.reference_point([[-4, 0]]).tolist() == pytest.approx([-3.6, 0.1])
     with pytest.raises(ValueError, match="at least one point"):
         pareto.reference_point([])
 

@@ -44,8 +44,8 @@ def slower(profile: Profile, factor: float) -> Profile:
     return profile.model_copy(update={"points": points, "conditions": tainted})
 
 
-def printed(*profiled: Profiled, width: int = 100) -> list[str]:
-    console = Console(width=width, record=True, file=io.StringIO())
+def printed(*profiled: Profiled) -> list[str]:
+    console = Console(width=100, record=True, file=io.StringIO())
     print_profiles(console, profiled)
     return console.export_text().splitlines()
 

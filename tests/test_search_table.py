@@ -1,8 +1,6 @@
 """`frontrunner table`: from a search space to a table on the CPU, and what held-out models say of it."""
 
 import json
-import tempfile
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -15,11 +13,11 @@ from profiler import table_build
 from profiler.device import open_device
 from profiler.latency_table import LatencyTable
 from profiler.table_parts import Entry, Point, Rest
-from search import cli, table_cli
 from search import config as config_module
 from search.space import ArchitectureSpace, SpaceSettings
 from search.table_commands import default_points, entries_table, held_out, space_of, wanted
 from search.table_gate import digest_of, members
+from tests.conftest import Call
 
 RUN = """
 data: {vocabulary: 300}
@@ -34,10 +32,11 @@ space:
   meta_tokens: [0, 2]
 """
 
+pytestmark = pytest.mark.usefixtures("own_locks")
+
 
 @pytest.fixture(autouse=True)
-def _locks_of_this_test_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def _little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_build, "_MAX_SECONDS", 0.02)
 
 
@@ -46,21 +45,6 @@ def run_file(tmp_path: Path) -> Path:
     file = tmp_path / "run.yaml"
     file.write_text(RUN, encoding="utf-8")
     return file
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command as from a shell -> exit code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["frontrunner", *map(str, arguments)])
-        monkeypatch.setattr(table_cli, "console", Console(width=100, highlight=False))
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(str(ended.value.code or 0)), captured.out, captured.err
-
-    return run
 
 
 def test_a_space_is_covered_by_few_architectures_and_every_choice_is_in_them(run_file: Path) -> None:
@@ -95,7 +79,8 @@ def test_held_out_models_are_distinct_fit_and_come_from_the_seed(run_file: Path)
 
 
 @pytest.mark.slow
-def test_a_table_is_built_extended_shown_and_validated(call: Callable[..., tuple[int, str, str]], run_file: Path, tmp_path: Path) -> None:
+def test_a_table_is_built_extended_shown_and_validated(call: Call, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     file = tmp_path / "tables" / "table.json"
     code, out, _ = call("table", "build", run_file, "--batch", 1, "--table", file)
     assert code == 0
@@ -129,7 +114,7 @@ def test_a_table_is_built_extended_shown_and_validated(call: Callable[..., tuple
     assert table.validation("another", point) is None
 
 
-def test_bad_input_is_one_line(call: Callable[..., tuple[int, str, str]], run_file: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line(call: Call, run_file: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.json"
     damaged.write_text("{")
     cases = [

@@ -58,8 +58,7 @@ class Settings:
             raise self.error(key, "a list of names", value)
         return value
 
-    def only(self, key: str, value: Any, *, default: Any = None) -> None:
+    def only(self, key: str, value: Any) -> None:
         """Refuses anything but `value`: a setting that has one meaning here."""
-        default = value if default is None else default
-        if (found := self.get(key, default=default)) != value:
+        if (found := self.get(key, default=value)) != value:
             raise self.error(key, repr(value), found)

@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from search.options import DEFAULT_RESULTS, HELP, AsJson, Results, print_json
+from search.options import DEFAULT_RESULTS, AsJson, Results, print_json
 
 law_app = typer.Typer(
     help="How the loss of a repeated block depends on its depth and width, and which of them suit a latency.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings=HELP,
 )
 console = Console(highlight=False)
 

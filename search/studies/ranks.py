@@ -39,12 +39,13 @@ def spearman(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
     return float(first @ second / size) if size else float("nan")
 
 
-def correlations(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> dict[str, Correlation]:
+def correlations(a: Sequence[float], b: Sequence[float]) -> dict[str, Correlation]:
     """`spearman` and `kendall` between two figures of the same things. Raises ConfigError for fewer than 4 and for what is not finite."""
     first, second = np.asarray(a, float), np.asarray(b, float)
     if len(first) < _LEAST or not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ConfigError(f"rank correlation: expected finite figures of at least {_LEAST} things, got {len(first)}")
-    draws = np.random.default_rng(seed).integers(len(first), size=(_DRAWS, len(first)))
+    # The same figures have the same interval.
+    draws = np.random.default_rng(0).integers(len(first), size=(_DRAWS, len(first)))
     return {name: _with_interval(measure, first, second, draws) for name, measure in (("spearman", spearman), ("kendall", kendall_tau))}
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from search.options import DEFAULT_RESULTS, HELP, AsJson, Results, print_json
+from search.options import DEFAULT_RESULTS, AsJson, Results, print_json
 
 if TYPE_CHECKING:
     from search.studies.experiment import ExperimentSettings
@@ -21,7 +21,6 @@ study_app = typer.Typer(
     help="What operators and weight normalization are worth, and whether short trainings can be trusted.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings=HELP,
 )
 console = Console(highlight=False)
 
