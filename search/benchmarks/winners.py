@@ -81,6 +81,8 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
         if row["design_loss"] is not None and row["candidate_loss"] is not None:
             row["gain_longer"] = row["design_loss"] - row["candidate_loss"]
             figures |= {f"{pair.design}.gain_short": pair.gain, f"{pair.design}.gain_longer": row["gain_longer"]}
+            gains = f"{pair.gain:+.4f} in the search, {row['gain_longer']:+.4f} trained longer"
+            console.print(f"{_candidate(pair)} against {_design(pair)}: {gains}", highlight=False)
         rows.append(row)
     return figures, rows, {}, [at_work]
 
