@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from operators import Architecture
 from operators.errors import ConfigError, TableError
 from profiler.cost import parameters
 from profiler.latency_table import LatencyTable
 from profiler.table_parts import Point
-from search.studies import experiment_store
+from search.studies import experiment_store, law_cli
 from search.studies.experiment_store import Latency, Training
 from search.studies.law import LawSettings, label
 from search.studies.law_fit import Fitted, Law
@@ -95,7 +96,7 @@ def test_fit_of_perplexity_fits_its_exponential(results: Path, call: Call) -> No
 
 
 def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(law_cli, "console", Console(width=80, highlight=False))
     code, out, _ = call("law", "pick", "some", "--latency-ms", "0.55", "--results", results, "--json")
     best = json.loads(out)[0]
     brute = min(
