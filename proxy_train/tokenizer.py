@@ -1,6 +1,7 @@
 """From text to token ids and back: a tokenizer trained here, or any `tokenizer.json`."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ END_OF_DOCUMENT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]")  # looked for in this order
 SMALLEST_VOCABULARY = 257  # the bytes and the end of a document
 _PIECE = 2**20  # characters: longer documents are cut for the tokenizer, which needs a hundred times their memory
+_RUN = re.compile(r"\S{4096}|\s{4096}")  # a word this long is cut: learning from one takes time that grows by the square of its length
 _TOGETHER = 64  # documents that are encoded in parallel, if they are not longer than a piece
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     """A byte-level BPE of at most `vocabulary` tokens (fewer where the text has no more pairs that occur twice); deterministic.
 
+    Text without white space, as encoded pictures are, is cut for it every 4096 characters, and so is white space alone.
     Every text has tokens, and every token stands for a known number of bytes.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -32,7 +35,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((piece for text in documents for piece in _pieces(text)), trainer=trainer)
+    tokenizer.train_from_iterator((word for text in documents for piece in _pieces(text) for word in _cut(piece)), trainer=trainer)
     return _plain(tokenizer)
 
 
@@ -130,6 +133,15 @@ def _pieces(text: str) -> list[str]:
         pieces.append(text[start:end])
         start = end
     return [*pieces, text[start:]]
+
+
+def _cut(text: str) -> Iterator[str]:
+    """The text in pieces, in none of which a run of _RUN goes on."""
+    start = 0
+    for run in _RUN.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
+    yield text[start:]
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:

@@ -23,7 +23,7 @@ from search.frontier import frontier_of
 from search.gates import GateSettings, Screen
 from search.guided import Known
 from search.ledger import Again, Entry, Ledger, finished
-from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken
+from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken, require_agreement
 from search.profiling import Failure, profiled
 from search.proposer import Proposer
 from search.repeats import next_repeat
@@ -101,7 +101,9 @@ def prepare_run(config: RunConfig) -> Prepared:
 
 
 def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
-    """Raises ConfigError for a constraint that no probe of the space meets. Losses cannot be known before training.
+    """Raises ConfigError for constraints that contradict each other and for one that no probe of the space meets.
+
+    Losses cannot be known before training.
 
     measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
     """
@@ -109,6 +111,7 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     constraints, space = config.parsed_constraints(), make_space(config.space, prepared.corpus.vocabulary)
     if not constraints:
         return
+    require_agreement(constraints)
     rng = np.random.default_rng(config.seed)
     probes = [*space.seeds(), *(space.sample(rng) for _ in range(PROBES))]
     metrics = [*map(arithmetic(config), probes)]

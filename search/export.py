@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
@@ -51,10 +51,20 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
     if not folder.weights(entry.number).is_file():
         kept = evaluation.reason or f"keep_weights is {ledger.config.keep_weights}"
         raise RunError(f"candidate {entry.number} of run {folder.name}: its weights were not kept: {kept}")
+    _require_whole(folder.weights(entry.number))
     try:
         _write(folder, ledger, entry, evaluation, to)
     except OSError as error:
         raise RunError(f"{to}: cannot be written: {error.strerror}") from None
+
+
+def _require_whole(weights: Path) -> None:
+    """Raises RunError for a file that was cut or whose table of tensors is damaged; the tensors are not read."""
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{weights}: cannot be exported, the file is damaged: {error}") from None
 
 
 def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluation, to: Path) -> None:

@@ -301,7 +301,11 @@ def open_ledger(path: Path) -> Ledger:
         raise RunError(f"{path}: not a ledger of frontrunner: {' '.join(str(error).split())[:200]}") from None
     if layout != LAYOUT:
         raise RunError(f"{path}: written by another version of frontrunner (layout {layout}, expected {LAYOUT})")
-    return Ledger(study, storage)
+    try:
+        return Ledger(study, storage)
+    except (KeyError, StorageInternalError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else getattr(error.__cause__, "orig", None) or error
+        raise RunError(f"{path}: cannot be read: {str(reason).splitlines()[0]}") from None
 
 
 def _entry(trial: FrozenTrial) -> Entry:

@@ -8,6 +8,7 @@ measured has one value for each, `decode_ms@b1/H100`, `decode_ms@b1/A100`; what 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import isfinite
 
 from operators.errors import ConfigError
@@ -152,6 +153,16 @@ def parse_constraint(text: str, settings: ProfileSettings, tasks: TaskSettings =
         raise ConfigError(f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'")
     metric_of(match["metric"], settings, tasks, kinds)
     return Constraint(match["metric"], match["relation"], bound)
+
+
+def require_agreement(constraints: Sequence[Constraint]) -> None:
+    """Raises ConfigError where no number at all meets two constraints on the same metric, whatever it is."""
+    least = [constraint for constraint in constraints if constraint.relation in (">=", ">")]
+    most = [constraint for constraint in constraints if constraint.relation in ("<=", "<")]
+    for low, high in product(least, most):
+        meet = low.bound < high.bound or (low.bound == high.bound and (low.relation, high.relation) == (">=", "<="))
+        if low.metric == high.metric and not meet:
+            raise ConfigError(f"constraints '{low}' and '{high}' contradict each other: no {low.metric} meets both")
 
 
 def first_broken(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str | None:

@@ -47,7 +47,7 @@ def start(
     if executor == "ray":
         require_room(address, device=config.device, kinds=config.device_kind)
     else:
-        _require_one_kind(config)
+        _require_no_kind(config)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepared = prepare_run(config)
     check_constraints(prepared, measured_here=address is None)
@@ -99,7 +99,7 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
 
 def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
     if kind == "inline":
-        _require_one_kind(config)
+        _require_no_kind(config)
         return InlineExecutor(config.device)
     from search.cluster import RayExecutor  # Ray takes a while to import
 
@@ -108,10 +108,10 @@ def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
     )
 
 
-def _require_one_kind(config: RunConfig) -> None:
-    """Raises ConfigError where this machine alone cannot measure what is asked for."""
-    if len(config.device_kind) > 1:
-        raise ConfigError(f"device_kind {', '.join(config.device_kind)}: several kinds are measured on a cluster, not by --executor inline")
+def _require_no_kind(config: RunConfig) -> None:
+    """Raises ConfigError for a kind of device: Ray alone knows of which kind one is."""
+    if config.device_kind:
+        raise ConfigError(f"device_kind {', '.join(config.device_kind)}: kinds are found by Ray, not by --executor inline")
 
 
 def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:

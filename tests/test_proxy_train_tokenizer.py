@@ -34,6 +34,14 @@ def test_training_the_tokenizer_twice_gives_the_same() -> None:
     assert train_tokenizer(TEXTS, 300).to_str() == train_tokenizer(TEXTS, 300).to_str()
 
 
+@pytest.mark.parametrize("part", ["ab", " "])
+def test_a_run_without_a_word_in_it_is_learned_from_in_parts(part: str) -> None:
+    run = part * (2**16 // len(part))
+    tokenizer = train_tokenizer([f"before {run} behind"], 300)
+    assert 1024 <= max(map(len, tokenizer.get_vocab())) <= 4096  # as a whole it has a token of 2**15 characters that occurs twice
+    assert tokenizer.decode(ids_of(tokenizer, run)) == run
+
+
 def ids_of(tokenizer: Tokenizer, text: str, end: int = 0) -> list[int]:
     (ids,) = encode(tokenizer, [text], end, np.dtype("uint16"))
     return ids.tolist()[:-1]

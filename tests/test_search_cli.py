@@ -120,6 +120,13 @@ def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(call, firs
     refused(call("export", "first", best["id"], "--to", tmp_path / "winner"), "expected a folder that is new or empty")
 
 
+def test_weights_that_were_cut_are_not_exported_as_if_whole(call, first, tmp_path):
+    weights = tmp_path / "results" / "first" / "weights" / "00000.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    refused(call("export", "first", 0, "--to", tmp_path / "winner"), "00000.safetensors: cannot be exported, the file is damaged: ")
+    assert not (tmp_path / "winner").exists()
+
+
 def test_a_changed_text_is_noticed(call, config, tiny_config, tmp_path, text_folder, monkeypatch):
     own = tmp_path / "own"
     shutil.copytree(text_folder, own)

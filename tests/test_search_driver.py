@@ -153,6 +153,8 @@ def test_weights_of_the_frontier_alone(tmp_path, prepared):
         (["params <= 1000"], "constraint 'params <= 1000': no sample of the space meets it, the closest of .* has"),
         (["params >= 1e12"], "no sample of the space meets it"),
         (["params <= 12000", "state_bytes@b1 >= 8000"], "no sample of the space meets them together"),
+        (["loss <= 5", "params <= 1e9", "loss >= 6"], "constraints 'loss >= 6' and 'loss <= 5' contradict each other"),
+        (["decode_ms@b1 < 1", "decode_ms@b1 >= 1"], "contradict each other: no decode_ms@b1 meets both"),
         (["decode_ms@b1 <= 1e-6"], "no sample meets it; of the smallest and the largest of the space the closest has"),
         (["decode_tokens_per_s@b1 >= 1e12"], "no sample meets it"),
     ],

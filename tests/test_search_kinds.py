@@ -200,7 +200,15 @@ def test_several_kinds_are_refused_without_a_cluster(command, two, tiny_config, 
     (tmp_path / "run.yaml").write_text(config.to_yaml())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code, _, err = called(monkeypatch, capsys, *command, "--executor", "inline")
-    assert (code, err) == (1, "error: device_kind H100, A100: several kinds are measured on a cluster, not by --executor inline\n")
+    assert (code, err) == (1, "error: device_kind H100, A100: kinds are found by Ray, not by --executor inline\n")
+
+
+def test_one_kind_is_not_taken_for_granted_without_ray(tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": ("H100",)}).to_yaml())
+    code, _, err = called(monkeypatch, capsys, "search", "run.yaml", "--executor", "inline")
+    assert (code, err) == (1, "error: device_kind H100: kinds are found by Ray, not by --executor inline\n")
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.slow

@@ -81,6 +81,25 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
         ledger_module.open_ledger(path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("DELETE FROM study_user_attributes WHERE key = 'config'", "cannot be read: it lacks 'config'"),
+        (
+            "ALTER TABLE trial_user_attributes RENAME COLUMN value_json TO other",
+            "cannot be read: no such column: trial_user_attributes.value_json",
+        ),
+    ],
+)
+def test_a_ledger_that_is_damaged_further_in_is_refused_in_one_line(folder, ledger, prepared, damage, says):
+    drive(prepared, folder, ledger, PretendExecutor())
+    with sqlite3.connect(folder.ledger) as connection:
+        connection.execute(damage)
+    with pytest.raises(RunError) as caught:
+        ledger_module.open_ledger(folder.ledger)
+    assert str(caught.value) == f"{folder.ledger}: {says}"
+
+
 def test_another_layout_is_refused(folder, ledger):
     with sqlite3.connect(folder.ledger) as connection:
         connection.execute("UPDATE study_user_attributes SET value_json = '99' WHERE key = 'layout'")

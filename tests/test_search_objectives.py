@@ -1,9 +1,12 @@
+from contextlib import nullcontext
+from itertools import product
+
 import pytest
 
 from operators.errors import ConfigError
 from profiler.profile import ProfileSettings
 from proxy_train.tasks import TASKS, TaskSettings
-from search.objectives import first_broken, metric_of, names, parse_constraint, parse_objective
+from search.objectives import first_broken, metric_of, names, parse_constraint, parse_objective, require_agreement
 
 SETTINGS = ProfileSettings(batch_sizes=(1, 8), contexts=(256,))
 FURTHER = ProfileSettings(batch_sizes=(1, 8), contexts=(256, 32_768), largest_batch=True)
@@ -35,6 +38,15 @@ def test_a_constraint_waits_for_its_metric():
     constraint = parse_constraint("loss <= 2", SETTINGS)
     assert constraint.broken_by({"params": 1.0}) is None
     assert first_broken([constraint], {"loss": 2.5}) == "loss is 2.5, expected <= 2"
+
+
+@pytest.mark.parametrize("relations", product(["<=", "<", ">=", ">"], repeat=2))
+@pytest.mark.parametrize("bounds", [(1, 2), (2, 1), (1, 1)])
+def test_constraints_contradict_each_other_where_no_number_meets_both(relations, bounds):
+    both = [parse_constraint(f"loss {relation} {bound}", SETTINGS) for relation, bound in zip(relations, bounds, strict=True)]
+    met = any(first_broken(both, {"loss": value}) is None for value in (0.5, 1, 1.5, 2, 2.5))
+    with nullcontext() if met else pytest.raises(ConfigError, match="contradict each other: no loss meets both"):
+        require_agreement(both)
 
 
 @pytest.mark.parametrize("text", ["params", "params <= ", "params == 3", "<= 3", "params <= nan", "params <= 1e", "params <= 3 or 1"])
