@@ -50,7 +50,7 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
         )
     if not folder.weights(entry.number).is_file():
         kept = evaluation.reason or f"keep_weights is {ledger.config.keep_weights}"
-        raise RunError(f"candidate {entry.number} of run {folder.name}: its weights were not kept: {kept}")
+        raise RunError(f"candidate {entry.number} of run {folder.name}: its weights are not in {folder.weights(entry.number)}: {kept}")
     _require_whole(folder.weights(entry.number))
     try:
         _write(folder, ledger, entry, evaluation, to)
