@@ -108,7 +108,7 @@ def finished_manifest(folder: Path, *, hashes: bool) -> tuple[Manifest, str]:
         raise DataError(f"{folder}: preparing was interrupted; prepare the data again to finish it")
     records = {**manifest.files, **{shard_name(number): shard for number, shard in enumerate(manifest.shards)}}
     if wrong := [found for name, record in records.items() if (found := damage(folder / name, record, hashes=hashes))]:
-        raise DataError("; ".join(wrong))
+        raise DataError(f"{'; '.join(wrong)}; prepare the data again on this machine")
     return manifest, digest
 
 

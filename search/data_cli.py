@@ -34,8 +34,13 @@ def prepare(
 
     settings = settings_of(sources, vocabulary=vocabulary, tokenizer=tokenizer, text_column=text_column)
     start = time.perf_counter()
-    with _progress(Console(stderr=True, highlight=False)) as show:
-        corpus = prepared(settings, on_progress=show)
+    console = Console(stderr=True, highlight=False)
+    try:
+        with _progress(console) as show:
+            corpus = prepared(settings, on_progress=show)
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on from here")
+        raise typer.Exit(130) from None
     _print({**information(corpus.folder, verify=False), "seconds": round(time.perf_counter() - start, 1)})
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import ANY, Mock
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_sources_and_options_take_the_place_of_a_run_file(call: Call, config: Pa
     assert (code, err) == (1, "error: vocabulary 270 is smaller than the tokenizer own.json: expected at least 280\n")
 
 
+def test_an_interrupt_says_that_the_same_command_goes_on(call: Call, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupted = Mock(side_effect=KeyboardInterrupt)
+        patch.setattr("proxy_train.prepare.write_shards", interrupted)
+        assert call("data", "prepare", config) == (130, "", ANY)
+        assert interrupted.called
+        assert call("data", "prepare", config)[2].endswith("interrupted: the same command goes on from here\n")
+    assert call("data", "prepare", config)[0] == 0
+
+
 def test_verify_names_the_damaged_file(call: Call, config: Path) -> None:
     call("data", "prepare", config)
     folder = Path(json.loads(call("data", "info", config, "--json")[1])["folder"])
@@ -59,6 +70,7 @@ def test_verify_names_the_damaged_file(call: Call, config: Path) -> None:
     code, _, err = call("data", "info", folder, "--verify")
     assert code == 1
     assert err.startswith(f"error: {shard}: expected the SHA-256 ")
+    assert err.endswith("; prepare the data again on this machine\n")
     shard.write_bytes(b"")
     assert "expected" in call("data", "info", folder)[2]
 
