@@ -1,5 +1,6 @@
 """One candidate or one architecture in full, for a terminal or a script."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     for name in ("layer", "operator", "shape", "norm"):
         layers.add_column(name)
     for number, layer in enumerate(architecture.layers):
-        shape = ", ".join(f"{key} {value}" for key, value in layer.shape.model_dump().items())
+        values = layer.shape.model_dump().items()
+        shape = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values)
         layers.add_row(str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}")
     console.print(layers)
     if evaluation is None:

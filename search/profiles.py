@@ -88,7 +88,7 @@ def timings(profiles: Titled) -> Table:
     """
     with_energy = any(point.energy for _, profile in profiles for point in profile.points)
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("architecture", overflow="fold", min_width=6, max_width=32)
+    table.add_column("model", overflow="fold", min_width=6, max_width=32)
     headers = ["batch", "context", "prefill ms", "decode ms", "±", "tok/s", "memory", "state", "of copy"]
     for name in (*headers, "×", *(["J/tok"] if with_energy else [])):
         table.add_column(name, justify="right", min_width=5 if name == "×" else max(map(len, name.split())))
