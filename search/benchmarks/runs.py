@@ -3,7 +3,7 @@
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 
@@ -17,9 +17,28 @@ from search.config import RunConfig
 from search.ledger import Entry, open_ledger
 from search.run_folder import find_folder
 from search.searchers import SearcherSettings
+from search.studies.experiment import ExperimentSettings
 from search.warming import warm_jobs
 
 _CONFIGS = {"cuda": Path("configs/h100_small.yaml"), "cpu": Path("configs/quick.yaml")}  # the latter to see that it runs
+
+
+class MemberSettings(ExperimentSettings):
+    """What members of a space are trained and measured with beside a search."""
+
+    kind: ClassVar[str] = "members"
+
+
+def member_settings(config: RunConfig, *, tokens: int) -> MemberSettings:
+    """The run's own, with so many tokens."""
+    return MemberSettings(
+        seeds=(config.seed,),
+        device=config.device,
+        deadline_s=config.deadline_s,
+        data=config.data,
+        proxy=config.proxy.model_copy(update={"tokens": tokens}),
+        profile=config.profile,
+    )
 
 
 def config_path(device: str) -> Path:

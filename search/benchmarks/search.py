@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -27,18 +27,12 @@ from search.ledger import Entry
 from search.report import axis_label
 from search.spent import searched, worker_seconds
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings, Wanted
+from search.studies.experiment import Wanted
 from search.studies.parallel import train_ahead
 
 SEARCHERS = ("guided", "random")
 _MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the time of the shorter search
 Figures = dict[str, float | int | str]
-
-
-class DesignSettings(ExperimentSettings):
-    """What the designs are trained and measured with: the run's own."""
-
-    kind: ClassVar[str] = "designs"
 
 
 @dataclass(frozen=True)
@@ -77,15 +71,8 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
 
 
 def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
-    settings = DesignSettings(
-        seeds=(config.seed,),
-        device=config.device,
-        deadline_s=config.deadline_s,
-        data=config.data,
-        proxy=config.proxy,
-        profile=config.profile,
-    )
-    path, found = folder(settings.kind, settings, settings.data, settings.device), []
+    settings = runs_of.member_settings(config, tokens=config.proxy.tokens)
+    path, found = folder("designs", settings, settings.data, settings.device), []
     with experiment.session(settings, results=path.parent, name=path.name, console=console) as at:
         wanted = {
             member: Wanted(f"{member.name} width {member.width}", proxy_of(member, config.fidelity), config.proxy, config.seed)

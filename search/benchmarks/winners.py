@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
@@ -20,19 +20,13 @@ from search.benchmarks.folders import folder
 from search.config import RunConfig
 from search.driver import prepare_run
 from search.studies import experiment
-from search.studies.experiment import ExperimentSettings, Wanted
+from search.studies.experiment import Wanted
 from search.studies.parallel import train_ahead
 
 LONGER = 10
 PAIRS = 3
 _RECORDS = {"cpu": Path("results/benchmarks/cpu/search.json"), "cuda": Path("results/benchmarks/h200/search.json")}
 Figures = dict[str, float | int | str]
-
-
-class WinnerSettings(ExperimentSettings):
-    """What both of a pair are trained and measured with: the run's own, with more tokens."""
-
-    kind: ClassVar[str] = "winners"
 
 
 @dataclass(frozen=True)
@@ -56,15 +50,8 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     if not pairs:
         raise ConfigError(f"bench winners: expected designs in {path} that some candidate is as fast as, got none")
     members = _members(pairs, samples, config)
-    settings = WinnerSettings(
-        seeds=(config.seed,),
-        device=config.device,
-        deadline_s=config.deadline_s,
-        data=config.data,
-        proxy=config.proxy.model_copy(update={"tokens": LONGER * config.proxy.tokens}),
-        profile=config.profile,
-    )
-    at_work = folder(settings.kind, settings, settings.data, settings.device)
+    settings = runs_of.member_settings(config, tokens=LONGER * config.proxy.tokens)
+    at_work = folder("winners", settings, settings.data, settings.device)
     with experiment.session(settings, results=at_work.parent, name=at_work.name, console=console) as at:
         wanted = {name: Wanted(name, member, settings.proxy, config.seed) for name, member in members.items()}
         experiment.prepare_kernels(at, members.values(), measured=True)
@@ -76,8 +63,8 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
         row: dict[str, Any] = {**vars(pair)}
         for side, name in (("design", _design(pair)), ("candidate", _candidate(pair))):
             training, latency = found[name]
-            row |= {f"{side}_{key}": value for key, value in vars(training).items() if key in ("params", "loss", "reason")}
-            row |= {f"{side}_decode_ms": latency.decode_ms, f"{side}_problem": latency.problem}
+            row |= {f"{side}_params": training.params, f"{side}_loss": training.loss, f"{side}_decode_ms": latency.decode_ms}
+            row |= {f"{side}_problem": latency.problem or training.reason}
         if row["design_loss"] is not None and row["candidate_loss"] is not None:
             row["gain_longer"] = row["design_loss"] - row["candidate_loss"]
             figures |= {f"{pair.design}.gain_short": pair.gain, f"{pair.design}.gain_longer": row["gain_longer"]}
