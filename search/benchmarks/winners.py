@@ -69,7 +69,7 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
             row["gain_longer"] = row["design_loss"] - row["candidate_loss"]
             figures |= {f"{pair.design}.gain_short": pair.gain, f"{pair.design}.gain_longer": row["gain_longer"]}
             gains = f"{pair.gain:+.4f} in the search, {row['gain_longer']:+.4f} trained longer"
-            console.print(f"{_candidate(pair)} against {_design(pair)}: {gains}", highlight=False)
+            console.print(f"{_candidate(pair)} against {_design(pair)}: {gains}", soft_wrap=True, highlight=False)
         rows.append(row)
     return figures, rows, {}, [at_work]
 
