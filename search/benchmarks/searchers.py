@@ -23,14 +23,11 @@ from rich.console import Console
 
 from operators.errors import ConfigError
 from search import config as config_module
-from search.arithmetic import arithmetic_check
-from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores
+from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores, screened_space
 from search.entry import compute_with_one_thread
 from search.evolution import EvolutionSettings
-from search.gates import Screen
 from search.searchers import searcher
 from search.space import Space
-from search.staged_space import make_space
 
 T = TypeVar("T")
 REPEATS = 10
@@ -76,11 +73,8 @@ def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
 def _timed(name: str) -> dict[str, Any]:
     """Guided on the space of a configuration and its constraints on parameters and memory, with made-up scores."""
     config = config_module.load(Path("configs") / f"{name}.yaml")
-    space = make_space(
-        config.space, config.data.vocabulary, accepts=Screen(arithmetic_check(config), settings=config.gates, seed=config.seed)
-    )
     objectives = len(config.objectives)
-    _, times = _ours("guided", space, lambda member: made_up_scores(member)[:objectives], FULL, 0)
+    _, times = _ours("guided", screened_space(config), lambda member: made_up_scores(member)[:objectives], FULL, 0)
     return {"space": name, "method": "guided", "seed": 0, "evaluations": FULL} | _milliseconds(times)
 
 

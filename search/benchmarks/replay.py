@@ -1,0 +1,87 @@
+"""A search's recorded evaluations as scores of any architecture of its space: no measurement, no training.
+
+What was evaluated has just the loss and latency that were measured. Anything else has what a linear model of depth, parameters and
+bytes of a decode step expects, corrected by the errors of that model at the most similar evaluated architectures. Similar is by the
+distance of sequences (Levenshtein 1966) and of widths, which is nothing that our searcher's surrogates look at.
+"""
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from operators import Architecture
+from profiler.cost import cost
+from search.pareto import Floats
+
+NEAREST = 8
+RUNG = "loss@t"
+WIDTH = 4.0
+"""How many layers' difference a width half as large is as far as."""
+
+Word = tuple[str, Hashable]
+
+
+class Replay:
+    """loss: after the tokens of the first rung, which every evaluated candidate was trained for. ms: of a decode step."""
+
+    def __init__(self, members: Sequence[Architecture], scores: Floats) -> None:
+        """scores [n, 2] of n members."""
+        longest = max(member.depth for member in members)
+        self._known: dict[Word, int] = {}
+        self._operators: dict[str, int] = {}
+        coded = [self._words(member) for member in members]
+        self._layers = np.stack([np.pad(each, ((0, longest - len(each)), (0, 0)), constant_values=-1) for each in coded])
+        self._depths = np.array([member.depth for member in members])
+        self._widths = np.array([log2(member.width) for member in members])
+        trend = np.array([_trend(member) for member in members])
+        self._weights = np.linalg.lstsq(trend, scores, rcond=None)[0]
+        self._errors = scores - trend @ self._weights
+
+    def __call__(self, member: Architecture) -> tuple[float, float]:
+        distances = self.distances(member)
+        nearest = np.argsort(distances, kind="stable")[:NEAREST]
+        weights = np.maximum(distances[nearest], 1e-6) ** -2.0
+        loss, ms = _trend(member) @ self._weights + weights @ self._errors[nearest] / weights.sum()
+        return float(loss), float(ms)
+
+    def distances(self, member: Architecture) -> Floats:
+        """[n]: edits of layers, half an edit where only the genes differ, and the difference in width."""
+        lengths = np.arange(self._layers.shape[1] + 1)
+        row = np.broadcast_to(lengths, (len(self._layers), len(lengths))).astype(float)
+        for count, (operator, word) in enumerate(self._words(member), start=1):
+            changed = row[:, :-1] + 0.5 * (self._layers[:, :, 0] != operator) + 0.5 * (self._layers[:, :, 1] != word)
+            best = np.minimum(row[:, 1:] + 1, changed)
+            row = np.concatenate([np.full((len(row), 1), float(count)), best], axis=1)
+            row = np.minimum.accumulate(row - lengths, axis=1) + lengths  # layers that only the evaluated one has
+        edits = row[np.arange(len(row)), self._depths]
+        return np.asarray(edits + WIDTH * np.abs(self._widths - log2(member.width)), float)
+
+    def _words(self, member: Architecture) -> np.ndarray[Any, np.dtype[np.int_]]:
+        """[depth, 2]: a number for the operator of each layer, and one for its operator and genes."""
+        words: list[Word] = [(layer.operator, tuple(sorted(layer.shape.genes(member.width).items()))) for layer in member.layers]
+        numbers = [
+            (self._operators.setdefault(operator, len(self._operators)), self._known.setdefault((operator, genes), len(self._known)))
+            for operator, genes in words
+        ]
+        return np.array(numbers)
+
+
+def read_replay(record: Path, common: Mapping[str, Any]) -> Replay:
+    """The searches of a record of `bench search`. common: what their architectures have in common beside width and layers."""
+    samples = json.loads(record.read_text())["samples"]
+    rows = [row for name in ("guided", "random") for row in samples[name] if row["status"] in ("ok", "stopped")]
+    members = [Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]}) for row in rows]
+    return Replay(members, np.array([(_rung(row["metrics"]), row["metrics"]["decode_ms@b1"]) for row in rows]))
+
+
+def _rung(metrics: Mapping[str, float]) -> float:
+    return metrics[min((name for name in metrics if name.startswith(RUNG)), key=lambda name: int(name.removeprefix(RUNG)))]
+
+
+def _trend(member: Architecture) -> Floats:
+    found = cost(member, batch=1, context=8192)
+    return np.array([1.0, member.depth, log2(found.params), found.decode_bytes / 1e9])
