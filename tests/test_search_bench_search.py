@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,18 +49,18 @@ def test_volumes_are_of_what_had_ended_by_equal_times_on_one_scale() -> None:
     assert {moment: volumes["random"] for moment, volumes in found.items()} == pytest.approx({0.25: 0.0, 0.5: 0.0, 0.75: 0.0, 1.0: 0.0})
 
 
-def test_a_rate_begins_when_every_worker_has_ended_one_candidate() -> None:
+def test_a_rate_is_that_between_two_counts_of_candidates_however_long_the_search_rested() -> None:
     alone = [candidate(number, 3.0, 1.0, seconds=(10 * number, 10 * number + 10)) for number in range(4)]
     two = [
         candidate(number, 3.0, 1.0, seconds=(begun, begun + took))
         for number, begun, took in ((0, 0, 25), (1, 0, 30), (2, 25, 11), (3, 30, 11))
     ]
     rested = [*alone[:2], *(candidate(number, 3.0, 1.0, seconds=(10 * number + 500, 10 * number + 510)) for number in (2, 3))]
-    assert rate(alone, 1) == rate(rested, 1) == pytest.approx(3 / 30)
-    assert rate(two, 2) == pytest.approx(2 / 11)
-    assert slower(two, alone, 2) == pytest.approx(1.1)
-    assert math.isnan(rate(alone, 4))
-    assert math.isnan(slower(two, alone, 4))
+    assert rate(alone, (1, 4)) == rate(rested, (1, 4)) == pytest.approx(3 / 30)
+    assert rate(two, (2, 4)) == pytest.approx(2 / 11)
+    assert rate(two, (1, 4)) == pytest.approx(3 / 16)
+    assert slower(two, alone, (2, 4)) == pytest.approx(1.1)
+    assert slower(two, alone, (1, 4)) == pytest.approx((30 + 11 + 11) / 30)
 
 
 def test_designs_are_members_at_widths_in_proportion() -> None:

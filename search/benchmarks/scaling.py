@@ -1,7 +1,8 @@
 """How many candidates an hour a search evaluates with one GPU, two, four … of one machine.
 
-Random search of `configs/h100_small.yaml`, which tries the same candidates in the same order with any number of workers. A rate is counted
-from when every worker has ended one candidate, as the first waits for imports, until the last has ended. No time passes where a run rests.
+Random search of `configs/h100_small.yaml`, which tries the same candidates in the same order with any number of workers. Rates are taken
+between the same two counts of ended candidates: not before every worker has ended two, as the first ones load and tune kernels, and not
+when some may have nothing left to do. No time passes where a run rests.
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from profiler.device import open_device
 from profiler.gpus import devices
 from search.benchmarks import runs as runs_of
 from search.ledger import Entry
-from search.spent import searched, worker_seconds
+from search.spent import searched
 
-_TIME_S = 150.0
+_CANDIDATES = 36
 Figures = dict[str, float | int | str]
 
 
@@ -28,40 +29,32 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     counts = [2**power for power in range(most.bit_length())]
     runs_of.prepare_kernels(device, console)
     runs: dict[int, Sequence[Entry]] = {}
-    figures: Figures = {}
     folders: list[Path] = []
-    for workers in counts:
-        told = config.model_copy(update={"workers": workers, "time_s": _TIME_S, "candidates": 1000})
-        entries, folder = runs_of.searched(told, name=f"scaling-{workers}", searcher="random", console=console)
+    for workers in reversed(counts):  # what is tuned once more on the way is so in the search of most workers
+        told = config.model_copy(update={"workers": workers, "time_s": None, "candidates": _CANDIDATES})
+        runs[workers], folder = runs_of.searched(told, name=f"scaling-{workers}", searcher="random", console=console)
         folders.append(folder)
-        spent = worker_seconds(entries, workers=workers, now=None)
-        runs[workers] = entries
-        figures |= {
-            f"workers{workers}.candidates": sum(entry.evaluation is not None for entry in entries),
-            f"workers{workers}.candidates_per_hour": 3600 * rate(entries, workers),
-            f"workers{workers}.idle": spent["idle"] / sum(spent.values()),
-        }
+    window = (2 * counts[-1], _CANDIDATES - counts[-1])
+    figures: Figures = {"from_candidate": window[0], "to_candidate": window[1]}
+    for workers in counts:
+        figures[f"workers{workers}.candidates_per_hour"] = 3600 * rate(runs[workers], window)
     for workers in counts[1:]:
-        figures[f"workers{workers}.faster"] = rate(runs[workers], workers) / rate(runs[1], 1)
-        figures[f"workers{workers}.same_candidates_slower"] = slower(runs[workers], runs[1], workers)
-    figures = {name: "too few candidates" if value != value else value for name, value in figures.items()}  # JSON has no NaN
-    return figures, {str(workers): [runs_of.row(entry) for entry in entries] for workers, entries in runs.items()}, {}, folders
+        figures[f"workers{workers}.faster"] = rate(runs[workers], window) / rate(runs[1], window)
+        figures[f"workers{workers}.same_candidates_slower"] = slower(runs[workers], runs[1], window)
+    return figures, {str(workers): [runs_of.row(entry) for entry in runs[workers]] for workers in counts}, {}, folders
 
 
-def rate(entries: Sequence[Entry], workers: int) -> float:
-    """Candidates a second, from the end of the `workers`th to the end of the last; NaN where no more have ended."""
+def rate(entries: Sequence[Entry], window: tuple[int, int]) -> float:
+    """Candidates a second, from the end of the first of these counts to that of the second."""
+    first, last = window
     ended = sorted(entry.ended for entry in entries if entry.ended)
-    if len(ended) <= workers:
-        return float("nan")
-    return (len(ended) - workers) / (searched(entries) - searched(entries, ended[workers - 1]))
+    return (last - first) / (searched(entries, ended[last - 1]) - searched(entries, ended[first - 1]))
 
 
-def slower(entries: Sequence[Entry], alone: Sequence[Entry], workers: int) -> float:
-    """Seconds that candidates take here over those that the same take in `alone`, without the first `workers`; NaN where there are none."""
-    times = [{entry.number: _seconds(entry) for entry in found if entry.ended and entry.attempts} for found in (entries, alone)]
-    both = [number for number in times[0].keys() & times[1].keys() if number >= workers]
-    return fmean(times[0][number] for number in both) / fmean(times[1][number] for number in both) if both else float("nan")
-
-
-def _seconds(entry: Entry) -> float:
-    return (entry.ended - entry.attempts[-1].at).total_seconds() if entry.ended else float("nan")
+def slower(entries: Sequence[Entry], alone: Sequence[Entry], window: tuple[int, int]) -> float:
+    """Seconds that candidates with a number in the window take here over those that the same take in `alone`."""
+    there, here = (
+        [(entry.ended - entry.attempts[-1].at).total_seconds() for entry in found if entry.ended and window[0] <= entry.number < window[1]]
+        for found in (alone, entries)
+    )
+    return fmean(here) / fmean(there)
