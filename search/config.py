@@ -27,8 +27,10 @@ def _several(value: Any) -> Any:
 
 
 class RunConfig(Value):
-    """What a search is asked to do.
+    """What a search is asked to do. The keys within a key are told by its settings: `search.space`, `proxy_train.settings` and so on.
 
+    seed: of the search and of its trainings. objectives: metrics to make small (or large, where more is better), such as
+    `loss` and `decode_ms@b1`. constraints: `METRIC <= NUMBER` or `>=`, as in `params <= 20e6`.
     candidates: how many are evaluated, failures included. workers: how many at most at the same time.
     device: where they are trained and measured; `cuda` is a GPU of its own for each worker, `cuda:0` one that all share.
     device_kind: of the accelerators that candidates are measured on, in Ray's words, as `H100`, or a list of several; any where it is
@@ -42,7 +44,7 @@ class RunConfig(Value):
     leaves in doubt (`search.repeats`).
     keep_weights: whose trained weights stay in the run's folder.
     fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up (`search.fidelity`): rungs, eta.
-    gates: who is turned away before that, and which share is let through to learn how often a gate is wrong (`search.gates`): table, audit.
+    gates: what is turned away before that, and the share let through to learn how often a gate is wrong (`search.gates`): table, audit.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
