@@ -140,7 +140,8 @@ def frontier(
     if plot is not None:
         from search.report import plot_frontier
 
-        plot_frontier(entries, wanted, plot, title=f"{folder.name}{f' on {kind}' if kind else ''}")
+        title = f"{folder.name}{f' on {kind}' if kind else ''}"
+        plot_frontier(entries, wanted, plot, title=title, first=ledger.config.evolution.population)
         Console(stderr=True, highlight=False).print(f"plot: {plot}", soft_wrap=True)
 
 

@@ -130,8 +130,10 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))
+    counted = arithmetic(config)
+    fitting = make_space(config.space, prepared.corpus.vocabulary, accepts=lambda probe: first_broken(constraints, counted(probe)) is None)
     with ProfilingWorker(config.device) as worker:
-        for probe in (*small_first[:2], small_first[-1]):
+        for probe in (*small_first[:2], small_first[-1], *fitting.shallow()):
             if not measured:
                 return
             found = profiled(worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s)
@@ -142,7 +144,8 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     for constraint in measured if seen else ():
         closest = (min if constraint.relation in ("<=", "<") else max)(found[constraint.metric] for found in seen)
         raise ConfigError(
-            f"constraint '{constraint}': no sample meets it; of the smallest and the largest of the space the closest has {closest:.4g}"
+            f"constraint '{constraint}': no sample meets it; of {len(seen)} measured, the largest of the space and the smallest with each "
+            f"mixer, the closest has {closest:.4g}"
         )
 
 

@@ -228,7 +228,6 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
                 seconds["tasks"] = time.perf_counter() - start
                 metrics.update(task_metrics(scores))
                 known["tasks"] = scores
-            torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
@@ -239,6 +238,14 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
 
 def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
     """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that happens."""
+    try:
+        return _caught(job, known, work)
+    finally:  # an exception's traceback, which holds a model, is gone by now
+        gc.collect()
+        torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
+
+
+def _caught(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
     try:
         return work()
     except DivergedError as error:
@@ -286,12 +293,9 @@ def _trained(
         rungs = job.fidelity.rungs
         return train(proxy, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause, rungs=rungs, on_rung=on_rung)
     except _Stopped as stopped:
-        found = stopped.with_traceback(None)  # which would hold the model
+        return stopped.with_traceback(None)  # which would hold the model
     finally:
         seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
-    gc.collect()
-    torch.cuda.empty_cache()
-    return found
 
 
 class _Stopped(Exception):  # noqa: N818 - nothing went wrong

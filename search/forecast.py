@@ -99,8 +99,9 @@ def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Float
         centers.append(values.mean())
         scales.append(_scale(values))
         surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times[used]))
-        unknown = float(values.var()) / max(float(warp(scores[used, number]).var()), 1e-12)
-        skills.append(1 - (1 - surrogates[-1].skill) * unknown)
+        varied = float(warp(scores[used, number]).var())
+        unknown = float(values.var()) / max(varied, 1e-12)
+        skills.append(1 - (1 - surrogates[-1].skill) * unknown if varied > 0 else 0.0)  # to foresee a constant is none
     return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills))
 
 

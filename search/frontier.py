@@ -74,19 +74,22 @@ def frontier_of(entries: Sequence[Entry], objectives: Sequence[Objective]) -> li
 
 @dataclass(frozen=True)
 class Gain:
-    """Hypervolume of a run's frontier beside that of its random initial population, under one common reference point."""
+    """Hypervolume of a run's frontier beside that of its first candidates alone, under one common reference point."""
 
     initial: float
     final: float
 
 
-def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective]) -> Gain | None:
-    """Volumes after scaling every objective to [0, 1] over all scored candidates, with the reference at 1.1; None before any score."""
+def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective], *, first: int) -> Gain | None:
+    """Volumes after scaling every objective to [0, 1] over all scored candidates, with the reference at 1.1; None before any score.
+
+    first: how many proposals are the first ones, as an evolution's population.
+    """
     candidates = scored(entries, objectives)
     if not candidates:
         return None
     unit, reference = _unit(costs(candidates, objectives))
-    initial = np.array([not entry.parents for entry in candidates])
+    initial = np.array([entry.number < first for entry in candidates])
     return Gain(initial=pareto.hypervolume(unit[initial], reference), final=pareto.hypervolume(unit, reference))
 
 

@@ -165,8 +165,8 @@ class Guided(Evolution[T]):
 
     def _bear(self, rng: Generator, elite: Sequence[Child[T]]) -> Child[T]:
         """A child by crossover, by one or more mutations, each further one half as likely, or by both."""
-        if not elite and rng.random() < FRESH:
-            return Child(self._space.sample(rng), (), ("random",))
+        if not elite and rng.random() < FRESH and (fresh := self._sampled(rng)) is not None:
+            return Child(fresh, (), ("random",))
         child = self._parent(rng, elite)
         crossed = None
         if rng.random() < CROSSED:

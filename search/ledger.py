@@ -196,8 +196,8 @@ class Ledger:
     def entries(self) -> tuple[Entry, ...]:
         """All candidates by number, as the ledger is now."""
         with _told_when_it_cannot_be("read"):
+            attributes = self._study.user_attrs  # before the trials: who is in them a second time has ended the first
             trials = self._study.get_trials(deepcopy=False)
-            attributes = self._study.user_attrs
         for key, value in attributes.items():
             number = _again_number(key)
             if number is not None and (number not in self._again or self._again[number].evaluation is None):
@@ -218,7 +218,7 @@ class Ledger:
     @property
     def exhausted(self) -> bool:
         """Whether the space had no new candidates any more."""
-        return bool(self._study.user_attrs.get("exhausted"))
+        return self._flag("exhausted")
 
     def exhaust(self) -> None:
         """Records that the space has no new candidates."""
@@ -228,7 +228,11 @@ class Ledger:
     @property
     def time_up(self) -> bool:
         """Whether a driver found the run's time to be up."""
-        return bool(self._study.user_attrs.get("time_up"))
+        return self._flag("time_up")
+
+    def _flag(self, name: str) -> bool:
+        with _told_when_it_cannot_be("read"):
+            return bool(self._study.user_attrs.get(name))
 
     def end_time(self) -> None:
         """Records that the run's time is up: whoever drives it next is not to find a moment left that is too short for anything."""

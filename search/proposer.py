@@ -9,13 +9,15 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from operators.errors import SpaceExhausted
+from operators.errors import ConfigError, SpaceExhausted
 from search import pareto
 from search.space import Space
 
 T = TypeVar("T")
 
 SAMPLE_TRIES = 500
+SPARSE_TRIES = 10
+"""As each is a thousand tries of the space's own, where few architectures meet the constraints."""
 """How many random members may turn out to be known before the space counts as exhausted."""
 
 
@@ -136,16 +138,29 @@ class Searcher(ABC, Generic[T]):
         return Proposal(self._next, seeds[self._next], (), "seed")
 
     def _random(self, rng: Generator) -> Proposal[T] | None:
-        """A new random member, or None when many tries give only known ones."""
+        """A new random member, or None when many tries give none but known ones."""
+        sparse = 0
         for _ in range(SAMPLE_TRIES):
-            candidate = self._space.sample(rng)
-            if not self._known(candidate):
+            candidate = self._sampled(rng)
+            if candidate is not None and not self._known(candidate):
                 return Proposal(self._next, candidate, (), "random")
+            sparse += candidate is None
+            if sparse == SPARSE_TRIES:
+                return None
         return None
+
+    def _sampled(self, rng: Generator) -> T | None:
+        """A random member. None where the space finds none, but had some before; raises its ConfigError where nothing was proposed yet."""
+        try:
+            return self._space.sample(rng)
+        except ConfigError:
+            if not self._keys:
+                raise
+            return None
 
     def _random_or_exhausted(self, rng: Generator) -> Proposal[T]:
         """A new random member. Raises SpaceExhausted."""
         found = self._random(rng)
         if found is None:
-            raise SpaceExhausted(f"space: {SAMPLE_TRIES} random members are all among the {len(self._keys)} proposed before")
+            raise SpaceExhausted(f"space: many random tries gave no member but the {len(self._keys)} proposed before")
         return found

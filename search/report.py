@@ -26,21 +26,24 @@ def axis_label(metric: str) -> str:
     return ", ".join([f"{base} [{unit}]" if unit else base, *parts, *([kind] if kind else [])])
 
 
-def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], path: Path, *, title: str) -> None:
-    """Writes a PNG: every scored candidate over the last and the first objective, the frontier as a line with its members' ids."""
+def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], path: Path, *, title: str, first: int) -> None:
+    """Writes a PNG: every scored candidate over the last and the first objective, the frontier as a line with its members' ids.
+
+    first: how many proposals are shown as the first ones.
+    """
     candidates = scored(entries, objectives)
     shown = (objectives[-1], objectives[0])
     points = np.abs(costs(candidates, shown))
     frontier = {entry.number for entry in frontier_of(entries, objectives)}
-    initial = np.array([not entry.parents for entry in candidates], dtype=bool)
+    initial = np.array([entry.number < first for entry in candidates], dtype=bool)
     best = np.array([entry.number in frontier for entry in candidates], dtype=bool)
 
     figure, axes = plt.subplots(figsize=(8, 5), dpi=130, layout="constrained")
     order = np.array([entry.order or 0 for entry in candidates])
     if initial.any():
-        axes.scatter(*points[initial].T, s=34, facecolors="none", edgecolors="0.55", label="initial population")
+        axes.scatter(*points[initial].T, s=34, facecolors="none", edgecolors="0.55", label=f"first {first} proposals")
     if (~initial).any():
-        marks = axes.scatter(*points[~initial].T, s=34, c=order[~initial], cmap="viridis", label="children")
+        marks = axes.scatter(*points[~initial].T, s=34, c=order[~initial], cmap="viridis", label="later ones")
         figure.colorbar(marks, ax=axes, label="evaluation number")
     label = {"fontsize": 8, "color": "crimson"}
     line = np.flatnonzero(best)

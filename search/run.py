@@ -120,16 +120,16 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     if not best:
         reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
         raise RunError(f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}")
-    kinds = by_kind(objectives, ledger.config.device_kind)
+    kinds, first = by_kind(objectives, ledger.config.device_kind), ledger.config.evolution.population
     for kind, wanted in kinds.items():
         table = frame(entries, wanted, names(ledger.config.profile, ledger.config.tasks, ledger.config.device_kind))
         table = table[table["frontier"]].sort_values(wanted[0].metric)
         title = f"frontier of {folder.name}{kind and f' on {kind}'}: {len(table)} of {len(entries)} candidates"
         console.print(rich_table(table, columns_for(table, wanted), title=title))
-        plot_frontier(entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}")
-    gain = hypervolume_gain(entries, objectives)
+        plot_frontier(entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}", first=first)
+    gain = hypervolume_gain(entries, objectives, first=first)
     if gain is not None:
-        console.print(f"hypervolume {gain.final:.4f}, of the initial population alone {gain.initial:.4f}", soft_wrap=True)
+        console.print(f"hypervolume {gain.final:.4f}, of the first {first} proposals alone {gain.initial:.4f}", soft_wrap=True)
     for line in at_edges([entry.architecture for entry in best], ledger.config.space):
         console.print(line, soft_wrap=True, markup=False)
     gates = counted(entries, ledger.config)
@@ -185,7 +185,7 @@ def standing(results: Path, run: str) -> dict[str, Any]:
     folder, ledger = opened(results, run)
     entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
     ended = [entry.evaluation for entry in entries if entry.evaluation]
-    gain = hypervolume_gain(entries, objectives)
+    gain = hypervolume_gain(entries, objectives, first=ledger.config.evolution.population)
     return {
         "run": folder.name,
         "state": state_of(folder, ledger, entries),

@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -52,13 +52,17 @@ class RunFolder:
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Holds the right to drive the run; the kernel releases it with the process. Raises RunError if another has it."""
-        with (self.path / "driver.lock").open("a+") as lock:
-            if not _locked(lock, fcntl.LOCK_EX, tries=20):  # a look at the lock by `driver` lasts a moment
-                lock.seek(0)
-                raise RunError(f"run {self.name} is being driven by process {lock.read().strip() or '?'}")
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+        with ExitStack() as held:
+            try:
+                lock = held.enter_context((self.path / "driver.lock").open("a+"))
+                if not _locked(lock, fcntl.LOCK_EX, tries=20):  # a look at the lock by `driver` lasts a moment
+                    lock.seek(0)
+                    raise RunError(f"run {self.name} is being driven by process {lock.read().strip() or '?'}")
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+            except OSError as error:
+                raise RunError(f"{self.path / 'driver.lock'}: cannot be written: {error.strerror or error}") from None
             yield
 
     def driver(self) -> int | None:

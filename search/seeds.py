@@ -36,6 +36,18 @@ def first_members(choices: Choices, build: Build, legal: Callable[[Architecture]
     return tuple({member.digest(): member for member in reversed(found)}.values())[::-1]
 
 
+def shallow_members(choices: Choices, build: Build, legal: Callable[[Architecture], bool]) -> tuple[Architecture, ...]:
+    """Each mixer alone in its smallest shape, as shallow and then as narrow as is legal: whatever is fast on a device, one of them is."""
+    low, high = choices.depths
+    found = []
+    for name in choices.operators:
+        if registry.get(name).kind == "mixer":
+            places = ((depth, width) for depth in range(low, high + 1) for width in choices.widths if choices.at(name, width))
+            tries = (build(width, _by_turns(choices, width, (name,), depth, min), choices.meta_tokens[0], name) for depth, width in places)
+            found += [member for member in (next(filter(legal, tries), None),) if member is not None]
+    return tuple(found)
+
+
 def designs_of(operators: Iterable[str]) -> list[Architecture]:
     """The shipped designs that are made of these operators alone."""
     known, designs = set(operators), [Architecture.load(name) for name in DESIGNS if name in shipped_names()]

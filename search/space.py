@@ -18,7 +18,7 @@ from search import mutate
 from search.choices import Choices, Norm, norm_of, normalized
 from search.features import Features
 from search.mutate import pick
-from search.seeds import designs_of, first_members, rescaled_to
+from search.seeds import designs_of, first_members, rescaled_to, shallow_members
 from search.stages import StageSettings, require_sequences
 
 T = TypeVar("T")
@@ -264,6 +264,10 @@ class ArchitectureSpace:
     def seeds(self) -> tuple[Architecture, ...]:
         """The corners of the space, published designs as near as it has them, and each mixer alone; named after what they are."""
         return first_members(self.choices, self._build, self._legal)
+
+    def shallow(self) -> tuple[Architecture, ...]:
+        """Each mixer alone, as shallow and narrow as is legal; those of three stages too are such a sequence."""
+        return shallow_members(self.choices, self._build, self._legal)
 
     def designs(self) -> tuple[Architecture, ...]:
         """Published designs at each width of the space where it has them, in proportion; named after what they are, equal ones once."""

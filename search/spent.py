@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate
 
 from search.evaluate import QUEUE, Evaluation, worked
 from search.ledger import Attempt, Entry
@@ -12,8 +13,8 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
 
     What a candidate waited for workers, its `queue`, is no worker's time.
 
-    now: where the run is being driven, so that what is under way counts; None where it is not. Idle is what `workers` had besides while
-    anything was under way, attempts that were lost included: where a run rested, nobody was idle.
+    now: where the run is being driven, so that what is under way counts; None where it is not. Idle is what `workers`, or fewer if so many
+    were never at work at once, had besides while anything was under way, attempts that were lost included: where a run rested, nobody was.
     """
     spans, queued = [], 0.0
     purposes: dict[str, float] = {}
@@ -31,7 +32,7 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
         rest = spans[-1][1] - spans[-1][0] - waited - sum(told.values())
         purposes["other"] = purposes.get("other", 0.0) + max(0.0, rest)
     busy = sum(end - begun for begun, end in spans) - queued
-    return {**purposes, "idle": max(0.0, workers * _covered(spans) - busy)}
+    return {**purposes, "idle": max(0.0, min(workers, _at_once(spans)) * _covered(spans) - busy)}
 
 
 def searched(entries: Sequence[Entry], until: datetime | None = None) -> float:
@@ -46,6 +47,12 @@ def _evaluations(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Attempt], 
         yield entry.attempts, entry.evaluation, entry.ended
         if entry.again is not None:
             yield entry.again.attempts, entry.again.evaluation, entry.again.ended
+
+
+def _at_once(spans: Sequence[tuple[float, float]]) -> int:
+    """How many intervals overlap at most; one that begins as another ends does not."""
+    changes = sorted([(begun, 1) for begun, _ in spans] + [(end, -1) for _, end in spans])
+    return max(accumulate(change for _, change in changes), default=0)
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:

@@ -6,6 +6,7 @@ models held out of the same space, and nobody whom the table does not know.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 
 from operators.architecture import MAX_DEPTH, Architecture
@@ -63,10 +64,18 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
 
 
 def _table(config: RunConfig) -> LatencyTable:
-    """That of the run's device. Raises TableError where it is damaged."""
+    """That of the run's device. Raises DeviceError where this machine has no such device, TableError where the table is damaged."""
     device = open_device(config.device)
+    if device.torch_device.type == "cuda" and config.device_kind and not is_kind(device.name, config.device_kind[0]):
+        raise DeviceError(f"device {config.device}: expected one of device_kind {config.device_kind[0]}, got {device.name}")
     with torch_threads(config.profile.threads):
         return LatencyTable.open(default_path(device), device)
+
+
+def is_kind(name: str, kind: str) -> bool:
+    """Whether a device with that name of its driver's is of a kind in Ray's words: by what has a digit in them, as `A100` of `A100-80G`."""
+    words = set(re.split(r"[^A-Z0-9]+", name.upper()))
+    return any(part in words for part in re.split(r"[^A-Z0-9]+", kind.upper()) if re.search(r"\d", part))
 
 
 def known_costs(config: RunConfig, space: ArchitectureSpace) -> Known[Architecture]:
@@ -110,9 +119,14 @@ def in_time(config: RunConfig) -> Callable[[Architecture], bool]:
 def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
     """What the table of the run's device has against an architecture.
 
-    Raises ConfigError where it does not cover the space or was not validated on it, TableError where it is damaged.
+    Raises ConfigError where this machine has no such device, or the table does not cover the space or was not validated on it, and
+    TableError where it is damaged.
     """
-    table, asked = _table(config), constrained_points(config)
+    asked = constrained_points(config)
+    try:
+        table = _table(config)
+    except DeviceError as error:
+        raise ConfigError(f"gates.table: the table is read on the machine that drives the search; {error}") from None
     lacking = table.missing(members(space), tuple(asked.values()))
     if lacking:
         raise ConfigError(

@@ -1,12 +1,13 @@
 """The proxy may be narrower than the candidate; what is measured may not."""
 
 import dataclasses
+import weakref
 
 import pytest
 import torch
 
 from operators import Architecture, HybridLM, registry
-from operators.errors import RunError
+from operators.errors import DivergedError, RunError
 from profiler.worker import ProfilingWorker
 from search import evaluate as evaluate_module
 from search import ledger as ledger_module
@@ -74,3 +75,18 @@ def test_the_export_of_a_narrow_proxy_says_why_there_are_no_weights(tmp_path, jo
     ledger = ledger_module.create(folder.ledger, tiny_config, started="now")
     with pytest.raises(RunError, match="its proxy was trained at width 16, not at its own 32"):
         export(folder, ledger, Entry(0, narrow.architecture, (), "sample", evaluation, 0), tmp_path / "out")
+
+
+def test_memory_of_a_training_that_went_wrong_is_given_back_once_nothing_holds_its_model(job, monkeypatch):
+    models, alive = [], []
+
+    def train(architecture, *rest, **options):
+        model = HybridLM(architecture)
+        models.append(weakref.ref(model))
+        raise DivergedError("the loss is nan")
+
+    monkeypatch.setattr(evaluate_module, "train", train)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models]))
+    with ProfilingWorker("cpu") as profiler:
+        assert evaluate(job, profiler).evaluation.status == "diverged"
+    assert alive[-1] == [False]

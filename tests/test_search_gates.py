@@ -28,7 +28,7 @@ from search.run import print_standing, standing
 from search.run_folder import RunFolder
 from search.space import ArchitectureSpace
 from search.staged_space import make_space
-from search.table_gate import digest_of, members, table_check
+from search.table_gate import digest_of, is_kind, members, table_check
 from tests.conftest import PretendExecutor, pretended
 
 
@@ -310,3 +310,24 @@ def test_a_target_that_no_width_meets_is_refused_before_the_search(tmp_path, mon
     own = staged_run(tmp_path, monkeypatch, text_folder, constraints=["decode_ms@b1 <= 2"])
     with pytest.raises(ConfigError, match="none of 1000 random architectures meets the constraints"):
         check_constraints(prepare_run(own), measured_here=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100", True),
+        ("NVIDIA A100-SXM4-80GB", "A100-80G", True),
+        ("NVIDIA RTX A6000", "RTX-A6000", True),
+        ("NVIDIA A100-SXM4-80GB", "H100", False),
+        ("NVIDIA H200", "H100", False),
+        ("Tesla V100-SXM2-16GB", "V100", True),
+    ],
+)
+def test_a_device_is_known_by_its_kind(name, kind, expected):
+    assert is_kind(name, kind) == expected
+
+
+def test_the_table_of_another_machines_device_is_said_to_be_there(table):
+    config, space, _ = table
+    with pytest.raises(ConfigError, match=r"gates\.table: the table is read on the machine that drives the search; device cuda:99: .*GPU"):
+        table_check(config.model_copy(update={"device": "cuda:99"}), space)

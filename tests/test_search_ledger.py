@@ -9,6 +9,7 @@ from search import ledger as ledger_module
 from search.driver import drive
 from search.evaluate import Evaluation, Outcome
 from search.ledger import finished
+from search.proposer import Proposal
 from search.run_folder import RunFolder
 from tests.conftest import PretendExecutor, pretended
 
@@ -119,6 +120,8 @@ def test_a_ledger_that_another_program_keeps_locked_is_said(folder, ledger, prep
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(RunError, match=r"the ledger cannot be read \(database is locked\)"):
             impatient.entries()
+        with pytest.raises(RunError, match="cannot be read"):
+            assert impatient.time_up
         with pytest.raises(RunError, match=r"the ledger cannot be written \(database is locked\)"):
             impatient.exhaust()
         with pytest.raises(RunError, match=r"ledger.db: does not answer: database is locked"):
@@ -128,3 +131,24 @@ def test_a_ledger_that_another_program_keeps_locked_is_said(folder, ledger, prep
     impatient = ledger_module.open_ledger(folder.ledger)
     drive(prepared, folder, impatient, PretendExecutor())
     assert len(finished(impatient.entries())) == 6
+
+
+def test_a_reader_sees_a_second_evaluation_only_with_the_first(folder, ledger, prepared, monkeypatch):
+    first = prepared.space.seeds()[0]
+    ledger.propose(Proposal(0, first, (), "seed"), {})
+    ledger.begin(0, "here")
+    reader = ledger_module.open_ledger(folder.ledger)
+    real = reader._study.get_trials
+
+    def raced(**options):
+        found = real(**options)
+        ledger.record(0, Evaluation(status="ok", metrics={"loss": 1.0, "decode_ms@b1": 1.0}, seed=0))
+        ledger.begin_again(0, "here")
+        return found
+
+    monkeypatch.setattr(reader._study, "get_trials", raced)
+    (entry,) = reader.entries()
+    assert entry.again is None
+    monkeypatch.undo()
+    (entry,) = reader.entries()
+    assert entry.again is not None

@@ -2,7 +2,7 @@ import pytest
 
 from operators.errors import RunError
 from operators.files import write_whole
-from search.run_folder import check_name, find_folder, new_folder
+from search.run_folder import RunFolder, check_name, find_folder, new_folder
 
 
 @pytest.mark.parametrize("name", ["a", "quick-2026.11.21_x", "A" * 64, "0"])
@@ -42,3 +42,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"old"
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_lock_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "driver.lock").mkdir()
+    with pytest.raises(RunError, match=r"driver\.lock: cannot be written: Is a directory"), RunFolder(tmp_path).driving():
+        pass

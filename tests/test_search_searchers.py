@@ -162,3 +162,28 @@ def test_architectures_and_numbers_mean_each_other() -> None:
     assert decoded > 30
     for seed in encoding.seeds():
         assert space.key(encoding.decode(encoding.encode(seed))) == space.key(seed)  # which a name is no part of
+
+
+class Sparse(IntegerSpace):
+    """A space that finds no random member every other time, as where few architectures meet the constraints."""
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        if rng.random() < 0.5:
+            raise ConfigError("none of 1000")
+        return super().sample(rng)
+
+
+@pytest.mark.parametrize("name", ["guided", "evolution", "aging", "random"])
+def test_a_space_that_finds_random_members_rarely_stops_nobody(name: str) -> None:
+    space = Sparse(BOX.dimensions)
+    proposer = searcher(name, space, SETTINGS, seed=3)
+    found = []
+    while len(found) < 60:
+        try:
+            found.append(proposer.ask())
+        except ConfigError:
+            assert not found  # that the space may have none at all is said before anything was proposed
+            proposer = searcher(name, space, SETTINGS, seed=4)
+            continue
+        proposer.tell(found[-1].number, scores(space, found[-1].candidate)[: 1 if name == "aging" else 2])
+    assert len({proposal.candidate for proposal in found}) == 60

@@ -137,3 +137,10 @@ def test_warping_keeps_the_order_and_what_is_good() -> None:
     good = scores[:, 0] <= np.median(scores)
     assert warped[good] == pytest.approx(scores[good, 0])
     assert warped.max() < scores.max() / 5
+
+
+def test_a_constant_is_nothing_to_foresee() -> None:
+    x, _ = data(40, 10)
+    scores = np.column_stack([np.random.default_rng(3).normal(size=40), np.zeros(40)])
+    nothing = scores * np.nan
+    assert forecast(fit_anew(x, scores, nothing, np.ones(40)), x, scores, nothing, np.ones(40)).skill < 0.5

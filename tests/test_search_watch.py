@@ -42,6 +42,11 @@ def test_every_second_of_every_worker_has_a_purpose():
     assert resting["idle"] == pytest.approx(6 + 5)
 
 
+def test_workers_that_never_were_are_not_idle():
+    entries = [evaluated(0, [0], 10, train=9.0), evaluated(1, [10], 20, train=9.0)]  # one worker, of four that were asked for
+    assert worker_seconds(entries, workers=4, now=None) == pytest.approx({"train": 18.0, "other": 2.0, "idle": 0.0})
+
+
 def test_what_a_candidate_waits_for_workers_is_no_workers_time():
     entries = [evaluated(0, [0], 10, train=6.0, profile=1.0, queue=3.0), evaluated(1, [0], 10, train=6.0, profile=1.0, queue=2.0)]
     found = worker_seconds(entries, workers=2, now=None)
@@ -59,7 +64,7 @@ def test_the_hypervolume_grows_to_what_the_gain_says(tmp_path, prepared):
     course = hypervolume_course(entries, objectives, steps=10)
     assert len(course) == 10
     assert course == sorted(course)
-    assert course[-1] == hypervolume_gain(entries, objectives).final
+    assert course[-1] == hypervolume_gain(entries, objectives, first=4).final
 
 
 def searched(path, prepared, count, **executor):

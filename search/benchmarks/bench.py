@@ -59,7 +59,7 @@ def quick(device: str, console: Console) -> Measured:
     run.go_on(folder, executor="ray", address=None, console=console)
     seconds = time.perf_counter() - start
     entries, objectives = open_ledger(folder.ledger).entries(), config.parsed_objectives()
-    gain = hypervolume_gain(entries, objectives)
+    gain = hypervolume_gain(entries, objectives, first=config.evolution.population)
     best = frontier_of(entries, objectives)
     scores = [entry.evaluation.proxy for entry in entries if entry.evaluation and entry.evaluation.proxy]
     spent = [entry.evaluation.seconds for entry in entries if entry.evaluation]

@@ -1,8 +1,9 @@
 """How many candidates an hour a search evaluates with one GPU, two, four … of one machine.
 
-Random search of `configs/h100_small.yaml`, which tries the same candidates in the same order with any number of workers. Rates are taken
-between the same two counts of ended candidates: not before every worker has ended two, as the first ones load and tune kernels, and not
-when some may have nothing left to do. No time passes where a run rests.
+Random search of `configs/h100_small.yaml`, which tries the same candidates in the same order with any number of workers. All are trained to
+the end, and once: who is stopped or in doubt depends on who ended before. Rates are taken between the same two counts of ended candidates:
+not before every worker has ended two, as the first ones load and tune kernels, and not when some may have nothing left to do. No time
+passes where a run rests.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from search.benchmarks import runs as runs_of
 from search.ledger import Entry
 from search.spent import searched
 
-_CANDIDATES = 36
+_CANDIDATES = 28
 Figures = dict[str, float | int | str]
 
 
@@ -27,14 +28,15 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     config, kind = runs_of.load(device), open_device(device).torch_device.type
     most = 2 if kind == "cpu" else len(devices(device))
     counts = [2**power for power in range(most.bit_length())]
+    candidates, whole = max(_CANDIDATES, 4 * counts[-1]), config.fidelity.model_copy(update={"rungs": ()})
     runs_of.prepare_kernels(device, console)
     runs: dict[int, Sequence[Entry]] = {}
     folders: list[Path] = []
     for workers in reversed(counts):  # what is tuned once more on the way is so in the search of most workers
-        told = config.model_copy(update={"workers": workers, "time_s": None, "candidates": _CANDIDATES})
+        told = config.model_copy(update={"workers": workers, "time_s": None, "candidates": candidates, "repeats": 0.0, "fidelity": whole})
         runs[workers], folder = runs_of.searched(told, name=f"scaling-{workers}", searcher="random", console=console)
         folders.append(folder)
-    window = (2 * counts[-1], _CANDIDATES - counts[-1])
+    window = (2 * counts[-1], candidates - counts[-1])
     figures: Figures = {"from_candidate": window[0], "to_candidate": window[1]}
     for workers in counts:
         figures[f"workers{workers}.candidates_per_hour"] = 3600 * rate(runs[workers], window)
