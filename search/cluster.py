@@ -177,6 +177,7 @@ class RayExecutor:
             self._give_up(member, _line(error.cause))
             return
         except self._ray.exceptions.RayError as error:
+            self._await_head()
             self._stillborn += 1
             if self._stillborn > STILLBORN:
                 raise RunError(f"no worker can be started, {self._stillborn} in a row died at once: {_line(error)}") from None
@@ -198,6 +199,7 @@ class RayExecutor:
             self._give_up(member, _line(error.cause))
             return job, Lost("machine", f"{member.home}: {_line(error.cause)}")
         except self._ray.exceptions.RayError as error:
+            self._await_head()
             lost = not self._node_lives(member)
             self._replace(member)
             if lost:
@@ -243,19 +245,28 @@ class RayExecutor:
                 raise RunError(f"{lacks}; `frontrunner resume` goes on when it has")
 
     def _check_head(self) -> None:
-        """Raises RunError where the cluster's head has not answered for long: Ray would end this process."""
-        now = time.monotonic()
-        if now - self._head_asked < HEAD_CHECK_S:
-            return
-        self._head_asked = now
+        """Now and then, whether the head answers. Raises RunError as `_head_answers` does."""
+        if time.monotonic() - self._head_asked >= HEAD_CHECK_S:
+            self._head_asked = time.monotonic()
+            self._head_answers()
+
+    def _await_head(self) -> None:
+        """Before Ray is asked what it asks its head, which would never come back. Raises RunError as `_head_answers` does."""
+        while not self._head_answers():
+            time.sleep(HEAD_CHECK_S / 4)
+
+    def _head_answers(self) -> bool:
+        """Whether the cluster's head does. Raises RunError where it has not for long: Ray would end this process."""
         if answers(self._head, timeout_s=HEAD_CHECK_S):
-            self._head_answered = now
-        elif now - self._head_answered > HEAD_PATIENCE_S:
+            self._head_answered = time.monotonic()
+            return True
+        if time.monotonic() - self._head_answered > HEAD_PATIENCE_S:
             self._headless = True
             raise RunError(
                 f"the head of the Ray cluster at {self._head} does not answer any more; what was recorded is kept, "
                 "`frontrunner resume` goes on once it is back"
             )
+        return False
 
 
 def _line(error: BaseException) -> str:

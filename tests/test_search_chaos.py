@@ -131,11 +131,14 @@ def scores(entries):
 
 
 @pytest.mark.slow
-def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(tmp_path, prepared, pytestconfig, cluster):
+@pytest.mark.parametrize("workers_too", [False, True])
+def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(tmp_path, prepared, pytestconfig, cluster, workers_too):
     search = Search(RunFolder(tmp_path), cluster.address, pytestconfig.rootpath, many(prepared, 100_000).config)
     search.start()
     search.wait_until_begun(3)
     cluster.head_node.kill_gcs_server(check_alive=False)
+    for node in (cluster.head_node, *cluster.worker_nodes) if workers_too else ():
+        node.kill_raylet(check_alive=False)
     assert search.driver.wait(30) == 1
     assert search.said().splitlines()[-1].startswith("error: the head of the Ray cluster at 127.0.0.1:")
     assert search.folder.driver() is None
