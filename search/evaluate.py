@@ -228,6 +228,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
                 seconds["tasks"] = time.perf_counter() - start
                 metrics.update(task_metrics(scores))
                 known["tasks"] = scores
+            _release()
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
@@ -239,25 +240,25 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
 def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
     """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that happens."""
     try:
-        return _caught(job, known, work)
-    finally:  # an exception's traceback, which holds a model, is gone by now
-        gc.collect()
-        torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
-
-
-def _caught(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
-    try:
         return work()
     except DivergedError as error:
-        return failure(job, "diverged", str(error), **known)
+        failed = failure(job, "diverged", str(error), **known)
     except BackendError as error:
-        return failure(job, "unbuildable", str(error), **known)
+        failed = failure(job, "unbuildable", str(error), **known)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        return failure(job, "out_of_memory", _short(error), **known)
+        failed = failure(job, "out_of_memory", _short(error), **known)
     except (DeviceError, DataError, OSError):
         raise
     except Exception as error:  # a defect: the driver records it with its traceback and stops the search
-        return failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
+        failed = failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
+    _release()  # the error, which held the model, is gone
+    return failed
+
+
+def _release() -> None:
+    """Gives back what a training used: it is for the next measurement, which is made by another process."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str) -> Profile | Failure:
@@ -293,9 +294,11 @@ def _trained(
         rungs = job.fidelity.rungs
         return train(proxy, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause, rungs=rungs, on_rung=on_rung)
     except _Stopped as stopped:
-        return stopped.with_traceback(None)  # which would hold the model
+        found = stopped.with_traceback(None)  # which would hold the model
     finally:
         seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
+    _release()
+    return found
 
 
 class _Stopped(Exception):  # noqa: N818 - nothing went wrong
