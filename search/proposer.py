@@ -16,9 +16,9 @@ from search.space import Space
 T = TypeVar("T")
 
 SAMPLE_TRIES = 500
-SPARSE_TRIES = 10
-"""As each is a thousand tries of the space's own, where few architectures meet the constraints."""
 """How many random members may turn out to be known before the space counts as exhausted."""
+SPARSE_TRIES = 10
+"""How often no random member may be found at all, where few meet the constraints; each is a thousand tries of the space's own."""
 
 
 @dataclass(frozen=True)
