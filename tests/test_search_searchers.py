@@ -94,7 +94,7 @@ def test_failures_alone_stop_nobody(name: str) -> None:
 @pytest.mark.parametrize("objectives", [1, 3])
 def test_one_objective_and_three(name: str, objectives: int) -> None:
     proposer = made(name)
-    for _ in range(18):
+    for _ in range(12):
         proposal = proposer.ask()
         proposer.tell(proposal.number, (*scores(BOX, proposal.candidate), float(proposal.candidate[0]))[:objectives])
 
