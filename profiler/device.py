@@ -4,6 +4,7 @@ What a device is asked for is the interface `Device`; everything else in the hou
 driver, is used here only.
 """
 
+import gc
 import os
 import platform
 import re
@@ -267,6 +268,13 @@ def memory_errors(where: str = "") -> Iterator[None]:
         if "DefaultCPUAllocator" not in str(error):
             raise
         raise MemoryError(_told(where, error)) from error
+
+
+def give_back_memory() -> None:
+    """Gives back what a training used and nothing holds any more: it is for the next measurement, which is made by another process."""
+    gc.collect()
+    with suppress(RuntimeError):  # after an illegal access every call fails, which the training has told
+        torch.cuda.empty_cache()
 
 
 def _told(where: str, error: Exception) -> str:

@@ -3,7 +3,6 @@
 `evaluate` is the whole of it. Its two parts, `measure` and `train_measured`, can be done by different workers.
 """
 
-import gc
 import platform
 import time
 import traceback
@@ -17,7 +16,7 @@ from safetensors.torch import save
 from operators import Architecture
 from operators.errors import BackendError, DataError, DeviceError, DivergedError
 from operators.value import Value
-from profiler.device import memory_errors
+from profiler.device import give_back_memory, memory_errors
 from profiler.lock import shared
 from profiler.measure import Profile, ProfileSettings
 from profiler.worker import ProfilingWorker
@@ -228,7 +227,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
                 seconds["tasks"] = time.perf_counter() - start
                 metrics.update(task_metrics(scores))
                 known["tasks"] = scores
-            _release()
+            give_back_memory()
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
@@ -251,14 +250,8 @@ def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T 
         raise
     except Exception as error:  # a defect: the driver records it with its traceback and stops the search
         failed = failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
-    _release()  # the error, which held the model, is gone
+    give_back_memory()  # the error, which held the model, is gone
     return failed
-
-
-def _release() -> None:
-    """Gives back what a training used: it is for the next measurement, which is made by another process."""
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str) -> Profile | Failure:
@@ -297,7 +290,7 @@ def _trained(
         found = stopped.with_traceback(None)  # which would hold the model
     finally:
         seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
-    _release()
+    give_back_memory()
     return found
 
 

@@ -3,20 +3,23 @@
 import dataclasses
 import math
 import multiprocessing
+import weakref
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
-from operators import Architecture
+from operators import Architecture, HybridLM
 from operators.errors import ConfigError, DivergedError, RunError
 from proxy_train.data import Corpus
 from proxy_train.train import ProxyScore, ProxySettings
 from search.config import RunConfig
 from search.profiling import Failure
 from search.studies import experiment, experiment_store, law
+from search.studies.experiment import Wanted
 from search.studies.experiment_store import Latency, Training
 from search.studies.law import LawSettings
 
@@ -131,6 +134,23 @@ def test_it_is_the_text_that_counts_and_not_where_it_lies(
     monkeypatch.setattr(experiment, "prepare", lambda settings: dataclasses.replace(corpus, digest="0" * 64))
     with pytest.raises(RunError, match="begun with another text"):
         run(settings)
+
+
+def test_memory_of_a_training_that_diverges_is_given_back(settings: LawSettings, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: list[weakref.ref[HybridLM]] = []
+    alive: list[list[bool]] = []
+
+    def diverging(architecture: Architecture, *arguments: object, **named: object) -> ProxyScore:
+        model = HybridLM(architecture)
+        models.append(weakref.ref(model))
+        raise DivergedError("the loss is nan")
+
+    monkeypatch.setattr(experiment, "train", diverging)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models]))
+    architecture = Architecture.from_shorthand("a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}})
+    made = experiment.outcome(Wanted("one", architecture, settings.proxy, 0), corpus, device="cpu")
+    assert made.status == "diverged"
+    assert alive == [[False]]
 
 
 def test_a_training_that_diverges_is_recorded_with_its_reason_and_left_out(

@@ -90,3 +90,14 @@ def test_memory_of_a_training_that_went_wrong_is_given_back_once_nothing_holds_i
     with ProfilingWorker("cpu") as profiler:
         assert evaluate(job, profiler).evaluation.status == "diverged"
     assert alive[-1] == [False]
+
+
+def test_a_device_that_fails_every_call_keeps_the_reason_of_the_first(job, monkeypatch):
+    def failing(*arguments, **options):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(evaluate_module, "train", failing)
+    monkeypatch.setattr(torch.cuda, "empty_cache", failing)
+    with ProfilingWorker("cpu") as profiler:
+        evaluation = evaluate(job, profiler).evaluation
+    assert (evaluation.status, "illegal memory access" in evaluation.reason) == ("error", True)

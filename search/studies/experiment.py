@@ -15,7 +15,7 @@ from operators import Architecture
 from operators.errors import BackendError, ConfigError, DivergedError, one_line
 from operators.value import Value
 from profiler.cost import cost, parameters
-from profiler.device import memory_errors, open_device
+from profiler.device import give_back_memory, memory_errors, open_device
 from profiler.gpus import devices
 from profiler.lock import shared
 from profiler.profile import ProfileSettings
@@ -142,7 +142,7 @@ def train_once(architecture: Architecture, corpus: Corpus, settings: ProxySettin
     """Every training of every experiment is this one. Raises what `train` raises, MemoryError and torch.OutOfMemoryError."""
     with shared(device), memory_errors():
         score = train(architecture, corpus, settings, seed=seed, device=device).score
-        torch.cuda.empty_cache()  # what training used is for the next measurement, which is made by another process
+        give_back_memory()
     return score
 
 
@@ -183,6 +183,8 @@ def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
         found = {"status": "unbuildable", "reason": str(error)}
     except (MemoryError, torch.OutOfMemoryError) as error:
         found = {"status": "out_of_memory", "reason": " ".join(str(error).split())[:500]}
+    if found["status"] != "ok":
+        give_back_memory()  # the error, which held the model, is gone
     return wanted.training(seconds=time.perf_counter() - began, **found)
 
 
