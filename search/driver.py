@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -130,10 +131,8 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))
-    counted = arithmetic(config)
-    fitting = make_space(config.space, prepared.corpus.vocabulary, accepts=lambda probe: first_broken(constraints, counted(probe)) is None)
     with ProfilingWorker(config.device) as worker:
-        for probe in (*small_first[:2], small_first[-1], *fitting.shallow()):
+        for probe in chain((*small_first[:2], small_first[-1]), prepared.space.shallow()):  # the latter are made when they are asked for
             if not measured:
                 return
             found = profiled(worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s)

@@ -19,7 +19,7 @@ class Build(Protocol):
 def first_members(choices: Choices, build: Build, legal: Callable[[Architecture], bool]) -> tuple[Architecture, ...]:
     """Members worth trying first, each named after what it is; of each kind the first that is legal, equal ones once.
 
-    Corners first: they bound what a search can find. Then designs, then single mixers.
+    Corners first: they bound what a search can find. Then designs, then single mixers of the middle width and depth, or the next smaller.
     """
     low, high = choices.depths
     narrow, wide = choices.widths[0], choices.widths[-1]
@@ -31,21 +31,23 @@ def first_members(choices: Choices, build: Build, legal: Callable[[Architecture]
         _corner(choices, build, "largest", wide, down, max),
     ]
     tries += [_rescaled(design, choices, build) for design in designs_of(choices.operators)]
-    tries += [_alone(name, choices, build) for name in choices.operators if registry.get(name).kind == "mixer"]
+    middle_down, narrower = range((low + high) // 2, low - 1, -1), choices.widths[: (len(choices.widths) + 1) // 2][::-1]
+    tries += [_alone(name, choices, build, middle_down, narrower) for name in _mixers(choices)]
     found = [member for some in tries if (member := next(filter(legal, some), None)) is not None]
     return tuple({member.digest(): member for member in reversed(found)}.values())[::-1]
 
 
-def shallow_members(choices: Choices, build: Build, legal: Callable[[Architecture], bool]) -> tuple[Architecture, ...]:
+def shallow_members(choices: Choices, build: Build, legal: Callable[[Architecture], bool]) -> Iterator[Architecture]:
     """Each mixer alone in its smallest shape, as shallow and then as narrow as is legal: whatever is fast on a device, one of them is."""
     low, high = choices.depths
-    found = []
-    for name in choices.operators:
-        if registry.get(name).kind == "mixer":
-            places = ((depth, width) for depth in range(low, high + 1) for width in choices.widths if choices.at(name, width))
-            tries = (build(width, _by_turns(choices, width, (name,), depth, min), choices.meta_tokens[0], name) for depth, width in places)
-            found += [member for member in (next(filter(legal, tries), None),) if member is not None]
-    return tuple(found)
+    for name in _mixers(choices):
+        found = next(filter(legal, _alone(name, choices, build, range(low, high + 1), choices.widths)), None)
+        if found is not None:
+            yield found
+
+
+def _mixers(choices: Choices) -> list[str]:
+    return [name for name in choices.operators if registry.get(name).kind == "mixer"]
 
 
 def designs_of(operators: Iterable[str]) -> list[Architecture]:
@@ -69,12 +71,10 @@ def _corner(
         yield build(width, _by_turns(choices, width, mixers, depth, size), choices.meta_tokens[0], name)
 
 
-def _alone(name: str, choices: Choices, build: Build) -> Iterator[Architecture]:
-    """One mixer with feed-forward networks, of the middle width and depth or the next smaller ones that are legal."""
-    low, high = choices.depths
-    widths = choices.widths[: (len(choices.widths) + 1) // 2]
-    for depth in range((low + high) // 2, low - 1, -1):
-        for width in reversed(widths):
+def _alone(name: str, choices: Choices, build: Build, depths: Iterable[int], widths: Sequence[int]) -> Iterator[Architecture]:
+    """One mixer with feed-forward networks, at each depth at each of the widths where it can be."""
+    for depth in depths:
+        for width in widths:
             if choices.at(name, width):
                 yield build(width, _by_turns(choices, width, (name,), depth, min), choices.meta_tokens[0], f"{name} alone")
 

@@ -1,7 +1,7 @@
 """What a search may try: the protocol of a search space, and the space of architectures."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -265,7 +265,7 @@ class ArchitectureSpace:
         """The corners of the space, published designs as near as it has them, and each mixer alone; named after what they are."""
         return first_members(self.choices, self._build, self._legal)
 
-    def shallow(self) -> tuple[Architecture, ...]:
+    def shallow(self) -> Iterator[Architecture]:
         """Each mixer alone, as shallow and narrow as is legal; those of three stages too are such a sequence."""
         return shallow_members(self.choices, self._build, self._legal)
 
