@@ -12,7 +12,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from copy import copy
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -121,11 +122,33 @@ def narrow(library: str) -> None:
         if kept:
             autotuner.configs = kept
         autotuner.do_bench = _brief_bench
+        if any(config.pre_hook for config in autotuner.configs) and hasattr(autotuner, "check_disk_cache"):  # since Triton 3.4
+            autotuner.check_disk_cache = partial(_check_disk_cache, autotuner)
 
 
 def _brief_bench(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:
     """Times a kernel for some 25 ms, where Triton takes 125: hundreds of runs are enough to choose by."""
     return importlib.import_module("triton.testing").do_bench(call, warmup=5, rep=20, quantiles=quantiles)
+
+
+def _check_disk_cache(autotuner: Any, key: Any, configs: Sequence[Any], tune: Callable[[], None]) -> bool:
+    """Triton's own, for configurations with a function to call before the kernel, as those of Mamba2's backward pass have.
+
+    Functions cannot be written to a file, so that Triton would tune such kernels in every process anew; and another choice adds up in
+    another order: the same training, another loss.
+    """
+    plain = {str(config): copy(config) for config in configs}
+    for config in plain.values():
+        config.pre_hook = None
+
+    def tune_plainly() -> None:
+        tune()
+        autotuner.configs_timings = {plain[str(config)]: timings for config, timings in autotuner.configs_timings.items()}
+
+    found: bool = type(autotuner).check_disk_cache(autotuner, key, list(plain.values()), tune_plainly)
+    chosen = str(autotuner.cache[key])
+    autotuner.cache[key] = next(config for config in configs if str(config) == chosen)
+    return found
 
 
 def described(config: Any) -> dict[str, Any]:

@@ -11,20 +11,32 @@ from operators.errors import ConfigError
 from profiler.warm import Job, Warmed, Workload, jobs
 from search import config as config_module
 from search.config import RunConfig
+from search.fidelity import proxy_of
 from search.space import choices_of
 
 
 def warm_jobs(sources: Sequence[str], *, batches: Sequence[int] | None, tokens: int | None, device: str) -> list[Job]:
     """Jobs for every shape in run files and architectures (files or published names), each once.
 
+    Where a run trains narrower models than it measures, shapes of the one are trained only, and those of the other measured.
     batches and tokens replace the sizes that a run trains and measures with. Raises ConfigError and ArchitectureError.
     """
-    found: dict[tuple[str, str], Job] = {}
+    found: dict[tuple[str, str, Workload], Job] = {}
     for source in sources:
         run = run_file(source)
-        architectures = [Architecture.load(source)] if run is None else _members(run)
-        for job in jobs(architectures, _workload(run, batches, tokens), device):
-            found.setdefault((job.layer.operator, job.layer.shape.model_dump_json()), job)
+        workload = _workload(run, batches, tokens)
+        if run is None:
+            work = jobs([Architecture.load(source)], workload, device)
+        else:
+            members = _members(run)
+            trained = [proxy_of(member, run.fidelity) for member in members]
+            if trained == members:
+                work = jobs(members, workload, device)
+            else:
+                work = jobs(trained, workload.model_copy(update={"decoding": ()}), device)
+                work += jobs(members, workload.model_copy(update={"training": ()}), device)
+        for job in work:
+            found.setdefault((job.layer.operator, job.layer.shape.model_dump_json(), job.workload), job)
     return list(found.values())
 
 

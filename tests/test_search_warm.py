@@ -30,6 +30,24 @@ def test_a_run_gives_every_shape_of_its_space_once_at_its_own_sizes(tmp_path: Pa
     assert {job.workload.decoding for job in found} == {((1, 32), (3, 32), (1, 48), (3, 48))}
 
 
+def test_what_is_trained_at_half_its_width_is_prepared_at_half_its_width(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(RUN + "fidelity: {width_scale: 0.5}\n", encoding="utf-8")
+    found = warm_jobs([str(file)], batches=None, tokens=None, device="cpu")
+    hidden = {
+        (job.layer.shape.model_dump()["hidden"], bool(job.workload.training), bool(job.workload.decoding))
+        for job in found
+        if job.layer.operator == "swiglu"
+    }
+    trained, measured = (
+        [(64, True, False), (128, True, False), (256, True, False)],
+        [(128, False, True), (256, False, True), (512, False, True)],
+    )
+    assert hidden == {*trained, *measured}
+    heads = {job.layer.shape.model_dump()["heads"] for job in found if job.layer.operator == "attention" and job.workload.training}
+    assert heads == {1, 2}
+
+
 def test_architectures_are_found_by_name_and_sizes_can_be_given() -> None:
     found = warm_jobs(["tiny-hybrid"], batches=[2], tokens=128, device="cpu")
     assert [job.layer.operator for job in found] == ["deltanet", "swiglu", "attention", "mamba2"]
