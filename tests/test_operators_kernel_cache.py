@@ -24,7 +24,7 @@ brief, tuned = kernel_libraries._brief_bench, []
 kernel_libraries._brief_bench = lambda call, quantiles: tuned.append(call) or brief(call, quantiles)
 torch.manual_seed(0)
 architecture = Architecture.from_shorthand("m f d f", width=512, vocabulary=512)
-model = HybridLM(architecture).to("cuda", torch.bfloat16)
+model = HybridLM(architecture, device="cuda", dtype=torch.bfloat16)
 tokens = torch.arange(8 * 256, device="cuda").reshape(8, 256) % 512
 with kernel_libraries.deterministic():
     loss = model(tokens).float().logsumexp(-1).sum()

@@ -95,6 +95,9 @@ def test_every_mixer_alone_and_in_pairs_is_trained_once_with_each_seed(tiny_conf
     Console(file=out, width=120).print(operators_table(rows, settings))
     assert f"{rows[0].loss:.4f}" in out.getvalue()
     assert "out_of_memory: pretended" in out.getvalue()  # why there is no latency
+    narrow = StringIO()
+    Console(file=narrow, width=70).print(operators_table(rows, settings))
+    assert all(f"{row.loss:.4f}" in narrow.getvalue() for row in rows)  # words give way, figures do not
 
 
 def test_equal_latency_needs_latencies(tiny_config: RunConfig, asked: Asked, tmp_path: Path) -> None:

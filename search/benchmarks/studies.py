@@ -41,7 +41,7 @@ def depth_width_law(device: str, console: Console) -> Found:
     law_report.print_check(console, checked)
     found = law_report.figures(checked)
     path = folder / "law.png"
-    drawn = law_report.plot(grid, checked, path, title=f"{settings.block} on {open_device(device).name}")
+    drawn = law_report.plot(grid, checked, path, title=open_device(device).name)
     figures: Figures = {
         "points_fitted": len(checked.points),
         "points_held_out": len(checked.held),

@@ -17,14 +17,18 @@ from search.tables import formatted
 
 def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
     """A row a block."""
-    title = f"{settings.layers} operators, equal {settings.equal}, {settings.proxy.tokens:,} tokens, {len(settings.seeds)} seeds"
+    seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"
+    title = f"{settings.layers} layers, equal {settings.equal}, {settings.proxy.tokens:,} tokens, {seeds}"
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     remarks = ["remarks"] if any(row.problem for row in rows) else []
     latencies = settings.profile.keys("decode_ms")
-    for name in ("mixers", "width", "parameters", "loss", "±", *latencies, *remarks):
-        table.add_column(name, justify="left" if name in ("mixers", "remarks") else "right", no_wrap=name != "remarks")
+    spread = ["±"] if len(settings.seeds) > 1 else []
+    words = ("mixers", "remarks")  # which give way in a narrow terminal, never a figure
+    for name in ("mixers", "width", "parameters", "loss", *spread, *latencies, *remarks):
+        table.add_column(name, justify="left" if name in words else "right", no_wrap=name not in words)
     for row in rows:
-        figures = (_number(row.loss, 4), _number(row.spread, 4), *(_number(row.decode_ms.get(name), 3) for name in latencies))
+        figures = [_number(row.loss, 4), *([_number(row.spread, 4)] if spread else [])]
+        figures += [_number(row.decode_ms.get(name), 3) for name in latencies]
         table.add_row(
             " + ".join(row.mixers), str(row.width), formatted("params", row.params), *figures, *([row.problem] if remarks else [])
         )
