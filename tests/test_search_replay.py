@@ -9,6 +9,7 @@ import pytest
 
 from operators import Architecture
 from search.benchmarks.replay import WIDTH, Replay, read_replay
+from search.config import RunConfig
 
 
 def architecture(layers: str, *, width: int = 128, ratio: float = 2.0) -> Architecture:
@@ -51,17 +52,21 @@ def test_what_was_evaluated_has_its_scores_and_one_edit_away_is_nearer_to_them_t
 
 
 def test_a_record_gives_all_whose_losses_after_the_first_rung_are_known(tmp_path: Path) -> None:
+    config = RunConfig.model_validate(
+        {"objectives": ["loss", "decode_ms@b1"], "data": {"vocabulary": 512}, "fidelity": {"rungs": [512, 1024]}, "proxy": {"tokens": 4096}}
+    )
+
     def row(member: Architecture, status: str, metrics: dict[str, float]) -> dict[str, Any]:
         layers = member.model_dump(mode="json", include={"layers"}, exclude_defaults=True)["layers"]
         return {"status": status, "width": member.width, "layers": layers, "metrics": metrics}
 
     samples = {
-        "guided": [row(MEMBERS[0], "ok", {"loss@t100": 3.0, "loss@t50": 4.0, "loss": 2.0, "decode_ms@b1": 6.0})],
-        "random": [row(MEMBERS[1], "stopped", {"loss@t50": 5.0, "decode_ms@b1": 7.0}), row(MEMBERS[2], "timeout", {})],
+        "guided": [row(MEMBERS[0], "ok", {"loss@t1024": 3.0, "loss@t512": 4.0, "loss": 2.0, "decode_ms@b1": 6.0})],
+        "random": [row(MEMBERS[1], "stopped", {"loss@t512": 5.0, "decode_ms@b1": 7.0}), row(MEMBERS[2], "timeout", {})],
         "designs": [{"name": "llama"}],
     }
     path = tmp_path / "search.json"
     path.write_text(json.dumps({"samples": samples}))
-    replay = read_replay(path, {"vocabulary": 512})
+    replay = read_replay(path, config)
     assert replay(MEMBERS[0]) == pytest.approx((4, 6), abs=1e-6)
     assert replay(MEMBERS[1]) == pytest.approx((5, 7), abs=1e-6)

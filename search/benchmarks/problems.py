@@ -110,7 +110,7 @@ def recorded_architectures() -> Problem[Architecture]:
     """The architectures of configs/h100_small.yaml with the scores of `_RECORD`; the best frontier known is that of a long evolution."""
     config = config_module.load(Path("configs/h100_small.yaml"))
     space = ArchitectureEncoding(screened_space(config))
-    replay = read_replay(_RECORD, {"vocabulary": config.data.vocabulary, "normalized_head": config.space.normalized_head})
+    replay = read_replay(_RECORD, config)
     return _with_reference("recorded-h200-small", space, replay, _evolved(space, replay))
 
 

@@ -7,7 +7,7 @@ look at.
 """
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ import numpy as np
 
 from operators import Architecture
 from profiler.cost import cost
+from search.benchmarks.runs import latency, recorded
+from search.config import RunConfig
+from search.fidelity import rung_metric
 from search.pareto import Floats
 
 NEAREST = 8
-RUNG = "loss@t"
 WIDTH = 4.0
 """How many layers' difference a width half as large is as far as."""
 
@@ -71,16 +73,12 @@ class Replay:
         return np.array(numbers)
 
 
-def read_replay(record: Path, common: Mapping[str, Any]) -> Replay:
-    """The searches of a record of `bench search`. common: what their architectures have in common beside width and layers."""
+def read_replay(record: Path, config: RunConfig) -> Replay:
+    """The searches of a record of `bench search` with that configuration."""
     samples = json.loads(record.read_text())["samples"]
     rows = [row for name in ("guided", "random") for row in samples[name] if row["status"] in ("ok", "stopped")]
-    members = [Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]}) for row in rows]
-    return Replay(members, np.array([(_rung(row["metrics"]), row["metrics"]["decode_ms@b1"]) for row in rows]))
-
-
-def _rung(metrics: Mapping[str, float]) -> float:
-    return metrics[min((name for name in metrics if name.startswith(RUNG)), key=lambda name: int(name.removeprefix(RUNG)))]
+    metrics = (rung_metric(config.fidelity.rungs[0]), latency(config))
+    return Replay([recorded(row, config) for row in rows], np.array([[row["metrics"][name] for name in metrics] for row in rows]))
 
 
 def _trend(member: Architecture) -> Floats:

@@ -1,12 +1,14 @@
 """Searches as benchmarks make them: a configuration for the kind of device, run by name, and rows of a record."""
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.console import Console
 
+from operators import Architecture
 from profiler.device import open_device
 from profiler.gpus import devices
 from profiler.warm import warm
@@ -95,6 +97,12 @@ def row(entry: Entry) -> dict[str, Any]:
         "metrics": dict(found.metrics) if found else {},
         "seconds": dict(found.seconds) if found else {},
     }
+
+
+def recorded(row: Mapping[str, Any], config: RunConfig) -> Architecture:
+    """The candidate of a row, of a search with that configuration."""
+    common = {"vocabulary": config.data.vocabulary, "normalized_head": config.space.normalized_head}
+    return Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]})
 
 
 def _iso(moment: datetime | None) -> str:

@@ -98,10 +98,8 @@ def _members(pairs: Iterable[Pair], samples: Mapping[str, Any], config: RunConfi
     rows = {row["id"]: row for row in samples["guided"]}
     found: dict[str, Architecture] = {}
     for pair in pairs:
-        row = rows[pair.candidate]
-        common = {"vocabulary": config.data.vocabulary, "normalized_head": config.space.normalized_head}
         found[_design(pair)] = designs[pair.design, pair.width]
-        found[_candidate(pair)] = Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]})
+        found[_candidate(pair)] = runs_of.recorded(rows[pair.candidate], config)
     return found
 
 
