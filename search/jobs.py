@@ -16,11 +16,12 @@ from search.config import RunConfig
 from search.own_code import write_own_code
 from search.run_folder import check_name
 
+_RUN = "frontrunner"  # among a job's metadata, the run that it drives
 RESULTS = "$HOME/frontrunner/results"  # of the cluster's head: what lies in a job's own folder goes with the job
 
 
 def submit(config: RunConfig, *, address: str, name: str, resume: bool, results: str | None) -> str:
-    """Starts a search, or goes on with one, on a cluster -> the job's id. Raises ConfigError, RunError.
+    """Starts a search, or goes on with one, on a cluster -> the job's id. Raises ConfigError, RunError where another job drives the run.
 
     The job brings this code and the configuration; what `data` names must be there on the cluster's head.
     """
@@ -30,28 +31,38 @@ def submit(config: RunConfig, *, address: str, name: str, resume: bool, results:
     job = f"{check_name(name)}-{datetime.now():%Y%m%d-%H%M%S}"
     with _client(address) as client, tempfile.TemporaryDirectory() as staged:
         write_own_code(Path(staged))
+        driving = [job.submission_id for job in _searches(client) if job.metadata[_RUN] == name and not job.status.is_terminal()]
+        if driving:
+            raise RunError(f"run {name} is being driven by job {driving[0]}; expected another name, or that it was stopped before")
         (Path(staged) / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")
         command = f"python -m search.entry {shlex.join(arguments)} --results {folder} --address auto"
         environment = {"working_dir": staged}
-        return str(client.submit_job(entrypoint=command, submission_id=job, runtime_env=environment, metadata={"frontrunner": name}))
+        return str(client.submit_job(entrypoint=command, submission_id=job, runtime_env=environment, metadata={_RUN: name}))
 
 
 def jobs(address: str) -> list[dict[str, str]]:
     """The searches that were submitted, the latest first, as rows for people. Raises ConfigError, RunError."""
     with _client(address) as client:
-        found = [job for job in client.list_jobs() if "frontrunner" in (job.metadata or {})]
+        found = _searches(client)
     found.sort(key=lambda job: job.start_time or 0, reverse=True)
     return [
         {
             "job": job.submission_id,
-            "run": job.metadata["frontrunner"],
+            "run": job.metadata[_RUN],
             "status": str(job.status.value).lower(),
             "started": _moment(job.start_time),
             "ended": _moment(job.end_time),
-            "message": " ".join((job.message or "").split())[:200],
+            "reason": reason(job.message or "") if str(job.status.value) == "FAILED" else "",
         }
         for job in found
     ]
+
+
+def reason(message: str) -> str:
+    """Why a job failed: its last words, of the many lines that Ray repeats of it."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1][:200]
 
 
 def logs(address: str, job: str) -> str:
@@ -64,6 +75,11 @@ def stop(address: str, job: str) -> bool:
     """Asks a job to end, as Ctrl-C does -> whether it was running. Raises ConfigError, RunError."""
     with _client(address) as client:
         return bool(client.stop_job(_known(client, job)))
+
+
+def _searches(client: Any) -> list[Any]:
+    """The jobs that are ours."""
+    return [job for job in client.list_jobs() if _RUN in (job.metadata or {})]
 
 
 def _known(client: Any, job: str) -> str:
@@ -87,7 +103,8 @@ def _client(address: str) -> Iterator[Any]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of each upload
+    for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # which tell of each upload
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -51,12 +52,15 @@ def jobs(address: Address, as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table(header_style="bold")
-    for name in ("job", "run", "status", "started", "ended", "message"):
-        table.add_column(name, overflow="fold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("job", "run", "status", "started", "ended"):
+        table.add_column(name, no_wrap=name in ("job", "status"), overflow="fold")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(value for name, value in row.items() if name != "reason"))
     console.print(table)
+    for row in rows:
+        if row["reason"]:
+            console.print(f"{row['job']}: {row['reason']}", soft_wrap=True, markup=False)
 
 
 def logs(job: Job, address: Address) -> None:

@@ -51,6 +51,13 @@ def test_the_code_that_travels_runs_by_itself(tmp_path):
     assert int(operators) == len(registry.names())
 
 
+def test_a_failed_job_says_its_own_last_words():
+    said = "Job entrypoint command failed with exit code 1, last available logs:\npreparing the text\nerror: results/a: exists already\n\n"
+    assert jobs.reason(said) == "results/a: exists already"
+    assert jobs.reason("Traceback\n  KeyError: 'a'\n") == "KeyError: 'a'"
+    assert jobs.reason("") == ""
+
+
 @pytest.fixture
 def dashboard(tmp_path):
     """A head of Ray on loopback with its dashboard, in processes that end with the test."""
@@ -100,6 +107,8 @@ def test_a_search_runs_as_a_job_and_can_be_stopped_and_gone_on_with(dashboard, t
     first = submit(12, resume=False)
     wait(lambda: "2/12 done" in jobs.logs(dashboard, first), first)
     assert row(first)["status"] == "running"
+    with pytest.raises(RunError, match=f"run first is being driven by job {first}"):
+        submit(12, resume=True)
     assert jobs.stop(dashboard, first)
     wait(lambda: row(first)["status"] == "stopped", first)
     assert "go on with `frontrunner resume first" in jobs.logs(dashboard, first)
