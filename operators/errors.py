@@ -18,6 +18,8 @@
 A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
 """
 
+import re
+
 from pydantic import ValidationError
 
 
@@ -77,6 +79,10 @@ class TableError(FrontrunnerError):
     """A latency table that is damaged, lacks entries, or was measured under other conditions."""
 
 
+_PLAIN = {"tuple": "list", "dictionary": "mapping of keys to values"}
+_PYTHON = re.compile(r"valid (tuple|dictionary)( or instance of \w+)?")
+
+
 def one_line(error: ValidationError, limit: int = 3) -> str:
     """The findings of a pydantic validation as one line: `layers.2.shape.heads: expected …, got …; …`."""
     parts = []
@@ -92,6 +98,7 @@ def one_line(error: ValidationError, limit: int = 3) -> str:
             message = "missing"
         elif finding["type"] != "value_error":
             message = f"{message}, got {finding['input']!r:.60}"
+        message = _PYTHON.sub(lambda found: _PLAIN[found[1]], message)
         parts.append(f"{where}: {message}" if where else message)
     more = len(findings) - limit
     return " ".join("; ".join(parts).split()) + (f" (and {more} more)" if more > 0 else "")

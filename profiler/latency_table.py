@@ -127,7 +127,8 @@ class LatencyTable:
         try:
             stored = _File.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise TableError(f"{path}: cannot be read: {error.strerror}") from None
+            hint = "; `frontrunner table build RUN.yaml` measures one" if isinstance(error, FileNotFoundError) else ""
+            raise TableError(f"{path}: cannot be read: {error.strerror}{hint}") from None
         except ValidationError as error:
             raise TableError(f"{path}: no latency table, or a damaged one: {one_line(error, limit=1)}") from None
         return cls(path, stored.conditions, stored.entries, stored.validations)

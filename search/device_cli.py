@@ -104,9 +104,11 @@ def warm(
     """Compile and tune the kernels that a search or an architecture will need, in parallel."""
     from dataclasses import asdict
 
+    from profiler.device import open_device
     from profiler.warm import warm as prepared
     from search.warming import print_warmed, warm_jobs
 
+    open_device(device)  # says once, not for every job, that there is none
     found = []
     for done in prepared(
         warm_jobs(sources, batches=whole_numbers("--batch", batch or []) or None, tokens=tokens, device=device), processes=processes

@@ -40,7 +40,7 @@ def submit(
     if resume and name is None:
         raise ConfigError("--resume: expected --name with it, that of the run to go on with")
     settings = config_module.load(config)
-    job = jobs.submit(settings, address=address, name=name or run_name(config), resume=resume, results=results)
+    job = jobs.submit(settings, address=address, name=run_name(config) if name is None else name, resume=resume, results=results)
     console.print(f"job {job}; `frontrunner logs {job} --address {address}` shows what it says", soft_wrap=True, markup=False)
 
 

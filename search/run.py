@@ -129,7 +129,8 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
         plot_frontier(entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}", first=first)
     gain = hypervolume_gain(entries, objectives, first=first)
     if gain is not None:
-        console.print(f"hypervolume {gain.final:.4f}, of the first {first} proposals alone {gain.initial:.4f}", soft_wrap=True)
+        began = f"of the first {min(first, len(entries))} proposals alone {gain.initial:.4f}"
+        console.print(f"hypervolume {gain.final:.4f}, {began}", soft_wrap=True)
     for line in at_edges([entry.architecture for entry in best], ledger.config.space):
         console.print(line, soft_wrap=True, markup=False)
     gates = counted(entries, ledger.config)
@@ -210,6 +211,7 @@ def print_standing(console: Console, found: Mapping[str, Any]) -> None:
     """What `standing` returns, for people."""
     for key, value in found.items():
         if key != "gates":
-            console.print(f"{key:<24}{value}", soft_wrap=True, markup=False)
+            shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
+            console.print(f"{key:<24}{shown}", soft_wrap=True, markup=False)
     if found["gates"]:
         console.print(gates_table([Gate(name, **counts) for name, counts in found["gates"].items()]))

@@ -65,7 +65,7 @@ def progress(console: Console) -> Progress:
         left = round((time.monotonic() - began) / done * (total - done))
         what = f"{entry.name:<14} w{entry.width:<5} {named(Point(entry.phase, entry.batch, entry.context)):<18}"
         took = f"{entry.ms * 1e3:>9.1f} µs ±{_percent(entry):>4} %"
-        said = f"{done:>4}/{total} {what} {took}  left {left // 60}:{left % 60:02}  {entry.details}"
+        said = f"{done:>4}/{total}  {left // 60}:{left % 60:02} left  {what} {took}  {entry.details}"
         console.print(said, no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
 
     return on_entry

@@ -52,6 +52,15 @@ def refused(result, says):
     assert "Traceback" not in err
 
 
+def test_a_name_of_nothing_is_no_name(call, config):
+    refused(call("search", config, "--name", ""), "run name ''")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_kernels_for_a_gpu_that_is_not_there_are_one_error(call, config):
+    refused(call("warm", config), "device cuda:0: no GPU can be used here")
+
+
 def test_search_ends_with_the_table_the_plot_and_what_to_do_next(first, tmp_path):
     assert "6/6 done, 0 failed" in first
     assert "frontier of first" in first

@@ -85,7 +85,7 @@ def test_a_table_is_built_extended_shown_and_validated(call: Call, run_file: Pat
     file = tmp_path / "tables" / "table.json"
     code, out, _ = call("table", "build", run_file, "--batch", 1, "--table", file)
     assert code == 0
-    assert "left 0:00" in out
+    assert "0:00 left" in out
     # At each width: decoding 2 attention at 12 and 24, whose line serves 26, 4 swiglu and a rest; reading 24 and 26 tokens 6 and a rest.
     expected = 2 * ((2 * 2 + 4 + 1) + 2 * (6 + 1))
     assert f"{expected} entries, {expected} of them new" in out.replace("\n", "")
