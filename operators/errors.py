@@ -18,8 +18,6 @@
 A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
 """
 
-import re
-
 from pydantic import ValidationError
 
 
@@ -79,8 +77,9 @@ class TableError(FrontrunnerError):
     """A latency table that is damaged, lacks entries, or was measured under other conditions."""
 
 
-_PLAIN = {"tuple": "list", "dictionary": "mapping of keys to values"}
-_PYTHON = re.compile(r"valid (tuple|dictionary)( or instance of \w+)?")
+_LIST, _MAPPING = "Input should be a list", "Input should be a mapping of keys to values"
+_PLAIN = {"tuple_type": _LIST, "dict_type": _MAPPING, "model_type": _MAPPING}
+"""What pydantic says in Python's words, in those of YAML."""
 
 
 def one_line(error: ValidationError, limit: int = 3) -> str:
@@ -91,14 +90,13 @@ def one_line(error: ValidationError, limit: int = 3) -> str:
     findings = causes or findings  # a bad item also makes its list too short: say only the cause
     for finding in findings[:limit]:
         where = ".".join(str(step) for step in finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
+        message = _PLAIN.get(finding["type"], finding["msg"].removeprefix("Value error, "))
         if finding["type"] == "extra_forbidden":
             message = "unknown key"
         elif finding["type"] == "missing":
             message = "missing"
         elif finding["type"] != "value_error":
             message = f"{message}, got {finding['input']!r:.60}"
-        message = _PYTHON.sub(lambda found: _PLAIN[found[1]], message)
         parts.append(f"{where}: {message}" if where else message)
     more = len(findings) - limit
     return " ".join("; ".join(parts).split()) + (f" (and {more} more)" if more > 0 else "")

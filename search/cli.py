@@ -65,7 +65,7 @@ def search(
     from search import run
 
     settings = config_module.load(config)
-    name = run_name(config) if name is None else name
+    name = run_name(name, config)
     folder = run.start(settings, results=results, name=name, console=console, executor=executor.value, address=address)
     _drive(folder, executor, address)
 

@@ -30,10 +30,10 @@ def submit(config: RunConfig, *, address: str, name: str, resume: bool, results:
     arguments = ["resume", name] if resume else ["search", "run.yaml", "--name", name]
     job = f"{check_name(name)}-{datetime.now():%Y%m%d-%H%M%S}"
     with _client(address) as client, tempfile.TemporaryDirectory() as staged:
-        write_own_code(Path(staged))
-        driving = [job.submission_id for job in _searches(client) if job.metadata[_RUN] == name and not job.status.is_terminal()]
+        driving = [found.submission_id for found in _searches(client) if found.metadata[_RUN] == name and not found.status.is_terminal()]
         if driving:
             raise RunError(f"run {name} is being driven by job {driving[0]}; expected another name, or that it was stopped before")
+        write_own_code(Path(staged))
         (Path(staged) / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")
         command = f"python -m search.entry {shlex.join(arguments)} --results {folder} --address auto"
         environment = {"working_dir": staged}

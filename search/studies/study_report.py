@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from search.studies.experiment import ExperimentSettings
 from search.studies.ranks import LEVEL, Correlation
 from search.studies.study_normalization import Effect, NormalizationSettings
 from search.studies.study_operators import OperatorSettings, Row
@@ -17,8 +18,7 @@ from search.tables import formatted
 
 def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
     """A row a block."""
-    seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"
-    title = f"{settings.layers} layers, equal {settings.equal}, {settings.proxy.tokens:,} tokens, {seeds}"
+    title = f"{settings.layers} layers, equal {settings.equal}, {_trained(settings)}"
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     remarks = ["remarks"] if any(row.problem for row in rows) else []
     latencies = settings.profile.keys("decode_ms")
@@ -37,7 +37,7 @@ def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
 
 def normalization_table(effects: Sequence[Effect], settings: NormalizationSettings) -> Table:
     """A row a family: mean losses over the seeds, and what is gained, with its standard error."""
-    title = f"width {settings.width}, {settings.proxy.tokens:,} tokens, {len(settings.seeds)} seeds, rate {settings.proxy.learning_rate:g}"
+    title = f"width {settings.width}, {_trained(settings)}, rate {settings.proxy.learning_rate:g}"
     if settings.normalized_learning_rate is not None:
         title += f", {settings.normalized_learning_rate:g} with"
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -86,6 +86,12 @@ def print_ranks(console: Console, study: RankStudy) -> None:
 
 def _correlation(found: Correlation) -> tuple[str, str]:
     return f"{found.value:.3f}", f"{found.low:.3f} – {found.high:.3f}"
+
+
+def _trained(settings: ExperimentSettings) -> str:
+    """With how many tokens, and how often."""
+    count = len(settings.seeds)
+    return f"{settings.proxy.tokens:,} tokens, {count} seed{'s' if count > 1 else ''}"
 
 
 def _number(value: float | None, digits: int) -> str:
