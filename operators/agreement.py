@@ -50,9 +50,16 @@ class Agreement:
         bounds = BOUNDS[self.dtype]
         found = {"output": (self.output, bounds.output), "decoded output": (self.decoded, bounds.output)}
         for name, error in self.gradients.items():
-            found[f"gradient of {name}"] = (error, max(bounds.gradient, TIMES_UNAVOIDABLE * self.unavoidable[name]))
+            found[f"gradient of {name}"] = (
+                error,
+                max(bounds.gradient, TIMES_UNAVOIDABLE * self.unavoidable[name]),
+            )
         # Written so that NaN complains too.
-        wrong = [f"{what} off by {error:.1e} (bound {bound:.0e})" for what, (error, bound) in found.items() if not error <= bound]
+        wrong = [
+            f"{what} off by {error:.1e} (bound {bound:.0e})"
+            for what, (error, bound) in found.items()
+            if not error <= bound
+        ]
         return f"differs from the reference: {', '.join(wrong)}" if wrong else None
 
 
@@ -63,7 +70,14 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def agreement(
-    architecture: Architecture, backend: str, *, device: torch.device, dtype: torch.dtype, batch: int, tokens: int, seed: int = 0
+    architecture: Architecture,
+    backend: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int,
+    tokens: int,
+    seed: int = 0,
 ) -> Agreement:
     """Compares the first layer's operator with the reference on fresh random inputs [B, T, W]. Raises BackendError.
 
@@ -72,7 +86,10 @@ def agreement(
     """
     with torch.backends.cudnn.flags(allow_tf32=False):
         generator = torch.Generator().manual_seed(seed)
-        x, seen = (torch.randn(batch, tokens, architecture.width, generator=generator).to(device, dtype) for _ in range(2))
+        x, seen = (
+            torch.randn(batch, tokens, architecture.width, generator=generator).to(device, dtype)
+            for _ in range(2)
+        )
         tested = _build(architecture, backend, device, dtype, seed)
         reference = _build(architecture, "reference", device, torch.float32, seed)
         reference.load_state_dict(tested.state_dict())
@@ -86,12 +103,19 @@ def agreement(
             dtype=dtype,
             output=relative_error(found, expected),
             decoded=relative_error(decoded, expected),
-            gradients={name: relative_error(gradients[name], gradient) for name, gradient in expected_gradients.items()},
-            unavoidable={name: relative_error(rounded[name], gradient) for name, gradient in expected_gradients.items()},
+            gradients={
+                name: relative_error(gradients[name], gradient)
+                for name, gradient in expected_gradients.items()
+            },
+            unavoidable={
+                name: relative_error(rounded[name], gradient) for name, gradient in expected_gradients.items()
+            },
         )
 
 
-def _build(architecture: Architecture, backend: str, device: torch.device, dtype: torch.dtype, seed: int) -> OperatorModule:
+def _build(
+    architecture: Architecture, backend: str, device: torch.device, dtype: torch.dtype, seed: int
+) -> OperatorModule:
     layer = architecture.layers[0]
     kernels = resolve(layer.operator, backend, layer.shape, device, dtype).kernels
     with torch.random.fork_rng(devices=[]):
@@ -115,7 +139,9 @@ def _decoded(module: OperatorModule, architecture: Architecture, x: Tensor, dtyp
     """
     layer, (batch, tokens, _) = architecture.layers[0], x.shape
     specs = registry.get(layer.operator).state(layer.shape, batch, tokens, dtype)
-    state: State = {name: torch.zeros(spec.shape, dtype=spec.dtype, device=x.device) for name, spec in specs.items()}
+    state: State = {
+        name: torch.zeros(spec.shape, dtype=spec.dtype, device=x.device) for name, spec in specs.items()
+    }
     position = torch.zeros(batch, dtype=torch.int64, device=x.device)
     first, second, steps = tokens // 2, tokens // 3, min(8, tokens - tokens // 2 - tokens // 3)
     out, read = [], 0

@@ -68,7 +68,9 @@ class Layer(Value):
         shape = data["shape"]
         if isinstance(shape, Shape):
             if not isinstance(shape, expected):
-                raise ValueError(f"operator {data['operator']} takes a {expected.__name__}, got a {type(shape).__name__}")
+                raise ValueError(
+                    f"operator {data['operator']} takes a {expected.__name__}, got a {type(shape).__name__}"
+                )
             return data
         try:
             return {**data, "shape": expected.model_validate(shape)}
@@ -128,7 +130,9 @@ def _repeated(entry: Mapping[str, Any], width: int, where: str) -> list[Any]:
     count, layers = entry["repeat"], entry.get("layers")
     layers = layers.split() if isinstance(layers, str) else layers
     if set(entry) != {"repeat", "layers"} or not isinstance(layers, list | tuple):
-        raise ValueError(f"{where}: expected repeat with a list of layers and nothing else, got {', '.join(map(str, entry))}")
+        raise ValueError(
+            f"{where}: expected repeat with a list of layers and nothing else, got {', '.join(map(str, entry))}"
+        )
     if not isinstance(count, int) or not 1 <= count <= MAX_DEPTH:
         raise ValueError(f"{where}.repeat: expected a whole number from 1 to {MAX_DEPTH}, got {count!r:.60}")
     once = _expanded(layers, width, f"{where}.layers")
@@ -154,7 +158,9 @@ def find_architecture(path: Path | str) -> Path:
     if str(path).lower() in known:
         return SHIPPED / f"{str(path).lower()}.yaml"
     listed = f"one of {', '.join(known)}" if known else f"a shipped name, but {SHIPPED} is not installed"
-    raise ArchitectureError(f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, or {listed}")
+    raise ArchitectureError(
+        f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, or {listed}"
+    )
 
 
 class Architecture(Value):
@@ -200,7 +206,9 @@ class Architecture(Value):
             raise ArchitectureError(f"{where}: {one_line(error)}" if where else one_line(error)) from None
 
     @classmethod
-    def from_shorthand(cls, text: str, *, width: int, vocabulary: int, genes: Genes | None = None, **rest: Any) -> Self:
+    def from_shorthand(
+        cls, text: str, *, width: int, vocabulary: int, genes: Genes | None = None, **rest: Any
+    ) -> Self:
         """An architecture from `d f m f a f`; `genes` changes the default shapes per operator, `rest` are further fields."""
         layers = layers_from_shorthand(text, width=width, genes=genes)
         return cls.parse({"width": width, "vocabulary": vocabulary, "layers": layers, **rest})
@@ -212,7 +220,9 @@ class Architecture(Value):
         except ValueError as error:
             raise ArchitectureError(f"{where}: {error}") from None
         if not isinstance(data, dict):
-            raise ArchitectureError(f"{where}: expected a mapping with width, vocabulary and layers, got {type(data).__name__}")
+            raise ArchitectureError(
+                f"{where}: expected a mapping with width, vocabulary and layers, got {type(data).__name__}"
+            )
         return cls.parse(data, where=where)
 
     @classmethod
@@ -230,14 +240,22 @@ class Architecture(Value):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ArchitectureError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        return cls.from_json(text, where=str(path)) if path.suffix == ".json" else cls.from_yaml(text, where=str(path))
+            raise ArchitectureError(
+                f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        return (
+            cls.from_json(text, where=str(path))
+            if path.suffix == ".json"
+            else cls.from_yaml(text, where=str(path))
+        )
 
     def to_json(self) -> str:
         return self.model_dump_json()
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120
+        )
 
     def digest(self) -> str:
         """SHA-256 (hex) over canonical JSON without the name: equal for equal models."""
@@ -256,4 +274,9 @@ class Architecture(Value):
 
     def resized(self, width: int) -> Self:
         """The same layers at another width."""
-        return self.model_copy(update={"width": width, "layers": tuple(layer.resized(self.width, width) for layer in self.layers)})
+        return self.model_copy(
+            update={
+                "width": width,
+                "layers": tuple(layer.resized(self.width, width) for layer in self.layers),
+            }
+        )

@@ -18,7 +18,9 @@ class Resolved:
     kernels: Any
 
 
-def reason_against(operator: str, backend: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> str | None:
+def reason_against(
+    operator: str, backend: str, shape: Shape, device: torch.device, dtype: torch.dtype
+) -> str | None:
     """Why `backend` cannot serve `operator` at this shape, device and dtype; None if it can."""
     implementation = registry.get(operator).backends[backend]
     if reason := implementation.refuses(shape, device, dtype):
@@ -34,11 +36,15 @@ def resolve(operator: str, wanted: str, shape: Shape, device: torch.device, dtyp
     """The backend to use. `auto` takes the first usable one; a named one is taken or refused with BackendError, never replaced."""
     backends = registry.get(operator).backends
     if wanted != "auto" and wanted not in backends:
-        raise BackendError(f"operator {operator} has no backend {wanted!r}: expected auto or one of {', '.join(backends)}")
+        raise BackendError(
+            f"operator {operator} has no backend {wanted!r}: expected auto or one of {', '.join(backends)}"
+        )
     for name in backends if wanted == "auto" else (wanted,):
         reason = reason_against(operator, name, shape, device, dtype)
         if reason is None:
             return Resolved(name, backends[name].load())
         if wanted != "auto":
-            raise BackendError(f"backend {name} of operator {operator} cannot be used on {device} in {dtype}: {reason}")
+            raise BackendError(
+                f"backend {name} of operator {operator} cannot be used on {device} in {dtype}: {reason}"
+            )
     raise BackendError(f"operator {operator} has no backend for {device} in {dtype}")

@@ -24,7 +24,10 @@ def compiling_ahead(threads: int | None = None) -> Iterator[None]:
     function = importlib.import_module("triton.runtime.jit").JITFunction
     autotuner = importlib.import_module("triton.runtime.autotuner").Autotuner
     compile_or_launch, tune_and_launch = function.run, autotuner.run
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool, asynchronous.AsyncCompileMode(pool, ignore_errors=True) as mode:
+    with (
+        ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
+        asynchronous.AsyncCompileMode(pool, ignore_errors=True) as mode,
+    ):
 
         def compile_only(self: Any, *args: Any, **kwargs: Any) -> Any:
             token = asynchronous.active_mode.set(mode)  # a thread of autograd's does not inherit it

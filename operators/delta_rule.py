@@ -17,7 +17,12 @@ CHUNK = 64
 
 
 def chunked_delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None, initial: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor | None = None,
+    initial: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """q and k [B, T, H, K], v [B, T, H, V], beta and log_decay (≤ 0) [B, T, H], initial [B, H, K, V]
     -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
@@ -42,12 +47,16 @@ def chunked_delta_rule(
         scores = scores.tril()
     # The solver looks at the strictly lower triangle alone, so the rest of A needs no mask.
     # Its inverse takes fewer columns than its solutions for V and K̃ do, and products are cheaper than solving.
-    inverse = torch.linalg.solve_triangular(beta * within, torch.eye(size, device=k.device), upper=False, unitriangular=True)
+    inverse = torch.linalg.solve_triangular(
+        beta * within, torch.eye(size, device=k.device), upper=False, unitriangular=True
+    )
     fresh, stale = (inverse @ (beta * torch.cat([v, k_read], -1))).split([v.shape[-1], k.shape[-1]], -1)
 
     state = k.new_zeros(*k.shape[1:3], k.shape[-1], v.shape[-1]) if initial is None else initial.float()
     out = []
-    chunks = zip(fresh.unbind(0), stale.unbind(0), q.unbind(0), scores.unbind(0), k_write.unbind(0), strict=True)
+    chunks = zip(
+        fresh.unbind(0), stale.unbind(0), q.unbind(0), scores.unbind(0), k_write.unbind(0), strict=True
+    )
     for number, (fresh_n, stale_n, q_n, scores_n, k_n) in enumerate(chunks):
         correction = fresh_n - stale_n @ state
         out.append(q_n @ state + scores_n @ correction)
@@ -55,7 +64,9 @@ def chunked_delta_rule(
     return from_chunks(torch.stack(out), tokens), state
 
 
-def delta_rule_step(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, state: Tensor) -> Tensor:
+def delta_rule_step(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, state: Tensor
+) -> Tensor:
     """One token: q and k [B, H, K], v [B, H, V], beta and log_decay [B, H], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
     q, k, v = q.float() * k.shape[-1] ** -0.5, k.float(), v.float()
     if log_decay is not None:
@@ -80,16 +91,32 @@ def load_fla_step() -> Callable[..., Tensor]:
     kernel = load("fla.ops.gated_delta_rule.fused_recurrent").fused_recurrent_gated_delta_rule_fwd_kernel
     power_of_2 = load("triton").next_power_of_2
     if missing := DECODE_ARGUMENTS - set(kernel.arg_names):
-        raise ImportError(f"flash-linear-attention 0.6 is needed: its decode kernel does not take {', '.join(sorted(missing))} here")
+        raise ImportError(
+            f"flash-linear-attention 0.6 is needed: its decode kernel does not take {', '.join(sorted(missing))} here"
+        )
 
     def step(
-        q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, *, negative: bool = False, decay: tuple[Tensor, ...] | None = None
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        beta: Tensor,
+        state: Tensor,
+        *,
+        negative: bool = False,
+        decay: tuple[Tensor, ...] | None = None,
     ) -> Tensor:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         batch, heads, key_dim, value_dim = state.shape
         block = min(8, power_of_2(value_dim))
         gates: dict[str, Any] = dict(zip(("g", "A_log", "dt_bias"), decay or (None, None, None), strict=True))
-        sizes = {"H": heads, "HV": heads, "K": key_dim, "V": value_dim, "BK": power_of_2(key_dim), "BV": block}
+        sizes = {
+            "H": heads,
+            "HV": heads,
+            "K": key_dim,
+            "V": value_dim,
+            "BK": power_of_2(key_dim),
+            "BV": block,
+        }
         out = torch.empty_like(v)
         kernel[(batch * heads * -(-value_dim // block),)](
             **gates,

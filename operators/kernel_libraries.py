@@ -92,7 +92,10 @@ def deterministic() -> Iterator[None]:
     """
     # Without it PyTorch warns of every product; on Hopper it is what it takes anyway.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     memory: Any = torch.utils.deterministic
     filling = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -122,7 +125,9 @@ def narrow(library: str) -> None:
         if kept:
             autotuner.configs = kept
         autotuner.do_bench = _brief_bench
-        if any(config.pre_hook for config in autotuner.configs) and hasattr(autotuner, "check_disk_cache"):  # since Triton 3.4
+        if any(config.pre_hook for config in autotuner.configs) and hasattr(
+            autotuner, "check_disk_cache"
+        ):  # since Triton 3.4
             autotuner.check_disk_cache = partial(_check_disk_cache, autotuner)
 
 
@@ -143,7 +148,9 @@ def _check_disk_cache(autotuner: Any, key: Any, configs: Sequence[Any], tune: Ca
 
     def tune_plainly() -> None:
         tune()
-        autotuner.configs_timings = {plain[str(config)]: timings for config, timings in autotuner.configs_timings.items()}
+        autotuner.configs_timings = {
+            plain[str(config)]: timings for config, timings in autotuner.configs_timings.items()
+        }
 
     found: bool = type(autotuner).check_disk_cache(autotuner, key, list(plain.values()), tune_plainly)
     chosen = str(autotuner.cache[key])
@@ -160,10 +167,18 @@ def autotuners(library: str) -> list[tuple[str, Any]]:
     """(name, autotuned kernel), of every module of the library that has been imported; different kernels may have the same name."""
     kind = importlib.import_module("triton.runtime.autotuner").Autotuner
     found = {}
-    for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == library and module is not None]:
+    for module in [
+        module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == library and module is not None
+    ]:
         for value in list(vars(module).values()):
             while value is not None and not isinstance(value, kind):
-                value = vars(value).get("fn") if hasattr(type(value), "run") and hasattr(value, "__dict__") else None
+                value = (
+                    vars(value).get("fn")
+                    if hasattr(type(value), "run") and hasattr(value, "__dict__")
+                    else None
+                )
             if value is not None:
                 found[id(value)] = (str(value.base_fn.__name__), value)
     return list(found.values())

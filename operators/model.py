@@ -46,10 +46,14 @@ class ModelState:
     def require_room(self, counts: Sequence[int]) -> None:
         """Raises StateError unless there is one row for each of `counts` and so many more tokens fit into it."""
         if len(counts) != len(self.lengths):
-            raise StateError(f"the state was allocated for a batch of {len(self.lengths)}, got {len(counts)} rows")
+            raise StateError(
+                f"the state was allocated for a batch of {len(self.lengths)}, got {len(counts)} rows"
+            )
         for held, more in zip(self.lengths, counts, strict=True):
             if held + more > self.capacity:
-                raise StateError(f"the state was allocated for {self.capacity} tokens and holds {held}: {more} more do not fit")
+                raise StateError(
+                    f"the state was allocated for {self.capacity} tokens and holds {held}: {more} more do not fit"
+                )
 
     def count(self, counts: Sequence[int]) -> None:
         """The host's side of what a step or a prefill did: so many more tokens in each row."""
@@ -101,12 +105,22 @@ class HybridLM(nn.Module):
                 resolved = backends.resolve(layer.operator, wanted, layer.shape, device, dtype)
                 self.backends[layer.operator] = resolved.name
                 operator = registry.get(layer.operator).build(architecture, layer.shape, resolved.kernels)
-                layers.append(ResidualLayer(layer, operator, width, architecture.norm_eps, add_norm=self.add_norm))
+                layers.append(
+                    ResidualLayer(layer, operator, width, architecture.norm_eps, add_norm=self.add_norm)
+                )
             self.embedding = nn.Embedding(architecture.vocabulary, width)
-            self.meta = nn.Parameter(torch.empty(architecture.meta_tokens, width)) if architecture.meta_tokens else None
+            self.meta = (
+                nn.Parameter(torch.empty(architecture.meta_tokens, width))
+                if architecture.meta_tokens
+                else None
+            )
             self.layers = nn.ModuleList(layers)
             self.norm = build_norm("rmsnorm", width, architecture.norm_eps)
-            self.head = None if architecture.tied_embeddings else nn.Linear(width, architecture.vocabulary, bias=False)
+            self.head = (
+                None
+                if architecture.tied_embeddings
+                else nn.Linear(width, architecture.vocabulary, bias=False)
+            )
             self._initialize()
         self.to(device=device, dtype=dtype)
         for built in self.layers:
@@ -128,20 +142,30 @@ class HybridLM(nn.Module):
                 nn.init.normal_(weight, std=(3 * weight.shape[1] * shrink) ** -0.5)
         for table in (self.embedding.weight, self.meta, self.head.weight if self.head is not None else None):
             if table is not None:
-                nn.init.normal_(table, std=1.0 if self.architecture.normalized_head else self.architecture.width**-0.5)
+                nn.init.normal_(
+                    table, std=1.0 if self.architecture.normalized_head else self.architecture.width**-0.5
+                )
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> what the head reads [B, T, W]; meta tokens are prepended and dropped again."""
         x = self._with_meta(self.embedding(tokens))
         for layer in self.layers:
-            x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False) if self.recompute else layer(x)
+            x = (
+                checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
+                if self.recompute
+                else layer(x)
+            )
         out: Tensor = self.norm(x[:, self.architecture.meta_tokens :])
         return out
 
     def head_weight(self) -> Tensor:
         """What a hidden vector is multiplied by to give logits [vocabulary, W]; rows of unit length where the head is normalized."""
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return F.normalize(weight.float(), dim=1).to(weight.dtype) if self.architecture.normalized_head else weight
+        return (
+            F.normalize(weight.float(), dim=1).to(weight.dtype)
+            if self.architecture.normalized_head
+            else weight
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., W] -> [..., vocabulary]."""
@@ -168,12 +192,25 @@ class HybridLM(nn.Module):
         layers = []
         for layer in self.architecture.layers:
             specs = registry.get(layer.operator).state(layer.shape, batch, capacity, weight.dtype)
-            layers.append({name: torch.zeros(spec.shape, dtype=spec.dtype, device=weight.device) for name, spec in specs.items()})
+            layers.append(
+                {
+                    name: torch.zeros(spec.shape, dtype=spec.dtype, device=weight.device)
+                    for name, spec in specs.items()
+                }
+            )
         head = weight if self.head is None else self.head.weight
-        norms = torch.linalg.vector_norm(head.detach().float(), dim=1).clamp_min(1e-12) if self.architecture.normalized_head else None
-        return ModelState(layers, torch.zeros(batch, dtype=torch.int64, device=weight.device), capacity, norms)
+        norms = (
+            torch.linalg.vector_norm(head.detach().float(), dim=1).clamp_min(1e-12)
+            if self.architecture.normalized_head
+            else None
+        )
+        return ModelState(
+            layers, torch.zeros(batch, dtype=torch.int64, device=weight.device), capacity, norms
+        )
 
-    def prefill(self, tokens: Tensor, state: ModelState, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
+    def prefill(
+        self, tokens: Tensor, state: ModelState, lengths: Sequence[int] | Tensor | None = None
+    ) -> Tensor:
         """Reads tokens [B, T] after those that `state` holds -> logits after each row's last one [B, vocabulary].
 
         lengths: how many of a row's tokens to read, from 1 to T for each row; what is right of them is padding, which no operator sees.

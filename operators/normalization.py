@@ -21,7 +21,10 @@ class RMSNorm(nn.Module):
         if x.is_cuda and self.weight.dtype == x.dtype:  # where one kernel does it, in float32 too
             if self.group == self.weight.shape[0]:
                 return F.rms_norm(x, (self.group,), self.weight, self.eps)
-            return F.rms_norm(x.unflatten(-1, (-1, self.group)), (self.group,), None, self.eps).flatten(-2) * self.weight
+            return (
+                F.rms_norm(x.unflatten(-1, (-1, self.group)), (self.group,), None, self.eps).flatten(-2)
+                * self.weight
+            )
         grouped: Tensor = x.float().unflatten(-1, (-1, self.group))
         normal = grouped * torch.rsqrt(grouped.pow(2).mean(-1, keepdim=True) + self.eps)
         return (normal.flatten(-2) * self.weight.float()).to(x.dtype)

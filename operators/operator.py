@@ -72,15 +72,25 @@ class OperatorModule(nn.Module):
         By one product where nothing is trained and they lie together: it reads the weights faster than several small ones.
         """
         together = self._usable()
-        return torch.cat(self._apart(x), -1) if together is None else F.linear(x, together.weight, together.bias)
+        return (
+            torch.cat(self._apart(x), -1) if together is None else F.linear(x, together.weight, together.bias)
+        )
 
     def project_each(self, x: Tensor) -> Sequence[Tensor]:
         """The same, an output for each of `joined`."""
         together = self._usable()
-        return self._apart(x) if together is None else F.linear(x, together.weight, together.bias).split(together.sizes, -1)
+        return (
+            self._apart(x)
+            if together is None
+            else F.linear(x, together.weight, together.bias).split(together.sizes, -1)
+        )
 
     def _usable(self) -> "_Together | None":
-        return self._together if self._together is not None and not torch.is_grad_enabled() and self._together.holds() else None
+        return (
+            self._together
+            if self._together is not None and not torch.is_grad_enabled() and self._together.holds()
+            else None
+        )
 
     def _apart(self, x: Tensor) -> list[Tensor]:
         return [self.get_submodule(name)(x) for name in self.joined]
@@ -90,7 +100,9 @@ class OperatorModule(nn.Module):
         super()._apply(fn, recurse)
         return self
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         """All tokens at once: x [B, T, W] -> [B, T, W].
 
         With `state` (prefill) the sequence continues from it and it is updated in place; `position` [B] (int64, on the device)

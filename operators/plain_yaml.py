@@ -13,7 +13,9 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key_node, _ in node.value:
             if isinstance(key_node, yaml.ScalarNode) and keys.count(key_node.value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key_node.value!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
+                )
         return super().construct_mapping(node, deep=deep)
 
 

@@ -41,7 +41,12 @@ class KeepsFloat32(OperatorModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         parameters = [self.get_parameter(name) for name in self.precise]
-        kept = {id(tensor) for parameter in parameters for tensor in (parameter, parameter.grad) if tensor is not None}
+        kept = {
+            id(tensor)
+            for parameter in parameters
+            for tensor in (parameter, parameter.grad)
+            if tensor is not None
+        }
 
         def applied(tensor: Tensor) -> Tensor:
             out = fn(tensor)

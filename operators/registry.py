@@ -20,7 +20,9 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Operator:
     """The operator of that name; imports its file alone. Raises ArchitectureError for an unknown name."""
     if name not in names():
-        raise ArchitectureError(f"unknown operator {name!r}{_hint(name, names())}: expected one of {', '.join(names())}")
+        raise ArchitectureError(
+            f"unknown operator {name!r}{_hint(name, names())}: expected one of {', '.join(names())}"
+        )
     operator: Operator = importlib.import_module(f"operators.library.{name}").OPERATOR
     return operator
 
@@ -32,7 +34,9 @@ def symbols() -> dict[str, str]:
     for name in names():
         symbol = get(name).symbol
         if symbol in table or symbol in names():
-            raise ArchitectureError(f"operators {table.get(symbol, symbol)} and {name} share the symbol {symbol!r}")
+            raise ArchitectureError(
+                f"operators {table.get(symbol, symbol)} and {name} share the symbol {symbol!r}"
+            )
         table[symbol] = name
     return table
 

@@ -27,7 +27,9 @@ def load_add_norm() -> AddNorm:
     library = load("fla.modules.layernorm")
 
     def add_norm(norm: Any, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
-        normalize, bias = (library.rms_norm, None) if isinstance(norm, RMSNorm) else (library.layer_norm, norm.bias)
+        normalize, bias = (
+            (library.rms_norm, None) if isinstance(norm, RMSNorm) else (library.layer_norm, norm.bias)
+        )
         if change is None:
             return x, normalize(x, norm.weight, bias, eps=norm.eps)
         normal, total = normalize(change, norm.weight, bias, residual=x, eps=norm.eps, prenorm=True)
@@ -49,14 +51,18 @@ def best_add_norm(width: int, device: torch.device, dtype: torch.dtype) -> AddNo
 class ResidualLayer(nn.Module):
     """An operator with its normalization and the residual connection around both."""
 
-    def __init__(self, layer: Layer, operator: OperatorModule, width: int, eps: float, *, add_norm: AddNorm) -> None:
+    def __init__(
+        self, layer: Layer, operator: OperatorModule, width: int, eps: float, *, add_norm: AddNorm
+    ) -> None:
         super().__init__()
         self.norm = build_norm(layer.norm, width, eps)
         self.operator = operator
         self.before = layer.norm_position == "before"
         self.add_norm = add_norm
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         change: Tensor
         if self.before:
             change = self.operator(self.norm(x), state, position, length)

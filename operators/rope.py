@@ -14,7 +14,9 @@ def rotate(x: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | No
     half = x.shape[-1] // 2
     angle = (positions[..., None].float() * frequencies(theta, scaling, half, x.device))[:, :, None, :]
     first, second = x.float().split(half, -1)
-    rotated = torch.cat([first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], -1)
+    rotated = torch.cat(
+        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], -1
+    )
     return rotated.to(x.dtype)
 
 

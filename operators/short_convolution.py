@@ -56,7 +56,9 @@ def load_causal_conv1d() -> Convolution:
         if x.stride(2) != 1 or x.stride(1) % 8 or x.stride(0) % 8 or x.storage_offset() % 8:
             x = x.contiguous()
         initial = None if state is None else state.to(x.dtype).mT.contiguous().mT
-        out: Tensor = library.causal_conv1d_fn(x.mT, weight, bias, initial_states=initial, activation="silu" if silu else None).mT
+        out: Tensor = library.causal_conv1d_fn(
+            x.mT, weight, bias, initial_states=initial, activation="silu" if silu else None
+        ).mT
         if state is not None:
             last = x if x.shape[1] >= kept else torch.cat([state.mT.to(x.dtype), x], 1)
             state.copy_(last[:, last.shape[1] - kept :].mT)
@@ -84,7 +86,15 @@ class ShortConvolution(nn.Module):
     State: the last K - 1 inputs [B, C, K - 1], oldest first, zeros where there was no token.
     """
 
-    def __init__(self, channels: int, kernel: int, *, bias: bool = False, silu: bool = True, kernels: Convolution | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        *,
+        bias: bool = False,
+        silu: bool = True,
+        kernels: Convolution | None = None,
+    ) -> None:
         super().__init__()
         bound = kernel**-0.5
         self.weight = nn.Parameter(torch.empty(channels, kernel).uniform_(-bound, bound))

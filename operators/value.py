@@ -18,5 +18,7 @@ class Value(BaseModel):
             unknown = [str(key) for key in data if key not in cls.model_fields]
             if unknown:
                 plural = "s" if len(unknown) > 1 else ""
-                raise ValueError(f"unknown key{plural} {', '.join(unknown)}: expected {', '.join(cls.model_fields) or 'none'}")
+                raise ValueError(
+                    f"unknown key{plural} {', '.join(unknown)}: expected {', '.join(cls.model_fields) or 'none'}"
+                )
         return data

@@ -49,7 +49,9 @@ def room(model: HybridLM, context: int, device: Device) -> Room:
     free = device.free_memory() * _SHARE[kind]
     row = max(1, cost(model.architecture, batch=1, context=context, dtype=device.dtype).state_bytes)
     if row > free:
-        raise MemoryError(f"one row of {context} tokens needs {row / 1e9:.2f} GB of state, {free / 1e9:.2f} GB are free")
+        raise MemoryError(
+            f"one row of {context} tokens needs {row / 1e9:.2f} GB of state, {free / 1e9:.2f} GB are free"
+        )
     decoder = filled_decoder(model, min(_PROBE, int(free // row)), context, seed=0, graph=False)
     temporaries = device.peak_memory(decoder.step_eagerly) / decoder.tokens.shape[0]
     upper = max(1, min(_CAP[kind], int(free // row)))
@@ -74,7 +76,9 @@ def largest_decoder(model: HybridLM, context: int, device: Device, *, seed: int)
 
     batch = largest(between.guess, between.upper, fits)
     if batch == 0:
-        raise MemoryError(f"not even one row of {context} tokens can be decoded in {before / 1e9:.2f} GB of free memory")
+        raise MemoryError(
+            f"not even one row of {context} tokens can be decoded in {before / 1e9:.2f} GB of free memory"
+        )
     return filled_decoder(model, batch, context, seed=seed)
 
 
@@ -88,7 +92,9 @@ def _fits(model: HybridLM, batch: int, context: int, device: Device, *, seed: in
         return False
 
 
-def filled_decoder(model: HybridLM, batch: int, context: int, *, seed: int, graph: bool | None = None) -> Decoder:
+def filled_decoder(
+    model: HybridLM, batch: int, context: int, *, seed: int, graph: bool | None = None
+) -> Decoder:
     """A decoder at the last token of a full context, the state being random."""
     decoder = Decoder(model, batch, context, graph=graph)
     decoder.fill(decoder.state.capacity - 1, seed=seed)

@@ -28,7 +28,9 @@ class Child:
     this process's own.
     """
 
-    def __init__(self, module: str, *arguments: str, called: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, module: str, *arguments: str, called: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._called = called
         self.connection: Connection
         self.connection, theirs = Pipe()
@@ -60,12 +62,16 @@ class Child:
         except subprocess.TimeoutExpired:
             return CrashError(f"the {self._called} process stopped answering while {phase}")
         if code == -signal.SIGKILL:  # not by us, who do not ask afterwards
-            return OutOfMemoryError(f"the {self._called} process was killed while {phase}, as the system does when memory runs out")
+            return OutOfMemoryError(
+                f"the {self._called} process was killed while {phase}, as the system does when memory runs out"
+            )
         self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _STDERR_BYTES))
         lines = self._output.read().decode(errors="replace").split("\n")
         said = " / ".join(" ".join(line.split()) for line in lines if line.strip())[-300:]
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-        return CrashError(f"the {self._called} process ended {how} while {phase}" + (f": {said}" if said else ""))
+        return CrashError(
+            f"the {self._called} process ended {how} while {phase}" + (f": {said}" if said else "")
+        )
 
     def kill(self) -> None:
         """Returns at once; `close` waits for the end."""
@@ -79,7 +85,9 @@ class Child:
         try:
             self._process.wait(KILL_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise DeviceError(f"process {self.pid} did not end within {KILL_TIMEOUT_S:g} s of being killed") from None
+            raise DeviceError(
+                f"process {self.pid} did not end within {KILL_TIMEOUT_S:g} s of being killed"
+            ) from None
 
 
 def settle_in(parent: int) -> None:

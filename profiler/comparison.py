@@ -33,12 +33,16 @@ class Comparison(Value):
     b_ms: tuple[float, ...]
 
 
-def compare_times(a_ms: Sequence[float], b_ms: Sequence[float], *, indistinct: float, seed: int = 0) -> Comparison:
+def compare_times(
+    a_ms: Sequence[float], b_ms: Sequence[float], *, indistinct: float, seed: int = 0
+) -> Comparison:
     """a_ms[i] and b_ms[i] are the medians of round i. Needs at least 3 rounds. Raises ValueError."""
     if len(a_ms) != len(b_ms) or len(a_ms) < 3:
         raise ValueError(f"expected two times of each of at least 3 rounds, got {len(a_ms)} and {len(b_ms)}")
     logs = np.log(np.asarray(b_ms, float)) - np.log(np.asarray(a_ms, float))
-    low, high = (exp(edge) for edge in bootstrap_interval(logs, confidence=CONFIDENCE, rng=np.random.default_rng(seed)))
+    low, high = (
+        exp(edge) for edge in bootstrap_interval(logs, confidence=CONFIDENCE, rng=np.random.default_rng(seed))
+    )
     verdict: Verdict = "cannot tell"
     if high < 1 / (1 + indistinct):
         verdict = "faster"
@@ -56,7 +60,9 @@ def compare_times(a_ms: Sequence[float], b_ms: Sequence[float], *, indistinct: f
     )
 
 
-def bootstrap_interval(values: np.ndarray, *, confidence: float, rng: np.random.Generator) -> tuple[float, float]:
+def bootstrap_interval(
+    values: np.ndarray, *, confidence: float, rng: np.random.Generator
+) -> tuple[float, float]:
     """Interval of the mean of `values` [n] by the expanded percentile bootstrap.
 
     With few values the plain percentile interval is too narrow. Its level is widened so that for normal values it is that of Student's t

@@ -60,7 +60,9 @@ class Conditions(Value):
         return (self.anchor_before.median_ms + self.anchor_after.median_ms) / 2
 
 
-def watched(run: Callable[[], Sequence[T]], *, anchor: Anchor, device: Device) -> tuple[tuple[T, ...], Conditions]:
+def watched(
+    run: Callable[[], Sequence[T]], *, anchor: Anchor, device: Device
+) -> tuple[tuple[T, ...], Conditions]:
     """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all) where it was tainted."""
     lock_s, busy_s, attempts = 0.0, 0.0, 0
     tainted: tuple[str, ...] = ("not measured yet",)
@@ -76,11 +78,16 @@ def watched(run: Callable[[], Sequence[T]], *, anchor: Anchor, device: Device) -
             lock_s += perf_counter() - started
         busy_s += anchor_before.device_s + sum(result.device_s for result in results) + anchor_after.device_s
         mean = (anchor_before.median_ms + anchor_after.median_ms) / 2
-        drift, max_drift = abs(anchor_after.median_ms - anchor_before.median_ms) / mean, MAX_DRIFT[device.torch_device.type]
+        drift, max_drift = (
+            abs(anchor_after.median_ms - anchor_before.median_ms) / mean,
+            MAX_DRIFT[device.torch_device.type],
+        )
         foreign, blind = foreign_processes((before, after), own=os.getpid(), known=known)
         clock_reasons = tuple(dict.fromkeys((*before.clock_reasons, *after.clock_reasons)))
         violations = {
-            name: after.violations_ns[name] - start for name, start in before.violations_ns.items() if name in after.violations_ns
+            name: after.violations_ns[name] - start
+            for name, start in before.violations_ns.items()
+            if name in after.violations_ns
         }
         tainted = _taints(drift, max_drift, foreign, clock_reasons, violations)
     unavailable = {**before.unavailable, **after.unavailable}
@@ -102,7 +109,9 @@ def watched(run: Callable[[], Sequence[T]], *, anchor: Anchor, device: Device) -
     )
 
 
-def foreign_processes(readings: Sequence[Reading], *, own: int, known: frozenset[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def foreign_processes(
+    readings: Sequence[Reading], *, own: int, known: frozenset[int]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """PIDs on the device that are neither `own` nor `known`, and notes on what that says nothing about.
 
     A driver that does not list the own process numbers them otherwise, as from outside a container: nobody can be told apart then.
@@ -119,7 +128,11 @@ def foreign_processes(readings: Sequence[Reading], *, own: int, known: frozenset
 
 
 def _taints(
-    drift: float, max_drift: float, foreign: Sequence[int], clock_reasons: Sequence[str], violations_ns: Mapping[str, int]
+    drift: float,
+    max_drift: float,
+    foreign: Sequence[int],
+    clock_reasons: Sequence[str],
+    violations_ns: Mapping[str, int],
 ) -> tuple[str, ...]:
     tainted = []
     if drift > max_drift:
@@ -128,6 +141,8 @@ def _taints(
         tainted.append(f"foreign processes on the device: {', '.join(map(str, foreign))}")
     tainted += [f"clocks held back: {reason}" for reason in clock_reasons if reason in _TAINTING_REASONS]
     tainted += [
-        f"clocks held back: {name} limit for {violations_ns[name] / 1e6:.3g} ms" for name in _TAINTING_VIOLATIONS if violations_ns.get(name)
+        f"clocks held back: {name} limit for {violations_ns[name] / 1e6:.3g} ms"
+        for name in _TAINTING_VIOLATIONS
+        if violations_ns.get(name)
     ]
     return tuple(tainted)

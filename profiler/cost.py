@@ -47,7 +47,11 @@ def parameters(architecture: Architecture) -> int:
 def surrounding_parameters(architecture: Architecture, width: int) -> int:
     """Number of parameters outside of the layers, were the architecture of that width."""
     matrices = 1 if architecture.tied_embeddings else 2
-    return matrices * architecture.vocabulary * width + architecture.meta_tokens * width + norm_parameters("rmsnorm", width)
+    return (
+        matrices * architecture.vocabulary * width
+        + architecture.meta_tokens * width
+        + norm_parameters("rmsnorm", width)
+    )
 
 
 def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.dtype = torch.float32) -> Cost:
@@ -70,7 +74,11 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
         prefill_flops += count * batch * each.prefill_flops
     widened = precise * (torch.float32.itemsize - itemsize)  # those that stay in float32
     head = batch * 2 * width * architecture.vocabulary
-    read = _layer_parameters(architecture) + norm_parameters("rmsnorm", width) + (architecture.vocabulary + batch) * width
+    read = (
+        _layer_parameters(architecture)
+        + norm_parameters("rmsnorm", width)
+        + (architecture.vocabulary + batch) * width
+    )
     return Cost(
         params=params,
         param_bytes=params * itemsize + widened,
@@ -94,7 +102,9 @@ class _LayerCost(NamedTuple):
 
 
 @lru_cache(maxsize=65_536)
-def _layer_cost(name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype) -> _LayerCost:
+def _layer_cost(
+    name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype
+) -> _LayerCost:
     operator = registry.get(name)
     shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
     kv_bytes = recurrent_bytes = 0
@@ -107,7 +117,9 @@ def _layer_cost(name: str, shape: Shape, width: int, batch: int, tokens: int, dt
     def flops(seen: int) -> int:
         return operator.flops(width, shape, seen)
 
-    return _LayerCost(operator.precise(shape), kv_bytes, recurrent_bytes, flops(tokens), _sum(flops, 1, tokens))
+    return _LayerCost(
+        operator.precise(shape), kv_bytes, recurrent_bytes, flops(tokens), _sum(flops, 1, tokens)
+    )
 
 
 def _layer_parameters(architecture: Architecture) -> int:

@@ -43,7 +43,13 @@ class Decoder:
     """
 
     def __init__(
-        self, model: HybridLM, batch: int, max_length: int, *, graph: bool | None = None, sampling: Sampling | None = None
+        self,
+        model: HybridLM,
+        batch: int,
+        max_length: int,
+        *,
+        graph: bool | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         self.model, self.sampling = model, sampling or Sampling()
         self.device = model.embedding.weight.device
@@ -56,7 +62,9 @@ class Decoder:
             self._one_each = [1] * batch
             self._random = torch.Generator(self.device)
             self._graph = (
-                self.capture(self.step_eagerly, prepare=lambda: self.state.seek(0)) if (on_gpu if graph is None else graph) else None
+                self.capture(self.step_eagerly, prepare=lambda: self.state.seek(0))
+                if (on_gpu if graph is None else graph)
+                else None
             )
         self.reset()
 
@@ -130,7 +138,9 @@ class Decoder:
         drawn = (logits.float() / temperature - noise.log()).argmax(-1, keepdim=True)
         self.tokens.copy_((drawn if candidates is None else candidates.gather(-1, drawn))[:, 0])
 
-    def capture(self, run: Callable[[], Any], *, prepare: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:
+    def capture(
+        self, run: Callable[[], Any], *, prepare: Callable[[], None], pool: Any = None
+    ) -> torch.cuda.CUDAGraph:
         """A CUDA graph of `run`, which works on this state and may draw. It is called a few times, each after `prepare`; reset then.
 
         pool: memory for what is computed on the way, from `torch.cuda.graph_pool_handle`; graphs that share one must never run at the same
@@ -176,7 +186,9 @@ class Prompt:
         else:
             with torch.cuda.device(self._decoder.device):
                 self._graph.replay()
-            state.count([self.tokens.shape[1] + self._decoder.model.architecture.meta_tokens] * self.tokens.shape[0])
+            state.count(
+                [self.tokens.shape[1] + self._decoder.model.architecture.meta_tokens] * self.tokens.shape[0]
+            )
         return self._decoder.tokens
 
     def _launch(self) -> None:

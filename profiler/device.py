@@ -92,7 +92,9 @@ def open_device(name: str) -> Device:
         raise DeviceError(f"device {name}: no GPU can be used here: {_reason_without_gpu()}")
     index, count = int(match[1] or 0), torch.cuda.device_count()
     if index >= count:
-        raise DeviceError(f"device {name}: this machine has {count} GPUs, expected a number from 0 to {count - 1}")
+        raise DeviceError(
+            f"device {name}: this machine has {count} GPUs, expected a number from 0 to {count - 1}"
+        )
     return _Cuda(index)
 
 
@@ -153,7 +155,9 @@ class _Cpu(Device):
         if result is None:
             raise DeviceError("device cpu: PyTorch's profiler gave no record of the memory")
         del kept
-        events = [(event.start_ns(), event.nbytes()) for event in result.events() if event.name() == "[memory]"]
+        events = [
+            (event.start_ns(), event.nbytes()) for event in result.events() if event.name() == "[memory]"
+        ]
         live = peak = 0
         for _, change in sorted(events, key=lambda event: event[0]):
             live += change
@@ -163,7 +167,9 @@ class _Cpu(Device):
     def free_memory(self) -> int:
         """What Linux calls available (it counts caches that would make way), elsewhere the pages that are free."""
         try:
-            found = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE)
+            found = re.search(
+                r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE
+            )
         except OSError:
             found = None
         return int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -236,7 +242,10 @@ class _Cuda(Device):
         """Without the gaps between tensors, into which nothing large fits."""
         free, _ = torch.cuda.mem_get_info(self.torch_device)
         kept = torch.cuda.memory_stats(self.torch_device)
-        taken, gaps = kept.get("allocated_bytes.all.current", 0), kept.get("inactive_split_bytes.all.current", 0)
+        taken, gaps = (
+            kept.get("allocated_bytes.all.current", 0),
+            kept.get("inactive_split_bytes.all.current", 0),
+        )
         return int(free + kept.get("reserved_bytes.all.current", 0) - taken - gaps)
 
     def release_memory(self) -> None:
@@ -254,7 +263,12 @@ class _Cuda(Device):
             driver = driver_version()
         except DeviceError as error:
             driver = f"unknown: {error}"
-        return {**_versions(), **_installed(_KERNEL_PACKAGES), "cuda": str(torch.version.cuda), "driver": driver}
+        return {
+            **_versions(),
+            **_installed(_KERNEL_PACKAGES),
+            "cuda": str(torch.version.cuda),
+            "driver": driver,
+        }
 
 
 @contextmanager
@@ -282,7 +296,11 @@ def _told(where: str, error: Exception) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__, "frontrunner": version("frontrunner")}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "frontrunner": version("frontrunner"),
+    }
 
 
 def _installed(packages: Iterable[str]) -> dict[str, str]:
@@ -296,7 +314,9 @@ def _installed(packages: Iterable[str]) -> dict[str, str]:
 def _cpu_name() -> str:
     """The model's name where Linux tells it, else the kind of processor."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE
+        )
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()

@@ -28,7 +28,18 @@ from operators.errors import TableError, one_line
 from operators.files import write_whole
 from operators.value import Value
 from profiler.device import Device
-from profiler.table_parts import Entry, Part, Phase, Point, depends_on_context, layer_key, part_key, parts_of, place, rest_of
+from profiler.table_parts import (
+    Entry,
+    Part,
+    Phase,
+    Point,
+    depends_on_context,
+    layer_key,
+    part_key,
+    parts_of,
+    place,
+    rest_of,
+)
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _BEYOND = 1.125  # a line serves contexts up to this many times the longest that was measured, as meta tokens make them
@@ -78,14 +89,23 @@ class _Costs(NamedTuple):
 
 def conditions(device: Device) -> dict[str, str]:
     """Everything that an entry's time depends on besides its part: device, number format, versions, and the operators' own code."""
-    found = {"name": device.name, "dtype": str(device.dtype).removeprefix("torch."), **device.versions(), "code": _code()}
+    found = {
+        "name": device.name,
+        "dtype": str(device.dtype).removeprefix("torch."),
+        **device.versions(),
+        "code": _code(),
+    }
     return found | ({"threads": str(torch.get_num_threads())} if device.torch_device.type == "cpu" else {})
 
 
 @cache
 def _code() -> str:
     """Digest of the files that decide which kernels run."""
-    files = [*(_PACKAGE / "operators").rglob("*.py"), *(_PACKAGE / "operators").rglob("*.json"), _PACKAGE / "profiler" / "decoder.py"]
+    files = [
+        *(_PACKAGE / "operators").rglob("*.py"),
+        *(_PACKAGE / "operators").rglob("*.json"),
+        _PACKAGE / "profiler" / "decoder.py",
+    ]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
@@ -103,7 +123,11 @@ class LatencyTable:
     """Entries of one device. Those that other processes add to the file are seen after `add`, and by who opens it then."""
 
     def __init__(
-        self, path: Path, conditions: Mapping[str, str], entries: Iterable[Entry] = (), validations: Iterable[Validation] = ()
+        self,
+        path: Path,
+        conditions: Mapping[str, str],
+        entries: Iterable[Entry] = (),
+        validations: Iterable[Validation] = (),
     ) -> None:
         self.path, self.conditions = path, dict(conditions)
         self._validations: dict[tuple[str, Point], Validation] = {}
@@ -127,16 +151,34 @@ class LatencyTable:
         try:
             stored = _File.model_validate_json(path.read_bytes())
         except OSError as error:
-            hint = "; `frontrunner table build RUN.yaml` measures one" if isinstance(error, FileNotFoundError) else ""
+            hint = (
+                "; `frontrunner table build RUN.yaml` measures one"
+                if isinstance(error, FileNotFoundError)
+                else ""
+            )
             raise TableError(f"{path}: cannot be read: {error.strerror}{hint}") from None
         except ValidationError as error:
-            raise TableError(f"{path}: no latency table, or a damaged one: {one_line(error, limit=1)}") from None
+            raise TableError(
+                f"{path}: no latency table, or a damaged one: {one_line(error, limit=1)}"
+            ) from None
         return cls(path, stored.conditions, stored.entries, stored.validations)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         found = [entry for by_context in self._entries.values() for entry in by_context.values()]
-        return tuple(sorted(found, key=lambda entry: (entry.phase, entry.batch, entry.width, entry.name, entry.details, entry.context)))
+        return tuple(
+            sorted(
+                found,
+                key=lambda entry: (
+                    entry.phase,
+                    entry.batch,
+                    entry.width,
+                    entry.name,
+                    entry.details,
+                    entry.context,
+                ),
+            )
+        )
 
     @property
     def validations(self) -> tuple[Validation, ...]:
@@ -177,7 +219,10 @@ class LatencyTable:
             known = contexts.setdefault(place(part), set(self._entries.get(place(part), ())))
             if not _served(part, known):
                 wanted = {part.context, part.context // 2} if depends_on_context(part) else {part.context}
-                found += [part.model_copy(update={"context": context}) for context in sorted(wanted - known, reverse=True)]
+                found += [
+                    part.model_copy(update={"context": context})
+                    for context in sorted(wanted - known, reverse=True)
+                ]
                 known |= wanted
         return tuple(found)
 
@@ -211,8 +256,12 @@ class LatencyTable:
             costs = self._found(part)
             if costs is None:
                 lacking = self.missing([architecture], [point])
-                some = "; ".join(map(str, lacking[:3])) + (f"; and {len(lacking) - 3} more" if len(lacking) > 3 else "")
-                raise TableError(f"{self.path}: {len(lacking)} entries are missing, which `frontrunner table build` measures: {some}")
+                some = "; ".join(map(str, lacking[:3])) + (
+                    f"; and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+                )
+                raise TableError(
+                    f"{self.path}: {len(lacking)} entries are missing, which `frontrunner table build` measures: {some}"
+                )
             known[part_key(part)] = costs
 
     def _found(self, part: Part) -> _Costs | None:
@@ -244,13 +293,19 @@ def _served(part: Part, contexts: Collection[int]) -> bool:
     """Whether entries of the part's kind at these contexts tell its cost."""
     if part.context in contexts:
         return True
-    return depends_on_context(part) and len(contexts) > 1 and min(contexts) <= part.context <= _BEYOND * max(contexts)
+    return (
+        depends_on_context(part)
+        and len(contexts) > 1
+        and min(contexts) <= part.context <= _BEYOND * max(contexts)
+    )
 
 
 def _require_same(path: Path, stored: Mapping[str, str], here: Mapping[str, str]) -> None:
     names = [name for name in {**stored, **here} if stored.get(name) != here.get(name)]
     if names:
-        said = "; ".join(f"{name} {stored.get(name, 'none')} there, {here.get(name, 'none')} here" for name in names)
+        said = "; ".join(
+            f"{name} {stored.get(name, 'none')} there, {here.get(name, 'none')} here" for name in names
+        )
         raise TableError(f"{path}: measured under other conditions: {said}")
 
 

@@ -67,7 +67,12 @@ def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable
     """
     opened, deadline, tell = open_device(device), time.monotonic() + timeout_s, _tell.get()
     enrol(opened)
-    with _told("shared") as inside, _opened(opened, "turnstile") as turnstile, _opened(opened, "room") as room, ExitStack() as stay:
+    with (
+        _told("shared") as inside,
+        _opened(opened, "turnstile") as turnstile,
+        _opened(opened, "room") as room,
+        ExitStack() as stay,
+    ):
 
         def enter(deadline: float) -> None:
             with _held(turnstile, opened, deadline, (turnstile,)):
@@ -121,7 +126,9 @@ def _told(standing: Standing) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _opened(device: Device, part: str) -> Iterator[int]:
-    file = os.open(_folder() / f"{device.lock_key}.{part}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    file = os.open(
+        _folder() / f"{device.lock_key}.{part}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
     try:
         yield file
     finally:
@@ -140,7 +147,9 @@ def _held(file: int, device: Device, deadline: float, signed: tuple[int, ...]) -
             if time.monotonic() >= deadline:
                 pids = sorted({pid for place in signed for pid in _entries(place).values()})
                 holders = f"process {', '.join(map(str, pids))}" if pids else "another process"
-                raise DeviceError(f"device {device.label} is in use by {holders}: waited for it in vain") from None
+                raise DeviceError(
+                    f"device {device.label} is in use by {holders}: waited for it in vain"
+                ) from None
             time.sleep(POLL_SECONDS)
     try:
         yield
@@ -153,7 +162,9 @@ def _folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise DeviceError(f"{folder}: expected a folder that belongs to this user alone (mode 700), for the locks of devices")
+        raise DeviceError(
+            f"{folder}: expected a folder that belongs to this user alone (mode 700), for the locks of devices"
+        )
     return folder
 
 

@@ -65,7 +65,8 @@ def measure(
             anchor = anchor or Anchor(opened)
             _require_memory(architecture, settings, opened)
             models = [
-                random_model(architecture, opened, backend=backend, seed=seed) for _ in range(_copies(architecture, settings, opened))
+                random_model(architecture, opened, backend=backend, seed=seed)
+                for _ in range(_copies(architecture, settings, opened))
             ]
             pool = torch.cuda.graph_pool_handle() if opened.torch_device.type == "cuda" else None
             sessions = [
@@ -74,7 +75,9 @@ def measure(
                 for batch in settings.batch_sizes
             ]
         points, conditions = watched(
-            lambda: [_measure_point(session, opened, settings, with_energy=not absent) for session in sessions],
+            lambda: [
+                _measure_point(session, opened, settings, with_energy=not absent) for session in sessions
+            ],
             anchor=anchor,
             device=opened,
         )
@@ -85,7 +88,9 @@ def measure(
         largest_conditions: Conditions | None = None
         if settings.largest_batch:
             largest, largest_conditions = watched(
-                lambda: [_measure_largest(model, context, opened, settings, seed) for context in settings.contexts],
+                lambda: [
+                    _measure_largest(model, context, opened, settings, seed) for context in settings.contexts
+                ],
                 anchor=anchor,
                 device=opened,
             )
@@ -124,20 +129,28 @@ class _Session:
     peak_memory_bytes: int
 
 
-def _session(models: Sequence[HybridLM], batch: int, context: int, device: Device, *, seed: int, pool: Any) -> _Session:
+def _session(
+    models: Sequence[HybridLM], batch: int, context: int, device: Device, *, seed: int, pool: Any
+) -> _Session:
     random, architecture = torch.Generator().manual_seed(seed), models[0].architecture
     with memory_errors(_where(batch, context)):
-        tokens = torch.randint(architecture.vocabulary, (batch, context), generator=random).to(device.torch_device)
+        tokens = torch.randint(architecture.vocabulary, (batch, context), generator=random).to(
+            device.torch_device
+        )
         decoders = [Decoder(models[0], batch, context)]
         peak = _peak_memory(decoders[0], tokens, device)
         prompt = Prompt(decoders[0], tokens, pool=pool)
         decoders += [Decoder(model, batch, context) for model in models[1:]]
-    return _Session(decoders, prompt, cost(architecture, batch=batch, context=context, dtype=device.dtype), peak)
+    return _Session(
+        decoders, prompt, cost(architecture, batch=batch, context=context, dtype=device.dtype), peak
+    )
 
 
 def _copies(architecture: Architecture, settings: ProfileSettings, device: Device) -> int:
     points = [(batch, context) for context in settings.contexts for batch in settings.batch_sizes]
-    found = [cost(architecture, batch=batch, context=context, dtype=device.dtype) for batch, context in points]
+    found = [
+        cost(architecture, batch=batch, context=context, dtype=device.dtype) for batch, context in points
+    ]
     return copies(found[0].param_bytes + sum(point.state_bytes for point in found), device) if found else 1
 
 
@@ -153,7 +166,9 @@ def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
     return weights + decoder.state.bytes + device.peak_memory(prefill_and_step)
 
 
-def _measure_point(session: _Session, device: Device, settings: ProfileSettings, *, with_energy: bool) -> PointProfile:
+def _measure_point(
+    session: _Session, device: Device, settings: ProfileSettings, *, with_energy: bool
+) -> PointProfile:
     decoder, (batch, context) = session.decoders[0], session.prompt.tokens.shape
 
     def prefill() -> float:
@@ -167,7 +182,10 @@ def _measure_point(session: _Session, device: Device, settings: ProfileSettings,
         if settings.energy_seconds and with_energy:
             steps = ceil(_BURST_MS / decode_timing.median_ms)
             energy = decode_energy(
-                lambda: _steps(decoder, steps, device), device=device, seconds=settings.energy_seconds, tokens=steps * batch
+                lambda: _steps(decoder, steps, device),
+                device=device,
+                seconds=settings.energy_seconds,
+                tokens=steps * batch,
             )
     return PointProfile(
         batch=batch,
@@ -190,17 +208,26 @@ def _decode(decoders: Sequence[Decoder], device: Device, settings: ProfileSettin
     return sample(lambda: steps(count), settings=settings, runs=count * len(decoders))
 
 
-def _measure_largest(model: HybridLM, context: int, device: Device, settings: ProfileSettings, seed: int) -> LargestBatch:
+def _measure_largest(
+    model: HybridLM, context: int, device: Device, settings: ProfileSettings, seed: int
+) -> LargestBatch:
     with memory_errors(f"largest batch at context {context}"):
         decoder = largest_decoder(model, context, device, seed=seed)
-        found = LargestBatch(context=context, batch=decoder.tokens.shape[0], decode=_decode([decoder], device, settings))
+        found = LargestBatch(
+            context=context, batch=decoder.tokens.shape[0], decode=_decode([decoder], device, settings)
+        )
     del decoder
     release(device)
     return found
 
 
 def decode_energy(
-    burst: Callable[[], None], *, device: Device, seconds: float, tokens: int, clock: Callable[[], float] = perf_counter
+    burst: Callable[[], None],
+    *,
+    device: Device,
+    seconds: float,
+    tokens: int,
+    clock: Callable[[], float] = perf_counter,
 ) -> Energy:
     """Energy of calling `burst`, which decodes `tokens` and returns when it is done, for so many seconds.
 

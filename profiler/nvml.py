@@ -76,13 +76,22 @@ class Gpu:
         reasons = read("clock_reasons", lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)) or 0
         processes = read("pids", lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
         violations = {
-            name: read(f"violations_ns.{name}", lambda: pynvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime)  # noqa: B023 - called at once
+            name: read(
+                f"violations_ns.{name}",
+                lambda: pynvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime,
+            )  # noqa: B023 - called at once
             for name, policy in _VIOLATIONS.items()
         }
         return Reading(
-            sm_clock_mhz=read("sm_clock_mhz", lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-            memory_clock_mhz=read("memory_clock_mhz", lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)),
-            temperature_c=read("temperature_c", lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+            sm_clock_mhz=read(
+                "sm_clock_mhz", lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+            ),
+            memory_clock_mhz=read(
+                "memory_clock_mhz", lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)
+            ),
+            temperature_c=read(
+                "temperature_c", lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
+            ),
             clock_reasons=tuple(name for name, bit in _CLOCK_REASONS.items() if reasons & bit),
             violations_ns={name: value for name, value in violations.items() if value is not None},
             pids=None if processes is None else tuple(sorted({process.pid for process in processes})),

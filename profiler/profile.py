@@ -28,22 +28,42 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {
-    "params": Metric("parameters", False, "architecture", "parameters, embeddings included, a tied head once"),
+    "params": Metric(
+        "parameters", False, "architecture", "parameters, embeddings included, a tied head once"
+    ),
     "param_bytes": Metric("bytes", False, "architecture", "bytes of the parameters"),
-    "prefill_ms": Metric("ms", False, "batch", "time to first token: to read the context and choose the next one, median"),
-    "decode_ms": Metric("ms", False, "batch", "time per output token: one decode step of the whole batch, median"),
+    "prefill_ms": Metric(
+        "ms", False, "batch", "time to first token: to read the context and choose the next one, median"
+    ),
+    "decode_ms": Metric(
+        "ms", False, "batch", "time per output token: one decode step of the whole batch, median"
+    ),
     "decode_tokens_per_s": Metric("tokens/s", True, "batch", "tokens decoded by the whole batch in a second"),
     "anchor_ratio": Metric("", False, "batch", "decode_ms over that of the anchor model timed around it"),
     "peak_memory_bytes": Metric("bytes", False, "batch", "weights, state and temporaries at their highest"),
     "state_bytes": Metric("bytes", False, "batch", "decode state: key-value caches and recurrent state"),
     "kv_bytes": Metric("bytes", False, "batch", "the part of the state that grows with the context"),
     "recurrent_bytes": Metric("bytes", False, "batch", "the part of the state that does not"),
-    "achieved_bytes_per_s": Metric("bytes/s", True, "batch", "bytes that a decode step has to move, over its time"),
-    "bandwidth_fraction": Metric("", True, "batch", "of a copy's bytes per second; above 1 where weights stay in a cache"),
-    "energy_j_per_token": Metric("J/token", False, "batch", "energy of the device for each decoded token", "energy_seconds"),
+    "achieved_bytes_per_s": Metric(
+        "bytes/s", True, "batch", "bytes that a decode step has to move, over its time"
+    ),
+    "bandwidth_fraction": Metric(
+        "", True, "batch", "of a copy's bytes per second; above 1 where weights stay in a cache"
+    ),
+    "energy_j_per_token": Metric(
+        "J/token", False, "batch", "energy of the device for each decoded token", "energy_seconds"
+    ),
     "power_w": Metric("W", False, "batch", "mean power of the device while it decodes", "energy_seconds"),
-    "largest_batch": Metric("rows", True, "context", "most rows that can be decoded at once in the device's memory", "largest_batch"),
-    "throughput_tokens_per_s": Metric("tokens/s", True, "context", "tokens decoded in a second at the largest batch", "largest_batch"),
+    "largest_batch": Metric(
+        "rows",
+        True,
+        "context",
+        "most rows that can be decoded at once in the device's memory",
+        "largest_batch",
+    ),
+    "throughput_tokens_per_s": Metric(
+        "tokens/s", True, "context", "tokens decoded in a second at the largest batch", "largest_batch"
+    ),
 }
 
 
@@ -67,7 +87,11 @@ class ProfileSettings(SamplingSettings):
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = (1, 8)
-    contexts: Annotated[tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...], Field(min_length=1), BeforeValidator(_several)] = (256,)
+    contexts: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...],
+        Field(min_length=1),
+        BeforeValidator(_several),
+    ] = (256,)
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
     energy_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
     largest_batch: bool = False
@@ -81,7 +105,9 @@ class ProfileSettings(SamplingSettings):
         if not (self.batch_sizes or self.largest_batch):
             raise ValueError("batch_sizes: expected at least one, or largest_batch")
         if 0 < self.energy_seconds < LEAST_ENERGY_SECONDS:
-            raise ValueError(f"energy_seconds: expected 0 (not measured) or at least {LEAST_ENERGY_SECONDS:g}, got {self.energy_seconds:g}")
+            raise ValueError(
+                f"energy_seconds: expected 0 (not measured) or at least {LEAST_ENERGY_SECONDS:g}, got {self.energy_seconds:g}"
+            )
         return self
 
     def measures(self, metric: Metric) -> bool:
@@ -95,7 +121,9 @@ class ProfileSettings(SamplingSettings):
             return (name,)
         if per == "context":
             return tuple(key(name, context=context) for context in contexts)
-        return tuple(key(name, batch=batch, context=context) for context in contexts for batch in self.batch_sizes)
+        return tuple(
+            key(name, batch=batch, context=context) for context in contexts for batch in self.batch_sizes
+        )
 
 
 class Energy(Value):
@@ -197,7 +225,10 @@ class Profile(Value):
     @property
     def tainted(self) -> tuple[str, ...]:
         """Why the figures should not be trusted; empty where they can be."""
-        return (*self.conditions.tainted, *(self.largest_conditions.tainted if self.largest_conditions else ()))
+        return (
+            *self.conditions.tainted,
+            *(self.largest_conditions.tainted if self.largest_conditions else ()),
+        )
 
     def metrics(self) -> dict[str, float]:
         """The figures by key, see METRICS and `key`."""
@@ -217,7 +248,10 @@ class Profile(Value):
             }
             if point.energy is not None:
                 values |= {"energy_j_per_token": point.energy.j_per_token, "power_w": point.energy.power_w}
-            figures |= {key(name, batch=point.batch, context=self._further(point.context)): value for name, value in values.items()}
+            figures |= {
+                key(name, batch=point.batch, context=self._further(point.context)): value
+                for name, value in values.items()
+            }
         for found in self.largest:
             context = self._further(found.context)
             figures[key("largest_batch", context=context)] = found.batch
@@ -233,10 +267,18 @@ class Profile(Value):
         for point in self.points:
             batch, context = point.batch, self._further(point.context)
             found[key("prefill_ms", batch=batch, context=context)] = self._error(point.prefill)
-            for name in ("decode_ms", "decode_tokens_per_s", "anchor_ratio", "achieved_bytes_per_s", "bandwidth_fraction"):
+            for name in (
+                "decode_ms",
+                "decode_tokens_per_s",
+                "anchor_ratio",
+                "achieved_bytes_per_s",
+                "bandwidth_fraction",
+            ):
                 found[key(name, batch=batch, context=context)] = self._error(point.decode)
         for largest in self.largest:
-            found[key("throughput_tokens_per_s", context=self._further(largest.context))] = self._error(largest.decode)
+            found[key("throughput_tokens_per_s", context=self._further(largest.context))] = self._error(
+                largest.decode
+            )
         return found
 
     def _error(self, timing: Timing) -> float:

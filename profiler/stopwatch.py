@@ -25,7 +25,9 @@ class Stopwatch:
     def __init__(self, model: HybridLM, point: Point, device: Device) -> None:
         self._device, self._phase = device, point.phase
         # A graph holds a decode step only: where none is timed, none is captured.
-        self._decoder = Decoder(model, point.batch, point.context, graph=None if point.phase == "decode" else False)
+        self._decoder = Decoder(
+            model, point.batch, point.context, graph=None if point.phase == "decode" else False
+        )
         random = torch.Generator(device.torch_device).manual_seed(0)
         self._steps = 1
         if point.phase == "decode":
@@ -33,7 +35,9 @@ class Stopwatch:
             self._steps = max(1, ceil(_SAMPLE_MS / min(self.elapsed() for _ in range(2))))
         else:
             tokens = torch.empty(point.batch, point.context, dtype=torch.int64, device=device.torch_device)
-            self._prompt = Prompt(self._decoder, tokens.random_(model.architecture.vocabulary, generator=random))
+            self._prompt = Prompt(
+                self._decoder, tokens.random_(model.architecture.vocabulary, generator=random)
+            )
 
     def elapsed(self) -> float:
         """Time in ms as one waits for it: of one decode step, or from an empty state to the first token after the prompt."""

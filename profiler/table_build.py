@@ -29,7 +29,10 @@ from profiler.timing import standard_error
 _WARMUP = 2
 _MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
 _CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
-_FEWEST_LAYERS, _MOST_LAYERS = 16, 32  # of a decode step on a GPU: what an address costs there is averaged over as many as models have
+_FEWEST_LAYERS, _MOST_LAYERS = (
+    16,
+    32,
+)  # of a decode step on a GPU: what an address costs there is averaged over as many as models have
 _MOST_PREFILL_LAYERS = 8
 # So many times do k networks' weights fill the L2 cache. At twice it would, with random replacement, still serve a fifth of the reads.
 _CACHES = 4
@@ -40,13 +43,20 @@ Progress = Callable[[Entry, int, int], None]  # an entry, how many are done, of 
 
 
 def build(
-    table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], *, device: Device, on_entry: Progress | None = None
+    table: LatencyTable,
+    architectures: Iterable[Architecture],
+    points: Sequence[Point],
+    *,
+    device: Device,
+    on_entry: Progress | None = None,
 ) -> None:
     """Measures and stores, one after the other, what the table is missing for these architectures at these points.
 
     Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are kept.
     """
-    parts = sorted(table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details))
+    parts = sorted(
+        table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details)
+    )
     for done, part in enumerate(parts, 1):
         entry = measure_part(part, device)
         table.add([entry])
@@ -64,7 +74,9 @@ def measure_part(part: Part, device: Device) -> Entry:
             with exclusive(device.label):
                 return fit(part, short, long, layers)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TableError(f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}") from None
+        raise TableError(
+            f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
@@ -90,7 +102,13 @@ def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable
     return Stopwatch(model, Point(part.phase, part.batch, part.context), device).elapsed
 
 
-def fit(part: Part, short: Callable[[], float], long: Callable[[], float], layers: int, clock: Callable[[], float] = perf_counter) -> Entry:
+def fit(
+    part: Part,
+    short: Callable[[], float],
+    long: Callable[[], float],
+    layers: int,
+    clock: Callable[[], float] = perf_counter,
+) -> Entry:
     """Times two models, the shorter of so many layers, by turns until the medians are known to 1 % or a second has passed.
 
     `clock` returns seconds.
@@ -110,17 +128,30 @@ def fit(part: Part, short: Callable[[], float], long: Callable[[], float], layer
             continue
         if standard_error(costs) <= _RELATIVE_ERROR * median(costs) or clock() - started >= _MAX_SECONDS:
             # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is that.
-            return Entry(**dict(part), ms=max(0.0, median(costs)), error_ms=standard_error(costs), rounds=len(costs))
+            return Entry(
+                **dict(part), ms=max(0.0, median(costs)), error_ms=standard_error(costs), rounds=len(costs)
+            )
 
 
 def layers_for(part: Part, device: Device) -> int:
     """How many layers k the shorter model has."""
-    company, itemsize, on_gpu = _company(part.width), device.dtype.itemsize, device.torch_device.type == "cuda"
+    company, itemsize, on_gpu = (
+        _company(part.width),
+        device.dtype.itemsize,
+        device.torch_device.type == "cuda",
+    )
     layer = part.what if isinstance(part.what, Layer) else company
     weights = registry.get(company.operator).parameters(part.width, company.shape) * itemsize
-    state = sum(spec.bytes for spec in registry.get(layer.operator).state(layer.shape, part.batch, part.context, device.dtype).values())
+    state = sum(
+        spec.bytes
+        for spec in registry.get(layer.operator)
+        .state(layer.shape, part.batch, part.context, device.dtype)
+        .values()
+    )
     added = registry.get(layer.operator).parameters(part.width, layer.shape) * itemsize + state
-    both = added + 2 * weights if part.phase == "decode" else 3 * added  # of the two models, per layer of the shorter
+    both = (
+        added + 2 * weights if part.phase == "decode" else 3 * added
+    )  # of the two models, per layer of the shorter
     if isinstance(part.what, Rest) and not (on_gpu and part.phase == "decode"):
         wanted = 1  # the fewer layers, the less of their noise; nothing has to be driven out of a cache
     elif not on_gpu:

@@ -54,9 +54,15 @@ class Part(Value):
         if isinstance(self.what, Rest):
             head = "normalized" if self.what.normalized_head else ""
             return f"vocabulary={self.what.vocabulary} {'tied' if self.what.tied_embeddings else 'untied'} {head}".strip()
-        shown = [f"{name}={value}" for name, value in self.what.shape.model_dump().items() if value not in (None, False, "none")]
+        shown = [
+            f"{name}={value}"
+            for name, value in self.what.shape.model_dump().items()
+            if value not in (None, False, "none")
+        ]
         norm = (self.what.norm, self.what.norm_position)
-        return " ".join([*shown, *(norm if norm != ("rmsnorm", "before") else ()), *(() if self.rope else ("no rope",))])
+        return " ".join(
+            [*shown, *(norm if norm != ("rmsnorm", "before") else ()), *(() if self.rope else ("no rope",))]
+        )
 
     def __str__(self) -> str:
         return f"{self.name} ({self.details}) at width {self.width}, {self.phase}, batch {self.batch}, context {self.context}"
@@ -78,12 +84,21 @@ def parts_of(architecture: Architecture, point: Point) -> Iterator[Part]:
         context = tokens if phase == "prefill" else _reach(layer.operator, layer.shape, tokens)
         yield Part(phase=phase, batch=batch, context=context, width=width, rope=rope, what=layer)
     rest = rest_of(architecture)
-    yield Part(phase=phase, batch=batch, context=tokens if phase == "prefill" else 1, width=width, rope=False, what=rest)
+    yield Part(
+        phase=phase,
+        batch=batch,
+        context=tokens if phase == "prefill" else 1,
+        width=width,
+        rope=False,
+        what=rest,
+    )
 
 
 def rest_of(architecture: Architecture) -> Rest:
     return Rest(
-        vocabulary=architecture.vocabulary, tied_embeddings=architecture.tied_embeddings, normalized_head=architecture.normalized_head
+        vocabulary=architecture.vocabulary,
+        tied_embeddings=architecture.tied_embeddings,
+        normalized_head=architecture.normalized_head,
     )
 
 

@@ -57,7 +57,9 @@ class Accuracy:
     params_tau: float
 
 
-def validate(table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], device: Device) -> Iterator[Case]:
+def validate(
+    table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], device: Device
+) -> Iterator[Case]:
     """Measures each model at each point. Takes the device's locks itself. Raises TableError before it measures one with a missing entry."""
     with shared(device.label):
         anchor = Anchor(device)
@@ -67,7 +69,9 @@ def validate(table: LatencyTable, architectures: Iterable[Architecture], points:
             model = random_model(architecture, device, backend="auto", seed=0)
         for point in points:
             measured, drift, tainted = _measured(model, point, device, anchor)
-            yield Case(architecture, point, parameters(architecture), predicted[point], measured, drift, tainted)
+            yield Case(
+                architecture, point, parameters(architecture), predicted[point], measured, drift, tainted
+            )
 
 
 def _measured(model: HybridLM, point: Point, device: Device, anchor: Anchor) -> tuple[Timing, float, bool]:
@@ -91,9 +95,12 @@ def accuracy(cases: Sequence[Case]) -> Accuracy:
     """Of cases at one point. Raises TableError where every one is tainted."""
     kept = [case for case in cases if not case.tainted]
     if not kept:
-        raise TableError(f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: nothing to compare")
+        raise TableError(
+            f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: nothing to compare"
+        )
     predicted, measured, params = (
-        np.array(values) for values in zip(*((c.predicted.ms, c.measured.median_ms, c.params) for c in kept), strict=True)
+        np.array(values)
+        for values in zip(*((c.predicted.ms, c.measured.median_ms, c.params) for c in kept), strict=True)
     )
     error = predicted / measured - 1
     return Accuracy(
@@ -109,6 +116,8 @@ def accuracy(cases: Sequence[Case]) -> Accuracy:
 
 def kendall_tau(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
     """Kendall's τ-b (Kendall 1945, Biometrika 33:239-251), which takes account of ties; NaN where all of one side are equal."""
-    first, second = (np.sign(np.subtract.outer(values, values)) for values in (np.asarray(a, float), np.asarray(b, float)))
+    first, second = (
+        np.sign(np.subtract.outer(values, values)) for values in (np.asarray(a, float), np.asarray(b, float))
+    )
     pairs = np.sqrt((first**2).sum() * (second**2).sum())
     return float((first * second).sum() / pairs) if pairs else float("nan")

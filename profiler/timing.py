@@ -33,7 +33,9 @@ class SamplingSettings(Value):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_seconds > self.max_seconds:
-            raise ValueError(f"expected min_seconds to be at most max_seconds, got {self.min_seconds} and {self.max_seconds}")
+            raise ValueError(
+                f"expected min_seconds to be at most max_seconds, got {self.min_seconds} and {self.max_seconds}"
+            )
         return self
 
 
@@ -63,7 +65,13 @@ class Timing(Value):
         return sum(self.samples_ms) * self.runs / 1e3
 
 
-def sample(run: Callable[[], float], *, settings: SamplingSettings, runs: int = 1, clock: Callable[[], float] = perf_counter) -> Timing:
+def sample(
+    run: Callable[[], float],
+    *,
+    settings: SamplingSettings,
+    runs: int = 1,
+    clock: Callable[[], float] = perf_counter,
+) -> Timing:
     """Calls `run`, which returns one elapsed time in ms, the mean of so many `runs`, until the stopping rule of `settings` is met.
 
     `clock` returns seconds. The standard error takes the samples to be independent; samples of one process are correlated, so it says
@@ -82,7 +90,9 @@ def sample(run: Callable[[], float], *, settings: SamplingSettings, runs: int = 
             on_device += samples[-1] * runs / 1e3
             if len(samples) < settings.min_samples:
                 continue
-            if on_device >= settings.min_seconds and standard_error(ordered) <= settings.relative_error * median(ordered):
+            if on_device >= settings.min_seconds and standard_error(
+                ordered
+            ) <= settings.relative_error * median(ordered):
                 return _timing(samples, "precision", runs)
             if clock() - started >= settings.max_seconds:
                 return _timing(samples, "time", runs)
@@ -106,7 +116,13 @@ def standard_error(ordered: list[float]) -> float:
 def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs: int) -> Timing:
     low, middle, high, p90 = np.percentile(samples, [25, 50, 75, 90]).tolist()
     return Timing(
-        median_ms=middle, iqr_ms=high - low, p90_ms=p90, n=len(samples), stopped_by=stopped_by, samples_ms=tuple(samples), runs=runs
+        median_ms=middle,
+        iqr_ms=high - low,
+        p90_ms=p90,
+        n=len(samples),
+        stopped_by=stopped_by,
+        samples_ms=tuple(samples),
+        runs=runs,
     )
 
 

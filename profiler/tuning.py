@@ -51,7 +51,9 @@ def _timings(job: Job) -> Timings:
         for library in LIBRARIES:
             for name, kernel in autotuners(library):
                 if timings := getattr(kernel, "configs_timings", None):
-                    found.setdefault(name, []).append([(described(config), _median(ms)) for config, ms in timings.items()])
+                    found.setdefault(name, []).append(
+                        [(described(config), _median(ms)) for config, ms in timings.items()]
+                    )
     return found
 
 
@@ -61,7 +63,11 @@ def _median(measured: Any) -> float:
 
 def choose(timings: Timings) -> dict[str, list[dict[str, Any]]]:
     """Per kernel the fewest configurations one of which, in every case, is at most TOLERANCE slower than the best of all."""
-    return {kernel: _cover(cases) for kernel, cases in sorted(timings.items()) if any(_good(case) for case in cases)}
+    return {
+        kernel: _cover(cases)
+        for kernel, cases in sorted(timings.items())
+        if any(_good(case) for case in cases)
+    }
 
 
 def slowdown(timings: Timings, kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
@@ -88,7 +94,14 @@ def _cover(cases: list[list[tuple[dict[str, Any], float]]]) -> list[dict[str, An
     chosen: list[dict[str, Any]] = []
     while open_cases:
         # The most cases first, then the least slowdown in them; the name only makes the choice repeatable.
-        best = min(plain, key=lambda key: (-sum(key in good for good in open_cases), sum(good.get(key, 0.0) for good in open_cases), key))
+        best = min(
+            plain,
+            key=lambda key: (
+                -sum(key in good for good in open_cases),
+                sum(good.get(key, 0.0) for good in open_cases),
+                key,
+            ),
+        )
         chosen.append(plain[best])
         open_cases = [good for good in open_cases if best not in good]
     return chosen

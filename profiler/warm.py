@@ -66,13 +66,17 @@ class Warmed:
     problem: str = ""
 
 
-def jobs(architectures: Iterable[Architecture], workload: Workload, device: str, backend: str = "auto") -> list[Job]:
+def jobs(
+    architectures: Iterable[Architecture], workload: Workload, device: str, backend: str = "auto"
+) -> list[Job]:
     """A job for every shape of an operator that occurs; the same shape at two widths needs the same kernels."""
     found: dict[tuple[str, str], Job] = {}
     for architecture in architectures:
         for layer in architecture.layers:
             alone = architecture.model_copy(update={"layers": (layer,), "vocabulary": 2, "name": ""})
-            found.setdefault((layer.operator, layer.shape.model_dump_json()), Job(alone, workload, device, backend))
+            found.setdefault(
+                (layer.operator, layer.shape.model_dump_json()), Job(alone, workload, device, backend)
+            )
     return list(found.values())
 
 
@@ -96,7 +100,9 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
     try:
         device = open_device(job.device)
         if device.torch_device.type == "cuda":
-            importlib.import_module("torch._dynamo")  # which libraries' custom operators import at their first call
+            importlib.import_module(
+                "torch._dynamo"
+            )  # which libraries' custom operators import at their first call
         resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
         chosen = resolved.name
         square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
@@ -115,7 +121,13 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
             if marker is not None:
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 marker.touch()
-    except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:  # as kernel libraries refuse what they cannot do
+    except (
+        FrontrunnerError,
+        RuntimeError,
+        AssertionError,
+        ValueError,
+        OSError,
+    ) as error:  # as kernel libraries refuse what they cannot do
         problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
     return Warmed(layer.operator, shape, chosen, time.perf_counter() - began - start_s, start_s, problem)
@@ -126,7 +138,9 @@ def _marker(job: Job, device: Device) -> Path | None:
     if device.torch_device.type == "cpu":
         return None
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or kernel_libraries.cache_folder())
-    digest = hashlib.sha256(repr((job.architecture, job.workload, job.backend, device.name, device.versions())).encode()).hexdigest()
+    digest = hashlib.sha256(
+        repr((job.architecture, job.workload, job.backend, device.name, device.versions())).encode()
+    ).hexdigest()
     return folder / "prepared" / digest[:32]
 
 
@@ -135,7 +149,12 @@ def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
 
     def random(batch: int, tokens: int, *, requires_grad: bool = False) -> Tensor:
         return torch.randn(
-            batch, tokens, job.architecture.width, device=device.torch_device, dtype=device.dtype, requires_grad=requires_grad
+            batch,
+            tokens,
+            job.architecture.width,
+            device=device.torch_device,
+            dtype=device.dtype,
+            requires_grad=requires_grad,
         )
 
     with kernel_libraries.deterministic():  # as trainings are: other variants of kernels
@@ -144,7 +163,10 @@ def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
     with torch.inference_mode():
         for batch, tokens in job.workload.decoding:
             specs = registry.get(job.layer.operator).state(job.layer.shape, batch, tokens + 1, device.dtype)
-            state = {name: torch.zeros(spec.shape, dtype=spec.dtype, device=device.torch_device) for name, spec in specs.items()}
+            state = {
+                name: torch.zeros(spec.shape, dtype=spec.dtype, device=device.torch_device)
+                for name, spec in specs.items()
+            }
             position = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
             x = random(batch, tokens)
             module(x, state, position, 0)

@@ -26,7 +26,12 @@ CHECK_TIMEOUT_S = 30.0
 # On a CPU that others use the time says nothing of its health; there it only has to answer.
 SLOWEST_ANCHOR = {"cpu": inf, "cuda": 1.1}
 
-_PHASES: dict[Standing, str] = {"free": "preparing", "waiting": "waiting for the device", "shared": "building", "exclusive": "measuring"}
+_PHASES: dict[Standing, str] = {
+    "free": "preparing",
+    "waiting": "waiting for the device",
+    "shared": "building",
+    "exclusive": "measuring",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,13 @@ class ProfilingWorker:
         self._started()
 
     def profile(
-        self, architecture: Architecture, settings: ProfileSettings, *, backend: str = "auto", seed: int = 0, deadline_s: float
+        self,
+        architecture: Architecture,
+        settings: ProfileSettings,
+        *,
+        backend: str = "auto",
+        seed: int = 0,
+        deadline_s: float,
     ) -> Profile:
         """Measures as `profiler.measure.measure` does. `deadline_s` is for building and measuring; waiting for the device does not count.
 

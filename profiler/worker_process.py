@@ -49,7 +49,12 @@ def _open(name: str) -> tuple[Device, Anchor]:
 def _serve(request: Request | Literal["anchor"], device: Device, anchor: Anchor) -> Profile | float:
     if isinstance(request, Request):
         return measure(
-            request.architecture, request.settings, device=device.label, backend=request.backend, seed=request.seed, anchor=anchor
+            request.architecture,
+            request.settings,
+            device=device.label,
+            backend=request.backend,
+            seed=request.seed,
+            anchor=anchor,
         )
     with exclusive(device.label):
         return min(anchor.time().median_ms for _ in range(_CHECKS))

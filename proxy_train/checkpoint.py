@@ -14,7 +14,9 @@ from torch import Tensor
 from operators.errors import DataError
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], *, identity: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+def write(
+    path: Path, tensors: Mapping[str, Tensor], *, identity: Mapping[str, Any], progress: Mapping[str, Any]
+) -> None:
     """Replaces the file by tensors (safetensors) with two JSON values in its header. Raises DataError where it cannot be written.
 
     identity: what the training is of, which `read` compares. A kill leaves the file of before, or this one.
@@ -23,7 +25,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], *, identity: Mapping[str, A
     header = {"identity": json.dumps(identity), "progress": json.dumps(progress)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, partial, metadata=header)
+        save_file(
+            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
+            partial,
+            metadata=header,
+        )
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
@@ -43,9 +49,15 @@ def read(path: Path, *, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor],
             found, progress = json.loads(header["identity"]), json.loads(header["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a whole checkpoint ({' '.join(str(error).split())}); remove it to train from the start") from None
+        raise DataError(
+            f"{path}: not a whole checkpoint ({' '.join(str(error).split())}); remove it to train from the start"
+        ) from None
     expected = json.loads(json.dumps(identity))
     if found != expected:
-        differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        raise DataError(f"{path}: a checkpoint of another training: expected the same {', '.join(differing)}; name another file")
+        differing = sorted(
+            key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+        )
+        raise DataError(
+            f"{path}: a checkpoint of another training: expected the same {', '.join(differing)}; name another file"
+        )
     return tensors, dict(progress)

@@ -14,7 +14,12 @@ from operators.value import Value
 from proxy_train import tokenizer as bpe
 from proxy_train.shards import FileRecord, ShardRecord, Tokens, damage, open_tokens, shard_name
 
-VALIDATION, TOKEN_BYTES, TOKENIZER, MANIFEST = "validation.bin", "token_bytes.bin", "tokenizer.json", "manifest.json"
+VALIDATION, TOKEN_BYTES, TOKENIZER, MANIFEST = (
+    "validation.bin",
+    "token_bytes.bin",
+    "tokenizer.json",
+    "manifest.json",
+)
 
 
 class Manifest(Value):
@@ -72,7 +77,12 @@ class Corpus:
         """Token ids of the training documents, each followed by the end-of-document token: train_tokens of them."""
         firsts = range(0, self.train_tokens, self.shard_tokens)
         counts = [min(self.shard_tokens, self.train_tokens - first) for first in firsts]
-        return Tokens(tuple(open_tokens(self.folder / shard_name(number), self.dtype, count) for number, count in enumerate(counts)))
+        return Tokens(
+            tuple(
+                open_tokens(self.folder / shard_name(number), self.dtype, count)
+                for number, count in enumerate(counts)
+            )
+        )
 
     def validation(self) -> np.ndarray:
         """The same of the validation documents: [validation_tokens], read-only."""
@@ -96,9 +106,13 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raw = path.read_bytes()
         return Manifest.model_validate_json(raw), hashlib.sha256(raw).hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; prepare the data again on this machine") from None
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; prepare the data again on this machine"
+        ) from None
     except ValidationError:
-        raise DataError(f"{path}: not the manifest of prepared data; prepare the data again on this machine") from None
+        raise DataError(
+            f"{path}: not the manifest of prepared data; prepare the data again on this machine"
+        ) from None
 
 
 def finished_manifest(folder: Path, *, hashes: bool) -> tuple[Manifest, str]:
@@ -106,8 +120,13 @@ def finished_manifest(folder: Path, *, hashes: bool) -> tuple[Manifest, str]:
     manifest, digest = read_manifest(folder)
     if not manifest.finished:
         raise DataError(f"{folder}: preparing was interrupted; prepare the data again to finish it")
-    records = {**manifest.files, **{shard_name(number): shard for number, shard in enumerate(manifest.shards)}}
-    if wrong := [found for name, record in records.items() if (found := damage(folder / name, record, hashes=hashes))]:
+    records = {
+        **manifest.files,
+        **{shard_name(number): shard for number, shard in enumerate(manifest.shards)},
+    }
+    if wrong := [
+        found for name, record in records.items() if (found := damage(folder / name, record, hashes=hashes))
+    ]:
         raise DataError(f"{'; '.join(wrong)}; prepare the data again on this machine")
     return manifest, digest
 

@@ -13,7 +13,15 @@ from proxy_train.corpus import Corpus
 from proxy_train.data_settings import DataSettings
 from proxy_train.prepare import prepare
 
-__all__ = ["Corpus", "DataSettings", "batches", "bits_per_byte", "prepare", "require_windows", "validation_batches"]
+__all__ = [
+    "Corpus",
+    "DataSettings",
+    "batches",
+    "bits_per_byte",
+    "prepare",
+    "require_windows",
+    "validation_batches",
+]
 
 
 def require_windows(corpus: Corpus, sequence_length: int) -> None:
@@ -25,7 +33,9 @@ def require_windows(corpus: Corpus, sequence_length: int) -> None:
             )
 
 
-def batches(corpus: Corpus, *, batch_size: int, sequence_length: int, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    corpus: Corpus, *, batch_size: int, sequence_length: int, steps: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets, both [batch_size, sequence_length] int64: windows of the training tokens in an order fixed by the seed.
 
     An epoch reads windows that lie side by side, each once, so that no token is a target twice in it; the next one begins at another
@@ -49,7 +59,9 @@ def _epoch(tokens: int, sequence_length: int, rng: np.random.Generator) -> np.nd
     return first + sequence_length * rng.permutation((tokens - 1 - first) // sequence_length)
 
 
-def validation_batches(corpus: Corpus, *, batch_size: int, sequence_length: int, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+def validation_batches(
+    corpus: Corpus, *, batch_size: int, sequence_length: int, tokens: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets [B, sequence_length] int64, B ≤ batch_size: windows side by side from the start of the validation tokens.
 
     As many whole windows as `tokens` targets make, at least one, at most all there are. No token is a target twice.

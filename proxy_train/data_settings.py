@@ -30,7 +30,9 @@ class DataSettings(Value):
     @model_validator(mode="after")
     def _end_of_a_given_tokenizer(self) -> Self:
         if self.end_of_document is not None and self.tokenizer is None:
-            raise ValueError(f"end_of_document: expected a tokenizer beside it, the one that is trained has {bpe.END_OF_DOCUMENT}")
+            raise ValueError(
+                f"end_of_document: expected a tokenizer beside it, the one that is trained has {bpe.END_OF_DOCUMENT}"
+            )
         return self
 
     def absolute(self) -> Self:

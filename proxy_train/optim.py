@@ -15,7 +15,9 @@ EMBEDDING_RATE = 8.0  # an embedding's row gets a gradient only when its token o
 BETAS = (0.8, 0.95)  # a run of 100 steps has no time for a long memory
 
 
-def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: float, base_width: int | None = None) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: HybridLM, *, learning_rate: float, weight_decay: float, base_width: int | None = None
+) -> list[dict[str, Any]]:
     """Three groups, each parameter in exactly one; `peak` is a group's own learning rate.
 
     The matrices that operators declare: learning_rate, and they alone decay. Embeddings, meta tokens and head: EMBEDDING_RATE times
@@ -26,7 +28,9 @@ def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: flo
     of that, as their numbers start at width^-½. Over widths of 64, 128 and 256 the best rate then stays the same.
     """
     operators = [module for module in model.modules() if isinstance(module, OperatorModule)]
-    names = [(module, name) for module in operators for name in (*module.reads, *module.within, *module.writes)]
+    names = [
+        (module, name) for module in operators for name in (*module.reads, *module.within, *module.writes)
+    ]
     matrices = [module.get_parameter(f"{name}.weight") for module, name in names]
     tables = [model.embedding.weight]
     if model.meta is not None:
@@ -39,7 +43,11 @@ def parameter_groups(model: HybridLM, *, learning_rate: float, weight_decay: flo
     narrower = 1.0 if base_width is None else base_width / model.architecture.width
     return [
         {"params": matrices, "peak": learning_rate * narrower, "weight_decay": weight_decay / narrower},
-        {"params": tables, "peak": learning_rate * EMBEDDING_RATE * larger * narrower**0.5, "weight_decay": 0.0},
+        {
+            "params": tables,
+            "peak": learning_rate * EMBEDDING_RATE * larger * narrower**0.5,
+            "weight_decay": 0.0,
+        },
         {"params": rest, "peak": learning_rate, "weight_decay": 0.0},
     ]
 
@@ -69,19 +77,35 @@ class Optimizer:
     """
 
     def __init__(
-        self, model: HybridLM, *, learning_rate: float, weight_decay: float, gradient_clip: float, base_width: int | None, normalized: bool
+        self,
+        model: HybridLM,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        gradient_clip: float,
+        base_width: int | None,
+        normalized: bool,
     ) -> None:
         self.model, self.gradient_clip, self.normalized = model, gradient_clip, normalized
         self.masters: dict[nn.Parameter, Tensor] = {
-            parameter: parameter if parameter.dtype == torch.float32 else parameter.detach().float().requires_grad_()
+            parameter: parameter
+            if parameter.dtype == torch.float32
+            else parameter.detach().float().requires_grad_()
             for parameter in model.parameters()
         }
-        self._rounded = [(parameter, master) for parameter, master in self.masters.items() if master is not parameter]
+        self._rounded = [
+            (parameter, master) for parameter, master in self.masters.items() if master is not parameter
+        ]
         for _, master in self._rounded:
             master.grad = torch.zeros_like(master)
         decay = 0.0 if normalized else weight_decay
-        groups = parameter_groups(model, learning_rate=learning_rate, weight_decay=decay, base_width=base_width)
-        groups = [{**group, "params": [self.masters[parameter] for parameter in group["params"]]} for group in groups]
+        groups = parameter_groups(
+            model, learning_rate=learning_rate, weight_decay=decay, base_width=base_width
+        )
+        groups = [
+            {**group, "params": [self.masters[parameter] for parameter in group["params"]]}
+            for group in groups
+        ]
         on_gpu = model.embedding.weight.is_cuda
         self._adamw = torch.optim.AdamW(groups, betas=BETAS, fused=True, capturable=on_gpu)
         if on_gpu:  # where a graph reads them
@@ -152,10 +176,15 @@ class Optimizer:
 
     @torch.no_grad()
     def _normalize(self) -> None:
-        normalize_matrices(self.model, {parameter: master.detach() for parameter, master in self.masters.items()})
+        normalize_matrices(
+            self.model, {parameter: master.detach() for parameter, master in self.masters.items()}
+        )
         self._round()
 
     @torch.no_grad()
     def _round(self) -> None:
         if self._rounded:
-            torch._foreach_copy_([parameter.data for parameter, _ in self._rounded], [master.detach() for _, master in self._rounded])
+            torch._foreach_copy_(
+                [parameter.data for parameter, _ in self._rounded],
+                [master.detach() for _, master in self._rounded],
+            )

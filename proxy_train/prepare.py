@@ -20,19 +20,34 @@ from operators.errors import DataError
 from operators.value import Value
 from proxy_train import shards
 from proxy_train import tokenizer as bpe
-from proxy_train.corpus import MANIFEST, TOKEN_BYTES, TOKENIZER, VALIDATION, Corpus, Manifest, open_corpus, read_manifest
+from proxy_train.corpus import (
+    MANIFEST,
+    TOKEN_BYTES,
+    TOKENIZER,
+    VALIDATION,
+    Corpus,
+    Manifest,
+    open_corpus,
+    read_manifest,
+)
 from proxy_train.data_settings import DataSettings
 from proxy_train.documents import located, read_documents, source_files
 from proxy_train.shards import damage, record, shard_name, write_shards
 from proxy_train.split import Survey, keyed, survey
 
 FORMAT = 2  # part of the cache's keys: raise it when the same settings would give other files
-_SETTLED_S = 2.0  # a file written to later than this before it is read may change again without a new time of change
+_SETTLED_S = (
+    2.0  # a file written to later than this before it is read may change again without a new time of change
+)
 
-OnProgress = Callable[[str, int, int], None]  # what is being done, how many documents are done, of how many (0: not known yet)
+OnProgress = Callable[
+    [str, int, int], None
+]  # what is being done, how many documents are done, of how many (0: not known yet)
 
 
-def prepare(settings: DataSettings, *, cache: Path | None = None, on_progress: OnProgress | None = None) -> Corpus:
+def prepare(
+    settings: DataSettings, *, cache: Path | None = None, on_progress: OnProgress | None = None
+) -> Corpus:
     """The corpus of a source: from the cache if it is there and whole, else tokenized and put there.
 
     The cache (default `$XDG_CACHE_HOME/frontrunner`, else `~/.cache/frontrunner`) has one folder for each content and settings. It is built
@@ -58,7 +73,9 @@ def prepare(settings: DataSettings, *, cache: Path | None = None, on_progress: O
             _build(building, settings, found, given, progress)
             building.rename(folder)
     except OSError as error:
-        raise DataError(f"{cache}: the prepared data cannot be written: {error.strerror}; the next start goes on from here") from None
+        raise DataError(
+            f"{cache}: the prepared data cannot be written: {error.strerror}; the next start goes on from here"
+        ) from None
     except _SourceChangedError:
         shutil.rmtree(building, ignore_errors=True)
         _memo(settings, cache)[0].unlink(missing_ok=True)
@@ -90,7 +107,14 @@ def default_cache() -> Path:
 
 def _folder(settings: DataSettings, found: Survey, cache: Path) -> Path:
     tokenizer = record(located(settings.tokenizer)).sha256 if settings.tokenizer is not None else None
-    identity = [FORMAT, found.source_sha256, settings.vocabulary, settings.validation_fraction, tokenizer, settings.end_of_document]
+    identity = [
+        FORMAT,
+        found.source_sha256,
+        settings.vocabulary,
+        settings.validation_fraction,
+        tokenizer,
+        settings.end_of_document,
+    ]
     return cache / f"tokens-{_digest(identity)}"
 
 
@@ -112,7 +136,10 @@ def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey
     begun, (memo, changed) = time.time(), _memo(settings, cache)
     with contextlib.suppress(OSError, ValidationError):
         return Survey.model_validate_json(memo.read_bytes())
-    found = survey(_counted(read_documents(settings.source, settings.text_column), "reading", 0, progress), settings.validation_fraction)
+    found = survey(
+        _counted(read_documents(settings.source, settings.text_column), "reading", 0, progress),
+        settings.validation_fraction,
+    )
     if changed < begun - _SETTLED_S:
         with contextlib.suppress(OSError):  # it saves time and nothing else
             cache.mkdir(parents=True, exist_ok=True)
@@ -130,7 +157,10 @@ def _memo(settings: DataSettings, cache: Path) -> tuple[Path, float]:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         files.append((str(path), stat.st_size, stat.st_mtime_ns))
         changed = max(changed, stat.st_mtime)
-    return cache / f"source-{_digest([FORMAT, files, settings.text_column, settings.validation_fraction])}.json", changed
+    return (
+        cache / f"source-{_digest([FORMAT, files, settings.text_column, settings.validation_fraction])}.json",
+        changed,
+    )
 
 
 def _counted(documents: Iterable[str], what: str, total: int, progress: OnProgress) -> Iterator[str]:
@@ -146,7 +176,9 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _build(folder: Path, settings: DataSettings, found: Survey, given: Tokenizer | None, progress: OnProgress) -> None:
+def _build(
+    folder: Path, settings: DataSettings, found: Survey, given: Tokenizer | None, progress: OnProgress
+) -> None:
     """Everything that a corpus needs, in `folder`; what is there and whole is kept."""
     manifest = _kept(folder)
     if manifest is None:
@@ -169,20 +201,31 @@ def _kept(folder: Path) -> Manifest | None:
         manifest, _ = read_manifest(folder)
     except DataError:
         return None
-    if manifest.shard_tokens != shards.SHARD_TOKENS or any(damage(folder / name, expected) for name, expected in manifest.files.items()):
+    if manifest.shard_tokens != shards.SHARD_TOKENS or any(
+        damage(folder / name, expected) for name, expected in manifest.files.items()
+    ):
         return None
-    whole = takewhile(lambda item: damage(folder / shard_name(item[0]), item[1]) is None, enumerate(manifest.shards))
+    whole = takewhile(
+        lambda item: damage(folder / shard_name(item[0]), item[1]) is None, enumerate(manifest.shards)
+    )
     return manifest.model_copy(update={"shards": tuple(shard for _, shard in whole), "finished": False})
 
 
-def _begun(folder: Path, settings: DataSettings, found: Survey, given: Tokenizer | None, progress: OnProgress) -> Manifest:
+def _begun(
+    folder: Path, settings: DataSettings, found: Survey, given: Tokenizer | None, progress: OnProgress
+) -> Manifest:
     """The tokenizer and the validation text, from one reading of the source."""
     held: dict[bytes, str] = {}
     source, train_documents, train_bytes = hashlib.sha256(), 0, 0
 
     def sample() -> Iterator[str]:
         nonlocal train_documents, train_bytes
-        documents = _counted(read_documents(settings.source, settings.text_column), "reading for the tokenizer", found.documents, progress)
+        documents = _counted(
+            read_documents(settings.source, settings.text_column),
+            "reading for the tokenizer",
+            found.documents,
+            progress,
+        )
         for text, key in keyed(documents, source):
             train, validation = found.split.parts(text, key)
             if train:
@@ -208,7 +251,9 @@ def _begun(folder: Path, settings: DataSettings, found: Survey, given: Tokenizer
     with (folder / VALIDATION).open("wb") as file:
         for ids in bpe.encode(tokenizer, validation, end_id, dtype):
             file.write(ids.tobytes())
-    (folder / TOKEN_BYTES).write_bytes(bpe.token_bytes(tokenizer, settings.vocabulary, end_id).astype("<u4").tobytes())
+    (folder / TOKEN_BYTES).write_bytes(
+        bpe.token_bytes(tokenizer, settings.vocabulary, end_id).astype("<u4").tobytes()
+    )
     files = {name: record(folder / name) for name in (VALIDATION, TOKEN_BYTES, TOKENIZER)}
     return Manifest(
         format=FORMAT,
@@ -233,11 +278,15 @@ def _encoded(
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """What `write_shards` takes, from where the manifest's shards end."""
     tokenizer, dtype = bpe.load_tokenizer(folder / TOKENIZER), np.dtype(manifest.dtype).newbyteorder("<")
-    first, written = (manifest.shards[-1].document, manifest.shards[-1].document_tokens) if manifest.shards else (0, 0)
+    first, written = (
+        (manifest.shards[-1].document, manifest.shards[-1].document_tokens) if manifest.shards else (0, 0)
+    )
     source, numbers = hashlib.sha256(), deque[int]()
 
     def remaining() -> Iterator[str]:
-        documents = _counted(read_documents(settings.source, settings.text_column), "encoding", found.documents, progress)
+        documents = _counted(
+            read_documents(settings.source, settings.text_column), "encoding", found.documents, progress
+        )
         for number, (text, key) in enumerate(keyed(documents, source)):
             train, _ = found.split.parts(text, key)
             if train and number >= first:
@@ -254,7 +303,9 @@ def _encoded(
 
 def _require_same(source_sha256: str, settings: DataSettings, found: Survey) -> None:
     if source_sha256 != found.source_sha256:
-        raise _SourceChangedError(f"source {settings.source}: the text changed while it was read; start again")
+        raise _SourceChangedError(
+            f"source {settings.source}: the text changed while it was read; start again"
+        )
 
 
 def _counts(manifest: Manifest, *files: Path) -> np.ndarray:

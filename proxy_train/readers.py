@@ -39,7 +39,12 @@ def read_file(path: Path, text_column: str) -> Iterator[str]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # the last three and OSErrors without strerror: a damaged file
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:  # the last three and OSErrors without strerror: a damaged file
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -67,11 +72,15 @@ def _document(line: str, where: str, text_column: str) -> str:
         raise DataError(f"{where}: not JSON: {error}") from None
     document = record.get(text_column) if isinstance(record, dict) else None
     if not isinstance(document, str):
-        raise DataError(f'{where}: expected an object whose "{text_column}" is a string, got {line.strip():.60}')
+        raise DataError(
+            f'{where}: expected an object whose "{text_column}" is a string, got {line.strip():.60}'
+        )
     try:
         document.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f'{where}: "{text_column}" holds an unpaired surrogate at character {error.start}') from None
+        raise DataError(
+            f'{where}: "{text_column}" holds an unpaired surrogate at character {error.start}'
+        ) from None
     return document
 
 
@@ -79,7 +88,9 @@ def _decoded(raw: bytes, where: str) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: expected UTF-8 text, got byte 0x{raw[error.start]:02x} at offset {error.start}") from None
+        raise DataError(
+            f"{where}: expected UTF-8 text, got byte 0x{raw[error.start]:02x} at offset {error.start}"
+        ) from None
 
 
 def _decompressed(path: Path) -> BinaryIO:
@@ -119,20 +130,28 @@ def _rows(path: Path, text_column: str, batches: Iterable[Any]) -> Iterator[str]
             try:
                 value = cell.as_py()
             except UnicodeDecodeError as error:
-                raise DataError(f"{path} row {row}: expected UTF-8 text, got a bad byte at offset {error.start}") from None
+                raise DataError(
+                    f"{path} row {row}: expected UTF-8 text, got a bad byte at offset {error.start}"
+                ) from None
             if not isinstance(value, str):
-                raise DataError(f'{path} row {row}: expected a string in the column "{text_column}", got {value!r:.60}')
+                raise DataError(
+                    f'{path} row {row}: expected a string in the column "{text_column}", got {value!r:.60}'
+                )
             yield value
         before += batch.num_rows
 
 
 def _require_column(path: Path, text_column: str, columns: list[str]) -> None:
     if text_column not in columns:
-        raise DataError(f'{path}: expected a column "{text_column}", got {", ".join(columns) or "none"}; data.text_column names another')
+        raise DataError(
+            f'{path}: expected a column "{text_column}", got {", ".join(columns) or "none"}; data.text_column names another'
+        )
 
 
 def _pyarrow(module: str, path: Path) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise DataError(f"{path}: {path.suffix} files need pyarrow; `pip install 'frontrunner[data]'` installs it") from None
+        raise DataError(
+            f"{path}: {path.suffix} files need pyarrow; `pip install 'frontrunner[data]'` installs it"
+        ) from None

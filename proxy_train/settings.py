@@ -43,12 +43,18 @@ class ProxySettings(Value):
     def _batches_and_budgets_fit(self) -> Self:
         batch, least = self.batch_tokens, min((self.tokens, *self.budgets))
         if least < batch:
-            raise ValueError(f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), got {least}")
+            raise ValueError(
+                f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), got {least}"
+            )
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise ValueError(f"micro_batch_size: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch_size}")
+            raise ValueError(
+                f"micro_batch_size: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch_size}"
+            )
         steps = [*(budget // batch for budget in self.budgets), self.steps]
         if any(later <= sooner for sooner, later in pairwise(steps)):
-            raise ValueError(f"budgets: expected them to grow by a batch of {batch} at least and to stay below tokens, got {self.budgets}")
+            raise ValueError(
+                f"budgets: expected them to grow by a batch of {batch} at least and to stay below tokens, got {self.budgets}"
+            )
         if self.budgets and self.schedule != "wsd":
             raise ValueError("budgets: expected schedule wsd, as runs by a cosine have no part in common")
         return self

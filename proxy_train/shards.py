@@ -59,13 +59,19 @@ def open_tokens(path: Path, dtype: str, count: int) -> np.ndarray:
     wanted = np.dtype(dtype).newbyteorder("<")
     try:
         if (have := path.stat().st_size) != count * wanted.itemsize:
-            raise DataError(f"{path}: expected {count * wanted.itemsize} bytes, got {have}; prepare the data again on this machine")
+            raise DataError(
+                f"{path}: expected {count * wanted.itemsize} bytes, got {have}; prepare the data again on this machine"
+            )
         return np.memmap(path, dtype=wanted, mode="r", shape=(count,))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be opened ({error}); prepare the data again on this machine") from None
+        raise DataError(
+            f"{path}: cannot be opened ({error}); prepare the data again on this machine"
+        ) from None
 
 
-def write_shards(folder: Path, encoded: Iterator[tuple[int, int, np.ndarray]], *, number: int) -> Iterator[ShardRecord]:
+def write_shards(
+    folder: Path, encoded: Iterator[tuple[int, int, np.ndarray]], *, number: int
+) -> Iterator[ShardRecord]:
     """Writes the shards from `number` on; each is in place, whole, before its record comes.
 
     encoded: pieces of the text in their order: the number of a document, how many of its tokens come before, and its ids from there on.

@@ -9,8 +9,12 @@ import numpy as np
 from operators.errors import DataError
 from operators.value import Value
 
-VALIDATION_CHARACTERS = 2**26  # as much as is ever held out: no run scores more, and the validation text is held in memory to be sorted
-TOKENIZER_CHARACTERS = 2**27  # as much as a tokenizer is trained on: more changes its merges little and takes long
+VALIDATION_CHARACTERS = (
+    2**26
+)  # as much as is ever held out: no run scores more, and the validation text is held in memory to be sorted
+TOKENIZER_CHARACTERS = (
+    2**27
+)  # as much as a tokenizer is trained on: more changes its merges little and takes long
 _KEY = 16  # bytes of a document's SHA-256 that stand for it: their order is its order, and equal ones mean equal documents
 
 
@@ -72,8 +76,15 @@ def survey(documents: Iterable[str], validation_fraction: float) -> Survey:
         keys += key[:_KEY]
         lengths.append(len(text))
     characters = sum(lengths)
-    split = _split(np.frombuffer(keys, dtype=f"S{_KEY}"), np.frombuffer(lengths, dtype=np.int64), characters, validation_fraction)
-    return Survey(source_sha256=source.hexdigest(), documents=len(lengths), characters=characters, split=split)
+    split = _split(
+        np.frombuffer(keys, dtype=f"S{_KEY}"),
+        np.frombuffer(lengths, dtype=np.int64),
+        characters,
+        validation_fraction,
+    )
+    return Survey(
+        source_sha256=source.hexdigest(), documents=len(lengths), characters=characters, split=split
+    )
 
 
 def _split(keys: np.ndarray, lengths: np.ndarray, characters: int, validation_fraction: float) -> Split:
@@ -103,4 +114,10 @@ def _split(keys: np.ndarray, lengths: np.ndarray, characters: int, validation_fr
         first, last, longest = key(shortest), key(shortest), int(lengths[shortest])
     learned = np.cumsum(lengths)
     beyond = int(np.searchsorted(learned, TOKENIZER_CHARACTERS))
-    return Split(first=first, last=last, longest=longest, cut=None, sample=key(beyond) if beyond < len(keys) else everything)
+    return Split(
+        first=first,
+        last=last,
+        longest=longest,
+        cut=None,
+        sample=key(beyond) if beyond < len(keys) else everything,
+    )

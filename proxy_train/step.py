@@ -38,12 +38,23 @@ class Step:
     settled: whether all further steps run alike. execution: `graph`, `eager`, or `eager: ` and why no graph could be captured.
     """
 
-    def __init__(self, model: HybridLM, optimizer: Optimizer, *, batch_size: int, micro_batch_size: int, sequence_length: int) -> None:
+    def __init__(
+        self,
+        model: HybridLM,
+        optimizer: Optimizer,
+        *,
+        batch_size: int,
+        micro_batch_size: int,
+        sequence_length: int,
+    ) -> None:
         self.model, self.optimizer, self.micro_batch_size = model, optimizer, micro_batch_size
         weight = model.embedding.weight
         self._device = weight.device
         self._loss_of = best_loss(weight.device, weight.dtype)
-        self._inputs, self._targets = (torch.zeros(batch_size, sequence_length, dtype=torch.int64, device=weight.device) for _ in range(2))
+        self._inputs, self._targets = (
+            torch.zeros(batch_size, sequence_length, dtype=torch.int64, device=weight.device)
+            for _ in range(2)
+        )
         self._loss = torch.zeros((), device=weight.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._eager_steps_left = WARMUP_STEPS if weight.is_cuda else 0
@@ -72,7 +83,9 @@ class Step:
     def _run(self) -> None:
         parts = self._inputs.shape[0] // self.micro_batch_size
         self._loss.zero_()
-        batch = zip(self._inputs.split(self.micro_batch_size), self._targets.split(self.micro_batch_size), strict=True)
+        batch = zip(
+            self._inputs.split(self.micro_batch_size), self._targets.split(self.micro_batch_size), strict=True
+        )
         for number, (inputs, targets) in enumerate(batch):
             loss = self._loss_of(self.model, inputs, targets) / parts
             loss.backward()
@@ -86,11 +99,15 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads of the process, as Ray's, may talk to the device meanwhile.
-            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(self._device), capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, stream=torch.cuda.current_stream(self._device), capture_error_mode="thread_local"
+            ):
                 self._run()
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # as libraries wait for the device or allocate where a capture forbids it
+        except (
+            RuntimeError
+        ) as error:  # as libraries wait for the device or allocate where a capture forbids it
             self.execution = f"eager: no CUDA graph: {' '.join(str(error).split())[:200]}"
             for parameter in self.model.parameters():
                 parameter.grad = None

@@ -49,10 +49,14 @@ class TaskSettings(Value):
             raise ValueError(f"names: expected each task once, got {', '.join(self.names)}")
         if self.steps < 1:
             batch = self.batch_size * self.sequence_length
-            raise ValueError(f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), got {self.tokens}")
+            raise ValueError(
+                f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), got {self.tokens}"
+            )
         for name in ("symbols", "copied"):  # with more symbols hardly a key would occur twice
             if 2 * getattr(self, name) > self.sequence_length:
-                raise ValueError(f"{name}: expected at most half of sequence_length {self.sequence_length}, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name}: expected at most half of sequence_length {self.sequence_length}, got {getattr(self, name)}"
+                )
         return self
 
     @property
@@ -152,7 +156,9 @@ def metrics(scores: tuple[TaskScore, ...]) -> dict[str, float]:
     return {f"{score.task}_accuracy": score.accuracy for score in scores}
 
 
-def train_task(name: TaskName, architecture: Architecture, settings: TaskSettings, *, seed: int, device: str = "cpu") -> TaskScore:
+def train_task(
+    name: TaskName, architecture: Architecture, settings: TaskSettings, *, seed: int, device: str = "cpu"
+) -> TaskScore:
     """Trains the architecture's layers on one task from random weights and scores them on held-out sequences.
 
     The seed fixes weights and sequences. On the CPU it uses one thread, so that the score is the same to the last bit; the number of
@@ -167,7 +173,10 @@ def train_task(name: TaskName, architecture: Architecture, settings: TaskSetting
         torch.manual_seed(seed)
         torch.set_num_threads(1)
         try:
-            model = HybridLM(architecture.model_copy(update={"vocabulary": task.vocabulary(settings.symbols)}), device=device)
+            model = HybridLM(
+                architecture.model_copy(update={"vocabulary": task.vocabulary(settings.symbols)}),
+                device=device,
+            )
             _fit(model, task, settings, training)
             sequences = task.draw(settings, settings.scored_sequences, rng=held_out)
             accuracy, loss = score_task(model, sequences, batch_size=settings.batch_size)
@@ -196,7 +205,9 @@ def _fit(model: HybridLM, task: Task, settings: TaskSettings, rng: Generator) ->
     for _ in range(settings.steps):
         inputs, targets = map(torch.from_numpy, task.draw(settings, settings.batch_size, rng=rng))
         expected = targets[targets != UNSCORED].to(device)
-        loss = nn.functional.cross_entropy(_answers(model, inputs.to(device), targets), expected, reduction="sum")
+        loss = nn.functional.cross_entropy(
+            _answers(model, inputs.to(device), targets), expected, reduction="sum"
+        )
         (loss / max(1, len(expected))).backward()  # a small batch may ask for nothing
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -216,7 +227,10 @@ def score_task(model: HybridLM, sequences: Sequences, *, batch_size: int) -> tup
     with torch.no_grad():
         for first in range(0, len(sequences.inputs), batch_size):
             inputs, targets = (torch.from_numpy(part[first : first + batch_size]) for part in sequences)
-            logits, expected = _answers(model, inputs.to(device), targets), targets[targets != UNSCORED].to(device)
+            logits, expected = (
+                _answers(model, inputs.to(device), targets),
+                targets[targets != UNSCORED].to(device),
+            )
             right += int((logits.argmax(-1) == expected).sum())
             nats += nn.functional.cross_entropy(logits, expected, reduction="sum").item()
     scored = int((sequences.targets != UNSCORED).sum())

@@ -12,10 +12,21 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from operators.errors import DataError
 
 END_OF_DOCUMENT = "<|endoftext|>"
-KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]")  # looked for in this order
+KNOWN_ENDS = (
+    END_OF_DOCUMENT,
+    "<|end_of_text|>",
+    "<|eos|>",
+    "<eos>",
+    "</s>",
+    "[EOS]",
+)  # looked for in this order
 SMALLEST_VOCABULARY = 257  # the bytes and the end of a document
-_PIECE = 2**20  # characters: longer documents are cut for the tokenizer, which needs a hundred times their memory
-_RUN = re.compile(r"\S{4096}|\s{4096}")  # a word this long is cut: learning from one takes time that grows by the square of its length
+_PIECE = (
+    2**20
+)  # characters: longer documents are cut for the tokenizer, which needs a hundred times their memory
+_RUN = re.compile(
+    r"\S{4096}|\s{4096}"
+)  # a word this long is cut: learning from one takes time that grows by the square of its length
 _TOGETHER = 64  # documents that are encoded in parallel, if they are not longer than a piece
 
 
@@ -35,7 +46,9 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((word for text in documents for piece in _pieces(text) for word in _cut(piece)), trainer=trainer)
+    tokenizer.train_from_iterator(
+        (word for text in documents for piece in _pieces(text) for word in _cut(piece)), trainer=trainer
+    )
     return _plain(tokenizer)
 
 
@@ -54,7 +67,9 @@ def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
         if known in vocabulary:
             return known
     wanted = (
-        "none of its tokens ends documents by its name; data.end_of_document names one" if token is None else f"it has no token {token}"
+        "none of its tokens ends documents by its name; data.end_of_document names one"
+        if token is None
+        else f"it has no token {token}"
     )
     raise DataError(f"{where}: {wanted}")
 
@@ -62,7 +77,9 @@ def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
 def require_room(tokenizer: Tokenizer, vocabulary: int, where: str) -> None:
     """Raises DataError where a token's id is not below `vocabulary`."""
     if (needed := ids_needed(tokenizer)) > vocabulary:
-        raise DataError(f"vocabulary {vocabulary} is smaller than the tokenizer {where}: expected at least {needed}")
+        raise DataError(
+            f"vocabulary {vocabulary} is smaller than the tokenizer {where}: expected at least {needed}"
+        )
 
 
 def ids_needed(tokenizer: Tokenizer) -> int:
@@ -77,9 +94,15 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.d
     """
     for together in _batches(documents):
         pieces = [_pieces(text) for text in together]
-        encodings = iter(tokenizer.encode_batch_fast([piece for some in pieces for piece in some], add_special_tokens=False))
+        encodings = iter(
+            tokenizer.encode_batch_fast(
+                [piece for some in pieces for piece in some], add_special_tokens=False
+            )
+        )
         for some in pieces:
-            yield np.concatenate([*(np.array(next(encodings).ids, dtype=dtype) for _ in some), np.array([end], dtype=dtype)])
+            yield np.concatenate(
+                [*(np.array(next(encodings).ids, dtype=dtype) for _ in some), np.array([end], dtype=dtype)]
+            )
 
 
 def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
@@ -94,15 +117,21 @@ def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
     lengths = np.zeros(vocabulary, dtype=np.uint32)
     for token, index in tokenizer.get_vocab().items():
         if token in added:
-            lengths[index] = 0 if added[token] else len(token.encode())  # special ones never stand for text, see `_plain`
+            lengths[index] = (
+                0 if added[token] else len(token.encode())
+            )  # special ones never stand for text, see `_plain`
         else:
-            lengths[index] = len(token) if byte_level else _spelled(token)  # the byte-level alphabet writes a byte as one character
+            lengths[index] = (
+                len(token) if byte_level else _spelled(token)
+            )  # the byte-level alphabet writes a byte as one character
     lengths[end] = 0
     return lengths
 
 
 def _spelled(token: str) -> int:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):  # SentencePiece's way to write one byte
+    if (
+        len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+    ):  # SentencePiece's way to write one byte
         return 1
     return len(token.removeprefix("##").replace("▁", " ").encode())
 
@@ -145,7 +174,9 @@ def _cut(text: str) -> Iterator[str]:
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.encode_special_tokens = True  # a text that happens to hold "<|endoftext|>" is text; this is not kept in tokenizer.json
+    tokenizer.encode_special_tokens = (
+        True  # a text that happens to hold "<|endoftext|>" is text; this is not kept in tokenizer.json
+    )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -61,13 +61,24 @@ def train(
     """
     check_corpus(architecture, corpus, settings)
     if settings.weight_normalization and not architecture.normalized_head:
-        raise ConfigError("proxy.weight_normalization: expected an architecture with normalized_head: true, got one without")
+        raise ConfigError(
+            "proxy.weight_normalization: expected an architecture with normalized_head: true, got one without"
+        )
     plan: Plan | None = Plan(settings.micro_batch_size or settings.batch_size)
     while plan is not None:
         try:
             with _own_torch_state(seed, device, threads):
                 hooks = Hooks(on_step, pause, tuple(rungs), on_rung)
-                return _train(architecture, corpus, settings, plan, seed=seed, device=device, hooks=hooks, checkpoint=checkpoint)
+                return _train(
+                    architecture,
+                    corpus,
+                    settings,
+                    plan,
+                    seed=seed,
+                    device=device,
+                    hooks=hooks,
+                    checkpoint=checkpoint,
+                )
         except torch.OutOfMemoryError as error:
             plan, reason = plan.thriftier(settings.batch_size), str(error)
         gc.collect()  # what the failed attempt held, once its traceback is gone
@@ -100,13 +111,20 @@ def _train(
         "seed": seed,
         "device": torch.device(device).type,
     }
-    fitted = Trainer(model, corpus, settings, plan, seed=seed, score=score, hooks=hooks, file=checkpoint, identity=identity).fit()
+    fitted = Trainer(
+        model, corpus, settings, plan, seed=seed, score=score, hooks=hooks, file=checkpoint, identity=identity
+    ).fit()
     loss, per_byte = score(model)
     if not loss < fitted.losses[0]:
         raise DivergedError(
             f"loss {loss:.4g} on the validation text after {len(fitted.losses)} steps: expected below the first one, {fitted.losses[0]:.4g}"
         )
-    return Trained(_scored(model, corpus, settings, plan, fitted, loss=loss, per_byte=per_byte, device=device, seed=seed), fitted.weights)
+    return Trained(
+        _scored(
+            model, corpus, settings, plan, fitted, loss=loss, per_byte=per_byte, device=device, seed=seed
+        ),
+        fitted.weights,
+    )
 
 
 def _scored(
@@ -153,7 +171,9 @@ def check_corpus(architecture: Architecture, corpus: Corpus, settings: ProxySett
     require_windows(corpus, settings.sequence_length)
 
 
-def evaluate(model: HybridLM, corpus: Corpus, settings: ProxySettings, *, rows: int | None = None) -> tuple[float, float]:
+def evaluate(
+    model: HybridLM, corpus: Corpus, settings: ProxySettings, *, rows: int | None = None
+) -> tuple[float, float]:
     """Loss in nats per token, and bits per byte, over the first `validation_tokens` tokens of the validation text.
 
     They are read in windows of sequence_length (see `validation_batches`), `rows` at once (batch_size if it is left out). The bytes are
@@ -165,9 +185,14 @@ def evaluate(model: HybridLM, corpus: Corpus, settings: ProxySettings, *, rows: 
     nats, scored, text_bytes = 0.0, 0, 0
     with torch.no_grad():
         for inputs, targets in validation_batches(
-            corpus, batch_size=rows or settings.batch_size, sequence_length=settings.sequence_length, tokens=settings.validation_tokens
+            corpus,
+            batch_size=rows or settings.batch_size,
+            sequence_length=settings.sequence_length,
+            tokens=settings.validation_tokens,
         ):
-            loss = nn.functional.cross_entropy(model(inputs.to(device)).flatten(0, 1).float(), targets.flatten().to(device))
+            loss = nn.functional.cross_entropy(
+                model(inputs.to(device)).flatten(0, 1).float(), targets.flatten().to(device)
+            )
             nats += loss.item() * targets.numel()
             scored += targets.numel()
             text_bytes += int(lengths[targets].sum())
@@ -178,7 +203,8 @@ def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float]
     """At most CURVE_POINTS means over runs of steps of about equal length."""
     ends = sorted({round(len(losses) * point / CURVE_POINTS) for point in range(1, CURVE_POINTS + 1)} - {0})
     return tuple(
-        (end * tokens_per_step, math.fsum(losses[start:end]) / (end - start)) for start, end in zip([0, *ends], ends, strict=False)
+        (end * tokens_per_step, math.fsum(losses[start:end]) / (end - start))
+        for start, end in zip([0, *ends], ends, strict=False)
     )
 
 
@@ -187,7 +213,10 @@ def _own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
     """Seeds torch, sets its number of threads and has a GPU add up in a fixed order for a while; all are put back."""
     threads_before = torch.get_num_threads()
     on_cpu = device == "cpu"  # whose sums have a fixed order anyway
-    with torch.random.fork_rng(devices=[] if on_cpu else [torch.device(device)]), nullcontext() if on_cpu else deterministic():
+    with (
+        torch.random.fork_rng(devices=[] if on_cpu else [torch.device(device)]),
+        nullcontext() if on_cpu else deterministic(),
+    ):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         try:

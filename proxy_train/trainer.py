@@ -21,7 +21,9 @@ from proxy_train.settings import BudgetScore, ProxySettings
 from proxy_train.step import Step, own_stream
 
 DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
-GPU_STEPS_UNSEEN = 20  # after so many the host waits for a GPU and looks at the losses; on a CPU it looks at each
+GPU_STEPS_UNSEEN = (
+    20  # after so many the host waits for a GPU and looks at the losses; on a CPU it looks at each
+)
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints at least
 
 
@@ -83,7 +85,14 @@ class Trainer:
         file: Path | None,
         identity: Mapping[str, Any],
     ) -> None:
-        self.model, self.corpus, self.settings, self.seed, self.score, self.hooks = model, corpus, settings, seed, score, hooks
+        self.model, self.corpus, self.settings, self.seed, self.score, self.hooks = (
+            model,
+            corpus,
+            settings,
+            seed,
+            score,
+            hooks,
+        )
         self.file, self.identity = file, identity
         model.recompute = plan.recompute
         self.device = model.embedding.weight.device
@@ -129,7 +138,9 @@ class Trainer:
         settled, seconds = self.settled_steps, self.seconds - self.startup_s
         if settled == 0:
             settled, seconds = len(self.losses), self.seconds
-        weights = {name: self.optimizer.masters[parameter] for name, parameter in self.model.named_parameters()}
+        weights = {
+            name: self.optimizer.masters[parameter] for name, parameter in self.model.named_parameters()
+        }
         return Fitted(
             losses=self.losses,
             budgets=tuple(self.budgets),
@@ -146,7 +157,9 @@ class Trainer:
         A rung at the end of a smaller budget has that one's loss, whose rate has decayed, and needs no stop of its own.
         """
         ends = {schedule.steps for schedule in smaller}
-        steps = {tokens // self.settings.batch_tokens for tokens in self.hooks.rungs if tokens not in self.rungs} - ends
+        steps = {
+            tokens // self.settings.batch_tokens for tokens in self.hooks.rungs if tokens not in self.rungs
+        } - ends
         stops = [(schedule.parting, schedule) for schedule in smaller[len(self.budgets) :]]
         return sorted([*stops, *((step, None) for step in steps)], key=lambda stop: stop[0])
 
@@ -154,7 +167,9 @@ class Trainer:
         """The score on the way. Raises DivergedError."""
         loss, bits_per_byte = self.score(self.model)
         if not math.isfinite(loss):
-            raise DivergedError(f"loss {loss:.4g} on the validation text after {len(self.losses)} steps: expected a finite number")
+            raise DivergedError(
+                f"loss {loss:.4g} on the validation text after {len(self.losses)} steps: expected a finite number"
+            )
         return loss, bits_per_byte
 
     def _reach(self, tokens: int, loss: float) -> None:
@@ -170,13 +185,21 @@ class Trainer:
         loss, bits_per_byte = self._validated()
         self.losses = losses
         self.optimizer.restore(saved)
-        return BudgetScore(tokens=schedule.steps * self.settings.batch_tokens, loss=loss, bits_per_byte=bits_per_byte)
+        return BudgetScore(
+            tokens=schedule.steps * self.settings.batch_tokens, loss=loss, bits_per_byte=bits_per_byte
+        )
 
     def _train(self, schedule: Schedule, *, until: int, keep: bool = True) -> None:
         """Steps from where the losses end up to the step `until`; `keep`: they belong to the whole budget and may be checkpointed."""
         first, settings = len(self.losses), self.settings
         every = 1 if self.device.type == "cpu" else GPU_STEPS_UNSEEN
-        stream = batches(self.corpus, batch_size=settings.batch_size, sequence_length=settings.sequence_length, steps=until, seed=self.seed)
+        stream = batches(
+            self.corpus,
+            batch_size=settings.batch_size,
+            sequence_length=settings.sequence_length,
+            steps=until,
+            seed=self.seed,
+        )
         unseen: list[Tensor] = []
         began = checkpointed = time.perf_counter()
         before = self.seconds
@@ -205,7 +228,9 @@ class Trainer:
             self.losses.append(loss)
             step, first = len(self.losses), self.losses[0]
             if not loss <= DIVERGED * first:
-                raise DivergedError(f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, {first:.4g}")
+                raise DivergedError(
+                    f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, {first:.4g}"
+                )
             if keep and self.hooks.on_step is not None:
                 self.hooks.on_step(step, loss)
 
@@ -231,4 +256,8 @@ class Trainer:
         self.budgets = [BudgetScore.model_validate(budget) for budget in progress["budgets"]]
         for tokens, loss in progress.get("rungs", ()):
             self._reach(tokens, loss)
-        self.seconds, self.startup_s, self.settled_steps = progress["seconds"], progress["startup_s"], progress["settled_steps"]
+        self.seconds, self.startup_s, self.settled_steps = (
+            progress["seconds"],
+            progress["startup_s"],
+            progress["settled_steps"],
+        )

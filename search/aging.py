@@ -22,7 +22,9 @@ class Aging(Searcher[T]):
     def __init__(self, space: Space[T], settings: EvolutionSettings, *, seed: int) -> None:
         super().__init__(space, seed=seed)
         self._settings = settings
-        self._seeds = tuple(space.seeds())[: (settings.population + 1) // 2]  # the others are random: known designs are alike
+        self._seeds = tuple(space.seeds())[
+            : (settings.population + 1) // 2
+        ]  # the others are random: known designs are alike
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         first = self._seeded(self._seeds)

@@ -14,7 +14,11 @@ from search.objectives import first_broken
 def arithmetic(config: RunConfig) -> Callable[[Architecture], dict[str, float]]:
     """What computes, of the metrics that the run's constraints name, those that need no measurement, and no others."""
     wanted = {constraint.metric for constraint in config.parsed_constraints()}
-    dtype, contexts, batches = inference_dtype(config.device), config.profile.contexts, config.profile.batch_sizes
+    dtype, contexts, batches = (
+        inference_dtype(config.device),
+        config.profile.contexts,
+        config.profile.batch_sizes,
+    )
     fields = [("param_bytes", "param_bytes", batches[0], contexts[0])]
     for context in contexts:
         further = None if context == contexts[0] else context
@@ -26,8 +30,13 @@ def arithmetic(config: RunConfig) -> Callable[[Architecture], dict[str, float]]:
 
     def compute(architecture: Architecture) -> dict[str, float]:
         metrics: dict[str, float] = {"params": parameters(architecture)} if "params" in wanted else {}
-        costs = {(batch, context): cost(architecture, batch=batch, context=context, dtype=dtype) for batch, context in points}
-        return metrics | {metric: getattr(costs[batch, context], name) for metric, name, batch, context in fields}
+        costs = {
+            (batch, context): cost(architecture, batch=batch, context=context, dtype=dtype)
+            for batch, context in points
+        }
+        return metrics | {
+            metric: getattr(costs[batch, context], name) for metric, name, batch, context in fields
+        }
 
     return compute
 

@@ -83,7 +83,8 @@ class Choices:
             name: [
                 (column, options)
                 for column, (gene, options) in enumerate(genes.items())
-                if len(options) > 1 and (registry.get(name).kind == "feedforward" and gene == "ratio") == ratios
+                if len(options) > 1
+                and (registry.get(name).kind == "feedforward" and gene == "ratio") == ratios
             ]
             for name, genes in self.genes.items()
         }
@@ -93,7 +94,9 @@ class Choices:
         known = self._known.get(width, {})
         found = list(map(known.get, map(id, layers)))
         if None in found:  # made elsewhere
-            equal = {place: self._parts.get(width, {}).get(layer) for place, layer in distinct(layers).items()}
+            equal = {
+                place: self._parts.get(width, {}).get(layer) for place, layer in distinct(layers).items()
+            }
             found = [equal[id(layer)] for layer in layers]
         return None if None in found else cast(list[Part], found)
 
@@ -107,16 +110,22 @@ class Choices:
                 ratio = 0.0 if mixer else float(layer.shape.genes(width).get("ratio", 0.0))
                 for norm in self.norms:
                     each, size = normalized(layer, norm), layer_parameters(name, layer.shape, norm[0], width)
-                    parts[width].setdefault(each, Part(each, values, mixer, ratio, size, each.model_dump_json()))
+                    parts[width].setdefault(
+                        each, Part(each, values, mixer, ratio, size, each.model_dump_json())
+                    )
         return parts
 
     @cached_property
     def _known(self) -> dict[int, dict[int, Part]]:
         """The same by the layers' `id`: nearly all that a search meets are these very objects, and hashing one takes much longer."""
-        return {width: {id(layer): part for layer, part in parts.items()} for width, parts in self._parts.items()}
+        return {
+            width: {id(layer): part for layer, part in parts.items()} for width, parts in self._parts.items()
+        }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # an `id` means nothing in a copy
+        return {
+            field.name: getattr(self, field.name) for field in fields(self)
+        }  # an `id` means nothing in a copy
 
     def values(self, layer: Layer, width: int) -> tuple[Any, ...] | None:
         """The values of the layer's genes, or None if the layer is none of the choices."""
@@ -125,17 +134,24 @@ class Choices:
     @cached_property
     def _values(self) -> dict[tuple[str, int], dict[tuple[Any, ...], tuple[Any, ...]]]:
         """`layers` the other way round, by the shape's fields; where several values give one shape, the first."""
-        return {key: {_fields(layer.shape): values for values, layer in reversed(table.items())} for key, table in self.layers.items()}
+        return {
+            key: {_fields(layer.shape): values for values, layer in reversed(table.items())}
+            for key, table in self.layers.items()
+        }
 
     def resized(self, layers: Layers, width_from: int, width_to: int) -> Layers | None:
         """The same genes at another width; where a width cannot have them, the choice that shares most of them."""
         if (width_from, width_to) not in self._resized:
             known = [part.layer for part in self._known.get(width_from, {}).values()]
-            self._resized[width_from, width_to] = {id(layer): self._resize(layer, width_from, width_to) for layer in known}
+            self._resized[width_from, width_to] = {
+                id(layer): self._resize(layer, width_from, width_to) for layer in known
+            }
         table = self._resized[width_from, width_to]
         resized = list(map(table.get, map(id, layers)))
         if not all(resized):  # made elsewhere, or without a choice at that width
-            others = {place: self._resize(layer, width_from, width_to) for place, layer in distinct(layers).items()}
+            others = {
+                place: self._resize(layer, width_from, width_to) for place, layer in distinct(layers).items()
+            }
             resized = [others[id(layer)] for layer in layers]
         return cast(Layers, tuple(resized)) if all(resized) else None
 
@@ -153,7 +169,9 @@ class Choices:
         """The layer with those values of its genes or, where `width` cannot have them, the choice that shares most of them."""
         table, key = self.layers[name, width], (name, width, wanted)
         if table and key not in self._nearest:
-            self._nearest[key] = table[max(table, key=lambda values: sum(a == b for a, b in zip(values, wanted, strict=True)))]
+            self._nearest[key] = table[
+                max(table, key=lambda values: sum(a == b for a, b in zip(values, wanted, strict=True)))
+            ]
         return self._nearest[key] if table else None
 
     @cached_property

@@ -61,9 +61,13 @@ class RayExecutor:
 
         self._ray, self._device, self._deadline_s, self._remote = ray, device, deadline_s, address is not None
         self._kinds = tuple(kinds)
-        self._ready: dict[Any, _Member] = {}  # those that are starting, by the reference of their first answer
+        self._ready: dict[
+            Any, _Member
+        ] = {}  # those that are starting, by the reference of their first answer
         self._idle: list[_Member] = []
-        self._busy: dict[Any, tuple[_Member, Step, float]] = {}  # with the deadline, by the reference of the outcome
+        self._busy: dict[
+            Any, tuple[_Member, Step, float]
+        ] = {}  # with the deadline, by the reference of the outcome
         self._waiting: list[Step] = []
         self._quiet = ExitStack()
         self._far = self._remote and spans_machines(ray.nodes())
@@ -72,14 +76,22 @@ class RayExecutor:
         self._fault = ""  # of the machine of the worker that was given up last
         self._head = ray.get_runtime_context().gcs_address
         self._head_answered = self._head_asked = began = time.monotonic()
-        self._living = dict.fromkeys(self._kinds or ("",), began)  # when a worker was last there, by the kind that it has
-        self._actors = {wanted: ray.remote(max_restarts=0, **demands(device, wanted))(worker) for wanted in ("", *kinds)}
+        self._living = dict.fromkeys(
+            self._kinds or ("",), began
+        )  # when a worker was last there, by the kind that it has
+        self._actors = {
+            wanted: ray.remote(max_restarts=0, **demands(device, wanted))(worker) for wanted in ("", *kinds)
+        }
         try:
             fitting = room(living(ray.nodes()), device=device, kinds=kinds)
             count = workers if self._remote else min(workers, fitting)
             self._start([*kinds, *[""] * (count - len(kinds))])
             soon = min(workers, fitting)
-            while len(self._idle) < soon and (self._ready or not self._idle) and time.monotonic() < began + START_TIMEOUT_S:
+            while (
+                len(self._idle) < soon
+                and (self._ready or not self._idle)
+                and time.monotonic() < began + START_TIMEOUT_S
+            ):
                 self._step()
         except BaseException:
             self.close()
@@ -94,7 +106,9 @@ class RayExecutor:
         self._assign()
 
     def place(self, number: int) -> str:
-        return next((str(member.home) for member, step, _ in self._busy.values() if step.job.number == number), "")
+        return next(
+            (str(member.home) for member, step, _ in self._busy.values() if step.job.number == number), ""
+        )
 
     def next(self) -> tuple[Job, Outcome | Lost]:
         while True:
@@ -106,7 +120,9 @@ class RayExecutor:
         members = [*self._idle, *(member for member, _, _ in self._busy.values()), *self._ready.values()]
         self._idle, self._busy, self._ready = [], {}, {}
         self._waiting.clear()
-        for member in members if not self._headless else ():  # nobody would answer; they end with this process
+        for member in (
+            members if not self._headless else ()
+        ):  # nobody would answer; they end with this process
             self._kill(member)
         self._ray.shutdown()
 
@@ -116,18 +132,28 @@ class RayExecutor:
         They report when they have finished importing: on this machine that must not fall into a measurement.
         """
         if not self._remote and not self._ready:
-            with suppress(DeviceError):  # who measures for so long hangs, and will be found out by its deadline
+            with suppress(
+                DeviceError
+            ):  # who measures for so long hangs, and will be found out by its deadline
                 self._quiet.enter_context(shared(self._device, timeout_s=START_TIMEOUT_S))
         for kind in wanted:
             member = _Member(self._actors[kind].remote(self._device), kind)
             self._ready[member.actor.ready.remote(alone=self._remote, kinds=self._kinds)] = member
 
     def _assign(self) -> None:
-        while self._idle and (found := assignment(self._waiting, self._idle, busy=[(who, what) for who, what, _ in self._busy.values()])):
+        while self._idle and (
+            found := assignment(
+                self._waiting, self._idle, busy=[(who, what) for who, what, _ in self._busy.values()]
+            )
+        ):
             step, member = found
             self._waiting.remove(step)
             self._idle.remove(member)
-            self._busy[self._begun(step, member.actor)] = (member, step, time.monotonic() + step.left_s(self._deadline_s))
+            self._busy[self._begun(step, member.actor)] = (
+                member,
+                step,
+                time.monotonic() + step.left_s(self._deadline_s),
+            )
 
     def _begun(self, step: Step, actor: Any) -> Any:
         """The reference of what comes of a step that a worker is given."""
@@ -135,14 +161,18 @@ class RayExecutor:
         if step.kind:
             return actor.measure.remote(job, step.begun(), step.label)
         files = self._shipped(job.corpus)
-        return actor.evaluate.remote(job, files) if step.whole else actor.train.remote(job, step.begun(), files)
+        return (
+            actor.evaluate.remote(job, files) if step.whole else actor.train.remote(job, step.begun(), files)
+        )
 
     def _shipped(self, corpus: Corpus) -> dict[str, Any] | None:
         """References to the files of the text, for workers on machines without them; None where all are on this one."""
         if not self._far:
             return None
         if corpus.digest not in self._files:
-            self._files[corpus.digest] = {name: self._ray.put(content) for name, content in files_of(corpus).items()}
+            self._files[corpus.digest] = {
+                name: self._ray.put(content) for name, content in files_of(corpus).items()
+            }
         return self._files[corpus.digest]
 
     def _step(self) -> tuple[Job, Outcome | Lost] | None:
@@ -151,7 +181,9 @@ class RayExecutor:
         self._check_workers()
         now = time.monotonic()
         soonest = min((deadline for _, _, deadline in self._busy.values()), default=now + HEAD_CHECK_S)
-        done, _ = self._ray.wait([*self._busy, *self._ready], num_returns=1, timeout=max(0.0, min(soonest - now, HEAD_CHECK_S)))
+        done, _ = self._ray.wait(
+            [*self._busy, *self._ready], num_returns=1, timeout=max(0.0, min(soonest - now, HEAD_CHECK_S))
+        )
         self._check_head()
         if done and done[0] in self._ready:
             self._started(done[0])
@@ -161,7 +193,9 @@ class RayExecutor:
             if deadline <= time.monotonic():
                 del self._busy[reference]
                 self._replace(member)
-                return step.job, failure(step.job, "timeout", f"not finished after {self._deadline_s:g} s", **step.known())
+                return step.job, failure(
+                    step.job, "timeout", f"not finished after {self._deadline_s:g} s", **step.known()
+                )
         return None
 
     def _started(self, reference: Any) -> None:
@@ -180,7 +214,9 @@ class RayExecutor:
             self._await_head()
             self._stillborn += 1
             if self._stillborn > STILLBORN:
-                raise RunError(f"no worker can be started, {self._stillborn} in a row died at once: {_line(error)}") from None
+                raise RunError(
+                    f"no worker can be started, {self._stillborn} in a row died at once: {_line(error)}"
+                ) from None
             self._replace(member)
             return
         self._stillborn = 0
@@ -205,8 +241,12 @@ class RayExecutor:
             if lost:
                 return job, Lost("machine", f"the node of {member.home} was lost")
             if isinstance(error, self._ray.exceptions.OutOfMemoryError):
-                return job, failure(job, "out_of_memory", f"the worker was killed: {_line(error)}", **step.known())
-            blame: Literal["machine", "worker"] = "machine" if step.kind else "worker"  # candidates are measured in a process beside it
+                return job, failure(
+                    job, "out_of_memory", f"the worker was killed: {_line(error)}", **step.known()
+                )
+            blame: Literal["machine", "worker"] = (
+                "machine" if step.kind else "worker"
+            )  # candidates are measured in a process beside it
             return job, Lost(blame, f"the worker process died: {_line(error)}")
         self._idle.append(member)
         if isinstance(found, Measured):
@@ -228,7 +268,9 @@ class RayExecutor:
         self._fault = fault
 
     def _node_lives(self, member: _Member) -> bool:
-        return any(node["Alive"] for node in self._ray.nodes() if member.home and node["NodeID"] == member.home.node)
+        return any(
+            node["Alive"] for node in self._ray.nodes() if member.home and node["NodeID"] == member.home.node
+        )
 
     def _check_workers(self) -> None:
         """Raises DeviceError or RunError where nobody is left who could evaluate, or measure what waits for it."""

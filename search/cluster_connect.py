@@ -20,19 +20,27 @@ def connect(address: str | None, *, workers: int) -> None:
     The nodes of a cluster of several machines get the code of these packages by themselves, unless a submitted job brought it already.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: a local cluster listens on loopback alone
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # who asks for no GPU of its own sees every one, as cuda:N needs
+    os.environ.setdefault(
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+    )  # off: a local cluster listens on loopback alone
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # who asks for no GPU of its own sees every one, as cuda:N needs
     use_token(address)
     if address is not None:
         _check_answers(address)
     import ray  # reads all this when it is imported
 
-    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None  # pages of raylets' logs where one line is ours to say
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: (
+        None
+    )  # pages of raylets' logs where one line is ours to say
     on_terminate = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address is None:
         memory = 512 * 2**20
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, object_store_memory=memory, **common)
+        ray.init(
+            address="local", num_cpus=workers, include_dashboard=False, object_store_memory=memory, **common
+        )
     else:
         try:
             ray.init(address=address, **common)
@@ -42,10 +50,16 @@ def connect(address: str | None, *, workers: int) -> None:
                     write_own_code(Path(code))
                     ray.init(address=address, runtime_env={"working_dir": code}, **common)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            otherwise = "or none that takes this token (RAY_AUTH_TOKEN; RAY_AUTH_MODE=disabled where it has none)"
+            otherwise = (
+                "or none that takes this token (RAY_AUTH_TOKEN; RAY_AUTH_MODE=disabled where it has none)"
+            )
             said = " ".join(str(error).split())[:200]
-            raise ConfigError(f"--address {address}: no Ray cluster answers there, {otherwise}: {said}") from None
-    signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends the process without a word of ours
+            raise ConfigError(
+                f"--address {address}: no Ray cluster answers there, {otherwise}: {said}"
+            ) from None
+    signal.signal(
+        signal.SIGTERM, on_terminate
+    )  # Ray puts its own in place, which ends the process without a word of ours
 
 
 def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> None:
@@ -68,13 +82,20 @@ def living(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, float]]:
 
 def types_of(resources: Mapping[str, float]) -> frozenset[str]:
     """The types of accelerator among the resources of a node."""
-    return frozenset(name.removeprefix(TYPE) for name, count in resources.items() if name.startswith(TYPE) and count > 0)
+    return frozenset(
+        name.removeprefix(TYPE) for name, count in resources.items() if name.startswith(TYPE) and count > 0
+    )
 
 
 def use_token(address: str | None) -> None:
     """Ray asks for its token by default, but tells a client of it too late."""
     kept = Path.home() / ".ray" / "auth_token"
-    if address is None or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or kept.is_file():
+    if (
+        address is None
+        or os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or kept.is_file()
+    ):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
@@ -96,17 +117,24 @@ def room(nodes: Sequence[Mapping[str, float]], *, device: str, kinds: Sequence[s
         able = [node for node in nodes if kind in types_of(node)]
         if not able:
             known = sorted({found for node in nodes for found in types_of(node)})
-            raise ConfigError(f"device_kind {kind}: no node of the cluster has it, expected one of: {', '.join(known) or 'none'}")
+            raise ConfigError(
+                f"device_kind {kind}: no node of the cluster has it, expected one of: {', '.join(known) or 'none'}"
+            )
         _require_slot(able, device, f"whose nodes with {kind} have")
     return _require_slot(nodes, device, "which has")
 
 
 def _require_slot(nodes: Sequence[Mapping[str, float]], device: str, whose: str) -> int:
     """How many workers fit into these nodes. Raises ConfigError where none does."""
-    fitting = sum(int(min(node.get(name, 0) for name in (("CPU", "GPU") if device == "cuda" else ("CPU",)))) for node in nodes)
+    fitting = sum(
+        int(min(node.get(name, 0) for name in (("CPU", "GPU") if device == "cuda" else ("CPU",))))
+        for node in nodes
+    )
     if not fitting:
         cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
-        raise ConfigError(f"device {device}: no worker fits into the cluster, {whose} {cpus:g} CPUs and {gpus:g} GPUs")
+        raise ConfigError(
+            f"device {device}: no worker fits into the cluster, {whose} {cpus:g} CPUs and {gpus:g} GPUs"
+        )
     return fitting
 
 

@@ -57,6 +57,8 @@ def print_comparison(console: Console, names: tuple[str, str], found: Comparison
         soft_wrap=True,
         markup=False,
     )
-    verdict = {"faster": "is faster", "slower": "is slower", "cannot tell": "cannot be told apart in speed"}[found.verdict]
+    verdict = {"faster": "is faster", "slower": "is slower", "cannot tell": "cannot be told apart in speed"}[
+        found.verdict
+    ]
     what = f"{names[0]} and {names[1]}" if found.verdict == "cannot tell" else names[1]
     console.print(f"{what} {verdict}", soft_wrap=True, markup=False)

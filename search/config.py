@@ -17,7 +17,15 @@ from proxy_train.train import ProxySettings
 from search.evolution import EvolutionSettings
 from search.fidelity import FidelitySettings
 from search.gates import TABLE_METRICS, GateSettings
-from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, base_of, parse_constraint, parse_objective
+from search.objectives import (
+    PROXY_METRICS,
+    TASK_METRICS,
+    Constraint,
+    Objective,
+    base_of,
+    parse_constraint,
+    parse_objective,
+)
 from search.searchers import SearcherSettings
 from search.space import SpaceSettings
 
@@ -51,7 +59,9 @@ class RunConfig(Value):
     candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     workers: Annotated[int, Field(ge=1, le=4096)] = 2
     device: str = "cpu"
-    device_kind: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_several)] = ()
+    device_kind: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_several)
+    ] = ()
     time_s: Annotated[float, Field(gt=0)] | None = None
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
     retries: Annotated[int, Field(ge=0, le=100)] = 2
@@ -72,7 +82,9 @@ class RunConfig(Value):
     @model_validator(mode="after")
     def _energy_has_a_counter(self) -> Self:
         if self.profile.energy_seconds and self.device == "cpu":
-            raise ValueError("profile.energy_seconds: energy is read from a GPU's counter, expected 0 on device cpu")
+            raise ValueError(
+                "profile.energy_seconds: energy is read from a GPU's counter, expected 0 on device cpu"
+            )
         return self
 
     @model_validator(mode="after")
@@ -81,7 +93,9 @@ class RunConfig(Value):
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"device_kind: expected each kind once, got {', '.join(kinds)}")
         if len(kinds) > self.workers:
-            raise ValueError(f"workers: expected at least {len(kinds)}, one for each device_kind, got {self.workers}")
+            raise ValueError(
+                f"workers: expected at least {len(kinds)}, one for each device_kind, got {self.workers}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -115,28 +129,44 @@ class RunConfig(Value):
         wanted = [objective.metric for objective in self.parsed_objectives()]
         bounded = [constraint.metric for constraint in self.parsed_constraints()]
         if not any(metric in PROXY_METRICS for metric in wanted):
-            raise ValueError(f"fidelity.rungs: expected the loss among the objectives, which it stops by; got {', '.join(wanted)}")
+            raise ValueError(
+                f"fidelity.rungs: expected the loss among the objectives, which it stops by; got {', '.join(wanted)}"
+            )
         late = [metric for metric in (*wanted, *bounded) if metric in TASK_METRICS]
         if late:
-            raise ValueError(f"fidelity.rungs: expected all but the loss to be known before training; {late[0]} is not")
+            raise ValueError(
+                f"fidelity.rungs: expected all but the loss to be known before training; {late[0]} is not"
+            )
         return self
 
     @model_validator(mode="after")
     def _table_has_something_to_say(self) -> Self:
         if self.gates.table and len(self.device_kind) > 1:
-            raise ValueError(f"gates.table: expected one device_kind, which the latency table is of, got {', '.join(self.device_kind)}")
-        if self.gates.table and not any(base_of(item.metric) in TABLE_METRICS for item in self.parsed_constraints()):
-            raise ValueError(f"gates.table: expected a constraint on what the latency table predicts: {', '.join(TABLE_METRICS)}")
+            raise ValueError(
+                f"gates.table: expected one device_kind, which the latency table is of, got {', '.join(self.device_kind)}"
+            )
+        if self.gates.table and not any(
+            base_of(item.metric) in TABLE_METRICS for item in self.parsed_constraints()
+        ):
+            raise ValueError(
+                f"gates.table: expected a constraint on what the latency table predicts: {', '.join(TABLE_METRICS)}"
+            )
         return self
 
     def parsed_objectives(self) -> tuple[Objective, ...]:
-        return tuple(parse_objective(name, self.profile, self.tasks, self.device_kind) for name in self.objectives)
+        return tuple(
+            parse_objective(name, self.profile, self.tasks, self.device_kind) for name in self.objectives
+        )
 
     def parsed_constraints(self) -> tuple[Constraint, ...]:
-        return tuple(parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in self.constraints)
+        return tuple(
+            parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in self.constraints
+        )
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120
+        )
 
 
 def parse(data: Any, *, where: str) -> RunConfig:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from proxy_train.data_settings import DataSettings
     from proxy_train.prepare import OnProgress
 
-data_app = typer.Typer(help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None
+)
 
 RUN_FILE = (".yaml", ".yml")
 SAID_EVERY_S = 0.2, 10.0  # how often progress is shown in a terminal, and elsewhere
@@ -24,10 +26,19 @@ SAID_EVERY_S = 0.2, 10.0  # how often progress is shown in a terminal, and elsew
 
 @data_app.command(epilog="Example: frontrunner data prepare my-texts/ more.jsonl.zst --vocabulary 16384")
 def prepare(
-    sources: Annotated[list[str], typer.Argument(metavar="CONFIG_OR_SOURCE...", help="A run file, or files and folders of text.")],
-    vocabulary: Annotated[int | None, typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json.", show_default="the run's, or one is trained")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Where the text is.", show_default="the run's, or text")] = None,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG_OR_SOURCE...", help="A run file, or files and folders of text."),
+    ],
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json.", show_default="the run's, or one is trained")
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Where the text is.", show_default="the run's, or text")
+    ] = None,
 ) -> None:
     """Turn text into tokens in the cache, where a search finds them; goes on where an earlier try ended."""
     from proxy_train.prepare import prepare as prepared
@@ -46,8 +57,15 @@ def prepare(
 
 @data_app.command(epilog="Example: frontrunner data info configs/quick.yaml --verify")
 def info(
-    where: Annotated[str, typer.Argument(metavar="CONFIG_OR_FOLDER", help="A run file, or a folder of prepared data.", show_default=False)],
-    verify: Annotated[bool, typer.Option("--verify", help="Read all files and compare them with the manifest.")] = False,
+    where: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG_OR_FOLDER", help="A run file, or a folder of prepared data.", show_default=False
+        ),
+    ],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all files and compare them with the manifest.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Counts, bytes per token, unigram loss and place of prepared data."""
@@ -57,7 +75,9 @@ def info(
     if where.endswith(RUN_FILE):
         folder = prepared(settings_of([where]))
         if not folder.exists():
-            raise DataError(f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` does it")
+            raise DataError(
+                f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` does it"
+            )
     found = information(folder, verify=verify)
     if as_json:
         print_json(found)
@@ -66,7 +86,11 @@ def info(
 
 
 def settings_of(
-    sources: list[str], *, vocabulary: int | None = None, tokenizer: Path | None = None, text_column: str | None = None
+    sources: list[str],
+    *,
+    vocabulary: int | None = None,
+    tokenizer: Path | None = None,
+    text_column: str | None = None,
 ) -> "DataSettings":
     """A run file's settings, or those of sources, with what is given in their place. Raises ConfigError, DataError."""
     from pydantic import ValidationError
@@ -80,7 +104,11 @@ def settings_of(
     if tokenizer is not None:
         given |= {"tokenizer": str(tokenizer)}
         vocabulary = vocabulary or max(bpe.SMALLEST_VOCABULARY, bpe.ids_needed(bpe.load_tokenizer(tokenizer)))
-    given |= {name: value for name, value in (("vocabulary", vocabulary), ("text_column", text_column)) if value is not None}
+    given |= {
+        name: value
+        for name, value in (("vocabulary", vocabulary), ("text_column", text_column))
+        if value is not None
+    }
     try:
         return DataSettings.model_validate(given)
     except ValidationError as error:
@@ -92,7 +120,10 @@ def information(folder: Path, *, verify: bool) -> dict[str, Any]:
     from proxy_train.corpus import finished_manifest
 
     manifest, digest = finished_manifest(folder, hashes=verify)
-    tokens, text_bytes = manifest.train_tokens + manifest.validation_tokens, manifest.train_bytes + manifest.validation_bytes
+    tokens, text_bytes = (
+        manifest.train_tokens + manifest.validation_tokens,
+        manifest.train_bytes + manifest.validation_bytes,
+    )
     return {
         "folder": str(folder.absolute()),
         "digest": digest,
@@ -140,4 +171,6 @@ def _progress(console: Console) -> Iterator["OnProgress"]:
 def _print(found: dict[str, Any]) -> None:
     console = Console(highlight=False)
     for key, value in found.items():
-        console.print(f"{key:<24}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False)
+        console.print(
+            f"{key:<24}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False
+        )

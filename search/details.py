@@ -40,18 +40,26 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     evaluation, architecture = entry.evaluation, entry.architecture
     parents = f", parents {', '.join(map(str, entry.parents))}" if entry.parents else ""
     status = evaluation.status if evaluation else "unfinished"
-    console.print(f"candidate {entry.number} of {folder.name} ({entry.origin}{parents}): {status}", soft_wrap=True)
+    console.print(
+        f"candidate {entry.number} of {folder.name} ({entry.origin}{parents}): {status}", soft_wrap=True
+    )
     if evaluation and evaluation.reason:
         console.print(evaluation.reason, soft_wrap=True, markup=False)
     for audit in evaluation.audits if evaluation else ():
-        console.print(f"let through gate {audit.gate} for an audit: {audit.reason}", soft_wrap=True, markup=False)
-    console.print(f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}")
+        console.print(
+            f"let through gate {audit.gate} for an audit: {audit.reason}", soft_wrap=True, markup=False
+        )
+    console.print(
+        f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}"
+    )
     layers = Table(header_style="bold")
     for name in ("layer", "operator", "shape", "norm"):
         layers.add_column(name)
     for number, layer in enumerate(architecture.layers):
         values = layer.shape.model_dump().items()
-        shape = ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values)
+        shape = ", ".join(
+            f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values
+        )
         layers.add_row(str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}")
     console.print(layers)
     if evaluation is None:
@@ -59,7 +67,9 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     for name, value in evaluation.metrics.items():
         console.print(f"{name:<26}{formatted(name, value)}", markup=False)
     if evaluation.each_profile:
-        titled = [(f"{entry.number} {kind}".strip(), profile) for kind, profile in evaluation.each_profile.items()]
+        titled = [
+            (f"{entry.number} {kind}".strip(), profile) for kind, profile in evaluation.each_profile.items()
+        ]
         console.print(timings(titled))
         print_remarks(console, titled)
         for kind, profile in evaluation.each_profile.items():
@@ -74,13 +84,24 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
     if entry.first is not None and entry.again is not None and entry.again.evaluation is not None:
         second = entry.again.evaluation
         losses = [found.metrics["loss"] for found in (entry.first, second) if "loss" in found.metrics]
-        said = " and ".join(f"{loss:.4f}" for loss in losses) if second.status == "ok" else f"{second.status}: {second.reason}"
-        console.print(f"evaluated twice, with seeds {entry.first.seed} and {second.seed}, metrics are means; loss {said}", soft_wrap=True)
+        said = (
+            " and ".join(f"{loss:.4f}" for loss in losses)
+            if second.status == "ok"
+            else f"{second.status}: {second.reason}"
+        )
+        console.print(
+            f"evaluated twice, with seeds {entry.first.seed} and {second.seed}, metrics are means; loss {said}",
+            soft_wrap=True,
+        )
     if evaluation.proxy_width is not None:
         console.print(f"trained at width {evaluation.proxy_width}, measured at {architecture.width}")
     for task in evaluation.tasks:
         console.print(_task_line(task), soft_wrap=True)
-    for label, mapping in (("backends", evaluation.backends), ("seconds", evaluation.seconds), ("versions", evaluation.versions)):
+    for label, mapping in (
+        ("backends", evaluation.backends),
+        ("seconds", evaluation.seconds),
+        ("versions", evaluation.versions),
+    ):
         listed = ", ".join(f"{key} {formatted(key, value)}" for key, value in mapping.items())
         console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
     if evaluation.traceback:
@@ -101,7 +122,9 @@ def train_once(
     architecture = Architecture.load(path)
     config = config_module.load(config_path) if config_path else RunConfig()
     try:
-        proxy = ProxySettings.model_validate({**config.proxy.model_dump(), **({"tokens": tokens} if tokens is not None else {})})
+        proxy = ProxySettings.model_validate(
+            {**config.proxy.model_dump(), **({"tokens": tokens} if tokens is not None else {})}
+        )
     except ValidationError as error:
         raise ConfigError(one_line(error)) from None
     opened = open_device(device)
@@ -113,11 +136,24 @@ def train_once(
             console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f}")
 
     with shared(device) as give_way, memory_errors():
-        score = train(architecture, corpus, proxy, seed=seed, device=device, on_step=on_step, pause=give_way, checkpoint=checkpoint).score
+        score = train(
+            architecture,
+            corpus,
+            proxy,
+            seed=seed,
+            device=device,
+            on_step=on_step,
+            pause=give_way,
+            checkpoint=checkpoint,
+        ).score
     if console is not None:
         for budget in score.budgets:
-            console.print(f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f}, {budget.bits_per_byte:.4f} bits per byte")
-        console.print(f"validation loss {score.loss:.4f} nats per token; the unigram entropy of the data is {score.unigram_loss:.4f}")
+            console.print(
+                f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f}, {budget.bits_per_byte:.4f} bits per byte"
+            )
+        console.print(
+            f"validation loss {score.loss:.4f} nats per token; the unigram entropy of the data is {score.unigram_loss:.4f}"
+        )
         console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte")
         with shared(device):
             share = score.flops_per_s / ceilings(opened)["matrix_product_flops_per_s"]
@@ -134,12 +170,16 @@ def task_settings(config_path: Path | None, names: str | None) -> TaskSettings:
     if names is None:
         return settings
     try:
-        return TaskSettings.model_validate({**settings.model_dump(), "names": [name.strip() for name in names.split(",")]})
+        return TaskSettings.model_validate(
+            {**settings.model_dump(), "names": [name.strip() for name in names.split(",")]}
+        )
     except ValidationError as error:
         raise ConfigError(f"tasks: {one_line(error)}") from None
 
 
-def train_on_tasks(path: Path, settings: TaskSettings, *, seed: int, device: str, console: Console | None) -> tuple[TaskScore, ...]:
+def train_on_tasks(
+    path: Path, settings: TaskSettings, *, seed: int, device: str, console: Console | None
+) -> tuple[TaskScore, ...]:
     """Trains the architecture of a file on every task of `settings`, and shows each score. Raises our errors."""
     architecture, scores = Architecture.load(path), []
     for name in settings.names:

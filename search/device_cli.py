@@ -13,14 +13,24 @@ console = Console(highlight=False)
 
 
 def profile(
-    architectures: Annotated[list[str], typer.Argument(help="Files, shipped names, or candidates as RUN:ID.", show_default=False)],
-    batch: Annotated[list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="1,8")] = None,
-    context: Annotated[list[str] | None, typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="256")] = None,
+    architectures: Annotated[
+        list[str], typer.Argument(help="Files, shipped names, or candidates as RUN:ID.", show_default=False)
+    ],
+    batch: Annotated[
+        list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="1,8")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="256")
+    ] = None,
     threads: Threads = 1,
     device: DeviceName = "cpu",
     backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
-    energy: Annotated[float, typer.Option(help="Seconds to decode for the energy a token; 0 leaves it out.")] = 0.0,
-    largest_batch: Annotated[bool, typer.Option("--largest-batch", help="Also the largest batch that fits, and decoding there.")] = False,
+    energy: Annotated[
+        float, typer.Option(help="Seconds to decode for the energy a token; 0 leaves it out.")
+    ] = 0.0,
+    largest_batch: Annotated[
+        bool, typer.Option("--largest-batch", help="Also the largest batch that fits, and decoding there.")
+    ] = False,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +45,9 @@ def profile(
         energy_seconds=energy,
         largest_batch=largest_batch,
     )
-    found = profile_each([architecture_of(text, results) for text in architectures], settings, device=device, backend=backend)
+    found = profile_each(
+        [architecture_of(text, results) for text in architectures], settings, device=device, backend=backend
+    )
     if as_json:
         print_json(profiles_json(found))
     else:
@@ -45,7 +57,10 @@ def profile(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="File, shipped name, or candidate as RUN:ID.", show_default=False)],
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="File, shipped name, or candidate as RUN:ID.", show_default=False),
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
     batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
     context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
@@ -94,11 +109,20 @@ def operators(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
 
 
 def warm(
-    sources: Annotated[list[str], typer.Argument(metavar="SPACE_OR_ARCH...", help="Run files and architectures.", show_default=False)],
-    batch: Annotated[list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024")] = None,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SPACE_OR_ARCH...", help="Run files and architectures.", show_default=False),
+    ],
+    batch: Annotated[
+        list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024")
+    ] = None,
     device: DeviceName = "cuda:0",
-    processes: Annotated[int | None, typer.Option(min=1, help="Processes at the same time.", show_default="one a core")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes at the same time.", show_default="one a core")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile and tune the kernels that a search or an architecture will need, in parallel."""
@@ -111,7 +135,10 @@ def warm(
     open_device(device)  # says once, not for every job, that there is none
     found = []
     for done in prepared(
-        warm_jobs(sources, batches=whole_numbers("--batch", batch or []) or None, tokens=tokens, device=device), processes=processes
+        warm_jobs(
+            sources, batches=whole_numbers("--batch", batch or []) or None, tokens=tokens, device=device
+        ),
+        processes=processes,
     ):
         found.append(asdict(done))
         if not as_json:
@@ -135,7 +162,9 @@ def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     _print_mapping({name: version or "not installed" for name, version in found["packages"].items()})
     for entry in found["devices"]:
         state = "usable" if entry["usable"] else f"not usable: {entry['reason']}"
-        details = ", ".join(f"{key} {value}" for key, value in entry.items() if key not in ("device", "usable", "reason"))
+        details = ", ".join(
+            f"{key} {value}" for key, value in entry.items() if key not in ("device", "usable", "reason")
+        )
         _print_mapping({entry["device"]: f"{state}{', ' + details if details else ''}"})
 
 

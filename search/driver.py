@@ -73,12 +73,17 @@ class Progress:
     @property
     def failed(self) -> int:
         return sum(
-            entry.evaluation is not None and entry.evaluation.status not in ("ok", "infeasible", "stopped") for entry in self.entries
+            entry.evaluation is not None and entry.evaluation.status not in ("ok", "infeasible", "stopped")
+            for entry in self.entries
         )
 
     @property
     def best_loss(self) -> float | None:
-        losses = [entry.evaluation.metrics["loss"] for entry in self.entries if entry.evaluation and "loss" in entry.evaluation.metrics]
+        losses = [
+            entry.evaluation.metrics["loss"]
+            for entry in self.entries
+            if entry.evaluation and "loss" in entry.evaluation.metrics
+        ]
         return min(losses, default=None)
 
     @property
@@ -98,7 +103,13 @@ def prepare_run(config: RunConfig) -> Prepared:
     screen = Screen(arithmetic_check(config), table, settings=config.gates, seed=config.seed)
     fast = in_time(config) if config.gates.table else None
     known = known_costs(config, everything) if config.searcher.name == "guided" else {}
-    return Prepared(config, corpus, make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast), screen, known)
+    return Prepared(
+        config,
+        corpus,
+        make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast),
+        screen,
+        known,
+    )
 
 
 def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
@@ -118,9 +129,17 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     metrics = [*map(arithmetic(config), probes)]
     for constraint in constraints:
         if all(constraint.broken_by(found) for found in metrics):
-            closest = (min if constraint.relation in ("<=", "<") else max)(found[constraint.metric] for found in metrics)
-            raise ConfigError(f"constraint '{constraint}': no sample of the space meets it, the closest of {len(probes)} has {closest:g}")
-    accepted = [probe for probe, found in zip(probes, metrics, strict=True) if first_broken(constraints, found) is None]
+            closest = (min if constraint.relation in ("<=", "<") else max)(
+                found[constraint.metric] for found in metrics
+            )
+            raise ConfigError(
+                f"constraint '{constraint}': no sample of the space meets it, the closest of {len(probes)} has {closest:g}"
+            )
+    accepted = [
+        probe
+        for probe, found in zip(probes, metrics, strict=True)
+        if first_broken(constraints, found) is None
+    ]
     if not accepted:
         together = "' and '".join(str(constraint) for constraint in constraints)
         raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
@@ -128,20 +147,30 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
 
     if not measured_here:
         return
-    measured = [item for item in constraints if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}]
+    measured = [
+        item
+        for item in constraints
+        if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}
+    ]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))
     with ProfilingWorker(config.device) as worker:
-        for probe in chain((*small_first[:2], small_first[-1]), prepared.space.shallow()):  # the latter are made when they are asked for
+        for probe in chain(
+            (*small_first[:2], small_first[-1]), prepared.space.shallow()
+        ):  # the latter are made when they are asked for
             if not measured:
                 return
             found = profiled(worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s)
-            if isinstance(found, Failure):  # that one cannot be measured does not tell that no other meets the constraint
+            if isinstance(
+                found, Failure
+            ):  # that one cannot be measured does not tell that no other meets the constraint
                 continue
             seen.append(found.metrics())
             measured = [constraint for constraint in measured if constraint.broken_by(seen[-1])]
     for constraint in measured if seen else ():
-        closest = (min if constraint.relation in ("<=", "<") else max)(found[constraint.metric] for found in seen)
+        closest = (min if constraint.relation in ("<=", "<") else max)(
+            found[constraint.metric] for found in seen
+        )
         raise ConfigError(
             f"constraint '{constraint}': no sample meets it; of {len(seen)} measured, the largest of the space and the smallest with each "
             f"mixer, the closest has {closest:.4g}"
@@ -162,12 +191,18 @@ def drive(
     """
     config, start, here = prepared.config, time.monotonic(), 0
     objectives = config.parsed_objectives()
-    proposer = searcher(config.searcher.name, prepared.space, config.evolution, seed=config.seed, known=prepared.known)
+    proposer = searcher(
+        config.searcher.name, prepared.space, config.evolution, seed=config.seed, known=prepared.known
+    )
 
     entries = {entry.number: entry for entry in ledger.entries()}
     before_s = searched(tuple(entries.values()))
     _replay(proposer, tuple(entries.values()), config)
-    waiting = deque(entry for entry in entries.values() if entry.evaluation is None or (entry.again and entry.again.evaluation is None))
+    waiting = deque(
+        entry
+        for entry in entries.values()
+        if entry.evaluation is None or (entry.again and entry.again.evaluation is None)
+    )
     running, exhausted, retries = 0, ledger.exhausted, Retries(config.retries)
     if entries:
         prepared.screen.take_counts()  # of what the proposer asked when the run began, which was counted then
@@ -175,7 +210,9 @@ def drive(
     def submit(job: Job) -> None:
         executor.submit(job)
         place = executor.place(job.number)
-        ledger.begin(job.number, place) if entries[job.number].evaluation is None else ledger.begin_again(job.number, place)
+        ledger.begin(job.number, place) if entries[job.number].evaluation is None else ledger.begin_again(
+            job.number, place
+        )
 
     def report() -> None:
         seconds = time.monotonic() - start
@@ -187,7 +224,9 @@ def drive(
         nonlocal exhausted
         if waiting:
             return waiting.popleft()
-        if config.time_s is not None and (ledger.time_up or before_s + time.monotonic() - start >= config.time_s):
+        if config.time_s is not None and (
+            ledger.time_up or before_s + time.monotonic() - start >= config.time_s
+        ):
             ledger.end_time()
             return None
         if (number := next_repeat(tuple(entries.values()), config)) is not None:
@@ -203,7 +242,9 @@ def drive(
             return None
         screened = prepared.screen.take_counts()
         ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)), screened)
-        entries[proposal.number] = Entry(proposal.number, proposal.candidate, proposal.parents, proposal.origin, screened=screened)
+        entries[proposal.number] = Entry(
+            proposal.number, proposal.candidate, proposal.parents, proposal.origin, screened=screened
+        )
         return entries[proposal.number]
 
     report()
@@ -232,7 +273,9 @@ def drive(
             entries[job.number] = before.with_again(Again(attempts=(), evaluation=outcome.evaluation))
             _tell_again(proposer, entries[job.number], config)
         if config.keep_weights == "frontier":
-            _drop_dominated_weights(folder, {entry.number for entry in frontier_of(tuple(entries.values()), objectives)})
+            _drop_dominated_weights(
+                folder, {entry.number for entry in frontier_of(tuple(entries.values()), objectives)}
+            )
         if outcome.evaluation.status == "error":
             raise RunError(
                 f"candidate {job.number} failed in an unexpected way: {outcome.evaluation.reason}; "
@@ -277,7 +320,11 @@ def _job(prepared: Prepared, entry: Entry, entries: Sequence[Entry]) -> Job:
     """A second evaluation has the next seed; no gate but the constraints turns it away, as its whole score is wanted."""
     config, again = prepared.config, entry.again is not None
     objectives = config.parsed_objectives()
-    trained = [other.evaluation.metrics for other in entries if other.evaluation and other.evaluation.status in ("ok", "stopped")]
+    trained = [
+        other.evaluation.metrics
+        for other in entries
+        if other.evaluation and other.evaluation.status in ("ok", "stopped")
+    ]
     return Job(
         number=entry.number,
         architecture=entry.architecture,

@@ -64,7 +64,10 @@ class ArchitectureEncoding:
         }
         found |= {f"layer{place}": Dimension(len(choices.operators), ordered=False) for place in range(high)}
         for name, genes in choices.genes.items():
-            found |= {f"{name}.{gene}": Dimension(len(options), _numbers(options)) for gene, options in genes.items()}
+            found |= {
+                f"{name}.{gene}": Dimension(len(options), _numbers(options))
+                for gene, options in genes.items()
+            }
         return found
 
     def seeds(self) -> Sequence[Architecture]:
@@ -96,8 +99,12 @@ class ArchitectureEncoding:
         for place, layer in enumerate(member.layers):
             values[f"layer{place}"] = choices.operators.index(layer.operator)
         for name in sorted({layer.operator for layer in member.layers}):
-            usual = choices.values(_commonest([layer for layer in member.layers if layer.operator == name]), member.width)
-            for (gene, options), value in zip(choices.genes[name].items(), usual or (), strict=usual is not None):
+            usual = choices.values(
+                _commonest([layer for layer in member.layers if layer.operator == name]), member.width
+            )
+            for (gene, options), value in zip(
+                choices.genes[name].items(), usual or (), strict=usual is not None
+            ):
                 values[f"{name}.{gene}"] = options.index(value)
         return values
 

@@ -29,7 +29,9 @@ from search.gates import LATENCY, RUNGS, TABLE, Audit, GateSettings, audits
 from search.objectives import PROXY_METRICS, Constraint, Objective, base_of, first_broken, on_kind
 from search.profiling import Failure, profiled
 
-Status = Literal["ok", "infeasible", "stopped", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"]
+Status = Literal[
+    "ok", "infeasible", "stopped", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"
+]
 T = TypeVar("T")
 
 
@@ -74,16 +76,24 @@ class Evaluation(Value):
 
     def errors(self) -> dict[str, float]:
         """By metric, how far what was measured may be off, relative to it."""
-        return {on_kind(name, kind): error for kind, profile in self.each_profile.items() for name, error in profile.errors().items()}
+        return {
+            on_kind(name, kind): error
+            for kind, profile in self.each_profile.items()
+            for name, error in profile.errors().items()
+        }
 
 
 def mean(first: Evaluation, second: Evaluation) -> Evaluation:
     """The first with the mean of both evaluations' metrics; as it is where the second has no scores."""
     if first.status != "ok" or second.status != "ok":
         return first
-    both = {name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics}
+    both = {
+        name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics
+    }
     means = {name: (a + b) / 2 for name, (a, b) in both.items()}
-    return first.model_copy(update={"metrics": means, "standard_errors": {name: abs(a - b) / 2 for name, (a, b) in both.items()}})
+    return first.model_copy(
+        update={"metrics": means, "standard_errors": {name: abs(a - b) / 2 for name, (a, b) in both.items()}}
+    )
 
 
 @dataclass(frozen=True)
@@ -136,16 +146,36 @@ class Measured:
 
     def after(self, seconds: Mapping[str, float]) -> "Measured":
         """After so much more time, by purpose."""
-        return replace(self, seconds={**self.seconds, **{name: self.seconds.get(name, 0.0) + more for name, more in seconds.items()}})
+        return replace(
+            self,
+            seconds={
+                **self.seconds,
+                **{name: self.seconds.get(name, 0.0) + more for name, more in seconds.items()},
+            },
+        )
 
     def metrics(self) -> dict[str, float]:
-        return {on_kind(name, kind): value for kind, profile in self.profiles.items() for name, value in profile.metrics().items()}
+        return {
+            on_kind(name, kind): value
+            for kind, profile in self.profiles.items()
+            for name, value in profile.metrics().items()
+        }
 
     def known(self) -> dict[str, object]:
         """As fields of an Evaluation."""
         found = {"profile": self.profiles[""]} if "" in self.profiles else {"profiles": self.profiles}
-        used = {f"{name}/{kind}" if kind else name: one for kind, each in self.profiles.items() for name, one in each.backends.items()}
-        return {**found, "metrics": self.metrics(), "seconds": self.seconds, "backends": used, "audits": self.audits}
+        used = {
+            f"{name}/{kind}" if kind else name: one
+            for kind, each in self.profiles.items()
+            for name, one in each.backends.items()
+        }
+        return {
+            **found,
+            "metrics": self.metrics(),
+            "seconds": self.seconds,
+            "backends": used,
+            "audits": self.audits,
+        }
 
 
 UNMEASURED = Measured()
@@ -176,7 +206,9 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
     return found if isinstance(found, Outcome) else train_measured(job, found)
 
 
-def measure(job: Job, profiler: ProfilingWorker, before: Measured = UNMEASURED, *, kind: str = "") -> Measured | Outcome:
+def measure(
+    job: Job, profiler: ProfilingWorker, before: Measured = UNMEASURED, *, kind: str = ""
+) -> Measured | Outcome:
     """Profiles the candidate here and adds that to what was known before; its outcome where it ends with that. Raises as `evaluate` does.
 
     kind: of the device, where the run has several.
@@ -189,7 +221,9 @@ def measure(job: Job, profiler: ProfilingWorker, before: Measured = UNMEASURED, 
         if isinstance(found, Failure):
             return failure(job, found.status, f"on {kind}: {found.reason}" if kind else found.reason, **known)
         measured, audited = before.also(kind, found), list(before.audits)
-        if (reason := first_broken(job.constraints, measured.metrics())) and audits(job.gates, LATENCY, job.architecture, seed=job.seed):
+        if (reason := first_broken(job.constraints, measured.metrics())) and audits(
+            job.gates, LATENCY, job.architecture, seed=job.seed
+        ):
             again = _profiled(job, profiler, here, kind=kind)
             if isinstance(again, Profile):
                 measured, first_said = before.also(kind, again), reason
@@ -223,15 +257,23 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
             known["proxy"] = trained.score
             if job.tasks.names and first_broken(job.constraints, metrics) is None:
                 start = time.perf_counter()
-                scores = tuple(train_task(name, proxy, job.tasks, seed=job.seed, device=job.device) for name in job.tasks.names)
+                scores = tuple(
+                    train_task(name, proxy, job.tasks, seed=job.seed, device=job.device)
+                    for name in job.tasks.names
+                )
                 seconds["tasks"] = time.perf_counter() - start
                 metrics.update(task_metrics(scores))
                 known["tasks"] = scores
             give_back_memory()
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
-        evaluation = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
-        return Outcome(evaluation, None if scaled else save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
+        evaluation = Evaluation.model_validate(
+            {"status": "ok", "seed": job.seed, "versions": versions(), **known}
+        )
+        return Outcome(
+            evaluation,
+            None if scaled else save({name: tensor.contiguous() for name, tensor in trained.weights.items()}),
+        )
 
     return _settled(job, known, work)
 
@@ -254,7 +296,9 @@ def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T 
     return failed
 
 
-def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str) -> Profile | Failure:
+def _profiled(
+    job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str
+) -> Profile | Failure:
     """One measurement within what is left of the time for them on this device; what it took is added to `seconds`.
 
     Raises DeviceError where the device cannot measure what an objective or a constraint asks for.
@@ -267,13 +311,19 @@ def _profiled(job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *,
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
     if isinstance(found, Profile):
         for metric in [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]:
-            if (reason := found.absent.get(base_of(metric))) and metric == on_kind(metric.partition("/")[0], kind):
+            if (reason := found.absent.get(base_of(metric))) and metric == on_kind(
+                metric.partition("/")[0], kind
+            ):
                 raise DeviceError(f"device {job.device} cannot measure {metric}: {reason}")
     return found
 
 
 def _trained(
-    job: Job, proxy: Architecture, seconds: dict[str, float], give_way: Callable[[], float], on_rung: "_Halving"
+    job: Job,
+    proxy: Architecture,
+    seconds: dict[str, float],
+    give_way: Callable[[], float],
+    on_rung: "_Halving",
 ) -> "Trained | _Stopped":
     """The training, or why it was stopped; the time it took is added to `seconds` however it ends."""
     start, paused = time.perf_counter(), 0.0
@@ -285,7 +335,16 @@ def _trained(
 
     try:
         rungs = job.fidelity.rungs
-        return train(proxy, job.corpus, job.proxy, seed=job.seed, device=job.device, pause=pause, rungs=rungs, on_rung=on_rung)
+        return train(
+            proxy,
+            job.corpus,
+            job.proxy,
+            seed=job.seed,
+            device=job.device,
+            pause=pause,
+            rungs=rungs,
+            on_rung=on_rung,
+        )
     except _Stopped as stopped:
         found = stopped.with_traceback(None)  # which would hold the model
     finally:
@@ -307,7 +366,9 @@ class _Halving:
 
     def __init__(self, job: Job, metrics: dict[str, float], audited: list[Audit]) -> None:
         costs, eta = costs_before_training(job.objectives, metrics), job.fidelity.eta
-        self._limits = {rung.tokens: rung.limit(costs, eta=eta) for rung in job.rungs} if costs is not None else {}
+        self._limits = (
+            {rung.tokens: rung.limit(costs, eta=eta) for rung in job.rungs} if costs is not None else {}
+        )
         self._lets_all_through = audits(job.gates, RUNGS, job.architecture, seed=job.seed)
         self._job, self._metrics, self._audited = job, metrics, audited
 
@@ -316,12 +377,16 @@ class _Halving:
         self._metrics[gate] = loss
         if limit is None or loss <= limit:
             return
-        known = ", ".join(objective.metric for objective in self._job.objectives if objective.metric not in PROXY_METRICS)
+        known = ", ".join(
+            objective.metric for objective in self._job.objectives if objective.metric not in PROXY_METRICS
+        )
         others = f"others no worse in {known}" if known else "others"
         reason = f"loss {loss:.4f} after {tokens:,} tokens: expected at most {limit:.4f}, as 1 in {self._job.fidelity.eta} {others} had"
         if not self._lets_all_through:
             raise _Stopped(gate, reason)
-        if gate not in {audit.gate for audit in self._audited}:  # as it is again where a training began anew for lack of memory
+        if gate not in {
+            audit.gate for audit in self._audited
+        }:  # as it is again where a training began anew for lack of memory
             self._audited.append(Audit(gate=gate, reason=reason))
 
 

@@ -41,7 +41,9 @@ class Evolution(Searcher[T]):
     def __init__(self, space: Space[T], settings: EvolutionSettings, *, seed: int) -> None:
         super().__init__(space, seed=seed)
         self._settings = settings
-        self._seeds = tuple(space.seeds())[: (settings.population + 1) // 2]  # the others are random: known designs are alike
+        self._seeds = tuple(space.seeds())[
+            : (settings.population + 1) // 2
+        ]  # the others are random: known designs are alike
         self._parents: dict[int, tuple[int, float]] = {}
 
     @property
@@ -62,7 +64,10 @@ class Evolution(Searcher[T]):
         fronts, distances = pareto.ranks(points), np.zeros(len(members))
         for front in np.unique(fronts):
             distances[fronts == front] = pareto.crowding(points[fronts == front])
-        return {member: (int(front), -float(distance)) for member, front, distance in zip(members, fronts, distances, strict=True)}
+        return {
+            member: (int(front), -float(distance))
+            for member, front, distance in zip(members, fronts, distances, strict=True)
+        }
 
     def _first(self, rng: Generator) -> Proposal[T] | None:
         return self._seeded(self._seeds) or self._random(rng)

@@ -61,7 +61,9 @@ class InlineExecutor:
         try:
             return job, evaluate(job, self._profiler)
         except OSError as error:
-            raise RunError(f"candidate {job.number} could not be evaluated here: {error}; `frontrunner resume` tries it again") from None
+            raise RunError(
+                f"candidate {job.number} could not be evaluated here: {error}; `frontrunner resume` tries it again"
+            ) from None
 
     def place(self, number: int) -> str:
         return "this process"

@@ -26,7 +26,9 @@ def expected_gain(means: Floats, deviations: Floats, boxes: Floats) -> Floats:
     product: Floats = np.ones((len(means), len(boxes)))
     for column in range(means.shape[1]):
         edges, places = np.unique(boxes[:, column], return_inverse=True)
-        below = _mean_below(edges, means[:, column, None], deviations[:, column, None])[:, places.reshape(-1, 2)]
+        below = _mean_below(edges, means[:, column, None], deviations[:, column, None])[
+            :, places.reshape(-1, 2)
+        ]
         product *= below[..., 1] - below[..., 0]
     return np.asarray(product.sum(1))
 
@@ -51,7 +53,9 @@ def _boxes(points: Floats, corner: Floats) -> list[Box]:
     for number in range(len(edges) - 1):
         if edges[number] < edges[number + 1]:
             below = order[:number, :-1]
-            several = number > 1 and below.shape[1] > 1  # of points on a line the best is found as fast among all
+            several = (
+                number > 1 and below.shape[1] > 1
+            )  # of points on a line the best is found as fast among all
             inner = _boxes(below[pareto.nondominated(below)] if several else below, corner[:-1])
             boxes += [(*box, (float(edges[number]), float(edges[number + 1]))) for box in inner]
     return boxes

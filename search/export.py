@@ -38,7 +38,9 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunError(f"{to}: exists already, expected a folder that is new or empty")
     if evaluation is None:
-        raise RunError(f"candidate {entry.number} of run {folder.name} is not evaluated yet: `{folder.command('resume')}` does it")
+        raise RunError(
+            f"candidate {entry.number} of run {folder.name} is not evaluated yet: `{folder.command('resume')}` does it"
+        )
     if evaluation.proxy is None:
         raise RunError(
             f"candidate {entry.number} of run {folder.name} was not trained to the end ({evaluation.status}): {evaluation.reason}"
@@ -50,7 +52,9 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
         )
     if not folder.weights(entry.number).is_file():
         kept = evaluation.reason or f"keep_weights is {ledger.config.keep_weights}"
-        raise RunError(f"candidate {entry.number} of run {folder.name}: its weights are not in {folder.weights(entry.number)}: {kept}")
+        raise RunError(
+            f"candidate {entry.number} of run {folder.name}: its weights are not in {folder.weights(entry.number)}: {kept}"
+        )
     _require_whole(folder.weights(entry.number))
     try:
         _write(folder, ledger, entry, evaluation, to)
@@ -117,8 +121,12 @@ def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenize
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:
-        odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))[0]
-        raise RunError(f"{folder}: weight {odd}: expected shape {expected.get(odd, 'none')}, got {found.get(odd, 'none')}")
+        odd = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )[0]
+        raise RunError(
+            f"{folder}: weight {odd}: expected shape {expected.get(odd, 'none')}, got {found.get(odd, 'none')}"
+        )
     with torch.no_grad():
         model.load_state_dict(weights)
     return model.eval(), tokenizer

@@ -55,7 +55,9 @@ class _Operator:
     """The features of one operator's layers."""
 
     def __init__(self, name: str, genes: Mapping[str, Sequence[Any]]) -> None:
-        self._count, self._mean, self._spread = (f"{name}.{what}" for what in ("count", "position_mean", "position_spread"))
+        self._count, self._mean, self._spread = (
+            f"{name}.{what}" for what in ("count", "position_mean", "position_spread")
+        )
         self._mixer = registry.get(name).kind == "mixer"
         self._genes = _Means({f"{name}.{gene}": options for gene, options in genes.items()})
 
@@ -81,7 +83,9 @@ class _Means:
         self.names = [name for names, _ in columns for name in names]
         tables = [table for _, table in columns]
         self._rows = {
-            values: tuple(chain.from_iterable([table[value] for table, value in zip(tables, values, strict=True)]))
+            values: tuple(
+                chain.from_iterable([table[value] for table, value in zip(tables, values, strict=True)])
+            )
             for values in product(*genes.values())
         }
 
@@ -99,4 +103,6 @@ def _column(name: str, options: Sequence[Any]) -> tuple[list[str], dict[Any, tup
         return [], dict.fromkeys(options, ())
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in options):
         return [name], {value: (value,) for value in options}
-    return [f"{name}={value}" for value in options], {value: tuple(float(value == other) for other in options) for value in options}
+    return [f"{name}={value}" for value in options], {
+        value: tuple(float(value == other) for other in options) for value in options
+    }

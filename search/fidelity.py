@@ -39,7 +39,9 @@ class FidelitySettings(Value):
     @model_validator(mode="after")
     def _rungs_grow(self) -> Self:
         if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(f"rungs: expected numbers of tokens that grow, got {', '.join(map(str, self.rungs))}")
+            raise ValueError(
+                f"rungs: expected numbers of tokens that grow, got {', '.join(map(str, self.rungs))}"
+            )
         return self
 
 
@@ -69,20 +71,35 @@ class Rung:
 
     def limit(self, costs: tuple[float, ...], *, eta: int) -> float | None:
         """The largest loss with which a candidate of such costs goes on; None where fewer than eta are there to compare it with."""
-        losses = sorted(loss for others, loss in self.reached if all(a <= b for a, b in zip(others, costs, strict=True)))
+        losses = sorted(
+            loss for others, loss in self.reached if all(a <= b for a, b in zip(others, costs, strict=True))
+        )
         return losses[len(losses) // eta - 1] if len(losses) >= eta else None
 
 
-def rungs_of(settings: FidelitySettings, objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]) -> tuple[Rung, ...]:
+def rungs_of(
+    settings: FidelitySettings, objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]
+) -> tuple[Rung, ...]:
     """Every rung with those who reached it, of the metrics of candidates that were trained to the end or stopped."""
-    costed = [(costs, metrics) for metrics in scores if (costs := costs_before_training(objectives, metrics)) is not None]
+    costed = [
+        (costs, metrics)
+        for metrics in scores
+        if (costs := costs_before_training(objectives, metrics)) is not None
+    ]
     names = {tokens: rung_metric(tokens) for tokens in settings.rungs}
     return tuple(
-        Rung(tokens, tuple((costs, metrics[name]) for costs, metrics in costed if name in metrics)) for tokens, name in names.items()
+        Rung(tokens, tuple((costs, metrics[name]) for costs, metrics in costed if name in metrics))
+        for tokens, name in names.items()
     )
 
 
-def costs_before_training(objectives: Sequence[Objective], metrics: Mapping[str, float]) -> tuple[float, ...] | None:
+def costs_before_training(
+    objectives: Sequence[Objective], metrics: Mapping[str, float]
+) -> tuple[float, ...] | None:
     """The costs in all objectives but the loss; None where one could not be measured."""
     known = [objective for objective in objectives if objective.metric not in PROXY_METRICS]
-    return tuple(objective.cost(metrics) for objective in known) if all(objective.metric in metrics for objective in known) else None
+    return (
+        tuple(objective.cost(metrics) for objective in known)
+        if all(objective.metric in metrics for objective in known)
+        else None
+    )

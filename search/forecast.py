@@ -25,7 +25,9 @@ class Warp:
 
     def __call__(self, values: Floats) -> Floats:
         worse = np.maximum(values - self.median, 0)
-        return np.asarray(np.where(worse > 0, self.median + self.reach * np.log1p(worse / self.reach), values))
+        return np.asarray(
+            np.where(worse > 0, self.median + self.reach * np.log1p(worse / self.reach), values)
+        )
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
     for number, warp in enumerate(warps):
         values = _rest(warp, scores[active, number], known[active, number])
         y = (values - values.mean()) / _scale(values)
-        kernel = fitted(first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW, times=times[active][some])
+        kernel = fitted(
+            first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW, times=times[active][some]
+        )
         kernels.append(fitted(kernel, x, y, steps=STEPS, times=times[active]))
     return Fit(len(scores), tuple(active.tolist()), warps, tuple(kernels))
 
@@ -86,7 +90,9 @@ class Forecast:
         x = _standardized(rows, self.rows)
         found = [surrogate.predict(x) for surrogate in self.surrogates]
         means = np.column_stack([mean for mean, _ in found]) * self.scales + self.centers
-        means += np.column_stack([_base(warp, column) for warp, column in zip(self.warps, known.T, strict=True)])
+        means += np.column_stack(
+            [_base(warp, column) for warp, column in zip(self.warps, known.T, strict=True)]
+        )
         return means, np.column_stack([deviation for _, deviation in found]) * self.scales
 
 
@@ -101,8 +107,12 @@ def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Float
         surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times[used]))
         varied = float(warp(scores[used, number]).var())
         unknown = float(values.var()) / max(varied, 1e-12)
-        skills.append(1 - (1 - surrogates[-1].skill) * unknown if varied > 0 else 0.0)  # to foresee a constant is none
-    return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills))
+        skills.append(
+            1 - (1 - surrogates[-1].skill) * unknown if varied > 0 else 0.0
+        )  # to foresee a constant is none
+    return Forecast(
+        fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills)
+    )
 
 
 def _active(scores: Floats) -> np.ndarray:

@@ -26,7 +26,11 @@ def scored(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[En
 
 def costs(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
     """Objectives of scored entries, all to be minimized: [n, m]."""
-    rows = [[objective.cost(entry.evaluation.metrics) for objective in objectives] for entry in entries if entry.evaluation]
+    rows = [
+        [objective.cost(entry.evaluation.metrics) for objective in objectives]
+        for entry in entries
+        if entry.evaluation
+    ]
     return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
 
 
@@ -35,11 +39,17 @@ def training_noise(entries: Sequence[Entry], objectives: Sequence[Objective]) ->
 
     From scored entries that were evaluated twice; None where they are fewer than LEAST_PAIRS.
     """
-    twice = [entry.evaluation.standard_errors for entry in entries if entry.evaluation and entry.evaluation.standard_errors]
+    twice = [
+        entry.evaluation.standard_errors
+        for entry in entries
+        if entry.evaluation and entry.evaluation.standard_errors
+    ]
     if len(twice) < LEAST_PAIRS:
         return None
     rows = [[found.get(each.metric, 0.0) if trained(each) else 0.0 for each in objectives] for found in twice]
-    return np.asarray(np.sqrt(2 * np.square(rows).mean(0)))  # of two values the standard error of the mean is half their difference
+    return np.asarray(
+        np.sqrt(2 * np.square(rows).mean(0))
+    )  # of two values the standard error of the mean is half their difference
 
 
 def trained(objective: Objective) -> bool:
@@ -49,7 +59,12 @@ def trained(objective: Objective) -> bool:
 
 def noise_errors(entries: Sequence[Entry], noise: np.ndarray) -> np.ndarray:
     """Standard errors of the objectives of scored entries: [n, m]. noise: of one evaluation, [m]."""
-    return np.array([noise / np.sqrt(2 if entry.evaluation and entry.evaluation.standard_errors else 1) for entry in entries])
+    return np.array(
+        [
+            noise / np.sqrt(2 if entry.evaluation and entry.evaluation.standard_errors else 1)
+            for entry in entries
+        ]
+    )
 
 
 def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
@@ -58,7 +73,12 @@ def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndar
     for entry in entries:
         if entry.evaluation:
             known = entry.evaluation.errors()
-            rows.append([known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics)) for each in objectives])
+            rows.append(
+                [
+                    known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics))
+                    for each in objectives
+                ]
+            )
     measured = np.array(rows, dtype=float).reshape(len(rows), len(objectives))
     noise = training_noise(entries, objectives)
     return measured if noise is None else measured + noise_errors(entries, noise)
@@ -90,10 +110,14 @@ def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective], 
         return None
     unit, reference = _unit(costs(candidates, objectives))
     initial = np.array([entry.number < first for entry in candidates])
-    return Gain(initial=pareto.hypervolume(unit[initial], reference), final=pareto.hypervolume(unit, reference))
+    return Gain(
+        initial=pareto.hypervolume(unit[initial], reference), final=pareto.hypervolume(unit, reference)
+    )
 
 
-def hypervolume_course(entries: Sequence[Entry], objectives: Sequence[Objective], *, steps: int) -> list[float]:
+def hypervolume_course(
+    entries: Sequence[Entry], objectives: Sequence[Objective], *, steps: int
+) -> list[float]:
     """How the hypervolume grew, scaled as by `hypervolume_gain`: at most `steps` values after equal numbers of scored candidates."""
     candidates = scored(entries, objectives)
     if not candidates:

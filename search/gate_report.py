@@ -47,7 +47,9 @@ def _screen(name: str, entries: Iterable[Entry], ended: Sequence[tuple[Evaluatio
     """A gate at which architectures are turned away before they become candidates."""
     counts = [entry.screened.get(name, (0, 0)) for entry in entries]
     verdicts = _verdicts(name, ended)
-    return Gate(name, sum(seen for seen, _ in counts), sum(away for _, away in counts), len(verdicts), sum(verdicts))
+    return Gate(
+        name, sum(seen for seen, _ in counts), sum(away for _, away in counts), len(verdicts), sum(verdicts)
+    )
 
 
 def _later(name: str, seen: int, ended: Sequence[tuple[Evaluation, bool]]) -> Gate:
@@ -77,5 +79,7 @@ def gates_table(gates: Sequence[Gate]) -> Table:
     for column in ("gate", "seen", "turned away", "of these audited", "wrong"):
         shown.add_column(column, justify="left" if column == "gate" else "right")
     for gate in gates:
-        shown.add_row(gate.name, *(f"{count:,}" for count in (gate.seen, gate.turned_away, gate.audited, gate.wrong)))
+        shown.add_row(
+            gate.name, *(f"{count:,}" for count in (gate.seen, gate.turned_away, gate.audited, gate.wrong))
+        )
     return shown

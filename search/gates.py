@@ -21,7 +21,11 @@ from profiler.table_parts import Phase
 
 ARITHMETIC, TABLE, LATENCY, RUNGS = "arithmetic", "table", "latency", "rungs"
 
-TABLE_METRICS: dict[str, Phase] = {"decode_ms": "decode", "decode_tokens_per_s": "decode", "prefill_ms": "prefill"}
+TABLE_METRICS: dict[str, Phase] = {
+    "decode_ms": "decode",
+    "decode_tokens_per_s": "decode",
+    "prefill_ms": "prefill",
+}
 """What the latency table predicts, and of which phase."""
 
 Check = Callable[[Architecture], str | None]
@@ -56,7 +60,14 @@ def audits(settings: GateSettings, gate: str, architecture: Architecture, *, see
 class Screen:
     """The gates before anything is measured; called with an architecture it says whether that may be proposed. Counts what came to each."""
 
-    def __init__(self, arithmetic: Check | None = None, table: Check | None = None, *, settings: GateSettings, seed: int) -> None:
+    def __init__(
+        self,
+        arithmetic: Check | None = None,
+        table: Check | None = None,
+        *,
+        settings: GateSettings,
+        seed: int,
+    ) -> None:
         self._arithmetic, self._table, self._settings, self._seed = arithmetic, table, settings, seed
         self._seen: Counter[str] = Counter()
         self._turned_away: Counter[str] = Counter()
@@ -64,7 +75,9 @@ class Screen:
     def __call__(self, architecture: Architecture) -> bool:
         if self._says(ARITHMETIC, self._arithmetic, architecture):
             return False
-        return not self._says(TABLE, self._table, architecture) or audits(self._settings, TABLE, architecture, seed=self._seed)
+        return not self._says(TABLE, self._table, architecture) or audits(
+            self._settings, TABLE, architecture, seed=self._seed
+        )
 
     def table_says(self, architecture: Architecture) -> str:
         """What the table has against one that was let through; empty for nothing."""

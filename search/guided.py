@@ -60,14 +60,20 @@ class Guided(Evolution[T]):
     known: objectives that can be told beforehand, such as a latency from a table: the surrogate then learns what it leaves unexplained.
     """
 
-    def __init__(self, space: Space[T], settings: EvolutionSettings, *, seed: int, known: Known[T] | None = None) -> None:
+    def __init__(
+        self, space: Space[T], settings: EvolutionSettings, *, seed: int, known: Known[T] | None = None
+    ) -> None:
         super().__init__(space, settings, seed=seed)
         self._predictors: Known[T] = known or {}
         self._rows: dict[int, Floats] = {}  # features, then what is known of the objectives
         self._fit: Fit | None = None
         self._fit_next = FEWEST
-        self._gained: dict[int, bool] = {}  # whether it was on the frontier when it was told, in the order of tell
-        self._fit_to: list[tuple[tuple[float, ...], float]] = []  # scores and how often they were evaluated, as it was when a fit was due
+        self._gained: dict[
+            int, bool
+        ] = {}  # whether it was on the frontier when it was told, in the order of tell
+        self._fit_to: list[
+            tuple[tuple[float, ...], float]
+        ] = []  # scores and how often they were evaluated, as it was when a fit was due
 
     def restore(self, proposal: Proposal[T]) -> None:
         super().restore(proposal)
@@ -76,13 +82,17 @@ class Guided(Evolution[T]):
     def _learn(self, number: int) -> None:
         super()._learn(number)
         self._gained.setdefault(number, number in self._frontier)
-        if len(self._scores) >= self._fit_next:  # made when it is needed, so that a resumed run makes the last one alone
+        if (
+            len(self._scores) >= self._fit_next
+        ):  # made when it is needed, so that a resumed run makes the last one alone
             self._fit, self._fit_to = None, list(zip(self._scores.values(), self._times(), strict=True))
             self._fit_next = next_fit(len(self._scores))
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         begun = self._next >= self._settings.population and len(self._scores) >= FEWEST
-        with torch_threads(1):  # more of them wait for each other longer than they work on matrices of this size
+        with torch_threads(
+            1
+        ):  # more of them wait for each other longer than they work on matrices of this size
             return (self._screened(rng) if begun and self._screens(rng) else None) or super()._propose(rng)
 
     def _screens(self, rng: Generator) -> bool:
@@ -94,7 +104,11 @@ class Guided(Evolution[T]):
         told = [number for number in list(self._gained)[-RECENT:] if number >= self._settings.population]
         draw, rates = rng.spawn(1)[0], []  # of its own, so that plain proposals are those of evolution
         for screened in (True, False):
-            gained = [self._gained[number] for number in told if self._proposals[number].origin.startswith(SCREENED) == screened]
+            gained = [
+                self._gained[number]
+                for number in told
+                if self._proposals[number].origin.startswith(SCREENED) == screened
+            ]
             rates.append(draw.beta(0.5 + sum(gained), 0.5 + len(gained) - sum(gained)))
         return bool(rates[0] >= rates[1])
 
@@ -109,10 +123,14 @@ class Guided(Evolution[T]):
             if children:
                 rows = np.array([self._row(child.candidate) for child in children], float)
                 gains = expected_gain(*expected.predict(*self._columns(rows)), boxes) * self._chance(rows)
-                best = sorted([*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0])[:ELITE]
+                best = sorted(
+                    [*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0]
+                )[:ELITE]
         if not best or best[0][0] <= 0:
             return None
-        return Proposal(self._next, best[0][1].candidate, best[0][1].parents, "+".join((SCREENED, *best[0][1].steps)))
+        return Proposal(
+            self._next, best[0][1].candidate, best[0][1].parents, "+".join((SCREENED, *best[0][1].steps))
+        )
 
     def _forecast(self) -> Forecast:
         rows = np.array([self._rows[number] for number in self._scores])
@@ -120,7 +138,10 @@ class Guided(Evolution[T]):
         features, known = self._columns(rows)
         if self._fit is None:
             count = len(self._fit_to)
-            scores_then, times_then = np.array([score for score, _ in self._fit_to]), np.array([times for _, times in self._fit_to])
+            scores_then, times_then = (
+                np.array([score for score, _ in self._fit_to]),
+                np.array([times for _, times in self._fit_to]),
+            )
             self._fit = fit_anew(features[:count], scores_then, known[:count], times_then)
         return forecast(self._fit, features, scores, known, np.array(self._times()))
 
@@ -146,7 +167,10 @@ class Guided(Evolution[T]):
             return np.ones(len(rows))
         known = np.array([self._rows[number] for number in told])[:, : self._features]
         deviation = np.where(known.std(0) > 1e-9, known.std(0), np.inf)
-        x, others = (known - known.mean(0)) / deviation, (rows[:, : self._features] - known.mean(0)) / deviation
+        x, others = (
+            (known - known.mean(0)) / deviation,
+            (rows[:, : self._features] - known.mean(0)) / deviation,
+        )
         found, _ = conditioned(first_kernel(x.shape[1]), x, success - success.mean()).predict(others)
         return np.asarray(np.clip(found + success.mean(), 0.05, 1))
 
@@ -195,7 +219,10 @@ class Guided(Evolution[T]):
         return max(self._predictors, default=-1) + 1
 
     def _row(self, candidate: T) -> list[float]:
-        known = [self._predictors[number](candidate) if number in self._predictors else np.nan for number in range(self._objectives)]
+        known = [
+            self._predictors[number](candidate) if number in self._predictors else np.nan
+            for number in range(self._objectives)
+        ]
         return [*self._space.features(candidate).values(), *known]
 
     def _columns(self, rows: Floats) -> tuple[Floats, Floats]:

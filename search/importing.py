@@ -41,7 +41,9 @@ def import_model(source: Path, to: Path) -> Imported:
     weights = fitted(published, tensors, where=source)
     with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(published.architecture.to_yaml(), encoding="utf-8")
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors"
+        )
         (partial / "model.safetensors").chmod(0o644)  # it is written through a private temporary file
         without = _write_tokenizer(tensors, partial / "tokenizer.json")
     return Imported(published.architecture, sum(tensor.numel() for tensor in weights.values()), without)
@@ -81,19 +83,29 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
     kind, split = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre") or "default"
     splits: dict[str, list[Any]] = {"gpt-2": [], "smollm": [pre_tokenizers.Digits(individual_digits=True)]}
     if kind != "gpt2" or split not in splits:
-        return f"its tokenizer is {kind} with {split} splitting; known is gpt2 with one of {', '.join(splits)}"
+        return (
+            f"its tokenizer is {kind} with {split} splitting; known is gpt2 with one of {', '.join(splits)}"
+        )
     tokens, merges = file.field("tokenizer.ggml.tokens") or [], file.field("tokenizer.ggml.merges") or []
     kinds = file.field("tokenizer.ggml.token_type") or [1] * len(tokens)
     pairs = [tuple(merge.split(" ")) for merge in merges]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens) or len(kinds) != len(tokens) or any(len(pair) != 2 for pair in pairs):
-        raise DataError(f"{file.path}: expected a tokenizer of different tokens with a kind each and merges of two")
+        raise DataError(
+            f"{file.path}: expected a tokenizer of different tokens with a kind each and merges of two"
+        )
     try:
         tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
     except Exception as error:  # tokenizers raises plain Exception for a merge of unknown tokens
         raise DataError(f"{file.path}: tokenizer: {error}") from None
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits[split], pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [*splits[split], pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t, k in zip(tokens, kinds, strict=True) if k == CONTROL])
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, kinds, strict=True) if k == USER_DEFINED])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True) for t, k in zip(tokens, kinds, strict=True) if k == CONTROL]
+    )
+    tokenizer.add_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(tokens, kinds, strict=True) if k == USER_DEFINED]
+    )
     return tokenizer

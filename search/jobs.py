@@ -17,7 +17,9 @@ from search.own_code import write_own_code
 from search.run_folder import check_name
 
 _RUN = "frontrunner"  # among a job's metadata, the run that it drives
-RESULTS = "$HOME/frontrunner/results"  # of the cluster's head: what lies in a job's own folder goes with the job
+RESULTS = (
+    "$HOME/frontrunner/results"  # of the cluster's head: what lies in a job's own folder goes with the job
+)
 
 
 def submit(config: RunConfig, *, address: str, name: str, resume: bool, results: str | None) -> str:
@@ -30,14 +32,24 @@ def submit(config: RunConfig, *, address: str, name: str, resume: bool, results:
     arguments = ["resume", name] if resume else ["search", "run.yaml", "--name", name]
     job = f"{check_name(name)}-{datetime.now():%Y%m%d-%H%M%S}"
     with _client(address) as client, tempfile.TemporaryDirectory() as staged:
-        driving = [found.submission_id for found in _searches(client) if found.metadata[_RUN] == name and not found.status.is_terminal()]
+        driving = [
+            found.submission_id
+            for found in _searches(client)
+            if found.metadata[_RUN] == name and not found.status.is_terminal()
+        ]
         if driving:
-            raise RunError(f"run {name} is being driven by job {driving[0]}; expected another name, or that it was stopped before")
+            raise RunError(
+                f"run {name} is being driven by job {driving[0]}; expected another name, or that it was stopped before"
+            )
         write_own_code(Path(staged))
         (Path(staged) / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")
         command = f"python -m search.entry {shlex.join(arguments)} --results {folder} --address auto"
         environment = {"working_dir": staged}
-        return str(client.submit_job(entrypoint=command, submission_id=job, runtime_env=environment, metadata={_RUN: name}))
+        return str(
+            client.submit_job(
+                entrypoint=command, submission_id=job, runtime_env=environment, metadata={_RUN: name}
+            )
+        )
 
 
 def jobs(address: str) -> list[dict[str, str]]:
@@ -86,7 +98,9 @@ def _known(client: Any, job: str) -> str:
     """The id, if there is such a job. Raises RunError."""
     ids = [found.submission_id for found in client.list_jobs() if found.submission_id]
     if job not in ids:
-        raise RunError(f"unknown job {job!r}: expected one of {', '.join(ids[-8:]) or 'none, as nothing was submitted'}")
+        raise RunError(
+            f"unknown job {job!r}: expected one of {', '.join(ids[-8:]) or 'none, as nothing was submitted'}"
+        )
     return job
 
 
@@ -108,7 +122,9 @@ def _client(address: str) -> Iterator[Any]:
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError:
-        raise ConfigError(f"--address {address}: the cluster did not accept the token; expected its own in RAY_AUTH_TOKEN") from None
+        raise ConfigError(
+            f"--address {address}: the cluster did not accept the token; expected its own in RAY_AUTH_TOKEN"
+        ) from None
     except (RuntimeError, ConnectionError, ValueError) as error:
         said = " ".join(str(error).split())[:300]
         if "ray[default]" in said:
@@ -118,10 +134,14 @@ def _client(address: str) -> Iterator[Any]:
 
 def _check_paths(config: RunConfig) -> None:
     """Raises ConfigError for a path that would mean something else on the cluster."""
-    sources: Sequence[str] = [config.data.source] if isinstance(config.data.source, str) else config.data.source
+    sources: Sequence[str] = (
+        [config.data.source] if isinstance(config.data.source, str) else config.data.source
+    )
     for path in [*sources, *([config.data.tokenizer] if config.data.tokenizer else [])]:
         if path != "sotu" and not Path(path).is_absolute():
-            raise ConfigError(f"data: {path}: expected an absolute path, as the job reads it on the cluster's head")
+            raise ConfigError(
+                f"data: {path}: expected an absolute path, as the job reads it on the cluster's head"
+            )
 
 
 def _moment(milliseconds: int | None) -> str:

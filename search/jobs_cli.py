@@ -28,11 +28,17 @@ def run_name(name: str | None, config: Path) -> str:
 
 
 def submit(
-    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="YAML file of the run.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(metavar="RUN.yaml", help="YAML file of the run.", show_default=False)
+    ],
     address: Address,
-    name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
-    results: Annotated[str | None, typer.Option(help="Folder on the cluster's head.", show_default="~/frontrunner/results")] = None,
+    results: Annotated[
+        str | None, typer.Option(help="Folder on the cluster's head.", show_default="~/frontrunner/results")
+    ] = None,
 ) -> None:
     """Search on a Ray cluster that goes on when this terminal is gone."""
     from operators.errors import ConfigError
@@ -43,7 +49,11 @@ def submit(
         raise ConfigError("--resume: expected --name with it, that of the run to go on with")
     settings = config_module.load(config)
     job = jobs.submit(settings, address=address, name=run_name(name, config), resume=resume, results=results)
-    console.print(f"job {job}; `frontrunner logs {job} --address {address}` shows what it says", soft_wrap=True, markup=False)
+    console.print(
+        f"job {job}; `frontrunner logs {job} --address {address}` shows what it says",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def jobs(address: Address, as_json: AsJson = False) -> None:
@@ -77,4 +87,8 @@ def stop(job: Job, address: Address) -> None:
     from search import jobs
 
     was_running = jobs.stop(address, job)
-    console.print(f"job {job} {'was asked to end' if was_running else 'was not running any more'}", soft_wrap=True, markup=False)
+    console.print(
+        f"job {job} {'was asked to end' if was_running else 'was not running any more'}",
+        soft_wrap=True,
+        markup=False,
+    )

@@ -89,11 +89,18 @@ class Entry:
         if self.evaluation is None:
             raise ValueError(f"candidate {self.number}: evaluated again before it was evaluated")
         first = self.first or self.evaluation
-        return replace(self, evaluation=mean(first, again.evaluation) if again.evaluation else first, again=again, first=first)
+        return replace(
+            self,
+            evaluation=mean(first, again.evaluation) if again.evaluation else first,
+            again=again,
+            first=first,
+        )
 
     @property
     def proposal(self) -> Proposal[Architecture]:
-        return Proposal(number=self.number, candidate=self.architecture, parents=self.parents, origin=self.origin)
+        return Proposal(
+            number=self.number, candidate=self.architecture, parents=self.parents, origin=self.origin
+        )
 
 
 class Ledger:
@@ -107,13 +114,20 @@ class Ledger:
         self._entries: dict[int, Entry] = {}
         self._ended: set[int] = set()  # of _entries, those that are final
         self._again = {
-            number: _again(number, value) for key, value in study.user_attrs.items() if (number := _again_number(key)) is not None
+            number: _again(number, value)
+            for key, value in study.user_attrs.items()
+            if (number := _again_number(key)) is not None
         }
         self._attempts = {trial.number: list(trial.user_attrs.get("attempts", ())) for trial in trials}
-        self.config: RunConfig = config_module.parse(study.user_attrs["config"], where="the ledger's configuration")
+        self.config: RunConfig = config_module.parse(
+            study.user_attrs["config"], where="the ledger's configuration"
+        )
 
     def propose(
-        self, proposal: Proposal[Architecture], features: Mapping[str, float], screened: Mapping[str, tuple[int, int]] | None = None
+        self,
+        proposal: Proposal[Architecture],
+        features: Mapping[str, float],
+        screened: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         """Records that a candidate is going to be evaluated. `features` become the trial's flat parameters; `screened`: see Entry."""
         attributes = {
@@ -124,19 +138,26 @@ class Ledger:
             "screened": dict(screened or {}),
         }
         params, distributions = _flat_parameters(features, self.config.space)
-        template = create_trial(state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes)
+        template = create_trial(
+            state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes
+        )
         with _told_when_it_cannot_be("written"):
             trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != proposal.number:
-            raise RunError(f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?")
+            raise RunError(
+                f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?"
+            )
         self._trials[number] = trial_id
 
     def begin(self, number: int, place: str) -> None:
         """Records that the evaluation of a candidate was given to somebody, for those who watch."""
         trial_id = self._unfinished(number)
         with _told_when_it_cannot_be("written"):
-            attempts = [*self._attempts.get(number, ()), Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json")]
+            attempts = [
+                *self._attempts.get(number, ()),
+                Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json"),
+            ]
             self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
         self._attempts[number] = attempts
 
@@ -153,10 +174,14 @@ class Ledger:
             }.items():
                 self._storage.set_trial_user_attr(trial_id, key, value)
             if evaluation.status == "ok":
-                values = [evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()]
+                values = [
+                    evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()
+                ]
                 self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
             else:
-                state = TrialState.PRUNED if evaluation.status in ("infeasible", "stopped") else TrialState.FAIL
+                state = (
+                    TrialState.PRUNED if evaluation.status in ("infeasible", "stopped") else TrialState.FAIL
+                )
                 self._storage.set_trial_state_values(trial_id, state)
         self._told.add(number)
         return order
@@ -164,12 +189,22 @@ class Ledger:
     def begin_again(self, number: int, place: str) -> None:
         """Records that a candidate with an evaluation is being evaluated once more. Raises RunError where it has none, or two."""
         before = self._again.get(number, Again(attempts=()))
-        self._write_again(number, before.model_copy(update={"attempts": (*before.attempts, Attempt(at=datetime.now(UTC), place=place))}))
+        self._write_again(
+            number,
+            before.model_copy(
+                update={"attempts": (*before.attempts, Attempt(at=datetime.now(UTC), place=place))}
+            ),
+        )
 
     def record_again(self, number: int, evaluation: Evaluation) -> None:
         """Acknowledges the second evaluation, as `record` does the first."""
         before = self._again.get(number, Again(attempts=()))
-        self._write_again(number, before.model_copy(update={"evaluation": evaluation, "order": self._order, "ended": datetime.now(UTC)}))
+        self._write_again(
+            number,
+            before.model_copy(
+                update={"evaluation": evaluation, "order": self._order, "ended": datetime.now(UTC)}
+            ),
+        )
 
     def _write_again(self, number: int, again: Again) -> None:
         if number not in self._told:
@@ -196,7 +231,9 @@ class Ledger:
     def entries(self) -> tuple[Entry, ...]:
         """All candidates by number, as the ledger is now."""
         with _told_when_it_cannot_be("read"):
-            attributes = self._study.user_attrs  # before the trials: who is in them a second time has ended the first
+            attributes = (
+                self._study.user_attrs
+            )  # before the trials: who is in them a second time has ended the first
             trials = self._study.get_trials(deepcopy=False)
         for key, value in attributes.items():
             number = _again_number(key)
@@ -208,7 +245,10 @@ class Ledger:
                 if entry.evaluation is not None:  # it never changes again, and takes long to read
                     self._ended.add(trial.number)
         found = [self._entries[number] for number in sorted(self._entries)]
-        return tuple(entry.with_again(self._again[entry.number]) if entry.number in self._again else entry for entry in found)
+        return tuple(
+            entry.with_again(self._again[entry.number]) if entry.number in self._again else entry
+            for entry in found
+        )
 
     @property
     def corpus_digest(self) -> str:
@@ -267,14 +307,18 @@ def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = 
     try:
         return _create(path, config, started, corpus_digest)
     except (SQLAlchemyError, StorageInternalError) as error:
-        raise RunError(f"{path}: cannot be written: {str(getattr(error, 'orig', None) or error).splitlines()[0]}") from None
+        raise RunError(
+            f"{path}: cannot be written: {str(getattr(error, 'orig', None) or error).splitlines()[0]}"
+        ) from None
 
 
 def _create(path: Path, config: RunConfig, started: str, corpus_digest: str) -> Ledger:
     with _quiet_optuna():
         storage = _storage(path)
         objectives = config.parsed_objectives()
-        directions: list[Literal["minimize", "maximize"]] = ["maximize" if wanted.maximize else "minimize" for wanted in objectives]
+        directions: list[Literal["minimize", "maximize"]] = [
+            "maximize" if wanted.maximize else "minimize" for wanted in objectives
+        ]
         study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
         study.set_metric_names([objective.metric for objective in objectives])
     for key, value in {
@@ -301,14 +345,22 @@ def open_ledger(path: Path) -> Ledger:
         if "locked" not in str(error.orig):
             raise RunError(f"{path}: not a ledger of frontrunner: {error.orig}") from None
         raise RunError(f"{path}: does not answer: {error.orig}") from None
-    except Exception as error:  # SQLAlchemy, Alembic and Optuna each have their own words for a file that is not theirs
+    except (
+        Exception
+    ) as error:  # SQLAlchemy, Alembic and Optuna each have their own words for a file that is not theirs
         raise RunError(f"{path}: not a ledger of frontrunner: {' '.join(str(error).split())[:200]}") from None
     if layout != LAYOUT:
-        raise RunError(f"{path}: written by another version of frontrunner (layout {layout}, expected {LAYOUT})")
+        raise RunError(
+            f"{path}: written by another version of frontrunner (layout {layout}, expected {LAYOUT})"
+        )
     try:
         return Ledger(study, storage)
     except (KeyError, StorageInternalError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else getattr(error.__cause__, "orig", None) or error
+        reason = (
+            f"it lacks {error}"
+            if isinstance(error, KeyError)
+            else getattr(error.__cause__, "orig", None) or error
+        )
         raise RunError(f"{path}: cannot be read: {str(reason).splitlines()[0]}") from None
 
 
@@ -323,12 +375,16 @@ def _entry(trial: FrozenTrial) -> Entry:
             origin=attributes["origin"],
             evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
             order=attributes["order"] if ended else None,
-            screened={gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()},
+            screened={
+                gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()
+            },
             attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
             ended=trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
         )
     except (KeyError, ValidationError) as error:
-        raise RunError(f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise RunError(
+            f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
 def _again_number(key: str) -> int | None:
@@ -340,10 +396,14 @@ def _again(number: int, value: object) -> Again:
     try:
         return Again.model_validate(value)
     except ValidationError as error:
-        raise RunError(f"candidate {number} of the ledger is damaged: {' '.join(str(error).split())[:200]}") from None
+        raise RunError(
+            f"candidate {number} of the ledger is damaged: {' '.join(str(error).split())[:200]}"
+        ) from None
 
 
-def _flat_parameters(features: Mapping[str, float], space: SpaceSettings) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+def _flat_parameters(
+    features: Mapping[str, float], space: SpaceSettings
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
     """Parameters with the ranges that the space gives them: Optuna's importances mean something only over the true ranges."""
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
@@ -365,7 +425,9 @@ def _flat_parameters(features: Mapping[str, float], space: SpaceSettings) -> tup
 
 
 def _storage(path: Path) -> RDBStorage:
-    return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
+    return RDBStorage(
+        f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}}
+    )
 
 
 @contextmanager
@@ -375,7 +437,9 @@ def _told_when_it_cannot_be(done: Literal["read", "written"]) -> Iterator[None]:
         yield
     except StorageInternalError as error:
         reason = str(getattr(error.__cause__, "orig", None) or error).splitlines()[0]
-        raise RunError(f"the ledger cannot be {done} ({reason}); it is whole, and `frontrunner resume` goes on from there") from error
+        raise RunError(
+            f"the ledger cannot be {done} ({reason}); it is whole, and `frontrunner resume` goes on from there"
+        ) from error
 
 
 @contextmanager

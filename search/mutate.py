@@ -53,7 +53,14 @@ def replace_operator(parent: Architecture, choices: Choices, rng: Generator) -> 
     names = alike if alike and (rng.random() < 0.75 or _is_last_mixer(parent.layers, where)) else others
     if not names:
         return None
-    return _with(parent, (*parent.layers[:where], _layer_like(parent, pick(names, rng), where, choices, rng), *parent.layers[where + 1 :]))
+    return _with(
+        parent,
+        (
+            *parent.layers[:where],
+            _layer_like(parent, pick(names, rng), where, choices, rng),
+            *parent.layers[where + 1 :],
+        ),
+    )
 
 
 def insert_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
@@ -119,7 +126,9 @@ def trade_width_for_depth(parent: Architecture, choices: Choices, rng: Generator
 def change_width(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
     """The next width up or down with the same layers."""
     here = choices.widths.index(parent.width)
-    width = pick([number for number in (here - 1, here + 1) if 0 <= number < len(choices.widths)] or [here], rng)
+    width = pick(
+        [number for number in (here - 1, here + 1) if 0 <= number < len(choices.widths)] or [here], rng
+    )
     layers = choices.resized(parent.layers, parent.width, choices.widths[width])
     return None if width == here or layers is None else _with(parent, layers, width=choices.widths[width])
 
@@ -144,7 +153,10 @@ def change_normalization(parent: Architecture, choices: Choices, rng: Generator)
     """Another normalization in one layer, or in all layers before or behind a place: a split by depth is one step away."""
     norm, where = pick(choices.norms, rng), int(rng.integers(parent.depth))
     start, end = pick(((where, where + 1), (0, where + 1), (where, parent.depth)), rng)
-    layers = tuple(normalized(layer, norm) if start <= number < end else layer for number, layer in enumerate(parent.layers))
+    layers = tuple(
+        normalized(layer, norm) if start <= number < end else layer
+        for number, layer in enumerate(parent.layers)
+    )
     return _with(parent, layers) if layers != parent.layers else None
 
 
@@ -195,11 +207,15 @@ def _is_last_mixer(layers: Layers, where: int) -> bool:
 def _layer_like(parent: Architecture, name: str, where: int, choices: Choices, rng: Generator) -> Layer:
     """A layer of that operator: mostly as the parent has it elsewhere, since real models repeat their shapes; normalized as at `where`."""
     present = [layer for layer in parent.layers if layer.operator == name]
-    layer = pick(present, rng) if present and rng.random() < 0.75 else pick(choices.at(name, parent.width), rng)
+    layer = (
+        pick(present, rng) if present and rng.random() < 0.75 else pick(choices.at(name, parent.width), rng)
+    )
     return normalized(layer, norm_of(parent.layers[where]))
 
 
-def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed: OpenGenes) -> Architecture | None:
+def _change_gene(
+    parent: Architecture, choices: Choices, rng: Generator, allowed: OpenGenes
+) -> Architecture | None:
     """One gene of one operator: in a single layer or, as often, in all of its layers."""
     present = sorted({layer.operator for layer in parent.layers})
     genes = [(name, *gene) for name in present for gene in allowed[name]]
@@ -223,7 +239,9 @@ def _change_gene(parent: Architecture, choices: Choices, rng: Generator, allowed
     return None
 
 
-def _trade(parent: Architecture, choices: Choices, rng: Generator, widths: Sequence[int]) -> Architecture | None:
+def _trade(
+    parent: Architecture, choices: Choices, rng: Generator, widths: Sequence[int]
+) -> Architecture | None:
     """At one of `widths`, the depth whose parameters are nearest to the parent's; None if that is not near or no other depth."""
     wanted = parameters(parent)
     for order in rng.permutation(len(widths)):

@@ -22,7 +22,9 @@ PROXY_METRICS: dict[str, Metric] = {
     "bits_per_byte": Metric("bits/byte", False, "architecture", "the loss for each byte of text"),
 }
 TASK_METRICS: dict[str, Metric] = {
-    "recall_accuracy": Metric("", True, "architecture", "held-out answers of in-context recall that are right"),
+    "recall_accuracy": Metric(
+        "", True, "architecture", "held-out answers of in-context recall that are right"
+    ),
     "noisy_recall_accuracy": Metric("", True, "architecture", "the same with noise between the pairs"),
     "copy_accuracy": Metric("", True, "architecture", "held-out tokens of selective copying that are right"),
 }
@@ -37,7 +39,9 @@ _NAME = r"[a-z_]+(?:@[a-z0-9.]+)?(?:/[A-Za-z0-9._-]+)?"
 _CONSTRAINT = re.compile(rf"^\s*(?P<metric>{_NAME})\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
 
 
-def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> Metric:
+def metric_of(
+    name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
+) -> Metric:
     """The metric that `name` means in a run that profiles with `settings` on these kinds of device and trains on `tasks`.
 
     Raises ConfigError with what exists.
@@ -45,9 +49,13 @@ def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TAS
     base, plain = base_of(name), name.partition("/")[0]
     metric = METRICS.get(base)
     if metric is None:
-        raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(names(settings, tasks, kinds))}")
+        raise ConfigError(
+            f"unknown metric {name!r}: expected one of {', '.join(names(settings, tasks, kinds))}"
+        )
     if not settings.measures(metric):
-        raise ConfigError(f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}")
+        raise ConfigError(
+            f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}"
+        )
     if base in TASK_METRICS and not _trained(base, tasks):
         raise ConfigError(
             f"metric {name!r} is measured only where its task is trained: add {base.removesuffix('_accuracy')} to tasks.names"
@@ -57,18 +65,30 @@ def metric_of(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TAS
         raise ConfigError(f"metric {name!r} does not depend on the batch size: expected {base}")
     if plain not in known:
         what = "batch sizes and contexts" if metric.per == "batch" else "contexts"
-        raise ConfigError(f"metric {name!r} is measured at the profile's {what}: expected one of {', '.join(known)}")
+        raise ConfigError(
+            f"metric {name!r} is measured at the profile's {what}: expected one of {', '.join(known)}"
+        )
     offered = _on_each(plain, kinds)
     if name not in offered:
-        why = "is measured on each device_kind" if len(offered) > 1 else "does not depend on the kind of device in this run"
-        raise ConfigError(f"metric {name!r} {why}: expected {'one of ' if len(offered) > 1 else ''}{', '.join(offered)}")
+        why = (
+            "is measured on each device_kind"
+            if len(offered) > 1
+            else "does not depend on the kind of device in this run"
+        )
+        raise ConfigError(
+            f"metric {name!r} {why}: expected {'one of ' if len(offered) > 1 else ''}{', '.join(offered)}"
+        )
     return metric
 
 
-def names(settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> tuple[str, ...]:
+def names(
+    settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Every metric that a run with these settings provides."""
     provided = (
-        base for base, metric in METRICS.items() if settings.measures(metric) and (base not in TASK_METRICS or _trained(base, tasks))
+        base
+        for base, metric in METRICS.items()
+        if settings.measures(metric) and (base not in TASK_METRICS or _trained(base, tasks))
     )
     return tuple(name for base in provided for key in settings.keys(base) for name in _on_each(key, kinds))
 
@@ -104,7 +124,9 @@ class Objective:
         return -metrics[self.metric] if self.maximize else metrics[self.metric]
 
 
-def parse_objective(name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> Objective:
+def parse_objective(
+    name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
+) -> Objective:
     return Objective(name, maximize=metric_of(name, settings, tasks, kinds).maximize)
 
 
@@ -138,11 +160,22 @@ class Constraint:
         value = metrics.get(self.metric)
         if value is None:
             return None
-        kept = {"<=": value <= self.bound, "<": value < self.bound, ">=": value >= self.bound, ">": value > self.bound}
-        return None if kept[self.relation] else f"{self.metric} is {value:g}, expected {self.relation} {self.bound:g}"
+        kept = {
+            "<=": value <= self.bound,
+            "<": value < self.bound,
+            ">=": value >= self.bound,
+            ">": value > self.bound,
+        }
+        return (
+            None
+            if kept[self.relation]
+            else f"{self.metric} is {value:g}, expected {self.relation} {self.bound:g}"
+        )
 
 
-def parse_constraint(text: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()) -> Constraint:
+def parse_constraint(
+    text: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
+) -> Constraint:
     """Reads `metric <= number` (also <, >=, >). Raises ConfigError."""
     match = _CONSTRAINT.match(text)
     try:
@@ -150,7 +183,9 @@ def parse_constraint(text: str, settings: ProfileSettings, tasks: TaskSettings =
     except ValueError:
         bound = float("nan")
     if match is None or not isfinite(bound):
-        raise ConfigError(f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'")
+        raise ConfigError(
+            f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'"
+        )
     metric_of(match["metric"], settings, tasks, kinds)
     return Constraint(match["metric"], match["relation"], bound)
 
@@ -160,9 +195,13 @@ def require_agreement(constraints: Sequence[Constraint]) -> None:
     least = [constraint for constraint in constraints if constraint.relation in (">=", ">")]
     most = [constraint for constraint in constraints if constraint.relation in ("<=", "<")]
     for low, high in product(least, most):
-        meet = low.bound < high.bound or (low.bound == high.bound and (low.relation, high.relation) == (">=", "<="))
+        meet = low.bound < high.bound or (
+            low.bound == high.bound and (low.relation, high.relation) == (">=", "<=")
+        )
         if low.metric == high.metric and not meet:
-            raise ConfigError(f"constraints '{low}' and '{high}' contradict each other: no {low.metric} meets both")
+            raise ConfigError(
+                f"constraints '{low}' and '{high}' contradict each other: no {low.metric} meets both"
+            )
 
 
 def first_broken(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str | None:

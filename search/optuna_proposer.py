@@ -27,7 +27,9 @@ class OptunaProposer(Searcher[T]):
     waits for an evaluation is unknown to it.
     """
 
-    def __init__(self, space: EncodedSpace[T], sampler: Callable[[int], BaseSampler], *, name: str, seed: int) -> None:
+    def __init__(
+        self, space: EncodedSpace[T], sampler: Callable[[int], BaseSampler], *, name: str, seed: int
+    ) -> None:
         super().__init__(space, seed=seed)
         self._encoded, self._sampler, self._name = space, sampler, name
         self._seeds = tuple(space.seeds())
@@ -56,7 +58,9 @@ class OptunaProposer(Searcher[T]):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             study.sampler = sampler = self._sampler(seed)
-            if isinstance(sampler, BaseGASampler):  # Optuna orders parents otherwise when it asks for them a second time
+            if isinstance(
+                sampler, BaseGASampler
+            ):  # Optuna orders parents otherwise when it asks for them a second time
                 sampler.get_parent_population(study, len(self._scores) // (sampler.population_size or 1))
             trial = study.ask(self._distributions)
             study.tell(trial, state=TrialState.FAIL)  # the proposal's own trial is added when it has scores
@@ -75,15 +79,23 @@ class OptunaProposer(Searcher[T]):
         if self._study is None:
             self._study = _quiet_study(len(scores))
         sampler, attributes = self._sampler(0), {}
-        if isinstance(sampler, BaseGASampler):  # generations are counted in scores told, as one process that waits for each would
+        if isinstance(
+            sampler, BaseGASampler
+        ):  # generations are counted in scores told, as one process that waits for each would
             attributes[sampler._get_generation_key()] = place // (sampler.population_size or 1)
         numbers = dict(self._encoded.encode(self._proposals[number].candidate))
-        trial = create_trial(params=numbers, distributions=self._distributions, values=scores, system_attrs=attributes)
+        trial = create_trial(
+            params=numbers, distributions=self._distributions, values=scores, system_attrs=attributes
+        )
         self._study.add_trial(trial)
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
-    return IntDistribution(0, dimension.size - 1) if dimension.ordered else CategoricalDistribution(range(dimension.size))
+    return (
+        IntDistribution(0, dimension.size - 1)
+        if dimension.ordered
+        else CategoricalDistribution(range(dimension.size))
+    )
 
 
 def _quiet_study(objectives: int) -> optuna.Study:

@@ -17,4 +17,6 @@ def write_own_code(folder: Path) -> None:
     number = version("frontrunner")
     described = folder / f"frontrunner-{number}.dist-info"
     described.mkdir()
-    (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: frontrunner\nVersion: {number}\n", encoding="utf-8")
+    (described / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: frontrunner\nVersion: {number}\n", encoding="utf-8"
+    )

@@ -94,7 +94,9 @@ def _table(points: ArrayLike) -> Floats:
     if table.size == 0:
         return table.reshape(0, table.shape[-1] if table.ndim == 2 else 0)
     if table.ndim != 2:
-        raise ValueError(f"points: expected an array [n, m], got {table.ndim} dimension{'s' if table.ndim != 1 else ''}")
+        raise ValueError(
+            f"points: expected an array [n, m], got {table.ndim} dimension{'s' if table.ndim != 1 else ''}"
+        )
     return table
 
 

@@ -48,7 +48,11 @@ def profile_each(
     with ProfilingWorker(device) as worker:
         for title, architecture in architectures:
             one = profiled(worker, architecture, settings, backend=backend, seed=0, deadline_s=DEADLINE_S)
-            found.append(Profiled(title, None, f"{one.status}: {one.reason}") if isinstance(one, Failure) else Profiled(title, one))
+            found.append(
+                Profiled(title, None, f"{one.status}: {one.reason}")
+                if isinstance(one, Failure)
+                else Profiled(title, one)
+            )
     return found
 
 
@@ -62,7 +66,12 @@ def profiles_json(profiled: Sequence[Profiled]) -> list[dict[str, Any]]:
             continue
         metrics = found.profile.metrics()
         ratios = {name: value / first[name] for name, value in metrics.items() if first.get(name)}
-        figures = {"metrics": metrics, "errors": found.profile.errors(), "ratios": ratios, "tainted": found.profile.tainted}
+        figures = {
+            "metrics": metrics,
+            "errors": found.profile.errors(),
+            "ratios": ratios,
+            "tainted": found.profile.tainted,
+        }
         out.append({"architecture": found.title, **figures, **found.profile.model_dump(mode="json")})
     return out
 
@@ -73,7 +82,9 @@ def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
     if profiles:
         first = profiles[0][1]
         where = f", {first.threads} thread{'s' if first.threads > 1 else ''}" if first.device == "cpu" else ""
-        console.print(f"{first.device_name} ({first.device}), {first.dtype}{where}", soft_wrap=True, markup=False)
+        console.print(
+            f"{first.device_name} ({first.device}), {first.dtype}{where}", soft_wrap=True, markup=False
+        )
         console.print(timings(profiles))
         print_remarks(console, profiles)
     for found in profiled:
@@ -117,7 +128,8 @@ def timings(profiles: Titled) -> Table:
                 str(largest.batch),
                 str(largest.context),
                 "largest",
-                _ms(largest.decode) + ("!" if profile.largest_conditions and profile.largest_conditions.tainted else ""),
+                _ms(largest.decode)
+                + ("!" if profile.largest_conditions and profile.largest_conditions.tainted else ""),
                 _spread(largest.decode),
                 formatted("decode_tokens_per_s", largest.tokens_per_s),
                 *[""] * 3,
@@ -152,7 +164,11 @@ def print_remarks(console: Console, profiles: Titled) -> None:
         tainted = dict.fromkeys(profile.tainted)
         attempts = max(found.attempts for found in (profile.conditions, profile.largest_conditions) if found)
         if tainted:
-            console.print(f"! {title}, not to be trusted after {attempts} attempts: {'; '.join(tainted)}", soft_wrap=True, markup=False)
+            console.print(
+                f"! {title}, not to be trusted after {attempts} attempts: {'; '.join(tainted)}",
+                soft_wrap=True,
+                markup=False,
+            )
         for reason in dict.fromkeys(profile.absent.values()):
             names = ", ".join(name for name, why in profile.absent.items() if why == reason)
             console.print(f"{title}, without {names}: {reason}", soft_wrap=True, markup=False)
@@ -160,7 +176,10 @@ def print_remarks(console: Console, profiles: Titled) -> None:
 
 def print_conditions(console: Console, profile: Profile, kind: str = "") -> None:
     """What held while the profile was measured, in a few lines. kind: of device, where there are several."""
-    for what, conditions in (("conditions", profile.conditions), ("conditions of the largest batch", profile.largest_conditions)):
+    for what, conditions in (
+        ("conditions", profile.conditions),
+        ("conditions of the largest batch", profile.largest_conditions),
+    ):
         if conditions is not None:
             for line in _told(conditions):
                 console.print(f"{what}{kind and f' on {kind}'}: {line}", soft_wrap=True, markup=False)
@@ -181,7 +200,9 @@ def _told(found: Conditions) -> list[str]:
         lines.append(f"clocks limited by {', '.join(found.clock_reasons)}")
     held = {name: ns for name, ns in found.violations_ns.items() if ns}
     if held:
-        lines.append(f"performance held down by {', '.join(f'{name} for {ns / 1e6:.3g} ms' for name, ns in held.items())}")
+        lines.append(
+            f"performance held down by {', '.join(f'{name} for {ns / 1e6:.3g} ms' for name, ns in held.items())}"
+        )
     lines += [f"not known: {note}" for note in found.notes]
     lines += [f"tainted by {reason}" for reason in found.tainted]
     return lines

@@ -21,7 +21,13 @@ class Failure(Value):
 
 
 def profiled(
-    worker: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, *, backend: str = "auto", seed: int, deadline_s: float
+    worker: ProfilingWorker,
+    architecture: Architecture,
+    settings: ProfileSettings,
+    *,
+    backend: str = "auto",
+    seed: int,
+    deadline_s: float,
 ) -> Profile | Failure:
     """What `worker` measures, or how the architecture failed. Raises what is not the architecture's fault, as DeviceError."""
     try:
@@ -40,7 +46,10 @@ def profiled(
 def started(device: str, count: int) -> Iterator[Sequence[ProfilingWorker]]:
     """So many workers whose processes have started, all at the same time, to be used in this thread; they end with the block."""
     workers = [ProfilingWorker(device) for _ in range(count)]
-    with ThreadPoolExecutor(count) as threads, ExitStack() as stack:  # the threads stay, as a worker ends with the one that started it
+    with (
+        ThreadPoolExecutor(count) as threads,
+        ExitStack() as stack,
+    ):  # the threads stay, as a worker ends with the one that started it
         for worker in workers:
             stack.callback(worker.close)
         with shared(device):

@@ -50,6 +50,12 @@ def display(console: Console, objectives: tuple[Objective, ...]) -> Iterator[Cal
         task = bar.add_task("starting workers")
 
         def update(standing: Standing) -> None:
-            bar.update(task, total=standing.total, completed=standing.done, description=sentence(standing, objectives), refresh=True)
+            bar.update(
+                task,
+                total=standing.total,
+                completed=standing.done,
+                description=sentence(standing, objectives),
+                refresh=True,
+            )
 
         yield update

@@ -95,17 +95,23 @@ class Searcher(ABC, Generic[T]):
 
     def tell(self, number: int, objectives: tuple[float, ...] | None) -> None:
         if number not in self._proposals or number in self._told:
-            raise ValueError(f"proposal {number}: {'told already' if number in self._told else 'never proposed'}")
+            raise ValueError(
+                f"proposal {number}: {'told already' if number in self._told else 'never proposed'}"
+            )
         if objectives is not None:
             self._require_scores(number, objectives)
             self._scores[number] = objectives
-            self._frontier = self._nondominated((*self._frontier, number))  # who was dominated once stays so until somebody is told again
+            self._frontier = self._nondominated(
+                (*self._frontier, number)
+            )  # who was dominated once stays so until somebody is told again
         self._told[number] = objectives
         self._learn(number)
 
     def tell_again(self, number: int, objectives: tuple[float, ...]) -> None:
         if number not in self._scores or number in self._twice:
-            raise ValueError(f"proposal {number}: {'told again already' if number in self._twice else 'has no scores'}")
+            raise ValueError(
+                f"proposal {number}: {'told again already' if number in self._twice else 'has no scores'}"
+            )
         self._require_scores(number, objectives)
         self._scores[number] = self._told[number] = objectives
         self._twice.add(number)
@@ -115,7 +121,9 @@ class Searcher(ABC, Generic[T]):
     def _require_scores(self, number: int, objectives: tuple[float, ...]) -> None:
         expected = len(next(iter(self._scores.values()), objectives))
         if len(objectives) != expected or not objectives or not all(map(isfinite, objectives)):
-            raise ValueError(f"proposal {number}: expected {expected or 'some'} finite objectives, got {objectives}")
+            raise ValueError(
+                f"proposal {number}: expected {expected or 'some'} finite objectives, got {objectives}"
+            )
 
     @abstractmethod
     def _propose(self, rng: Generator) -> Proposal[T]:
@@ -162,5 +170,7 @@ class Searcher(ABC, Generic[T]):
         """A new random member. Raises SpaceExhausted."""
         found = self._random(rng)
         if found is None:
-            raise SpaceExhausted(f"space: many random tries gave no member but the {len(self._keys)} proposed before")
+            raise SpaceExhausted(
+                f"space: many random tries gave no member but the {len(self._keys)} proposed before"
+            )
         return found

@@ -19,13 +19,19 @@ def next_repeat(entries: Sequence[Entry], config: RunConfig) -> int | None:
     """The candidate to evaluate once more now; None where nobody is in doubt, or the share of repeats is used up."""
     objectives = config.parsed_objectives()
     begun = sum(entry.again is not None for entry in entries)
-    if begun >= int(config.repeats * sum(entry.evaluation is not None for entry in entries)) or not any(map(trained, objectives)):
+    if begun >= int(config.repeats * sum(entry.evaluation is not None for entry in entries)) or not any(
+        map(trained, objectives)
+    ):
         return None
     candidates = scored(entries, objectives)
     noise = training_noise(candidates, objectives)
     if noise is None:
         pairs = sum(entry.again is not None and _may_have_scores(entry) for entry in entries)
-        once = [entry.number for entry in frontier_of(entries, objectives) if entry.again is None] if pairs < LEAST_PAIRS else []
+        once = (
+            [entry.number for entry in frontier_of(entries, objectives) if entry.again is None]
+            if pairs < LEAST_PAIRS
+            else []
+        )
         return min(once, default=None)
     parts = pareto.doubts(costs(candidates, objectives), noise_errors(candidates, noise))
     parts[[entry.again is not None for entry in candidates]] = 0
@@ -33,4 +39,6 @@ def next_repeat(entries: Sequence[Entry], config: RunConfig) -> int | None:
 
 
 def _may_have_scores(entry: Entry) -> bool:
-    return entry.again is not None and (entry.again.evaluation is None or entry.again.evaluation.status == "ok")
+    return entry.again is not None and (
+        entry.again.evaluation is None or entry.again.evaluation.status == "ok"
+    )

@@ -26,7 +26,9 @@ def axis_label(metric: str) -> str:
     return ", ".join([f"{base} [{unit}]" if unit else base, *parts, *([kind] if kind else [])])
 
 
-def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], path: Path, *, title: str, first: int) -> None:
+def plot_frontier(
+    entries: Sequence[Entry], objectives: Sequence[Objective], path: Path, *, title: str, first: int
+) -> None:
     """Writes a PNG: every scored candidate over the last and the first objective, the frontier as a line with its members' ids.
 
     first: how many proposals are shown as the first ones.
@@ -41,7 +43,9 @@ def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], pat
     figure, axes = plt.subplots(figsize=(8, 5), dpi=130, layout="constrained")
     order = np.array([entry.order or 0 for entry in candidates])
     if initial.any():
-        axes.scatter(*points[initial].T, s=34, facecolors="none", edgecolors="0.55", label=f"first {first} proposals")
+        axes.scatter(
+            *points[initial].T, s=34, facecolors="none", edgecolors="0.55", label=f"first {first} proposals"
+        )
     if (~initial).any():
         marks = axes.scatter(*points[~initial].T, s=34, c=order[~initial], cmap="viridis", label="later ones")
         figure.colorbar(marks, ax=axes, label="evaluation number")
@@ -51,8 +55,17 @@ def plot_frontier(entries: Sequence[Entry], objectives: Sequence[Objective], pat
     step = "post" if not shown[0].maximize else "pre"
     axes.plot(*points[line].T, drawstyle=f"steps-{step}", color="crimson", lw=1.4, zorder=0, label="frontier")
     for place, index in enumerate(line):
-        above = {"xytext": (0, 7), "va": "bottom"} if place % 2 else {"xytext": (0, -7), "va": "top"}  # neighbours stay legible
-        axes.annotate(str(candidates[index].number), points[index], **above, ha="center", textcoords="offset points", **label)
+        above = (
+            {"xytext": (0, 7), "va": "bottom"} if place % 2 else {"xytext": (0, -7), "va": "top"}
+        )  # neighbours stay legible
+        axes.annotate(
+            str(candidates[index].number),
+            points[index],
+            **above,
+            ha="center",
+            textcoords="offset points",
+            **label,
+        )
     axes.set(xlabel=axis_label(shown[0].metric), ylabel=axis_label(shown[1].metric), title=title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

@@ -34,7 +34,13 @@ CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what
 
 
 def start(
-    config: RunConfig, *, results: Path, name: str, console: Console, executor: str = "inline", address: str | None = None
+    config: RunConfig,
+    *,
+    results: Path,
+    name: str,
+    console: Console,
+    executor: str = "inline",
+    address: str | None = None,
 ) -> RunFolder:
     """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error.
 
@@ -57,7 +63,9 @@ def start(
         building.mkdir(parents=True)
         partial = RunFolder(building)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
-        ledger_module.create(partial.ledger, config, started=started, corpus_digest=prepared.corpus.digest).close()
+        ledger_module.create(
+            partial.ledger, config, started=started, corpus_digest=prepared.corpus.digest
+        ).close()
         partial.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
         partial.tokenizer.write_text(prepared.corpus.tokenizer().to_str(), encoding="utf-8")
         building.rename(folder.path)
@@ -78,7 +86,9 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
             try:
                 prepared = prepare_run(config)
                 if prepared.corpus.digest != ledger.corpus_digest:
-                    raise RunError(f"run {folder.name}: the text of {config.data.source} is not what it was when the run began")
+                    raise RunError(
+                        f"run {folder.name}: the text of {config.data.source} is not what it was when the run began"
+                    )
                 with display(console, objectives) as show:
                     workers = _executor(executor, config, address)
                     try:
@@ -104,14 +114,20 @@ def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
     from search.cluster import RayExecutor  # Ray takes a while to import
 
     return RayExecutor(
-        workers=config.workers, device=config.device, deadline_s=config.deadline_s, kinds=config.device_kind, address=address
+        workers=config.workers,
+        device=config.device,
+        deadline_s=config.deadline_s,
+        kinds=config.device_kind,
+        address=address,
     )
 
 
 def _require_no_kind(config: RunConfig) -> None:
     """Raises ConfigError for a kind of device: Ray alone knows of which kind one is."""
     if config.device_kind:
-        raise ConfigError(f"device_kind {', '.join(config.device_kind)}: kinds are found by Ray, not by --executor inline")
+        raise ConfigError(
+            f"device_kind {', '.join(config.device_kind)}: kinds are found by Ray, not by --executor inline"
+        )
 
 
 def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
@@ -119,14 +135,22 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
     best = frontier_of(entries, objectives)
     if not best:
         reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
-        raise RunError(f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}")
+        raise RunError(
+            f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}"
+        )
     kinds, first = by_kind(objectives, ledger.config.device_kind), ledger.config.evolution.population
     for kind, wanted in kinds.items():
-        table = frame(entries, wanted, names(ledger.config.profile, ledger.config.tasks, ledger.config.device_kind))
+        table = frame(
+            entries, wanted, names(ledger.config.profile, ledger.config.tasks, ledger.config.device_kind)
+        )
         table = table[table["frontier"]].sort_values(wanted[0].metric)
-        title = f"frontier of {folder.name}{kind and f' on {kind}'}: {len(table)} of {len(entries)} candidates"
+        title = (
+            f"frontier of {folder.name}{kind and f' on {kind}'}: {len(table)} of {len(entries)} candidates"
+        )
         console.print(rich_table(table, columns_for(table, wanted), title=title))
-        plot_frontier(entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}", first=first)
+        plot_frontier(
+            entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}", first=first
+        )
     gain = hypervolume_gain(entries, objectives, first=first)
     if gain is not None:
         began = f"of the first {min(first, len(entries))} proposals alone {gain.initial:.4f}"
@@ -138,9 +162,14 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
         console.print(gates_table(gates))
     if ledger.exhausted:
         asked = ledger.config.candidates
-        console.print(f"the space has no more than {len(entries)} candidates, fewer than the {asked} asked for", soft_wrap=True)
+        console.print(
+            f"the space has no more than {len(entries)} candidates, fewer than the {asked} asked for",
+            soft_wrap=True,
+        )
     elif ledger.time_up and len(entries) < ledger.config.candidates:
-        console.print(f"the time of {ledger.config.time_s:g} s was up after {len(entries)} candidates", soft_wrap=True)
+        console.print(
+            f"the time of {ledger.config.time_s:g} s was up after {len(entries)} candidates", soft_wrap=True
+        )
     for label, value in (
         *(("plot", str(folder.plot(kind))) for kind in kinds),
         ("look further", folder.command("frontier", "--all")),
@@ -195,14 +224,18 @@ def standing(results: Path, run: str) -> dict[str, Any]:
         "evaluated": len(ended),
         "evaluated_twice": sum(bool(found.standard_errors) for found in ended),
         "unfinished": len(entries) - len(ended),
-        **{status: sum(found.status == status for found in ended) for status in sorted({found.status for found in ended})},
+        **{
+            status: sum(found.status == status for found in ended)
+            for status in sorted({found.status for found in ended})
+        },
         "best_loss": min((found.metrics["loss"] for found in ended if "loss" in found.metrics), default=None),
         "frontier": len(frontier_of(entries, objectives)),
         "hypervolume": gain and gain.final,
         "hypervolume_initial": gain and gain.initial,
         "folder": str(folder.path),
         "gates": {
-            gate.name: {key: value for key, value in asdict(gate).items() if key != "name"} for gate in counted(entries, ledger.config)
+            gate.name: {key: value for key, value in asdict(gate).items() if key != "name"}
+            for gate in counted(entries, ledger.config)
         },
     }
 

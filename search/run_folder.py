@@ -55,14 +55,18 @@ class RunFolder:
         with ExitStack() as held:
             try:
                 lock = held.enter_context((self.path / "driver.lock").open("a+"))
-                if not _locked(lock, fcntl.LOCK_EX, tries=20):  # a look at the lock by `driver` lasts a moment
+                if not _locked(
+                    lock, fcntl.LOCK_EX, tries=20
+                ):  # a look at the lock by `driver` lasts a moment
                     lock.seek(0)
                     raise RunError(f"run {self.name} is being driven by process {lock.read().strip() or '?'}")
                 lock.truncate(0)
                 lock.write(str(os.getpid()))
                 lock.flush()
             except OSError as error:
-                raise RunError(f"{self.path / 'driver.lock'}: cannot be written: {error.strerror or error}") from None
+                raise RunError(
+                    f"{self.path / 'driver.lock'}: cannot be written: {error.strerror or error}"
+                ) from None
             yield
 
     def driver(self) -> int | None:
@@ -89,7 +93,9 @@ def _locked(file: IO[str], kind: int, *, tries: int) -> bool:
 def check_name(name: str) -> str:
     """The name, if it may be a run's. Raises RunError."""
     if not NAME.fullmatch(name):
-        raise RunError(f"run name {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+        raise RunError(
+            f"run name {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        )
     return name
 
 
@@ -97,7 +103,9 @@ def new_folder(results: Path, name: str) -> RunFolder:
     """The folder for a new run, not made yet. Raises RunError if it exists."""
     folder = RunFolder(results / check_name(name))
     if folder.path.exists():
-        raise RunError(f"run {name} exists already in {results}: choose another --name, or go on with `{folder.command('resume')}`")
+        raise RunError(
+            f"run {name} exists already in {results}: choose another --name, or go on with `{folder.command('resume')}`"
+        )
     for place in (results, *results.absolute().parents):
         if place.exists():
             if not place.is_dir() or not os.access(place, os.W_OK):

@@ -29,7 +29,9 @@ class SearcherSettings(Value):
     name: Name = "guided"
 
 
-def searcher(name: str, space: Space[T], settings: EvolutionSettings, *, seed: int, known: Known[T] | None = None) -> Proposer[T]:
+def searcher(
+    name: str, space: Space[T], settings: EvolutionSettings, *, seed: int, known: Known[T] | None = None
+) -> Proposer[T]:
     """The searcher `name`. known: see `Guided`; the others have no use for it. Raises ConfigError."""
     plain: dict[str, Callable[[], Proposer[T]]] = {
         "guided": lambda: Guided(space, settings, seed=seed, known=known),
@@ -42,7 +44,9 @@ def searcher(name: str, space: Space[T], settings: EvolutionSettings, *, seed: i
 
 def _optuna(name: str, space: Space[T], settings: EvolutionSettings, seed: int) -> Proposer[T]:
     if name == "gp" and importlib.util.find_spec("scipy") is None:
-        raise ConfigError("searcher.name: gp needs the package scipy, which is not installed: pip install scipy")
+        raise ConfigError(
+            "searcher.name: gp needs the package scipy, which is not installed: pip install scipy"
+        )
     from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 
     from search.optuna_proposer import OptunaProposer
@@ -61,5 +65,7 @@ def _encoded(name: str, space: Any) -> EncodedSpace[Any]:
     if isinstance(space, ArchitectureSpace):
         return ArchitectureEncoding(space)
     if not hasattr(space, "dimensions"):
-        raise ConfigError(f"searcher.name: {name} needs a space that can be written in whole numbers, which {type(space).__name__} cannot")
+        raise ConfigError(
+            f"searcher.name: {name} needs a space that can be written in whole numbers, which {type(space).__name__} cannot"
+        )
     return cast("EncodedSpace[Any]", space)

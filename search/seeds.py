@@ -16,7 +16,9 @@ class Build(Protocol):
     def __call__(self, width: int, layers: Sequence[Layer], meta_tokens: int, name: str) -> Architecture: ...
 
 
-def first_members(choices: Choices, build: Build, legal: Callable[[Architecture], bool]) -> tuple[Architecture, ...]:
+def first_members(
+    choices: Choices, build: Build, legal: Callable[[Architecture], bool]
+) -> tuple[Architecture, ...]:
     """Members worth trying first, each named after what it is; of each kind the first that is legal, equal ones once.
 
     Corners first: they bound what a search can find. Then designs, then single mixers of the middle width and depth, or the next smaller.
@@ -31,13 +33,18 @@ def first_members(choices: Choices, build: Build, legal: Callable[[Architecture]
         _corner(choices, build, "largest", wide, down, max),
     ]
     tries += [_rescaled(design, choices, build) for design in designs_of(choices.operators)]
-    middle_down, narrower = range((low + high) // 2, low - 1, -1), choices.widths[: (len(choices.widths) + 1) // 2][::-1]
+    middle_down, narrower = (
+        range((low + high) // 2, low - 1, -1),
+        choices.widths[: (len(choices.widths) + 1) // 2][::-1],
+    )
     tries += [_alone(name, choices, build, middle_down, narrower) for name in _mixers(choices)]
     found = [member for some in tries if (member := next(filter(legal, some), None)) is not None]
     return tuple({member.digest(): member for member in reversed(found)}.values())[::-1]
 
 
-def shallow_members(choices: Choices, build: Build, legal: Callable[[Architecture], bool]) -> Iterator[Architecture]:
+def shallow_members(
+    choices: Choices, build: Build, legal: Callable[[Architecture], bool]
+) -> Iterator[Architecture]:
     """Each mixer alone in its smallest shape, as shallow and then as narrow as is legal: whatever is fast on a device, one of them is."""
     low, high = choices.depths
     for name in _mixers(choices):
@@ -59,7 +66,9 @@ def designs_of(operators: Iterable[str]) -> list[Architecture]:
 def rescaled_to(design: Architecture, width: int, choices: Choices, build: Build) -> Architecture | None:
     """A design at that width and, as near as the space has it, the depth in proportion; None where an operator cannot be at that width."""
     low, high = choices.depths
-    return _rescaled_to(design, min(max(round(width * design.depth / design.width), low), high), width, choices, build)
+    return _rescaled_to(
+        design, min(max(round(width * design.depth / design.width), low), high), width, choices, build
+    )
 
 
 def _corner(
@@ -71,19 +80,30 @@ def _corner(
         yield build(width, _by_turns(choices, width, mixers, depth, size), choices.meta_tokens[0], name)
 
 
-def _alone(name: str, choices: Choices, build: Build, depths: Iterable[int], widths: Sequence[int]) -> Iterator[Architecture]:
+def _alone(
+    name: str, choices: Choices, build: Build, depths: Iterable[int], widths: Sequence[int]
+) -> Iterator[Architecture]:
     """One mixer with feed-forward networks, at each depth at each of the widths where it can be."""
     for depth in depths:
         for width in widths:
             if choices.at(name, width):
-                yield build(width, _by_turns(choices, width, (name,), depth, min), choices.meta_tokens[0], f"{name} alone")
+                yield build(
+                    width,
+                    _by_turns(choices, width, (name,), depth, min),
+                    choices.meta_tokens[0],
+                    f"{name} alone",
+                )
 
 
-def _by_turns(choices: Choices, width: int, mixers: Sequence[str], depth: int, size: Callable[..., Layer]) -> tuple[Layer, ...]:
+def _by_turns(
+    choices: Choices, width: int, mixers: Sequence[str], depth: int, size: Callable[..., Layer]
+) -> tuple[Layer, ...]:
     """Every mixer in turn, each before a feed-forward network; `size` (min or max) chooses among shapes by parameters."""
 
     def sized(name: str) -> Layer:
-        layer = size(choices.at(name, width), key=lambda layer: registry.get(name).parameters(width, layer.shape))
+        layer = size(
+            choices.at(name, width), key=lambda layer: registry.get(name).parameters(width, layer.shape)
+        )
         return normalized(layer, choices.norms[0])
 
     feedforwards = choices.available(width, "feedforward")
@@ -98,15 +118,23 @@ def _rescaled(design: Architecture, choices: Choices, build: Build) -> Iterator[
     """A design at the depth and the proportion of width to depth that the space has nearest to its own, then smaller."""
     low, high = choices.depths
     for depth in range(min(max(design.depth, low), high), low - 1, -1):
-        for width in sorted(choices.widths, key=lambda width: abs(width / depth - design.width / design.depth)):
+        for width in sorted(
+            choices.widths, key=lambda width: abs(width / depth - design.width / design.depth)
+        ):
             if (found := _rescaled_to(design, depth, width, choices, build)) is not None:
                 yield found
 
 
-def _rescaled_to(design: Architecture, depth: int, width: int, choices: Choices, build: Build) -> Architecture | None:
+def _rescaled_to(
+    design: Architecture, depth: int, width: int, choices: Choices, build: Build
+) -> Architecture | None:
     meta_tokens = min(choices.meta_tokens, key=lambda count: abs(count - design.meta_tokens))
     layers = [_nearest(layer, design.width, width, choices) for layer in stretched(design.layers, depth)]
-    return None if None in layers else build(width, [layer for layer in layers if layer], meta_tokens, f"{design.name} rescaled")
+    return (
+        None
+        if None in layers
+        else build(width, [layer for layer in layers if layer], meta_tokens, f"{design.name} rescaled")
+    )
 
 
 def _nearest(layer: Layer, width_from: int, width_to: int, choices: Choices) -> Layer | None:
@@ -115,5 +143,8 @@ def _nearest(layer: Layer, width_from: int, width_to: int, choices: Choices) -> 
     if not table:
         return None
     names = choices.genes[layer.operator]
-    values = max(table, key=lambda values: sum(wanted.get(gene) == value for gene, value in zip(names, values, strict=True)))
+    values = max(
+        table,
+        key=lambda values: sum(wanted.get(gene) == value for gene, value in zip(names, values, strict=True)),
+    )
     return normalized(table[values], norm_of(layer) if norm_of(layer) in choices.norms else choices.norms[0])

@@ -21,7 +21,9 @@ def files_of(corpus: Corpus) -> dict[str, np.ndarray]:
     return {name: np.fromfile(corpus.folder / name, dtype=np.uint8) for name in names}
 
 
-def at_hand(corpus: Corpus, files: Mapping[str, Any], *, fetch: Callable[[Any], np.ndarray], cache: Path) -> Corpus:
+def at_hand(
+    corpus: Corpus, files: Mapping[str, Any], *, fetch: Callable[[Any], np.ndarray], cache: Path
+) -> Corpus:
     """The same corpus on this machine: where it lies, if that is here too, else in a folder of `cache`, copied there once.
 
     files: what `fetch` takes to bring each file of it. Raises DataError where it cannot be written, or is not whole then.

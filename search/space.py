@@ -67,7 +67,13 @@ class SpaceSettings(Value):
     """
 
     operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.names)
-    widths: Annotated[tuple[Annotated[int, Field(ge=8, le=65_536)], ...], Field(min_length=1)] = (96, 128, 160, 192, 256)
+    widths: Annotated[tuple[Annotated[int, Field(ge=8, le=65_536)], ...], Field(min_length=1)] = (
+        96,
+        128,
+        160,
+        192,
+        256,
+    )
     min_depth: Annotated[int, Field(ge=1, le=1024)] = 4
     max_depth: Annotated[int, Field(ge=1, le=1024)] = 16
     genes: Mapping[str, Mapping[str, tuple[bool | int | float | str | None, ...]]] = {}
@@ -80,11 +86,18 @@ class SpaceSettings(Value):
     @model_validator(mode="after")
     def _has_members(self) -> Self:
         if self.min_depth > self.max_depth:
-            raise ValueError(f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}")
+            raise ValueError(
+                f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}"
+            )
         choices_of(self)
         if self.stages is not None:
             kinds = [registry.get(registry.name_of(token)).kind for token in self.operators]
-            require_sequences(self.stages, kinds.count("mixer"), kinds.count("feedforward"), (self.min_depth, self.max_depth))
+            require_sequences(
+                self.stages,
+                kinds.count("mixer"),
+                kinds.count("feedforward"),
+                (self.min_depth, self.max_depth),
+            )
         return self
 
 
@@ -95,7 +108,9 @@ def choices_of(settings: SpaceSettings) -> Choices:
     asked = dict(zip(_names("genes", list(settings.genes)), settings.genes.values(), strict=True))
     if not any(registry.get(name).kind == "mixer" for name in names):
         mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
-        raise ValueError(f"operators: expected at least one mixer ({', '.join(mixers)}), got {', '.join(names)}")
+        raise ValueError(
+            f"operators: expected at least one mixer ({', '.join(mixers)}), got {', '.join(names)}"
+        )
     for name in asked:
         if name not in names:
             raise ValueError(f"genes: {name} is not among the operators {', '.join(names)}")
@@ -106,14 +121,21 @@ def choices_of(settings: SpaceSettings) -> Choices:
             for value in values:
                 if not any(_uses(gene, value, genes[name], layers[name, width]) for width in widths):
                     reason = _why_not(name, widths[0], {gene: value})
-                    raise ValueError(f"genes.{name}.{gene}: no width of {_listed(widths)} can have {value!r}{reason}")
+                    raise ValueError(
+                        f"genes.{name}.{gene}: no width of {_listed(widths)} can have {value!r}{reason}"
+                    )
     for name in names:
         if not any(layers[name, width] for width in widths):
-            raise ValueError(f"operators: {name} cannot be built at any width of {_listed(widths)}{_why_not(name, widths[0], {})}")
+            raise ValueError(
+                f"operators: {name} cannot be built at any width of {_listed(widths)}{_why_not(name, widths[0], {})}"
+            )
     for width in widths:
         if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
             raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
-    meta_tokens, norms = tuple(_unique("meta_tokens", settings.meta_tokens)), tuple(_unique("norms", settings.norms))
+    meta_tokens, norms = (
+        tuple(_unique("meta_tokens", settings.meta_tokens)),
+        tuple(_unique("norms", settings.norms)),
+    )
     return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, norms, genes, layers)
 
 
@@ -137,10 +159,16 @@ def _listed(values: Iterable[object]) -> str:
 
 def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
     operator = registry.get(name)
-    known = [parameter.name for parameter in inspect.signature(operator.shape.make).parameters.values() if parameter.name != "width"]
+    known = [
+        parameter.name
+        for parameter in inspect.signature(operator.shape.make).parameters.values()
+        if parameter.name != "width"
+    ]
     for gene, values in asked.items():
         if gene not in known:
-            raise ValueError(f"genes.{name}: unknown gene {gene!r}: expected one of {', '.join(known) or 'none'}")
+            raise ValueError(
+                f"genes.{name}: unknown gene {gene!r}: expected one of {', '.join(known) or 'none'}"
+            )
         if not values:
             raise ValueError(f"genes.{name}.{gene}: expected at least one value, got none")
     return {**operator.genes, **asked}
@@ -151,14 +179,23 @@ def _layers(name: str, width: int, genes: Mapping[str, tuple[Any, ...]]) -> dict
     table, made = {}, dict[Layer, Layer]()
     for values in product(*genes.values()):
         try:
-            layer = Layer(operator=name, shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))))
+            layer = Layer(
+                operator=name,
+                shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))),
+            )
             table[values] = made.setdefault(layer, layer)  # equal ones are one and the same
-        except (ValueError, TypeError, ArithmeticError):  # a shape that does not exist at this width is no choice there
+        except (
+            ValueError,
+            TypeError,
+            ArithmeticError,
+        ):  # a shape that does not exist at this width is no choice there
             continue
     return table
 
 
-def _uses(gene: str, value: object, genes: Mapping[str, object], table: Mapping[tuple[Any, ...], Layer]) -> bool:
+def _uses(
+    gene: str, value: object, genes: Mapping[str, object], table: Mapping[tuple[Any, ...], Layer]
+) -> bool:
     column = list(genes).index(gene)
     return any(values[column] == value for values in table)
 
@@ -203,12 +240,18 @@ class ArchitectureSpace:
         if not low <= architecture.depth <= high:
             return f"layers: expected {low} to {high}, got {architecture.depth}"
         if architecture.meta_tokens not in choices.meta_tokens:
-            return f"meta_tokens: expected one of {_listed(choices.meta_tokens)}, got {architecture.meta_tokens}"
+            return (
+                f"meta_tokens: expected one of {_listed(choices.meta_tokens)}, got {architecture.meta_tokens}"
+            )
         if architecture.normalized_head != self.settings.normalized_head:
             return f"normalized_head: expected {self.settings.normalized_head}, got {architecture.normalized_head}"
         parts = choices.parts(architecture.layers, width)
         if parts is None:
-            unknown = next(number for number, layer in enumerate(architecture.layers) if choices.parts([layer], width) is None)
+            unknown = next(
+                number
+                for number, layer in enumerate(architecture.layers)
+                if choices.parts([layer], width) is None
+            )
             return self._unknown(unknown, architecture.layers[unknown], width)
         if not any(part.mixer for part in parts):
             return "layers: expected at least one mixer, got feed-forward networks alone"
@@ -254,7 +297,11 @@ class ArchitectureSpace:
     def key(self, member: Architecture) -> str:
         # A digest would tell members apart too; this takes a tenth of its time, as most layers are one and the same value.
         parts = self.choices.parts(member.layers, member.width)
-        layers = [layer.model_dump_json() for layer in member.layers] if parts is None else [part.written for part in parts]
+        layers = (
+            [layer.model_dump_json() for layer in member.layers]
+            if parts is None
+            else [part.written for part in parts]
+        )
         return member.model_dump_json(exclude={"name", "layers"}) + "".join(layers)
 
     def settled(self, architecture: Architecture) -> Architecture | None:
@@ -272,7 +319,9 @@ class ArchitectureSpace:
     def designs(self) -> tuple[Architecture, ...]:
         """Published designs at each width of the space where it has them, in proportion; named after what they are, equal ones once."""
         designs, widths = designs_of(self.choices.operators), self.choices.widths
-        found = [rescaled_to(design, width, self.choices, self._build) for design in designs for width in widths]
+        found = [
+            rescaled_to(design, width, self.choices, self._build) for design in designs for width in widths
+        ]
         legal = [member for member in found if member is not None and self._legal(member)]
         return tuple({member.digest(): member for member in reversed(legal)}.values())[::-1]
 
@@ -293,7 +342,9 @@ class ArchitectureSpace:
         width, depth = pick(self.choices.widths, rng), int(rng.integers(low, high + 1))
         mixers, feedforwards = (self.choices.available(width, kind) for kind in ("mixer", "feedforward"))
         mixers = tuple(rng.permutation(mixers)[: rng.integers(1, 4)].tolist())
-        feedforwards = tuple(rng.permutation(feedforwards)[:1].tolist()) if rng.random() < 0.8 else feedforwards
+        feedforwards = (
+            tuple(rng.permutation(feedforwards)[:1].tolist()) if rng.random() < 0.8 else feedforwards
+        )
         follows = pick((0.8, 0.95, 1.0), rng) if feedforwards else 0.0
         names: list[str] = []
         length = depth if rng.random() < 0.5 else int(rng.integers(1, 7))
@@ -303,7 +354,10 @@ class ArchitectureSpace:
                 names += [pick(feedforwards, rng)] * (2 if rng.random() < 0.1 else 1)
         repeated = (names * depth)[:depth]
         usual = {name: pick(self.choices.at(name, width), rng) for name in sorted(set(repeated))}
-        layers = [pick(self.choices.at(name, width), rng) if rng.random() < 0.1 else usual[name] for name in repeated]
+        layers = [
+            pick(self.choices.at(name, width), rng) if rng.random() < 0.1 else usual[name]
+            for name in repeated
+        ]
         return self._build(width, self._normalize(layers, rng), pick(self.choices.meta_tokens, rng))
 
     def _normalize(self, layers: Sequence[Layer], rng: Generator) -> Sequence[Layer]:
@@ -319,5 +373,11 @@ class ArchitectureSpace:
         return self.contains(architecture) is None and self.accepts(architecture)
 
     def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int, name: str = "") -> Architecture:
-        surroundings = {"vocabulary": self.vocabulary, "meta_tokens": meta_tokens, "normalized_head": self.settings.normalized_head}
-        return Architecture.parse({"name": name, "width": width, "layers": tuple(layers), **surroundings}, where="space")
+        surroundings = {
+            "vocabulary": self.vocabulary,
+            "meta_tokens": meta_tokens,
+            "normalized_head": self.settings.normalized_head,
+        }
+        return Architecture.parse(
+            {"name": name, "width": width, "layers": tuple(layers), **surroundings}, where="space"
+        )

@@ -38,10 +38,14 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
 def searched(entries: Sequence[Entry], until: datetime | None = None) -> float:
     """Seconds in which anything was under way, of what has ended (by a moment)."""
     found = [(attempts[-1].at, ended) for attempts, _, ended in _evaluations(entries) if attempts and ended]
-    return _covered([(begun.timestamp(), ended.timestamp()) for begun, ended in found if until is None or ended <= until])
+    return _covered(
+        [(begun.timestamp(), ended.timestamp()) for begun, ended in found if until is None or ended <= until]
+    )
 
 
-def _evaluations(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Attempt], Evaluation | None, datetime | None]]:
+def _evaluations(
+    entries: Sequence[Entry],
+) -> Iterator[tuple[Sequence[Attempt], Evaluation | None, datetime | None]]:
     """First and second ones, each with its attempts and when it ended."""
     for entry in entries:
         yield entry.attempts, entry.evaluation, entry.ended

@@ -134,11 +134,15 @@ class StagedSpace(ArchitectureSpace):
             return mutate.change_meta_tokens(parent, self.choices, rng)
         if factor == "normalization":
             norm = pick(self.choices.norms, rng)
-            return parent.model_copy(update={"name": "", "layers": tuple([normalized(layer, norm) for layer in parent.layers])})
+            return parent.model_copy(
+                update={"name": "", "layers": tuple([normalized(layer, norm) for layer in parent.layers])}
+            )
         if factor == "shape":
             return self._reshaped(parent, rng)
         genome = stages.change(factor, pick(self.genomes(parent), rng), self.alphabet, rng)
-        layers = genome and self._layers(genome, parent.width, _shapes(parent), norm_of(parent.layers[0]), rng)
+        layers = genome and self._layers(
+            genome, parent.width, _shapes(parent), norm_of(parent.layers[0]), rng
+        )
         return parent.model_copy(update={"name": "", "layers": layers}) if layers else None
 
     def _reshaped(self, parent: Architecture, rng: Generator) -> Architecture | None:
@@ -147,14 +151,20 @@ class StagedSpace(ArchitectureSpace):
         name = pick(sorted(shapes), rng)
         here = self.choices.values(shapes[name], parent.width) or ()
         table = self.choices.layers[name, parent.width]
-        others = [layer for values, layer in table.items() if sum(a != b for a, b in zip(values, here, strict=True)) == 1]
+        others = [
+            layer
+            for values, layer in table.items()
+            if sum(a != b for a, b in zip(values, here, strict=True)) == 1
+        ]
         if not others:
             return None
         changed = normalized(pick(others, rng), norm_of(shapes[name]))
         layers = [changed if layer.operator == name else layer for layer in parent.layers]
         return parent.model_copy(update={"name": "", "layers": tuple(layers)})
 
-    def _layers(self, genome: Genome, width: int, shapes: dict[str, Layer], norm: Norm, rng: Generator) -> tuple[Layer, ...] | None:
+    def _layers(
+        self, genome: Genome, width: int, shapes: dict[str, Layer], norm: Norm, rng: Generator
+    ) -> tuple[Layer, ...] | None:
         """The genome's layers; an operator without a shape gets a random one. None where it cannot be made at this width."""
         names = sequence(genome, self.alphabet)
         if names is None:
@@ -185,5 +195,9 @@ def _shapes(architecture: Architecture) -> dict[str, Layer]:
 
 def alphabet_of(settings: SpaceSettings) -> Alphabet:
     names = sorted(registry.name_of(token) for token in settings.operators)
-    mixers, feedforwards = (tuple(name for name in names if registry.get(name).kind == kind) for kind in ("mixer", "feedforward"))
-    return Alphabet(settings.stages or StageSettings(), mixers, next(iter(feedforwards), None), settings.max_depth)
+    mixers, feedforwards = (
+        tuple(name for name in names if registry.get(name).kind == kind) for kind in ("mixer", "feedforward")
+    )
+    return Alphabet(
+        settings.stages or StageSettings(), mixers, next(iter(feedforwards), None), settings.max_depth
+    )

@@ -28,7 +28,17 @@ class StageSettings(Value):
     beyond is cut from the last one.
     """
 
-    ratios: Annotated[tuple[str, ...], Field(min_length=1)] = ("0:1", "1:1", "1:2", "1:3", "1:1:1", "1:2:1", "1:1:2", "1:3:1", "1:1:3")
+    ratios: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "0:1",
+        "1:1",
+        "1:2",
+        "1:3",
+        "1:1:1",
+        "1:2:1",
+        "1:1:2",
+        "1:3:1",
+        "1:1:3",
+    )
     feedforwards: Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1)] = (0, 1, 2)
     max_repeats: Annotated[int, Field(ge=1, le=64)] = 10
 
@@ -37,7 +47,9 @@ class StageSettings(Value):
     def _are_ratios(cls, ratios: tuple[str, ...]) -> tuple[str, ...]:
         for text in ratios:
             shares = text.split(":")
-            if not all(share in set("0123456789") for share in shares) or not any(share != "0" for share in shares):
+            if not all(share in set("0123456789") for share in shares) or not any(
+                share != "0" for share in shares
+            ):
                 raise ValueError(f"expected shares of 0 to 9 that are not all 0, as in 1:2, got {text!r}")
         return ratios
 
@@ -47,19 +59,25 @@ class StageSettings(Value):
         return tuple(dict.fromkeys(ratio for ratio in found if len(ratio) <= mixers))
 
 
-def require_sequences(settings: StageSettings, mixers: int, feedforwards: int, depths: tuple[int, int]) -> None:
+def require_sequences(
+    settings: StageSettings, mixers: int, feedforwards: int, depths: tuple[int, int]
+) -> None:
     """Raises ValueError, one line, where so many operators of either kind make no three stages of that depth."""
     ratios, counts = settings.shares(mixers), settings.feedforwards
     if any(counts) and feedforwards != 1:
         raise ValueError(f"stages: expected one feed-forward network among operators, got {feedforwards}")
     if not ratios:
-        raise ValueError(f"stages.ratios: expected one of at most {mixers} mixers, got {', '.join(settings.ratios)}")
+        raise ValueError(
+            f"stages.ratios: expected one of at most {mixers} mixers, got {', '.join(settings.ratios)}"
+        )
     smallest, largest = min(map(sum, ratios)) * (1 + min(counts)), max(map(sum, ratios)) * (1 + max(counts))
     least, most = (STAGES - 1) * smallest + 1, STAGES * largest * settings.max_repeats
     if depths[1] < least:
         raise ValueError(f"max_depth: expected at least {least} for {STAGES} stages, got {depths[1]}")
     if depths[0] > most:
-        raise ValueError(f"min_depth: expected at most {most}, which {STAGES} stages can have, got {depths[0]}")
+        raise ValueError(
+            f"min_depth: expected at most {most}, which {STAGES} stages can have, got {depths[0]}"
+        )
 
 
 class Block(NamedTuple):
@@ -129,7 +147,9 @@ def drawn(alphabet: Alphabet, depth: int, rng: Generator) -> Genome:
         ratio = pick(alphabet.ratios, rng)
         mixers = tuple(rng.permutation(alphabet.mixers)[: len(ratio)].tolist())
         block = Block(mixers, ratio, tuple(pick(alphabet.settings.feedforwards, rng) for _ in ratio))
-        stages.append(Stage(block, min(max(1, round(part * depth / length(block))), alphabet.settings.max_repeats)))
+        stages.append(
+            Stage(block, min(max(1, round(part * depth / length(block))), alphabet.settings.max_repeats))
+        )
     return stages[0], stages[1], stages[2]
 
 
@@ -157,7 +177,11 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
         firsts = {size: units[start : start + size] for size in sizes if size <= left}
         different = {size: len(set(first)) for size, first in firsts.items()}
         for ratio, size in alphabet.sizes.items():
-            block = _block(firsts[size], ratio, settings.feedforwards) if different.get(size) == len(ratio) else None
+            block = (
+                _block(firsts[size], ratio, settings.feedforwards)
+                if different.get(size) == len(ratio)
+                else None
+            )
             if block:
                 most = min(1 + runs[size][start] // size, left // size, settings.max_repeats)
                 found += [(Stage(block, repeats), start + repeats * size) for repeats in range(1, most + 1)]
@@ -168,10 +192,19 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
         """Every stage that all units from there on can be."""
         rest, left = units[start:], len(units) - start
         fit = {size for size in sizes if (cut or left % size == 0) and size + runs[size][start] >= left - 1}
-        found = [_last(rest, ratio, settings, alphabet.mixers, cut) for ratio, size in alphabet.sizes.items() if size in fit]
+        found = [
+            _last(rest, ratio, settings, alphabet.mixers, cut)
+            for ratio, size in alphabet.sizes.items()
+            if size in fit
+        ]
         return [stage for stage in found if stage is not None]
 
-    return tuple((early, middle, late) for early, second in beginnings(0) for middle, third in beginnings(second) for late in ends(third))
+    return tuple(
+        (early, middle, late)
+        for early, second in beginnings(0)
+        for middle, third in beginnings(second)
+        for late in ends(third)
+    )
 
 
 _Unit = tuple[str, int]  # a mixer and how many feed-forward networks follow it
@@ -185,7 +218,13 @@ def _runs(units: tuple[_Unit, ...], size: int) -> list[int]:
     return runs
 
 
-def _last(units: tuple[_Unit, ...], ratio: tuple[int, ...], settings: StageSettings, mixers: tuple[str, ...], cut: bool) -> Stage | None:
+def _last(
+    units: tuple[_Unit, ...],
+    ratio: tuple[int, ...],
+    settings: StageSettings,
+    mixers: tuple[str, ...],
+    cut: bool,
+) -> Stage | None:
     """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them.
 
     All units but the last are known to repeat themselves after a block.
@@ -217,7 +256,9 @@ def _block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int,
 
 
 @lru_cache(maxsize=65_536)
-def _cut_block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...], known: tuple[str, ...]) -> Block | None:
+def _cut_block(
+    units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...], known: tuple[str, ...]
+) -> Block | None:
     """A block of that ratio that begins with these units, of the last of which some feed-forward networks may be missing."""
     mixers: dict[int, str] = {}
     counts: dict[int, int] = {}
@@ -226,7 +267,11 @@ def _cut_block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[
         if place == len(units) - 1:
             most = counts.get(mixer, min((some for some in allowed if some >= count), default=count))
             count = most if count < most else count
-        if mixers.setdefault(mixer, name) != name or counts.setdefault(mixer, count) != count or count not in allowed:
+        if (
+            mixers.setdefault(mixer, name) != name
+            or counts.setdefault(mixer, count) != count
+            or count not in allowed
+        ):
             return None
     others = [name for name in known if name not in mixers.values()]
     for mixer in range(len(mixers), len(ratio)):  # those that were cut away before their first turn
@@ -256,7 +301,9 @@ def change_ratio(block: Block, alphabet: Alphabet, rng: Generator) -> Block | No
     ratio = pick(others, rng)
     kept = sorted(rng.permutation(len(block.mixers))[: len(ratio)].tolist())
     mixers, counts = [block.mixers[place] for place in kept], [block.feedforwards[place] for place in kept]
-    new = [name for name in rng.permutation(alphabet.mixers).tolist() if name not in mixers][: len(ratio) - len(kept)]
+    new = [name for name in rng.permutation(alphabet.mixers).tolist() if name not in mixers][
+        : len(ratio) - len(kept)
+    ]
     return Block((*mixers, *new), ratio, (*counts, *(pick(alphabet.settings.feedforwards, rng) for _ in new)))
 
 
@@ -266,7 +313,9 @@ def change_feedforwards(block: Block, alphabet: Alphabet, rng: Generator) -> Blo
     others = [count for count in alphabet.settings.feedforwards if count != block.feedforwards[place]]
     if not others:
         return None
-    return block._replace(feedforwards=(*block.feedforwards[:place], pick(others, rng), *block.feedforwards[place + 1 :]))
+    return block._replace(
+        feedforwards=(*block.feedforwards[:place], pick(others, rng), *block.feedforwards[place + 1 :])
+    )
 
 
 BLOCK_FACTORS: Mapping[str, Callable[[Block, Alphabet, Generator], Block | None]] = {

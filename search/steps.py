@@ -75,10 +75,16 @@ def first_step(job: Job) -> Step:
     return Step(job, job.kinds[0] if job.kinds else "")
 
 
-def assignment(waiting: Iterable[Step], idle: Sequence[W], *, busy: Sequence[tuple[W, Step]]) -> tuple[Step, W] | None:
+def assignment(
+    waiting: Iterable[Step], idle: Sequence[W], *, busy: Sequence[tuple[W, Step]]
+) -> tuple[Step, W] | None:
     """What to do next and who of the idle does it: the one with the fewest kinds, as others may be needed. None where nobody can."""
     for step in sorted(waiting, key=lambda step: not step.kind):
-        able = [worker for worker in idle if step.kind in worker.kinds] if step.kind else list(_trainers(idle, busy))
+        able = (
+            [worker for worker in idle if step.kind in worker.kinds]
+            if step.kind
+            else list(_trainers(idle, busy))
+        )
         if able:
             return step, min(reversed(able), key=lambda worker: len(worker.kinds))
     return None
@@ -95,5 +101,7 @@ def _trainers(idle: Sequence[W], busy: Sequence[tuple[W, Step]]) -> Iterator[W]:
     training = [worker for worker, step in busy if not step.kind]
     having = Counter(kind for worker in everyone for kind in worker.kinds)
     ready = having - Counter(kind for worker in training for kind in worker.kinds)
-    kept = {kind for kind, count in having.items() if ready[kind] == 1 and len(everyone) - count > MANY * count}
+    kept = {
+        kind for kind, count in having.items() if ready[kind] == 1 and len(everyone) - count > MANY * count
+    }
     yield from (worker for worker in idle if not training or kept.isdisjoint(worker.kinds))

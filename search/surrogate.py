@@ -15,7 +15,10 @@ from search.pareto import Floats
 
 START = (-4.0, 0.0, -1.0, -4.0, -4.0)
 """Logarithms of the variances of noise, smooth part, features, their squares, and pairs, of standardized values."""
-PULL, REACH = 0.1, 8.0  # how strongly the starting values pull back, and how far from them the logarithms may go
+PULL, REACH = (
+    0.1,
+    8.0,
+)  # how strongly the starting values pull back, and how far from them the logarithms may go
 RATE, MEMORY, SCALE_MEMORY = 0.1, 0.9, 0.99  # of Adam, which climbs the probability
 NUGGET = 1e-6  # added to the diagonal, so that equal rows can be inverted
 
@@ -91,7 +94,9 @@ class Surrogate:
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Means and deviations of what standardized rows [k, d] will be measured to be: [k], [k]."""
         across, near = self.kernel(x, self.x)
-        unexplained = np.maximum(self.kernel.variance(x) - np.einsum("kn,kn->k", across @ self.inverse, across), 0)
+        unexplained = np.maximum(
+            self.kernel.variance(x) - np.einsum("kn,kn->k", across @ self.inverse, across), 0
+        )
         squares = self.errors**2
         spread = (near @ squares + squares.mean()) / (near.sum(1) + 1)
         return across @ self.dual, np.sqrt(spread * (unexplained + self.kernel.noise))
@@ -123,7 +128,9 @@ def log_probability_slope(logs: Floats, x: Floats, y: Floats, times: Floats | No
     pull = 0.5 * (np.outer(dual, dual) - inverse)
     apart, along, z = smooth * pull * change, pull * (1 + 2 * pairs * additive), x * x - 1
     by_weight = 2 * (apart.sum(1) @ (x * x) - np.einsum("nd,nd->d", x, apart @ x))
-    by_weight += linear * np.einsum("nd,nd->d", x, along @ x) + square / 2 * np.einsum("nd,nd->d", z, along @ z)
+    by_weight += linear * np.einsum("nd,nd->d", x, along @ x) + square / 2 * np.einsum(
+        "nd,nd->d", z, along @ z
+    )
     by_variance = [
         noise * (np.diag(pull) * shares).sum(),
         smooth * (pull * matern).sum(),

@@ -37,7 +37,9 @@ class Wanted:
     points: tuple[Point, ...]
 
 
-def wanted(sources: Sequence[str], *, batches: Sequence[int] | None, contexts: Sequence[int] | None) -> Wanted:
+def wanted(
+    sources: Sequence[str], *, batches: Sequence[int] | None, contexts: Sequence[int] | None
+) -> Wanted:
     """Of run files and architectures (files or published names); `batches` and `contexts` replace those that a run is measured with.
 
     Raises ConfigError and ArchitectureError.
@@ -63,7 +65,9 @@ def progress(console: Console) -> Progress:
 
     def on_entry(entry: Entry, done: int, total: int) -> None:
         left = round((time.monotonic() - began) / done * (total - done))
-        what = f"{entry.name:<14} w{entry.width:<5} {named(Point(entry.phase, entry.batch, entry.context)):<18}"
+        what = (
+            f"{entry.name:<14} w{entry.width:<5} {named(Point(entry.phase, entry.batch, entry.context)):<18}"
+        )
         took = f"{entry.ms * 1e3:>9.1f} µs ±{_percent(entry):>4} %"
         said = f"{done:>4}/{total}  {left // 60}:{left % 60:02} left  {what} {took}  {entry.details}"
         console.print(said, no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
@@ -78,7 +82,12 @@ def entries_table(entries: Sequence[Entry]) -> Table:
         left = name in ("operator", "shape", "point")
         shown.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name != "shape")
     for entry in entries:
-        cells = [entry.name, entry.details, str(entry.width), named(Point(entry.phase, entry.batch, entry.context))]
+        cells = [
+            entry.name,
+            entry.details,
+            str(entry.width),
+            named(Point(entry.phase, entry.batch, entry.context)),
+        ]
         cells += [f"{entry.ms * 1e3:.1f}", _percent(entry)]
         shown.add_row(*cells)
     return shown
@@ -91,23 +100,33 @@ def _percent(entry: Entry) -> str:
 def load_space(path: Path) -> RunConfig:
     """The run file at that path. Raises ConfigError for an architecture or anything else."""
     if not path.is_file():
-        raise ConfigError(f"{path}: expected the YAML file of a run, whose search space models are drawn from")
+        raise ConfigError(
+            f"{path}: expected the YAML file of a run, whose search space models are drawn from"
+        )
     return config_module.load(path)
 
 
 def default_points(run: RunConfig) -> tuple[Point, ...]:
     """Decoding at each of the run's batch sizes, reading a prompt at the first, with its first context; and where it has constraints."""
     batches, context = run.profile.batch_sizes, run.profile.contexts[0]
-    decode, prefill = (Point("decode", batch, context) for batch in batches), (Point("prefill", batch, context) for batch in batches[:1])
+    decode, prefill = (
+        (Point("decode", batch, context) for batch in batches),
+        (Point("prefill", batch, context) for batch in batches[:1]),
+    )
     return tuple(dict.fromkeys([*decode, *prefill, *constrained_points(run).values()]))
 
 
-def held_out(space: ArchitectureSpace, count: int, *, seed: int, points: Sequence[Point], device: Device) -> tuple[Architecture, ...]:
+def held_out(
+    space: ArchitectureSpace, count: int, *, seed: int, points: Sequence[Point], device: Device
+) -> tuple[Architecture, ...]:
     """Distinct models drawn at random, of those that fit the device's memory at every point. Raises ConfigError for a space of fewer."""
     memory = memory_for_models(device)
 
     def fits(architecture: Architecture) -> bool:
-        costs = [cost(architecture, batch=point.batch, context=point.context, dtype=device.dtype) for point in points]
+        costs = [
+            cost(architecture, batch=point.batch, context=point.context, dtype=device.dtype)
+            for point in points
+        ]
         return all(found.param_bytes + found.state_bytes <= memory for found in costs)
 
     fitting, rng = replace(space, accepts=fits), np.random.default_rng(seed)
@@ -117,7 +136,9 @@ def held_out(space: ArchitectureSpace, count: int, *, seed: int, points: Sequenc
         found.setdefault(fitting.key(member), member)
         if len(found) == count:
             return tuple(found.values())
-    raise ConfigError(f"space: {len(found)} different architectures in {_DRAWS * count} draws; expected {count}: hold out fewer")
+    raise ConfigError(
+        f"space: {len(found)} different architectures in {_DRAWS * count} draws; expected {count}: hold out fewer"
+    )
 
 
 def build_and_validate(
@@ -139,7 +160,10 @@ def build_and_validate(
         console.print(said, soft_wrap=True, markup=False, highlight=False)
     space_digest = digest_of(run.space)
     is_ = {point: accuracy(cases) for point, cases in found.items()}
-    validations = [Validation(space=space_digest, **point._asdict(), models=far.models, p95=far.p95) for point, far in is_.items()]
+    validations = [
+        Validation(space=space_digest, **point._asdict(), models=far.models, p95=far.p95)
+        for point, far in is_.items()
+    ]
     table.add((), validations)
     return found
 
@@ -155,7 +179,13 @@ def accuracy_table(found: dict[Point, list[Case]]) -> Table:
         shown.add_column(name, justify="left" if name == "point" else "right", no_wrap=True)
     for point, cases in found.items():
         is_ = accuracy(cases)
-        numbers = (f"{is_.mape:.1%}", f"{is_.p95:.1%}", f"{is_.bias:+.1%}", f"{is_.tau:.3f}", f"{is_.params_tau:.3f}")
+        numbers = (
+            f"{is_.mape:.1%}",
+            f"{is_.p95:.1%}",
+            f"{is_.bias:+.1%}",
+            f"{is_.tau:.3f}",
+            f"{is_.params_tau:.3f}",
+        )
         shown.add_row(named(point), str(is_.models), str(is_.tainted), *numbers)
     return shown
 

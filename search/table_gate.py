@@ -28,14 +28,21 @@ LEAST_MODELS = 20  # held out, before their 95th percentile says anything
 def constrained_points(config: RunConfig) -> dict[Constraint, Point]:
     """The constraints on what the table predicts, each with where it applies."""
     known = dict(_predicted(config.profile))
-    return {constraint: known[constraint.metric] for constraint in config.parsed_constraints() if constraint.metric in known}
+    return {
+        constraint: known[constraint.metric]
+        for constraint in config.parsed_constraints()
+        if constraint.metric in known
+    }
 
 
 def _predicted(profile: ProfileSettings) -> Iterator[tuple[str, Point]]:
     for name, phase in TABLE_METRICS.items():
         for context in profile.contexts:
             for batch in profile.batch_sizes:
-                yield key(name, batch=batch, context=None if context == profile.contexts[0] else context), Point(phase, batch, context)
+                yield (
+                    key(name, batch=batch, context=None if context == profile.contexts[0] else context),
+                    Point(phase, batch, context),
+                )
 
 
 def digest_of(settings: SpaceSettings) -> str:
@@ -47,7 +54,12 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
     """Architectures that together have every layer, at every width, with every number of meta tokens that the space allows."""
     found, choices = [], space.choices
     for width in choices.widths:
-        layers = [normalized(layer, norm) for name in choices.operators for layer in choices.at(name, width) for norm in choices.norms]
+        layers = [
+            normalized(layer, norm)
+            for name in choices.operators
+            for layer in choices.at(name, width)
+            for norm in choices.norms
+        ]
         for start in range(0, len(layers), MAX_DEPTH):
             some = tuple(layers[start : start + MAX_DEPTH])
             found += [
@@ -66,8 +78,14 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
 def _table(config: RunConfig) -> LatencyTable:
     """That of the run's device. Raises DeviceError where this machine has no such device, TableError where the table is damaged."""
     device = open_device(config.device)
-    if device.torch_device.type == "cuda" and config.device_kind and not is_kind(device.name, config.device_kind[0]):
-        raise DeviceError(f"device {config.device}: expected one of device_kind {config.device_kind[0]}, got {device.name}")
+    if (
+        device.torch_device.type == "cuda"
+        and config.device_kind
+        and not is_kind(device.name, config.device_kind[0])
+    ):
+        raise DeviceError(
+            f"device {config.device}: expected one of device_kind {config.device_kind[0]}, got {device.name}"
+        )
     with torch_threads(config.profile.threads):
         return LatencyTable.open(default_path(device), device)
 
@@ -84,17 +102,25 @@ def known_costs(config: RunConfig, space: ArchitectureSpace) -> Known[Architectu
     None where the table does not cover the space, or the device is not here. Raises TableError where the table is damaged.
     """
     points = dict(_predicted(config.profile))
-    asked = {number: objective for number, objective in enumerate(config.parsed_objectives()) if objective.metric in points}
+    asked = {
+        number: objective
+        for number, objective in enumerate(config.parsed_objectives())
+        if objective.metric in points
+    }
     try:
         table = _table(config) if asked else None
     except DeviceError:
         return {}
-    if table is None or table.missing(members(space), tuple(points[objective.metric] for objective in asked.values())):
+    if table is None or table.missing(
+        members(space), tuple(points[objective.metric] for objective in asked.values())
+    ):
         return {}
 
     def cost_of(objective: Objective, point: Point) -> Callable[[Architecture], float]:
         metric = objective.metric
-        return lambda architecture: objective.cost({metric: _value(metric, point, table.latency(architecture, point).ms)})
+        return lambda architecture: objective.cost(
+            {metric: _value(metric, point, table.latency(architecture, point).ms)}
+        )
 
     return {number: cost_of(objective, points[objective.metric]) for number, objective in asked.items()}
 
@@ -108,7 +134,10 @@ def in_time(config: RunConfig) -> Callable[[Architecture], bool]:
 
     def check(architecture: Architecture) -> bool:
         try:
-            predicted = {item: _value(item.metric, point, table.latency(architecture, point).ms) for item, point in asked.items()}
+            predicted = {
+                item: _value(item.metric, point, table.latency(architecture, point).ms)
+                for item, point in asked.items()
+            }
         except TableError:
             return False
         return not any(item.broken_by({item.metric: value}) for item, value in predicted.items())
@@ -126,7 +155,9 @@ def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
     try:
         table = _table(config)
     except DeviceError as error:
-        raise ConfigError(f"gates.table: the table is read on the machine that drives the search; {error}") from None
+        raise ConfigError(
+            f"gates.table: the table is read on the machine that drives the search; {error}"
+        ) from None
     lacking = table.missing(members(space), tuple(asked.values()))
     if lacking:
         raise ConfigError(
@@ -150,7 +181,10 @@ def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
             except TableError:
                 continue
             margin = margins[constraint]
-            likely = [_value(constraint.metric, point, predicted_ms / (1 + off)) for off in (-min(margin, 0.99), margin)]
+            likely = [
+                _value(constraint.metric, point, predicted_ms / (1 + off))
+                for off in (-min(margin, 0.99), margin)
+            ]
             if all(constraint.broken_by({constraint.metric: value}) for value in likely):
                 value = _value(constraint.metric, point, predicted_ms)
                 expected = f"expected {constraint.relation} {constraint.bound:g}"

@@ -40,11 +40,22 @@ def frame(entries: Sequence[Entry], objectives: Sequence[Objective], metrics: Se
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def select(table: pd.DataFrame, *, where: Sequence[Constraint] = (), sort: str | None = None, descending: bool = False) -> pd.DataFrame:
+def select(
+    table: pd.DataFrame,
+    *,
+    where: Sequence[Constraint] = (),
+    sort: str | None = None,
+    descending: bool = False,
+) -> pd.DataFrame:
     """Rows that keep every constraint, sorted by a column. Raises ConfigError for a column that does not exist."""
     for constraint in where:
         values = table[_column(table, constraint.metric)]
-        table = table.loc[[bool(pd.notna(value)) and constraint.broken_by({constraint.metric: value}) is None for value in values]]
+        table = table.loc[
+            [
+                bool(pd.notna(value)) and constraint.broken_by({constraint.metric: value}) is None
+                for value in values
+            ]
+        ]
     if sort:
         table = table.sort_values(_column(table, sort), ascending=not descending, kind="stable")
     return table
@@ -56,9 +67,18 @@ def _column(table: pd.DataFrame, name: str) -> str:
     return name
 
 
-def columns_for(table: pd.DataFrame, objectives: Sequence[Objective], *, with_status: bool = False) -> list[str]:
+def columns_for(
+    table: pd.DataFrame, objectives: Sequence[Objective], *, with_status: bool = False
+) -> list[str]:
     """What people look at first: the objectives, sizes, the architecture."""
-    wanted = ["id", *(objective.metric for objective in objectives), "params", "width", "depth", "architecture"]
+    wanted = [
+        "id",
+        *(objective.metric for objective in objectives),
+        "params",
+        "width",
+        "depth",
+        "architecture",
+    ]
     wanted = ["frontier", *wanted, "status"] if with_status else wanted
     return [name for name in dict.fromkeys(wanted) if name in table.columns]
 
@@ -84,21 +104,34 @@ def rich_table(table: pd.DataFrame, columns: Sequence[str], *, title: str) -> Ta
     for name in columns:
         numeric = pd.api.types.is_numeric_dtype(table[name]) and name != "frontier"
         header, least = ("*", None) if name == "frontier" else (name, 12 if name == "architecture" else None)
-        out.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=least)
+        out.add_column(
+            header, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=least
+        )
     for _, row in table.iterrows():
-        out.add_row(*(("*" if row[name] else "") if name == "frontier" else formatted(name, row[name]) for name in columns))
+        out.add_row(
+            *(
+                ("*" if row[name] else "") if name == "frontier" else formatted(name, row[name])
+                for name in columns
+            )
+        )
     return out
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON takes them: plain values, every digit, None for what is missing."""
     return [
-        {str(name): None if pd.isna(value) else value.item() if hasattr(value, "item") else value for name, value in row.items()}
+        {
+            str(name): None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+            for name, value in row.items()
+        }
         for row in table.to_dict(orient="records")
     ]
 
 
 def markdown(table: pd.DataFrame, columns: Sequence[str]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---" for _ in columns) + "|"]
-    lines += ["| " + " | ".join(formatted(name, row[name]) for name in columns) + " |" for _, row in table.iterrows()]
+    lines += [
+        "| " + " | ".join(formatted(name, row[name]) for name in columns) + " |"
+        for _, row in table.iterrows()
+    ]
     return "\n".join(lines)

@@ -15,7 +15,9 @@ from search.fidelity import proxy_of
 from search.space import choices_of
 
 
-def warm_jobs(sources: Sequence[str], *, batches: Sequence[int] | None, tokens: int | None, device: str) -> list[Job]:
+def warm_jobs(
+    sources: Sequence[str], *, batches: Sequence[int] | None, tokens: int | None, device: str
+) -> list[Job]:
     """Jobs for every shape in run files and architectures (files or published names), each once.
 
     Where a run trains narrower models than it measures, shapes of the one are trained only, and those of the other measured.
@@ -72,6 +74,15 @@ def _workload(run: RunConfig | None, batches: Sequence[int] | None, tokens: int 
         return Workload(training=sizes[-1:], decoding=sizes)
     proxy, profile = run.proxy, run.profile
     return Workload(
-        training=((batches[-1] if batches else proxy.micro_batch_size or proxy.batch_size, tokens or proxy.sequence_length),),
-        decoding=tuple((batch, size) for size in ([tokens] if tokens else profile.contexts) for batch in batches or profile.batch_sizes),
+        training=(
+            (
+                batches[-1] if batches else proxy.micro_batch_size or proxy.batch_size,
+                tokens or proxy.sequence_length,
+            ),
+        ),
+        decoding=tuple(
+            (batch, size)
+            for size in ([tokens] if tokens else profile.contexts)
+            for batch in batches or profile.batch_sizes
+        ),
     )

@@ -45,7 +45,10 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
     lines = [
         f"{folder.name}: {sum(ended.values())} of {config.candidates} candidates evaluated, {state_of(folder, ledger, entries)}",
         _listed("ended", {name: str(count) for name, count in ended.most_common()}),
-        _listed("worker time", _shares(worker_seconds(entries, workers=config.workers, now=now if driven else None))),
+        _listed(
+            "worker time",
+            _shares(worker_seconds(entries, workers=config.workers, now=now if driven else None)),
+        ),
     ]
     if course := hypervolume_course(entries, objectives, steps=60):
         lines.append(f"hypervolume {course[-1]:.4f}  {sparkline(course)}")
@@ -88,7 +91,11 @@ def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Ta
 
 def _shares(seconds: dict[str, float]) -> dict[str, str]:
     whole = sum(seconds.values())
-    return {name: f"{duration(value)} ({value / whole:.0%})" for name, value in seconds.items() if value} if whole else {}
+    return (
+        {name: f"{duration(value)} ({value / whole:.0%})" for name, value in seconds.items() if value}
+        if whole
+        else {}
+    )
 
 
 def _listed(title: str, values: dict[str, str]) -> str:

@@ -32,7 +32,9 @@ from tests.speeches import SMALL_SHARD, speech
 
 Call = Callable[..., tuple[int, str, str]]
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background jobs ignore it, and so would what tests start
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # The locks of devices lie in there: tests that run side by side do not wait for each other, which measures worse and ends sooner.
@@ -86,7 +88,21 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few small documents with some structure to learn."""
     folder = tmp_path_factory.mktemp("text")
     rng = random.Random(0)
-    words = ["the", "people", "of", "these", "states", "have", "a", "government", "and", "it", "serves", "them", "well"]
+    words = [
+        "the",
+        "people",
+        "of",
+        "these",
+        "states",
+        "have",
+        "a",
+        "government",
+        "and",
+        "it",
+        "serves",
+        "them",
+        "well",
+    ]
     for number in range(8):
         sentences = (" ".join(rng.choice(words) for _ in range(9)) + "." for _ in range(60))
         (folder / f"{number}.txt").write_text("\n".join(sentences), encoding="utf-8")
@@ -102,7 +118,13 @@ def tiny_config(text_folder: Path) -> RunConfig:
             "repeats": 0,
             "data": {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2},
             "proxy": {"tokens": 1024, "batch_size": 2, "sequence_length": 32, "validation_tokens": 256},
-            "profile": {"batch_sizes": [1], "contexts": [16], "min_samples": 5, "min_seconds": 0.001, "max_seconds": 0.01},
+            "profile": {
+                "batch_sizes": [1],
+                "contexts": [16],
+                "min_samples": 5,
+                "min_seconds": 0.001,
+                "max_seconds": 0.01,
+            },
             "space": {
                 "operators": ["attention", "swiglu", "relu2"],
                 "widths": [16, 32],
@@ -155,7 +177,10 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     for number in range(40):
         text = "".join(f"{rng.choice(who)} {rng.choice(what)} {rng.choice(where)}. " for _ in range(25))
         (folder / f"{number}.txt").write_text(text)
-    return prepare(DataSettings(source=str(folder), vocabulary=272, validation_fraction=0.2), cache=tmp_path_factory.mktemp("cache"))
+    return prepare(
+        DataSettings(source=str(folder), vocabulary=272, validation_fraction=0.2),
+        cache=tmp_path_factory.mktemp("cache"),
+    )
 
 
 @pytest.fixture
@@ -196,9 +221,21 @@ def prepared(tiny_config: RunConfig, corpus: Corpus) -> Prepared:
 @pytest.fixture
 def job(tiny_config: RunConfig, corpus: Corpus) -> Job:
     """An evaluation that succeeds quickly."""
-    architecture = Architecture.from_shorthand("a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}})
+    architecture = Architecture.from_shorthand(
+        "a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}}
+    )
     return Job(
-        0, architecture, corpus, tiny_config.proxy, tiny_config.profile, (), "cpu", 0, 120.0, tiny_config.fidelity, tiny_config.tasks
+        0,
+        architecture,
+        corpus,
+        tiny_config.proxy,
+        tiny_config.profile,
+        (),
+        "cpu",
+        0,
+        120.0,
+        tiny_config.fidelity,
+        tiny_config.tasks,
     )
 
 
@@ -207,7 +244,11 @@ def pretended(job: Job) -> Outcome:
     architecture = job.architecture
     decode_ms = architecture.depth + architecture.width / 64
     mixers = len({layer.operator for layer in architecture.layers})
-    metrics = {"loss": 10 / decode_ms + 0.1 * mixers, "decode_ms@b1": decode_ms, "params": float(architecture.width * architecture.depth)}
+    metrics = {
+        "loss": 10 / decode_ms + 0.1 * mixers,
+        "decode_ms@b1": decode_ms,
+        "params": float(architecture.width * architecture.depth),
+    }
     return Outcome(Evaluation(status="ok", metrics=metrics, seed=job.seed))
 
 

@@ -16,7 +16,16 @@ from operators.architecture import Layer
 from operators.errors import BackendError
 from operators.operator import Operator, OperatorModule, Shape, State
 
-Fault = Literal["none", "refused", "defect", "out_of_memory", "out_of_memory_in_capture", "hang", "illegal_address", "exit"]
+Fault = Literal[
+    "none",
+    "refused",
+    "defect",
+    "out_of_memory",
+    "out_of_memory_in_capture",
+    "hang",
+    "illegal_address",
+    "exit",
+]
 
 
 class FaultyShape(Shape):
@@ -31,7 +40,9 @@ class Faulty(OperatorModule):
         super().__init__()
         self.fault = fault
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         (_go_wrong_on_gpu if x.is_cuda else _go_wrong_on_cpu)(self.fault, x)
         return x
 

@@ -21,12 +21,20 @@ def nodes(*others):
     """
     use_token(None)
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone
-    subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"], capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"],
+        capture_output=True,
+        check=True,
+    )
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     try:
         found = cluster_utils.Cluster(
             initialize_head=True,
-            head_node_args={**NODE, "include_dashboard": False, "_system_config": {**SOON, "health_check_failure_threshold": 2}},
+            head_node_args={
+                **NODE,
+                "include_dashboard": False,
+                "_system_config": {**SOON, "health_check_failure_threshold": 2},
+            },
         )
         for other in others:
             found.add_node(**NODE, **other)

@@ -16,7 +16,9 @@ WINDOW = 64
 DECODE, PREFILL = Point("decode", 1, 256), Point("prefill", 1, 256)
 
 
-def hybrid(text: str = "a f m f f a m f", width: int = 64, window: int | None = None, **rest: object) -> Architecture:
+def hybrid(
+    text: str = "a f m f f a m f", width: int = 64, window: int | None = None, **rest: object
+) -> Architecture:
     genes = {"attention": {"head_dim": 32, "window": window}}
     return Architecture.from_shorthand(text, width=width, vocabulary=512, genes=genes, **rest)
 
@@ -24,8 +26,14 @@ def hybrid(text: str = "a f m f f a m f", width: int = 64, window: int | None = 
 def layer_ms(layer: Layer, architecture: Architecture, point: Point) -> float:
     """What a layer costs on the made-up device; every part of the key changes it."""
     tokens = point.context + architecture.meta_tokens
-    base = {"attention": 0.3, "mamba2": 0.21, "swiglu": 0.11}[layer.operator] * architecture.width / 64 + 0.01 * point.batch
-    base += 0.02 * (layer.norm == "layernorm") + 0.03 * (layer.norm_position == "after") + 0.04 * (architecture.rope is None)
+    base = {"attention": 0.3, "mamba2": 0.21, "swiglu": 0.11}[
+        layer.operator
+    ] * architecture.width / 64 + 0.01 * point.batch
+    base += (
+        0.02 * (layer.norm == "layernorm")
+        + 0.03 * (layer.norm_position == "after")
+        + 0.04 * (architecture.rope is None)
+    )
     if layer.operator == "swiglu":
         base *= layer.shape.hidden / 128  # type: ignore[attr-defined]
     if point.phase == "prefill":
@@ -41,7 +49,9 @@ def rest_ms(architecture: Architecture, point: Point) -> float:
 
 
 def model_ms(architecture: Architecture, point: Point) -> float:
-    return rest_ms(architecture, point) + sum(layer_ms(layer, architecture, point) for layer in architecture.layers)
+    return rest_ms(architecture, point) + sum(
+        layer_ms(layer, architecture, point) for layer in architecture.layers
+    )
 
 
 class MadeUpStopwatch:

@@ -6,7 +6,24 @@ from proxy_train.corpus import Corpus
 from proxy_train.data_settings import DataSettings
 from proxy_train.tokenizer import END_OF_DOCUMENT
 
-WORDS = ["the", "union", "of", "states", "and", "people", "shall", "under", "law", "be", "one", "free", "country", "no", "king", "in"]
+WORDS = [
+    "the",
+    "union",
+    "of",
+    "states",
+    "and",
+    "people",
+    "shall",
+    "under",
+    "law",
+    "be",
+    "one",
+    "free",
+    "country",
+    "no",
+    "king",
+    "in",
+]
 SMALL_SHARD = 1000
 
 
@@ -16,7 +33,9 @@ def speech(seed: int, words: int = 120) -> str:
 
 
 def small(source: str | list[str], **rest: object) -> DataSettings:
-    return DataSettings.model_validate({"source": source, "vocabulary": 300, "validation_fraction": 0.2} | rest)
+    return DataSettings.model_validate(
+        {"source": source, "vocabulary": 300, "validation_fraction": 0.2} | rest
+    )
 
 
 def training_ids(corpus: Corpus) -> np.ndarray:

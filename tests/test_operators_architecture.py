@@ -22,7 +22,14 @@ def some(**changes: Any) -> Architecture:
 
 @pytest.mark.parametrize("symbol", [registry.get(name).symbol for name in registry.names()])
 def test_round_trips_keep_every_operator(symbol: str, tmp_path: Path) -> None:
-    architecture = some(layers=f"{symbol} f", name="x", meta_tokens=3, rope={"theta": 5e5}, tied_embeddings=False, norm_eps=1e-6)
+    architecture = some(
+        layers=f"{symbol} f",
+        name="x",
+        meta_tokens=3,
+        rope={"theta": 5e5},
+        tied_embeddings=False,
+        norm_eps=1e-6,
+    )
     assert Architecture.from_yaml(architecture.to_yaml()) == architecture
     assert Architecture.from_json(architecture.to_json()) == architecture
     for suffix, text in ((".yaml", architecture.to_yaml()), (".json", architecture.to_json())):
@@ -41,7 +48,13 @@ def test_no_positions_round_trip() -> None:
 def test_shorthand_is_symbols_names_lists_and_mappings() -> None:
     expected = some(layers="a f r")
     layers = [layer.model_dump() for layer in expected.layers]
-    same: list[Any] = ["attention swiglu relu2", "a  swiglu\nr", ["a", "f", "r"], ["attention", layers[1], {"operator": "relu2"}], layers]
+    same: list[Any] = [
+        "attention swiglu relu2",
+        "a  swiglu\nr",
+        ["a", "f", "r"],
+        ["attention", layers[1], {"operator": "relu2"}],
+        layers,
+    ]
     for given in same:
         assert some(layers=given) == expected
     assert expected.shorthand == "a f r"
@@ -50,7 +63,9 @@ def test_shorthand_is_symbols_names_lists_and_mappings() -> None:
 
 
 def test_shorthand_takes_genes() -> None:
-    small, large = (layers_from_shorthand("f", width=64, genes={"swiglu": {"ratio": ratio}}) for ratio in (2.0, 4.0))
+    small, large = (
+        layers_from_shorthand("f", width=64, genes={"swiglu": {"ratio": ratio}}) for ratio in (2.0, 4.0)
+    )
     assert some(layers=small).layers[0].shape.genes(64) == {"ratio": 2.0}
     assert some(layers=large).layers[0].shape.genes(64) == {"ratio": 4.0}
 
@@ -105,14 +120,19 @@ def test_digest_depends_on_every_part_of_a_layer(change: dict[str, Any]) -> None
 @pytest.mark.parametrize("field", ["heads", "kv_heads", "head_dim", "qk_norm", "window"])
 def test_digest_depends_on_every_part_of_a_shape(field: str) -> None:
     other = {"heads": 8, "kv_heads": 4, "head_dim": 32, "qk_norm": "head", "window": 8}[field]
-    plain, changed = (some(layers=[{"operator": "attention", "shape": shape}]) for shape in (ATTENTION, {**ATTENTION, field: other}))
+    plain, changed = (
+        some(layers=[{"operator": "attention", "shape": shape}])
+        for shape in (ATTENTION, {**ATTENTION, field: other})
+    )
     assert plain.digest() != changed.digest()
 
 
 def test_digest_is_the_same_in_another_process() -> None:
     code = f"from operators import Architecture; print(Architecture.from_json({some().to_json()!r}).digest())"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     assert other.stdout.strip() == some().digest()
     assert len(some().digest()) == 64
 
@@ -123,20 +143,35 @@ def attention(**shape: Any) -> dict[str, Any]:
 
 BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown operator": ({"layers": "a zz f"}, ("layers.1", "'zz'", "a (attention)")),
-    "misspelled operator": ({"layers": [{"operator": "atention", "shape": {}}]}, ("layers.0", "did you mean attention")),
+    "misspelled operator": (
+        {"layers": [{"operator": "atention", "shape": {}}]},
+        ("layers.0", "did you mean attention"),
+    ),
     "no layers": ({"layers": []}, ("layers", "at least 1")),
     "empty shorthand": ({"layers": ""}, ("layers", "at least 1")),
     "layers are a number": ({"layers": 5}, ("layers", "got 5")),
     "a layer is a number": ({"layers": ["f", 5]}, ("layers.1", "got 5")),
-    "heads without whole groups": (attention(heads=3), ("layers.1", "attention", "multiple of kv_heads", "heads 3", "kv_heads 2")),
-    "no heads": (attention(heads=0), ("layers.1", "attention", "heads", "greater than or equal to 1", "got 0")),
-    "odd head dimension": (attention(head_dim=7), ("layers.1", "attention", "head_dim", "multiple of 2", "got 7")),
+    "heads without whole groups": (
+        attention(heads=3),
+        ("layers.1", "attention", "multiple of kv_heads", "heads 3", "kv_heads 2"),
+    ),
+    "no heads": (
+        attention(heads=0),
+        ("layers.1", "attention", "heads", "greater than or equal to 1", "got 0"),
+    ),
+    "odd head dimension": (
+        attention(head_dim=7),
+        ("layers.1", "attention", "head_dim", "multiple of 2", "got 7"),
+    ),
     "missing shape fields": (
         {"layers": ["f", {"operator": "attention", "shape": {"heads": 4}}]},
         ("layers.1", "attention", "kv_heads: missing", "head_dim: missing"),
     ),
     "unknown key in a shape": (attention(colour=1), ("layers.1", "attention", "colour", "unknown key")),
-    "unknown key in a layer": ({"layers": [{"operator": "swiglu", "colour": 1}]}, ("layers.0", "colour", "unknown key")),
+    "unknown key in a layer": (
+        {"layers": [{"operator": "swiglu", "colour": 1}]},
+        ("layers.0", "colour", "unknown key"),
+    ),
     "unknown key": ({"colour": 1}, ("colour", "unknown key")),
     "unknown normalization": (
         {"layers": [{"operator": "swiglu", "norm": "batch"}]},

@@ -13,7 +13,10 @@ from operators.errors import BackendError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 LIBRARIES = [
-    (name, backend) for name in registry.names() for backend in registry.get(name).backends if backend not in ("reference", "sdpa")
+    (name, backend)
+    for name in registry.names()
+    for backend in registry.get(name).backends
+    if backend not in ("reference", "sdpa")
 ]
 
 
@@ -26,9 +29,12 @@ def alone(name: str) -> Architecture:
 def test_a_library_for_gpus_is_refused_on_a_cpu(name: str, backend: str) -> None:
     shape = registry.get(name).shape.make(1024)
     assert reason_against(name, backend, shape, CPU, torch.bfloat16) == "needs a CUDA device, got cpu"
-    assert reason_against(name, backend, shape, CUDA, torch.float32) == "needs bfloat16 or float16, got float32"
+    assert (
+        reason_against(name, backend, shape, CUDA, torch.float32) == "needs bfloat16 or float16, got float32"
+    )
     with pytest.raises(
-        BackendError, match=f"backend {backend} of operator {name} cannot be used on cpu in torch.bfloat16: needs a CUDA device"
+        BackendError,
+        match=f"backend {backend} of operator {name} cannot be used on cpu in torch.bfloat16: needs a CUDA device",
     ):
         resolve(name, backend, shape, CPU, torch.bfloat16)
     assert resolve(name, "auto", shape, CPU, torch.bfloat16).name in ("reference", "sdpa")
@@ -45,7 +51,9 @@ def test_a_library_for_gpus_is_refused_on_a_cpu(name: str, backend: str) -> None
         ("short_conv", "causal_conv1d", {"expand": 0.75, "conv": 3}, "a multiple of 8 channels, got 765"),
     ],
 )
-def test_shapes_that_a_library_cannot_serve_are_refused(name: str, backend: str, genes: dict[str, object], reason: str) -> None:
+def test_shapes_that_a_library_cannot_serve_are_refused(
+    name: str, backend: str, genes: dict[str, object], reason: str
+) -> None:
     shape = registry.get(name).shape.make(1020, **genes)
     found = reason_against(name, backend, shape, CUDA, torch.bfloat16)
     assert found is not None
@@ -66,7 +74,9 @@ def test_what_needs_float32_keeps_it(name: str, kept: set[str]) -> None:
     torch.manual_seed(0)
     model = HybridLM(alone(name), dtype=torch.bfloat16)
     operator = model.layers[0].operator
-    assert {label for label, parameter in operator.named_parameters() if parameter.dtype == torch.float32} == kept
+    assert {
+        label for label, parameter in operator.named_parameters() if parameter.dtype == torch.float32
+    } == kept
     torch.manual_seed(0)
     exact = HybridLM(alone(name)).layers[0].operator
     for label in kept:
@@ -93,15 +103,25 @@ def test_agreement_of_the_reference_with_itself() -> None:
 
 def test_disagreement_is_said_and_nan_is_one() -> None:
     known = {"x": 0.01, "A_log": 0.001, "D": 0.06}
-    found = Agreement(torch.bfloat16, output=0.1, decoded=float("nan"), gradients={"x": 0.01, "A_log": 0.2, "D": 0.2}, unavoidable=known)
+    found = Agreement(
+        torch.bfloat16,
+        output=0.1,
+        decoded=float("nan"),
+        gradients={"x": 0.01, "A_log": 0.2, "D": 0.2},
+        unavoidable=known,
+    )
     assert found.complaint == (
         "differs from the reference: output off by 1.0e-01 (bound 2e-02), decoded output off by nan (bound 2e-02), "
         "gradient of A_log off by 2.0e-01 (bound 5e-02)"
     )
-    assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(0.5 / (9 + 20.25) ** 0.5)
+    assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(
+        0.5 / (9 + 20.25) ** 0.5
+    )
 
 
-def test_a_submodule_is_loaded_without_what_its_heavy_package_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submodule_is_loaded_without_what_its_heavy_package_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "heavy_kernels").mkdir()
     (tmp_path / "heavy_kernels" / "__init__.py").write_text("raise ImportError('everything at once')\n")
     (tmp_path / "heavy_kernels" / "ops.py").write_text("from heavy_kernels import __version__\n")

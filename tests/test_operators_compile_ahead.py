@@ -15,7 +15,10 @@ pytestmark = pytest.mark.gpu
 SIZE = 1000
 
 
-@triton.autotune(configs=[triton.Config({"block": size}, num_warps=warps) for size in (64, 128) for warps in (2, 4)], key=["size"])
+@triton.autotune(
+    configs=[triton.Config({"block": size}, num_warps=warps) for size in (64, 128) for warps in (2, 4)],
+    key=["size"],
+)
 @triton.heuristics({"even": lambda given: given["size"] % 2 == 0})
 @triton.jit
 def _add_one(x, y, size, block: tl.constexpr, even: tl.constexpr):
@@ -35,7 +38,9 @@ def test_every_configuration_is_compiled_and_nothing_runs() -> None:
 
     def launch_both() -> None:
         _add_one[lambda meta: (triton.cdiv(SIZE, meta["block"]),)](x, y, SIZE)
-        elsewhere = threading.Thread(target=lambda: _double[(triton.cdiv(SIZE, 64),)](y, y, SIZE, block=64))  # as autograd does
+        elsewhere = threading.Thread(
+            target=lambda: _double[(triton.cdiv(SIZE, 64),)](y, y, SIZE, block=64)
+        )  # as autograd does
         elsewhere.start()
         elsewhere.join()
 

@@ -33,10 +33,14 @@ def shape_of(name: str, which: str = "first") -> Shape:
 
 
 def architecture_of(name: str, which: str = "first", **fields: Any) -> Architecture:
-    return Architecture(width=WIDTH, vocabulary=32, layers=(Layer(operator=name, shape=shape_of(name, which)),), **fields)
+    return Architecture(
+        width=WIDTH, vocabulary=32, layers=(Layer(operator=name, shape=shape_of(name, which)),), **fields
+    )
 
 
-def build(name: str, which: str = "first", backend: str = "reference", device: torch.device = CPU) -> OperatorModule:
+def build(
+    name: str, which: str = "first", backend: str = "reference", device: torch.device = CPU
+) -> OperatorModule:
     torch.manual_seed(0)
     architecture = architecture_of(name, which)
     shape = architecture.layers[0].shape
@@ -44,7 +48,9 @@ def build(name: str, which: str = "first", backend: str = "reference", device: t
     return registry.get(name).build(architecture, shape, kernels).to(device)
 
 
-def allocate(name: str, which: str, batch: int, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> State:
+def allocate(
+    name: str, which: str, batch: int, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> State:
     specs = registry.get(name).state(shape_of(name, which), batch, CAPACITY, dtype)
     return {key: torch.zeros(spec.shape, dtype=spec.dtype, device=device) for key, spec in specs.items()}
 
@@ -113,7 +119,9 @@ def test_every_parameter_learns(name: str, which: str) -> None:
 @both_ends
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("pieces", [(), (70,), (1, 62), (63, 1, 5), (2, 64, 3)])
-def test_prefill_in_pieces_and_steps_equal_one_forward(name: str, which: str, batch: int, pieces: tuple[int, ...]) -> None:
+def test_prefill_in_pieces_and_steps_equal_one_forward(
+    name: str, which: str, batch: int, pieces: tuple[int, ...]
+) -> None:
     module, x = build(name, which), torch.randn(batch, 74, WIDTH)
     decoded = decode(module, x, allocate(name, which, batch), pieces)
     assert_close(decoded, module(x).detach())
@@ -152,7 +160,11 @@ def test_a_step_never_looks_at_values_on_the_host(name: str, which: str) -> None
     # Tensors on the meta device have no values: .item() and shapes that depend on data raise there.
     meta = torch.device("meta")
     module = build(name, which).to(meta)
-    out = module.step(torch.empty(3, WIDTH, device=meta), allocate(name, which, 3, meta), torch.zeros(3, dtype=torch.int64, device=meta))
+    out = module.step(
+        torch.empty(3, WIDTH, device=meta),
+        allocate(name, which, 3, meta),
+        torch.zeros(3, dtype=torch.int64, device=meta),
+    )
     assert out.shape == (3, WIDTH)
 
 
@@ -183,7 +195,9 @@ def test_state_is_as_large_as_it_says(name: str, which: str, dtype: torch.dtype)
     specs = registry.get(name).state(shape_of(name, which), 3, 21 + 5, dtype)
     state = model.allocate_state(3, 21)
     assert state.bytes == sum(spec.bytes for spec in specs.values())
-    assert {key: (tuple(t.shape), t.dtype) for key, t in state.layers[0].items()} == {key: (s.shape, s.dtype) for key, s in specs.items()}
+    assert {key: (tuple(t.shape), t.dtype) for key, t in state.layers[0].items()} == {
+        key: (s.shape, s.dtype) for key, s in specs.items()
+    }
 
 
 @every_operator
@@ -193,7 +207,9 @@ def test_flops_are_at_least_those_of_the_matrices_and_grow_with_context(name: st
     counts = [operator.flops(WIDTH, shape, context) for context in (1, 2, 100, 1000, 100_000)]
     assert all(isinstance(count, int) for count in counts)
     assert all(before <= after for before, after in pairwise(counts))
-    assert counts[0] >= sum(2 * part.weight.numel() for part in build(name, which).modules() if isinstance(part, nn.Linear))
+    assert counts[0] >= sum(
+        2 * part.weight.numel() for part in build(name, which).modules() if isinstance(part, nn.Linear)
+    )
 
 
 @every_operator
@@ -217,7 +233,9 @@ def test_a_resized_layer_keeps_its_genes(name: str) -> None:
         assert layer.resized(1536, 3072).resized(3072, 1536) == layer
 
 
-LIBRARIES = [(name, backend) for name in NAMES for backend in registry.get(name).backends if backend != "reference"]
+LIBRARIES = [
+    (name, backend) for name in NAMES for backend in registry.get(name).backends if backend != "reference"
+]
 GPU_WIDTH = 256
 
 
@@ -236,12 +254,16 @@ def test_backend_equals_the_reference(name: str, backend: str, which: str) -> No
         pytest.skip(f"{name}: {backend} cannot be used on a CPU: {reason}")
     architecture = architecture_of(name, which)
     for tokens in (1, 17, 63, 100):
-        found = agreement(architecture, backend, device=CPU, dtype=torch.float32, batch=2, tokens=tokens, seed=tokens)
+        found = agreement(
+            architecture, backend, device=CPU, dtype=torch.float32, batch=2, tokens=tokens, seed=tokens
+        )
         assert found.complaint is None, f"{tokens} tokens: {found.complaint}"
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("name", "backend"), [(name, backend) for name in NAMES for backend in registry.get(name).backends])
+@pytest.mark.parametrize(
+    ("name", "backend"), [(name, backend) for name in NAMES for backend in registry.get(name).backends]
+)
 @pytest.mark.parametrize("which", ["default", "last"])
 def test_backend_equals_the_reference_on_a_gpu(name: str, backend: str, which: str) -> None:
     """Output, every gradient, and decoding in pieces, in bfloat16 against the float32 reference; bounds: operators/agreement.py."""
@@ -255,7 +277,9 @@ def test_backend_equals_the_reference_on_a_gpu(name: str, backend: str, which: s
     sizes = [(63, 1), (63, 3), (1000, 1), (1000, 3)] + ([(4097, 1), (4097, 3)] if which == "default" else [])
     for tokens, batch in sizes:
         seed = int.from_bytes(os.urandom(4), "little")
-        found = agreement(architecture, backend, device=DEVICE, dtype=torch.bfloat16, batch=batch, tokens=tokens, seed=seed)
+        found = agreement(
+            architecture, backend, device=DEVICE, dtype=torch.bfloat16, batch=batch, tokens=tokens, seed=seed
+        )
         assert found.complaint is None, f"{tokens} tokens, batch {batch}, seed {seed}: {found.complaint}"
 
 
@@ -269,10 +293,15 @@ def test_a_captured_step_equals_an_eager_one(name: str, backend: str) -> None:
     if reason:
         pytest.skip(f"{name}: {backend} cannot be used here: {reason}")
     architecture = Architecture(width=GPU_WIDTH, vocabulary=2, layers=(Layer(operator=name, shape=shape),))
-    module = registry.get(name).build(architecture, shape, resolve(name, backend, shape, DEVICE, torch.bfloat16).kernels)
+    module = registry.get(name).build(
+        architecture, shape, resolve(name, backend, shape, DEVICE, torch.bfloat16).kernels
+    )
     module.to(DEVICE, torch.bfloat16)
     specs = registry.get(name).state(shape, 3, CAPACITY, torch.bfloat16)
-    states = [{key: torch.zeros(spec.shape, dtype=spec.dtype, device=DEVICE) for key, spec in specs.items()} for _ in range(2)]
+    states = [
+        {key: torch.zeros(spec.shape, dtype=spec.dtype, device=DEVICE) for key, spec in specs.items()}
+        for _ in range(2)
+    ]
     positions = [torch.zeros(3, dtype=torch.int64, device=DEVICE) for _ in range(2)]
     x, stream = torch.empty(3, GPU_WIDTH, device=DEVICE, dtype=torch.bfloat16), torch.cuda.Stream()
     with torch.no_grad():
@@ -287,14 +316,18 @@ def test_a_captured_step_equals_an_eager_one(name: str, backend: str) -> None:
         for _ in range(5):
             x.normal_()
             graph.replay()
-            torch.testing.assert_close(replayed, module.step(x, states[1], positions[1]), rtol=1e-2, atol=1e-2)
+            torch.testing.assert_close(
+                replayed, module.step(x, states[1], positions[1]), rtol=1e-2, atol=1e-2
+            )
             for position in positions:
                 position += 1
 
 
 @every_operator
 def test_a_backend_that_does_not_exist_is_refused(name: str) -> None:
-    with pytest.raises(BackendError, match=f"operator {name} has no backend 'nonsense': expected auto or one of .*reference"):
+    with pytest.raises(
+        BackendError, match=f"operator {name} has no backend 'nonsense': expected auto or one of .*reference"
+    ):
         HybridLM(architecture_of(name), backend="nonsense")
 
 

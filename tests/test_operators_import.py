@@ -54,40 +54,100 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"rope_parameters": None, "rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.0}},
         "rope_scaling: rope_type: expected default or llama3, got 'linear'",
     ),
-    "a stretch without its factor": ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "factor: missing"),
+    "a stretch without its factor": (
+        "llama",
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}},
+        "factor: missing",
+    ),
     "a rotation by kind of layer": (
         "llama",
         {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
         "expected one rotation for all layers, got one each for full_attention",
     ),
-    "part of a head rotated": ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor: expected 1.0, got 0.5"),
-    "another kind of attention": ("qwen2", {"layer_types": ["full_attention", "chunked_attention"]}, "got 'chunked_attention'"),
-    "kinds for other layers": ("qwen2", {"layer_types": ["full_attention"]}, "layer_types: expected 2 entries"),
-    "sliding without leave": ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "use_sliding_window: expected true"),
+    "part of a head rotated": (
+        "llama",
+        {"partial_rotary_factor": 0.5},
+        "partial_rotary_factor: expected 1.0, got 0.5",
+    ),
+    "another kind of attention": (
+        "qwen2",
+        {"layer_types": ["full_attention", "chunked_attention"]},
+        "got 'chunked_attention'",
+    ),
+    "kinds for other layers": (
+        "qwen2",
+        {"layer_types": ["full_attention"]},
+        "layer_types: expected 2 entries",
+    ),
+    "sliding without leave": (
+        "qwen2",
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        "use_sliding_window: expected true",
+    ),
     "heads that do not group": (
         "llama",
         {"num_key_value_heads": 3},
         "expected heads to be a multiple of kv_heads, got heads 4 and kv_heads 3",
     ),
     "a size missing": ("llama", {"hidden_size": None}, "hidden_size: missing"),
-    "a size that is none": ("llama", {"num_hidden_layers": "two"}, "num_hidden_layers: expected a whole number from 1 to 1024, got 'two'"),
-    "a flag that is none": ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings: expected true or false, got 'yes'"),
+    "a size that is none": (
+        "llama",
+        {"num_hidden_layers": "two"},
+        "num_hidden_layers: expected a whole number from 1 to 1024, got 'two'",
+    ),
+    "a flag that is none": (
+        "llama",
+        {"tie_word_embeddings": "yes"},
+        "tie_word_embeddings: expected true or false, got 'yes'",
+    ),
     "quantized": (
         "llama",
         {"quantization_config": {"quant_method": "awq"}},
         "quantization_config: expected weights that are not quantized",
     ),
-    "no bias in the convolution": ("mamba2", {"use_conv_bias": False}, "use_conv_bias: expected True, got False"),
+    "no bias in the convolution": (
+        "mamba2",
+        {"use_conv_bias": False},
+        "use_conv_bias: expected True, got False",
+    ),
     "biases in mamba2": ("mamba2", {"use_bias": True}, "use_bias: expected False, got True"),
     "limited steps": ("mamba2", {"time_step_limit": [0.001, 0.1]}, "time_step_limit: expected no limit"),
     "limits of another kind": ("mamba2", {"time_step_limit": 3}, "time_step_limit: expected no limit"),
-    "experts": ("nemotron_h", {"layers_block_type": ["linear_attention", "moe"]}, "layers_block_type.1: expected linear_attention (M)"),
-    "experts, as a pattern": ("nemotron_h", {"layers_block_type": None, "hybrid_override_pattern": "M-E"}, "layers_block_type.2"),
-    "no kinds": ("nemotron_h", {"layers_block_type": None}, "layers_block_type: expected a list of names, got None"),
-    "a window in nemotron_h": ("nemotron_h", {"sliding_window": 512}, "sliding_window: expected none, got 512"),
-    "another network": ("nemotron_h", {"mlp_hidden_act": "silu"}, "mlp_hidden_act: expected 'relu2', got 'silu'"),
-    "more value heads": ("olmo_hybrid", {"linear_num_value_heads": 8}, "linear_num_value_heads: expected 4, as many as"),
-    "another mixer": ("olmo_hybrid", {"layer_types": ["linear_attention", "moe"]}, "layer_types.1: expected linear_attention or"),
+    "experts": (
+        "nemotron_h",
+        {"layers_block_type": ["linear_attention", "moe"]},
+        "layers_block_type.1: expected linear_attention (M)",
+    ),
+    "experts, as a pattern": (
+        "nemotron_h",
+        {"layers_block_type": None, "hybrid_override_pattern": "M-E"},
+        "layers_block_type.2",
+    ),
+    "no kinds": (
+        "nemotron_h",
+        {"layers_block_type": None},
+        "layers_block_type: expected a list of names, got None",
+    ),
+    "a window in nemotron_h": (
+        "nemotron_h",
+        {"sliding_window": 512},
+        "sliding_window: expected none, got 512",
+    ),
+    "another network": (
+        "nemotron_h",
+        {"mlp_hidden_act": "silu"},
+        "mlp_hidden_act: expected 'relu2', got 'silu'",
+    ),
+    "more value heads": (
+        "olmo_hybrid",
+        {"linear_num_value_heads": 8},
+        "linear_num_value_heads: expected 4, as many as",
+    ),
+    "another mixer": (
+        "olmo_hybrid",
+        {"layer_types": ["linear_attention", "moe"]},
+        "layer_types.1: expected linear_attention or",
+    ),
 }
 
 
@@ -121,10 +181,26 @@ def test_older_spellings_mean_the_same() -> None:
     old = config_of("llama", rope_parameters=None, rope_theta=5000.0, rope_scaling=None, head_dim=None)
     assert describe(old).architecture == llama
     _, stretched = CASES["llama-stretched"]()
-    scaling = {"type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
-    assert describe(config_of("llama-stretched", rope_parameters=None, rope_theta=100.0, rope_scaling=scaling)).architecture == stretched
+    scaling = {
+        "type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }
+    assert (
+        describe(
+            config_of("llama-stretched", rope_parameters=None, rope_theta=100.0, rope_scaling=scaling)
+        ).architecture
+        == stretched
+    )
     _, nemotron = CASES["nemotron_h"]()
-    pattern = {"layers_block_type": None, "hybrid_override_pattern": "M-M*-", "n_groups": None, "mamba_n_groups": 2}
+    pattern = {
+        "layers_block_type": None,
+        "hybrid_override_pattern": "M-M*-",
+        "n_groups": None,
+        "mamba_n_groups": 2,
+    }
     assert describe(config_of("nemotron_h", **pattern)).architecture == nemotron
     without = config_of("olmo_hybrid", rope_parameters=None)
     assert describe(without).architecture.rope == Rope()
@@ -159,7 +235,10 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
         lambda weights: weights.update({"model.layers.0.mlp.up_proj.weight": torch.ones(48, 80)}),
         "model.layers.0.mlp.up_proj.weight: expected shape (80, 48), got (48, 80)",
     ),
-    "a scalar": (lambda weights: weights.update({NORM: torch.tensor(1.0)}), f"{NORM}: expected shape (48,), got ()"),
+    "a scalar": (
+        lambda weights: weights.update({NORM: torch.tensor(1.0)}),
+        f"{NORM}: expected shape (48,), got ()",
+    ),
     "a head of its own": (
         lambda weights: weights.update({"lm_head.weight": torch.ones(61, 48)}),
         "lm_head.weight: expected the same values as model.embed_tokens.weight or none, as tie_word_embeddings is true",
@@ -183,7 +262,12 @@ def test_convolutions_in_parts_are_joined_only_if_every_part_fits(tmp_path: Path
     weights = load_file(tmp_path / "model.safetensors")
     joined = import_folder(tmp_path)["layers.0.operator.conv.weight"]
     assert torch.equal(joined, torch.cat([weights[name.format(part)].squeeze(1) for part in "qkv"]))
-    change(tmp_path, lambda weights: weights.update({name.format("k"): torch.ones(*weights[name.format("k")].shape[:2], 5)}))
+    change(
+        tmp_path,
+        lambda weights: weights.update(
+            {name.format("k"): torch.ones(*weights[name.format("k")].shape[:2], 5)}
+        ),
+    )
     with pytest.raises(DataError, match=r"k_conv1d.*expected shape \(152, 4\), got .* and \(\d+, 5\) and "):
         import_folder(tmp_path)
 
@@ -191,14 +275,21 @@ def test_convolutions_in_parts_are_joined_only_if_every_part_fits(tmp_path: Path
 def test_a_head_that_repeats_the_embeddings_and_frequencies_are_passed_over(folder: Path) -> None:
     plain = import_folder(folder)
     extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}
-    change(folder, lambda weights: weights.update({"lm_head.weight": weights["model.embed_tokens.weight"].clone(), **extra}))
+    change(
+        folder,
+        lambda weights: weights.update(
+            {"lm_head.weight": weights["model.embed_tokens.weight"].clone(), **extra}
+        ),
+    )
     again = import_folder(folder)
     assert plain.keys() == again.keys()
     assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
 def test_weights_keep_their_dtype(folder: Path) -> None:
-    change(folder, lambda weights: weights.update({name: tensor.bfloat16() for name, tensor in weights.items()}))
+    change(
+        folder, lambda weights: weights.update({name: tensor.bfloat16() for name, tensor in weights.items()})
+    )
     assert {tensor.dtype for tensor in import_folder(folder).values()} == {torch.bfloat16}
 
 
@@ -214,7 +305,10 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
     index = tmp_path / "shards" / "model.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
     for broken, says in (
-        ({**weight_map, QUERY: "../whole/model.safetensors"}, "names ../whole/model.safetensors, which is not a file in that folder"),
+        (
+            {**weight_map, QUERY: "../whole/model.safetensors"},
+            "names ../whole/model.safetensors, which is not a file in that folder",
+        ),
         ({**weight_map, QUERY: "absent.safetensors"}, "names absent.safetensors"),
         ({**weight_map, QUERY: weight_map["lm_head.weight"]}, f"{QUERY} cannot be read"),
         ({QUERY: 5}, "expected weight_map, a mapping from tensors to files"),
@@ -241,15 +335,27 @@ def cut(folder: Path) -> None:
 
 FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (without_config, "config.json: cannot be read: No such file"),
-    "config is text": (lambda folder: (folder / "config.json").write_text("model_type: llama"), "config.json: not JSON"),
-    "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "config.json: expected a mapping, got list"),
+    "config is text": (
+        lambda folder: (folder / "config.json").write_text("model_type: llama"),
+        "config.json: not JSON",
+    ),
+    "config is a list": (
+        lambda folder: (folder / "config.json").write_text("[]"),
+        "config.json: expected a mapping, got list",
+    ),
     "no weights": (
         lambda folder: (folder / "model.safetensors").unlink(),
         "expected model.safetensors or model.safetensors.index.json, found neither",
     ),
-    "pickled weights": (pickled, "found pytorch_model.bin: pickled weights are not read, because they can run code"),
+    "pickled weights": (
+        pickled,
+        "found pytorch_model.bin: pickled weights are not read, because they can run code",
+    ),
     "cut short": (cut, "model.safetensors: not a safetensors file"),
-    "other bytes": (lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x04pickle?"), "not a safetensors file"),
+    "other bytes": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x04pickle?"),
+        "not a safetensors file",
+    ),
 }
 
 
@@ -277,7 +383,12 @@ def neighbours(matrix: np.ndarray, heads: int) -> np.ndarray:
 
 
 def write_gguf(
-    path: Path, theirs: Any, *, family: str = "llama", quantize: Any = None, also: Callable[[Any], Any] = lambda writer: None
+    path: Path,
+    theirs: Any,
+    *,
+    family: str = "llama",
+    quantize: Any = None,
+    also: Callable[[Any], Any] = lambda writer: None,
 ) -> None:
     """A Llama as llama.cpp's converter writes it. also: what else goes into the metadata."""
     config = theirs.config
@@ -293,17 +404,29 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     also(writer)
     names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    inside = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.o_proj": "attn_output"}
+    inside = {
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.o_proj": "attn_output",
+    }
     inside |= {f"self_attn.{letter}_proj": f"attn_{letter}" for letter in "qkv"} | {
         f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")
     }
-    names |= {f"model.layers.{n}.{old}": f"blk.{n}.{new}" for n in range(config.num_hidden_layers) for old, new in inside.items()}
+    names |= {
+        f"model.layers.{n}.{old}": f"blk.{n}.{new}"
+        for n in range(config.num_hidden_layers)
+        for old, new in inside.items()
+    }
     for name, tensor in theirs.named_parameters():
         values = tensor.detach().numpy()
         if "q_proj" in name or "k_proj" in name:
-            values = neighbours(values, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
+            values = neighbours(
+                values, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+            )
         kind = quantize if quantize is not None and values.ndim == 2 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(f"{names[name.removesuffix('.weight')]}.weight", gguf.quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(
+            f"{names[name.removesuffix('.weight')]}.weight", gguf.quantize(values, kind), raw_dtype=kind
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -326,7 +449,12 @@ def test_a_gguf_file_has_the_logits_of_the_model_that_it_was_made_of(tied: bool,
 
 def test_a_gguf_file_is_dequantized(tmp_path: Path) -> None:
     config = transformers.LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=2, vocab_size=40, tie_word_embeddings=True
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=40,
+        tie_word_embeddings=True,
     )
     theirs = published_model(config)
     write_gguf(tmp_path / "small.gguf", theirs, quantize=gguf.GGMLQuantizationType.Q8_0)
@@ -342,7 +470,11 @@ def other_family(path: Path) -> None:
 
 
 def stretched(path: Path) -> None:
-    write_gguf(path, published_model(CASES["llama"]()[0]), also=lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN))
+    write_gguf(
+        path,
+        published_model(CASES["llama"]()[0]),
+        also=lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN),
+    )
 
 
 def shortened(path: Path) -> None:
@@ -360,7 +492,9 @@ def shortened(path: Path) -> None:
         (lambda path: path.write_bytes(b"something else entirely"), "not a GGUF file"),
     ],
 )
-def test_a_gguf_file_that_cannot_be_imported_is_named(make: Callable[[Path], Any], says: str, tmp_path: Path) -> None:
+def test_a_gguf_file_that_cannot_be_imported_is_named(
+    make: Callable[[Path], Any], says: str, tmp_path: Path
+) -> None:
     path = tmp_path / "model.gguf"
     make(path)
     with pytest.raises(FrontrunnerError) as caught:

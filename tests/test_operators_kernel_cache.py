@@ -35,7 +35,9 @@ print(json.dumps([len(tuned), loss.item(), sum(parameter.grad.double().abs().sum
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_second_process_tunes_nothing_and_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_tunes_nothing_and_computes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TRITON_CACHE_AUTOTUNING", "1")
 
@@ -79,7 +81,9 @@ class Autotuner:
             self.cache[key] = min(timings, key=lambda config: timings[config])
             return True
         tune()
-        self.files[key] = json.dumps([(vars(config), ms) for config, ms in self.configs_timings.items() if not config.pre_hook])
+        self.files[key] = json.dumps(
+            [(vars(config), ms) for config, ms in self.configs_timings.items() if not config.pre_hook]
+        )
         return False
 
 
@@ -89,7 +93,9 @@ def test_configurations_with_hooks_are_kept_and_get_their_hooks_back() -> None:
         autotuner = Autotuner(files)
         configs = [Config(block=block, pre_hook=lambda: None) for block in times]
 
-        def tune(tuner: Autotuner = autotuner, given: list[Config] = configs, ms: dict[int, float] = times) -> None:
+        def tune(
+            tuner: Autotuner = autotuner, given: list[Config] = configs, ms: dict[int, float] = times
+        ) -> None:
             tuner.configs_timings = {config: ms[config.block] for config in given}
             tuner.cache["key"] = min(given, key=lambda config: ms[config.block])
 

@@ -24,7 +24,9 @@ GENES = {
 }
 
 
-def architecture(layers: str = "d f m f a f g f l r", *, window: int | None = None, **fields: object) -> Architecture:
+def architecture(
+    layers: str = "d f m f a f g f l r", *, window: int | None = None, **fields: object
+) -> Architecture:
     genes = GENES | {"attention": {"head_dim": 16, "window": window}}
     return Architecture.from_shorthand(layers, width=48, vocabulary=VOCABULARY, genes=genes, **fields)
 
@@ -136,25 +138,35 @@ def check_rows_alone(model: HybridLM, tokens: Tensor, *, pieces: list[list[int]]
             expected = model.prefill(padded[row : row + 1, :length], alone[row])
             torch.testing.assert_close(found[row], expected[0], rtol=1e-4, atol=1e-5)
             read[row] += length
-    assert together.lengths == together.position.tolist() == [model.architecture.meta_tokens + total for total in totals]
+    assert (
+        together.lengths
+        == together.position.tolist()
+        == [model.architecture.meta_tokens + total for total in totals]
+    )
     for _ in range(steps):
         found = model.step(torch.stack([tokens[row, at] for row, at in enumerate(read)]), together)
         for row, at in enumerate(read):
-            torch.testing.assert_close(found[row], model.step(tokens[row, at : at + 1], alone[row])[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                found[row], model.step(tokens[row, at : at + 1], alone[row])[0], rtol=1e-4, atol=1e-5
+            )
         read = [at + 1 for at in read]
 
 
 @pytest.mark.parametrize("name", registry.names())
 def test_rows_of_different_lengths_decode_as_if_alone(name: str) -> None:
     torch.manual_seed(0)
-    model = HybridLM(Architecture.from_shorthand(f"{name} f {name}", width=64, vocabulary=VOCABULARY, meta_tokens=2))
+    model = HybridLM(
+        Architecture.from_shorthand(f"{name} f {name}", width=64, vocabulary=VOCABULARY, meta_tokens=2)
+    )
     check_rows_alone(model, tokens_of(4, 120), pieces=[[7, 1, 70, 7]], steps=5)
     check_rows_alone(model, tokens_of(4, 120), pieces=[[2, 9, 1, 66], [30, 5, 5, 3], [4, 4, 4, 4]], steps=5)
 
 
 @pytest.mark.parametrize("window", [None, 6])
 def test_rows_of_different_lengths_in_a_mixed_model(window: int | None) -> None:
-    check_rows_alone(build(architecture(window=window)), tokens_of(3, 40), pieces=[[3, 12, 1], [9, 2, 20]], steps=5)
+    check_rows_alone(
+        build(architecture(window=window)), tokens_of(3, 40), pieces=[[3, 12, 1], [9, 2, 20]], steps=5
+    )
 
 
 @torch.no_grad()
@@ -280,7 +292,9 @@ def test_joined_layers_learn() -> None:
 
 
 @pytest.mark.parametrize(("width", "device"), [(2048, "cpu"), (512, "cuda"), (32_769, "cuda")])
-def test_sum_and_normalization_are_plain_where_the_fused_kernel_does_not_serve(width: int, device: str) -> None:
+def test_sum_and_normalization_are_plain_where_the_fused_kernel_does_not_serve(
+    width: int, device: str
+) -> None:
     assert best_add_norm(width, torch.device(device), torch.bfloat16) is add_norm_reference
 
 
@@ -307,7 +321,10 @@ def test_the_fused_sum_and_normalization_equal_the_plain_ones(kind: str, batch: 
 
 
 def test_mamba2_reads_rows_in_parts_where_addresses_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokens = HybridLM(Architecture.from_shorthand("m f", width=32, vocabulary=50)), torch.randint(50, (5, 21))
+    model, tokens = (
+        HybridLM(Architecture.from_shorthand("m f", width=32, vocabulary=50)),
+        torch.randint(50, (5, 21)),
+    )
     expected, whole, parts = model(tokens), model.allocate_state(5, 40), model.allocate_state(5, 40)
     model.prefill(tokens[:, :9], whole)
     last = model.prefill(tokens[:, 9:], whole)
@@ -336,7 +353,10 @@ def test_a_normalized_head_by_its_definition(tied: bool) -> None:
         rows, hidden = (model.embedding if tied else model.head).weight, model.hidden(tokens)
         expected = torch.stack([hidden @ row / row.square().sum().sqrt() for row in rows], -1)
         state = model.allocate_state(2, 12)
-        decoded = [model.prefill(tokens[:, :5], state), *(model.step(tokens[:, t], state) for t in range(5, 12))]
+        decoded = [
+            model.prefill(tokens[:, :5], state),
+            *(model.step(tokens[:, t], state) for t in range(5, 12)),
+        ]
         torch.testing.assert_close(model(tokens), expected)
         torch.testing.assert_close(torch.stack(decoded, 1), expected[:, 4:])
         assert not torch.allclose(expected, hidden @ rows.T, rtol=0.05)
@@ -350,7 +370,9 @@ def test_recomputed_layers_have_the_same_gradients() -> None:
         kept: list[Tensor] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x) or x, lambda x: x):
             out = model(tokens)
-        found.append((torch.autograd.grad(out.square().sum(), list(model.parameters())), sum(x.nbytes for x in kept)))
+        found.append(
+            (torch.autograd.grad(out.square().sum(), list(model.parameters())), sum(x.nbytes for x in kept))
+        )
     (expected, all_bytes), (gradients, fewer_bytes) = found
     assert all(torch.equal(*pair) for pair in zip(gradients, expected, strict=True))
     assert fewer_bytes < all_bytes / 5

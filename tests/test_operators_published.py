@@ -17,33 +17,65 @@ transformers = pytest.importorskip("transformers")
 WIDTH, VOCABULARY, HIDDEN, EPS = 48, 61, 80, 1e-5
 TOKENS = 71  # more than one chunk of the recurrences, and odd
 FEEDFORWARD: dict[str, Any] = {"operator": "swiglu", "shape": {"hidden": HIDDEN}}
-COMMON = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
-TRANSFORMER = {"intermediate_size": HIDDEN, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": EPS} | COMMON
-MAMBA2: dict[str, Any] = {"operator": "mamba2", "shape": {"heads": 6, "head_dim": 16, "state": 20, "groups": 2, "conv": 4}}
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+TRANSFORMER = {
+    "intermediate_size": HIDDEN,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": EPS,
+} | COMMON
+MAMBA2: dict[str, Any] = {
+    "operator": "mamba2",
+    "shape": {"heads": 6, "head_dim": 16, "state": 20, "groups": 2, "conv": 4},
+}
 Case = tuple[Any, Architecture]
 
 
 def attention(*, norm_position: str = "before", **shape: Any) -> dict[str, Any]:
-    return {"operator": "attention", "shape": {"heads": 4, "kv_heads": 2, **shape}, "norm_position": norm_position}
+    return {
+        "operator": "attention",
+        "shape": {"heads": 4, "kv_heads": 2, **shape},
+        "norm_position": norm_position,
+    }
 
 
 def architecture(layers: list[dict[str, Any]], **fields: Any) -> Architecture:
-    return Architecture.parse({"width": WIDTH, "vocabulary": VOCABULARY, "layers": layers, "norm_eps": EPS, **fields})
+    return Architecture.parse(
+        {"width": WIDTH, "vocabulary": VOCABULARY, "layers": layers, "norm_eps": EPS, **fields}
+    )
 
 
 def llama(tied: bool) -> Case:
     rope = {"rope_type": "default", "rope_theta": 5000.0}
-    config = transformers.LlamaConfig(num_hidden_layers=2, rope_parameters=rope, tie_word_embeddings=tied, **TRANSFORMER)
+    config = transformers.LlamaConfig(
+        num_hidden_layers=2, rope_parameters=rope, tie_word_embeddings=tied, **TRANSFORMER
+    )
     layers = [attention(head_dim=12), FEEDFORWARD] * 2
     return config, architecture(layers, rope={"theta": 5000.0}, tied_embeddings=tied)
 
 
 def llama3() -> Case:
     """Positions stretched: with 16 tokens of original context, the pairs of a head are kept, mixed and divided."""
-    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+    scaling = {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }
     rope = {"rope_type": "llama3", "rope_theta": 100.0, **scaling}
-    config = transformers.LlamaConfig(num_hidden_layers=1, rope_parameters=rope, tie_word_embeddings=True, **TRANSFORMER)
-    ours = {"theta": 100.0, "scaling": {"kind": "llama3", "factor": 8.0, "low": 1.0, "high": 4.0, "original_context": 16}}
+    config = transformers.LlamaConfig(
+        num_hidden_layers=1, rope_parameters=rope, tie_word_embeddings=True, **TRANSFORMER
+    )
+    ours = {
+        "theta": 100.0,
+        "scaling": {"kind": "llama3", "factor": 8.0, "low": 1.0, "high": 4.0, "original_context": 16},
+    }
     return config, architecture([attention(head_dim=12), FEEDFORWARD], rope=ours)
 
 
@@ -54,21 +86,35 @@ def qwen2(tied: bool) -> Case:
 
 
 def qwen3(tied: bool) -> Case:
-    config = transformers.Qwen3Config(num_hidden_layers=2, head_dim=16, tie_word_embeddings=tied, **TRANSFORMER)
+    config = transformers.Qwen3Config(
+        num_hidden_layers=2, head_dim=16, tie_word_embeddings=tied, **TRANSFORMER
+    )
     layers = [attention(head_dim=16, qk_norm="head"), FEEDFORWARD] * 2
     return config, architecture(layers, tied_embeddings=tied)
 
 
 def qwen3_sliding() -> Case:
     window = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
-    config = transformers.Qwen3Config(num_hidden_layers=2, head_dim=16, tie_word_embeddings=True, **window, **TRANSFORMER)
+    config = transformers.Qwen3Config(
+        num_hidden_layers=2, head_dim=16, tie_word_embeddings=True, **window, **TRANSFORMER
+    )
     full, sliding = (attention(head_dim=16, qk_norm="head", window=window) for window in (None, 9))
     return config, architecture([full, FEEDFORWARD, sliding, FEEDFORWARD])
 
 
 def mamba2(tied: bool) -> Case:
-    sizes = {"num_heads": 6, "head_dim": 16, "state_size": 20, "n_groups": 2, "expand": 2, "conv_kernel": 4, "chunk_size": 32}
-    config = transformers.Mamba2Config(num_hidden_layers=2, layer_norm_epsilon=EPS, tie_word_embeddings=tied, **sizes, **COMMON)
+    sizes = {
+        "num_heads": 6,
+        "head_dim": 16,
+        "state_size": 20,
+        "n_groups": 2,
+        "expand": 2,
+        "conv_kernel": 4,
+        "chunk_size": 32,
+    }
+    config = transformers.Mamba2Config(
+        num_hidden_layers=2, layer_norm_epsilon=EPS, tie_word_embeddings=tied, **sizes, **COMMON
+    )
     return config, architecture([MAMBA2] * 2, tied_embeddings=tied, rope=None)
 
 
@@ -112,7 +158,13 @@ def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
         tie_word_embeddings=tied,
         **(TRANSFORMER | {"rms_norm_eps": 1e-6}),
     )
-    shape = {"heads": 4, "key_dim": 10, "value_dim": 18, "conv": 4, "negative_eigenvalues": negative_eigenvalues}
+    shape = {
+        "heads": 4,
+        "key_dim": 10,
+        "value_dim": 18,
+        "conv": 4,
+        "negative_eigenvalues": negative_eigenvalues,
+    }
     layers = [
         {"operator": "gated_deltanet", "shape": shape},
         FEEDFORWARD,
@@ -215,7 +267,10 @@ def by_definition(module: Any, x: Tensor, kind: str) -> Tensor:
         beta = (x @ weight["b_proj.weight"].T).sigmoid()
     else:
         q, k, v = (heads(y) for y in projected)
-        low_rank = x @ weight["decay_down_proj.weight"].T @ weight["decay_up_proj.weight"].T + weight["decay_up_proj.bias"]
+        low_rank = (
+            x @ weight["decay_down_proj.weight"].T @ weight["decay_up_proj.weight"].T
+            + weight["decay_up_proj.bias"]
+        )
         alpha = heads(low_rank.sigmoid() ** (1 / 16))
     for head in range(shape.heads):
         state = torch.zeros(k.shape[-1], v.shape[-1], dtype=torch.float64)
@@ -238,8 +293,12 @@ def by_definition(module: Any, x: Tensor, kind: str) -> Tensor:
 @pytest.mark.parametrize("kind", ["deltanet", "gla"])
 @torch.no_grad()
 def test_the_module_equals_its_definition(kind: str) -> None:
-    shape = {"deltanet": {"heads": 3, "head_dim": 12}, "gla": {"heads": 3, "key_dim": 8, "value_dim": 14}}[kind]
-    module: Any = HybridLM(architecture([{"operator": kind, "shape": shape}]), backend="reference").layers[0].operator
+    shape = {"deltanet": {"heads": 3, "head_dim": 12}, "gla": {"heads": 3, "key_dim": 8, "value_dim": 14}}[
+        kind
+    ]
+    module: Any = (
+        HybridLM(architecture([{"operator": kind, "shape": shape}]), backend="reference").layers[0].operator
+    )
     randomize(module)
     x = torch.randn(TOKENS, WIDTH)
     expected = by_definition(module, x.double(), kind)

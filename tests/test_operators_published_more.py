@@ -33,14 +33,27 @@ Weights = dict[str, Tensor]
 
 def mamba() -> tuple[Any, Architecture, Names]:
     sizes = {"state_size": 10, "expand": 2, "conv_kernel": 4, "time_step_rank": 5}
-    config = transformers.MambaConfig(num_hidden_layers=2, layer_norm_epsilon=EPS, tie_word_embeddings=False, **sizes, **COMMON)
+    config = transformers.MambaConfig(
+        num_hidden_layers=2, layer_norm_epsilon=EPS, tie_word_embeddings=False, **sizes, **COMMON
+    )
     layers = [{"operator": "mamba", "shape": {"inner": 2 * WIDTH, "state": 10, "dt_rank": 5, "conv": 4}}] * 2
     names = outside_names("backbone.embeddings.weight", "backbone.norm_f.weight")
-    inside = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D", "out_proj.weight")
+    inside = (
+        "in_proj.weight",
+        "x_proj.weight",
+        "dt_proj.weight",
+        "dt_proj.bias",
+        "A_log",
+        "D",
+        "out_proj.weight",
+    )
     for number in range(2):
         layer = f"backbone.layers.{number}"
         names |= layer_names(number, f"{layer}.mixer", inside, f"{layer}.norm.weight")
-        names |= {f"layers.{number}.operator.conv.{name}": (f"{layer}.mixer.conv1d.{name}",) for name in ("weight", "bias")}
+        names |= {
+            f"layers.{number}.operator.conv.{name}": (f"{layer}.mixer.conv1d.{name}",)
+            for name in ("weight", "bias")
+        }
     return config, architecture(layers, tied_embeddings=False), names
 
 
@@ -66,7 +79,10 @@ def lfm2() -> tuple[Any, Architecture, Names]:
     names |= layer_names(0, f"{first}.conv", inside, f"{first}.operator_norm.weight")
     names |= layer_names(2, f"{second}.self_attn", ATTENTION[:3], f"{second}.operator_norm.weight")
     renamed = {"o_proj": "out_proj", "q_norm": "q_layernorm", "k_norm": "k_layernorm"}
-    names |= {f"layers.2.operator.{ours}.weight": (f"{second}.self_attn.{theirs}.weight",) for ours, theirs in renamed.items()}
+    names |= {
+        f"layers.2.operator.{ours}.weight": (f"{second}.self_attn.{theirs}.weight",)
+        for ours, theirs in renamed.items()
+    }
     for ours, layer in ((1, first), (3, second)):
         names[f"layers.{ours}.norm.weight"] = (f"{layer}.ffn_norm.weight",)
         for matrix, theirs in zip(SWIGLU, ("w1", "w3", "w2"), strict=True):
@@ -101,8 +117,13 @@ def kimi_linear() -> tuple[Any, Architecture, Names]:
             "gate_down_proj.weight": "g_a_proj.weight",
             "gate_up_proj.weight": "g_b_proj.weight",
         }
-        names |= {f"layers.{2 * block}.operator.{ours}": (f"{layer}.self_attn.{theirs}",) for ours, theirs in renamed.items()}
-        names |= layer_names(2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight")
+        names |= {
+            f"layers.{2 * block}.operator.{ours}": (f"{layer}.self_attn.{theirs}",)
+            for ours, theirs in renamed.items()
+        }
+        names |= layer_names(
+            2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight"
+        )
     return config, architecture([kda, FEEDFORWARD] * 2, tied_embeddings=False), names
 
 
@@ -134,7 +155,10 @@ def retnet(weight: Weights, x: Tensor) -> Tensor:
     q, k, v = (heads_of(x @ weight[f"{name}_proj.weight"].T, 3) for name in "qkv")
     half = q.shape[-1] // 2
     angle = torch.arange(len(x))[:, None, None] / 10_000 ** (torch.arange(half, dtype=torch.float64) / half)
-    q, k = (torch.complex(y[..., :half], y[..., half:]) * torch.polar(torch.ones_like(angle), angle) for y in (q, k))
+    q, k = (
+        torch.complex(y[..., :half], y[..., half:]) * torch.polar(torch.ones_like(angle), angle)
+        for y in (q, k)
+    )
     age = torch.arange(len(x))[:, None] - torch.arange(len(x))
     decay = torch.stack([((1 - 2.0 ** (-5 - head)) ** age.double()).tril() for head in range(3)])
     scores = torch.einsum("thk,shk->hts", q, k.conj()).real * decay / (2 * half) ** 0.5
@@ -149,8 +173,15 @@ def rwkv7(weight: Weights, x: Tensor) -> Tensor:
     def through(name: str, y: Tensor, between: Callable[[Tensor], Tensor]) -> Tensor:
         return between(y @ weight[f"{name}_down_proj.weight"].T) @ weight[f"{name}_up_proj.weight"].T
 
-    r, k, v = x_r @ weight["r_proj.weight"].T, x_k @ weight["k_proj.weight"].T, x_v @ weight["v_proj.weight"].T
-    decay = torch.exp(-torch.exp(torch.tensor(-0.5)) * (through("decay", x_w, torch.tanh) + weight["decay_up_proj.bias"]).sigmoid())
+    r, k, v = (
+        x_r @ weight["r_proj.weight"].T,
+        x_k @ weight["k_proj.weight"].T,
+        x_v @ weight["v_proj.weight"].T,
+    )
+    decay = torch.exp(
+        -torch.exp(torch.tensor(-0.5))
+        * (through("decay", x_w, torch.tanh) + weight["decay_up_proj.bias"]).sigmoid()
+    )
     rate = (through("a", x_a, lambda y: y) + weight["a_up_proj.bias"]).sigmoid()
     gate = through("gate", x_g, torch.sigmoid)
     removed = heads_of(k * weight["k_k"], 3)
@@ -162,12 +193,18 @@ def rwkv7(weight: Weights, x: Tensor) -> Tensor:
         state = torch.zeros(v.shape[-1], k.shape[-1], dtype=torch.float64)  # as published, values by keys
         for t in range(len(x)):
             kk = removed[t, head]
-            state = state * decay[t, head] - torch.outer(state @ kk, kk * rate[t, head]) + torch.outer(v[t, head], k[t, head])
+            state = (
+                state * decay[t, head]
+                - torch.outer(state @ kk, kk * rate[t, head])
+                + torch.outer(v[t, head], k[t, head])
+            )
             out[t, head] = state @ r[t, head]
     centred = out - out.mean(-1, keepdim=True)
     normal = (centred / (centred.square().mean(-1, keepdim=True) + 1e-5 * out.shape[-1]).sqrt()).flatten(1)
     bonus = ((r * k * weight["r_k"]).sum(-1, keepdim=True) * v).flatten(1)
-    return ((normal * weight["o_norm.weight"] + weight["o_norm.bias"] + bonus) * gate) @ weight["o_proj.weight"].T
+    return ((normal * weight["o_norm.weight"] + weight["o_norm.bias"] + bonus) * gate) @ weight[
+        "o_proj.weight"
+    ].T
 
 
 def mamba3(weight: Weights, x: Tensor) -> Tensor:
@@ -179,7 +216,10 @@ def mamba3(weight: Weights, x: Tensor) -> Tensor:
     decay, trap, v = torch.exp(-torch.log1p(a.exp()) * dt), trap.sigmoid(), heads_of(v, heads)
     out = torch.zeros_like(v)
     for head in range(heads):
-        state, angle = torch.zeros(head_dim, size, dtype=torch.float64), torch.zeros(turning, dtype=torch.float64)
+        state, angle = (
+            torch.zeros(head_dim, size, dtype=torch.float64),
+            torch.zeros(turning, dtype=torch.float64),
+        )
         written = torch.zeros_like(state)
         for t in range(len(x)):
             angle = angle + theta[t].tanh() * torch.pi * dt[t, head]
@@ -187,7 +227,10 @@ def mamba3(weight: Weights, x: Tensor) -> Tensor:
             for pair in range(turning):
                 cos, sin, at = angle[pair].cos(), angle[pair].sin(), 2 * pair
                 turn[at, at], turn[at, at + 1], turn[at + 1, at], turn[at + 1, at + 1] = cos, -sin, sin, cos
-            key, query = turn @ (b[t, head // 2] + weight["B_bias"][head]), turn @ (c[t, head // 2] + weight["C_bias"][head])
+            key, query = (
+                turn @ (b[t, head // 2] + weight["B_bias"][head]),
+                turn @ (c[t, head // 2] + weight["C_bias"][head]),
+            )
             state = decay[t, head] * (state + dt[t, head] * (1 - trap[t, head]) * written)
             written = torch.outer(v[t, head], key)
             state = state + dt[t, head] * trap[t, head] * written
@@ -197,7 +240,10 @@ def mamba3(weight: Weights, x: Tensor) -> Tensor:
 
 DEFINITIONS: dict[str, tuple[Callable[[Weights, Tensor], Tensor], dict[str, int]]] = {
     "retnet": (retnet, {"heads": 3, "key_dim": 10, "value_dim": 14}),
-    "rwkv7": (rwkv7, {"width": WIDTH, "heads": 3, "head_dim": 12, "decay_rank": 32, "a_rank": 32, "gate_rank": 64}),
+    "rwkv7": (
+        rwkv7,
+        {"width": WIDTH, "heads": 3, "head_dim": 12, "decay_rank": 32, "a_rank": 32, "gate_rank": 64},
+    ),
     "mamba3": (mamba3, {"heads": 4, "head_dim": 12, "state": 10, "angles": 2, "groups": 2}),
 }
 
@@ -206,7 +252,9 @@ DEFINITIONS: dict[str, tuple[Callable[[Weights, Tensor], Tensor], dict[str, int]
 @torch.no_grad()
 def test_the_module_equals_its_definition(kind: str) -> None:
     definition, shape = DEFINITIONS[kind]
-    module: Any = HybridLM(architecture([{"operator": kind, "shape": shape}]), backend="reference").layers[0].operator
+    module: Any = (
+        HybridLM(architecture([{"operator": kind, "shape": shape}]), backend="reference").layers[0].operator
+    )
     randomize(module)
     x = torch.randn(TOKENS, WIDTH)
     expected = definition({name: value.double() for name, value in module.named_parameters()}, x.double())
@@ -217,7 +265,8 @@ def test_the_module_equals_its_definition(kind: str) -> None:
 def test_a_shape_of_another_width_is_refused() -> None:
     shape = {"width": 2 * WIDTH, "heads": 3, "head_dim": 12, "decay_rank": 32, "a_rank": 32, "gate_rank": 64}
     with pytest.raises(
-        ArchitectureError, match=f"rwkv7: expected a shape of the architecture's width {WIDTH}, got one of width {2 * WIDTH}"
+        ArchitectureError,
+        match=f"rwkv7: expected a shape of the architecture's width {WIDTH}, got one of width {2 * WIDTH}",
     ):
         HybridLM(architecture([{"operator": "rwkv7", "shape": shape}]))
 
@@ -229,10 +278,18 @@ LFM2_GENES = {"attention": {"head_dim": 64, "group": 4, "qk_norm": "head"}, "swi
     ("layers", "width", "vocabulary", "genes", "parameters"),
     [
         ("s " * 24, 768, 50_280, {}, 129_135_360),  # state-spaces/mamba-130m
-        ("c f c f a f " * 3 + "c f a f " * 3 + "c f", 2048, 65_536, LFM2_GENES, 1_170_340_608),  # LiquidAI/LFM2-1.2B
+        (
+            "c f c f a f " * 3 + "c f a f " * 3 + "c f",
+            2048,
+            65_536,
+            LFM2_GENES,
+            1_170_340_608,
+        ),  # LiquidAI/LFM2-1.2B
     ],
 )
-def test_published_models_have_their_number_of_parameters(layers: str, width: int, vocabulary: int, genes: Any, parameters: int) -> None:
+def test_published_models_have_their_number_of_parameters(
+    layers: str, width: int, vocabulary: int, genes: Any, parameters: int
+) -> None:
     described = Architecture.from_shorthand(layers, width=width, vocabulary=vocabulary, genes=genes)
     with torch.device("meta"):
         model = HybridLM(described, backend="reference", device="meta")

@@ -56,7 +56,14 @@ def configs() -> dict[str, Any]:
     stretched = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     stretched["original_max_position_embeddings"] = 8192
     qwen2, qwen3 = transformers.Qwen2Config, transformers.Qwen3Config
-    mamba2 = {"num_heads": 64, "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2, "tie_word_embeddings": True}
+    mamba2 = {
+        "num_heads": 64,
+        "head_dim": 64,
+        "state_size": 128,
+        "n_groups": 1,
+        "expand": 2,
+        "tie_word_embeddings": True,
+    }
     return {
         "llama-3.2-1b": llama(2048, 16, 32, 8, 8192, 128_256, theta=5e5, scaling=stretched),
         "llama-3.2-3b": llama(3072, 28, 24, 8, 8192, 128_256, theta=5e5, scaling=stretched, head_dim=128),
@@ -67,7 +74,9 @@ def configs() -> dict[str, Any]:
         "qwen2.5-3b": qwen(qwen2, 2048, 36, 16, 2, 11_008, 151_936),
         "smollm2-135m": llama(576, 30, 9, 3, 1536, 49_152, theta=1e5),
         "smollm2-1.7b": llama(2048, 24, 32, 32, 8192, 49_152, theta=1.3e5),
-        "mamba2-1.3b": transformers.Mamba2Config(hidden_size=2048, num_hidden_layers=48, vocab_size=50_288, **mamba2),
+        "mamba2-1.3b": transformers.Mamba2Config(
+            hidden_size=2048, num_hidden_layers=48, vocab_size=50_288, **mamba2
+        ),
     }
 
 
@@ -99,26 +108,36 @@ def test_nemotron_flash_has_the_layers_and_the_size_of_the_paper(name: str) -> N
     }[name]
     assert architecture.shorthand == shorthand
     genes = {"attention": {"head_dim": 128, "group": 4}, "deltanet": {"head_dim": 128}}
-    by_genes = Architecture.from_shorthand(shorthand, width=architecture.width, vocabulary=131_072, genes=genes, meta_tokens=256)
+    by_genes = Architecture.from_shorthand(
+        shorthand, width=architecture.width, vocabulary=131_072, genes=genes, meta_tokens=256
+    )
     assert architecture.layers == by_genes.layers
 
 
 def test_repeats_are_written_out_and_may_lie_within_one_another() -> None:
     fields = {"width": 64, "vocabulary": 100}
     nested = [{"repeat": 2, "layers": ["a f", {"repeat": 3, "layers": "r f"}]}, "m"]
-    assert Architecture.parse({**fields, "layers": nested}) == Architecture.parse({**fields, "layers": "a f r f r f r f " * 2 + "m"})
+    assert Architecture.parse({**fields, "layers": nested}) == Architecture.parse(
+        {**fields, "layers": "a f r f r f r f " * 2 + "m"}
+    )
 
 
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
         ({"repeat": 0, "layers": ["a"]}, "layers.1.repeat: expected a whole number from 1 to 1024, got 0"),
-        ({"repeat": "two", "layers": ["a"]}, "layers.1.repeat: expected a whole number from 1 to 1024, got 'two'"),
+        (
+            {"repeat": "two", "layers": ["a"]},
+            "layers.1.repeat: expected a whole number from 1 to 1024, got 'two'",
+        ),
         ({"repeat": 2}, "layers.1: expected repeat with a list of layers and nothing else, got repeat"),
         ({"repeat": 2, "layers": 5}, "layers.1: expected repeat with a list of layers"),
         ({"repeat": 2, "layers": ["a"], "norm": "layernorm"}, "got repeat, layers, norm"),
         ({"repeat": 2, "layers": ["a", "zz"]}, "layers.1.layers.1: unknown operator 'zz'"),
-        ({"repeat": 1024, "layers": [{"repeat": 1024, "layers": ["a"]}]}, "layers.1: expected at most 1024 layers, got 1024 times 1024"),
+        (
+            {"repeat": 1024, "layers": [{"repeat": 1024, "layers": ["a"]}]},
+            "layers.1: expected at most 1024 layers, got 1024 times 1024",
+        ),
     ],
 )
 def test_a_bad_repeat_is_named(entry: Any, says: str) -> None:
@@ -128,7 +147,9 @@ def test_a_bad_repeat_is_named(entry: Any, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_names_are_found_anywhere_and_files_go_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_found_anywhere_and_files_go_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert Architecture.load("Llama-3.2-1B") == Architecture.load(Path("llama-3.2-1b"))
     (tmp_path / "llama-3.2-1b").mkdir()
@@ -138,7 +159,10 @@ def test_names_are_found_anywhere_and_files_go_before(tmp_path: Path, monkeypatc
 
 
 def test_an_unknown_name_lists_those_that_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ArchitectureError, match=r"llama-9: neither a file nor a shipped architecture: .*llama-3\.2-1b, .*tiny-hybrid"):
+    with pytest.raises(
+        ArchitectureError,
+        match=r"llama-9: neither a file nor a shipped architecture: .*llama-3\.2-1b, .*tiny-hybrid",
+    ):
         find_architecture("llama-9")
     monkeypatch.setattr(module, "SHIPPED", tmp_path / "configs")
     with pytest.raises(ArchitectureError, match="configs is not installed"):
@@ -163,7 +187,9 @@ def test_a_bad_rotation_is_named(scaling: dict[str, Any], says: str) -> None:
 def test_biases_and_stretched_positions_make_another_digest() -> None:
     genes = {"head_dim": 16, "group": 2}
     plain, biased = (
-        Architecture.from_shorthand("a f", width=64, vocabulary=100, genes={"attention": {**genes, "qkv_bias": bias}})
+        Architecture.from_shorthand(
+            "a f", width=64, vocabulary=100, genes={"attention": {**genes, "qkv_bias": bias}}
+        )
         for bias in (False, True)
     )
     stretched = Architecture.from_shorthand("a f", width=64, vocabulary=100, rope={"scaling": {"factor": 8}})

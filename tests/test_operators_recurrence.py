@@ -29,7 +29,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def naive_delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, initial: Tensor) -> tuple[Tensor, Tensor]:
+def naive_delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, initial: Tensor
+) -> tuple[Tensor, Tensor]:
     state, out = initial, []
     for t in range(q.shape[1]):
         if log_decay is not None:
@@ -48,7 +50,9 @@ def naive_gla(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tenso
     return torch.stack(out, 1), state
 
 
-def naive_ssd(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+def naive_ssd(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor
+) -> tuple[Tensor, Tensor]:
     state, out = initial, []
     group = [head // (x.shape[2] // b.shape[2]) for head in range(x.shape[2])]
     for t in range(x.shape[1]):
@@ -58,12 +62,16 @@ def naive_ssd(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor,
     return torch.stack(out, 1), state
 
 
-def naive_kda(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+def naive_kda(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, initial: Tensor
+) -> tuple[Tensor, Tensor]:
     state, out = initial, []
     for t in range(q.shape[1]):
         strength = beta[:, t, :, None]
         reflection = torch.eye(k.shape[-1]) - torch.einsum("bhk,bhl->bhkl", strength * k[:, t], k[:, t])
-        state = reflection @ (state * log_decay[:, t].exp()[..., None]) + torch.einsum("bhk,bhv->bhkv", strength * k[:, t], v[:, t])
+        state = reflection @ (state * log_decay[:, t].exp()[..., None]) + torch.einsum(
+            "bhk,bhv->bhkv", strength * k[:, t], v[:, t]
+        )
         out.append(torch.einsum("bhk,bhkv->bhv", q[:, t], state) / q.shape[-1] ** 0.5)
     return torch.stack(out, 1), state
 
@@ -73,7 +81,9 @@ def naive_rwkv7(
 ) -> tuple[Tensor, Tensor]:
     state, out = initial, []
     for t in range(r.shape[1]):
-        transition = log_decay[:, t].exp().diag_embed() - torch.einsum("bhk,bhl->bhkl", rate[:, t] * removed[:, t], removed[:, t])
+        transition = log_decay[:, t].exp().diag_embed() - torch.einsum(
+            "bhk,bhl->bhkl", rate[:, t] * removed[:, t], removed[:, t]
+        )
         state = transition @ state + torch.einsum("bhk,bhv->bhkv", k[:, t], v[:, t])
         out.append(torch.einsum("bhk,bhkv->bhv", r[:, t], state))
     return torch.stack(out, 1), state
@@ -88,7 +98,9 @@ def naive_retention(q: Tensor, k: Tensor, v: Tensor, initial: Tensor) -> tuple[T
     return torch.stack(out, 1), state
 
 
-def naive_selective_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+def naive_selective_scan(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor
+) -> tuple[Tensor, Tensor]:
     state, out = initial, []
     for t in range(x.shape[1]):
         write = torch.einsum("bd,bd,bn->bdn", dt[:, t], x[:, t], b[:, t])
@@ -111,20 +123,36 @@ def naive_trapezoid(
     initial: Inputs,
 ) -> tuple[Tensor, Inputs]:
     """Turns pairs as complex numbers."""
-    state, angle, key, value, out = initial["recurrent"], initial["angle"], initial["key"], initial["value"], []
+    state, angle, key, value, out = (
+        initial["recurrent"],
+        initial["angle"],
+        initial["key"],
+        initial["value"],
+        [],
+    )
     group = [head // (v.shape[2] // q.shape[2]) for head in range(v.shape[2])]
     pairs = 2 * angles.shape[-1]
 
     def turned(x: Tensor) -> Tensor:
         first = torch.view_as_complex(x[..., :pairs].unflatten(-1, (-1, 2)))
-        return torch.cat([torch.view_as_real(first * torch.polar(torch.ones_like(angle), angle)).flatten(-2), x[..., pairs:]], -1)
+        return torch.cat(
+            [
+                torch.view_as_real(first * torch.polar(torch.ones_like(angle), angle)).flatten(-2),
+                x[..., pairs:],
+            ],
+            -1,
+        )
 
     for t in range(v.shape[1]):
         decay, part = (rate[:, t] * dt[:, t]).exp(), share[:, t].sigmoid()
         angle = angle + torch.pi * torch.einsum("br,bh->bhr", angles[:, t].tanh(), dt[:, t])
         was = torch.einsum("bh,bhp,bhn->bhpn", decay * (1 - part) * dt[:, t], value, key)
         query, key, value = turned(q[:, t, group] + q_bias), turned(k[:, t, group] + k_bias), v[:, t]
-        state = decay[..., None, None] * state + was + torch.einsum("bh,bhp,bhn->bhpn", part * dt[:, t], value, key)
+        state = (
+            decay[..., None, None] * state
+            + was
+            + torch.einsum("bh,bhp,bhn->bhpn", part * dt[:, t], value, key)
+        )
         out.append(torch.einsum("bhpn,bhn->bhp", state, query) + d[:, None] * value)
     return torch.stack(out, 1), {"recurrent": state, "angle": angle, "key": key, "value": value}
 
@@ -140,51 +168,108 @@ def log_decay(strength: float, *shape: int) -> Tensor:
 
 def delta_inputs(tokens: int, *, strength: float | None, reach: float = 1.0) -> Inputs:
     q, k = (l2_normalized(random(B, tokens, H, 8)).double() for _ in range(2))
-    inputs = {"q": q, "k": k, "v": random(B, tokens, H, 6), "beta": reach * torch.rand(B, tokens, H, dtype=torch.float64)}
+    inputs = {
+        "q": q,
+        "k": k,
+        "v": random(B, tokens, H, 6),
+        "beta": reach * torch.rand(B, tokens, H, dtype=torch.float64),
+    }
     decay = {} if strength is None else {"log_decay": log_decay(strength, B, tokens, H)}
     return inputs | decay | {"initial": random(B, H, 8, 6)}
 
 
 def gla_inputs(tokens: int, strength: float) -> Inputs:
     keys = {name: random(B, tokens, H, 8) for name in ("q", "k")}
-    return keys | {"v": random(B, tokens, H, 6), "log_decay": log_decay(strength, B, tokens, H, 8), "initial": random(B, H, 8, 6)}
+    return keys | {
+        "v": random(B, tokens, H, 6),
+        "log_decay": log_decay(strength, B, tokens, H, 8),
+        "initial": random(B, H, 8, 6),
+    }
 
 
 def ssd_inputs(tokens: int, strength: float, groups: int) -> Inputs:
     keys = {name: random(B, tokens, groups, 5) for name in ("b", "c")}
     dt, a = torch.rand(B, tokens, H, dtype=torch.float64) ** 3, -strength * torch.rand(H, dtype=torch.float64)
-    return {"x": random(B, tokens, H, 6), "dt": dt, "a": a, **keys, "d": random(H), "initial": random(B, H, 6, 5)}
+    return {
+        "x": random(B, tokens, H, 6),
+        "dt": dt,
+        "a": a,
+        **keys,
+        "d": random(H),
+        "initial": random(B, H, 6, 5),
+    }
 
 
 def kda_inputs(tokens: int, strength: float, reach: float = 1.0) -> Inputs:
     q, k = (l2_normalized(random(B, tokens, H, 8)).double() for _ in range(2))
-    gates = {"log_decay": log_decay(strength, B, tokens, H, 8), "beta": reach * torch.rand(B, tokens, H, dtype=torch.float64)}
+    gates = {
+        "log_decay": log_decay(strength, B, tokens, H, 8),
+        "beta": reach * torch.rand(B, tokens, H, dtype=torch.float64),
+    }
     return {"q": q, "k": k, "v": random(B, tokens, H, 6), **gates, "initial": random(B, H, 8, 6)}
 
 
 def rwkv7_inputs(tokens: int, power: float) -> Inputs:
     keys = {name: random(B, tokens, H, 8) for name in ("r", "k")}
-    decay, rate = -STRONGEST * torch.rand(B, tokens, H, 8, dtype=torch.float64) ** power, random(B, tokens, H, 8).sigmoid()
+    decay, rate = (
+        -STRONGEST * torch.rand(B, tokens, H, 8, dtype=torch.float64) ** power,
+        random(B, tokens, H, 8).sigmoid(),
+    )
     removed = l2_normalized(random(B, tokens, H, 8)).double()
-    return {**keys, "log_decay": decay, "v": random(B, tokens, H, 6), "removed": removed, "rate": rate, "initial": random(B, H, 8, 6)}
+    return {
+        **keys,
+        "log_decay": decay,
+        "v": random(B, tokens, H, 6),
+        "removed": removed,
+        "rate": rate,
+        "initial": random(B, H, 8, 6),
+    }
 
 
 def retention_inputs(tokens: int) -> Inputs:
-    return {name: random(B, tokens, H, 8) for name in ("q", "k")} | {"v": random(B, tokens, H, 6), "initial": random(B, H, 8, 6)}
+    return {name: random(B, tokens, H, 8) for name in ("q", "k")} | {
+        "v": random(B, tokens, H, 6),
+        "initial": random(B, H, 8, 6),
+    }
 
 
 def selective_inputs(tokens: int, strength: float) -> Inputs:
     keys = {name: random(B, tokens, 5) for name in ("b", "c")}
-    dt, a = torch.rand(B, tokens, 12, dtype=torch.float64) ** 3, -strength * torch.rand(12, 5, dtype=torch.float64)
-    return {"x": random(B, tokens, 12), "dt": dt, "a": a, **keys, "d": random(12), "initial": random(B, 12, 5)}
+    dt, a = (
+        torch.rand(B, tokens, 12, dtype=torch.float64) ** 3,
+        -strength * torch.rand(12, 5, dtype=torch.float64),
+    )
+    return {
+        "x": random(B, tokens, 12),
+        "dt": dt,
+        "a": a,
+        **keys,
+        "d": random(12),
+        "initial": random(B, 12, 5),
+    }
 
 
 def trapezoid_inputs(tokens: int, strength: float, groups: int) -> Inputs:
     """With three of four pairs turning; the state under its own names."""
-    keys = {name: random(B, tokens, groups, 8) for name in ("q", "k")} | {name: random(H, 8) for name in ("q_bias", "k_bias")}
-    steps = {"rate": -strength * torch.rand(B, tokens, H, dtype=torch.float64), "dt": torch.rand(B, tokens, H, dtype=torch.float64) ** 3}
-    rest = {"v": random(B, tokens, H, 6), "share": random(B, tokens, H), "angles": random(B, tokens, 3), "d": random(H)}
-    state = {"recurrent": random(B, H, 6, 8), "angle": random(B, H, 3), "key": random(B, H, 8), "value": random(B, H, 6)}
+    keys = {name: random(B, tokens, groups, 8) for name in ("q", "k")} | {
+        name: random(H, 8) for name in ("q_bias", "k_bias")
+    }
+    steps = {
+        "rate": -strength * torch.rand(B, tokens, H, dtype=torch.float64),
+        "dt": torch.rand(B, tokens, H, dtype=torch.float64) ** 3,
+    }
+    rest = {
+        "v": random(B, tokens, H, 6),
+        "share": random(B, tokens, H),
+        "angles": random(B, tokens, 3),
+        "d": random(H),
+    }
+    state = {
+        "recurrent": random(B, H, 6, 8),
+        "angle": random(B, H, 3),
+        "key": random(B, H, 8),
+        "value": random(B, H, 6),
+    }
     return {**keys, **steps, **rest, **state}
 
 
@@ -216,7 +301,8 @@ def check(scan: Scan, naive: Scan, inputs: Inputs, **fixed: None) -> None:
         loss = (torch.randn(out.shape, dtype=torch.float64) * out).sum() + final.square().sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         found.append(
-            {"out": out, "final": final} | {f"gradient of {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
+            {"out": out, "final": final}
+            | {f"gradient of {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
         )
     for name, expected in found[1].items():
         error = (found[0][name] - expected).abs().max() / expected.abs().max()
@@ -227,7 +313,9 @@ def check(scan: Scan, naive: Scan, inputs: Inputs, **fixed: None) -> None:
 @lengths
 @pytest.mark.parametrize("reach", [1.0, 2.0])
 def test_delta_rule(tokens: int, reach: float) -> None:
-    check(chunked_delta_rule, naive_delta_rule, delta_inputs(tokens, strength=None, reach=reach), log_decay=None)
+    check(
+        chunked_delta_rule, naive_delta_rule, delta_inputs(tokens, strength=None, reach=reach), log_decay=None
+    )
 
 
 @lengths
@@ -278,10 +366,16 @@ def test_selective_scan(tokens: int, strength: float) -> None:
 @decays
 @pytest.mark.parametrize("groups", [1, 4])
 def test_trapezoid(tokens: int, strength: float, groups: int) -> None:
-    check(with_flat_state(chunked_trapezoid), with_flat_state(naive_trapezoid), trapezoid_inputs(tokens, strength, groups))
+    check(
+        with_flat_state(chunked_trapezoid),
+        with_flat_state(naive_trapezoid),
+        trapezoid_inputs(tokens, strength, groups),
+    )
 
 
-def check_steps(scan: Scan, step: Callable[..., Tensor], inputs: Inputs, per_model: tuple[str, ...] = (), **fixed: None) -> None:
+def check_steps(
+    scan: Scan, step: Callable[..., Tensor], inputs: Inputs, per_model: tuple[str, ...] = (), **fixed: None
+) -> None:
     inputs = {name: value.float() for name, value in inputs.items()}
     expected, final = scan(**inputs, **fixed)
     state = inputs.pop("initial").clone()
@@ -309,6 +403,9 @@ def test_steps_of_the_trapezoid_equal_its_scan() -> None:
     state = {name: inputs.pop(name) for name in TRAPEZOID_STATE}
     expected, final = chunked_trapezoid(**inputs, initial=state)
     for t in range(70):
-        token = {name: value if name in ("q_bias", "k_bias", "d") else value[:, t] for name, value in inputs.items()}
+        token = {
+            name: value if name in ("q_bias", "k_bias", "d") else value[:, t]
+            for name, value in inputs.items()
+        }
         torch.testing.assert_close(trapezoid_step(**token, state=state), expected[:, t], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(flat(state), flat(final), rtol=1e-4, atol=1e-4)

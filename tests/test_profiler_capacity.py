@@ -14,7 +14,9 @@ from profiler.profile import REPEATABILITY, Profile, ProfileSettings
 from profiler.timing import SamplingSettings, Timing, sample, standard_error
 
 SMALL = Architecture.from_shorthand("a f m r", width=32, vocabulary=64)
-QUICK = ProfileSettings(batch_sizes=(2,), contexts=(16,), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.02)
+QUICK = ProfileSettings(
+    batch_sizes=(2,), contexts=(16,), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.02
+)
 
 pytestmark = pytest.mark.usefixtures("own_locks")
 
@@ -113,19 +115,28 @@ def test_bandwidth_is_bytes_over_time(profile: Profile) -> None:
     metrics, found = profile.metrics(), cost(SMALL, batch=2, context=16)
     seconds = metrics["decode_ms@b2"] / 1e3
     assert metrics["achieved_bytes_per_s@b2"] == pytest.approx(found.decode_bytes / seconds)
-    assert metrics["bandwidth_fraction@b2"] == pytest.approx(found.decode_bytes / seconds / profile.copy_bytes_per_s)
+    assert metrics["bandwidth_fraction@b2"] == pytest.approx(
+        found.decode_bytes / seconds / profile.copy_bytes_per_s
+    )
     assert 1e8 < profile.copy_bytes_per_s < 1e13
     assert profile.datasheet_bytes_per_s is None
 
 
 def test_the_anchor_ratio_is_to_both_anchors(profile: Profile) -> None:
-    anchors = [found.median_ms for found in (profile.conditions.anchor_before, profile.conditions.anchor_after)]
-    assert profile.metrics()["anchor_ratio@b2"] == pytest.approx(2 * profile.metrics()["decode_ms@b2"] / sum(anchors))
+    anchors = [
+        found.median_ms for found in (profile.conditions.anchor_before, profile.conditions.anchor_after)
+    ]
+    assert profile.metrics()["anchor_ratio@b2"] == pytest.approx(
+        2 * profile.metrics()["decode_ms@b2"] / sum(anchors)
+    )
 
 
 def exactly(*samples_ms: float) -> Timing:
     times = iter(samples_ms)
-    return sample(lambda: next(times), settings=SamplingSettings(warmup=0, min_samples=len(samples_ms), max_seconds=1e-9, min_seconds=0))
+    return sample(
+        lambda: next(times),
+        settings=SamplingSettings(warmup=0, min_samples=len(samples_ms), max_seconds=1e-9, min_seconds=0),
+    )
 
 
 def test_errors_are_those_of_the_samples_but_never_less_than_processes_differ(profile: Profile) -> None:

@@ -6,7 +6,14 @@ import pytest
 from profiler.comparison import bootstrap_interval, compare_times, student_quantile
 
 # From printed tables of Student's t.
-QUANTILES = [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.99, 5, 3.3649), (0.975, 10, 2.2281), (0.995, 3, 5.8409), (0.95, 30, 1.6973)]
+QUANTILES = [
+    (0.975, 1, 12.7062),
+    (0.975, 2, 4.3027),
+    (0.99, 5, 3.3649),
+    (0.975, 10, 2.2281),
+    (0.995, 3, 5.8409),
+    (0.95, 30, 1.6973),
+]
 
 
 @pytest.mark.parametrize(("probability", "freedom", "value"), QUANTILES)

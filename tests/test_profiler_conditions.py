@@ -18,7 +18,9 @@ pytestmark = pytest.mark.usefixtures("own_locks")
 
 
 def timing(ms: float) -> Timing:
-    return Timing(median_ms=ms, iqr_ms=0, p90_ms=ms, n=5, stopped_by="precision", samples_ms=(ms,) * 5, runs=10)
+    return Timing(
+        median_ms=ms, iqr_ms=0, p90_ms=ms, n=5, stopped_by="precision", samples_ms=(ms,) * 5, runs=10
+    )
 
 
 class FakeAnchor:
@@ -64,7 +66,9 @@ def test_a_quiet_device_is_measured_once() -> None:
     assert (results, calls, found.attempts, found.tainted) == ([0], 1, 1, ())
     assert found.drift == pytest.approx(0.9 * limit / (1 + 0.45 * limit))
     assert found.anchor_ms == pytest.approx(1 + 0.45 * limit)
-    assert found.busy_s == pytest.approx(2.0 + 5 * 10 * (2 + 0.9 * limit) / 1e3)  # 5 samples of 10 runs around two seconds
+    assert found.busy_s == pytest.approx(
+        2.0 + 5 * 10 * (2 + 0.9 * limit) / 1e3
+    )  # 5 samples of 10 runs around two seconds
 
 
 def test_drift_repeats_the_measurement_and_only_the_last_counts() -> None:
@@ -106,11 +110,23 @@ def test_the_device_is_let_go_between_attempts(monkeypatch: pytest.MonkeyPatch) 
         (Reading(clock_reasons=("sw_power_cap",)), Reading(clock_reasons=("sw_power_cap", "gpu_idle")), None),
         (Reading(), Reading(clock_reasons=("hw_thermal_slowdown",)), "clocks held back: hw_thermal_slowdown"),
         (Reading(clock_reasons=("hw_slowdown",)), Reading(), "clocks held back: hw_slowdown"),
-        (Reading(violations_ns={"thermal": 7, "power": 1}), Reading(violations_ns={"thermal": 7, "power": 9}), None),
-        (Reading(violations_ns={"thermal": 7}), Reading(violations_ns={"thermal": 2_000_007}), "clocks held back: thermal limit for 2 ms"),
+        (
+            Reading(violations_ns={"thermal": 7, "power": 1}),
+            Reading(violations_ns={"thermal": 7, "power": 9}),
+            None,
+        ),
+        (
+            Reading(violations_ns={"thermal": 7}),
+            Reading(violations_ns={"thermal": 2_000_007}),
+            "clocks held back: thermal limit for 2 ms",
+        ),
         (Reading(violations_ns={"thermal": 7}), Reading(), None),
         (Reading(pids=(os.getpid(),)), Reading(pids=(os.getpid(),)), None),
-        (Reading(pids=(os.getpid(),)), Reading(pids=(os.getpid(), 10**8)), "foreign processes on the device: 100000000"),
+        (
+            Reading(pids=(os.getpid(),)),
+            Reading(pids=(os.getpid(), 10**8)),
+            "foreign processes on the device: 100000000",
+        ),
         (Reading(pids=(4, 10**8)), Reading(pids=(4, 10**8)), None),
     ],
 )
@@ -154,11 +170,15 @@ def refuse(error: Exception):  # type: ignore[no-untyped-def]
 
 
 def test_a_missing_driver_library_is_said_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml.pynvml, "nvmlInit", refuse(pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)))
+    monkeypatch.setattr(
+        nvml.pynvml, "nvmlInit", refuse(pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
+    )
     assert Gpu("GPU-1").reading() == Reading(unavailable={"nvml": "NVML Shared Library Not Found"})
 
 
-def test_what_the_driver_says_is_read_and_what_it_does_not_support_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_driver_says_is_read_and_what_it_does_not_support_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     unsupported = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
     mask = pynvml.nvmlClocksEventReasonSwPowerCap | pynvml.nvmlClocksEventReasonHwThermalSlowdown
     violations = {pynvml.NVML_PERF_POLICY_THERMAL: 70, pynvml.NVML_PERF_POLICY_POWER: 50}
@@ -172,9 +192,14 @@ def test_what_the_driver_says_is_read_and_what_it_does_not_support_is_named(monk
         "nvmlInit": answer(None),
         "nvmlDeviceGetHandleByUUID": answer("handle"),
         "nvmlDeviceGetCurrentClocksEventReasons": answer(mask),
-        "nvmlDeviceGetComputeRunningProcesses": answer([SimpleNamespace(pid=7), SimpleNamespace(pid=3), SimpleNamespace(pid=7)]),
+        "nvmlDeviceGetComputeRunningProcesses": answer(
+            [SimpleNamespace(pid=7), SimpleNamespace(pid=3), SimpleNamespace(pid=7)]
+        ),
         "nvmlDeviceGetViolationStatus": violation,
-        "nvmlDeviceGetClockInfo": lambda handle, kind: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 2619}[kind],
+        "nvmlDeviceGetClockInfo": lambda handle, kind: {
+            pynvml.NVML_CLOCK_SM: 1980,
+            pynvml.NVML_CLOCK_MEM: 2619,
+        }[kind],
         "nvmlDeviceGetTemperature": refuse(unsupported),
         "nvmlDeviceGetTotalEnergyConsumption": answer(12_345),
     }.items():

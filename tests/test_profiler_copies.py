@@ -44,7 +44,9 @@ def test_a_cpu_times_one() -> None:
     assert copies(1000, open_device("cpu")) == 1
 
 
-def test_a_step_is_the_mean_over_the_copies_at_the_end_of_their_context(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_the_mean_over_the_copies_at_the_end_of_their_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = HybridLM(Architecture.from_shorthand("a f", width=64, vocabulary=64))
     decoders = [Decoder(model, 1, 8) for _ in range(2)]
     for decoder in decoders:

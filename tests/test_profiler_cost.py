@@ -21,10 +21,15 @@ def architectures() -> dict[str, Architecture]:
             {
                 "width": 64,
                 "vocabulary": 100,
-                "layers": [{"operator": "attention", "norm": "layernorm"}, {"operator": "swiglu", "norm": "rmsnorm"}],
+                "layers": [
+                    {"operator": "attention", "norm": "layernorm"},
+                    {"operator": "swiglu", "norm": "rmsnorm"},
+                ],
             }
         ),
-        "qk_norm": Architecture.from_shorthand("a a", width=64, vocabulary=100, genes={"attention": {"qk_norm": "full", "window": 7}}),
+        "qk_norm": Architecture.from_shorthand(
+            "a a", width=64, vocabulary=100, genes={"attention": {"qk_norm": "full", "window": 7}}
+        ),
     }
 
 
@@ -37,18 +42,25 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 
 
 def test_parameters_are_those_of_the_built_model(architecture: Architecture) -> None:
-    assert parameters(architecture) == sum(parameter.numel() for parameter in HybridLM(architecture).parameters())
+    assert parameters(architecture) == sum(
+        parameter.numel() for parameter in HybridLM(architecture).parameters()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bytes_are_those_of_the_built_model(architecture: Architecture, dtype: torch.dtype) -> None:
-    model, found = HybridLM(architecture, backend="reference", dtype=dtype), cost(architecture, batch=3, context=17, dtype=dtype)
+    model, found = (
+        HybridLM(architecture, backend="reference", dtype=dtype),
+        cost(architecture, batch=3, context=17, dtype=dtype),
+    )
     assert found.param_bytes == sum(parameter.nbytes for parameter in model.parameters())
     assert found.state_bytes == model.allocate_state(3, 17).bytes
 
 
 def test_a_step_by_hand() -> None:
-    architecture = Architecture.from_shorthand("a f", width=64, vocabulary=100, meta_tokens=2, genes={"attention": {"head_dim": 16}})
+    architecture = Architecture.from_shorthand(
+        "a f", width=64, vocabulary=100, meta_tokens=2, genes={"attention": {"head_dim": 16}}
+    )
     found = cost(architecture, batch=3, context=10)
     kv = 2 * 32 * (10 + 2)  # keys and values, 2 heads of 16, the context and the meta tokens
     layers = 2 * 64 * (64 + 32) + 3 * 64 * 192 + 2 * 64
@@ -68,14 +80,18 @@ def test_untied_embeddings_add_parameters_but_no_traffic() -> None:
 
 def test_a_window_bounds_cache_traffic_and_is_read_once() -> None:
     def moved(context: int) -> int:
-        architecture = Architecture.from_shorthand("a", width=64, vocabulary=100, genes={"attention": {"head_dim": 16, "window": 8}})
+        architecture = Architecture.from_shorthand(
+            "a", width=64, vocabulary=100, genes={"attention": {"head_dim": 16, "window": 8}}
+        )
         return cost(architecture, batch=1, context=context).decode_bytes
 
     assert moved(8) - moved(7) == 4 * 2 * 32
     assert moved(900) == moved(8)
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names() if registry.get(name).kind == "mixer" and name != "attention"])
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names() if registry.get(name).kind == "mixer" and name != "attention"]
+)
 def test_recurrent_state_is_read_and_written_at_any_context(name: str) -> None:
     architecture = Architecture.from_shorthand(name, width=64, vocabulary=100)
     short, long = (cost(architecture, batch=2, context=context) for context in (1, 5000))
@@ -99,7 +115,9 @@ def test_prefill_flops_are_the_sum_over_tokens(architecture: Architecture) -> No
 @pytest.mark.parametrize("shorthand", ["f r", "a", "a f a r"])
 def test_decode_flops_agree_with_the_flop_counter(shorthand: str) -> None:
     """Exactly: every FLOP of these operators that is counted by either side is one of a matrix product."""
-    architecture = Architecture.from_shorthand(shorthand, width=64, vocabulary=100, genes={"attention": {"head_dim": 16}})
+    architecture = Architecture.from_shorthand(
+        shorthand, width=64, vocabulary=100, genes={"attention": {"head_dim": 16}}
+    )
     model = HybridLM(architecture, backend="reference").eval()
     state = model.allocate_state(3, 10)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -114,11 +132,15 @@ def test_prefill_flops_agree_with_the_flop_counter() -> None:
     state = model.allocate_state(3, 10)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.prefill(torch.zeros(3, 10, dtype=torch.int64), state)
-    assert counter.get_total_flops() == pytest.approx(cost(architecture, batch=3, context=10).prefill_flops, rel=0.05)
+    assert counter.get_total_flops() == pytest.approx(
+        cost(architecture, batch=3, context=10).prefill_flops, rel=0.05
+    )
 
 
 def test_thirty_layers_take_about_a_millisecond() -> None:
-    architecture = Architecture.from_shorthand(" ".join([*registry.names()] * 5)[:200].rpartition(" ")[0], width=256, vocabulary=4096)
+    architecture = Architecture.from_shorthand(
+        " ".join([*registry.names()] * 5)[:200].rpartition(" ")[0], width=256, vocabulary=4096
+    )
     seconds = []
     for _ in range(20):
         start = time.perf_counter()

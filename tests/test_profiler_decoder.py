@@ -13,11 +13,15 @@ from profiler.decoder import Decoder, Prompt, Sampling, most_likely
 
 VOCABULARY = 97
 # A head of its own: with a tied one a random model repeats itself, and comparing its texts would compare little.
-MIXED = Architecture.from_shorthand("d f m f a f g f", width=64, vocabulary=VOCABULARY, meta_tokens=3, tied_embeddings=False)
+MIXED = Architecture.from_shorthand(
+    "d f m f a f g f", width=64, vocabulary=VOCABULARY, meta_tokens=3, tied_embeddings=False
+)
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def build(*, device: str = "cpu", dtype: torch.dtype = torch.float32, described: Architecture = MIXED) -> HybridLM:
+def build(
+    *, device: str = "cpu", dtype: torch.dtype = torch.float32, described: Architecture = MIXED
+) -> HybridLM:
     torch.manual_seed(0)
     return HybridLM(described, device=device, dtype=dtype).eval()
 
@@ -73,7 +77,9 @@ def test_tokens_can_be_given() -> None:
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_done() -> None:
-    decoder = Decoder(build(described=Architecture.from_shorthand("d a", width=64, vocabulary=VOCABULARY)), 2, 10)
+    decoder = Decoder(
+        build(described=Architecture.from_shorthand("d a", width=64, vocabulary=VOCABULARY)), 2, 10
+    )
     with pytest.raises(StateError, match="allocated for a batch of 2, got 3 rows"):
         decoder.prefill(tokens_of(3, 4))
     with pytest.raises(StateError, match="allocated for 10 tokens and holds 0: 11 more do not fit"):
@@ -96,12 +102,16 @@ def test_a_graph_needs_a_gpu() -> None:
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 97, 256, 1000, 128_256])
 def test_most_likely_is_the_argmax(vocabulary: int) -> None:
-    logits = torch.randperm(3 * vocabulary, generator=torch.Generator().manual_seed(0)).view(3, vocabulary).float()
+    logits = (
+        torch.randperm(3 * vocabulary, generator=torch.Generator().manual_seed(0)).view(3, vocabulary).float()
+    )
     assert torch.equal(most_likely(logits), logits.argmax(-1))
     assert torch.equal(most_likely(logits.T.contiguous().T), logits.argmax(-1))
 
 
-@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.5, None), (1.0, 4), (1.0, 1), (2.0, 10**6)])
+@pytest.mark.parametrize(
+    ("temperature", "top_k"), [(1.0, None), (0.5, None), (1.0, 4), (1.0, 1), (2.0, 10**6)]
+)
 def test_draws_follow_the_distribution(temperature: float, top_k: int | None) -> None:
     # 20000 rows of the same logits are as many draws.
     logits = torch.randn(12, generator=torch.Generator().manual_seed(2))
@@ -130,7 +140,9 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert torch.equal(decoder.generate(20), texts[2])
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"nucleus": 0.9}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"nucleus": 0.9}]
+)
 def test_bad_sampling_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Sampling.model_validate(wrong)
@@ -138,7 +150,9 @@ def test_bad_sampling_is_refused(wrong: dict[str, float]) -> None:
 
 @pytest.mark.gpu
 @gpu
-@pytest.mark.parametrize(("batch", "sampling"), product((1, 3), (Sampling(), Sampling(temperature=0.8, top_k=20, seed=3))))
+@pytest.mark.parametrize(
+    ("batch", "sampling"), product((1, 3), (Sampling(), Sampling(temperature=0.8, top_k=20, seed=3)))
+)
 def test_a_graph_says_what_eager_steps_say(batch: int, sampling: Sampling) -> None:
     model, prompt = build(device="cuda", dtype=torch.bfloat16), tokens_of(batch, 33, "cuda")
     texts = []

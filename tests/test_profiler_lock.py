@@ -162,7 +162,10 @@ def test_the_lock_files_belong_to_the_user_alone(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o077 == 0
     assert all(file.stat().st_mode & 0o077 == 0 for file in folder.iterdir())
     folder.chmod(0o755)
-    with pytest.raises(DeviceError, match="expected a folder that belongs to this user alone"), exclusive("cpu"):
+    with (
+        pytest.raises(DeviceError, match="expected a folder that belongs to this user alone"),
+        exclusive("cpu"),
+    ):
         pass
 
 

@@ -16,7 +16,15 @@ from profiler.device import Device, memory_errors, open_device, torch_threads
 from profiler.measure import measure
 from profiler.profile import METRICS, Profile, ProfileSettings
 
-QUICK = ProfileSettings(batch_sizes=(1, 3), contexts=(12, 20), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.05, relative_error=0.1)
+QUICK = ProfileSettings(
+    batch_sizes=(1, 3),
+    contexts=(12, 20),
+    warmup=1,
+    min_samples=5,
+    min_seconds=0,
+    max_seconds=0.05,
+    relative_error=0.1,
+)
 SMALL = Architecture.from_shorthand("a f a r", width=32, vocabulary=64, meta_tokens=2)
 
 pytestmark = pytest.mark.usefixtures("own_locks")
@@ -32,30 +40,52 @@ def test_metrics_are_complete_and_positive() -> None:
     profile = measure(SMALL, QUICK)
     measured = {name: metric for name, metric in METRICS.items() if not metric.needs}
     expected = {
-        f"{name}@b{batch}{at}" for name, metric in measured.items() if metric.per == "batch" for batch in (1, 3) for at in ("", ".c20")
+        f"{name}@b{batch}{at}"
+        for name, metric in measured.items()
+        if metric.per == "batch"
+        for batch in (1, 3)
+        for at in ("", ".c20")
     }
     assert set(profile.metrics()) == expected | {"params", "param_bytes"}
-    assert all(value > 0 for name, value in profile.metrics().items() if not name.startswith("recurrent_bytes"))
+    assert all(
+        value > 0 for name, value in profile.metrics().items() if not name.startswith("recurrent_bytes")
+    )
     arithmetic = cost(SMALL, batch=3, context=20)
     assert (profile.params, profile.param_bytes) == (arithmetic.params, arithmetic.param_bytes)
     assert profile.metrics()["state_bytes@b3.c20"] == arithmetic.state_bytes
-    assert profile.metrics()["decode_tokens_per_s@b3"] == pytest.approx(3e3 / profile.metrics()["decode_ms@b3"])
+    assert profile.metrics()["decode_tokens_per_s@b3"] == pytest.approx(
+        3e3 / profile.metrics()["decode_ms@b3"]
+    )
     assert profile.backends == {"attention": "sdpa", "swiglu": "reference", "relu2": "reference"}
-    assert (profile.device, profile.dtype, profile.threads, profile.contexts) == ("cpu", "float32", 1, (12, 20))
+    assert (profile.device, profile.dtype, profile.threads, profile.contexts) == (
+        "cpu",
+        "float32",
+        1,
+        (12, 20),
+    )
     assert {"python", "torch", "frontrunner"} <= set(profile.versions)
     assert profile.lock_s > profile.conditions.busy_s > 0
     assert "nvml: a CPU has no NVML" in profile.conditions.notes
 
 
 def test_the_state_has_a_part_that_grows_and_one_that_does_not() -> None:
-    hybrid = Architecture.from_shorthand("a m", width=64, vocabulary=64, genes={"attention": {"head_dim": 16, "group": 2}})
+    hybrid = Architecture.from_shorthand(
+        "a m", width=64, vocabulary=64, genes={"attention": {"head_dim": 16, "group": 2}}
+    )
     shape = hybrid.layers[1].shape
     metrics = measure(hybrid, QUICK).metrics()
     heads = hybrid.layers[0].shape.model_dump()
-    assert metrics["kv_bytes@b3"] == 2 * 3 * 12 * heads["kv_heads"] * 16 * 4  # keys and values, rows, tokens, heads of 16, float32
+    assert (
+        metrics["kv_bytes@b3"] == 2 * 3 * 12 * heads["kv_heads"] * 16 * 4
+    )  # keys and values, rows, tokens, heads of 16, float32
     assert metrics["kv_bytes@b3.c20"] == metrics["kv_bytes@b3"] / 12 * 20
     specs = registry.get("mamba2").state(shape, 3, 99, torch.float32)
-    assert metrics["recurrent_bytes@b3"] == metrics["recurrent_bytes@b3.c20"] == sum(spec.bytes for spec in specs.values()) > 0
+    assert (
+        metrics["recurrent_bytes@b3"]
+        == metrics["recurrent_bytes@b3.c20"]
+        == sum(spec.bytes for spec in specs.values())
+        > 0
+    )
     assert metrics["state_bytes@b3"] == metrics["kv_bytes@b3"] + metrics["recurrent_bytes@b3"]
 
 
@@ -70,12 +100,19 @@ def test_the_largest_batch_is_decoded_on_request(monkeypatch: pytest.MonkeyPatch
     metrics = profile.metrics()
     assert (metrics["largest_batch"], metrics["largest_batch@c20"]) == (5, 5)
     assert metrics["throughput_tokens_per_s@c20"] == pytest.approx(5e3 / profile.largest[1].decode.median_ms)
-    assert set(profile.errors()) >= {"throughput_tokens_per_s", "throughput_tokens_per_s@c20", "decode_ms@b1.c20", "prefill_ms@b1"}
+    assert set(profile.errors()) >= {
+        "throughput_tokens_per_s",
+        "throughput_tokens_per_s@c20",
+        "decode_ms@b1.c20",
+        "prefill_ms@b1",
+    }
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
 
 
 def test_energy_is_absent_with_its_reason() -> None:
-    profile = measure(SMALL, QUICK.model_copy(update={"energy_seconds": 5.0, "batch_sizes": (1,), "contexts": (12,)}))
+    profile = measure(
+        SMALL, QUICK.model_copy(update={"energy_seconds": 5.0, "batch_sizes": (1,), "contexts": (12,)})
+    )
     assert set(profile.absent) == {"energy_j_per_token", "power_w"}
     assert "a CPU has none here" in profile.absent["power_w"]
     assert "power_w@b1" not in profile.metrics()
@@ -95,7 +132,8 @@ def test_twice_the_depth_is_slower() -> None:
     # Four times as deep, a margin of 1.3 and three tries: a sanity check that a busy machine does not upset.
     for _ in range(3):
         shallow, deep = (
-            measure(Architecture.from_shorthand("a f " * depth, width=128, vocabulary=64), QUICK).metrics() for depth in (2, 8)
+            measure(Architecture.from_shorthand("a f " * depth, width=128, vocabulary=64), QUICK).metrics()
+            for depth in (2, 8)
         )
         ratios = [deep[name] / shallow[name] for name in ("decode_ms@b1", "prefill_ms@b3")]
         if min(ratios) > 1.3:
@@ -114,8 +152,12 @@ def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(HybridLM, "step", recording)
     measure(SMALL, QUICK)
     anchor = (anchoring.CONTEXT - 1, [anchoring.CONTEXT - 1])
-    held = [(context + 2 - 1, batch) for context in (12, 20) for batch in (1, 3)]  # with meta tokens, without the token that the step reads
-    assert {str(entry) for entry in seen} == {str((length, [length] * batch)) for length, batch in held} | {str(anchor)}
+    held = [
+        (context + 2 - 1, batch) for context in (12, 20) for batch in (1, 3)
+    ]  # with meta tokens, without the token that the step reads
+    assert {str(entry) for entry in seen} == {str((length, [length] * batch)) for length, batch in held} | {
+        str(anchor)
+    }
     assert len(seen) > 20
 
 
@@ -143,17 +185,33 @@ def test_nothing_is_left_changed() -> None:
 
 def test_timing_holds_the_device_alone_and_building_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    places = {"shared": measuring, "random_model": measuring, "Decoder": measuring, "_measure_point": measuring, "exclusive": conditions}
+    places = {
+        "shared": measuring,
+        "random_model": measuring,
+        "Decoder": measuring,
+        "_measure_point": measuring,
+        "exclusive": conditions,
+    }
     for name, module in places.items():
         function = getattr(module, name)
 
-        def recording(*arguments: object, _name: str = name, _function: object = function, **named: object) -> object:
+        def recording(
+            *arguments: object, _name: str = name, _function: object = function, **named: object
+        ) -> object:
             order.append(_name)
             return _function(*arguments, **named)  # type: ignore[operator]
 
         monkeypatch.setattr(module, name, recording)
     measure(SMALL, QUICK.model_copy(update={"contexts": (12,)}))
-    assert order == ["shared", "random_model", "Decoder", "Decoder", "exclusive", "_measure_point", "_measure_point"]
+    assert order == [
+        "shared",
+        "random_model",
+        "Decoder",
+        "Decoder",
+        "exclusive",
+        "_measure_point",
+        "_measure_point",
+    ]
 
 
 def test_peak_memory_is_exact_and_repeatable(cpu: Device) -> None:
@@ -174,7 +232,9 @@ def test_peak_memory_says_nothing_on_its_own(capfd: pytest.CaptureFixture[str], 
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("change", [{"batch_sizes": (1, 10**13)}, {"contexts": (12, 10**13), "batch_sizes": (1,)}])
+@pytest.mark.parametrize(
+    "change", [{"batch_sizes": (1, 10**13)}, {"contexts": (12, 10**13), "batch_sizes": (1,)}]
+)
 def test_running_out_of_memory_names_the_batch_and_the_context(change: dict[str, tuple[int, ...]]) -> None:
     batch, context = max(change.get("batch_sizes", (1,))), max(change.get("contexts", (12,)))
     with pytest.raises(MemoryError, match=f"^batch {batch}, context {context}: weights .* that are free$"):
@@ -182,7 +242,10 @@ def test_running_out_of_memory_names_the_batch_and_the_context(change: dict[str,
 
 
 def test_an_allocation_that_fails_is_named_too() -> None:
-    with pytest.raises(MemoryError, match=r"^batch 7, context 9: .*can't allocate memory"), memory_errors("batch 7, context 9"):
+    with (
+        pytest.raises(MemoryError, match=r"^batch 7, context 9: .*can't allocate memory"),
+        memory_errors("batch 7, context 9"),
+    ):
         torch.empty(10**17)
 
 
@@ -245,7 +308,9 @@ def test_a_gpu_tells_its_conditions_its_energy_and_its_largest_batch() -> None:
     row = cost(wide, batch=1, context=32_768, dtype=torch.bfloat16).state_bytes
     total = torch.cuda.get_device_properties(0).total_memory
     assert 0.7 * total < metrics["largest_batch"] * row < total
-    again = measure(wide, settings.model_copy(update={"energy_seconds": 0.0, "largest_batch": False}), device="cuda")
+    again = measure(
+        wide, settings.model_copy(update={"energy_seconds": 0.0, "largest_batch": False}), device="cuda"
+    )
     assert again.points  # the process is whole after every allocation that failed
 
 
@@ -253,7 +318,9 @@ def test_a_gpu_tells_its_conditions_its_energy_and_its_largest_batch() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_left_as_it_was() -> None:
     random = torch.cuda.get_rng_state()
-    first, again = (measuring.random_model(SMALL, open_device("cuda"), backend="auto", seed=3) for _ in range(2))
+    first, again = (
+        measuring.random_model(SMALL, open_device("cuda"), backend="auto", seed=3) for _ in range(2)
+    )
     assert all(torch.equal(one, two) for one, two in zip(first.parameters(), again.parameters(), strict=True))
     assert torch.equal(torch.cuda.get_rng_state(), random)
 

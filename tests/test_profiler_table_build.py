@@ -18,17 +18,35 @@ pytestmark = pytest.mark.usefixtures("own_locks")
 
 
 @pytest.mark.usefixtures("made_up")
-def test_recurrent_and_feedforward_layers_are_measured_once_for_all_contexts(table: LatencyTable, cpu: Device) -> None:
+def test_recurrent_and_feedforward_layers_are_measured_once_for_all_contexts(
+    table: LatencyTable, cpu: Device
+) -> None:
     contexts = [Point("decode", 1, context) for context in (64, 256, 4096)]
     build(table, [hybrid("m f")], contexts, device=cpu)
-    assert [(entry.name, entry.context) for entry in table.entries] == [("mamba2", 1), ("rest", 1), ("swiglu", 1)]
+    assert [(entry.name, entry.context) for entry in table.entries] == [
+        ("mamba2", 1),
+        ("rest", 1),
+        ("swiglu", 1),
+    ]
 
 
 @pytest.mark.usefixtures("made_up")
 def test_only_what_is_missing_is_measured(table: LatencyTable, cpu: Device) -> None:
     seen: list[tuple[str, int, int]] = []
-    build(table, [hybrid()], [DECODE], device=cpu, on_entry=lambda entry, done, total: seen.append((entry.name, done, total)))
-    assert seen == [("attention", 1, 5), ("attention", 2, 5), ("mamba2", 3, 5), ("rest", 4, 5), ("swiglu", 5, 5)]
+    build(
+        table,
+        [hybrid()],
+        [DECODE],
+        device=cpu,
+        on_entry=lambda entry, done, total: seen.append((entry.name, done, total)),
+    )
+    assert seen == [
+        ("attention", 1, 5),
+        ("attention", 2, 5),
+        ("mamba2", 3, 5),
+        ("rest", 4, 5),
+        ("swiglu", 5, 5),
+    ]
     before = MadeUpStopwatch.timed
     build(table, [hybrid("f m a")], [DECODE], device=cpu)
     assert MadeUpStopwatch.timed == before
@@ -66,7 +84,9 @@ def test_fitting_takes_turns_and_stops_at_precision_or_time() -> None:
     assert order[4:] == ["k", "2k"] * exact.rounds
     assert exact.rounds == 10
     assert exact.ms == pytest.approx((2.0 + 0.1) / 4)
-    noisy = fit(part, lambda: timing("k", 5.0, 2), lambda: timing("2k", 7.0, 2), 4, clock=lambda: len(order) / 400)
+    noisy = fit(
+        part, lambda: timing("k", 5.0, 2), lambda: timing("2k", 7.0, 2), 4, clock=lambda: len(order) / 400
+    )
     assert noisy.rounds == pytest.approx(200, abs=1)  # a second of this clock
     assert noisy.error_ms > 0.01 * noisy.ms
     assert abs(noisy.ms - 2.1 / 4) < 5 * noisy.error_ms
@@ -81,7 +101,10 @@ def test_a_difference_below_zero_is_no_time() -> None:
 def test_the_shorter_model_fits_memory(cpu: Device) -> None:
     attention = hybrid("a", width=1024).layers[0]
     counts = [
-        layers_for(Part(phase="decode", batch=batch, context=1 << 15, width=1024, rope=True, what=attention), cpu) for batch in (1, 8, 1024)
+        layers_for(
+            Part(phase="decode", batch=batch, context=1 << 15, width=1024, rope=True, what=attention), cpu
+        )
+        for batch in (1, 8, 1024)
     ]
     assert counts[0] == 4  # 128 MiB of state in each of k + 2k layers, of 2 GiB
     assert counts == sorted(counts, reverse=True)
@@ -103,7 +126,10 @@ def test_on_a_gpu_the_shorter_model_does_not_fit_into_the_cache(
     rest = part.model_copy(update={"what": Rest(vocabulary=2, tied_embeddings=True)})
     assert layers_for(rest, gpu) <= layers
     assert layers_for(rest, gpu) * networks >= 4 * (50 << 20) or layers == 32
-    reading = [layers_for(part.model_copy(update={"phase": "prefill", "context": context}), gpu) for context in (1024, 8192, 1 << 20)]
+    reading = [
+        layers_for(part.model_copy(update={"phase": "prefill", "context": context}), gpu)
+        for context in (1024, 8192, 1 << 20)
+    ]
     assert reading == [8, 8, 2]
 
 

@@ -53,17 +53,24 @@ def test_threads_are_a_condition(cpu: Device, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"format": 3, "entries": []}', '{"format": 4, "conditions": {}, "entries": []}', "\x00"]
+    "content",
+    ["", "{", "[]", '{"format": 3, "entries": []}', '{"format": 4, "conditions": {}, "entries": []}', "\x00"],
 )
 def test_a_damaged_table_is_said_to_be_one(table: LatencyTable, cpu: Device, content: str) -> None:
     table.path.write_text(content)
-    for read in (lambda: LatencyTable.read(table.path), lambda: LatencyTable.open(table.path, cpu), lambda: table.add([])):
+    for read in (
+        lambda: LatencyTable.read(table.path),
+        lambda: LatencyTable.open(table.path, cpu),
+        lambda: table.add([]),
+    ):
         with pytest.raises(TableError, match="no latency table, or a damaged one: ") as caught:
             read()
         assert "\n" not in str(caught.value)
 
 
-def test_a_table_that_cannot_be_read_or_written_is_one_line(table: LatencyTable, tmp_path: Path, cpu: Device) -> None:
+def test_a_table_that_cannot_be_read_or_written_is_one_line(
+    table: LatencyTable, tmp_path: Path, cpu: Device
+) -> None:
     with pytest.raises(TableError, match=r"none\.json: cannot be read: No such file"):
         LatencyTable.read(tmp_path / "none.json")
     (tmp_path / "file").write_text("")
@@ -75,7 +82,21 @@ def _add(path: Path, widths: range) -> None:
     table = LatencyTable.open(path, open_device("cpu"))
     for width in widths:
         what = Rest(vocabulary=512, tied_embeddings=True)
-        table.add([Entry(phase="decode", batch=1, context=1, width=width, rope=False, what=what, ms=1.0, error_ms=0.0, rounds=10)])
+        table.add(
+            [
+                Entry(
+                    phase="decode",
+                    batch=1,
+                    context=1,
+                    width=width,
+                    rope=False,
+                    what=what,
+                    ms=1.0,
+                    error_ms=0.0,
+                    rounds=10,
+                )
+            ]
+        )
 
 
 def test_processes_that_extend_a_table_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ pytestmark = pytest.mark.usefixtures("own_locks")
         hybrid(tied_embeddings=False, meta_tokens=5),
         hybrid(rope=None),
         Architecture.model_validate(
-            {**hybrid().model_dump(), "layers": [{**layer.model_dump(), "norm": "layernorm"} for layer in hybrid().layers]}
+            {
+                **hybrid().model_dump(),
+                "layers": [{**layer.model_dump(), "norm": "layernorm"} for layer in hybrid().layers],
+            }
         ),
     ],
 )
@@ -46,10 +49,15 @@ def test_a_layer_costs_what_it_does_beside_feed_forward_networks(
     def made_up_ms(architecture: Architecture, point: Point) -> float:
         """Attention takes longer where the layer before it, the last one being before the first, is something else."""
         layers = [layer.operator for layer in architecture.layers]
-        disturbed = sum(layer == "attention" != before for before, layer in zip(layers[-1:] + layers[:-1], layers, strict=True))
+        disturbed = sum(
+            layer == "attention" != before
+            for before, layer in zip(layers[-1:] + layers[:-1], layers, strict=True)
+        )
         return model_ms(architecture, point) + 0.07 * disturbed
 
-    monkeypatch.setattr(made_up, "__init__", lambda self, model, point, device: setattr(self, "ms", made_up_ms(model, point)))
+    monkeypatch.setattr(
+        made_up, "__init__", lambda self, model, point, device: setattr(self, "ms", made_up_ms(model, point))
+    )
     model = hybrid("a f a f f a f")
     build(table, [model], [DECODE], device=cpu)
     assert table.latency(model, DECODE).ms == pytest.approx(made_up_ms(model, DECODE), rel=1e-9)
@@ -63,8 +71,13 @@ def test_attention_follows_a_line_up_to_its_window(table: LatencyTable, cpu: Dev
         point = Point("decode", 1, context)
         assert table.latency(full, point).ms == pytest.approx(model_ms(full, point))
         assert table.latency(windowed, point).ms == pytest.approx(model_ms(windowed, point))
-    assert table.latency(windowed, Point("decode", 1, 100_000)).ms == pytest.approx(model_ms(windowed, DECODE))
-    assert [part.context for part in table.missing([full], [Point("decode", 1, context) for context in (260, 1000, 1040)])] == [1000, 500]
+    assert table.latency(windowed, Point("decode", 1, 100_000)).ms == pytest.approx(
+        model_ms(windowed, DECODE)
+    )
+    assert [
+        part.context
+        for part in table.missing([full], [Point("decode", 1, context) for context in (260, 1000, 1040)])
+    ] == [1000, 500]
     for context in (127, 300):  # a line says little about what lies far from it
         with pytest.raises(TableError, match="attention"):
             table.latency(full, Point("decode", 1, context))

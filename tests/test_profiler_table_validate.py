@@ -21,11 +21,15 @@ from tests.made_up_device import DECODE, PREFILL, MadeUpAnchor, hybrid, seeming_
 pytestmark = pytest.mark.usefixtures("own_locks")
 
 
-def test_held_out_models_are_compared_with_their_sums(table: LatencyTable, cpu: Device, made_up: object) -> None:
+def test_held_out_models_are_compared_with_their_sums(
+    table: LatencyTable, cpu: Device, made_up: object
+) -> None:
     models = [hybrid("a f " * depth + "m " * (3 - depth)) for depth in (1, 2, 3)]
     build(table, models, [DECODE, PREFILL], device=cpu)
     cases = list(validate(table, models, [DECODE, PREFILL], cpu))
-    assert [(case.architecture, case.point) for case in cases] == [(model, point) for model in models for point in (DECODE, PREFILL)]
+    assert [(case.architecture, case.point) for case in cases] == [
+        (model, point) for model in models for point in (DECODE, PREFILL)
+    ]
     for case in cases:
         assert case.predicted.ms == pytest.approx(case.measured.median_ms)
         assert not case.tainted
@@ -38,7 +42,11 @@ def test_held_out_models_are_compared_with_their_sums(table: LatencyTable, cpu: 
 @pytest.mark.usefixtures("made_up")
 @pytest.mark.parametrize(
     ("anchor", "drift", "tainted"),
-    [([1.0, 1.005], 0.005, False), ([1.0, 1.05, 1.05, 1.05], 0.0, False), ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], 1.5 / 1.4 - 1, True)],
+    [
+        ([1.0, 1.005], 0.005, False),
+        ([1.0, 1.05, 1.05, 1.05], 0.0, False),
+        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], 1.5 / 1.4 - 1, True),
+    ],
 )
 def test_a_gpu_that_drifts_is_measured_again_and_at_last_reported(
     table: LatencyTable, monkeypatch: pytest.MonkeyPatch, anchor: list[float], drift: float, tainted: bool
@@ -68,7 +76,9 @@ def test_figures_by_their_definitions_and_without_what_is_tainted(table: Latency
             0.0,
             tainted,
         )
-        for ms, guess, params, tainted in zip([*measured, 1.0], [*predicted, 9.0], [4, 3, 2, 1, 9], [False] * 4 + [True], strict=True)
+        for ms, guess, params, tainted in zip(
+            [*measured, 1.0], [*predicted, 9.0], [4, 3, 2, 1, 9], [False] * 4 + [True], strict=True
+        )
     ]
     found = accuracy(changed)
     assert (found.models, found.tainted) == (4, 1)
@@ -92,12 +102,26 @@ def test_kendalls_tau_counts_pairs() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_table_on_the_cpu_has_every_entry_it_needs(table: LatencyTable, cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_table_on_the_cpu_has_every_entry_it_needs(
+    table: LatencyTable, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(table_build, "_MAX_SECONDS", 0.05)
-    models, points = [hybrid("a f m f", width=64), hybrid("m f")], [Point("decode", 2, 24), Point("prefill", 2, 24)]
+    models, points = (
+        [hybrid("a f m f", width=64), hybrid("m f")],
+        [Point("decode", 2, 24), Point("prefill", 2, 24)],
+    )
     build(table, models, points, device=cpu)
     assert {(entry.name, entry.phase, entry.context) for entry in table.entries} == {
-        *((name, "decode", context) for name, context in (("attention", 12), ("attention", 24), ("mamba2", 1), ("swiglu", 1), ("rest", 1))),
+        *(
+            (name, "decode", context)
+            for name, context in (
+                ("attention", 12),
+                ("attention", 24),
+                ("mamba2", 1),
+                ("swiglu", 1),
+                ("rest", 1),
+            )
+        ),
         *((name, "prefill", 24) for name in ("attention", "mamba2", "swiglu", "rest")),
     }
     cases = list(validate(table, models, points, cpu))

@@ -37,9 +37,17 @@ def test_small_kernels_may_differ_by_microseconds() -> None:
 
 
 def test_what_is_kept_costs_what_the_worst_case_loses() -> None:
-    timings = {"first": [case(1.0, 1.1, inf), case(2.0, 3.0, inf)], "second": [case(1.0, 4.0)], "small": [case(0.005, 0.006)]}
+    timings = {
+        "first": [case(1.0, 1.1, inf), case(2.0, 3.0, inf)],
+        "second": [case(1.0, 4.0)],
+        "small": [case(0.005, 0.006)],
+    }
     kept = {"first": [config(32)], "small": [config(32)]}
-    assert slowdown(timings, kept) == {"first": 0.5, "second": 0.0, "small": 0.0}  # the second keeps everything
+    assert slowdown(timings, kept) == {
+        "first": 0.5,
+        "second": 0.0,
+        "small": 0.0,
+    }  # the second keeps everything
     assert slowdown(timings, {"first": [config(64)]})["first"] == inf
     assert max(slowdown(timings, choose(timings)).values()) <= 0.05
 
@@ -51,7 +59,13 @@ def test_kernels_of_the_same_name_are_told_apart(monkeypatch: pytest.MonkeyPatch
             self.base_fn.__name__ = "kernel"
 
     gated, plain = Autotuner(), Autotuner()
-    contents = {"triton.runtime.autotuner": Autotuner, "lib.gated": gated, "lib.plain": plain, "lib.user": plain, "other": Autotuner()}
+    contents = {
+        "triton.runtime.autotuner": Autotuner,
+        "lib.gated": gated,
+        "lib.plain": plain,
+        "lib.user": plain,
+        "other": Autotuner(),
+    }
     for name, value in contents.items():
         module = ModuleType(name)
         module.Autotuner = value  # type: ignore[attr-defined]

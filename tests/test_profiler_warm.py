@@ -41,11 +41,16 @@ def test_no_work_is_no_process() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_what_was_prepared_is_known_by_shape_and_workload(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_was_prepared_is_known_by_shape_and_workload(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ahead = []
     monkeypatch.setattr(module, "compiling_ahead", lambda: nullcontext(ahead.append(1)))
-    first, other = (jobs([HYBRID], workload, "cuda")[-1] for workload in (WORKLOAD, Workload(training=((2, 16),), decoding=())))
+    first, other = (
+        jobs([HYBRID], workload, "cuda")[-1]
+        for workload in (WORKLOAD, Workload(training=((2, 16),), decoding=()))
+    )
     for job, times in ((first, 1), (first, 1), (other, 2), (other, 2)):
         assert prepare(job).problem == ""
         assert len(ahead) == times

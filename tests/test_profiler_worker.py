@@ -12,14 +12,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from operators.errors import BackendError, CrashError, DeadlineError, DeviceError, FrontrunnerError, OutOfMemoryError
+from operators.errors import (
+    BackendError,
+    CrashError,
+    DeadlineError,
+    DeviceError,
+    FrontrunnerError,
+    OutOfMemoryError,
+)
 from profiler import worker as worker_module
 from profiler.lock import exclusive
 from profiler.profile import Profile, ProfileSettings
 from profiler.worker import ProfilingWorker
 from tests.faulty_operators import Fault, architecture_with
 
-QUICK = ProfileSettings(batch_sizes=(1,), contexts=(12,), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.05, relative_error=0.1)
+QUICK = ProfileSettings(
+    batch_sizes=(1,),
+    contexts=(12,),
+    warmup=1,
+    min_samples=5,
+    min_seconds=0,
+    max_seconds=0.05,
+    relative_error=0.1,
+)
 SOUND = architecture_with("none")
 SERVED_AGAIN_S = 30.0  # at most, from the end of a failed measurement to that of the next one
 
@@ -119,8 +134,12 @@ def test_lack_of_memory_behind_another_error_is_told_but_not_gone_on_from(worker
     assert worker.pid != pid
 
 
-def test_what_a_process_last_said_is_the_reason_of_its_end(worker: ProfilingWorker, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CrashError, match=r"^the profiling process ended with exit status 3 while building: its last / words$"):
+def test_what_a_process_last_said_is_the_reason_of_its_end(
+    worker: ProfilingWorker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        CrashError, match=r"^the profiling process ended with exit status 3 while building: its last / words$"
+    ):
         worker.profile(architecture_with("exit"), QUICK, deadline_s=30)
     measured(worker)
     assert capfd.readouterr() == ("", "")
@@ -137,7 +156,9 @@ def test_a_process_that_the_system_killed_ran_out_of_memory(worker: ProfilingWor
     measured(worker)
     assert worker.pid is not None
     threading.Timer(1.0, os.kill, (worker.pid, signal.SIGKILL)).start()
-    with pytest.raises(OutOfMemoryError, match=r"was killed while building, as the system does when memory runs out$"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"was killed while building, as the system does when memory runs out$"
+    ):
         worker.profile(architecture_with("hang"), QUICK, deadline_s=30)
 
 
@@ -174,12 +195,15 @@ def test_a_killed_process_releases_the_device(worker: ProfilingWorker) -> None:
         pass
 
 
-def test_the_device_is_checked_before_a_new_process_serves(worker: ProfilingWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_is_checked_before_a_new_process_serves(
+    worker: ProfilingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measured(worker)
     worker.close()
     monkeypatch.setitem(worker_module.SLOWEST_ANCHOR, "cpu", 1e-3)
     with pytest.raises(
-        DeviceError, match=r"^device cpu is not what it was: a step of the anchor model takes .* ms, at first it took .* ms$"
+        DeviceError,
+        match=r"^device cpu is not what it was: a step of the anchor model takes .* ms, at first it took .* ms$",
     ):
         measured(worker)
     monkeypatch.undo()
@@ -208,7 +232,9 @@ def test_a_device_that_cannot_be_opened_is_said_in_one_line(device: str) -> None
 
 @pytest.mark.parametrize("doing", ["idle", "busy"])
 def test_a_parent_killed_leaves_no_process_behind(doing: str) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, doing], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, doing], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout is not None
     try:
         pid = int(parent.stdout.readline())

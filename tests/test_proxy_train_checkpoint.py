@@ -35,14 +35,18 @@ def test_a_killed_training_ends_the_same_to_the_last_bit(
     with pytest.raises(KeyboardInterrupt):
         train(model_of(), corpus, settings, seed=0, on_step=kill, checkpoint=file)
     assert [path.name for path in file.parent.iterdir()] == ["checkpoint"]
-    found = train(model_of(), corpus, settings, seed=0, on_step=lambda step, loss: steps.append(step), checkpoint=file)
+    found = train(
+        model_of(), corpus, settings, seed=0, on_step=lambda step, loss: steps.append(step), checkpoint=file
+    )
     assert steps == list(range(killed_at, 61))
     assert without_time(found.score) == without_time(expected.score)
     assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.weights.items())
     assert list(file.parent.iterdir()) == []
 
 
-def test_checkpoints_that_cannot_be_used(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_that_cannot_be_used(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
     settings, file = SETTINGS.model_copy(update={"tokens": 640}), tmp_path / "checkpoint"
 
@@ -53,10 +57,15 @@ def test_checkpoints_that_cannot_be_used(corpus: Corpus, tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         train(model_of(), corpus, settings, seed=0, on_step=kill, checkpoint=file)
     whole = file.read_bytes()
-    with pytest.raises(DataError, match="a checkpoint of another training: expected the same architecture, seed; name another file"):
+    with pytest.raises(
+        DataError,
+        match="a checkpoint of another training: expected the same architecture, seed; name another file",
+    ):
         train(model_of("a r"), corpus, settings, seed=1, checkpoint=file)
     with pytest.raises(DataError, match="expected the same settings"):
-        train(model_of(), corpus, settings.model_copy(update={"learning_rate": 1e-3}), seed=0, checkpoint=file)
+        train(
+            model_of(), corpus, settings.model_copy(update={"learning_rate": 1e-3}), seed=0, checkpoint=file
+        )
     for damaged in (whole[: len(whole) // 2], b"", b"junk" * 1000):
         file.write_bytes(damaged)
         with pytest.raises(DataError, match=r"not a whole checkpoint .*; remove it to train from the start"):
@@ -66,7 +75,9 @@ def test_checkpoints_that_cannot_be_used(corpus: Corpus, tmp_path: Path, monkeyp
         train(model_of(), corpus, settings, seed=0, checkpoint=tmp_path / "file" / "checkpoint")
 
 
-def test_a_full_disk_leaves_the_last_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_last_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, identity = tmp_path / "checkpoint", {"seed": 0}
     checkpoint.write(file, {"weight": torch.arange(3.0)}, identity=identity, progress={"losses": [1.5]})
 

@@ -32,7 +32,10 @@ def test_batches_are_windows_of_the_training_tokens_with_targets_one_later(corpu
 
 def test_batches_depend_on_the_seed_alone(corpus: Corpus) -> None:
     def stream(seed: int, steps: int = 5) -> list[list[list[int]]]:
-        return [inputs.tolist() for inputs, _ in batches(corpus, batch_size=2, sequence_length=8, steps=steps, seed=seed)]
+        return [
+            inputs.tolist()
+            for inputs, _ in batches(corpus, batch_size=2, sequence_length=8, steps=steps, seed=seed)
+        ]
 
     assert stream(1) == stream(1)
     assert stream(1) != stream(2)
@@ -40,12 +43,20 @@ def test_batches_depend_on_the_seed_alone(corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "sequence_length"), [(3, 10), (1, 7), (64, 50)])
-def test_no_token_is_a_target_twice_in_an_epoch_and_all_but_the_rims_are(corpus: Corpus, batch_size: int, sequence_length: int) -> None:
+def test_no_token_is_a_target_twice_in_an_epoch_and_all_but_the_rims_are(
+    corpus: Corpus, batch_size: int, sequence_length: int
+) -> None:
     places = np.arange(corpus.train_tokens)
     numbered = replace(corpus, validation_tokens=corpus.train_tokens)
     object.__setattr__(numbered, "train", lambda: Tokens((places,)))
     windows = (corpus.train_tokens - sequence_length) // sequence_length  # of any epoch, at least
-    got = batches(numbered, batch_size=batch_size, sequence_length=sequence_length, steps=3 * windows // batch_size + 3, seed=3)
+    got = batches(
+        numbered,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        steps=3 * windows // batch_size + 3,
+        seed=3,
+    )
     rows = np.concatenate([targets.numpy() for _, targets in got])
     epoch = rows[:windows].ravel()
     assert len(set(epoch.tolist())) == len(epoch)
@@ -57,7 +68,15 @@ def test_no_token_is_a_target_twice_in_an_epoch_and_all_but_the_rims_are(corpus:
 
 def test_batches_reach_the_first_and_the_last_token(corpus: Corpus) -> None:
     length = corpus.train_tokens - 2  # two windows in all
-    got = list(batches(replace(corpus, validation_tokens=length + 1), batch_size=8, sequence_length=length, steps=4, seed=0))
+    got = list(
+        batches(
+            replace(corpus, validation_tokens=length + 1),
+            batch_size=8,
+            sequence_length=length,
+            steps=4,
+            seed=0,
+        )
+    )
     tokens = training_ids(corpus)
     assert {(int(row[0]), int(row[-1])) for _, targets in got for row in targets} == {
         (int(tokens[1]), int(tokens[-2])),
@@ -73,7 +92,9 @@ def test_windows_over_shards_are_windows_of_the_whole(count: int, each: int, dat
     length = data.draw(st.integers(1, count))
     starts = np.array(data.draw(st.lists(st.integers(0, count - length), max_size=4)), dtype=np.int64)
     assert len(tokens) == count
-    assert tokens.windows(starts, length).tolist() == [ids[start : start + length].tolist() for start in starts]
+    assert tokens.windows(starts, length).tolist() == [
+        ids[start : start + length].tolist() for start in starts
+    ]
 
 
 @pytest.mark.parametrize("tokens", [1, 25, 10**9])
@@ -90,7 +111,10 @@ def test_validation_scores_whole_windows_from_the_start_each_token_once(corpus: 
 def test_text_too_short_for_one_window_tells_have_and_need(corpus: Corpus) -> None:
     have = corpus.validation_tokens
     require_windows(corpus, have - 1)
-    with pytest.raises(DataError, match=rf"validation text too short .* has {have} tokens, sequence_length {have} needs {have + 1}"):
+    with pytest.raises(
+        DataError,
+        match=rf"validation text too short .* has {have} tokens, sequence_length {have} needs {have + 1}",
+    ):
         require_windows(corpus, have)
     with pytest.raises(DataError, match=rf"training text too short .* has {corpus.train_tokens} tokens"):
         next(batches(corpus, batch_size=1, sequence_length=corpus.train_tokens, steps=1, seed=0))

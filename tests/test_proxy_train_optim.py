@@ -28,12 +28,20 @@ SIDES = {
 
 
 def model_of(text: str = "a f", width: int = 32, **rest: object) -> HybridLM:
-    architecture = Architecture.from_shorthand(text, width=width, vocabulary=272, genes={"attention": {"head_dim": 16}}, **rest)
+    architecture = Architecture.from_shorthand(
+        text, width=width, vocabulary=272, genes={"attention": {"head_dim": 16}}, **rest
+    )
     return HybridLM(architecture, dtype=torch.float32)
 
 
 def optimizer_of(model: HybridLM, **changes: object) -> Optimizer:
-    settings = {"learning_rate": 0.01, "weight_decay": 0.1, "gradient_clip": 1.0, "base_width": None, "normalized": False}
+    settings = {
+        "learning_rate": 0.01,
+        "weight_decay": 0.1,
+        "gradient_clip": 1.0,
+        "base_width": None,
+        "normalized": False,
+    }
     return Optimizer(model, **{**settings, **changes})
 
 
@@ -67,11 +75,17 @@ def test_rates_of_another_width() -> None:
 
 
 def test_tables_of_a_normalized_head_are_larger_and_learn_as_much_faster() -> None:
-    plain, normalized = (model_of(width=64, normalized_head=value, meta_tokens=50, tied_embeddings=False) for value in (False, True))
+    plain, normalized = (
+        model_of(width=64, normalized_head=value, meta_tokens=50, tied_embeddings=False)
+        for value in (False, True)
+    )
     tables = (normalized.embedding.weight, normalized.meta, normalized.head.weight)
     for table, other in zip(tables, (plain.embedding.weight, plain.meta, plain.head.weight), strict=True):
         assert (table.std() / other.std()).item() == pytest.approx(8, rel=0.1)
-    rates = [parameter_groups(model, learning_rate=0.01, weight_decay=0.1)[1]["peak"] for model in (plain, normalized)]
+    rates = [
+        parameter_groups(model, learning_rate=0.01, weight_decay=0.1)[1]["peak"]
+        for model in (plain, normalized)
+    ]
     assert rates[1] / rates[0] == pytest.approx(8)
 
 
@@ -107,9 +121,13 @@ def test_two_steps_by_the_definition_of_adam(dtype: torch.dtype) -> None:
             mean.lerp_(gradient, 1 - BETAS[0])
             square.lerp_(gradient.square(), 1 - BETAS[1])
             value.mul_(1 - rate * 0.1 if matrix else 1.0)
-            value -= rate * (mean / (1 - BETAS[0] ** step)) / ((square / (1 - BETAS[1] ** step)).sqrt() + 1e-8)
+            value -= (
+                rate * (mean / (1 - BETAS[0] ** step)) / ((square / (1 - BETAS[1] ** step)).sqrt() + 1e-8)
+            )
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(optimizer.masters[parameter].double(), expected[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            optimizer.masters[parameter].double(), expected[name], rtol=1e-4, atol=1e-5
+        )
         assert torch.equal(parameter, optimizer.masters[parameter].to(dtype))
 
 
@@ -137,7 +155,9 @@ def test_gradients_of_parts_are_added_in_float32() -> None:
         optimizer.collect(first=number == 0)
         assert all(parameter.grad is None for parameter in model.parameters())
     for parameter, master in optimizer.masters.items():
-        assert torch.equal(master.grad, torch.full_like(master, 1 + 2**-8)), parameter.shape  # in bfloat16 it would still be 1
+        assert torch.equal(master.grad, torch.full_like(master, 1 + 2**-8)), (
+            parameter.shape
+        )  # in bfloat16 it would still be 1
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -162,7 +182,12 @@ def test_the_axes_of_every_operator_by_hand(name: str) -> None:
         else:
             expected = old
         torch.testing.assert_close(new, expected, msg=lambda text, label=label: f"{label}: {text}")
-    matrices = {parameter for _, part in model.named_modules() if isinstance(part, nn.Linear) for parameter in [part.weight]}
+    matrices = {
+        parameter
+        for _, part in model.named_modules()
+        if isinstance(part, nn.Linear)
+        for parameter in [part.weight]
+    }
     for key, parameter in model.named_parameters():
         if parameter not in matrices:
             assert torch.equal(parameter, before[key]), key

@@ -28,7 +28,10 @@ def test_the_second_time_comes_from_the_cache(corpus: Corpus, source: str) -> No
 
 def test_other_settings_or_contents_are_another_corpus(corpus: Corpus, source: str) -> None:
     cache = corpus.folder.parent
-    others = [prepare(small(source, vocabulary=290), cache=cache), prepare(small(source, validation_fraction=0.3), cache=cache)]
+    others = [
+        prepare(small(source, vocabulary=290), cache=cache),
+        prepare(small(source, validation_fraction=0.3), cache=cache),
+    ]
     with (Path(source) / "000.txt").open("a") as file:
         file.write("one more line")
     others.append(prepare(small(source), cache=cache))
@@ -47,7 +50,9 @@ def test_a_corpus_travels_as_a_small_pickle(corpus: Corpus) -> None:
     assert (training_ids(pickle.loads(raw)) == training_ids(corpus)).all()  # noqa: S301
 
 
-@pytest.mark.parametrize("name", ["train-00000.bin", "validation.bin", "token_bytes.bin", "tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["train-00000.bin", "validation.bin", "token_bytes.bin", "tokenizer.json", "manifest.json"]
+)
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_a_damaged_cache_is_built_again(corpus: Corpus, source: str, name: str, damage: str) -> None:
     path = corpus.folder / name
@@ -58,10 +63,15 @@ def test_a_damaged_cache_is_built_again(corpus: Corpus, source: str, name: str, 
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else bytes([whole[0] ^ 1]) + whole[1:])
     assert prepare(small(source), cache=corpus.folder.parent) == corpus
     assert path.read_bytes() == whole
-    assert {path.name for path in corpus.folder.parent.iterdir()} == {corpus.folder.name, f"{corpus.folder.name}.lock"}
+    assert {path.name for path in corpus.folder.parent.iterdir()} == {
+        corpus.folder.name,
+        f"{corpus.folder.name}.lock",
+    }
 
 
-def test_an_unchanged_source_is_surveyed_once(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_source_is_surveyed_once(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in Path(source).rglob("*.*"):
         os.utime(path, (1e9, 1e9))
     corpus = prepare(small(source), cache=tmp_path / "cache")
@@ -82,10 +92,15 @@ def test_a_change_that_the_times_of_files_hide_is_found_and_forgotten(source: st
     os.utime(changed, (1e9, 1e9))
     with pytest.raises(DataError, match="the text changed while it was read; start again"):
         prepare(small(source, vocabulary=290), cache=tmp_path / "cache")
-    assert any("number X." in text for text in decoded_all(prepare(small(source, vocabulary=290), cache=tmp_path / "cache")))
+    assert any(
+        "number X." in text
+        for text in decoded_all(prepare(small(source, vocabulary=290), cache=tmp_path / "cache"))
+    )
 
 
-def test_a_source_that_changes_while_it_is_read_is_refused(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begin = prepare_module._begun
 
     def begun(*arguments: object) -> object:

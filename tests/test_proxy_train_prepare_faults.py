@@ -70,8 +70,12 @@ def test_preparing_goes_on_after_a_kill(source: str, tmp_path: Path, small_shard
     assert contents(corpus) == contents(prepare(small(source), cache=tmp_path / "other"))
 
 
-@pytest.mark.parametrize("limit", [3_000, 9_000])  # bytes a file may have: in the middle of the validation text, and of the first shard
-def test_a_write_that_fails_half_way_leaves_nothing_that_looks_whole(source: str, tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize(
+    "limit", [3_000, 9_000]
+)  # bytes a file may have: in the middle of the validation text, and of the first shard
+def test_a_write_that_fails_half_way_leaves_nothing_that_looks_whole(
+    source: str, tmp_path: Path, limit: int
+) -> None:
     wanted = contents(prepare(small(source), cache=tmp_path / "other"))
     assert len(wanted["validation.bin"]) < 9_000 < len(wanted["train-00000.bin"])
     code = (
@@ -79,14 +83,23 @@ def test_a_write_that_fails_half_way_leaves_nothing_that_looks_whole(source: str
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "prepare(DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2), cache=Path(sys.argv[2]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, source, str(tmp_path / "cache")], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, source, str(tmp_path / "cache")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert "DataError" in done.stderr
-    assert "the prepared data cannot be written: File too large; the next start goes on from here" in done.stderr
+    assert (
+        "the prepared data cannot be written: File too large; the next start goes on from here" in done.stderr
+    )
     assert not list((tmp_path / "cache").glob("tokens-*/"))
     assert contents(prepare(small(source), cache=tmp_path / "cache")) == wanted
 
 
-def test_a_damaged_shard_is_mended_and_those_before_it_are_kept(source: str, tmp_path: Path, small_shards: None) -> None:
+def test_a_damaged_shard_is_mended_and_those_before_it_are_kept(
+    source: str, tmp_path: Path, small_shards: None
+) -> None:
     corpus = prepare(small(source), cache=tmp_path / "cache")
     wanted = contents(corpus)
     shard = corpus.folder / "train-00002.bin"
@@ -103,7 +116,9 @@ def test_a_shard_of_another_size_is_refused_where_it_is_read(corpus: Corpus) -> 
     shard = corpus.folder / "train-00000.bin"
     size = shard.stat().st_size
     shard.write_bytes(shard.read_bytes() + b"more")
-    with pytest.raises(DataError, match=rf"train-00000\.bin: expected {size} bytes, got {size + 4}; prepare the data again"):
+    with pytest.raises(
+        DataError, match=rf"train-00000\.bin: expected {size} bytes, got {size + 4}; prepare the data again"
+    ):
         corpus.train()
 
 

@@ -30,7 +30,9 @@ def test_tokens_decode_to_the_documents_split_in_two(corpus: Corpus, texts: list
     assert sorted(train + validation) == sorted(texts)
     assert set(train).isdisjoint(validation)
     assert train == [text for text in texts if text in train]
-    assert validation == sorted(validation, key=lambda text: hashlib.sha256(text.encode()).digest())  # a prefix is a fair sample
+    assert validation == sorted(
+        validation, key=lambda text: hashlib.sha256(text.encode()).digest()
+    )  # a prefix is a fair sample
     assert sum(len(text.encode()) for text in validation) == corpus.validation_bytes
     assert (len(corpus.train()), len(corpus.validation())) == (corpus.train_tokens, corpus.validation_tokens)
     assert max(training_ids(corpus).max(), corpus.validation().max()) < corpus.vocabulary == 300
@@ -59,17 +61,25 @@ def test_large_vocabularies_are_stored_in_four_bytes(source: str, texts: list[st
     corpus = prepare(small(source, vocabulary=70_000), cache=tmp_path / "cache")
     assert (corpus.folder / "train-00000.bin").stat().st_size == 4 * corpus.train_tokens
     assert corpus.vocabulary == 70_000  # as asked, though so little text has fewer merges
-    assert sorted(decoded(corpus, training_ids(corpus)) + decoded(corpus, corpus.validation())) == sorted(texts)
+    assert sorted(decoded(corpus, training_ids(corpus)) + decoded(corpus, corpus.validation())) == sorted(
+        texts
+    )
 
 
 def test_unigram_loss_by_hand(corpus: Corpus) -> None:
     counts = Counter(training_ids(corpus).tolist())
-    nats = [-math.log((counts[index] + 1) / (corpus.train_tokens + 300)) for index in corpus.validation().tolist()]
+    nats = [
+        -math.log((counts[index] + 1) / (corpus.train_tokens + 300)) for index in corpus.validation().tolist()
+    ]
     assert corpus.unigram_loss == pytest.approx(sum(nats) / len(nats), rel=1e-12)
-    assert unigram_loss(np.array([2, 0]), np.array([1, 1])) == pytest.approx(-(math.log(3 / 4) + math.log(1 / 4)) / 2)
+    assert unigram_loss(np.array([2, 0]), np.array([1, 1])) == pytest.approx(
+        -(math.log(3 / 4) + math.log(1 / 4)) / 2
+    )
 
 
-def test_shards_hold_the_tokens_in_their_order(source: str, corpus: Corpus, tmp_path: Path, small_shards: None) -> None:
+def test_shards_hold_the_tokens_in_their_order(
+    source: str, corpus: Corpus, tmp_path: Path, small_shards: None
+) -> None:
     sharded = prepare(small(source), cache=tmp_path / "sharded")
     sizes = [len(part) for part in sharded.train().shards]
     assert sizes[:-1] == [SMALL_SHARD] * (len(sizes) - 1)
@@ -114,9 +124,15 @@ def test_a_given_tokenizer_must_fit(source: str, texts: list[str], tmp_path: Pat
     path.write_text(train_tokenizer(texts, 400).to_str(), encoding="utf-8")
     needed = load_tokenizer(path).get_vocab_size()
     for wrong, message in (
-        ({"vocabulary": 300}, rf"vocabulary 300 is smaller than the tokenizer .*own\.json: expected at least {needed}"),
+        (
+            {"vocabulary": 300},
+            rf"vocabulary 300 is smaller than the tokenizer .*own\.json: expected at least {needed}",
+        ),
         ({"vocabulary": 500, "end_of_document": "<end>"}, r"own\.json: it has no token <end>"),
-        ({"tokenizer": str(tmp_path / "missing.json")}, r"missing\.json: not a tokenizer\.json that can be read"),
+        (
+            {"tokenizer": str(tmp_path / "missing.json")},
+            r"missing\.json: not a tokenizer\.json that can be read",
+        ),
         ({"tokenizer": str(Path(source) / "000.txt")}, r"000\.txt: not a tokenizer\.json that can be read"),
     ):
         with pytest.raises(DataError, match=message):

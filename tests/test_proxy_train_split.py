@@ -16,7 +16,9 @@ def split(documents: list[str], fraction: float) -> tuple[list[str], list[str]]:
     """Training texts in their order, and validation texts, each once, in the order of their hashes."""
     rule = survey(documents, fraction).split
     parts = [(key, *rule.parts(text, key)) for text, key in keyed(documents, hashlib.sha256())]
-    return [train for _, train, _ in parts if train], [text for _, text in sorted({key: held for key, _, held in parts if held}.items())]
+    return [train for _, train, _ in parts if train], [
+        text for _, text in sorted({key: held for key, _, held in parts if held}.items())
+    ]
 
 
 def written_out(documents: list[str], fraction: float) -> tuple[list[str], list[str]]:
@@ -76,7 +78,9 @@ def test_one_long_document_among_short_ones_stays_in_training() -> None:
 
 def test_keys_that_end_in_zeros_keep_them() -> None:
     keys = [bytes([first, *[0] * 15]) for first in (1, 2, 3, 4)]
-    found = split_module._split(np.frombuffer(b"".join(keys), dtype="S16"), np.array([10, 10, 10, 10]), 40, 0.5)
+    found = split_module._split(
+        np.frombuffer(b"".join(keys), dtype="S16"), np.array([10, 10, 10, 10]), 40, 0.5
+    )
     assert (found.first, found.last) == ("", "02" + "00" * 15)
 
 
@@ -93,7 +97,11 @@ def test_the_tokenizer_learns_from_a_part_of_a_large_text(monkeypatch: pytest.Mo
 
     def sampled() -> list[str]:
         rule = survey(texts, 0.1).split
-        return [text for text, key in keyed(texts, hashlib.sha256()) if rule.parts(text, key)[0] and rule.sampled(key)]
+        return [
+            text
+            for text, key in keyed(texts, hashlib.sha256())
+            if rule.parts(text, key)[0] and rule.sampled(key)
+        ]
 
     assert sampled() == split(texts, 0.1)[0]
     monkeypatch.setattr(split_module, "TOKENIZER_CHARACTERS", 5000)

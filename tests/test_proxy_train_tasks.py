@@ -37,7 +37,9 @@ def drawn(name, settings=SETTINGS, *, count=200, seed=0):
     return TASKS[name].draw(settings, count, rng=np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize(("name", "solve"), [("recall", solved_recall), ("noisy_recall", solved_recall), ("copy", solved_copy)])
+@pytest.mark.parametrize(
+    ("name", "solve"), [("recall", solved_recall), ("noisy_recall", solved_recall), ("copy", solved_copy)]
+)
 def test_a_solver_that_reads_from_left_to_right_has_every_answer(name, solve):
     inputs, targets = drawn(name)
     assert inputs.shape == targets.shape == (200, 33)
@@ -75,7 +77,9 @@ def test_sequences_depend_on_the_seed_alone(name):
 
 
 def model_of(text="a f", width=32, **rest):
-    return Architecture.from_shorthand(text, width=width, vocabulary=300, genes={"attention": {"head_dim": 16}}, **rest)
+    return Architecture.from_shorthand(
+        text, width=width, vocabulary=300, genes={"attention": {"head_dim": 16}}, **rest
+    )
 
 
 class Oracle(HybridLM):
@@ -83,7 +87,9 @@ class Oracle(HybridLM):
 
     def hidden(self, tokens):
         answers = [solved_recall(row, 6) for row in tokens.tolist()]
-        return torch.nn.functional.one_hot(torch.tensor(answers).clamp(min=0), self.architecture.vocabulary).float()
+        return torch.nn.functional.one_hot(
+            torch.tensor(answers).clamp(min=0), self.architecture.vocabulary
+        ).float()
 
     def logits(self, hidden):
         return 50 * hidden
@@ -119,7 +125,9 @@ def test_the_score_is_the_same_for_the_same_seed_and_leaves_torch_as_it_was():
 
 
 def test_the_width_layers_and_meta_tokens_are_the_architecture_s_own():
-    assert train_task("recall", model_of("c f a r", meta_tokens=2, tied_embeddings=False), SMALL, seed=0).backends.keys() == {
+    assert train_task(
+        "recall", model_of("c f a r", meta_tokens=2, tied_embeddings=False), SMALL, seed=0
+    ).backends.keys() == {
         "short_conv",
         "swiglu",
         "attention",
@@ -147,6 +155,12 @@ def test_attention_learns_to_recall_and_short_convolutions_cannot():
     """Two convolutions of four tokens see the last three pairs: a key that recurs within these is all that they can answer."""
     settings = TaskSettings(tokens=600_000)
     genes = {"attention": {"head_dim": 32, "group": 1}}
-    attention, convolution = (Architecture.from_shorthand(text, width=64, vocabulary=300, genes=genes) for text in ("a f a f", "c f c f"))
+    attention, convolution = (
+        Architecture.from_shorthand(text, width=64, vocabulary=300, genes=genes)
+        for text in ("a f a f", "c f c f")
+    )
     assert train_task("recall", attention, settings, seed=0).accuracy > 0.9
-    assert train_task("recall", convolution, settings.model_copy(update={"tokens": 200_000}), seed=0).accuracy < 0.6
+    assert (
+        train_task("recall", convolution, settings.model_copy(update={"tokens": 200_000}), seed=0).accuracy
+        < 0.6
+    )

@@ -7,11 +7,27 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from operators.errors import DataError
 from proxy_train import tokenizer as bpe
-from proxy_train.tokenizer import END_OF_DOCUMENT, encode, end_of_document, load_tokenizer, token_bytes, train_tokenizer
+from proxy_train.tokenizer import (
+    END_OF_DOCUMENT,
+    encode,
+    end_of_document,
+    load_tokenizer,
+    token_bytes,
+    train_tokenizer,
+)
 
 TEXTS = ["the cat sat on the mat " * 4, "the people of these states"]
 
@@ -38,7 +54,9 @@ def test_training_the_tokenizer_twice_gives_the_same() -> None:
 def test_a_run_without_a_word_in_it_is_learned_from_in_parts(part: str) -> None:
     run = part * (2**16 // len(part))
     tokenizer = train_tokenizer([f"before {run} behind"], 300)
-    assert 1024 <= max(map(len, tokenizer.get_vocab())) <= 4096  # as a whole it has a token of 2**15 characters that occurs twice
+    assert (
+        1024 <= max(map(len, tokenizer.get_vocab())) <= 4096
+    )  # as a whole it has a token of 2**15 characters that occurs twice
     assert tokenizer.decode(ids_of(tokenizer, run)) == run
 
 
@@ -47,7 +65,9 @@ def ids_of(tokenizer: Tokenizer, text: str, end: int = 0) -> list[int]:
     return ids.tolist()[:-1]
 
 
-def test_a_long_document_is_encoded_in_pieces_that_begin_with_line_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_document_is_encoded_in_pieces_that_begin_with_line_breaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     text = "the cat sat\non the mat\n" * 40
     tokenizer = train_tokenizer([text], 300)
     whole = ids_of(tokenizer, text)
@@ -62,10 +82,17 @@ def llama_like(tmp_path: Path) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))  # noqa: S106
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1, right=0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1, right=0),
+        ]
     )
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False))
+    tokenizer.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    )
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = content["added_tokens"][:3]  # the bytes are tokens of the model alone
     tokenizer = Tokenizer.from_str(json.dumps(content))
@@ -82,7 +109,9 @@ def test_a_sentencepiece_tokenizer_gives_the_whole_text_and_nothing_else(tmp_pat
     ids = ids_of(tokenizer, text, end=2)
     assert tokenizer.decode(ids) == text
     assert not {0, 1, 2} & set(ids)
-    assert token_bytes(tokenizer, 300, 2)[ids].sum() == len(text.encode()) + 1  # the space that it puts before
+    assert (
+        token_bytes(tokenizer, 300, 2)[ids].sum() == len(text.encode()) + 1
+    )  # the space that it puts before
 
 
 def test_added_tokens_that_are_text_count_their_bytes() -> None:
@@ -93,9 +122,14 @@ def test_added_tokens_that_are_text_count_their_bytes() -> None:
 
 
 def test_a_word_piece_counts_what_it_spells() -> None:
-    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "play": 1, "##ing": 2, "[SEP]": 3}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(
+        models.WordPiece({"[UNK]": 0, "play": 1, "##ing": 2, "[SEP]": 3}, unk_token="[UNK]")
+    )  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     assert token_bytes(tokenizer, 4, 3)[ids_of(tokenizer, "playing")].tolist() == [4, 3]
-    with pytest.raises(DataError, match=r"here: none of its tokens ends documents by its name; data\.end_of_document names one"):
+    with pytest.raises(
+        DataError,
+        match=r"here: none of its tokens ends documents by its name; data\.end_of_document names one",
+    ):
         end_of_document(tokenizer, None, "here")
     assert end_of_document(tokenizer, "[SEP]", "here") == "[SEP]"

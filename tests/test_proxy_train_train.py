@@ -29,7 +29,9 @@ def corpus(sentences: Corpus) -> Corpus:
 
 
 def model_of(text: str = "a f", width: int = 32, **rest: object) -> Architecture:
-    return Architecture.from_shorthand(text, width=width, vocabulary=272, genes={"attention": {"head_dim": 16}}, **rest)
+    return Architecture.from_shorthand(
+        text, width=width, vocabulary=272, genes={"attention": {"head_dim": 16}}, **rest
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,11 @@ def test_the_score_agrees_with_itself(trained: Trained, corpus: Corpus) -> None:
     assert score.tokens_per_s == pytest.approx(score.tokens / score.seconds)
     assert set(score.backends) == {"attention", "swiglu"}
     assert (score.device, score.seed) == ("cpu", 3)
-    assert score.metrics() == {"loss": score.loss, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
+    assert score.metrics() == {
+        "loss": score.loss,
+        "perplexity": score.perplexity,
+        "bits_per_byte": score.bits_per_byte,
+    }
     assert ProxyScore.model_validate(json.loads(score.model_dump_json())) == score
 
 
@@ -68,7 +74,9 @@ def test_loss_and_bits_per_byte_by_hand(trained: Trained, corpus: Corpus) -> Non
             nats -= math.log(probabilities[position, target].item())
             count += 1
         text_bytes += len(tokenizer.decode(window[1:].tolist(), skip_special_tokens=True).encode())
-    assert (held[1:641] == tokenizer.token_to_id("<|endoftext|>")).any()  # an end of a document is among them, and counts no byte
+    assert (
+        held[1:641] == tokenizer.token_to_id("<|endoftext|>")
+    ).any()  # an end of a document is among them, and counts no byte
     assert trained.score.loss == pytest.approx(nats / count, rel=1e-5)
     assert trained.score.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
 
@@ -78,13 +86,16 @@ def test_evaluate_does_not_depend_on_the_batch_size(trained: Trained, corpus: Co
     model.load_state_dict(trained.weights)
     expected = (trained.score.loss, trained.score.bits_per_byte)
     assert evaluate(model, corpus, SETTINGS) == expected
-    assert evaluate(model, corpus, SETTINGS.model_copy(update={"batch_size": 3})) == pytest.approx(expected, rel=1e-5)
+    assert evaluate(model, corpus, SETTINGS.model_copy(update={"batch_size": 3})) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_weights_are_whole_float32_and_nobody_elses(trained: Trained) -> None:
     assert set(trained.weights) == set(HybridLM(model_of()).state_dict())
     assert all(
-        tensor.dtype == torch.float32 and tensor.device.type == "cpu" and not tensor.requires_grad for tensor in trained.weights.values()
+        tensor.dtype == torch.float32 and tensor.device.type == "cpu" and not tensor.requires_grad
+        for tensor in trained.weights.values()
     )
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in trained.weights.values())
 
@@ -103,11 +114,22 @@ def test_the_seed_decides_every_bit(trained: Trained, corpus: Corpus) -> None:
 
 @pytest.mark.parametrize("diverges", [False, True])
 def test_random_state_and_threads_are_put_back(corpus: Corpus, diverges: bool) -> None:
-    threads, random, numpy_random = torch.get_num_threads(), torch.get_rng_state(), np.random.get_state()[1].copy()
+    threads, random, numpy_random = (
+        torch.get_num_threads(),
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+    )
     settings = SETTINGS.model_copy(update={"tokens": 512, "learning_rate": 1e4 if diverges else 1e-3})
     seen = []
     try:
-        train(model_of(), corpus, settings, seed=0, threads=threads + 1, on_step=lambda step, loss: seen.append(torch.get_num_threads()))
+        train(
+            model_of(),
+            corpus,
+            settings,
+            seed=0,
+            threads=threads + 1,
+            on_step=lambda step, loss: seen.append(torch.get_num_threads()),
+        )
     except DivergedError:
         assert diverges
     assert set(seen) == {threads + 1}
@@ -117,12 +139,16 @@ def test_random_state_and_threads_are_put_back(corpus: Corpus, diverges: bool) -
 
 
 def test_an_absurd_learning_rate_is_a_failed_run_with_its_reason(corpus: Corpus) -> None:
-    with pytest.raises(DivergedError, match=r"loss \S+ at step \d+: expected at most 1\.5 times the first one, 6\.\d+") as error:
+    with pytest.raises(
+        DivergedError, match=r"loss \S+ at step \d+: expected at most 1\.5 times the first one, 6\.\d+"
+    ) as error:
         train(model_of(), corpus, SETTINGS.model_copy(update={"learning_rate": 1e3}), seed=0)
     assert "\n" not in str(error.value)
 
 
-def test_a_loss_that_is_no_number_is_caught_at_its_step(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number_is_caught_at_its_step(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forward, calls = HybridLM.forward, []
 
     def broken(self: HybridLM, tokens: torch.Tensor) -> torch.Tensor:
@@ -134,15 +160,25 @@ def test_a_loss_that_is_no_number_is_caught_at_its_step(corpus: Corpus, monkeypa
         train(model_of(), corpus, SETTINGS, seed=0)
 
 
-def test_ending_no_better_than_the_start_is_a_failed_run(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ending_no_better_than_the_start_is_a_failed_run(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("proxy_train.train.evaluate", lambda model, corpus, settings, rows: (9.0, 9.0))
-    with pytest.raises(DivergedError, match=r"loss 9 on the validation text after 4 steps: expected below the first one"):
+    with pytest.raises(
+        DivergedError, match=r"loss 9 on the validation text after 4 steps: expected below the first one"
+    ):
         train(model_of(), corpus, SETTINGS.model_copy(update={"tokens": 512}), seed=0)
 
 
 def test_the_first_loss_is_that_of_a_guess(corpus: Corpus) -> None:
     steps: list[tuple[int, float]] = []
-    train(model_of(), corpus, SETTINGS.model_copy(update={"tokens": 640}), seed=0, on_step=lambda step, loss: steps.append((step, loss)))
+    train(
+        model_of(),
+        corpus,
+        SETTINGS.model_copy(update={"tokens": 640}),
+        seed=0,
+        on_step=lambda step, loss: steps.append((step, loss)),
+    )
     assert [step for step, _ in steps] == [1, 2, 3, 4, 5]
     # A uniform guess loses ln 272; logits of about unit variance lose half a nat more, and the tied embedding favours the token just read.
     assert 0 < steps[0][1] - math.log(272) < 1
@@ -150,7 +186,9 @@ def test_the_first_loss_is_that_of_a_guess(corpus: Corpus) -> None:
 
 def test_the_curve_is_the_mean_of_the_steps(corpus: Corpus) -> None:
     losses: list[float] = []
-    curve = train(model_of(), corpus, SETTINGS, seed=0, on_step=lambda step, loss: losses.append(loss)).score.curve
+    curve = train(
+        model_of(), corpus, SETTINGS, seed=0, on_step=lambda step, loss: losses.append(loss)
+    ).score.curve
     assert len(curve) == CURVE_POINTS
     start = 0
     for tokens, mean in curve:
@@ -163,7 +201,9 @@ def test_the_curve_is_the_mean_of_the_steps(corpus: Corpus) -> None:
 @pytest.mark.parametrize("name", registry.names())
 def test_every_operator_trains_at_the_default_learning_rate(corpus: Corpus, name: str) -> None:
     layers = f"{name} f" if registry.get(name).kind == "mixer" else f"a {name}"
-    architecture = Architecture.from_shorthand(layers, width=32, vocabulary=272, genes={"attention": {"head_dim": 16}})
+    architecture = Architecture.from_shorthand(
+        layers, width=32, vocabulary=272, genes={"attention": {"head_dim": 16}}
+    )
     score = train(architecture, corpus, SETTINGS.model_copy(update={"tokens": 5_000}), seed=0).score
     assert score.loss < score.unigram_loss - 0.5
 
@@ -245,10 +285,14 @@ def test_parts_of_a_batch_make_the_same_step(trained: Trained, corpus: Corpus) -
     whole = train(model_of(), corpus, settings.model_copy(update={"micro_batch_size": None}), seed=0)
     parts = train(model_of(), corpus, settings, seed=0)
     assert (whole.score.micro_batch_size, parts.score.micro_batch_size) == (2, 1)
-    assert [loss for _, loss in parts.score.curve] == pytest.approx([loss for _, loss in whole.score.curve], rel=1e-5)
+    assert [loss for _, loss in parts.score.curve] == pytest.approx(
+        [loss for _, loss in whole.score.curve], rel=1e-5
+    )
 
 
-def test_where_memory_runs_out_fewer_rows_are_read_at_once(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_memory_runs_out_fewer_rows_are_read_at_once(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried: list[tuple[int, bool]] = []
     forward = HybridLM.forward
 
@@ -264,8 +308,14 @@ def test_where_memory_runs_out_fewer_rows_are_read_at_once(corpus: Corpus, monke
     score = train(model_of(), corpus, settings, seed=0).score
     assert list(dict.fromkeys(tried)) == [(6, False), (3, False), (1, False), (1, True)]
     assert (score.micro_batch_size, score.recomputed) == (1, True)
-    monkeypatch.setattr(HybridLM, "forward", lambda self, tokens: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
-    with pytest.raises(torch.OutOfMemoryError, match="one row at a time, with layers computed again: CUDA out of memory"):
+    monkeypatch.setattr(
+        HybridLM,
+        "forward",
+        lambda self, tokens: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")),
+    )
+    with pytest.raises(
+        torch.OutOfMemoryError, match="one row at a time, with layers computed again: CUDA out of memory"
+    ):
         train(model_of(), corpus, settings, seed=0)
 
 
@@ -277,13 +327,20 @@ def test_each_budget_scores_as_a_run_of_its_own(corpus: Corpus) -> None:
     assert seen == list(range(1, 61))
     assert [budget.tokens for budget in together.budgets] == [1280, 3840]
     for budget, shorter in zip(together.budgets, ((), (1280,)), strict=True):
-        alone = train(model_of(), corpus, settings.model_copy(update={"budgets": shorter, "tokens": budget.tokens}), seed=0).score
+        alone = train(
+            model_of(),
+            corpus,
+            settings.model_copy(update={"budgets": shorter, "tokens": budget.tokens}),
+            seed=0,
+        ).score
         assert (budget.loss, budget.bits_per_byte) == (alone.loss, alone.bits_per_byte)
     assert together.loss < together.budgets[1].loss < together.budgets[0].loss
     assert together.curve[-1][0] == 7680
 
 
-def test_a_rung_is_the_validation_loss_on_the_way_and_changes_nothing(trained: Trained, corpus: Corpus) -> None:
+def test_a_rung_is_the_validation_loss_on_the_way_and_changes_nothing(
+    trained: Trained, corpus: Corpus
+) -> None:
     steps: list[int] = []
     seen: list[tuple[int, float, int]] = []
     again = train(
@@ -296,7 +353,10 @@ def test_a_rung_is_the_validation_loss_on_the_way_and_changes_nothing(trained: T
         on_rung=lambda tokens, loss: seen.append((tokens, loss, len(steps))),
     )
     assert without_time(again.score) == without_time(trained.score)
-    assert [(tokens, after) for tokens, _, after in seen] == [(2_600, 20), (5_130, 40)]  # as many whole batches of 128 as they hold
+    assert [(tokens, after) for tokens, _, after in seen] == [
+        (2_600, 20),
+        (5_130, 40),
+    ]  # as many whole batches of 128 as they hold
     assert trained.score.loss < seen[1][1] < seen[0][1] < trained.score.unigram_loss
 
 
@@ -305,7 +365,14 @@ def test_a_rung_at_a_smaller_budget_has_its_score(corpus: Corpus) -> None:
     score = train(model_of(), corpus, settings, seed=0, rungs=(2560, 5120), on_rung=seen.__setitem__).score
     assert list(seen) == [2560, 5120]
     assert seen[2560] == score.budgets[0].loss
-    under_way = train(model_of(), corpus, settings.model_copy(update={"budgets": ()}), seed=0, rungs=(2560,), on_rung=seen.__setitem__)
+    under_way = train(
+        model_of(),
+        corpus,
+        settings.model_copy(update={"budgets": ()}),
+        seed=0,
+        rungs=(2560,),
+        on_rung=seen.__setitem__,
+    )
     assert seen[2560] > score.budgets[0].loss  # the rate had not decayed
     assert under_way.score.budgets == ()
 
@@ -317,11 +384,21 @@ def test_what_a_rung_raises_ends_the_training_there(corpus: Corpus) -> None:
         raise LookupError(tokens)
 
     with pytest.raises(LookupError, match="1280"):
-        train(model_of(), corpus, SETTINGS, seed=0, on_step=lambda step, loss: steps.append(step), rungs=(1280, 2560), on_rung=stop)
+        train(
+            model_of(),
+            corpus,
+            SETTINGS,
+            seed=0,
+            on_step=lambda step, loss: steps.append(step),
+            rungs=(1280, 2560),
+            on_rung=stop,
+        )
     assert steps == list(range(1, 11))
 
 
-def test_a_training_that_goes_on_tells_of_the_rungs_before(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_goes_on_tells_of_the_rungs_before(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
     told: list[tuple[int, float]] = []
 
@@ -330,7 +407,15 @@ def test_a_training_that_goes_on_tells_of_the_rungs_before(corpus: Corpus, tmp_p
             raise KeyboardInterrupt
 
     def run(**options: object) -> None:
-        train(model_of(), corpus, SETTINGS, seed=0, rungs=(2560, 5120), on_rung=lambda *rung: told.append(rung), **options)
+        train(
+            model_of(),
+            corpus,
+            SETTINGS,
+            seed=0,
+            rungs=(2560, 5120),
+            on_rung=lambda *rung: told.append(rung),
+            **options,
+        )
 
     run()
     expected, told = told, []

@@ -18,9 +18,18 @@ def config(*constraints: str) -> RunConfig:
 
 
 def test_metrics_are_those_of_the_constraints() -> None:
-    found = arithmetic(config("kv_bytes@b3.c128 <= 1e9", "state_bytes@b1 <= 1e9", "param_bytes <= 1e9", "loss <= 5"))(MEMBER)
-    small, large = (cost(MEMBER, batch=batch, context=context, dtype=torch.float32) for batch, context in ((1, 64), (3, 128)))
-    assert found == {"kv_bytes@b3.c128": large.kv_bytes, "state_bytes@b1": small.state_bytes, "param_bytes": small.param_bytes}
+    found = arithmetic(
+        config("kv_bytes@b3.c128 <= 1e9", "state_bytes@b1 <= 1e9", "param_bytes <= 1e9", "loss <= 5")
+    )(MEMBER)
+    small, large = (
+        cost(MEMBER, batch=batch, context=context, dtype=torch.float32)
+        for batch, context in ((1, 64), (3, 128))
+    )
+    assert found == {
+        "kv_bytes@b3.c128": large.kv_bytes,
+        "state_bytes@b1": small.state_bytes,
+        "param_bytes": small.param_bytes,
+    }
     assert large.kv_bytes == 6 * small.kv_bytes > 0
 
 

@@ -24,10 +24,16 @@ ARCHITECTURE = Architecture.from_shorthand("a f", width=64, vocabulary=512)
 CONFIG = config_module.parse({"objectives": ["loss", "decode_ms@b1"]}, where="test")
 
 
-def candidate(number: int, loss: float, ms: float, *, seconds: tuple[float, float], status: str = "ok") -> Entry:
-    evaluation = Evaluation.model_validate({"status": status, "metrics": {"loss": loss, "decode_ms@b1": ms}, "seed": 0})
+def candidate(
+    number: int, loss: float, ms: float, *, seconds: tuple[float, float], status: str = "ok"
+) -> Entry:
+    evaluation = Evaluation.model_validate(
+        {"status": status, "metrics": {"loss": loss, "decode_ms@b1": ms}, "seed": 0}
+    )
     begun, ended = (BEGIN + timedelta(seconds=moment) for moment in seconds)
-    return Entry(number, ARCHITECTURE, (), "random", evaluation, number, (Attempt(at=begun, place="here"),), ended)
+    return Entry(
+        number, ARCHITECTURE, (), "random", evaluation, number, (Attempt(at=begun, place="here"),), ended
+    )
 
 
 FAST = candidate(0, 4.0, 1.0, seconds=(0, 10))
@@ -42,11 +48,18 @@ def test_a_design_is_compared_with_the_best_that_is_no_slower(ms: float, expecte
 
 
 def test_volumes_are_of_what_had_ended_by_equal_times_on_one_scale() -> None:
-    slow = [candidate(0, 3.0, 2.0, seconds=(0, 35)), candidate(1, 4.0, 1.0, seconds=(100, 105))]  # between which nobody searched
+    slow = [
+        candidate(0, 3.0, 2.0, seconds=(0, 35)),
+        candidate(1, 4.0, 1.0, seconds=(100, 105)),
+    ]  # between which nobody searched
     found = volumes_over_time({"guided": [FAST, GOOD, STOPPED], "random": slow}, CONFIG)
     # Scaled, FAST is at (1, 0) and adds 0.1 x 1.1 below (1.1, 1.1), GOOD at (0, 1) as much; both 0.21. The shorter time is 30 s.
-    assert {moment: volumes["guided"] for moment, volumes in found.items()} == pytest.approx({0.25: 0.0, 0.5: 0.11, 0.75: 0.21, 1.0: 0.21})
-    assert {moment: volumes["random"] for moment, volumes in found.items()} == pytest.approx({0.25: 0.0, 0.5: 0.0, 0.75: 0.0, 1.0: 0.0})
+    assert {moment: volumes["guided"] for moment, volumes in found.items()} == pytest.approx(
+        {0.25: 0.0, 0.5: 0.11, 0.75: 0.21, 1.0: 0.21}
+    )
+    assert {moment: volumes["random"] for moment, volumes in found.items()} == pytest.approx(
+        {0.25: 0.0, 0.5: 0.0, 0.75: 0.0, 1.0: 0.0}
+    )
 
 
 def test_a_rate_is_that_between_two_counts_of_candidates_however_long_the_search_rested() -> None:
@@ -55,7 +68,10 @@ def test_a_rate_is_that_between_two_counts_of_candidates_however_long_the_search
         candidate(number, 3.0, 1.0, seconds=(begun, begun + took))
         for number, begun, took in ((0, 0, 25), (1, 0, 30), (2, 25, 11), (3, 30, 11))
     ]
-    rested = [*alone[:2], *(candidate(number, 3.0, 1.0, seconds=(10 * number + 500, 10 * number + 510)) for number in (2, 3))]
+    rested = [
+        *alone[:2],
+        *(candidate(number, 3.0, 1.0, seconds=(10 * number + 500, 10 * number + 510)) for number in (2, 3)),
+    ]
     assert rate(alone, (1, 4)) == rate(rested, (1, 4)) == pytest.approx(3 / 30)
     assert rate(two, (2, 4)) == pytest.approx(2 / 11)
     assert rate(two, (1, 4)) == pytest.approx(3 / 16)
@@ -66,9 +82,13 @@ def test_a_rate_is_that_between_two_counts_of_candidates_however_long_the_search
 def test_designs_are_members_at_widths_in_proportion() -> None:
     config = config_module.load(Path("configs/h100_small.yaml"))
     constraint = parse_constraint("params <= 300e6", config.profile, config.tasks)
-    space = make_space(config.space, 8192, accepts=lambda found: not constraint.broken_by({"params": parameters(found)}))
+    space = make_space(
+        config.space, 8192, accepts=lambda found: not constraint.broken_by({"params": parameters(found)})
+    )
     designs = space.designs()
-    assert {design.name for design in designs} == {f"{design.name} rescaled" for design in designs_of(config.space.operators)}
+    assert {design.name for design in designs} == {
+        f"{design.name} rescaled" for design in designs_of(config.space.operators)
+    }
     for design in designs:
         assert space.contains(design) is None
         original = Architecture.load(design.name.removesuffix(" rescaled"))
@@ -81,5 +101,7 @@ def test_an_architecture_can_be_built_again_from_its_row() -> None:
     genes = {"attention": {"head_dim": 32, "window": 16, "qk_norm": "head"}, "mamba2": {"expand": 1}}
     model = Architecture.from_shorthand("a f m", width=64, vocabulary=512, genes=genes)
     found = row(dataclasses.replace(GOOD, architecture=model))
-    again = Architecture.parse({"width": found["width"], "vocabulary": 512, "layers": json.loads(json.dumps(found["layers"]))})
+    again = Architecture.parse(
+        {"width": found["width"], "vocabulary": 512, "layers": json.loads(json.dumps(found["layers"]))}
+    )
     assert again.digest() == model.digest() != ARCHITECTURE.digest()

@@ -18,7 +18,12 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
         pytest.importorskip(package, reason="needs pip install '.[bench]'")
     name = "nasbench201-cifar100-latency"
     monkeypatch.setattr(bench_searchers, "PROBLEMS", {name: PROBLEMS[name], "kursawe": PROBLEMS["kursawe"]})
-    for setting, value in {"REPEATS": 3, "SHORT": 25, "FULL": 40, "METHODS": ("guided", "random", "tpe", "pymoo-nsga2-20")}.items():
+    for setting, value in {
+        "REPEATS": 3,
+        "SHORT": 25,
+        "FULL": 40,
+        "METHODS": ("guided", "random", "tpe", "pymoo-nsga2-20"),
+    }.items():
         monkeypatch.setattr(bench_searchers, setting, value)
     figures, samples = bench_searchers.compare_searchers("cpu", QUIET)
     assert [sample["evaluations"] for sample in samples if "space" in sample] == [40, 40]
@@ -32,9 +37,15 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
         for budget in (25, 40):
             volumes = [row[f"hypervolume_{budget}"] for row in samples if row["method"] == method]
             assert figures[f"{name}.{budget}.{method}"] == pytest.approx(np.mean(volumes), abs=1e-5)
-            assert figures[f"{name}.{budget}.{method}.standard_error"] == pytest.approx(np.std(volumes, ddof=1) / 3**0.5, abs=1e-5)
-        assert all(row["hypervolume_25"] <= row["hypervolume_40"] <= 1 for row in samples if row["method"] == method)
-    best = max(("guided", "random", "tpe", "pymoo-nsga2-20"), key=lambda method: figures[f"{name}.25.{method}"])
+            assert figures[f"{name}.{budget}.{method}.standard_error"] == pytest.approx(
+                np.std(volumes, ddof=1) / 3**0.5, abs=1e-5
+            )
+        assert all(
+            row["hypervolume_25"] <= row["hypervolume_40"] <= 1 for row in samples if row["method"] == method
+        )
+    best = max(
+        ("guided", "random", "tpe", "pymoo-nsga2-20"), key=lambda method: figures[f"{name}.25.{method}"]
+    )
     assert figures["problems_where_guided_has_the_best_mean_at_25"] == (best == "guided")
 
 

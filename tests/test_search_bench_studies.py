@@ -26,7 +26,12 @@ STUDIES: dict[str, dict[str, Any]] = {
     "law": {"depths": [1, 2, 3], "widths": [16, 32, 48], "genes": GENES},
     "mixers": {"mixers": ["attention", "deltanet"], "layers": 4, "width": 64, "genes": {}, "seeds": [0, 1]},
     "ranks": {"architectures": 5, "long_tokens": 10_240},
-    "normalization": {"families": {"llama": "a f", "deep": "a f a f"}, "width": 16, "genes": GENES, "seeds": [0, 1]},
+    "normalization": {
+        "families": {"llama": "a f", "deep": "a f a f"},
+        "width": 16,
+        "genes": GENES,
+        "seeds": [0, 1],
+    },
     "rates": {"layers": "a f", "widths": [16, 32], "rates": [0.001, 0.002, 0.004], "genes": GENES},
 }
 TRAININGS = {"law": 9, "mixers": 6, "ranks": 10, "normalization": 8, "rates": 9}
@@ -45,13 +50,19 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     """Every training that is asked for, none of which is made."""
     asked: Made = []
 
-    def pretend(architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str) -> ProxyScore:
+    def pretend(
+        architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
+    ) -> ProxyScore:
         asked.append((architecture.digest(), settings.model_dump_json(), seed))
         return score(2 + 1 / architecture.depth + 8 / architecture.width + seed / 100, settings, seed)
 
     monkeypatch.setattr(experiment, "train_once", pretend)
-    monkeypatch.setattr(experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended"))
-    monkeypatch.setattr(law_report, "fit", partial(law_report.fit, draws=5))  # of which intervals are made, and here is none looked at
+    monkeypatch.setattr(
+        experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")
+    )
+    monkeypatch.setattr(
+        law_report, "fit", partial(law_report.fit, draws=5)
+    )  # of which intervals are made, and here is none looked at
     return asked
 
 
@@ -63,7 +74,12 @@ def configure(tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.Monkey
 
     def write(name: str, **changed: Any) -> None:
         proxy = tiny_config.proxy.model_dump(mode="json") | ({"base_width": 16} if name == "rates" else {})
-        content = {"data": tiny_config.data.model_dump(mode="json"), "proxy": proxy, **STUDIES[name], **changed}
+        content = {
+            "data": tiny_config.data.model_dump(mode="json"),
+            "proxy": proxy,
+            **STUDIES[name],
+            **changed,
+        }
         if name == "ranks":
             content["space"] = tiny_config.space.model_dump(mode="json")
         file = Path("configs") / f"{CONFIGS[name]}_cpu.yaml"
@@ -89,7 +105,9 @@ def interrupted(name: str, made: Made, monkeypatch: pytest.MonkeyPatch, *, after
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "train_once", until)
         with pytest.raises(KeyboardInterrupt):
-            bench.measure_and_write(name, device="cpu", out=Path("record.json"), console=Console(file=out, width=300))
+            bench.measure_and_write(
+                name, device="cpu", out=Path("record.json"), console=Console(file=out, width=300)
+            )
     return out.getvalue()
 
 
@@ -119,15 +137,24 @@ def test_the_same_command_goes_on_until_the_record_is_written_and_then_begins_af
 
 @pytest.mark.parametrize("changed", ["settings", "text", "commit"])
 def test_what_was_interrupted_is_left_alone_where_the_record_would_be_of_something_else(
-    changed: str, made: Made, configure: Callable[..., None], tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changed: str,
+    made: Made,
+    configure: Callable[..., None],
+    tiny_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     configure("ranks")
     interrupted("ranks", made, monkeypatch, after=3)
     if changed == "settings":
         configure("ranks", seeds=[0, 1])
     elif changed == "text":
-        (tmp_path / "other.txt").write_text("\n".join("words of another text. " * 20 for _ in range(200)), encoding="utf-8")
-        configure("ranks", data={**tiny_config.data.model_dump(mode="json"), "source": str(tmp_path / "other.txt")})
+        (tmp_path / "other.txt").write_text(
+            "\n".join("words of another text. " * 20 for _ in range(200)), encoding="utf-8"
+        )
+        configure(
+            "ranks", data={**tiny_config.data.model_dump(mode="json"), "source": str(tmp_path / "other.txt")}
+        )
     else:
         monkeypatch.setattr(folders, "commit", lambda: "another")
     begun = len(made)

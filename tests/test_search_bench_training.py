@@ -34,7 +34,11 @@ def test_the_llama_is_that_of_transformers() -> None:
 
 def transformers_name(name: str) -> str:
     """`layers.3.norm.weight` -> `model.layers.1.post_attention_layernorm.weight`."""
-    surroundings = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight", "head.weight": "lm_head.weight"}
+    surroundings = {
+        "embedding.weight": "model.embed_tokens.weight",
+        "norm.weight": "model.norm.weight",
+        "head.weight": "lm_head.weight",
+    }
     if name in surroundings:
         return surroundings[name]
     _, number, part = name.split(".", 2)

@@ -57,7 +57,9 @@ class Search:
     def __init__(self, folder, address, root, config):
         self.folder = folder
         ledger_module.create(folder.ledger, config, started="now").close()
-        self._script = textwrap.dedent(DRIVER.format(root=str(root), folder=str(folder.path), address=address))
+        self._script = textwrap.dedent(
+            DRIVER.format(root=str(root), folder=str(folder.path), address=address)
+        )
 
     def start(self):
         with (self.folder.path / "said").open("ab") as said:
@@ -69,19 +71,27 @@ class Search:
     def noted(self, name):
         """Candidate and process of each line that the workers have written."""
         path = self.folder.path / name
-        return [tuple(map(int, line.split())) for line in path.read_text().splitlines()] if path.exists() else []
+        return (
+            [tuple(map(int, line.split())) for line in path.read_text().splitlines()] if path.exists() else []
+        )
 
     def wait_until_begun(self, count):
         deadline = time.monotonic() + 180  # Ray may take a minute to start where others are busy
         while len(self.noted("begun")) < count and self.driver.poll() is None:
-            assert time.monotonic() < deadline, f"only {len(self.noted('begun'))} evaluations began: {self.said()[-2000:]}"
+            assert time.monotonic() < deadline, (
+                f"only {len(self.noted('begun'))} evaluations began: {self.said()[-2000:]}"
+            )
             time.sleep(0.005)
 
 
 def many(prepared, count):
     """A search whose proposals depend on nothing but their number, so that the order of the answers is of no consequence."""
     evolution = prepared.config.evolution.model_copy(update={"population": count})
-    return Prepared(prepared.config.model_copy(update={"candidates": count, "evolution": evolution}), prepared.corpus, prepared.space)
+    return Prepared(
+        prepared.config.model_copy(update={"candidates": count, "evolution": evolution}),
+        prepared.corpus,
+        prepared.space,
+    )
 
 
 @pytest.mark.slow
@@ -109,7 +119,9 @@ def test_killed_workers_nodes_and_drivers_lose_and_repeat_nothing(tmp_path, prep
                 hit.add(number)
                 os.kill(pid, signal.SIGKILL)
         elif fault == "node":
-            cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False)
+            cluster.remove_node(
+                sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False
+            )
             cluster.add_node(**NODE)
         else:
             search.driver.kill()
@@ -127,13 +139,19 @@ def test_killed_workers_nodes_and_drivers_lose_and_repeat_nothing(tmp_path, prep
 
 
 def scores(entries):
-    return {(entry.architecture.digest(), tuple(sorted(entry.evaluation.metrics.items()))) for entry in entries}
+    return {
+        (entry.architecture.digest(), tuple(sorted(entry.evaluation.metrics.items()))) for entry in entries
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers_too", [False, True])
-def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(tmp_path, prepared, pytestconfig, cluster, workers_too):
-    search = Search(RunFolder(tmp_path), cluster.address, pytestconfig.rootpath, many(prepared, 100_000).config)
+def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(
+    tmp_path, prepared, pytestconfig, cluster, workers_too
+):
+    search = Search(
+        RunFolder(tmp_path), cluster.address, pytestconfig.rootpath, many(prepared, 100_000).config
+    )
     search.start()
     search.wait_until_begun(3)
     cluster.head_node.kill_gcs_server(check_alive=False)
@@ -147,7 +165,9 @@ def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(tmp_path,
 
 
 @pytest.mark.slow
-def test_a_cluster_without_the_declared_device_is_refused_before_any_work(tmp_path, tiny_config, pytestconfig, cluster):
+def test_a_cluster_without_the_declared_device_is_refused_before_any_work(
+    tmp_path, tiny_config, pytestconfig, cluster
+):
     (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": ("H100",)}).to_yaml())
     command = [sys.executable, "-m", "search.entry", "search", "run.yaml", "--address", cluster.address]
     environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}

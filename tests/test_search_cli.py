@@ -81,7 +81,10 @@ def test_every_command_reads_the_run(call, first, tmp_path):
     assert len(everything) == 6
     assert {row["id"] for row in rows} == {row["id"] for row in everything if row["frontier"]}
     for row in rows:
-        assert not any(other["loss"] <= row["loss"] and other["decode_ms@b1"] < row["decode_ms@b1"] for other in everything)
+        assert not any(
+            other["loss"] <= row["loss"] and other["decode_ms@b1"] < row["decode_ms@b1"]
+            for other in everything
+        )
     assert [row["loss"] for row in rows] == sorted(row["loss"] for row in rows)
 
     table = list(csv.DictReader(io.StringIO(call("frontier", "first", "--all", "--format", "csv")[1])))
@@ -96,7 +99,10 @@ def test_every_command_reads_the_run(call, first, tmp_path):
     assert "candidate 0 of first" in told
     assert "conditions: anchor " in told
     found = json.loads(call("profile", "first:0", "--batch", 1, "--context", 8, "--json")[1])
-    assert (found[0]["architecture"], found[0]["params"]) == ("first:0", next(row["params"] for row in everything if row["id"] == 0))
+    assert (found[0]["architecture"], found[0]["params"]) == (
+        "first:0",
+        next(row["params"] for row in everything if row["id"] == 0),
+    )
 
 
 def test_the_frontier_can_be_asked_for_other_objectives_filtered_and_sorted(call, first, tmp_path):
@@ -104,7 +110,19 @@ def test_the_frontier_can_be_asked_for_other_objectives_filtered_and_sorted(call
     everything = json.loads(call("frontier", "first", "--all", "--json")[1])
     assert {row["params"] for row in only} == {min(row["params"] for row in everything)}
     bound = sorted(row["params"] for row in everything)[2]
-    few = json.loads(call("frontier", "first", "--all", "--where", f"params <= {bound}", "--sort", "params", "--descending", "--json")[1])
+    few = json.loads(
+        call(
+            "frontier",
+            "first",
+            "--all",
+            "--where",
+            f"params <= {bound}",
+            "--sort",
+            "params",
+            "--descending",
+            "--json",
+        )[1]
+    )
     expected = sorted((row["params"] for row in everything if row["params"] <= bound), reverse=True)
     assert [row["params"] for row in few] == expected
     code, _, err = call("frontier", "first", "--plot", tmp_path / "front.png")
@@ -113,7 +131,9 @@ def test_the_frontier_can_be_asked_for_other_objectives_filtered_and_sorted(call
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(call, first, tmp_path, corpus, tiny_config):
+def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(
+    call, first, tmp_path, corpus, tiny_config
+):
     best = json.loads(call("frontier", "first", "--json")[1])[0]
     code, out, _ = call("export", "first", best["id"], "--to", tmp_path / "winner")
     assert code == 0
@@ -126,13 +146,19 @@ def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(call, firs
     assert provenance["run"] == "first"
     assert provenance["digest"] == model.architecture.digest()
     assert json.loads((tmp_path / "winner" / "scores.json").read_text())["metrics"]["loss"] == best["loss"]
-    refused(call("export", "first", best["id"], "--to", tmp_path / "winner"), "expected a folder that is new or empty")
+    refused(
+        call("export", "first", best["id"], "--to", tmp_path / "winner"),
+        "expected a folder that is new or empty",
+    )
 
 
 def test_weights_that_were_cut_are_not_exported_as_if_whole(call, first, tmp_path):
     weights = tmp_path / "results" / "first" / "weights" / "00000.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    refused(call("export", "first", 0, "--to", tmp_path / "winner"), "00000.safetensors: cannot be exported, the file is damaged: ")
+    refused(
+        call("export", "first", 0, "--to", tmp_path / "winner"),
+        "00000.safetensors: cannot be exported, the file is damaged: ",
+    )
     assert not (tmp_path / "winner").exists()
 
 
@@ -141,7 +167,12 @@ def test_a_changed_text_is_noticed(call, config, tiny_config, tmp_path, text_fol
     shutil.copytree(text_folder, own)
     data = tiny_config.data.model_copy(update={"source": "own"})
     (tmp_path / "own.yaml").write_text(tiny_config.model_copy(update={"data": data}).to_yaml())
-    folder = run.start(config_module.load(tmp_path / "own.yaml"), results=tmp_path / "results", name="own", console=cli.console)
+    folder = run.start(
+        config_module.load(tmp_path / "own.yaml"),
+        results=tmp_path / "results",
+        name="own",
+        console=cli.console,
+    )
     (own / "more.txt").write_text("some more words " * 50)
     refused(call("resume", "own", "--executor", "inline"), "is not what it was when the run began")
     (own / "more.txt").unlink()
@@ -185,7 +216,10 @@ def test_bad_input_is_one_line_before_any_work(call, config, tmp_path):
     refused(call("search", tmp_path / "bad.yaml", "--name", "bad", "--executor", "inline"), "short")
     assert not (tmp_path / "results").exists()
     (tmp_path / "file").touch()
-    refused(call("search", config, "--results", tmp_path / "file", "--name", "x", "--executor", "inline"), "is not a folder")
+    refused(
+        call("search", config, "--results", tmp_path / "file", "--name", "x", "--executor", "inline"),
+        "is not a folder",
+    )
 
 
 def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
@@ -200,8 +234,14 @@ def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
     refused(call("profile", tmp_path / "none.yaml"), "none.yaml: cannot be read")
     refused(call("profile", "first:99"), "run first has no candidate 99: expected 0 to 5")
     refused(call("profile", "second:0"), "unknown run 'second'")
-    refused(call("profile", "tiny-hybrid", "--batch", "1,x"), "--batch: expected whole numbers, as in --batch 1,8,64, got 'x'")
-    refused(call("profile", "tiny-hybrid", "--energy", "1"), "energy_seconds: expected 0 (not measured) or at least 5")
+    refused(
+        call("profile", "tiny-hybrid", "--batch", "1,x"),
+        "--batch: expected whole numbers, as in --batch 1,8,64, got 'x'",
+    )
+    refused(
+        call("profile", "tiny-hybrid", "--energy", "1"),
+        "energy_seconds: expected 0 (not measured) or at least 5",
+    )
     (tmp_path / "arch.yaml").write_text("{width: 16, vocabulary: 300, layers: a f x}")
     refused(call("profile", tmp_path / "arch.yaml"), "layers.2: unknown operator 'x'")
     refused(call("train", tmp_path / "arch.yaml", "--config", config), "layers.2: unknown operator 'x'")
@@ -229,7 +269,9 @@ def test_a_wrong_call_is_code_2_and_shows_usage(call):
     assert "Usage:" in err
 
 
-@pytest.mark.parametrize("command", sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands))
+@pytest.mark.parametrize(
+    "command", sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)
+)
 def test_every_command_has_help_with_an_example(call, command):
     code, out, _ = call(command, "--help")
     assert code == 0
@@ -240,7 +282,9 @@ def test_architectures_of_one_name_have_a_row_each(call, tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.yaml").write_text("{width: 32, vocabulary: 300, layers: a f}")
-    out = call("profile", tmp_path / "one" / "x.yaml", tmp_path / "two" / "x.yaml", "--batch", 1, "--context", 8)[1]
+    out = call(
+        "profile", tmp_path / "one" / "x.yaml", tmp_path / "two" / "x.yaml", "--batch", 1, "--context", 8
+    )[1]
     assert sum(re.match(r"x +[\d.]+k? ", line) is not None for line in out.splitlines()) == 2
 
 
@@ -253,7 +297,19 @@ def test_paths_that_cannot_be_written(call, first, tmp_path):
 def test_profile_and_train_work_on_files(call, config, tmp_path):
     for name, layers in (("small", "a f"), ("large", "a f a f a f")):
         (tmp_path / f"{name}.yaml").write_text(f"{{width: 32, vocabulary: 300, layers: {layers}}}")
-    found = json.loads(call("profile", tmp_path / "small.yaml", tmp_path / "large.yaml", "--batch", 1, 2, "--context", "8,16", "--json")[1])
+    found = json.loads(
+        call(
+            "profile",
+            tmp_path / "small.yaml",
+            tmp_path / "large.yaml",
+            "--batch",
+            1,
+            2,
+            "--context",
+            "8,16",
+            "--json",
+        )[1]
+    )
     assert [entry["architecture"] for entry in found] == ["small", "large"]
     assert [[(point["batch"], point["context"]) for point in entry["points"]] for entry in found] == [
         [(1, 8), (2, 8), (1, 16), (2, 16)]
@@ -263,7 +319,9 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
     assert found[0]["ratios"]["decode_ms@b1"] == 1
     score = json.loads(call("train", tmp_path / "small.yaml", "--config", config, "--json")[1])
     assert score["loss"] == pytest.approx(math.log(score["perplexity"]))
-    assert "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]
+    assert (
+        "the unigram entropy of the data is" in call("train", tmp_path / "small.yaml", "--config", config)[1]
+    )
     refused(call("train", tmp_path / "small.yaml", "--config", config, "--tokens", 3), "tokens")
     refused(call("train", tmp_path / "small.yaml", "--config", config, "--tasks", "memory"), "tasks: names.0")
     (tmp_path / "other.yaml").write_text("{width: 32, vocabulary: 301, layers: a f}")
@@ -276,7 +334,10 @@ def test_operators_and_doctor_tell_what_is_usable(call):
     assert all(row["state"].startswith("usable") for row in rows if row["backend"] == "reference")
     assert "attention" in call("operators")[1]
     found = json.loads(call("doctor", "--json")[1])
-    assert found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
+    assert (
+        found["packages"]["torch"] == torch.__version__.split("+")[0]
+        or found["packages"]["torch"] == torch.__version__
+    )
     if not torch.cuda.is_available():
         assert any(not entry["usable"] and entry["reason"] for entry in found["devices"])
     assert "torch" in call("doctor")[1]
@@ -287,7 +348,9 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
     path = tmp_path / "long.yaml"
     path.write_text(tiny_config.model_copy(update={"candidates": 4}).to_yaml())
     command = [Path(sys.executable).parent / "frontrunner", "search", path, "--name", "long"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+    )
     lines = []
     for line in process.stdout:
         lines.append(line)

@@ -33,13 +33,26 @@ def ray_executor(tmp_path_factory):
 def deterministic(outcome):
     """What of an outcome does not depend on the clock."""
     evaluation = outcome.evaluation
-    return evaluation.status, evaluation.proxy.loss, evaluation.proxy.curve, evaluation.metrics["params"], outcome.weights
+    return (
+        evaluation.status,
+        evaluation.proxy.loss,
+        evaluation.proxy.curve,
+        evaluation.metrics["params"],
+        outcome.weights,
+    )
 
 
 def test_an_evaluation_has_every_metric_of_profile_and_proxy(job, profiler):
     evaluation = evaluate(job, profiler).evaluation
     assert evaluation.status == "ok"
-    assert {"loss", "perplexity", "bits_per_byte", "params", "prefill_ms@b1", "decode_ms@b1"} <= evaluation.metrics.keys()
+    assert {
+        "loss",
+        "perplexity",
+        "bits_per_byte",
+        "params",
+        "prefill_ms@b1",
+        "decode_ms@b1",
+    } <= evaluation.metrics.keys()
     assert evaluation.profile.points[0].decode.samples_ms
     assert evaluation.backends["attention"] in ("sdpa", "reference")
     assert evaluation.seconds["train"] > 0
@@ -48,7 +61,9 @@ def test_an_evaluation_has_every_metric_of_profile_and_proxy(job, profiler):
 
 def test_what_a_device_cannot_measure_is_no_candidates_fault(job, profiler, monkeypatch):
     profile = evaluate(job, profiler).evaluation.profile
-    lacking = profile.model_copy(update={"absent": {"energy_j_per_token": "no counter", "power_w": "no counter"}})
+    lacking = profile.model_copy(
+        update={"absent": {"energy_j_per_token": "no counter", "power_w": "no counter"}}
+    )
     monkeypatch.setattr("search.evaluate.profiled", lambda *args, **kwargs: lacking)
     frugal = dataclasses.replace(job, objectives=(Objective("energy_j_per_token@b1", maximize=False),))
     with pytest.raises(DeviceError, match=r"device cpu cannot measure energy_j_per_token@b1: no counter"):
@@ -66,7 +81,9 @@ def test_a_broken_constraint_is_found_before_training(job, profiler):
 
 
 def test_a_constraint_on_the_loss_is_checked_after_training(job, profiler):
-    evaluation = evaluate(dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", job.profile),)), profiler).evaluation
+    evaluation = evaluate(
+        dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", job.profile),)), profiler
+    ).evaluation
     assert evaluation.status == "infeasible"
     assert evaluation.proxy is not None
 
@@ -75,10 +92,15 @@ def test_tasks_are_trained_after_the_text_unless_a_constraint_is_broken(job, pro
     asked = dataclasses.replace(job, tasks=TaskSettings(names=("copy",), tokens=1024))
     evaluation = evaluate(asked, profiler).evaluation
     assert evaluation.status == "ok"
-    assert evaluation.metrics["copy_accuracy"] == train_task("copy", job.architecture, asked.tasks, seed=job.seed).accuracy
+    assert (
+        evaluation.metrics["copy_accuracy"]
+        == train_task("copy", job.architecture, asked.tasks, seed=job.seed).accuracy
+    )
     assert evaluation.seconds["tasks"] >= evaluation.tasks[0].seconds > 0
     never = parse_constraint("copy_accuracy >= 1.01", job.profile, asked.tasks)
-    assert evaluate(dataclasses.replace(asked, constraints=(never,)), profiler).evaluation.status == "infeasible"
+    assert (
+        evaluate(dataclasses.replace(asked, constraints=(never,)), profiler).evaluation.status == "infeasible"
+    )
     broken = dataclasses.replace(asked, constraints=(parse_constraint("loss <= 1e-9", job.profile),))
     assert evaluate(broken, profiler).evaluation.tasks == ()
 
@@ -107,15 +129,21 @@ def test_a_context_larger_than_memory_is_a_failed_evaluation(job, profiler):
         ("hang", "timeout", "not finished after 2 s, while building"),
     ],
 )
-def test_a_candidate_that_goes_wrong_is_a_failed_evaluation_with_its_reason(job, profiler, fault, status, reason):
-    evaluation = evaluate(dataclasses.replace(job, architecture=architecture_with(fault), deadline_s=4.0), profiler).evaluation
+def test_a_candidate_that_goes_wrong_is_a_failed_evaluation_with_its_reason(
+    job, profiler, fault, status, reason
+):
+    evaluation = evaluate(
+        dataclasses.replace(job, architecture=architecture_with(fault), deadline_s=4.0), profiler
+    ).evaluation
     assert evaluation.status == status
     assert reason in evaluation.reason
     assert evaluate(job, profiler).evaluation.status == "ok"
 
 
 def test_a_defect_keeps_its_traceback(job, profiler):
-    evaluation = evaluate(dataclasses.replace(job, architecture=architecture_with("defect")), profiler).evaluation
+    evaluation = evaluate(
+        dataclasses.replace(job, architecture=architecture_with("defect")), profiler
+    ).evaluation
     assert evaluation.status == "error"
     assert "KeyError: 'a defect'" in evaluation.reason
     assert "faulty_operators.py" in evaluation.traceback
@@ -158,7 +186,10 @@ def test_text_that_a_worker_lacks_is_sent_to_it(job, ray_executor, monkeypatch, 
 def test_a_late_worker_is_killed_and_replaced(job, ray_executor):
     endless = job.proxy.model_copy(update={"tokens": 10**10})
     workers = [member.actor for member in ray_executor._idle]
-    profiling = [ray_executor._ray.get(worker.__ray_call__.remote(lambda self: self._profiler.pid)) for worker in workers]
+    profiling = [
+        ray_executor._ray.get(worker.__ray_call__.remote(lambda self: self._profiler.pid))
+        for worker in workers
+    ]
     ray_executor._deadline_s = 3.0
     try:
         ray_executor.submit(dataclasses.replace(job, number=5, proxy=endless))

@@ -58,26 +58,44 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("objectives: [throughput_tokens_per_s]", "set profile.largest_batch"),
         ("objectives: [loss, recall_accuracy]", "add recall to tasks.names"),
         ("fidelity: {width_scale: 1.5}", r"fidelity\.width_scale: .*less than or equal to 1, got 1\.5"),
-        ("fidelity: {rungs: [20000, 10000]}", "rungs: expected numbers of tokens that grow, got 20000, 10000"),
-        ("fidelity: {rungs: [100]}", "expected tokens that grow by a batch of 512 at least and stay below proxy.tokens, 150000; got 100"),
+        (
+            "fidelity: {rungs: [20000, 10000]}",
+            "rungs: expected numbers of tokens that grow, got 20000, 10000",
+        ),
+        (
+            "fidelity: {rungs: [100]}",
+            "expected tokens that grow by a batch of 512 at least and stay below proxy.tokens, 150000; got 100",
+        ),
         ("fidelity: {rungs: [150000]}", "stay below proxy.tokens, 150000; got 150000"),
         ("fidelity: {rungs: [5200, 5300]}", "grow by a batch of 512 at least"),
         ("fidelity: {rungs: [10000], eta: 1}", "fidelity.eta: .*greater than or equal to 2, got 1"),
-        ("{fidelity: {rungs: [10000]}, objectives: [params, decode_ms@b1]}", "the loss among the objectives, .*; got params, decode_ms@b1"),
+        (
+            "{fidelity: {rungs: [10000]}, objectives: [params, decode_ms@b1]}",
+            "the loss among the objectives, .*; got params, decode_ms@b1",
+        ),
         (
             "{fidelity: {rungs: [10000]}, tasks: {names: [recall]}, constraints: ['recall_accuracy >= 0.5']}",
             "all but the loss to be known before training; recall_accuracy is not",
         ),
-        ("gates: {table: true}", "expected a constraint on what the latency table predicts: decode_ms, decode_tokens_per_s, prefill_ms"),
+        (
+            "gates: {table: true}",
+            "expected a constraint on what the latency table predicts: decode_ms, decode_tokens_per_s, prefill_ms",
+        ),
         ("gates: {audit: 2}", "gates.audit: .*less than or equal to 1, got 2"),
-        ("objectives: [loss@t20000]", "metric 'loss@t20000' does not depend on the batch size: expected loss"),
+        (
+            "objectives: [loss@t20000]",
+            "metric 'loss@t20000' does not depend on the batch size: expected loss",
+        ),
         ("device_kind: [H100, H100]", "device_kind: expected each kind once, got H100, H100"),
         ("device_kind: [H100, A100, L4]", "workers: expected at least 3, one for each device_kind, got 2"),
         (
             "device_kind: [H100, A100]",
             "'decode_ms@b1' is measured on each device_kind: expected one of decode_ms@b1/H100,",
         ),
-        ("objectives: [loss, decode_ms@b1/H100]", "does not depend on the kind of device in this run: expected decode_ms@b1"),
+        (
+            "objectives: [loss, decode_ms@b1/H100]",
+            "does not depend on the kind of device in this run: expected decode_ms@b1",
+        ),
         ("device_kind: [H100, 'a b']", "device_kind"),
         (
             "{device_kind: [H100, A100], gates: {table: true}, objectives: [loss], constraints: ['decode_ms@b1/A100 <= 3']}",

@@ -13,7 +13,9 @@ from tests.conftest import Call
 def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_folder: Path) -> None:
     code, out, err = call("data", "info", config)
     assert (code, out) == (1, "")
-    assert err == f"error: {config}: its text is not prepared yet; `frontrunner data prepare {config}` does it\n"
+    assert (
+        err == f"error: {config}: its text is not prepared yet; `frontrunner data prepare {config}` does it\n"
+    )
     code, out, err = call("data", "prepare", config)
     assert code == 0
     assert "vocabulary              300\n" in out
@@ -22,7 +24,9 @@ def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_fo
     assert found["train_documents"] + found["validation_documents"] == 8
     size = sum(path.stat().st_size for path in text_folder.iterdir())
     assert found["train_bytes"] + found["validation_bytes"] == size
-    assert found["bytes_per_token"] == pytest.approx(size / (found["train_tokens"] + found["validation_tokens"]), abs=1e-4)
+    assert found["bytes_per_token"] == pytest.approx(
+        size / (found["train_tokens"] + found["validation_tokens"]), abs=1e-4
+    )
     files = [path for path in Path(found["folder"]).iterdir() if path.name != "manifest.json"]
     assert found["disk_bytes"] == sum(path.stat().st_size for path in files)
     assert call("data", "info", found["folder"], "--json")[1] == json.dumps(found, indent=1) + "\n"
@@ -32,31 +36,45 @@ def test_a_search_finds_what_was_prepared(call: Call, config: Path) -> None:
     call("data", "prepare", config)
     folder = Path(json.loads(call("data", "info", config, "--json")[1])["folder"])
     before = (folder / "manifest.json").stat().st_mtime_ns
-    assert call("train", "tiny-hybrid", "--config", config)[0] == 1  # of another vocabulary: said after the text is prepared
+    assert (
+        call("train", "tiny-hybrid", "--config", config)[0] == 1
+    )  # of another vocabulary: said after the text is prepared
     assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
     assert (folder / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_sources_and_options_take_the_place_of_a_run_file(call: Call, config: Path, text_folder: Path, tmp_path: Path) -> None:
+def test_sources_and_options_take_the_place_of_a_run_file(
+    call: Call, config: Path, text_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "more.jsonl").write_text('{"body": "one"}\n{"body": "two"}\n')
     (tmp_path / "other.jsonl").write_text('{"body": "three"}\n')
-    assert "train_documents         2\n" in call("data", "prepare", "more.jsonl", "other.jsonl", "--text-column", "body")[1]
+    assert (
+        "train_documents         2\n"
+        in call("data", "prepare", "more.jsonl", "other.jsonl", "--text-column", "body")[1]
+    )
     tokenizer = train_tokenizer([path.read_text() for path in text_folder.iterdir()], 280)
     (tmp_path / "own.json").write_text(tokenizer.to_str())
     out = call("data", "prepare", text_folder, "--tokenizer", "own.json")[1]
     assert "vocabulary              280\n" in out  # the tokenizer's
     assert "vocabulary              310\n" in call("data", "prepare", config, "--vocabulary", "310")[1]
     code, _, err = call("data", "prepare", text_folder, "--tokenizer", "own.json", "--vocabulary", "270")
-    assert (code, err) == (1, "error: vocabulary 270 is smaller than the tokenizer own.json: expected at least 280\n")
+    assert (code, err) == (
+        1,
+        "error: vocabulary 270 is smaller than the tokenizer own.json: expected at least 280\n",
+    )
 
 
-def test_an_interrupt_says_that_the_same_command_goes_on(call: Call, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_says_that_the_same_command_goes_on(
+    call: Call, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         interrupted = Mock(side_effect=KeyboardInterrupt)
         patch.setattr("proxy_train.prepare.write_shards", interrupted)
         assert call("data", "prepare", config) == (130, "", ANY)
         assert interrupted.called
-        assert call("data", "prepare", config)[2].endswith("interrupted: the same command goes on from here\n")
+        assert call("data", "prepare", config)[2].endswith(
+            "interrupted: the same command goes on from here\n"
+        )
     assert call("data", "prepare", config)[0] == 0
 
 
@@ -80,7 +98,10 @@ def test_verify_names_the_damaged_file(call: Call, config: Path) -> None:
     [
         (["prepare", "nowhere.txt"], "nowhere.txt: no such file or folder"),
         (["prepare", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file"),
-        (["prepare", "sotu", "--vocabulary", "3"], "vocabulary: Input should be greater than or equal to 257"),
+        (
+            ["prepare", "sotu", "--vocabulary", "3"],
+            "vocabulary: Input should be greater than or equal to 257",
+        ),
         (["prepare", "sotu", "--tokenizer", "no.json"], "no.json: not a tokenizer.json"),
         (["info", "nowhere"], "manifest.json: cannot be read: No such file"),
     ],

@@ -66,7 +66,11 @@ def test_the_frontier_outgrows_the_first_candidates(tmp_path, prepared, searcher
 def test_failed_and_infeasible_candidates_are_no_frontier(tmp_path, prepared):
     def answer(job):
         if job.number % 2:
-            return Outcome(Evaluation(status="infeasible", reason="too slow", metrics={"loss": 0.0, "decode_ms@b1": 0.0}, seed=0))
+            return Outcome(
+                Evaluation(
+                    status="infeasible", reason="too slow", metrics={"loss": 0.0, "decode_ms@b1": 0.0}, seed=0
+                )
+            )
         return pretended(job)
 
     entries = searched(tmp_path / "run", larger(prepared, candidates=12), PretendExecutor(answer=answer))
@@ -75,7 +79,11 @@ def test_failed_and_infeasible_candidates_are_no_frontier(tmp_path, prepared):
 
 def test_an_unexpected_failure_is_recorded_and_raised_and_the_run_goes_on_without_it(tmp_path, prepared):
     def answer(job):
-        return Outcome(Evaluation(status="error", reason="KeyError: 'x'", seed=0)) if job.number == 2 else pretended(job)
+        return (
+            Outcome(Evaluation(status="error", reason="KeyError: 'x'", seed=0))
+            if job.number == 2
+            else pretended(job)
+        )
 
     with pytest.raises(RunError, match="candidate 2 failed in an unexpected way: KeyError"):
         searched(tmp_path / "run", prepared, PretendExecutor(answer=answer))
@@ -88,7 +96,10 @@ def test_an_unexpected_failure_is_recorded_and_raised_and_the_run_goes_on_withou
 
 def test_a_small_space_ends_the_search_early(tmp_path, tiny_config, corpus):
     space = {"operators": ["attention", "swiglu"], "widths": [16], "min_depth": 2, "max_depth": 2}
-    genes = {"attention": {"head_dim": [8], "group": [1], "qk_norm": ["none"], "window": [None]}, "swiglu": {"ratio": [2]}}
+    genes = {
+        "attention": {"head_dim": [8], "group": [1], "qk_norm": ["none"], "window": [None]},
+        "swiglu": {"ratio": [2]},
+    }
     data = {**tiny_config.model_dump(mode="json"), "space": {**space, "genes": genes}, "candidates": 50}
     config = config_module.parse(data, where="small")
     entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())
@@ -121,11 +132,20 @@ class Losing(PretendExecutor):
         return (job, self.losses[job.number].pop(0)) if self.losses.get(job.number) else (job, outcome)
 
 
-MACHINE, WORKER = Lost("machine", "the node of 10.0.0.7 was lost"), Lost("worker", "the worker process died: signal 11")
+MACHINE, WORKER = (
+    Lost("machine", "the node of 10.0.0.7 was lost"),
+    Lost("worker", "the worker process died: signal 11"),
+)
 
 
 def test_what_was_lost_is_made_again_within_its_bound(tmp_path, prepared):
-    losses = {0: [MACHINE, MACHINE], 1: [WORKER], 2: [WORKER, WORKER], 3: [MACHINE, WORKER, MACHINE], 4: [WORKER, MACHINE]}
+    losses = {
+        0: [MACHINE, MACHINE],
+        1: [WORKER],
+        2: [WORKER, WORKER],
+        3: [MACHINE, WORKER, MACHINE],
+        4: [WORKER, MACHINE],
+    }
     executor = Losing(capacity=3, losses=losses)
     entries = searched(tmp_path / "run", prepared, executor)
     assert [entry.evaluation.status for entry in entries] == ["ok", "ok", "crashed", "crashed", "ok", "ok"]
@@ -158,16 +178,24 @@ def test_weights_of_the_frontier_alone(tmp_path, prepared):
 @pytest.mark.parametrize(
     ("constraints", "says"),
     [
-        (["params <= 1000"], "constraint 'params <= 1000': no sample of the space meets it, the closest of .* has"),
+        (
+            ["params <= 1000"],
+            "constraint 'params <= 1000': no sample of the space meets it, the closest of .* has",
+        ),
         (["params >= 1e12"], "no sample of the space meets it"),
         (["params <= 12000", "state_bytes@b1 >= 8000"], "no sample of the space meets them together"),
-        (["loss <= 5", "params <= 1e9", "loss >= 6"], "constraints 'loss >= 6' and 'loss <= 5' contradict each other"),
+        (
+            ["loss <= 5", "params <= 1e9", "loss >= 6"],
+            "constraints 'loss >= 6' and 'loss <= 5' contradict each other",
+        ),
         (["decode_ms@b1 < 1", "decode_ms@b1 >= 1"], "contradict each other: no decode_ms@b1 meets both"),
         (["decode_ms@b1 <= 1e-6"], "no sample meets it; of .* measured, .* the closest has"),
     ],
 )
 def test_a_constraint_that_nothing_meets_is_found_before_any_work(tiny_config, constraints, says):
-    config = config_module.parse({**tiny_config.model_dump(mode="json"), "constraints": constraints}, where="x")
+    config = config_module.parse(
+        {**tiny_config.model_dump(mode="json"), "constraints": constraints}, where="x"
+    )
     with pytest.raises(ConfigError, match=says):
         check_constraints(prepare_run(config))
 
@@ -181,7 +209,10 @@ def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config):
 
 
 def test_arithmetic_constraints_hold_for_every_candidate(tmp_path, tiny_config):
-    config = config_module.parse({**tiny_config.model_dump(mode="json"), "constraints": ["params <= 14000"], "candidates": 20}, where="x")
+    config = config_module.parse(
+        {**tiny_config.model_dump(mode="json"), "constraints": ["params <= 14000"], "candidates": 20},
+        where="x",
+    )
     entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())
     from profiler.cost import parameters
 
@@ -249,7 +280,11 @@ def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared, 
 
 def test_two_drivers_on_one_run_are_refused(tmp_path):
     folder = RunFolder(tmp_path)
-    with folder.driving(), pytest.raises(RunError, match=f"being driven by process {os.getpid()}"), RunFolder(tmp_path).driving():
+    with (
+        folder.driving(),
+        pytest.raises(RunError, match=f"being driven by process {os.getpid()}"),
+        RunFolder(tmp_path).driving(),
+    ):
         pass
     assert folder.driver() is None
 
@@ -265,10 +300,14 @@ def test_a_target_that_only_one_mixer_meets_is_not_refused(tiny_config, monkeypa
 
     def profiled(worker, architecture, *rest, **options):
         slow = sum(layer.operator in ("attention", "deltanet") for layer in architecture.layers)
-        return SimpleNamespace(metrics=lambda: {"decode_ms@b1": slow + 0.5, "decode_tokens_per_s@b1": 2.0 - slow})
+        return SimpleNamespace(
+            metrics=lambda: {"decode_ms@b1": slow + 0.5, "decode_tokens_per_s@b1": 2.0 - slow}
+        )
 
     monkeypatch.setattr(driver, "profiled", profiled)
     check_constraints(prepare_run(config))
     for impossible, closest in (("decode_ms@b1 <= 0.1", 0.5), ("decode_tokens_per_s@b1 >= 3", 2)):
-        with pytest.raises(ConfigError, match=f"no sample meets it; of .* measured, .* the closest has {closest}"):
+        with pytest.raises(
+            ConfigError, match=f"no sample meets it; of .* measured, .* the closest has {closest}"
+        ):
             check_constraints(prepare_run(config.model_copy(update={"constraints": (impossible,)})))

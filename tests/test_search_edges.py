@@ -11,7 +11,10 @@ SPACE = SpaceSettings(operators=("attention", "swiglu"), widths=(64, 128, 256), 
 
 def members(*shapes: tuple[int, int]) -> list[Architecture]:
     return [
-        Architecture.from_shorthand(" ".join("af"[place % 2] for place in range(depth)), width=w, vocabulary=512) for w, depth in shapes
+        Architecture.from_shorthand(
+            " ".join("af"[place % 2] for place in range(depth)), width=w, vocabulary=512
+        )
+        for w, depth in shapes
     ]
 
 
@@ -22,13 +25,21 @@ def members(*shapes: tuple[int, int]) -> list[Architecture]:
             [(256, 3), (256, 4), (256, 5), (128, 2)],
             ["3 of 4 on the frontier have the space's greatest width, 256: wider"],
         ),
-        ([(64, 6), (64, 3), (64, 4), (128, 6), (256, 6), (128, 4)], ["smallest width, 64: narrower", "greatest depth, 6: deeper"]),
-        ([(128, 2), (64, 2), (256, 2)], ["3 of 3 on the frontier have the space's smallest depth, 2: shallower ones may be better"]),
+        (
+            [(64, 6), (64, 3), (64, 4), (128, 6), (256, 6), (128, 4)],
+            ["smallest width, 64: narrower", "greatest depth, 6: deeper"],
+        ),
+        (
+            [(128, 2), (64, 2), (256, 2)],
+            ["3 of 3 on the frontier have the space's smallest depth, 2: shallower ones may be better"],
+        ),
         ([(256, 2), (256, 2)], []),  # two say nothing
         ([(256, 4), (256, 4), (256, 4), (64, 3), (128, 3), (128, 5), (64, 5)], []),  # fewer than half
     ],
 )
-def test_where_half_of_a_frontier_is_at_an_edge_it_is_said(shapes: list[tuple[int, int]], expected: list[str]) -> None:
+def test_where_half_of_a_frontier_is_at_an_edge_it_is_said(
+    shapes: list[tuple[int, int]], expected: list[str]
+) -> None:
     found = at_edges(members(*shapes), SPACE)
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True))

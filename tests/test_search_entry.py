@@ -20,5 +20,11 @@ print(len(os.listdir("/proc/self/task")), os.environ.get("OPENBLAS_NUM_THREADS")
 def test_numpy_has_one_thread_and_nobody_else_is_told() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     for given, expected in (({}, "1 None"), ({"OPENBLAS_NUM_THREADS": "2"}, "2 2")):
-        ended = subprocess.run([sys.executable, "-c", MULTIPLY], env={**environment, **given}, capture_output=True, text=True, check=True)
+        ended = subprocess.run(
+            [sys.executable, "-c", MULTIPLY],
+            env={**environment, **given},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert ended.stdout.strip() == expected

@@ -62,7 +62,12 @@ Event = tuple[str, Any]
 
 
 def drive(
-    proposer: Proposer[Any], count: int, *, pending: int = 3, seed: int = 0, score: Callable[[Any], tuple[float, ...]] = scores
+    proposer: Proposer[Any],
+    count: int,
+    *,
+    pending: int = 3,
+    seed: int = 0,
+    score: Callable[[Any], tuple[float, ...]] = scores,
 ) -> list[Event]:
     """Asks with several pending, and tells in a random order, with failures. Returns what happened."""
     rng, waiting, events = np.random.default_rng(seed), list[Proposal[Any]](), list[Event]()
@@ -276,14 +281,19 @@ def test_wrong_use_is_refused() -> None:
         proposer.restore(Proposal(7, proposal.candidate, (), "random"))
 
 
-@pytest.mark.parametrize("wrong", [{"population": 0}, {"tournament": 0}, {"crossover": 1.5}, {"second_mutation": -0.1}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"population": 0}, {"tournament": 0}, {"crossover": 1.5}, {"second_mutation": -0.1}, {"colour": 1}],
+)
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EvolutionSettings.model_validate(wrong)
 
 
 def test_architectures_evolve() -> None:
-    space = ArchitectureSpace(SpaceSettings(operators=("a", "m", "f"), min_depth=2, max_depth=8, widths=(64, 96, 128)), 256)
+    space = ArchitectureSpace(
+        SpaceSettings(operators=("a", "m", "f"), min_depth=2, max_depth=8, widths=(64, 96, 128)), 256
+    )
     proposer = Evolution(space, EvolutionSettings(population=16), seed=0)
     origins = set()
     for _ in range(150):
@@ -291,14 +301,20 @@ def test_architectures_evolve() -> None:
         assert space.contains(proposal.candidate) is None
         origins |= set(proposal.origin.split("+"))
         features = space.features(proposal.candidate)
-        proposer.tell(proposal.number, (features["log10_params"], -features["depth"] - features["alternation"]))
+        proposer.tell(
+            proposal.number, (features["log10_params"], -features["depth"] - features["alternation"])
+        )
     assert {"seed", "random", "crossover", "replace", "insert", "shape", "ratio"} <= origins
     assert len(proposer.frontier) > 3
 
 
 def test_tiny_space_of_architectures_is_exhausted() -> None:
     settings = SpaceSettings(
-        operators=("a",), widths=(64, 128), min_depth=1, max_depth=1, genes={"a": {"head_dim": [32], "qk_norm": ["none"]}}
+        operators=("a",),
+        widths=(64, 128),
+        min_depth=1,
+        max_depth=1,
+        genes={"a": {"head_dim": [32], "qk_norm": ["none"]}},
     )
     proposer = Evolution(ArchitectureSpace(settings, 256), EvolutionSettings(population=3), seed=0)
     found = all_of(proposer, lambda architecture: (0.0, 1.0))

@@ -48,19 +48,28 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Trained:
     """Every training that is asked for, as (layers, width, tokens, seed); none is made, nor is anything measured."""
     made: Trained = []
 
-    def pretend(architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str) -> ProxyScore:
+    def pretend(
+        architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
+    ) -> ProxyScore:
         made.append((architecture.depth, architecture.width, settings.tokens, seed))
         return score(2 + 1 / architecture.depth + 8 / architecture.width + seed / 100, settings, seed)
 
     monkeypatch.setattr(experiment, "train_once", pretend)
-    monkeypatch.setattr(experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended"))
+    monkeypatch.setattr(
+        experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")
+    )
     return made
 
 
 @pytest.fixture
 def settings(tiny_config: RunConfig) -> LawSettings:
     return LawSettings(
-        depths=(1, 2), widths=(16, 32), seeds=(0, 1), data=tiny_config.data, proxy=tiny_config.proxy, profile=tiny_config.profile
+        depths=(1, 2),
+        widths=(16, 32),
+        seeds=(0, 1),
+        data=tiny_config.data,
+        proxy=tiny_config.proxy,
+        profile=tiny_config.profile,
     )
 
 
@@ -78,7 +87,11 @@ def run(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 def test_a_killed_experiment_goes_on_and_trains_nothing_twice(
-    settings: LawSettings, run: Callable[[LawSettings], str], trainings: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: LawSettings,
+    run: Callable[[LawSettings], str],
+    trainings: Trained,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     pretend = experiment.train_once
 
@@ -112,7 +125,9 @@ def test_a_grid_may_grow_and_what_is_there_stays(
     assert {key[2] for key in law.grid(tmp_path, "some").loss} == {1024, 2048}
 
 
-def test_other_settings_are_refused_by_name(settings: LawSettings, run: Callable[[LawSettings], str], trainings: Trained) -> None:
+def test_other_settings_are_refused_by_name(
+    settings: LawSettings, run: Callable[[LawSettings], str], trainings: Trained
+) -> None:
     run(settings)
     with pytest.raises(RunError, match=r"begun with another proxy: expected the same, or another --name"):
         run(settings.model_copy(update={"proxy": settings.proxy.model_copy(update={"learning_rate": 1.0})}))
@@ -128,7 +143,9 @@ def test_it_is_the_text_that_counts_and_not_where_it_lies(
 ) -> None:
     run(settings)
     before = len(trainings)
-    moved = settings.model_copy(update={"data": settings.data.model_copy(update={"source": str(tmp_path / "elsewhere.txt")})})
+    moved = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"source": str(tmp_path / "elsewhere.txt")})}
+    )
     run(moved)
     assert len(trainings) == before
     monkeypatch.setattr(experiment, "prepare", lambda settings: dataclasses.replace(corpus, digest="0" * 64))
@@ -136,7 +153,9 @@ def test_it_is_the_text_that_counts_and_not_where_it_lies(
         run(settings)
 
 
-def test_memory_of_a_training_that_diverges_is_given_back(settings: LawSettings, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_training_that_diverges_is_given_back(
+    settings: LawSettings, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models: list[weakref.ref[HybridLM]] = []
     alive: list[list[bool]] = []
 
@@ -146,15 +165,23 @@ def test_memory_of_a_training_that_diverges_is_given_back(settings: LawSettings,
         raise DivergedError("the loss is nan")
 
     monkeypatch.setattr(experiment, "train", diverging)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models]))
-    architecture = Architecture.from_shorthand("a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}})
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models])
+    )
+    architecture = Architecture.from_shorthand(
+        "a f", width=16, vocabulary=corpus.vocabulary, genes={"attention": {"head_dim": 8}}
+    )
     made = experiment.outcome(Wanted("one", architecture, settings.proxy, 0), corpus, device="cpu")
     assert made.status == "diverged"
     assert alive == [[False]]
 
 
 def test_a_training_that_diverges_is_recorded_with_its_reason_and_left_out(
-    settings: LawSettings, run: Callable[[LawSettings], str], trainings: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: LawSettings,
+    run: Callable[[LawSettings], str],
+    trainings: Trained,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     pretend = experiment.train_once
 
@@ -196,13 +223,19 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 
 def test_records_come_back_as_they_were_written_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    training = Training(label="x", tokens=5, seed=0, status="ok", loss=1.25, tokens_per_s=3.0, seconds=2.0, params=7, flops=9)
+    training = Training(
+        label="x", tokens=5, seed=0, status="ok", loss=1.25, tokens_per_s=3.0, seconds=2.0, params=7, flops=9
+    )
     latency = Latency(label="x", decode_ms={"decode_ms@b1": 0.5}, tainted=("hot",))
     with experiment_store.opened(tmp_path, "some", settings={"a": 1}, fixed={"kind": "law"}) as store:
         store.add(training)
         store.add(latency)
     found = experiment_store.read(tmp_path, "some", kind="law")
-    assert (found.trainings, found.latencies, found.settings) == ({("x", 5, 0): training}, {"x": latency}, {"a": 1})
+    assert (found.trainings, found.latencies, found.settings) == (
+        {("x", 5, 0): training},
+        {"x": latency},
+        {"a": 1},
+    )
     with pytest.raises(RunError, match="expected the results of a ranks, got those of a law"):
         experiment_store.read(tmp_path, "some", kind="ranks")
     file = tmp_path / "some" / "records.jsonl"
@@ -233,7 +266,9 @@ def test_the_folder_of_a_run_is_left_alone(tmp_path: Path) -> None:
         ({"depht": 3}, "unknown key depht"),
     ],
 )
-def test_a_grid_that_cannot_be_trained_is_refused_in_one_line(changed: dict[str, object], message: str) -> None:
+def test_a_grid_that_cannot_be_trained_is_refused_in_one_line(
+    changed: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as found:
         experiment.parsed(LawSettings, {"depths": [1], "widths": [16], **changed}, where="law.yaml")
     assert str(found.value).startswith("law.yaml: ")

@@ -41,7 +41,9 @@ def test_genes_survive_the_scaling():
 
 @pytest.mark.parametrize(("width", "scale"), [(200, 1.0), (16, 0.5), (8, 0.3)])
 def test_a_proxy_is_never_wider_than_its_target(width, scale):
-    target = Architecture.from_shorthand("a f", width=width, vocabulary=64, genes={"attention": {"head_dim": 8}})
+    target = Architecture.from_shorthand(
+        "a f", width=width, vocabulary=64, genes={"attention": {"head_dim": 8}}
+    )
     assert proxy_of(target, FidelitySettings(width_scale=scale)) == target
 
 
@@ -60,7 +62,9 @@ def test_the_candidate_is_measured_and_its_proxy_trained(job, monkeypatch):
         outcome, alone = evaluate(narrow, profiler), evaluate(same, profiler)
     assert outcome.evaluation.status == "ok"
     assert measured[0] == target
-    assert outcome.evaluation.metrics["params"] == sum(weight.numel() for weight in HybridLM(target).parameters())
+    assert outcome.evaluation.metrics["params"] == sum(
+        weight.numel() for weight in HybridLM(target).parameters()
+    )
     assert outcome.evaluation.proxy_width == 16
     assert outcome.evaluation.metrics["loss"] == alone.evaluation.metrics["loss"]
     assert outcome.weights is None
@@ -68,7 +72,9 @@ def test_the_candidate_is_measured_and_its_proxy_trained(job, monkeypatch):
 
 
 def test_the_export_of_a_narrow_proxy_says_why_there_are_no_weights(tmp_path, job, tiny_config):
-    narrow = dataclasses.replace(job, architecture=job.architecture.resized(32), fidelity=FidelitySettings(width_scale=0.5))
+    narrow = dataclasses.replace(
+        job, architecture=job.architecture.resized(32), fidelity=FidelitySettings(width_scale=0.5)
+    )
     with ProfilingWorker("cpu") as profiler:
         evaluation = evaluate(narrow, profiler).evaluation
     folder = RunFolder(tmp_path)
@@ -86,7 +92,9 @@ def test_memory_of_a_training_that_went_wrong_is_given_back_once_nothing_holds_i
         raise DivergedError("the loss is nan")
 
     monkeypatch.setattr(evaluate_module, "train", train)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models]))
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models])
+    )
     with ProfilingWorker("cpu") as profiler:
         assert evaluate(job, profiler).evaluation.status == "diverged"
     assert alive[-1] == [False]

@@ -75,7 +75,9 @@ def test_what_waits_is_not_proposed_again_in_another_guise() -> None:
         proposal = proposer.ask()
         proposer.tell(proposal.number, scores(proposal.candidate))
     told = list(proposer._told.items())
-    waiting = [found.candidate for found in (proposer.ask() for _ in range(20)) if found.origin.startswith(SCREENED)][:8]
+    waiting = [
+        found.candidate for found in (proposer.ask() for _ in range(20)) if found.origin.startswith(SCREENED)
+    ][:8]
     alone = []
     for seed in range(20):  # each as the only one asked: the same scores, another seed
         fresh = Guided(SPACE, SETTINGS, seed=100 + seed)
@@ -120,7 +122,9 @@ def rippled(x: Vector) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("objectives", "low", "high"), [(scores, 0.6, 1.0), (rippled, 0.0, 0.4)])
-def test_most_proposals_are_of_the_kind_that_gains(objectives: Callable[[Vector], tuple[float, ...]], low: float, high: float) -> None:
+def test_most_proposals_are_of_the_kind_that_gains(
+    objectives: Callable[[Vector], tuple[float, ...]], low: float, high: float
+) -> None:
     """Screened ones where surrogates see what there is to gain; plain ones where they are misled, though they predict well on the whole."""
     proposer, screened = Guided(WIDE, SETTINGS, seed=0), []
     for _ in range(150):

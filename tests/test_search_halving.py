@@ -25,7 +25,11 @@ from search.objectives import Objective
 from search.run_folder import RunFolder
 from tests.conftest import PretendExecutor, pretended
 
-LOSS, SLOW, LARGE = Objective("loss", maximize=False), Objective("decode_ms@b1", maximize=False), Objective("params", maximize=False)
+LOSS, SLOW, LARGE = (
+    Objective("loss", maximize=False),
+    Objective("decode_ms@b1", maximize=False),
+    Objective("params", maximize=False),
+)
 
 
 def rung(*reached):
@@ -48,7 +52,10 @@ def test_nobody_is_stopped_before_there_are_enough_to_compare():
 
 def test_more_is_better_where_the_objective_says_so():
     fast = Objective("decode_tokens_per_s@b1", maximize=True)
-    scores = [{"decode_tokens_per_s@b1": rate, "loss@t100": loss} for rate, loss in ((50.0, 2.0), (100.0, 3.0), (100.0, 4.0))]
+    scores = [
+        {"decode_tokens_per_s@b1": rate, "loss@t100": loss}
+        for rate, loss in ((50.0, 2.0), (100.0, 3.0), (100.0, 4.0))
+    ]
     (found,) = rungs_of(FidelitySettings(rungs=(100,), eta=2), (LOSS, fast), scores)
     assert found.limit(costs_before_training((LOSS, fast), {"decode_tokens_per_s@b1": 100.0}), eta=2) == 3.0
     assert found.limit(costs_before_training((LOSS, fast), {"decode_tokens_per_s@b1": 49.0}), eta=2) == 2.0
@@ -58,7 +65,9 @@ def test_losses_of_other_budgets_are_never_compared():
     """The lowest losses of all lie at the other rung and at the end; they change no limit here."""
     chosen, objectives = FidelitySettings(rungs=(100, 200)), (LOSS, SLOW)
     here = [{"decode_ms@b1": 1.0, "loss@t100": loss} for loss in (6.0, 5.0, 4.0)]
-    elsewhere = [{**metrics, "loss@t200": 0.1, "loss": 0.05} for metrics in here] + [{"decode_ms@b1": 0.5, "loss@t200": 0.2}]
+    elsewhere = [{**metrics, "loss@t200": 0.1, "loss": 0.05} for metrics in here] + [
+        {"decode_ms@b1": 0.5, "loss@t200": 0.2}
+    ]
     first, second = rungs_of(chosen, objectives, here)
     again, filled = rungs_of(chosen, objectives, elsewhere)
     assert first == again
@@ -78,7 +87,12 @@ def halved(points, *, eta, delay):
 
     The loss at a rung is another one for each, in the order of the losses at the end.
     """
-    objectives, chosen, scores, stopped = (LOSS, SLOW, LARGE), FidelitySettings(rungs=(10, 100), eta=eta), [], []
+    objectives, chosen, scores, stopped = (
+        (LOSS, SLOW, LARGE),
+        FidelitySettings(rungs=(10, 100), eta=eta),
+        [],
+        [],
+    )
     for number, (loss, slow, large) in enumerate(points):
         metrics = {"decode_ms@b1": slow, "params": large}
         for each in rungs_of(chosen, objectives, scores[: max(0, number - delay)]):
@@ -114,7 +128,11 @@ def test_a_training_worse_than_others_at_a_rung_ends_there(job, profiler):
     reached = Rung(512, (((1e-9,), 0.5), ((1e-9,), 0.7)))
     chosen = FidelitySettings(rungs=(256, 512, 768), eta=2)
     halving = dataclasses.replace(
-        job, fidelity=chosen, objectives=(LOSS, SLOW), rungs=(Rung(256, ()), reached, Rung(768, ())), gates=GateSettings(audit=0)
+        job,
+        fidelity=chosen,
+        objectives=(LOSS, SLOW),
+        rungs=(Rung(256, ()), reached, Rung(768, ())),
+        gates=GateSettings(audit=0),
     )
     outcome = evaluate(halving, profiler)
     evaluation = outcome.evaluation
@@ -127,7 +145,9 @@ def test_a_training_worse_than_others_at_a_rung_ends_there(job, profiler):
     assert (evaluation.proxy, outcome.weights) == (None, None)
     assert evaluation.seconds["train"] > 0
 
-    slower = dataclasses.replace(halving, rungs=(Rung(512, tuple(((1e9,), loss) for _, loss in reached.reached)),))
+    slower = dataclasses.replace(
+        halving, rungs=(Rung(512, tuple(((1e9,), loss) for _, loss in reached.reached)),)
+    )
     evaluation = evaluate(slower, profiler).evaluation
     assert evaluation.status == "ok"
     plain = evaluate(job, profiler).evaluation
@@ -146,7 +166,10 @@ def test_an_audit_lets_a_training_go_on_past_every_rung(job, profiler):
     )
     evaluation = evaluate(audited, profiler).evaluation
     assert (evaluation.status, evaluation.gate) == ("ok", "")
-    assert [(audit.gate, audit.wrong) for audit in evaluation.audits] == [("loss@t256", None), ("loss@t512", None)]
+    assert [(audit.gate, audit.wrong) for audit in evaluation.audits] == [
+        ("loss@t256", None),
+        ("loss@t512", None),
+    ]
     assert "after 256 tokens: expected at most 0.5000" in evaluation.audits[0].reason
 
 
@@ -159,13 +182,17 @@ def rungs_of_pretended(job):
     metrics = {name: value for name, value in evaluation.metrics.items() if name != "loss"}
     costs = costs_before_training(job.objectives, metrics)
     if job.number == 3:
-        return Outcome(Evaluation(status="infeasible", metrics={**metrics, "loss@t256": 0.0, "loss@t512": 0.0}, seed=0))
+        return Outcome(
+            Evaluation(status="infeasible", metrics={**metrics, "loss@t256": 0.0, "loss@t512": 0.0}, seed=0)
+        )
     for each in job.rungs:
         metrics[rung_metric(each.tokens)] = loss = final + 1000 / each.tokens
         limit = each.limit(costs, eta=job.fidelity.eta)
         if limit is not None and loss > limit:
             gate = rung_metric(each.tokens)
-            return Outcome(Evaluation(status="stopped", reason="learns too slowly", gate=gate, metrics=metrics, seed=0))
+            return Outcome(
+                Evaluation(status="stopped", reason="learns too slowly", gate=gate, metrics=metrics, seed=0)
+            )
     return Outcome(evaluation.model_copy(update={"metrics": {**metrics, "loss": final}}))
 
 
@@ -180,12 +207,22 @@ def test_a_stopped_candidate_is_recorded_and_has_no_score(tmp_path, halving_run)
     folder = RunFolder(tmp_path)
     ledger = ledger_module.create(folder.ledger, halving_run.config, started="now")
     drive(halving_run, folder, ledger, PretendExecutor(answer=rungs_of_pretended))
-    entries, objectives = ledger_module.open_ledger(folder.ledger).entries(), halving_run.config.parsed_objectives()
+    entries, objectives = (
+        ledger_module.open_ledger(folder.ledger).entries(),
+        halving_run.config.parsed_objectives(),
+    )
     stopped = [entry for entry in entries if entry.evaluation.status == "stopped"]
     assert len(stopped) >= 3
-    assert {entry.number for entry in scored(entries, objectives)} == {*range(30)} - {3} - {entry.number for entry in stopped}
-    assert not {entry.number for entry in stopped} & {entry.number for entry in frontier_of(entries, objectives)}
-    states = [trial.state for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{folder.ledger}").trials]
+    assert {entry.number for entry in scored(entries, objectives)} == {*range(30)} - {3} - {
+        entry.number for entry in stopped
+    }
+    assert not {entry.number for entry in stopped} & {
+        entry.number for entry in frontier_of(entries, objectives)
+    }
+    states = [
+        trial.state
+        for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{folder.ledger}").trials
+    ]
     assert {states[entry.number] for entry in stopped} == {TrialState.PRUNED}
     with pytest.raises(RunError, match=r"was not trained to the end \(stopped\): learns too slowly"):
         export(folder, ledger, stopped[0], tmp_path / "out")
@@ -204,7 +241,12 @@ def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    drive(halving_run, whole, ledger_module.create(whole.ledger, halving_run.config, started="now"), PretendExecutor(answer=noted))
+    drive(
+        halving_run,
+        whole,
+        ledger_module.create(whole.ledger, halving_run.config, started="now"),
+        PretendExecutor(answer=noted),
+    )
     expected, seen = seen, {}
     ledger = ledger_module.create(parts.ledger, halving_run.config, started="now")
     with pytest.raises(KeyboardInterrupt):
@@ -212,7 +254,9 @@ def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
     drive(halving_run, parts, ledger_module.open_ledger(parts.ledger), PretendExecutor(answer=noted))
     assert seen == expected
     assert len(expected[29][0].reached) == 28
-    assert min(loss for each in expected[29] for _, loss in each.reached) > 1  # nobody is held to what number 3 had
+    assert (
+        min(loss for each in expected[29] for _, loss in each.reached) > 1
+    )  # nobody is held to what number 3 had
 
 
 @pytest.mark.slow
@@ -236,7 +280,9 @@ def test_a_real_search_with_halving(tmp_path, tiny_config):
     for entry in ledger_module.finished(ledger.entries()):
         metrics, expected = entry.evaluation.metrics, "ok"
         for name in ("loss@t256", "loss@t512"):
-            peers = [other[name] for other in before if name in other and other["params"] <= metrics["params"]]
+            peers = [
+                other[name] for other in before if name in other and other["params"] <= metrics["params"]
+            ]
             better = sum(loss < metrics[name] for loss in peers)
             if len(peers) >= 2 and better >= len(peers) // 2:
                 expected = "stopped"

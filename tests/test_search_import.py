@@ -22,7 +22,10 @@ from tests.test_operators_published import CASES, TOKENS, VOCABULARY, published_
 
 gguf = pytest.importorskip("gguf")
 
-TEXT = ["the people of these states have a government and it serves them well", "in 1789 and 2026 there were 13 and 50 states"]
+TEXT = [
+    "the people of these states have a government and it serves them well",
+    "in 1789 and 2026 there were 13 and 50 states",
+]
 
 
 def trained_tokenizer() -> Tokenizer:
@@ -33,7 +36,9 @@ def trained_tokenizer() -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken("<|im_start|>", special=True)]
-    tokenizer.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False))
+    tokenizer.train_from_iterator(
+        TEXT, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
+    )
     return tokenizer
 
 
@@ -65,7 +70,9 @@ def test_a_folder_without_a_tokenizer_is_imported_and_says_so(call, tmp_path):
     (tmp_path / "tiny" / "tokenizer.json").unlink()
     code, out, _ = call("import", tmp_path / "tiny", "--to", tmp_path / "out")
     assert code == 0
-    assert f"no tokenizer.json, which search.export.load needs: {tmp_path / 'tiny'} has no tokenizer.json" in out
+    assert (
+        f"no tokenizer.json, which search.export.load needs: {tmp_path / 'tiny'} has no tokenizer.json" in out
+    )
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"architecture.yaml", "model.safetensors"}
 
 
@@ -82,9 +89,18 @@ def test_bad_input_is_one_line_and_writes_nothing(call, tmp_path):
     saved(short)
     (short / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     for arguments, says in (
-        ((tmp_path / "tiny", "--to", tmp_path / "full"), "full: exists already, expected a folder that is new or empty"),
-        ((tmp_path / "absent",), "absent: expected a Hugging Face folder or a .gguf file, found nothing there"),
-        ((tmp_path / "model.bin",), "expected a Hugging Face folder or a .gguf file, found a file of another kind"),
+        (
+            (tmp_path / "tiny", "--to", tmp_path / "full"),
+            "full: exists already, expected a folder that is new or empty",
+        ),
+        (
+            (tmp_path / "absent",),
+            "absent: expected a Hugging Face folder or a .gguf file, found nothing there",
+        ),
+        (
+            (tmp_path / "model.bin",),
+            "expected a Hugging Face folder or a .gguf file, found a file of another kind",
+        ),
         ((tmp_path / "full",), "full/config.json: cannot be read"),
         ((unknown,), "unknown/config.json: model_type: expected one of llama, qwen2"),
         ((short,), "missing weights: model.layers.2.input_layernorm.weight"),
@@ -143,7 +159,10 @@ def test_a_gguf_file_brings_its_tokenizer(call, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"pre": "tekken"}, "its tokenizer is gpt2 with tekken splitting; known is gpt2 with one of gpt-2, smollm"),
+        (
+            {"pre": "tekken"},
+            "its tokenizer is gpt2 with tekken splitting; known is gpt2 with one of gpt-2, smollm",
+        ),
         ({"model": "llama"}, "its tokenizer is llama with smollm splitting"),
     ],
 )
@@ -174,7 +193,9 @@ def test_windows_score_every_token_once_with_enough_before_it(length):
     model = HybridLM(Architecture.from_shorthand("a f m", width=32, vocabulary=50)).eval()
     tokens = torch.randint(50, (length,))
     windows = list(scored_windows(model, tokens, context=8, stride=3))
-    assert [number for window in windows for number in range(window.first, window.last + 1)] == list(range(1, length))
+    assert [number for window in windows for number in range(window.first, window.last + 1)] == list(
+        range(1, length)
+    )
     for window in windows:
         begin = max(0, window.last - 8)
         assert window.first - begin >= min(window.first, 8 - 3)
@@ -193,7 +214,9 @@ def test_smollm2_knows_the_capital_of_france_and_reads_new_addresses(monkeypatch
     except DataError as error:
         pytest.skip(str(error))
     # The beginning of the newest address: `frontrunner bench smollm2` reads three of them in full.
-    monkeypatch.setattr("search.benchmarks.smollm2.read_documents", lambda source: [list(read_documents(source))[-1][:10_000]])
+    monkeypatch.setattr(
+        "search.benchmarks.smollm2.read_documents", lambda source: [list(read_documents(source))[-1][:10_000]]
+    )
     figures, _ = complete_and_score("cpu", Console(quiet=True))
     assert figures["parameters"] == 134_515_008
     assert str(figures["completion"]).startswith("The capital of France is Paris")

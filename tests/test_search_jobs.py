@@ -31,18 +31,25 @@ def test_a_dashboard_that_does_not_answer_is_said():
 
 
 def test_data_must_be_named_as_the_cluster_names_it(tiny_config):
-    relative = tiny_config.model_copy(update={"data": tiny_config.data.model_copy(update={"source": "my-texts"})})
+    relative = tiny_config.model_copy(
+        update={"data": tiny_config.data.model_copy(update={"source": "my-texts"})}
+    )
     with pytest.raises(ConfigError, match="data: my-texts: expected an absolute path"):
         jobs.submit(relative, address="http://127.0.0.1:1", name="first", resume=False, results=None)
 
 
 def test_the_code_that_travels_runs_by_itself(tmp_path):
     write_own_code(tmp_path)
-    script = (
-        "import search, importlib.metadata as m, operators as o; print(search.__file__, m.version('frontrunner'), len(o.registry.names()))"
-    )
+    script = "import search, importlib.metadata as m, operators as o; print(search.__file__, m.version('frontrunner'), len(o.registry.names()))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    found = subprocess.run([sys.executable, "-P", "-c", script], env=environment, cwd="/", capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     from operators import registry
 
     place, version, operators = found.stdout.split()
@@ -61,14 +68,35 @@ def test_a_failed_job_says_its_own_last_words():
 @pytest.fixture
 def dashboard(tmp_path):
     """A head of Ray on loopback with its dashboard, in processes that end with the test."""
-    if any(importlib.util.find_spec(name) is None for name in ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")):
+    if any(
+        importlib.util.find_spec(name) is None
+        for name in ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")
+    ):
         pytest.skip("needs the job server of ray[default]")
     port = free_port()
-    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     subprocess.run([*ray, "get-auth-token", "--generate"], env=environment, capture_output=True, check=True)
-    options = ["--node-ip-address=127.0.0.1", f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
-    command = [*ray, "start", "--head", "--block", *options, "--num-cpus=2", f"--temp-dir=/tmp/ray-{os.getpid()}"]
+    options = [
+        "--node-ip-address=127.0.0.1",
+        f"--port={free_port()}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={port}",
+    ]
+    command = [
+        *ray,
+        "start",
+        "--head",
+        "--block",
+        *options,
+        "--num-cpus=2",
+        f"--temp-dir=/tmp/ray-{os.getpid()}",
+    ]
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (tmp_path / "head").open("wb") as said:
         head = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
@@ -93,7 +121,9 @@ def dashboard(tmp_path):
 def test_a_search_runs_as_a_job_and_can_be_stopped_and_gone_on_with(dashboard, tiny_config, tmp_path):
     def submit(count, **options):
         config = tiny_config.model_copy(update={"candidates": count})
-        return jobs.submit(config, address=dashboard, name="first", results=str(tmp_path / "results"), **options)
+        return jobs.submit(
+            config, address=dashboard, name="first", results=str(tmp_path / "results"), **options
+        )
 
     def row(job):
         return next(found for found in jobs.jobs(dashboard) if found["job"] == job)

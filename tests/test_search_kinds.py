@@ -50,7 +50,11 @@ def test_an_evaluation_in_parts_is_the_evaluation_with_a_name_for_each_measureme
     whole = evaluate(job, profiler)
     parts = train_measured(twice, measured_on_both(twice, profiler))
     found, metrics = parts.evaluation, parts.evaluation.metrics
-    assert (found.status, found.proxy.curve, parts.weights) == ("ok", whole.evaluation.proxy.curve, whole.weights)
+    assert (found.status, found.proxy.curve, parts.weights) == (
+        "ok",
+        whole.evaluation.proxy.curve,
+        whole.weights,
+    )
     assert found.profile is None
     for kind in KINDS:
         point = found.profiles[kind].points[0]
@@ -61,8 +65,12 @@ def test_an_evaluation_in_parts_is_the_evaluation_with_a_name_for_each_measureme
     assert "decode_ms@b1" not in metrics
     for computed in ("params", "state_bytes@b1", "loss"):
         assert metrics[computed] == whole.evaluation.metrics[computed]
-    assert found.seconds["profile"] == pytest.approx(sum(profile.lock_s for profile in found.profiles.values()))
-    assert set(names(job.profile, kinds=KINDS)) <= metrics.keys() | {name for name in names(job.profile) if "accuracy" in name}
+    assert found.seconds["profile"] == pytest.approx(
+        sum(profile.lock_s for profile in found.profiles.values())
+    )
+    assert set(names(job.profile, kinds=KINDS)) <= metrics.keys() | {
+        name for name in names(job.profile) if "accuracy" in name
+    }
 
 
 def test_a_constraint_on_one_kind_is_met_there(twice, profiler):
@@ -98,17 +106,31 @@ def test_what_one_kind_cannot_measure_is_asked_of_that_kind_alone(twice, profile
 @pytest.fixture
 def two(prepared, tmp_path):
     """A run on two kinds, of which each is fast where the other is slow, with 12 of its 13 candidates: results folder, entries."""
-    config = prepared.config.model_copy(update={"candidates": 13, "device_kind": KINDS, "objectives": tuple(BOTH)})
+    config = prepared.config.model_copy(
+        update={"candidates": 13, "device_kind": KINDS, "objectives": tuple(BOTH)}
+    )
     (tmp_path / "two").mkdir()
-    ledger = ledger_module.create(tmp_path / "two" / "ledger.db", config, started="now", corpus_digest=prepared.corpus.digest)
+    ledger = ledger_module.create(
+        tmp_path / "two" / "ledger.db", config, started="now", corpus_digest=prepared.corpus.digest
+    )
     rng = random.Random(3)
 
     def answer(job):
-        metrics = {"loss": rng.random(), "decode_ms@b1/H100": (ms := rng.random()), "decode_ms@b1/A100": 1 - ms, "params": 1.0}
+        metrics = {
+            "loss": rng.random(),
+            "decode_ms@b1/H100": (ms := rng.random()),
+            "decode_ms@b1/A100": 1 - ms,
+            "params": 1.0,
+        }
         return Outcome(Evaluation(status="ok", metrics=metrics, seed=0))
 
     most = config.model_copy(update={"candidates": 12})
-    drive(Prepared(most, prepared.corpus, prepared.space), RunFolder(tmp_path / "two"), ledger, PretendExecutor(answer=answer))
+    drive(
+        Prepared(most, prepared.corpus, prepared.space),
+        RunFolder(tmp_path / "two"),
+        ledger,
+        PretendExecutor(answer=answer),
+    )
     return tmp_path, ledger.entries()
 
 
@@ -118,7 +140,10 @@ def best_in(entries, *metrics):
     return {
         number
         for number, point in points.items()
-        if not any(all(a <= b for a, b in zip(other, point, strict=True)) and other != point for other in points.values())
+        if not any(
+            all(a <= b for a, b in zip(other, point, strict=True)) and other != point
+            for other in points.values()
+        )
     }
 
 
@@ -134,13 +159,17 @@ def test_each_kind_has_a_frontier_of_its_own(two, monkeypatch, capsys):
     assert len({frozenset(best_in(entries, "loss", f"decode_ms@b1/{kind}")) for kind in KINDS}) == 2
 
     def frontier(*arguments):
-        code, out, _ = called(monkeypatch, capsys, "frontier", "two", "--results", results, "--json", *arguments)
+        code, out, _ = called(
+            monkeypatch, capsys, "frontier", "two", "--results", results, "--json", *arguments
+        )
         assert code == 0
         return {row["id"] for row in json.loads(out)}
 
     for kind in KINDS:
         assert frontier("--kind", kind) == best_in(entries, "loss", f"decode_ms@b1/{kind}")
-        assert frontier("--kind", kind, "--objectives", "loss,decode_ms@b1/A100") == best_in(entries, "loss", f"decode_ms@b1/{kind}")
+        assert frontier("--kind", kind, "--objectives", "loss,decode_ms@b1/A100") == best_in(
+            entries, "loss", f"decode_ms@b1/{kind}"
+        )
     assert frontier() == best_in(entries, *BOTH)
     few = frontier("--all", "--where", "decode_ms@b1/A100 <= 0.5")
     assert few == {entry.number for entry in entries if entry.evaluation.metrics["decode_ms@b1/A100"] <= 0.5}
@@ -149,7 +178,9 @@ def test_each_kind_has_a_frontier_of_its_own(two, monkeypatch, capsys):
     assert (code, out, err) == (1, "", "error: --kind B200: expected a device_kind of the run: H100, A100\n")
     out = called(monkeypatch, capsys, "watch", "two", "--once", "--results", results)[1]
     for kind in KINDS:
-        assert f"frontier on {kind}: {len(best_in(entries, 'loss', f'decode_ms@b1/{kind}'))} candidates" in out
+        assert (
+            f"frontier on {kind}: {len(best_in(entries, 'loss', f'decode_ms@b1/{kind}'))} candidates" in out
+        )
 
 
 def test_the_plot_of_a_kind_says_so(two, tmp_path):
@@ -166,13 +197,22 @@ def test_one_kind_alone_is_in_no_name(tiny_config):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("decode_ms@b1", "measured on each device_kind: expected one of decode_ms@b1/H100, decode_ms@b1/A100"),
-        ("decode_ms@b1/B200", "measured on each device_kind: expected one of decode_ms@b1/H100, decode_ms@b1/A100"),
+        (
+            "decode_ms@b1",
+            "measured on each device_kind: expected one of decode_ms@b1/H100, decode_ms@b1/A100",
+        ),
+        (
+            "decode_ms@b1/B200",
+            "measured on each device_kind: expected one of decode_ms@b1/H100, decode_ms@b1/A100",
+        ),
         ("decode_ms@b3/H100", "at the profile's batch sizes and contexts"),
         ("loss/H100", "does not depend on the kind of device in this run: expected loss"),
         ("params/A100", "does not depend on the kind of device in this run: expected params"),
         ("state_bytes@b1/A100", "does not depend on the kind of device in this run: expected state_bytes@b1"),
-        ("speed/A100", "unknown metric 'speed/A100': expected one of params, .*decode_ms@b1/H100, decode_ms@b1/A100"),
+        (
+            "speed/A100",
+            "unknown metric 'speed/A100': expected one of params, .*decode_ms@b1/H100, decode_ms@b1/A100",
+        ),
     ],
 )
 def test_a_metric_of_another_kind_says_what_exists(name, says, tiny_config):
@@ -194,13 +234,18 @@ def test_a_ledger_of_before_there_were_several_kinds_is_still_read():
 
 
 @pytest.mark.parametrize("command", [["search", "run.yaml"], ["resume", "two", "--results", "."]])
-def test_several_kinds_are_refused_without_a_cluster(command, two, tiny_config, tmp_path, monkeypatch, capsys):
+def test_several_kinds_are_refused_without_a_cluster(
+    command, two, tiny_config, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     config = tiny_config.model_copy(update={"device_kind": KINDS, "objectives": tuple(BOTH)})
     (tmp_path / "run.yaml").write_text(config.to_yaml())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code, _, err = called(monkeypatch, capsys, *command, "--executor", "inline")
-    assert (code, err) == (1, "error: device_kind H100, A100: kinds are found by Ray, not by --executor inline\n")
+    assert (code, err) == (
+        1,
+        "error: device_kind H100, A100: kinds are found by Ray, not by --executor inline\n",
+    )
 
 
 def test_one_kind_is_not_taken_for_granted_without_ray(tiny_config, tmp_path, monkeypatch, capsys):
@@ -214,9 +259,13 @@ def test_one_kind_is_not_taken_for_granted_without_ray(tiny_config, tmp_path, mo
 @pytest.mark.slow
 def test_a_search_on_two_kinds_ends_with_a_frontier_for_each(tiny_config, cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    config = tiny_config.model_copy(update={"candidates": 2, "workers": 2, "device_kind": KINDS, "objectives": tuple(BOTH)})
+    config = tiny_config.model_copy(
+        update={"candidates": 2, "workers": 2, "device_kind": KINDS, "objectives": tuple(BOTH)}
+    )
     console = Console(width=200, record=True)
-    folder = run.start(config, results=tmp_path, name="two", console=console, executor="ray", address=cluster.address)
+    folder = run.start(
+        config, results=tmp_path, name="two", console=console, executor="ray", address=cluster.address
+    )
     run.go_on(folder, executor="ray", address=cluster.address, console=console)
     entries = ledger_module.open_ledger(folder.ledger).entries()
     assert {entry.evaluation.status for entry in entries} == {"ok"}
@@ -234,12 +283,16 @@ def test_a_search_on_two_kinds_ends_with_a_frontier_for_each(tiny_config, cluste
 @pytest.fixture(scope="module")
 def executor(cluster):
     """Three workers that pretend."""
-    found = RayExecutor(workers=3, device="cpu", deadline_s=60, kinds=KINDS, address=cluster.address, worker=PretendWorker)
+    found = RayExecutor(
+        workers=3, device="cpu", deadline_s=60, kinds=KINDS, address=cluster.address, worker=PretendWorker
+    )
     yield found
     found.close()
 
 
-def test_every_part_of_a_job_is_made_by_who_can_and_a_lost_measurement_is_the_machines_fault(job, executor, tmp_path):
+def test_every_part_of_a_job_is_made_by_who_can_and_a_lost_measurement_is_the_machines_fault(
+    job, executor, tmp_path
+):
     (tmp_path / "die 5").touch()
     assert executor.capacity == 4  # one is measured while all train
     jobs = [dataclasses.replace(job, number=number, corpus=tmp_path, kinds=KINDS) for number in range(12)]

@@ -28,7 +28,10 @@ RUN = {
         "widths": [32, 64],
         "min_depth": 1,
         "max_depth": 40,
-        "genes": {"attention": {"head_dim": [16], "group": [1], "qk_norm": ["none"], "window": [None]}, "swiglu": {"ratio": [2]}},
+        "genes": {
+            "attention": {"head_dim": [16], "group": [1], "qk_norm": ["none"], "window": [None]},
+            "swiglu": {"ratio": [2]},
+        },
     },
     "evolution": {"population": 12},
 }
@@ -54,14 +57,18 @@ def step_ms(architecture):
 
 @pytest.mark.parametrize("normalized_head", [False, True])
 def test_costs_are_what_the_table_sums_up(table, normalized_head):
-    config = config_module.parse({**RUN, "space": {**RUN["space"], "normalized_head": normalized_head}}, where="x")
+    config = config_module.parse(
+        {**RUN, "space": {**RUN["space"], "normalized_head": normalized_head}}, where="x"
+    )
     fill(table, config)
     space = ArchitectureSpace(config.space, 300)
     known, rng = known_costs(config, space), np.random.default_rng(0)
     assert set(known) == {0, 2}
     for architecture in [space.sample(rng) for _ in range(20)]:
         assert known[0](architecture) == pytest.approx(step_ms(architecture))
-        assert known[2](architecture) == pytest.approx(-1000 / step_ms(architecture))  # a throughput is to be large, a cost small
+        assert known[2](architecture) == pytest.approx(
+            -1000 / step_ms(architecture)
+        )  # a throughput is to be large, a cost small
 
 
 def test_nothing_is_known_without_a_table_of_the_space_and_the_device(table):
@@ -72,7 +79,9 @@ def test_nothing_is_known_without_a_table_of_the_space_and_the_device(table):
     assert known_costs(config, space)
     assert known_costs(config, ArchitectureSpace(config.space, 299)) == {}
     assert known_costs(config.model_copy(update={"objectives": ("loss", "params")}), space) == {}
-    assert known_costs(config.model_copy(update={"device": "cuda:77"}), space) == {}  # as where the driver has no GPU
+    assert (
+        known_costs(config.model_copy(update={"device": "cuda:77"}), space) == {}
+    )  # as where the driver has no GPU
     table.path.write_text("{")
     with pytest.raises(TableError, match="no latency table, or a damaged one"):
         known_costs(config, space)
@@ -86,23 +95,37 @@ def evaluated(job):
     return Outcome(Evaluation(status="ok", metrics=metrics, seed=0))
 
 
-def test_a_search_forecasts_latency_as_an_exact_table_has_it(tmp_path, monkeypatch, table, text_folder, corpus):
+def test_a_search_forecasts_latency_as_an_exact_table_has_it(
+    tmp_path, monkeypatch, table, text_folder, corpus
+):
     data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
     config = config_module.parse({**RUN, "data": data, "candidates": 30}, where="x")
     fill(table, config, corpus.vocabulary)
     made, searcher = [], driver.searcher
-    monkeypatch.setattr(driver, "searcher", lambda *given, **options: made.append(searcher(*given, **options)) or made[-1])
+    monkeypatch.setattr(
+        driver, "searcher", lambda *given, **options: made.append(searcher(*given, **options)) or made[-1]
+    )
     prepared = prepare_run(config)
     for number, each in enumerate((prepared, dataclasses.replace(prepared, known={}))):
         (tmp_path / f"{number}").mkdir()
         folder = RunFolder(tmp_path / f"{number}")
-        drive(each, folder, ledger_module.create(folder.ledger, config, started="now"), PretendExecutor(answer=evaluated))
-    deepest = [Architecture.from_shorthand("a f " * pairs, width=64, vocabulary=300, genes=GENES) for pairs in range(12, 20)]
+        drive(
+            each,
+            folder,
+            ledger_module.create(folder.ledger, config, started="now"),
+            PretendExecutor(answer=evaluated),
+        )
+    deepest = [
+        Architecture.from_shorthand("a f " * pairs, width=64, vocabulary=300, genes=GENES)
+        for pairs in range(12, 20)
+    ]
     truth = np.array([[step_ms(each), 0.0, -1000 / step_ms(each)] for each in deepest])
     errors = []
     for proposer in made:
         expected = proposer._forecast()
-        means, deviations = expected.predict(*proposer._columns(np.array([proposer._row(each) for each in deepest])))
+        means, deviations = expected.predict(
+            *proposer._columns(np.array([proposer._row(each) for each in deepest]))
+        )
         errors.append(np.abs(means - expected.warped(truth))[:, [0, 2]].max())
         known = deviations[:, [0, 2]].max()
         assert (known < 1e-9) == (proposer is made[0])

@@ -23,7 +23,9 @@ from tests.conftest import Call
 
 LAW = Law(floor=2.2, a=1.4, alpha=0.8, b=30.0, beta=0.7)
 LATENCY = LatencyLaw(t0=0.2, u=0.01, v=1e-4, w=2e-6)
-SETTINGS = LawSettings(depths=(1, 2, 4, 8), widths=(32, 64, 128), genes={"attention": {"head_dim": 16, "group": 1}})
+SETTINGS = LawSettings(
+    depths=(1, 2, 4, 8), widths=(32, 64, 128), genes={"attention": {"head_dim": 16, "group": 1}}
+)
 SHAPES = list(product(SETTINGS.depths, SETTINGS.widths))
 MEASURED = {shape: float(LATENCY.ms(*shape)) for shape in SHAPES}
 
@@ -32,17 +34,28 @@ MEASURED = {shape: float(LATENCY.ms(*shape)) for shape in SHAPES}
 def results(tmp_path: Path) -> Path:
     """Records of a law named `some` that follow LAW and LATENCY exactly."""
     fixed = SETTINGS.fixed()
-    with experiment_store.opened(tmp_path, "some", settings=SETTINGS.model_dump(mode="json"), fixed=fixed) as store:
+    with experiment_store.opened(
+        tmp_path, "some", settings=SETTINGS.model_dump(mode="json"), fixed=fixed
+    ) as store:
         for shape in SHAPES:
             store.add(Latency(label=label(*shape), decode_ms={"decode_ms@b1": MEASURED[shape]}))
-            common = {"label": label(*shape), "tokens": SETTINGS.proxy.tokens, "seed": 0, "seconds": 1.0, "params": 1, "flops": 1}
+            common = {
+                "label": label(*shape),
+                "tokens": SETTINGS.proxy.tokens,
+                "seed": 0,
+                "seconds": 1.0,
+                "params": 1,
+                "flops": 1,
+            }
             store.add(Training.model_validate({**common, "status": "ok", "loss": float(LAW.loss(*shape))}))
     return tmp_path
 
 
 def test_the_latency_law_is_recovered_from_its_own_times() -> None:
     found = latency_law(MEASURED)
-    assert [found.t0, found.u, found.v, found.w] == pytest.approx([LATENCY.t0, LATENCY.u, LATENCY.v, LATENCY.w], rel=1e-4)
+    assert [found.t0, found.u, found.v, found.w] == pytest.approx(
+        [LATENCY.t0, LATENCY.u, LATENCY.v, LATENCY.w], rel=1e-4
+    )
     assert found.ms(6, 96) == pytest.approx(0.2 + 6 * (0.01 + 96e-4 + 96**2 * 2e-6), rel=1e-4)
 
 
@@ -54,14 +67,18 @@ def test_too_few_latencies_are_refused(measured: dict[tuple[int, int], float]) -
 
 @pytest.mark.parametrize("budget_ms", [0.25, 0.3, 0.4, 0.55])
 def test_the_pick_is_the_best_of_all_shapes_by_brute_force(budget_ms: float) -> None:
-    choices = pick(SETTINGS, Fitted(LAW, (LAW,)), from_measurements(MEASURED), MEASURED, budget_ms=budget_ms, tokens=1)
+    choices = pick(
+        SETTINGS, Fitted(LAW, (LAW,)), from_measurements(MEASURED), MEASURED, budget_ms=budget_ms, tokens=1
+    )
     within = [(d, w) for d in range(1, 9) for w in (32, 64, 96, 128) if LATENCY.ms(d, w) <= budget_ms]
     best = min(within, key=lambda shape: LAW.loss(*shape))
     assert (choices[0].depth, choices[0].width) == best
     assert len(choices) == len(within)
     assert [choice.loss for choice in choices] == sorted(float(LAW.loss(*shape)) for shape in within)
     assert all(choice.measured == ((choice.depth, choice.width) in MEASURED) for choice in choices)
-    architecture = Architecture.from_shorthand(" ".join(["a f"] * best[0]), width=best[1], vocabulary=4096, genes=SETTINGS.genes)
+    architecture = Architecture.from_shorthand(
+        " ".join(["a f"] * best[0]), width=best[1], vocabulary=4096, genes=SETTINGS.genes
+    )
     assert choices[0].params == parameters(architecture)
 
 
@@ -75,7 +92,9 @@ def test_an_empty_latency_table_is_refused_with_what_it_lacks() -> None:
         from_table(LatencyTable(Path("none.json"), {}), SETTINGS, Point("decode", 1, 256))
 
 
-def test_fit_recovers_the_law_of_the_records_and_predicts_what_it_did_not_see(results: Path, call: Call) -> None:
+def test_fit_recovers_the_law_of_the_records_and_predicts_what_it_did_not_see(
+    results: Path, call: Call
+) -> None:
     code, out, err = call("law", "fit", "some", "--holdout", "2", "--results", results, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
@@ -95,12 +114,15 @@ def test_fit_of_perplexity_fits_its_exponential(results: Path, call: Call) -> No
     assert row["perplexity_error"] == pytest.approx(row["predicted"] / row["measured"] - 1)
 
 
-def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(
+    results: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(law_cli, "console", Console(width=80, highlight=False))
     code, out, _ = call("law", "pick", "some", "--latency-ms", "0.55", "--results", results, "--json")
     best = json.loads(out)[0]
     brute = min(
-        ((d, w) for d in range(1, 9) for w in (32, 64, 96, 128) if LATENCY.ms(d, w) <= 0.55), key=lambda shape: float(LAW.loss(*shape))
+        ((d, w) for d in range(1, 9) for w in (32, 64, 96, 128) if LATENCY.ms(d, w) <= 0.55),
+        key=lambda shape: float(LAW.loss(*shape)),
     )
     assert (code, best["depth"], best["width"]) == (0, *brute)
     assert best["low"] <= best["loss"] <= best["high"]
@@ -113,23 +135,36 @@ def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(results: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pick", "some", "--latency-ms", "0.01"], "expected one that some shape keeps; the fastest, depth 1 and width 32 takes"),
-        (["pick", "some", "--latency-ms", "1", "--batch", "3"], "--batch 3: expected one that was measured: 1, 8"),
-        (["pick", "some", "--latency-ms", "1", "--tokens", "5"], "--tokens 5: expected a budget that was trained: 150000"),
+        (
+            ["pick", "some", "--latency-ms", "0.01"],
+            "expected one that some shape keeps; the fastest, depth 1 and width 32 takes",
+        ),
+        (
+            ["pick", "some", "--latency-ms", "1", "--batch", "3"],
+            "--batch 3: expected one that was measured: 1, 8",
+        ),
+        (
+            ["pick", "some", "--latency-ms", "1", "--tokens", "5"],
+            "--tokens 5: expected a budget that was trained: 150000",
+        ),
         (["fit", "some", "--holdout", "12"], "--holdout: expected 0 to 11 of 12 shapes"),
         (["fit", "some", "--holdout", "7"], "expected at least"),
         (["fit", "none"], "unknown experiment 'none': expected one of those in"),
         (["fit", "../some"], "run name '../some'"),
     ],
 )
-def test_what_cannot_be_answered_is_one_line(results: Path, call: Call, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_answered_is_one_line(
+    results: Path, call: Call, arguments: list[str], message: str
+) -> None:
     code, _, err = call("law", *arguments, "--results", results)
     assert (code, err.count("\n")) == (1, 1)
     assert message in err
 
 
 def test_an_experiment_without_trainings_has_no_law(tmp_path: Path, call: Call) -> None:
-    with experiment_store.opened(tmp_path, "new", settings=SETTINGS.model_dump(mode="json"), fixed=SETTINGS.fixed()):
+    with experiment_store.opened(
+        tmp_path, "new", settings=SETTINGS.model_dump(mode="json"), fixed=SETTINGS.fixed()
+    ):
         pass
     for command in (["fit", "new"], ["pick", "new", "--latency-ms", "1"]):
         code, _, err = call("law", *command, "--results", tmp_path)
@@ -140,7 +175,9 @@ def test_an_experiment_without_trainings_has_no_law(tmp_path: Path, call: Call) 
 
 
 def test_latency_grows_with_depth_and_width() -> None:
-    noisy = {shape: ms * (1 + 0.05 * np.sin(17 * number)) for number, (shape, ms) in enumerate(MEASURED.items())}
+    noisy = {
+        shape: ms * (1 + 0.05 * np.sin(17 * number)) for number, (shape, ms) in enumerate(MEASURED.items())
+    }
     found = latency_law(noisy)
     times = np.array([[found.ms(d, w) for w in (32, 64, 96, 128)] for d in (1, 2, 4, 8)])
     assert (np.diff(times, axis=0) >= 0).all()

@@ -13,7 +13,12 @@ WITH_TOKENS = Law(floor=1.8, a=1.4, alpha=0.8, b=30.0, beta=0.7, c=300.0, gamma=
 
 
 def points(
-    law: Law, *, depths: tuple[int, ...] = (2, 4, 8, 16, 24), budgets: tuple[float, ...] = (1e6,), noise: float = 0.0, seed: int = 0
+    law: Law,
+    *,
+    depths: tuple[int, ...] = (2, 4, 8, 16, 24),
+    budgets: tuple[float, ...] = (1e6,),
+    noise: float = 0.0,
+    seed: int = 0,
 ) -> Points:
     depth, width, tokens = np.array(list(product(depths, (128, 256, 384, 512), budgets)), float).T
     wrong = 1 + noise * np.random.default_rng(seed).standard_normal(len(depth))
@@ -21,7 +26,9 @@ def points(
 
 
 @pytest.mark.parametrize(("law", "budgets"), [(TRUE, (1e6,)), (WITH_TOKENS, (1e6, 3e6, 1e7))])
-def test_exact_points_give_their_coefficients_and_exponents_back(law: Law, budgets: tuple[float, ...]) -> None:
+def test_exact_points_give_their_coefficients_and_exponents_back(
+    law: Law, budgets: tuple[float, ...]
+) -> None:
     found = fit(points(law, budgets=budgets), draws=1).law
     for name in ("floor", "a", "alpha", "b", "beta", "c", "gamma"):
         assert getattr(found, name) == pytest.approx(getattr(law, name), rel=0.01), name
@@ -63,7 +70,9 @@ def test_nonnegative_least_squares_meets_the_conditions_of_an_optimum() -> None:
     columns, values, weights = rng.standard_normal((50, 9, 4)), rng.standard_normal(9), rng.uniform(0.5, 2, 9)
     found, loss = nonnegative(columns, values, weights)
     residual = values - (columns @ found[:, :, None])[:, :, 0]
-    slope = ((weights * residual)[:, None, :] @ columns)[:, 0]  # of half the loss, downwards (Karush, Kuhn and Tucker)
+    slope = ((weights * residual)[:, None, :] @ columns)[
+        :, 0
+    ]  # of half the loss, downwards (Karush, Kuhn and Tucker)
     assert (found >= 0).all()
     assert (slope <= 1e-9).all()
     assert np.abs(slope * found).max() < 1e-9

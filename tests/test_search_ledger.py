@@ -29,7 +29,9 @@ def mixed(job):
     if job.number == 1:
         return Outcome(Evaluation(status="diverged", reason="the loss is nan", seed=0))
     if job.number == 2:
-        return Outcome(Evaluation(status="infeasible", reason="too slow", metrics={"decode_ms@b1": 9.0}, seed=0))
+        return Outcome(
+            Evaluation(status="infeasible", reason="too slow", metrics={"decode_ms@b1": 9.0}, seed=0)
+        )
     return pretended(job)
 
 
@@ -39,7 +41,14 @@ def test_what_was_recorded_is_read_back_by_another_opening(folder, ledger, prepa
     again = ledger_module.open_ledger(folder.ledger)
     assert again.entries() == entries
     assert again.config == prepared.config
-    assert [entry.evaluation.status for entry in entries] == ["ok", "diverged", "infeasible", "ok", "ok", "ok"]
+    assert [entry.evaluation.status for entry in entries] == [
+        "ok",
+        "diverged",
+        "infeasible",
+        "ok",
+        "ok",
+        "ok",
+    ]
     assert [entry.order for entry in finished(entries)] == list(range(6))
     assert all(entry.architecture.digest() for entry in entries)
 
@@ -104,7 +113,9 @@ def test_a_ledger_that_is_damaged_further_in_is_refused_in_one_line(folder, ledg
 def test_another_layout_is_refused(folder, ledger):
     with sqlite3.connect(folder.ledger) as connection:
         connection.execute("UPDATE study_user_attributes SET value_json = '99' WHERE key = 'layout'")
-    with pytest.raises(RunError, match=rf"another version of frontrunner \(layout 99, expected {ledger_module.LAYOUT}\)"):
+    with pytest.raises(
+        RunError, match=rf"another version of frontrunner \(layout 99, expected {ledger_module.LAYOUT}\)"
+    ):
         ledger_module.open_ledger(folder.ledger)
 
 

@@ -16,10 +16,15 @@ from search.evaluate import Evaluation
 from search.evolution import Proposal
 from search.ledger import finished
 
-CONFIG = config_module.parse({"candidates": 100, "space": {"operators": ["attention", "swiglu"]}}, where="states")
+CONFIG = config_module.parse(
+    {"candidates": 100, "space": {"operators": ["attention", "swiglu"]}}, where="states"
+)
 EVALUATIONS = st.builds(
     lambda status, loss: Evaluation(
-        status=status, reason="" if status == "ok" else "why", metrics={"loss": loss, "decode_ms@b1": 1.0}, seed=0
+        status=status,
+        reason="" if status == "ok" else "why",
+        metrics={"loss": loss, "decode_ms@b1": 1.0},
+        seed=0,
     ),
     st.sampled_from(["ok", "infeasible", "diverged", "crashed", "error"]),
     st.floats(0, 10),
@@ -45,7 +50,11 @@ class Ledgers(RuleBasedStateMachine):
             self.folder.cleanup()
 
     def unfinished(self, data):
-        return data.draw(st.sampled_from([number for number in range(len(self.candidates)) if number not in self.evaluations]))
+        return data.draw(
+            st.sampled_from(
+                [number for number in range(len(self.candidates)) if number not in self.evaluations]
+            )
+        )
 
     @rule()
     def reopen(self):
@@ -134,13 +143,23 @@ class Ledgers(RuleBasedStateMachine):
             return
         entries = self.ledger.entries()
         assert [(entry.architecture, entry.parents) for entry in entries] == self.candidates
-        assert {entry.number: entry.first or entry.evaluation for entry in entries if entry.evaluation} == self.evaluations
-        assert {entry.number: entry.again.evaluation for entry in entries if entry.again and entry.again.evaluation} == self.second
-        assert {entry.number: len(entry.again.attempts) for entry in entries if entry.again} == self.second_attempts
+        assert {
+            entry.number: entry.first or entry.evaluation for entry in entries if entry.evaluation
+        } == self.evaluations
+        assert {
+            entry.number: entry.again.evaluation
+            for entry in entries
+            if entry.again and entry.again.evaluation
+        } == self.second
+        assert {
+            entry.number: len(entry.again.attempts) for entry in entries if entry.again
+        } == self.second_attempts
         for number, second in self.second.items():
             losses = [found.metrics["loss"] for found in (self.evaluations[number], second)]
             both = self.evaluations[number].status == second.status == "ok"
-            assert entries[number].evaluation.metrics["loss"] == (pytest.approx(sum(losses) / 2) if both else losses[0])
+            assert entries[number].evaluation.metrics["loss"] == (
+                pytest.approx(sum(losses) / 2) if both else losses[0]
+            )
         assert [entry.number for entry in finished(entries)] == list(self.evaluations)
         orders = [entry.order for entry in finished(entries)] + [
             entry.again.order for entry in entries if entry.again and entry.again.evaluation
@@ -151,4 +170,6 @@ class Ledgers(RuleBasedStateMachine):
 
 
 TestLedgers = Ledgers.TestCase
-TestLedgers.settings = settings(max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+TestLedgers.settings = settings(
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -34,7 +34,13 @@ QUIET = Console(file=StringIO())
 @pytest.fixture
 def settings(tiny_config: RunConfig) -> LawSettings:
     genes = {"attention": {"head_dim": 8, "group": 1}}
-    data = {"depths": [1, 2], "widths": [16, 32], "genes": genes, "data": tiny_config.data, "proxy": tiny_config.proxy}
+    data = {
+        "depths": [1, 2],
+        "widths": [16, 32],
+        "genes": genes,
+        "data": tiny_config.data,
+        "proxy": tiny_config.proxy,
+    }
     return experiment.parsed(LawSettings, {**data, "profile": tiny_config.profile}, where="law")
 
 
@@ -62,10 +68,16 @@ def sound(settings: LawSettings) -> Wanted:
 
 
 def test_two_processes_find_what_one_does_and_make_each_training_once(
-    settings: LawSettings, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: list[Child]
+    settings: LawSettings,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    children: list[Child],
 ) -> None:
     monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
-    monkeypatch.setattr(experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended"))
+    monkeypatch.setattr(
+        experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")
+    )
     law.run(settings, results=tmp_path, name="one", console=QUIET)
     assert not children
 
@@ -84,8 +96,13 @@ def test_two_processes_find_what_one_does_and_make_each_training_once(
     assert Counter('"kind":"training"' in line for line in lines) == {True: 4, False: 4}
 
 
-def test_what_fails_has_its_reason_and_the_others_go_on(settings: LawSettings, corpus: Corpus, children: list[Child]) -> None:
-    wanted = [sound(settings), *(faulty(fault, settings, batches=8) for fault in ("exit", "out_of_memory", "refused"))]
+def test_what_fails_has_its_reason_and_the_others_go_on(
+    settings: LawSettings, corpus: Corpus, children: list[Child]
+) -> None:
+    wanted = [
+        sound(settings),
+        *(faulty(fault, settings, batches=8) for fault in ("exit", "out_of_memory", "refused")),
+    ]
     with closing(made(wanted, corpus, ("cpu",))) as ended:
         found = {training.label: training for training in ended}
     assert {label: training.status for label, training in found.items()} == {
@@ -94,37 +111,57 @@ def test_what_fails_has_its_reason_and_the_others_go_on(settings: LawSettings, c
         "out_of_memory": "out_of_memory",
         "refused": "unbuildable",
     }
-    assert found["exit"].reason == "the training process ended with exit status 3 while training: its last / words"
+    assert (
+        found["exit"].reason
+        == "the training process ended with exit status 3 while training: its last / words"
+    )
     assert found["refused"].reason == "operator faulty cannot be built"
     assert next(iter(found)) == "exit"  # the longest first; of equally long ones the first
     assert len(children) == 2  # one in the dead one's place
     assert not any(child.alive for child in children)
 
 
-def test_a_defect_is_raised_with_its_place_and_ends_every_process(settings: LawSettings, corpus: Corpus, children: list[Child]) -> None:
+def test_a_defect_is_raised_with_its_place_and_ends_every_process(
+    settings: LawSettings, corpus: Corpus, children: list[Child]
+) -> None:
     wanted = [faulty("hang", settings), faulty("defect", settings)]
-    with pytest.raises(RuntimeError, match="KeyError: 'a defect'") as raised, closing(made(wanted, corpus, ("cpu", "cpu"))) as ended:
+    with (
+        pytest.raises(RuntimeError, match="KeyError: 'a defect'") as raised,
+        closing(made(wanted, corpus, ("cpu", "cpu"))) as ended,
+    ):
         list(ended)
     assert "faulty_operators.py" in raised.value.__notes__[0]
     assert not any(child.alive for child in children)
 
 
 def test_a_device_that_cannot_be_opened_is_no_failed_training(settings: LawSettings, corpus: Corpus) -> None:
-    with pytest.raises(DeviceError, match="unknown device 'abacus'"), closing(made([sound(settings)], corpus, ("abacus",))) as ended:
+    with (
+        pytest.raises(DeviceError, match="unknown device 'abacus'"),
+        closing(made([sound(settings)], corpus, ("abacus",))) as ended,
+    ):
         list(ended)
 
 
 def test_a_process_that_dies_before_it_begins_is_no_failed_training(
     settings: LawSettings, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "alone", lambda device: {"PYTHONHASHSEED": "no number"})  # which Python refuses
+    monkeypatch.setattr(
+        parallel, "alone", lambda device: {"PYTHONHASHSEED": "no number"}
+    )  # which Python refuses
     message = "device cpu cannot be opened: the training process ended with exit status 1 while starting: "
-    with pytest.raises(DeviceError, match=message), closing(made([sound(settings)], corpus, ("cpu",))) as ended:
+    with (
+        pytest.raises(DeviceError, match=message),
+        closing(made([sound(settings)], corpus, ("cpu",))) as ended,
+    ):
         list(ended)
 
 
 def test_an_interrupt_ends_the_processes_at_once_and_keeps_what_is_recorded(
-    settings: LawSettings, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: list[Child]
+    settings: LawSettings,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    children: list[Child],
 ) -> None:
     monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
     monkeypatch.setattr(experiment, "devices", lambda name: ("cpu", "cpu"))
@@ -141,20 +178,29 @@ def test_an_interrupt_ends_the_processes_at_once_and_keeps_what_is_recorded(
     threading.Thread(target=interrupt, daemon=True).start()
     console = Console(file=out, width=300)
     try:
-        with pytest.raises(KeyboardInterrupt), experiment.session(settings, results=tmp_path, name="some", console=console) as at:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            experiment.session(settings, results=tmp_path, name="some", console=console) as at,
+        ):
             parallel.train_ahead(at, [faulty("hang", settings, batches=8), sound(settings)])
     finally:
         ended.set()
     assert time.monotonic() - interrupted[-1] < 5
-    assert f"interrupted: 1 trainings are recorded in {tmp_path / 'some'}; the same command goes on" in out.getvalue()
+    assert (
+        f"interrupted: 1 trainings are recorded in {tmp_path / 'some'}; the same command goes on"
+        in out.getvalue()
+    )
     assert not any(child.alive for child in children)
     assert [label for label, *_ in experiment_store.read(tmp_path, "some", kind="law").trainings] == ["sound"]
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("cuda", ("cuda:0", "cuda:2")), ("cuda:0", ("cuda:0",)), ("cuda:1", ("cuda:1",)), ("cpu", ("cpu",))]
+    ("name", "expected"),
+    [("cuda", ("cuda:0", "cuda:2")), ("cuda:0", ("cuda:0",)), ("cuda:1", ("cuda:1",)), ("cpu", ("cpu",))],
 )
-def test_cuda_is_every_gpu_of_the_first_ones_kind(name: str, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_every_gpu_of_the_first_ones_kind(
+    name: str, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     kinds = ["H100", "T400", "H100"]
 
     def opened(name: str) -> SimpleNamespace:
@@ -188,13 +234,22 @@ def test_a_process_of_its_own_sees_one_gpu(
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 def test_trainings_on_every_gpu_find_what_one_gpu_does(
-    settings: LawSettings, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: list[Child]
+    settings: LawSettings,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    children: list[Child],
 ) -> None:
     monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
     settings = settings.model_copy(update={"genes": {"attention": {"head_dim": 16, "group": 1}}})
     grids = {}
     for device in ("cuda:0", "cuda"):
-        law.run(settings.model_copy(update={"device": device}), results=tmp_path, name=device.replace(":", "-"), console=QUIET)
+        law.run(
+            settings.model_copy(update={"device": device}),
+            results=tmp_path,
+            name=device.replace(":", "-"),
+            console=QUIET,
+        )
         grids[device] = law.grid(tmp_path, device.replace(":", "-"))
     assert len(children) == min(torch.cuda.device_count(), 4)
     assert grids["cuda"].loss == pytest.approx(grids["cuda:0"].loss, abs=0.02)

@@ -12,7 +12,9 @@ from hypothesis.extra.numpy import arrays
 from search import pareto
 
 # Few whole values, so that duplicates and ties in single objectives are common.
-POINTS = st.tuples(st.integers(0, 24), st.integers(1, 4)).flatmap(lambda shape: arrays(float, shape, elements=st.integers(0, 5).map(float)))
+POINTS = st.tuples(st.integers(0, 24), st.integers(1, 4)).flatmap(
+    lambda shape: arrays(float, shape, elements=st.integers(0, 5).map(float))
+)
 
 
 def brute_dominates(a: np.ndarray, b: np.ndarray) -> bool:
@@ -114,7 +116,10 @@ def test_errors_only_take_dominance_away(points: np.ndarray, data: st.DataObject
     for index, point in enumerate(points):
         beaten = False
         for other, error in zip(points, errors, strict=True):
-            clearly = [x + (e**2 + f**2) ** 0.5 < y for x, e, y, f in zip(other, error, point, errors[index], strict=True)]
+            clearly = [
+                x + (e**2 + f**2) ** 0.5 < y
+                for x, e, y, f in zip(other, error, point, errors[index], strict=True)
+            ]
             beaten |= bool((other <= point).all()) and any(clearly)
         assert noisy[index] == (not beaten)
 

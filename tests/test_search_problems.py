@@ -14,19 +14,28 @@ from search.benchmarks.problems import PROBLEMS, made_up_scores
 from search.space import ArchitectureSpace, SpaceSettings
 
 
-@pytest.mark.parametrize("name", ["zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz1", "dtlz2", "dtlz3", "dtlz4", "dtlz6", "dtlz7"])
+@pytest.mark.parametrize(
+    "name", ["zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz1", "dtlz2", "dtlz3", "dtlz4", "dtlz6", "dtlz7"]
+)
 def test_best_frontier_cannot_be_beaten_and_no_seed_is_on_it(name: str) -> None:
     pytest.importorskip("pymoo", reason="needs pip install '.[bench]'")
     problem = PROBLEMS[name]()
     rng = np.random.default_rng(0)
-    best = min((tuple(problem.space.sample(rng)) for _ in range(20)), key=lambda member: problem.objectives(member)[1])
-    for _ in range(15):  # from anywhere, coordinate by coordinate, towards a sum that only members of the frontier minimize
+    best = min(
+        (tuple(problem.space.sample(rng)) for _ in range(20)),
+        key=lambda member: problem.objectives(member)[1],
+    )
+    for _ in range(
+        15
+    ):  # from anywhere, coordinate by coordinate, towards a sum that only members of the frontier minimize
         for place, dimension in enumerate(problem.space.dimensions.values()):
             if place:
                 options = [(*best[:place], value, *best[place + 1 :]) for value in range(dimension.size)]
                 best = min(options, key=lambda member: sum(problem.objectives(member)))
     line = [(value, *best[1:]) for value in range(21)]
-    assert problem.hypervolume(np.array([problem.objectives(member) for member in line])) == pytest.approx(1.0)
+    assert problem.hypervolume(np.array([problem.objectives(member) for member in line])) == pytest.approx(
+        1.0
+    )
     assert problem.hypervolume(np.array([problem.objectives(seed) for seed in problem.space.seeds()])) < 0.98
 
 
@@ -78,4 +87,6 @@ def test_recorded_architectures_have_what_was_measured(monkeypatch: pytest.Monke
     row = json.loads(Path("results/benchmarks/h200/search.json").read_text())["samples"]["guided"][0]
     common = {"vocabulary": 8192, "normalized_head": True}
     member = Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]})
-    assert problem.objectives(member) == pytest.approx((row["metrics"]["loss@t419840"], row["metrics"]["decode_ms@b1"]), abs=1e-4)
+    assert problem.objectives(member) == pytest.approx(
+        (row["metrics"]["loss@t419840"], row["metrics"]["decode_ms@b1"]), abs=1e-4
+    )

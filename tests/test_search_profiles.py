@@ -16,7 +16,9 @@ from search.arguments import joined, whole_numbers
 from search.profiles import Profiled, print_conditions, print_profiles, profile_each, profiles_json, timings
 from search.sources import architecture_of
 
-QUICK = ProfileSettings(batch_sizes=(1, 2), contexts=(8, 32_768 // 1024), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.02)
+QUICK = ProfileSettings(
+    batch_sizes=(1, 2), contexts=(8, 32_768 // 1024), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.02
+)
 SMALL = Architecture.from_shorthand("a f m r", width=32, vocabulary=64)
 
 
@@ -51,10 +53,16 @@ def printed(*profiled: Profiled) -> list[str]:
 
 
 def test_a_line_for_each_point_with_the_ratio_to_the_first(profile: Profile) -> None:
-    lines = printed(Profiled("one", profile), Profiled("two", slower(profile, 1.5)), Profiled("three", None, "out of memory: batch 2"))
+    lines = printed(
+        Profiled("one", profile),
+        Profiled("two", slower(profile, 1.5)),
+        Profiled("three", None, "out of memory: batch 2"),
+    )
     cells = [line.split() for line in lines]
     assert [row[-1] for row in cells if row and row[-1] == "1.000"] == ["1.000"] * 4
-    assert [row[-2:] for row in cells if row and row[-1] == "0.25"] == [["1.500", "0.25"]] * 4  # 3000 J for 12,000 tokens
+    assert [row[-2:] for row in cells if row and row[-1] == "0.25"] == [
+        ["1.500", "0.25"]
+    ] * 4  # 3000 J for 12,000 tokens
     assert "! two, not to be trusted after 3 attempts: drift: too much" in lines
     assert "three: out of memory: batch 2" in lines
     assert sum("!" in line for line in lines) == 4 + 1
@@ -63,7 +71,14 @@ def test_a_line_for_each_point_with_the_ratio_to_the_first(profile: Profile) -> 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_table_fits_the_terminal(profile: Profile, width: int) -> None:
     largest = LargestBatch(context=32_768, batch=1024, decode=profile.points[0].decode)
-    table = timings([("nemotron-flash-1b", profile.model_copy(update={"largest": (largest,), "largest_conditions": profile.conditions}))])
+    table = timings(
+        [
+            (
+                "nemotron-flash-1b",
+                profile.model_copy(update={"largest": (largest,), "largest_conditions": profile.conditions}),
+            )
+        ]
+    )
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(table)
     text = console.export_text()
@@ -83,7 +98,9 @@ def test_conditions_are_told(profile: Profile) -> None:
 
 
 def test_json_holds_figures_errors_and_ratios(profile: Profile) -> None:
-    first, missing, second = profiles_json([Profiled("one", profile), Profiled("x", None, "why"), Profiled("two", slower(profile, 1.5))])
+    first, missing, second = profiles_json(
+        [Profiled("one", profile), Profiled("x", None, "why"), Profiled("two", slower(profile, 1.5))]
+    )
     assert missing == {"architecture": "x", "problem": "why"}
     assert second["ratios"]["decode_ms@b2.c32"] == pytest.approx(1.5)
     assert second["ratios"]["params"] == 1
@@ -92,7 +109,9 @@ def test_json_holds_figures_errors_and_ratios(profile: Profile) -> None:
 
 
 def test_one_that_does_not_fit_leaves_the_others(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(self: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, **rest: object) -> Profile:
+    def fake(
+        self: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, **rest: object
+    ) -> Profile:
         if architecture.width == 64:
             raise OutOfMemoryError("batch 2, context 8: CUDA out of memory")
         return profile

@@ -8,7 +8,15 @@ from profiler.profile import ProfileSettings
 from search.profiles import print_profiles, profile_each
 from tests.faulty_operators import architecture_with
 
-QUICK = ProfileSettings(batch_sizes=(1,), contexts=(12,), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.05, relative_error=0.1)
+QUICK = ProfileSettings(
+    batch_sizes=(1,),
+    contexts=(12,),
+    warmup=1,
+    min_samples=5,
+    min_seconds=0,
+    max_seconds=0.05,
+    relative_error=0.1,
+)
 
 
 def test_an_architecture_that_crashes_is_a_line_among_the_others():
@@ -19,7 +27,11 @@ def test_an_architecture_that_crashes_is_a_line_among_the_others():
     printed = StringIO()
     print_profiles(Console(file=printed, width=160), found)
     lines = [line.strip() for line in printed.getvalue().splitlines()]
-    assert [line.split()[0] for line in lines if line.startswith(tuple(names))] == ["first", "second", "broken:"]
+    assert [line.split()[0] for line in lines if line.startswith(tuple(names))] == [
+        "first",
+        "second",
+        "broken:",
+    ]
     assert lines[-1].startswith("broken: crashed: the profiling process ended by SIGSEGV")
 
 

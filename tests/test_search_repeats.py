@@ -44,7 +44,11 @@ def noisy(job, deviation=0.05):
     """The true scores with noise that depends on the architecture and the seed."""
     found = pretended(job).evaluation
     draw = np.random.default_rng([int(job.architecture.digest()[:12], 16), job.seed]).normal()
-    return Outcome(found.model_copy(update={"metrics": {**found.metrics, "loss": found.metrics["loss"] + deviation * float(draw)}}))
+    return Outcome(
+        found.model_copy(
+            update={"metrics": {**found.metrics, "loss": found.metrics["loss"] + deviation * float(draw)}}
+        )
+    )
 
 
 def twice(entries):
@@ -62,10 +66,18 @@ def test_scores_that_repeat_are_made_twice_only_to_learn_that(tmp_path, prepared
 def test_repeats_keep_to_their_share_and_each_candidate_to_one(tmp_path, prepared):
     jobs = []
     answer = lambda job: jobs.append((job.number, job.seed)) or noisy(job)  # noqa: E731
-    entries = searched(tmp_path / "run", with_repeats(prepared, 0.2, candidates=40), PretendExecutor(capacity=3, answer=answer))
+    entries = searched(
+        tmp_path / "run",
+        with_repeats(prepared, 0.2, candidates=40),
+        PretendExecutor(capacity=3, answer=answer),
+    )
     assert 4 <= len(twice(entries)) <= 8
-    assert sorted(jobs) == sorted([(entry.number, 0) for entry in entries] + [(entry.number, 1) for entry in twice(entries)])
-    assert searched(tmp_path / "none", with_repeats(prepared, 0, candidates=12), PretendExecutor(answer=noisy))
+    assert sorted(jobs) == sorted(
+        [(entry.number, 0) for entry in entries] + [(entry.number, 1) for entry in twice(entries)]
+    )
+    assert searched(
+        tmp_path / "none", with_repeats(prepared, 0, candidates=12), PretendExecutor(answer=noisy)
+    )
     for entry in twice(entries):
         values = [entry.first.metrics["loss"], entry.again.evaluation.metrics["loss"]]
         assert entry.evaluation.metrics["loss"] == pytest.approx(np.mean(values))
@@ -73,7 +85,9 @@ def test_repeats_keep_to_their_share_and_each_candidate_to_one(tmp_path, prepare
 
 
 def test_noise_and_errors_are_those_of_the_draws(tmp_path, prepared):
-    entries = searched(tmp_path / "run", with_repeats(prepared, 1.0, candidates=120), PretendExecutor(answer=noisy))
+    entries = searched(
+        tmp_path / "run", with_repeats(prepared, 1.0, candidates=120), PretendExecutor(answer=noisy)
+    )
     objectives = prepared.config.parsed_objectives()
     noise = training_noise(entries, objectives)
     assert len(twice(entries)) > 10
@@ -104,15 +118,23 @@ def test_who_is_in_most_doubts_is_next_and_nobody_where_all_is_clear(tmp_path, p
 
     pairs = [entry(0, 9.0, 9.0, 9.1), entry(1, 9.0, 9.5, 8.9), entry(2, 9.0, 9.6, 9.1)]  # noise of 0.07
     assert next_repeat([*pairs, entry(3, 2.0, 1.0), entry(4, 2.05, 1.5), entry(5, 2.02, 2.0)], config) == 3
-    assert next_repeat([*pairs, entry(3, 2.0, 1.0, 2.0), entry(4, 2.05, 1.5), entry(5, 2.5, 2.0)], config) == 4
+    assert (
+        next_repeat([*pairs, entry(3, 2.0, 1.0, 2.0), entry(4, 2.05, 1.5), entry(5, 2.5, 2.0)], config) == 4
+    )
     assert next_repeat([*pairs, entry(3, 2.0, 1.0), entry(4, 2.5, 1.5), entry(5, 1.5, 2.0)], config) is None
 
 
 def test_a_second_evaluation_without_scores_changes_nothing(tmp_path, prepared):
     def answer(job):
-        return noisy(job) if job.seed == 0 else Outcome(Evaluation(status="diverged", reason="the loss is nan", seed=job.seed))
+        return (
+            noisy(job)
+            if job.seed == 0
+            else Outcome(Evaluation(status="diverged", reason="the loss is nan", seed=job.seed))
+        )
 
-    entries = searched(tmp_path / "run", with_repeats(prepared, 0.3, candidates=20), PretendExecutor(answer=answer))
+    entries = searched(
+        tmp_path / "run", with_repeats(prepared, 0.3, candidates=20), PretendExecutor(answer=answer)
+    )
     assert twice(entries)
     assert all(entry.evaluation == entry.first for entry in twice(entries))
     assert mean(entries[0].first or entries[0].evaluation, entries[0].evaluation).standard_errors["loss"] == 0
@@ -198,10 +220,17 @@ def test_a_candidate_that_was_evaluated_twice_is_one_candidate_for_people(tmp_pa
     entry = twice(entries)[0]
     second = entry.again.evaluation
     found = standing(tmp_path, "run")
-    assert (found["candidates"], found["evaluated"], found["evaluated_twice"], found["state"]) == (16, 16, len(twice(entries)), "complete")
+    assert (found["candidates"], found["evaluated"], found["evaluated_twice"], found["state"]) == (
+        16,
+        16,
+        len(twice(entries)),
+        "complete",
+    )
     table = frame(entries, wanted.config.parsed_objectives(), ["loss"])
     assert table["id"].tolist() == list(range(16))
-    assert table["loss"][entry.number] == pytest.approx((entry.first.metrics["loss"] + second.metrics["loss"]) / 2)
+    assert table["loss"][entry.number] == pytest.approx(
+        (entry.first.metrics["loss"] + second.metrics["loss"]) / 2
+    )
     console = Console(width=200, record=True, file=io.StringIO())
     print_candidate(console, RunFolder(tmp_path / "run"), entry)
     losses = f"{entry.first.metrics['loss']:.4f} and {second.metrics['loss']:.4f}"
@@ -216,8 +245,20 @@ def test_the_time_of_a_second_evaluation_counts(tmp_path, prepared):
 
     first = Evaluation(status="ok", metrics={"loss": 3.0}, seed=0, seconds={"train": 6.0})
     attempt = ledger_module.Attempt(at=start, place="here")
-    entry = ledger_module.Entry(0, prepared.space.seeds()[0], (), "seed", first, 0, attempts=(attempt,), ended=at(10))
+    entry = ledger_module.Entry(
+        0, prepared.space.seeds()[0], (), "seed", first, 0, attempts=(attempt,), ended=at(10)
+    )
     again = ledger_module.Again(attempts=(attempt.model_copy(update={"at": at(20)}),))
-    assert worker_seconds([entry.with_again(again)], workers=1, now=at(25)) == {"train": 6.0, "other": 9.0, "idle": 0.0}
-    ended = again.model_copy(update={"evaluation": first.model_copy(update={"seconds": {"train": 5.0}}), "ended": at(28)})
-    assert worker_seconds([entry.with_again(ended)], workers=1, now=None) == {"train": 11.0, "other": 7.0, "idle": 0.0}
+    assert worker_seconds([entry.with_again(again)], workers=1, now=at(25)) == {
+        "train": 6.0,
+        "other": 9.0,
+        "idle": 0.0,
+    }
+    ended = again.model_copy(
+        update={"evaluation": first.model_copy(update={"seconds": {"train": 5.0}}), "ended": at(28)}
+    )
+    assert worker_seconds([entry.with_again(ended)], workers=1, now=None) == {
+        "train": 11.0,
+        "other": 7.0,
+        "idle": 0.0,
+    }

@@ -13,10 +13,15 @@ from search.config import RunConfig
 
 
 def architecture(layers: str, *, width: int = 128, ratio: float = 2.0) -> Architecture:
-    return Architecture.from_shorthand(layers, width=width, vocabulary=512, genes={"swiglu": {"ratio": ratio}})
+    return Architecture.from_shorthand(
+        layers, width=width, vocabulary=512, genes={"swiglu": {"ratio": ratio}}
+    )
 
 
-MEMBERS = [architecture(layers) for layers in ("a f", "m f", "a f m f", "d f d f a f", "m m f", "f a f a f", "d d d f", "a m d f a")]
+MEMBERS = [
+    architecture(layers)
+    for layers in ("a f", "m f", "a f m f", "d f d f a f", "m m f", "f a f a f", "d d d f", "a m d f a")
+]
 SCORES = np.random.default_rng(0).random((len(MEMBERS), 2))
 
 
@@ -36,7 +41,9 @@ def test_distances_are_edits_and_octaves_of_width(width: int, ratio: float) -> N
     replay = Replay(MEMBERS, SCORES)
     for layers in ("f", "a f d f", "m f m f m f", "a a a a a a a a a"):
         member = architecture(layers, width=width, ratio=ratio)
-        expected = [edits(words(member, ratio), words(other, 2.0)) + WIDTH * (width == 256) for other in MEMBERS]
+        expected = [
+            edits(words(member, ratio), words(other, 2.0)) + WIDTH * (width == 256) for other in MEMBERS
+        ]
         assert replay.distances(member) == pytest.approx(expected)
 
 
@@ -46,14 +53,22 @@ def test_what_was_evaluated_has_its_scores_and_one_edit_away_is_nearer_to_them_t
     assert trend(architecture("a d m f")) == pytest.approx((0, 0))
     outlier = SCORES.copy()
     outlier[3] += 1  # of which a line through eight members takes only a part
-    gained = [np.subtract(Replay(MEMBERS, outlier)(member), replay(member)) for member in (MEMBERS[3], architecture("d f d f a f f"))]
+    gained = [
+        np.subtract(Replay(MEMBERS, outlier)(member), replay(member))
+        for member in (MEMBERS[3], architecture("d f d f a f f"))
+    ]
     assert gained[0] == pytest.approx([1, 1], abs=1e-6)
     assert (gained[1] > 0.6).all()
 
 
 def test_a_record_gives_all_whose_losses_after_the_first_rung_are_known(tmp_path: Path) -> None:
     config = RunConfig.model_validate(
-        {"objectives": ["loss", "decode_ms@b1"], "data": {"vocabulary": 512}, "fidelity": {"rungs": [512, 1024]}, "proxy": {"tokens": 4096}}
+        {
+            "objectives": ["loss", "decode_ms@b1"],
+            "data": {"vocabulary": 512},
+            "fidelity": {"rungs": [512, 1024]},
+            "proxy": {"tokens": 4096},
+        }
     )
 
     def row(member: Architecture, status: str, metrics: dict[str, float]) -> dict[str, Any]:
@@ -61,8 +76,13 @@ def test_a_record_gives_all_whose_losses_after_the_first_rung_are_known(tmp_path
         return {"status": status, "width": member.width, "layers": layers, "metrics": metrics}
 
     samples = {
-        "guided": [row(MEMBERS[0], "ok", {"loss@t1024": 3.0, "loss@t512": 4.0, "loss": 2.0, "decode_ms@b1": 6.0})],
-        "random": [row(MEMBERS[1], "stopped", {"loss@t512": 5.0, "decode_ms@b1": 7.0}), row(MEMBERS[2], "timeout", {})],
+        "guided": [
+            row(MEMBERS[0], "ok", {"loss@t1024": 3.0, "loss@t512": 4.0, "loss": 2.0, "decode_ms@b1": 6.0})
+        ],
+        "random": [
+            row(MEMBERS[1], "stopped", {"loss@t512": 5.0, "decode_ms@b1": 7.0}),
+            row(MEMBERS[2], "timeout", {}),
+        ],
         "designs": [{"name": "llama"}],
     }
     path = tmp_path / "search.json"

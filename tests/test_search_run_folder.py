@@ -10,7 +10,9 @@ def test_good_names(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc", "-x", ".hidden", "a b", "a\n", "ä", "A" * 65, "a\x00"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/etc", "-x", ".hidden", "a b", "a\n", "ä", "A" * 65, "a\x00"]
+)
 def test_a_name_that_would_leave_the_results_folder_is_refused(tmp_path, name):
     for use in (lambda: new_folder(tmp_path, name), lambda: find_folder(tmp_path, name)):
         with pytest.raises(RunError, match="expected 1 to 64 letters"):
@@ -46,5 +48,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_a_lock_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "driver.lock").mkdir()
-    with pytest.raises(RunError, match=r"driver\.lock: cannot be written: Is a directory"), RunFolder(tmp_path).driving():
+    with (
+        pytest.raises(RunError, match=r"driver\.lock: cannot be written: Is a directory"),
+        RunFolder(tmp_path).driving(),
+    ):
         pass

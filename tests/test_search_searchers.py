@@ -16,13 +16,18 @@ from search.space import ArchitectureSpace, SpaceSettings
 from tests.test_search_evolution import Event
 from tests.test_search_evolution import drive as drive_scored
 
-BOX = IntegerSpace({**{f"x{number}": Dimension(6) for number in range(4)}, "kind": Dimension(3, ordered=False)})
-ARCHITECTURES = ArchitectureSpace(SpaceSettings(operators=("a", "m", "f"), min_depth=2, max_depth=6, widths=(64, 96, 128)), 256)
+BOX = IntegerSpace(
+    {**{f"x{number}": Dimension(6) for number in range(4)}, "kind": Dimension(3, ordered=False)}
+)
+ARCHITECTURES = ArchitectureSpace(
+    SpaceSettings(operators=("a", "m", "f"), min_depth=2, max_depth=6, widths=(64, 96, 128)), 256
+)
 SPACES: dict[str, Any] = {"box": BOX, "architectures": ARCHITECTURES}
 SETTINGS = EvolutionSettings(population=10)
 
 needs_scipy = pytest.mark.skipif(
-    importlib.util.find_spec("scipy") is None, reason="Optuna's GP sampler needs scipy: pip install '.[bench]'"
+    importlib.util.find_spec("scipy") is None,
+    reason="Optuna's GP sampler needs scipy: pip install '.[bench]'",
 )
 EVERY = [pytest.param(name, marks=needs_scipy) if name == "gp" else name for name in NAMES]
 
@@ -37,7 +42,9 @@ def scores(space: Any, member: Any) -> tuple[float, float]:
 
 
 def drive(proposer: Proposer[Any], count: int, space: str = "box", *, pending: int = 3) -> list[Event]:
-    return drive_scored(proposer, count, pending=pending, seed=1, score=lambda candidate: scores(SPACES[space], candidate))
+    return drive_scored(
+        proposer, count, pending=pending, seed=1, score=lambda candidate: scores(SPACES[space], candidate)
+    )
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -96,7 +103,9 @@ def test_one_objective_and_three(name: str, objectives: int) -> None:
     proposer = made(name)
     for _ in range(12):
         proposal = proposer.ask()
-        proposer.tell(proposal.number, (*scores(BOX, proposal.candidate), float(proposal.candidate[0]))[:objectives])
+        proposer.tell(
+            proposal.number, (*scores(BOX, proposal.candidate), float(proposal.candidate[0]))[:objectives]
+        )
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -144,7 +153,10 @@ def _candidate(proposer: Any, number: int) -> Any:
 
 
 def test_architectures_and_numbers_mean_each_other() -> None:
-    space = ArchitectureSpace(SpaceSettings(norms=(("rmsnorm", "before"), ("rmsnorm", "after")), meta_tokens=(0, 16), max_depth=7), 256)
+    space = ArchitectureSpace(
+        SpaceSettings(norms=(("rmsnorm", "before"), ("rmsnorm", "after")), meta_tokens=(0, 16), max_depth=7),
+        256,
+    )
     encoding, rng, decoded = ArchitectureEncoding(space), np.random.default_rng(0), 0
     for _ in range(60):
         values = {name: int(rng.integers(dimension.size)) for name, dimension in encoding.dimensions.items()}
@@ -161,7 +173,9 @@ def test_architectures_and_numbers_mean_each_other() -> None:
         assert encoding.decode(encoding.encode(member)) == member
     assert decoded > 30
     for seed in encoding.seeds():
-        assert space.key(encoding.decode(encoding.encode(seed))) == space.key(seed)  # which a name is no part of
+        assert space.key(encoding.decode(encoding.encode(seed))) == space.key(
+            seed
+        )  # which a name is no part of
 
 
 class Sparse(IntegerSpace):

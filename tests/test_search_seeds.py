@@ -20,16 +20,24 @@ def test_seeds_begin_with_the_corners() -> None:
 
 
 def test_seeds_have_each_mixer_alone() -> None:
-    alone = {seed.name.removesuffix(" alone"): seed for seed in SPACES["wide"].seeds() if seed.name.endswith(" alone")}
+    alone = {
+        seed.name.removesuffix(" alone"): seed
+        for seed in SPACES["wide"].seeds()
+        if seed.name.endswith(" alone")
+    }
     assert sorted(alone) == [name for name in sorted(registry.names()) if registry.get(name).kind == "mixer"]
     for name, seed in alone.items():
         assert {layer.operator for layer in seed.layers if mutate.is_mixer(layer)} == {name}
 
 
-@pytest.mark.parametrize(("name", "depth"), [("nemotron-flash-1b", 24), ("qwen3-0.6b", 30), ("mamba2-1.3b", 30)])
+@pytest.mark.parametrize(
+    ("name", "depth"), [("nemotron-flash-1b", 24), ("qwen3-0.6b", 30), ("mamba2-1.3b", 30)]
+)
 def test_seeds_have_published_designs_as_near_as_the_space_has_them(name: str, depth: int) -> None:
     """The same order of operators, the longest depth up to the design's own, its genes where the space has them, no other vocabulary."""
-    space = ArchitectureSpace(SpaceSettings(widths=(512, 1024, 2048), max_depth=30, meta_tokens=(0, 64)), VOCABULARY)
+    space = ArchitectureSpace(
+        SpaceSettings(widths=(512, 1024, 2048), max_depth=30, meta_tokens=(0, 64)), VOCABULARY
+    )
     design = Architecture.load(name)
     (seed,) = (seed for seed in space.seeds() if seed.name == f"{name} rescaled")
     check(space, seed)
@@ -41,7 +49,11 @@ def test_seeds_have_published_designs_as_near_as_the_space_has_them(name: str, d
     for mine, theirs in zip(seed.layers, design.layers, strict=False):
         chosen, wanted = mine.shape.genes(seed.width), theirs.shape.genes(design.width)
         options = space.choices.genes[mine.operator]
-        assert all(chosen[gene] == wanted[gene] for gene, values in options.items() if gene in wanted and wanted[gene] in values)
+        assert all(
+            chosen[gene] == wanted[gene]
+            for gene, values in options.items()
+            if gene in wanted and wanted[gene] in values
+        )
 
 
 def test_seeds_shrink_to_a_bound() -> None:

@@ -35,10 +35,15 @@ def test_a_corpus_that_lies_elsewhere_is_copied_once(corpus, tmp_path):
 
 def test_a_damaged_or_unwritable_copy_is_said(corpus, tmp_path):
     files, elsewhere = files_of(corpus), dataclasses.replace(corpus, folder=tmp_path / "absent")
-    damaged = {name: content[::-1] if name == "validation.bin" else content for name, content in files.items()}
+    damaged = {
+        name: content[::-1] if name == "validation.bin" else content for name, content in files.items()
+    }
     with pytest.raises(DataError, match=r"validation.bin: expected the SHA-256"):
         at_hand(elsewhere, damaged, fetch=lambda content: content, cache=tmp_path / "damaged")
-    assert at_hand(elsewhere, files, fetch=lambda content: content, cache=tmp_path / "damaged").digest == corpus.digest
+    assert (
+        at_hand(elsewhere, files, fetch=lambda content: content, cache=tmp_path / "damaged").digest
+        == corpus.digest
+    )
     (tmp_path / "full").write_text("a file where a folder should be")
     with pytest.raises(DataError, match="cannot be copied to this machine"):
         at_hand(elsewhere, files, fetch=lambda content: content, cache=tmp_path / "full")

@@ -20,22 +20,31 @@ from search.choices import norm_of
 from search.space import ArchitectureSpace, SpaceSettings, choices_of
 
 VOCABULARY = 512
-SMALL = SpaceSettings(operators=("a", "f", "r"), widths=(32, 64), min_depth=2, max_depth=5, meta_tokens=(0, 4))
+SMALL = SpaceSettings(
+    operators=("a", "f", "r"), widths=(32, 64), min_depth=2, max_depth=5, meta_tokens=(0, 4)
+)
 NORMS = (("rmsnorm", "before"), ("layernorm", "before"), ("rmsnorm", "after"))
-WIDE = SpaceSettings(widths=(64, 96, 128, 192, 256), min_depth=2, max_depth=24, meta_tokens=(0, 8), norms=NORMS)
+WIDE = SpaceSettings(
+    widths=(64, 96, 128, 192, 256), min_depth=2, max_depth=24, meta_tokens=(0, 8), norms=NORMS
+)
 FIXED_GENES = SpaceSettings(
     operators=("attention", "swiglu"),
     widths=(48, 64, 80),
     min_depth=1,
     max_depth=12,
-    genes={"a": {"head_dim": [16], "window": [None], "qk_norm": ["full"], "group": [1, 2]}, "f": {"ratio": [1.5, 3.5]}},
+    genes={
+        "a": {"head_dim": [16], "window": [None], "qk_norm": ["full"], "group": [1, 2]},
+        "f": {"ratio": [1.5, 3.5]},
+    },
 )
 SPACES = {
     "small": ArchitectureSpace(SMALL, VOCABULARY),
     "wide": ArchitectureSpace(WIDE, VOCABULARY),
     "bounded": ArchitectureSpace(WIDE, VOCABULARY, accepts=lambda found: 2e5 <= parameters(found) <= 8e5),
     "genes": ArchitectureSpace(FIXED_GENES, VOCABULARY),
-    "mixers": ArchitectureSpace(SpaceSettings(operators=("a",), widths=(64,), min_depth=1, max_depth=3), VOCABULARY),
+    "mixers": ArchitectureSpace(
+        SpaceSettings(operators=("a",), widths=(64,), min_depth=1, max_depth=3), VOCABULARY
+    ),
 }
 SEEDS = st.integers(0, 2**32 - 1)
 NAMES = st.sampled_from(sorted(SPACES))
@@ -135,7 +144,10 @@ def check_does_what_its_name_says(mutation: str, parent: Architecture, child: Ar
         assert len({a.operator for a, b in changed}) == 1
         assert all(a.operator == b.operator for a, b in changed)
         assert (registry.get(changed[0][0].operator).kind == "feedforward") == (mutation == "ratio")
-        values = [(SPACES["wide"].choices.values(a, parent.width), SPACES["wide"].choices.values(b, parent.width)) for a, b in changed]
+        values = [
+            (SPACES["wide"].choices.values(a, parent.width), SPACES["wide"].choices.values(b, parent.width))
+            for a, b in changed
+        ]
         assert all(a and b and sum(x != y for x, y in zip(a, b, strict=True)) >= 1 for a, b in values)
     elif mutation == "normalization":
         norms = {norm_of(b) for _, b in changed}
@@ -191,8 +203,12 @@ def test_a_copy_of_choices_does_not_know_layers_by_what_they_were_in_memory() ->
 
 def test_crossover_takes_the_beginning_of_one_and_the_end_of_the_other() -> None:
     space, rng = SPACES["wide"], np.random.default_rng(0)
-    a = Architecture.from_shorthand("a f " * 5, width=64, vocabulary=VOCABULARY, genes={"attention": {"head_dim": 32}})
-    b = Architecture.from_shorthand("m r " * 10, width=128, vocabulary=VOCABULARY, genes={"mamba2": {"head_dim": 64}})
+    a = Architecture.from_shorthand(
+        "a f " * 5, width=64, vocabulary=VOCABULARY, genes={"attention": {"head_dim": 32}}
+    )
+    b = Architecture.from_shorthand(
+        "m r " * 10, width=128, vocabulary=VOCABULARY, genes={"mamba2": {"head_dim": 64}}
+    )
     widths = set()
     for _ in range(50):
         child = space.crossover(a, b, rng)
@@ -207,7 +223,9 @@ def test_crossover_takes_the_beginning_of_one_and_the_end_of_the_other() -> None
 
 def test_children_keep_what_the_space_does_not_speak_of() -> None:
     space, rng = SPACES["wide"], np.random.default_rng(0)
-    parent = Architecture.from_shorthand("a f a f", width=64, vocabulary=VOCABULARY, rope=None, tied_embeddings=False)
+    parent = Architecture.from_shorthand(
+        "a f a f", width=64, vocabulary=VOCABULARY, rope=None, tied_embeddings=False
+    )
     assert space.contains(parent) is None
     for _ in range(50):
         mutated = space.mutate(parent, rng)
@@ -230,7 +248,11 @@ def test_samples_look_like_real_models() -> None:
 
 
 def _period(symbols: list[str]) -> int:
-    return next(n for n in range(1, len(symbols) + 1) if all(a == b for a, b in zip(symbols, symbols[n:], strict=False)))
+    return next(
+        n
+        for n in range(1, len(symbols) + 1)
+        if all(a == b for a, b in zip(symbols, symbols[n:], strict=False))
+    )
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
@@ -247,7 +269,10 @@ def test_features_say_what_they_mean() -> None:
         "a f a a", width=64, vocabulary=VOCABULARY, genes={"attention": {"head_dim": 16, "qk_norm": "full"}}
     )
     swiglu = registry.get("swiglu").shape.make(64, ratio=3.5)
-    layers = tuple(layer.model_copy(update={"shape": swiglu}) if layer.operator == "swiglu" else layer for layer in member.layers)
+    layers = tuple(
+        layer.model_copy(update={"shape": swiglu}) if layer.operator == "swiglu" else layer
+        for layer in member.layers
+    )
     features = space.features(member.model_copy(update={"layers": layers}))
     assert features["attention.count"] == 3
     assert features["mixer_fraction"] == 0.75
@@ -255,7 +280,9 @@ def test_features_say_what_they_mean() -> None:
     assert features["attention.position_mean"] == pytest.approx((0.5 + 2.5 + 3.5) / 3 / 4)
     assert features["alternation"] == pytest.approx(2 / 3)
     assert features["attention.group"] == 2
-    assert 10 ** features["log10_params"] == pytest.approx(parameters(member.model_copy(update={"layers": layers})))
+    assert 10 ** features["log10_params"] == pytest.approx(
+        parameters(member.model_copy(update={"layers": layers}))
+    )
 
 
 def test_restricted_and_widened_genes_are_respected() -> None:
@@ -301,8 +328,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no depth": ({"min_depth": 0}, "min_depth: "),
     "no mixer": ({"operators": ["f", "r"]}, "operators: expected at least one mixer (attention"),
     "no operators": ({"operators": []}, "operators: "),
-    "unknown operator": ({"operators": ["a", "zz"]}, "operators: unknown operator 'zz': expected one of a (attention)"),
-    "operator twice": ({"operators": ["a", "attention"]}, "operators: expected each once, got attention twice"),
+    "unknown operator": (
+        {"operators": ["a", "zz"]},
+        "operators: unknown operator 'zz': expected one of a (attention)",
+    ),
+    "operator twice": (
+        {"operators": ["a", "attention"]},
+        "operators: expected each once, got attention twice",
+    ),
     "no widths": ({"widths": []}, "widths: "),
     "width twice": ({"widths": [64, 64]}, "widths: expected each once, got 64 twice"),
     "width too small": ({"widths": [4]}, "widths.0: "),
@@ -311,9 +344,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "norm twice": ({"norms": [["rmsnorm", "before"], ["rmsnorm", "before"]]}, "norms: expected each once"),
     "unknown key": ({"colour": 1}, "colour"),
     "genes of unknown operator": ({"genes": {"zz": {}}}, "genes: unknown operator 'zz'"),
-    "genes of absent operator": ({"operators": ["a"], "genes": {"f": {}}}, "genes: swiglu is not among the operators attention"),
-    "unknown gene": ({"genes": {"f": {"colour": [1]}}}, "genes.swiglu: unknown gene 'colour': expected one of ratio"),
-    "no values": ({"genes": {"f": {"ratio": []}}}, "genes.swiglu.ratio: expected at least one value, got none"),
+    "genes of absent operator": (
+        {"operators": ["a"], "genes": {"f": {}}},
+        "genes: swiglu is not among the operators attention",
+    ),
+    "unknown gene": (
+        {"genes": {"f": {"colour": [1]}}},
+        "genes.swiglu: unknown gene 'colour': expected one of ratio",
+    ),
+    "no values": (
+        {"genes": {"f": {"ratio": []}}},
+        "genes.swiglu.ratio: expected at least one value, got none",
+    ),
     "impossible value": (
         {"widths": [64, 96], "genes": {"a": {"head_dim": [32, 7]}}},
         "genes.attention.head_dim: no width of 64, 96 can have 7: ",
@@ -341,12 +383,16 @@ def test_settings_survive_writing_and_reading() -> None:
 
 
 def test_order_of_the_settings_does_not_matter() -> None:
-    other = SpaceSettings(operators=("r", "f", "a"), widths=(64, 32), min_depth=2, max_depth=5, meta_tokens=(0, 4))
+    other = SpaceSettings(
+        operators=("r", "f", "a"), widths=(64, 32), min_depth=2, max_depth=5, meta_tokens=(0, 4)
+    )
     assert members(ArchitectureSpace(other, VOCABULARY), 10) == members(SPACES["small"], 10)
 
 
 def test_no_member_meets_the_constraints() -> None:
-    space = ArchitectureSpace(SMALL.model_copy(update={"max_tries": 20}), VOCABULARY, accepts=lambda found: False)
+    space = ArchitectureSpace(
+        SMALL.model_copy(update={"max_tries": 20}), VOCABULARY, accepts=lambda found: False
+    )
     with pytest.raises(ConfigError, match="none of 20 random architectures meets the constraints"):
         space.sample(np.random.default_rng(0))
     assert space.seeds() == ()

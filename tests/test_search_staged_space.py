@@ -18,7 +18,18 @@ from search.evolution import EvolutionSettings
 from search.searchers import searcher
 from search.space import SpaceSettings
 from search.staged_space import StagedSpace, make_space
-from search.stages import STAGES, Alphabet, Block, Genome, Stage, StageSettings, length, readings, sequence, turns
+from search.stages import (
+    STAGES,
+    Alphabet,
+    Block,
+    Genome,
+    Stage,
+    StageSettings,
+    length,
+    readings,
+    sequence,
+    turns,
+)
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 VOCABULARY = 512
@@ -54,21 +65,39 @@ SPACES = {
 
 
 def test_a_ratio_is_a_round_of_turns() -> None:
-    expected = {"0:1": "x", "1:1": "xy", "1:2": "xyy", "1:3": "xyyy", "1:1:1": "xyz", "1:2:1": "xyzy", "1:1:2": "xyzz"}
+    expected = {
+        "0:1": "x",
+        "1:1": "xy",
+        "1:2": "xyy",
+        "1:3": "xyyy",
+        "1:1:1": "xyz",
+        "1:2:1": "xyzy",
+        "1:1:2": "xyzz",
+    }
     for ratio, pattern in expected.items():
         (shares,) = StageSettings(ratios=(ratio,)).shares(3)
         assert "".join("xyz"[mixer] for mixer in turns(shares)) == pattern
 
 
-@pytest.mark.parametrize(("name", "longest", "inside"), [("1b", 30, True), ("1b", 24, True), ("3b", 36, True), ("3b", 30, False)])
-def test_the_published_winners_are_members_where_they_are_short_enough(name: str, longest: int, inside: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "longest", "inside"), [("1b", 30, True), ("1b", 24, True), ("3b", 36, True), ("3b", 30, False)]
+)
+def test_the_published_winners_are_members_where_they_are_short_enough(
+    name: str, longest: int, inside: bool
+) -> None:
     winner = Architecture.load(f"nemotron-flash-{name}")
     published = load(CONFIGS / "nemotron_flash.yaml").space
     full = {
         "a": {**published.genes["attention"], "window": [None]},
         **{key: published.genes[key] for key in ("mamba2", "deltanet", "swiglu")},
     }
-    changed = {"max_depth": longest, "genes": full, "widths": [2048, 3072], "meta_tokens": [256], "normalized_head": True}
+    changed = {
+        "max_depth": longest,
+        "genes": full,
+        "widths": [2048, 3072],
+        "meta_tokens": [256],
+        "normalized_head": True,
+    }
     space = make_space(SpaceSettings.model_validate({**published.model_dump(), **changed}), winner.vocabulary)
     assert (space.contains(winner) is None) == inside
     if not inside:
@@ -100,7 +129,9 @@ def test_readings_are_exactly_the_sequences_that_genomes_have() -> None:
     ]
     stages = [Stage(block, repeats) for block in blocks for repeats in (1, 2)]
     possible = {sequence((a, b, c), alphabet) for a in stages for b in stages for c in stages} - {None}
-    read = {names for depth in range(1, 7) for names in product("xyf", repeat=depth) if readings(names, alphabet)}
+    read = {
+        names for depth in range(1, 7) for names in product("xyf", repeat=depth) if readings(names, alphabet)
+    }
     assert len(possible) > 100
     assert read == possible
     assert all(sequence(genome, alphabet) == names for names in read for genome in readings(names, alphabet))
@@ -147,7 +178,10 @@ def differing(a: Genome, b: Genome) -> set[str]:
             shared = set(old.mixers) & set(new.mixers)
             if len(shared) < min(len(old.mixers), len(new.mixers)):
                 found.add("operator")
-            if any(old.feedforwards[old.mixers.index(name)] != new.feedforwards[new.mixers.index(name)] for name in shared):
+            if any(
+                old.feedforwards[old.mixers.index(name)] != new.feedforwards[new.mixers.index(name)]
+                for name in shared
+            ):
                 found.add("feedforwards")
         else:
             found |= {"operator"} if old.mixers != new.mixers else set()
@@ -164,7 +198,9 @@ def test_a_mutation_changes_the_one_factor_that_it_names(seed: int) -> None:
     assert mutated is not None
     child, factor = mutated
     same_sequence = parent.shorthand == child.shorthand
-    shapes = [{layer.operator: layer.shape.genes(some.width) for layer in some.layers} for some in (parent, child)]
+    shapes = [
+        {layer.operator: layer.shape.genes(some.width) for layer in some.layers} for some in (parent, child)
+    ]
     shared = set(shapes[0]) & set(shapes[1])
     changed = {
         "width": parent.width != child.width,
@@ -178,7 +214,9 @@ def test_a_mutation_changes_the_one_factor_that_it_names(seed: int) -> None:
     else:
         assert not same_sequence
         assert not any(changed.values())
-        if child.depth < 14 and parent.depth < 14:  # of what was cut away a genome that is read back says nothing
+        if (
+            child.depth < 14 and parent.depth < 14
+        ):  # of what was cut away a genome that is read back says nothing
             pairs = product(space.genomes(parent), space.genomes(child))
             assert any(differing(old, new) == {factor} for old, new in pairs)
 
@@ -186,7 +224,16 @@ def test_a_mutation_changes_the_one_factor_that_it_names(seed: int) -> None:
 def test_every_factor_is_mutated() -> None:
     space, rng = SPACES["width is a gene"], np.random.default_rng(0)
     mutated = [space.mutate(space.sample(rng), rng) for _ in range(200)]
-    expected = {"operator", "ratio", "feedforwards", "repeats", "shape", "normalization", "meta_tokens", "width"}
+    expected = {
+        "operator",
+        "ratio",
+        "feedforwards",
+        "repeats",
+        "shape",
+        "normalization",
+        "meta_tokens",
+        "width",
+    }
     assert {found[1] for found in mutated if found} == expected
 
 
@@ -209,10 +256,16 @@ def test_a_target_that_no_width_meets_is_an_error() -> None:
 
 
 def test_a_stage_of_crossover_is_a_parents_stage() -> None:
-    space = staged(operators=["a", "d", "f"], genes={}, stages={"ratios": ["0:1"], "feedforwards": [1]}, max_depth=30)
+    space = staged(
+        operators=["a", "d", "f"], genes={}, stages={"ratios": ["0:1"], "feedforwards": [1]}, max_depth=30
+    )
     rng = np.random.default_rng(0)
-    a = Architecture.from_shorthand("a f a f a f", width=64, vocabulary=VOCABULARY, genes={"attention": {"head_dim": 32}})
-    b = Architecture.from_shorthand("d f d f d f", width=64, vocabulary=VOCABULARY, genes={"deltanet": {"head_dim": 32}})
+    a = Architecture.from_shorthand(
+        "a f a f a f", width=64, vocabulary=VOCABULARY, genes={"attention": {"head_dim": 32}}
+    )
+    b = Architecture.from_shorthand(
+        "d f d f d f", width=64, vocabulary=VOCABULARY, genes={"deltanet": {"head_dim": 32}}
+    )
     children = {child.shorthand for _ in range(60) if (child := space.crossover(a, b, rng))}
     assert children == {" ".join(f"{mixer} f" for mixer in mixers) for mixers in product("ad", repeat=STAGES)}
 
@@ -247,13 +300,28 @@ def test_contains_gives_the_reason(layers: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"operators": ["a", "f", "r"], "genes": {}}, "stages: expected one feed-forward network among operators, got 2"),
-        ({"operators": ["a"], "genes": {}}, "stages: expected one feed-forward network among operators, got 0"),
-        ({"operators": ["a", "f"], "genes": {}, "stages": {"ratios": ["1:2"]}}, "stages.ratios: expected one of at most 1 mixers, got 1:2"),
-        ({"stages": {"ratios": ["0:0"]}}, "stages.ratios: expected shares of 0 to 9 that are not all 0, as in 1:2, got '0:0'"),
+        (
+            {"operators": ["a", "f", "r"], "genes": {}},
+            "stages: expected one feed-forward network among operators, got 2",
+        ),
+        (
+            {"operators": ["a"], "genes": {}},
+            "stages: expected one feed-forward network among operators, got 0",
+        ),
+        (
+            {"operators": ["a", "f"], "genes": {}, "stages": {"ratios": ["1:2"]}},
+            "stages.ratios: expected one of at most 1 mixers, got 1:2",
+        ),
+        (
+            {"stages": {"ratios": ["0:0"]}},
+            "stages.ratios: expected shares of 0 to 9 that are not all 0, as in 1:2, got '0:0'",
+        ),
         ({"stages": {"ratios": ["many"]}}, "as in 1:2, got 'many'"),
         ({"stages": {"ratios": []}}, "stages.ratios: "),
-        ({"stages": {"feedforwards": [2]}, "max_depth": 6}, "max_depth: expected at least 7 for 3 stages, got 6"),
+        (
+            {"stages": {"feedforwards": [2]}, "max_depth": 6},
+            "max_depth: expected at least 7 for 3 stages, got 6",
+        ),
         (
             {"stages": {"ratios": ["0:1"], "max_repeats": 1}, "min_depth": 10},
             "min_depth: expected at most 9, which 3 stages can have, got 10",
@@ -276,7 +344,9 @@ def test_the_length_of_a_block_counts_every_operator() -> None:
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_numbers_mean_members_alone(name: str) -> None:
     encoding, rng = ArchitectureEncoding(SPACES[name]), np.random.default_rng(2)
-    drawn = ({key: int(rng.integers(each.size)) for key, each in encoding.dimensions.items()} for _ in range(300))
+    drawn = (
+        {key: int(rng.integers(each.size)) for key, each in encoding.dimensions.items()} for _ in range(300)
+    )
     decoded = [member for values in drawn if (member := encoding.decode(values)) is not None]
     assert len(decoded) > 10
     for member in decoded:
@@ -297,7 +367,9 @@ def test_optunas_samplers_propose_members_of_their_own(name: str, sampler: str) 
         proposal = proposer.ask()
         assert space.contains(proposal.candidate) is None
         if name == "largest width":
-            assert proposal.candidate.width == max(width for width in (64, 128, 192) if width * proposal.candidate.depth <= 1500)
+            assert proposal.candidate.width == max(
+                width for width in (64, 128, 192) if width * proposal.candidate.depth <= 1500
+            )
         origins.append(proposal.origin)
         proposer.tell(proposal.number, (space.features(proposal.candidate)["log10_params"],))
     assert origins[:seeds] == ["seed"] * seeds

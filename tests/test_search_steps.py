@@ -26,7 +26,9 @@ def workers(**counts):
 
 
 def job_on(kinds):
-    return Job(0, None, None, None, None, (), "cpu", 0, 100.0, FidelitySettings(), TaskSettings(), kinds=kinds)
+    return Job(
+        0, None, None, None, None, (), "cpu", 0, 100.0, FidelitySettings(), TaskSettings(), kinds=kinds
+    )
 
 
 def simulated(job, everyone, *, jobs, measuring_s):
@@ -57,11 +59,15 @@ def simulated(job, everyone, *, jobs, measuring_s):
 
 @settings(deadline=None, max_examples=100)
 @given(
-    shape=st.fixed_dictionaries({"H100": st.integers(1, 4), "A100": st.integers(0, 4), "plain": st.integers(0, 4)}),
+    shape=st.fixed_dictionaries(
+        {"H100": st.integers(1, 4), "A100": st.integers(0, 4), "plain": st.integers(0, 4)}
+    ),
     jobs=st.integers(1, 20),
     measuring_s=st.sampled_from([1.0, 7.0, 30.0]),
 )
-def test_every_candidate_is_measured_on_each_kind_by_who_has_it_and_then_trained_once(shape, jobs, measuring_s):
+def test_every_candidate_is_measured_on_each_kind_by_who_has_it_and_then_trained_once(
+    shape, jobs, measuring_s
+):
     kinds = tuple(kind for kind in ("H100", "A100") if shape[kind])
     made = simulated(job_on(kinds), workers(**shape), jobs=jobs, measuring_s=measuring_s)
     parts = {}
@@ -93,7 +99,9 @@ def test_most_workers_train_most_of_the_time(shape, kinds, trainers):
 
 
 def test_where_measurements_are_what_takes_long_all_who_can_make_them():
-    assert trainings_per_s({"H100": 4, "plain": 100}, ("H100",), measuring_s=3.0) == pytest.approx(4 / 3.0, rel=0.06)
+    assert trainings_per_s({"H100": 4, "plain": 100}, ("H100",), measuring_s=3.0) == pytest.approx(
+        4 / 3.0, rel=0.06
+    )
 
 
 def trainings_per_s(shape, kinds, *, measuring_s):
@@ -108,7 +116,10 @@ def test_who_is_kept_to_measure_trains_once_nobody_else_does():
     training, measuring = Step(job, "", Measured()), Step(job, "H100")
     everyone_else = [(worker, training) for worker in (plain, *others)]
     assert assignment([training], [fast], busy=everyone_else) is None
-    assert assignment([training], [fast], busy=everyone_else[1:]) == (training, fast)  # three lack what one has
+    assert assignment([training], [fast], busy=everyone_else[1:]) == (
+        training,
+        fast,
+    )  # three lack what one has
     assert assignment([training], [fast, *others], busy=[]) == (training, others[-1])
     assert assignment([training, measuring], [fast], busy=everyone_else) == (measuring, fast)
     assert assignment([training], [fast], busy=[]) == (training, fast)
@@ -116,7 +127,9 @@ def test_who_is_kept_to_measure_trains_once_nobody_else_does():
 
 def test_one_candidate_is_measured_ahead_where_some_cannot_measure():
     assert places(workers(H100=2), ("H100",)) == places(workers(plain=2), ()) == 2
-    assert places(workers(H100=1, plain=1), ("H100",)) == places(workers(H100=1, A100=1), ("H100", "A100")) == 3
+    assert (
+        places(workers(H100=1, plain=1), ("H100",)) == places(workers(H100=1, A100=1), ("H100", "A100")) == 3
+    )
 
 
 def test_the_deadline_does_not_pass_while_a_candidate_waits_for_a_worker():

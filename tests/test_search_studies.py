@@ -21,7 +21,11 @@ from search.studies.study_ranks import RankSettings, drawn
 from search.studies.study_report import operators_table, print_ranks
 from tests.test_search_experiment import score
 
-GENES = {"attention": {"head_dim": 16, "group": 1}, "mamba2": {"head_dim": 16, "state": 16}, "deltanet": {"head_dim": 16}}
+GENES = {
+    "attention": {"head_dim": 16, "group": 1},
+    "mamba2": {"head_dim": 16, "state": 16},
+    "deltanet": {"head_dim": 16},
+}
 OPERATORS = {"mixers": ["a", "mamba2", "d"], "layers": 4, "width": 64, "genes": GENES}
 Asked = list[tuple[str, int, int, int]]
 
@@ -31,12 +35,20 @@ def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
     """Every training that is asked for, as (shorthand, width, tokens, seed); a wide model has a lower loss, more so in the long run."""
     made: Asked = []
 
-    def pretend(architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str) -> ProxyScore:
+    def pretend(
+        architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
+    ) -> ProxyScore:
         made.append((architecture.shorthand, architecture.width, settings.tokens, seed))
-        return score(3 + 10 / architecture.width + 1 / architecture.depth + 100 / settings.tokens + seed / 100, settings, seed)
+        return score(
+            3 + 10 / architecture.width + 1 / architecture.depth + 100 / settings.tokens + seed / 100,
+            settings,
+            seed,
+        )
 
     monkeypatch.setattr(experiment, "train_once", pretend)
-    monkeypatch.setattr(experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended"))
+    monkeypatch.setattr(
+        experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")
+    )
     monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
     return made
 
@@ -47,17 +59,30 @@ def operator_settings(tiny: RunConfig, **changed: object) -> OperatorSettings:
 
 
 def rank_settings(tiny: RunConfig, **changed: object) -> RankSettings:
-    data = {"space": tiny.space, "data": tiny.data, "proxy": tiny.proxy, "architectures": 6, "long_tokens": 10_240, **changed}
+    data = {
+        "space": tiny.space,
+        "data": tiny.data,
+        "proxy": tiny.proxy,
+        "architectures": 6,
+        "long_tokens": 10_240,
+        **changed,
+    }
     return experiment.parsed(RankSettings, data, where="study")
 
 
-@pytest.mark.parametrize("mixers", [("mamba2",), ("deltanet",), ("attention", "mamba2"), ("deltanet", "mamba2")])
-def test_equal_parameters_are_equal_in_the_built_models(tiny_config: RunConfig, mixers: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "mixers", [("mamba2",), ("deltanet",), ("attention", "mamba2"), ("deltanet", "mamba2")]
+)
+def test_equal_parameters_are_equal_in_the_built_models(
+    tiny_config: RunConfig, mixers: tuple[str, ...]
+) -> None:
     settings = operator_settings(tiny_config)
     reference, found = settings.architecture(("attention",), 64, vocabulary=300), None
     target = sum(parameter.numel() for parameter in HybridLM(reference).parameters())
     found = with_parameters(settings, mixers, target, vocabulary=300)
-    assert sum(parameter.numel() for parameter in HybridLM(found).parameters()) == pytest.approx(target, rel=0.02)
+    assert sum(parameter.numel() for parameter in HybridLM(found).parameters()) == pytest.approx(
+        target, rel=0.02
+    )
     assert {layer.operator for layer in found.layers} == {*mixers, "swiglu"}
     assert [layer.operator for layer in found.layers][::2] == list(mixers) * (2 // len(mixers))
     assert found.depth == reference.depth
@@ -78,17 +103,28 @@ def test_bisection_finds_the_nearest_of_all_widths_with_few_measurements() -> No
 
     for target in (0.0, 0.1, 0.71, 3.0, 9.9, 99.0):
         measured.clear()
-        assert nearest(widths, ms, target) == min(widths, key=lambda width: abs(0.1 + width**2 / 1e4 - target))
+        assert nearest(widths, ms, target) == min(
+            widths, key=lambda width: abs(0.1 + width**2 / 1e4 - target)
+        )
         assert len(set(measured)) <= 8
     assert nearest([8], ms, 5.0) == 8
 
 
-def test_every_mixer_alone_and_in_pairs_is_trained_once_with_each_seed(tiny_config: RunConfig, asked: Asked, tmp_path: Path) -> None:
+def test_every_mixer_alone_and_in_pairs_is_trained_once_with_each_seed(
+    tiny_config: RunConfig, asked: Asked, tmp_path: Path
+) -> None:
     settings, quiet = operator_settings(tiny_config, seeds=[0, 1]), Console(file=StringIO())
     rows = study_operators.run(settings, results=tmp_path, name="some", console=quiet)
     assert study_operators.run(settings, results=tmp_path, name="some", console=quiet) == rows
     assert len(asked) == len(set(asked)) == 6 * 2
-    assert {shorthand for shorthand, *_ in asked} == {"a f a f", "m f m f", "d f d f", "a f m f", "a f d f", "m f d f"}
+    assert {shorthand for shorthand, *_ in asked} == {
+        "a f a f",
+        "m f m f",
+        "d f d f",
+        "a f m f",
+        "a f d f",
+        "m f d f",
+    }
     assert [row.loss for row in rows] == sorted(row.loss for row in rows)
     assert rows[0].spread == pytest.approx(0.01 / 2**0.5)  # the standard deviation of x and x + 0.01
     out = StringIO()
@@ -101,9 +137,14 @@ def test_every_mixer_alone_and_in_pairs_is_trained_once_with_each_seed(tiny_conf
 
 
 def test_equal_latency_needs_latencies(tiny_config: RunConfig, asked: Asked, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="cannot be measured, and equal latency needs it: out_of_memory: pretended"):
+    with pytest.raises(
+        DeviceError, match="cannot be measured, and equal latency needs it: out_of_memory: pretended"
+    ):
         study_operators.run(
-            operator_settings(tiny_config, equal="latency"), results=tmp_path, name="some", console=Console(file=StringIO())
+            operator_settings(tiny_config, equal="latency"),
+            results=tmp_path,
+            name="some",
+            console=Console(file=StringIO()),
         )
 
 
@@ -118,7 +159,9 @@ def test_equal_latency_needs_latencies(tiny_config: RunConfig, asked: Asked, tmp
         ({"genes": {"zz": {}}}, "zz"),
     ],
 )
-def test_operators_that_cannot_be_compared_are_refused(tiny_config: RunConfig, changed: dict[str, object], message: str) -> None:
+def test_operators_that_cannot_be_compared_are_refused(
+    tiny_config: RunConfig, changed: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as found:
         operator_settings(tiny_config, **changed)
     assert str(found.value).startswith("study: ")
@@ -137,7 +180,9 @@ def test_a_space_of_too_few_architectures_is_refused(tiny_config: RunConfig) -> 
         drawn(rank_settings(tiny_config, space=space), vocabulary=300)
 
 
-def test_ranks_compare_the_same_architectures_at_both_budgets(tiny_config: RunConfig, asked: Asked, tmp_path: Path) -> None:
+def test_ranks_compare_the_same_architectures_at_both_budgets(
+    tiny_config: RunConfig, asked: Asked, tmp_path: Path
+) -> None:
     out = StringIO()
     console = Console(file=out, width=100)
     study = study_ranks.run(rank_settings(tiny_config), results=tmp_path, name="some", console=console)
@@ -146,7 +191,11 @@ def test_ranks_compare_the_same_architectures_at_both_budgets(tiny_config: RunCo
     assert len(asked) == len(set(asked)) == 12
     assert {tokens for _, _, tokens, _ in asked} == {1024, 10_240}
     # the pretended losses at both budgets differ by a constant: the same order, whatever parameters say
-    assert study.correlations["short loss"]["spearman"].value == study.correlations["short loss"]["kendall"].value == pytest.approx(1)
+    assert (
+        study.correlations["short loss"]["spearman"].value
+        == study.correlations["short loss"]["kendall"].value
+        == pytest.approx(1)
+    )
     assert study.correlations["parameters"]["spearman"].value < 1
     print_ranks(console, study)
     assert "6 architectures, 1,024 tokens against 10,240" in out.getvalue()
@@ -158,11 +207,17 @@ def test_the_long_budget_is_longer(tiny_config: RunConfig) -> None:
 
 
 def test_studies_print_json_for_a_script(
-    tiny_config: RunConfig, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_config: RunConfig,
+    asked: Asked,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / "ranks.yaml"
     file.write_text(json.dumps(rank_settings(tiny_config).model_dump(mode="json")), encoding="utf-8")
-    monkeypatch.setattr("sys.argv", ["frontrunner", "study", "ranks", str(file), "--results", str(tmp_path), "--json"])
+    monkeypatch.setattr(
+        "sys.argv", ["frontrunner", "study", "ranks", str(file), "--results", str(tmp_path), "--json"]
+    )
     monkeypatch.setattr(study_cli, "console", Console(width=100))
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -26,9 +26,13 @@ def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
     """Every training, as (width, rate, base width). The best rate of matrices is 0.064 / width; eight times that diverges."""
     made: Asked = []
 
-    def pretend(architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str) -> ProxyScore:
+    def pretend(
+        architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
+    ) -> ProxyScore:
         made.append((architecture.width, settings.learning_rate, settings.base_width))
-        of_matrices = settings.learning_rate * (settings.base_width or architecture.width) / architecture.width
+        of_matrices = (
+            settings.learning_rate * (settings.base_width or architecture.width) / architecture.width
+        )
         octaves = log2(of_matrices / (0.064 / architecture.width))
         if octaves > 2.5:
             raise DivergedError("loss nan at step 3")
@@ -42,10 +46,14 @@ def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
 def settings_of(tiny: RunConfig, **changed: object) -> RateSettings:
     proxy = tiny.proxy.model_copy(update={"base_width": 32})
     data = {"layers": "a f", "widths": [32, 64, 128], "rates": RATES, "data": tiny.data, "proxy": proxy}
-    return experiment.parsed(RateSettings, {**data, "genes": {"attention": {"head_dim": 16, "group": 1}}, **changed}, where="study")
+    return experiment.parsed(
+        RateSettings, {**data, "genes": {"attention": {"head_dim": 16, "group": 1}}, **changed}, where="study"
+    )
 
 
-def test_a_rate_that_scales_with_width_transfers_where_it_is_carried_over(tiny_config: RunConfig, tmp_path: Path, asked: Asked) -> None:
+def test_a_rate_that_scales_with_width_transfers_where_it_is_carried_over(
+    tiny_config: RunConfig, tmp_path: Path, asked: Asked
+) -> None:
     sweeps = run(settings_of(tiny_config), results=tmp_path, name="rates", console=Console(file=StringIO()))
     assert {(sweep.width, sweep.carried): (sweep.best, round(sweep.lost, 6)) for sweep in sweeps} == {
         (32, True): (0.002, 0.0),
@@ -67,7 +75,10 @@ def test_a_rate_that_scales_with_width_transfers_where_it_is_carried_over(tiny_c
 def test_where_weights_are_normalized_the_head_is_too(tiny_config: RunConfig) -> None:
     for normalized in (False, True):
         proxy = tiny_config.proxy.model_copy(update={"base_width": 32, "weight_normalization": normalized})
-        assert settings_of(tiny_config, proxy=proxy).architecture(32, vocabulary=512).normalized_head == normalized
+        assert (
+            settings_of(tiny_config, proxy=proxy).architecture(32, vocabulary=512).normalized_head
+            == normalized
+        )
 
 
 @pytest.mark.parametrize(
@@ -79,6 +90,8 @@ def test_where_weights_are_normalized_the_head_is_too(tiny_config: RunConfig) ->
         ({"layers": "a z"}, "z"),
     ],
 )
-def test_settings_that_cannot_be_are_said(tiny_config: RunConfig, changed: dict[str, object], said: str) -> None:
+def test_settings_that_cannot_be_are_said(
+    tiny_config: RunConfig, changed: dict[str, object], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         settings_of(tiny_config, **changed)

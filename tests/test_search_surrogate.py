@@ -19,7 +19,9 @@ def data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two features of six matter, with a curve, a product and noise of 0.1."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(count, 6))
-    return rows, np.sin(rows[:, 0]) + rows[:, 1] ** 2 / 2 + rows[:, 0] * rows[:, 1] / 2 + 0.1 * rng.normal(size=count)
+    return rows, np.sin(rows[:, 0]) + rows[:, 1] ** 2 / 2 + rows[:, 0] * rows[:, 1] / 2 + 0.1 * rng.normal(
+        size=count
+    )
 
 
 def log_probability(logs: np.ndarray, x: np.ndarray, y: np.ndarray, times: np.ndarray) -> float:
@@ -33,7 +35,10 @@ def test_slope_is_the_derivative_of_the_probability(times: np.ndarray) -> None:
     x, y = data(25, 1)
     logs = first_kernel(6).logs + 0.3 * RNG.normal(size=11)
     steps = 1e-5 * np.eye(11)
-    numeric = [(log_probability(logs + step, x, y, times) - log_probability(logs - step, x, y, times)) / 2e-5 for step in steps]
+    numeric = [
+        (log_probability(logs + step, x, y, times) - log_probability(logs - step, x, y, times)) / 2e-5
+        for step in steps
+    ]
     assert log_probability_slope(logs, x, y, times) == pytest.approx(numeric, rel=1e-4, abs=1e-4)
 
 
@@ -43,7 +48,9 @@ def test_the_mean_of_two_counts_as_two() -> None:
     unseen, _ = data(5, 4)
     kernel = first_kernel(6)
     once = conditioned(kernel, x, y, np.array([2.0] + [1.0] * 11)).predict(unseen)[0]
-    doubled = conditioned(kernel, np.vstack([x, x[:1]]), np.concatenate([[y[0] + 0.3], y[1:], [y[0] - 0.3]])).predict(unseen)[0]
+    doubled = conditioned(
+        kernel, np.vstack([x, x[:1]]), np.concatenate([[y[0] + 0.3], y[1:], [y[0] - 0.3]])
+    ).predict(unseen)[0]
     assert once == pytest.approx(doubled)
 
 
@@ -63,7 +70,9 @@ def test_leave_one_out_is_leaving_one_out() -> None:
         covariance = kernel(x[rest], x[rest])[0] + kernel.noise * np.eye(19)
         across = kernel(x[[number]], x[rest])[0][0]
         mean = across @ np.linalg.solve(covariance, y[rest])
-        variance = kernel.variance(x[[number]])[0] + kernel.noise - across @ np.linalg.solve(covariance, across)
+        variance = (
+            kernel.variance(x[[number]])[0] + kernel.noise - across @ np.linalg.solve(covariance, across)
+        )
         assert whole.errors[number] == pytest.approx((y[number] - mean) / np.sqrt(variance))
 
 
@@ -78,7 +87,9 @@ def test_fitting_finds_what_matters_and_predicts_it() -> None:
     assert found.skill > 0.9
     assert np.corrcoef(mean, truth)[0, 1] ** 2 > 0.9
     line = np.linalg.lstsq(np.c_[x, np.ones(120)], y, rcond=None)[0]
-    assert np.mean((mean * scale + center - truth) ** 2) < 0.2 * np.mean((np.c_[unseen, np.ones(400)] @ line - truth) ** 2)
+    assert np.mean((mean * scale + center - truth) ** 2) < 0.2 * np.mean(
+        (np.c_[unseen, np.ones(400)] @ line - truth) ** 2
+    )
 
 
 @pytest.mark.parametrize("count", [30, 100])
@@ -89,8 +100,12 @@ def test_deviations_cover_what_was_not_seen(count: int) -> None:
         x, y = data(count, seed)
         unseen, truth = data(200, 100 + seed)
         center, scale = y.mean(), y.std()
-        mean, deviation = conditioned(fitted(first_kernel(6), x, (y - center) / scale, steps=30), x, (y - center) / scale).predict(unseen)
-        within.append([np.mean(np.abs(mean * scale + center - truth) < factor * deviation * scale) for factor in (1, 2)])
+        mean, deviation = conditioned(
+            fitted(first_kernel(6), x, (y - center) / scale, steps=30), x, (y - center) / scale
+        ).predict(unseen)
+        within.append(
+            [np.mean(np.abs(mean * scale + center - truth) < factor * deviation * scale) for factor in (1, 2)]
+        )
     one, two = np.mean(within, 0)
     assert 0.55 < one < 0.85
     assert 0.85 < two <= 1
@@ -120,7 +135,9 @@ def test_what_is_known_is_taken_and_its_error_learned() -> None:
     known = np.column_stack([np.full(110, np.nan), table])
     fit = fit_anew(x, scores, known[:60], np.ones(60))
     expected = forecast(fit, x, scores, known[:60], np.ones(60))
-    without = forecast(fit_anew(x, scores, known[:60] * np.nan, np.ones(60)), x, scores, known[:60] * np.nan, np.ones(60))
+    without = forecast(
+        fit_anew(x, scores, known[:60] * np.nan, np.ones(60)), x, scores, known[:60] * np.nan, np.ones(60)
+    )
     target = expected.warped(np.column_stack([truth, (table + off)[60:]]))
     error = np.abs(expected.predict(unseen, known[60:])[0] - target).mean(0)
     blind = np.abs(without.predict(unseen, known[60:] * np.nan)[0] - target).mean(0)
@@ -131,7 +148,9 @@ def test_what_is_known_is_taken_and_its_error_learned() -> None:
 def test_warping_keeps_the_order_and_what_is_good() -> None:
     x, _ = data(40, 9)
     scores = np.exp(3 * RNG.normal(size=(40, 1)))
-    expected = forecast(fit_anew(x, scores, scores * np.nan, np.ones(40)), x, scores, scores * np.nan, np.ones(40))
+    expected = forecast(
+        fit_anew(x, scores, scores * np.nan, np.ones(40)), x, scores, scores * np.nan, np.ones(40)
+    )
     warped = expected.warped(scores)[:, 0]
     assert (np.argsort(warped) == np.argsort(scores[:, 0])).all()
     good = scores[:, 0] <= np.median(scores)

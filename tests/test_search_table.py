@@ -52,7 +52,12 @@ def test_a_space_is_covered_by_few_architectures_and_every_choice_is_in_them(run
     run = config_module.load(run_file)
     found = members(space_of(run))
     # a width has one attention and two feed-forward networks, each with two normalizations
-    assert [(one.width, one.meta_tokens, one.depth) for one in found] == [(32, 0, 6), (32, 2, 6), (64, 0, 6), (64, 2, 6)]
+    assert [(one.width, one.meta_tokens, one.depth) for one in found] == [
+        (32, 0, 6),
+        (32, 2, 6),
+        (64, 0, 6),
+        (64, 2, 6),
+    ]
     assert all(len({layer.model_dump_json() for layer in one.layers}) == 6 for one in found)
     assert {one.vocabulary for one in found} == {300}
 
@@ -61,7 +66,9 @@ def test_batches_and_contexts_are_the_runs_unless_given(run_file: Path) -> None:
     own = wanted([str(run_file)], batches=None, contexts=None)
     assert set(own.points) == {Point(phase, batch, 24) for phase in ("decode", "prefill") for batch in (1, 3)}
     given = wanted([str(run_file), "tiny-hybrid"], batches=[2], contexts=[8, 16])
-    assert set(given.points) == {Point(phase, 2, context) for phase in ("decode", "prefill") for context in (8, 16)}
+    assert set(given.points) == {
+        Point(phase, 2, context) for phase in ("decode", "prefill") for context in (8, 16)
+    }
     assert given.architectures[-1] == Architecture.load("tiny-hybrid")
 
 
@@ -74,14 +81,24 @@ def test_held_out_models_are_distinct_fit_and_come_from_the_seed(run_file: Path)
     assert len({model.digest() for model in first}) == 20
     with pytest.raises(ConfigError, match="none of 1000 random architectures meets"):
         held_out(space, 2, seed=0, points=[Point("decode", 10**9, 24)], device=cpu)
-    single = SpaceSettings(operators=("attention",), widths=(32,), min_depth=1, max_depth=1, genes={"attention": {"head_dim": (16,)}})
+    single = SpaceSettings(
+        operators=("attention",),
+        widths=(32,),
+        min_depth=1,
+        max_depth=1,
+        genes={"attention": {"head_dim": (16,)}},
+    )
     with pytest.raises(ConfigError, match="different architectures in 5000 draws; expected 50"):
         held_out(ArchitectureSpace(single, 300), 50, seed=0, points=points, device=cpu)
 
 
 @pytest.mark.slow
-def test_a_table_is_built_extended_shown_and_validated(call: Call, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_cli, "console", Console(width=100, highlight=False))  # COLUMNS counts only as it was at the import
+def test_a_table_is_built_extended_shown_and_validated(
+    call: Call, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        table_cli, "console", Console(width=100, highlight=False)
+    )  # COLUMNS counts only as it was at the import
     file = tmp_path / "tables" / "table.json"
     code, out, _ = call("table", "build", run_file, "--batch", 1, "--table", file)
     assert code == 0
@@ -105,7 +122,11 @@ def test_a_table_is_built_extended_shown_and_validated(call: Call, run_file: Pat
     for row in found["models"]:
         assert Architecture.parse(row["architecture"]).width in (32, 64)
         assert row["measured_ms"] > 0
-    errors = [abs(row["predicted_ms"] / row["measured_ms"] - 1) for row in found["models"] if (row["phase"], row["batch"]) == ("decode", 1)]
+    errors = [
+        abs(row["predicted_ms"] / row["measured_ms"] - 1)
+        for row in found["models"]
+        if (row["phase"], row["batch"]) == ("decode", 1)
+    ]
     assert found["accuracy"]["decode@b1"]["mape"] == pytest.approx(sum(errors) / 3)
     table, space = LatencyTable.read(file), digest_of(config_module.load(run_file).space)
     assert len(table.entries) > expected  # those of batch 3, which the models held out needed
@@ -135,10 +156,22 @@ def test_bad_input_is_one_line(call: Call, run_file: Path, tmp_path: Path) -> No
 
 
 def test_entries_fit_a_narrow_terminal() -> None:
-    layers = Architecture.from_shorthand("a g", width=64, vocabulary=300, genes={"attention": {"qk_norm": "head", "window": 512}}).layers
+    layers = Architecture.from_shorthand(
+        "a g", width=64, vocabulary=300, genes={"attention": {"qk_norm": "head", "window": 512}}
+    ).layers
     rest = Rest(vocabulary=300, tied_embeddings=True)
     entries = [
-        Entry(phase="prefill", batch=64, context=8192, width=2048, rope=True, what=what, ms=12.3, error_ms=0.1, rounds=10)
+        Entry(
+            phase="prefill",
+            batch=64,
+            context=8192,
+            width=2048,
+            rope=True,
+            what=what,
+            ms=12.3,
+            error_ms=0.1,
+            rounds=10,
+        )
         for what in (*layers, rest)
     ]
     for width in (80, 120):

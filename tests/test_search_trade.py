@@ -12,9 +12,13 @@ from tests.test_search_space import SPACES, VOCABULARY, members
 
 def test_trade_finds_equal_parameters_both_ways() -> None:
     """With no embedding to speak of and depth to spare, the trade comes much closer than its bound."""
-    space = ArchitectureSpace(SpaceSettings(operators=("a", "f"), widths=(128, 192, 256), min_depth=2, max_depth=64), 2)
+    space = ArchitectureSpace(
+        SpaceSettings(operators=("a", "f"), widths=(128, 192, 256), min_depth=2, max_depth=64), 2
+    )
     rng, errors = np.random.default_rng(0), []
-    start = Architecture.from_shorthand("a f " * 8, width=192, vocabulary=2, genes={"attention": {"head_dim": 32}})
+    start = Architecture.from_shorthand(
+        "a f " * 8, width=192, vocabulary=2, genes={"attention": {"head_dim": 32}}
+    )
     for trade in (mutate.trade_depth_for_width, mutate.trade_width_for_depth):
         child = trade(start, space.choices, rng)
         assert child is not None
@@ -24,7 +28,9 @@ def test_trade_finds_equal_parameters_both_ways() -> None:
 
 
 def test_trade_does_not_apply_where_parameters_would_differ() -> None:
-    space = ArchitectureSpace(SpaceSettings(operators=("a", "f"), widths=(64, 512), min_depth=2, max_depth=4), VOCABULARY)
+    space = ArchitectureSpace(
+        SpaceSettings(operators=("a", "f"), widths=(64, 512), min_depth=2, max_depth=4), VOCABULARY
+    )
     parent = Architecture.from_shorthand("a f", width=512, vocabulary=VOCABULARY)
     assert mutate.trade_width_for_depth(parent, space.choices, np.random.default_rng(0)) is None
     assert mutate.trade_depth_for_width(parent, space.choices, np.random.default_rng(0)) is None
@@ -42,7 +48,9 @@ def test_trade_finds_the_depth_whose_parameters_are_nearest(name: str) -> None:
             applied += 1
             layers = space.choices.resized(parent.layers, parent.width, child.width)
             assert layers is not None
-            depths = range(low, parent.depth) if child.width > parent.width else range(parent.depth + 1, high + 1)
+            depths = (
+                range(low, parent.depth) if child.width > parent.width else range(parent.depth + 1, high + 1)
+            )
             laid = [(depth, mutate.stretched(layers, depth)) for depth in depths]
             off = {
                 depth: abs(parameters(child.model_copy(update={"layers": other})) - parameters(parent))

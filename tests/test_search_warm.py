@@ -44,7 +44,11 @@ def test_what_is_trained_at_half_its_width_is_prepared_at_half_its_width(tmp_pat
         [(128, False, True), (256, False, True), (512, False, True)],
     )
     assert hidden == {*trained, *measured}
-    heads = {job.layer.shape.model_dump()["heads"] for job in found if job.layer.operator == "attention" and job.workload.training}
+    heads = {
+        job.layer.shape.model_dump()["heads"]
+        for job in found
+        if job.layer.operator == "attention" and job.workload.training
+    }
     assert heads == {1, 2}
 
 

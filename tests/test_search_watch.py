@@ -25,7 +25,9 @@ def evaluated(number, begun, ended, **seconds):
     attempts = tuple(Attempt(at=START + timedelta(seconds=at), place="") for at in begun)
     evaluation = None if ended is None else Evaluation(status="ok", seed=0, seconds=seconds)
     moment = None if ended is None else START + timedelta(seconds=ended)
-    return Entry(number, ARCHITECTURE, (), "random", evaluation, None if ended is None else number, attempts, moment)
+    return Entry(
+        number, ARCHITECTURE, (), "random", evaluation, None if ended is None else number, attempts, moment
+    )
 
 
 def test_every_second_of_every_worker_has_a_purpose():
@@ -36,19 +38,29 @@ def test_every_second_of_every_worker_has_a_purpose():
         evaluated(3, [106], None),
     ]
     found = worker_seconds(entries, workers=2, now=START + timedelta(seconds=110))
-    assert found == pytest.approx({"train": 15.0, "profile": 3.0, "other": 1.0 + 4.0, "idle": (2 * 10 - 14) + 5 + 4})
+    assert found == pytest.approx(
+        {"train": 15.0, "profile": 3.0, "other": 1.0 + 4.0, "idle": (2 * 10 - 14) + 5 + 4}
+    )
     assert sum(found.values()) == pytest.approx(2 * (10 + 5 + 4))
     resting = worker_seconds(entries, workers=2, now=None)
     assert resting["idle"] == pytest.approx(6 + 5)
 
 
 def test_workers_that_never_were_are_not_idle():
-    entries = [evaluated(0, [0], 10, train=9.0), evaluated(1, [10], 20, train=9.0)]  # one worker, of four that were asked for
-    assert worker_seconds(entries, workers=4, now=None) == pytest.approx({"train": 18.0, "other": 2.0, "idle": 0.0})
+    entries = [
+        evaluated(0, [0], 10, train=9.0),
+        evaluated(1, [10], 20, train=9.0),
+    ]  # one worker, of four that were asked for
+    assert worker_seconds(entries, workers=4, now=None) == pytest.approx(
+        {"train": 18.0, "other": 2.0, "idle": 0.0}
+    )
 
 
 def test_what_a_candidate_waits_for_workers_is_no_workers_time():
-    entries = [evaluated(0, [0], 10, train=6.0, profile=1.0, queue=3.0), evaluated(1, [0], 10, train=6.0, profile=1.0, queue=2.0)]
+    entries = [
+        evaluated(0, [0], 10, train=6.0, profile=1.0, queue=3.0),
+        evaluated(1, [0], 10, train=6.0, profile=1.0, queue=2.0),
+    ]
     found = worker_seconds(entries, workers=2, now=None)
     assert found == pytest.approx({"train": 12.0, "profile": 2.0, "other": 1.0, "idle": 2 * 10 - 15})
 
@@ -71,7 +83,9 @@ def searched(path, prepared, count, **executor):
     config = prepared.config.model_copy(update={"candidates": count})
     folder = RunFolder(path)
     ledger = ledger_module.create(folder.ledger, config, started="now")
-    drive(type(prepared)(config, prepared.corpus, prepared.space), folder, ledger, PretendExecutor(**executor))
+    drive(
+        type(prepared)(config, prepared.corpus, prepared.space), folder, ledger, PretendExecutor(**executor)
+    )
     return ledger
 
 
@@ -83,7 +97,11 @@ def shown(path, **options):
 
 def test_a_picture_tells_of_the_frontier_the_failures_and_the_state(tmp_path, prepared):
     def answer(job):
-        return Outcome(Evaluation(status="diverged", reason="nan", seed=0)) if job.number == 3 else pretended(job)
+        return (
+            Outcome(Evaluation(status="diverged", reason="nan", seed=0))
+            if job.number == 3
+            else pretended(job)
+        )
 
     path = tmp_path / "first"
     path.mkdir()

@@ -58,7 +58,9 @@ class AttentionShape(Shape):
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
         if self.heads % self.kv_heads:
-            raise ValueError(f"expected heads to be a multiple of kv_heads, got heads {self.heads} and kv_heads {self.kv_heads}")
+            raise ValueError(
+                f"expected heads to be a multiple of kv_heads, got heads {self.heads} and kv_heads {self.kv_heads}"
+            )
         return self
 
     @classmethod
@@ -74,7 +76,14 @@ class AttentionShape(Shape):
         qkv_bias: bool = False,
     ) -> Self:
         kv_heads = max(1, round(expand * width / (head_dim * group)))
-        return cls(heads=kv_heads * group, kv_heads=kv_heads, head_dim=head_dim, qk_norm=qk_norm, window=window, qkv_bias=qkv_bias)
+        return cls(
+            heads=kv_heads * group,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            qk_norm=qk_norm,
+            window=window,
+            qkv_bias=qkv_bias,
+        )
 
     def genes(self, width: int) -> dict[str, Any]:
         return {
@@ -103,14 +112,20 @@ def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tens
     mask = allowed[:, None] if allowed is not None else None
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped).transpose(1, 2)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
+    ).transpose(1, 2)
 
 
 @cache
-def _rotary_table(rope: Rope, half: int, slots: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _rotary_table(
+    rope: Rope, half: int, slots: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines [S, D / 2] of the positions of a cache. Kept, as captured graphs know where they lie."""
     with torch.inference_mode(False):
-        angle = torch.arange(slots, device=device, dtype=torch.float32)[:, None] * frequencies(rope.theta, rope.scaling, half, device)
+        angle = torch.arange(slots, device=device, dtype=torch.float32)[:, None] * frequencies(
+            rope.theta, rope.scaling, half, device
+        )
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
@@ -121,18 +136,24 @@ def load_flash_attn() -> Attend:
     def causal(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         seen = (-1, -1) if window is None else (window - 1, 0)
         deterministic = torch.are_deterministic_algorithms_enabled()
-        y: Tensor = library.flash_attn_func(q, k, v, causal=True, window_size=seen, deterministic=deterministic)
+        y: Tensor = library.flash_attn_func(
+            q, k, v, causal=True, window_size=seen, deterministic=deterministic
+        )
         return y
 
     def cached(q: Tensor, k: Tensor, v: Tensor, state: State, position: Tensor) -> Tensor:
         filled = position.to(torch.int32)
-        y: Tensor = library.flash_attn_with_kvcache(q, state["key"], state["value"], k, v, cache_seqlens=filled, causal=True)
+        y: Tensor = library.flash_attn_with_kvcache(
+            q, state["key"], state["value"], k, v, cache_seqlens=filled, causal=True
+        )
         return y
 
     def rotated(q: Tensor, k: Tensor, v: Tensor, state: State, position: Tensor, rope: Rope) -> Tensor:
         table = _rotary_table(rope, q.shape[-1] // 2, state["key"].shape[1], q.device, q.dtype)
         given = (q, state["key"], state["value"], k, v, *table)
-        y: Tensor = library.flash_attn_with_kvcache(*given, cache_seqlens=position.to(torch.int32), causal=True, rotary_interleaved=False)
+        y: Tensor = library.flash_attn_with_kvcache(
+            *given, cache_seqlens=position.to(torch.int32), causal=True, rotary_interleaved=False
+        )
         return y
 
     def ring(q: Tensor, state: State, position: Tensor) -> Tensor:
@@ -160,7 +181,11 @@ class Attention(OperatorModule):
     def __init__(self, architecture: Architecture, shape: AttentionShape, attend: Attend) -> None:
         super().__init__()
         self.shape, self.rope, self.attend = shape, architecture.rope, attend
-        width, queries, keys = architecture.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        width, queries, keys = (
+            architecture.width,
+            shape.heads * shape.head_dim,
+            shape.kv_heads * shape.head_dim,
+        )
         self.q_proj = nn.Linear(width, queries, bias=shape.qkv_bias)
         self.k_proj = nn.Linear(width, keys, bias=shape.qkv_bias)
         self.v_proj = nn.Linear(width, keys, bias=shape.qkv_bias)
@@ -191,7 +216,9 @@ class Attention(OperatorModule):
         allowed = (distance >= 0) & (keys >= 0)[:, None, :]
         return allowed if self.shape.window is None else allowed & (distance < self.shape.window)
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         tokens = x.shape[1]
         positions = torch.arange(tokens, device=x.device)[None]
         if position is not None:
@@ -209,7 +236,9 @@ class Attention(OperatorModule):
             slots = min(length, state["key"].shape[1])
             before = _slot_positions(position, state["key"].shape[1])[:, :slots]
             allowed = self._allowed(positions, torch.cat([before, positions], 1))
-            k_seen, v_seen = (torch.cat([state[name][:, :slots], new], 1) for name, new in (("key", k), ("value", v)))
+            k_seen, v_seen = (
+                torch.cat([state[name][:, :slots], new], 1) for name, new in (("key", k), ("value", v))
+            )
             out = self.attend.masked(q, k_seen, v_seen, allowed)
         if state is not None:
             kept = min(tokens, state["key"].shape[1])
@@ -223,7 +252,9 @@ class Attention(OperatorModule):
     def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
         x, positions = x[:, None], position[:, None]
         if self.shape.window is None and self.rope is not None and self.attend.rotated is not None:
-            return self._output(self.attend.rotated(*self._project(x, None), state, position, self.rope))[:, 0]
+            return self._output(self.attend.rotated(*self._project(x, None), state, position, self.rope))[
+                :, 0
+            ]
         q, k, v = self._project(x, positions)
         if self.shape.window is None and self.attend.cached is not None:
             return self._output(self.attend.cached(q, k, v, state, position))[:, 0]
@@ -246,7 +277,9 @@ def _write(state: State, k: Tensor, v: Tensor, positions: Tensor) -> None:
         state[name].scatter_(1, slots, new.to(state[name].dtype))
 
 
-def state_spec(shape: AttentionShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+def state_spec(
+    shape: AttentionShape, batch: int, max_length: int, dtype: torch.dtype
+) -> dict[str, TensorSpec]:
     slots = min(max_length, shape.window or max_length)
     spec = TensorSpec((batch, slots, shape.kv_heads, shape.head_dim), dtype)
     return {"key": spec, "value": spec}
@@ -260,7 +293,9 @@ def parameters(width: int, shape: AttentionShape) -> int:
 
 def flops(width: int, shape: AttentionShape, context: int) -> int:
     seen = min(context, shape.window or context)
-    return 4 * width * (shape.heads + shape.kv_heads) * shape.head_dim + 4 * seen * shape.heads * shape.head_dim
+    return (
+        4 * width * (shape.heads + shape.kv_heads) * shape.head_dim + 4 * seen * shape.heads * shape.head_dim
+    )
 
 
 OPERATOR = Operator(

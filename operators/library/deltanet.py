@@ -12,7 +12,13 @@ from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm, l2_normalized
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
 from operators.recurrence import Recurrence
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
+from operators.short_convolution import (
+    ShortConvolution,
+    conv_parameters,
+    conv_refusal,
+    conv_spec,
+    load_causal_conv1d,
+)
 
 
 class DeltaNetShape(Shape):
@@ -34,7 +40,9 @@ class DeltaNetShape(Shape):
         return self.heads * self.head_dim
 
 
-def scan_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+def scan_reference(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The delta rule over q, k and v [B, T, H, D] before q and k have unit length, and beta [B, T, H] before its sigmoid."""
     return chunked_delta_rule(l2_normalized(q), l2_normalized(k), v, beta.sigmoid(), None, initial)
 
@@ -50,7 +58,13 @@ def load_fla() -> Recurrence:
 
     def scan(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
         out, final = library.chunk_delta_rule(
-            q, k, v, beta.sigmoid(), initial_state=initial, output_final_state=initial is not None, use_qk_l2norm_in_kernel=True
+            q,
+            k,
+            v,
+            beta.sigmoid(),
+            initial_state=initial,
+            output_final_state=initial is not None,
+            use_qk_l2norm_in_kernel=True,
         )
         return out, final
 
@@ -78,7 +92,9 @@ class DeltaNet(OperatorModule):
         self.k_proj = nn.Linear(width, shape.inner, bias=False)
         self.v_proj = nn.Linear(width, shape.inner, bias=False)
         self.b_proj = nn.Linear(width, shape.heads, bias=False)
-        self.conv = ShortConvolution(3 * shape.inner, shape.conv, kernels=delta_rule.convolution if delta_rule else None)
+        self.conv = ShortConvolution(
+            3 * shape.inner, shape.conv, kernels=delta_rule.convolution if delta_rule else None
+        )
         self.o_norm = RMSNorm(shape.head_dim, eps=architecture.norm_eps)
         self.o_proj = nn.Linear(shape.inner, width, bias=False)
 
@@ -94,7 +110,9 @@ class DeltaNet(OperatorModule):
         y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2))
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         q, k, v = self._heads(self.conv(self._project(x), state["conv"] if state else None))
         out, final = self.delta_rule.scan(q, k, v, self.b_proj(x), state["recurrent"] if state else None)
         if state:
@@ -106,7 +124,9 @@ class DeltaNet(OperatorModule):
         return self._output(x, self.delta_rule.step(q, k, v, self.b_proj(x), state["recurrent"]))
 
 
-def state_spec(shape: DeltaNetShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+def state_spec(
+    shape: DeltaNetShape, batch: int, max_length: int, dtype: torch.dtype
+) -> dict[str, TensorSpec]:
     return {
         "recurrent": TensorSpec((batch, shape.heads, shape.head_dim, shape.head_dim), torch.float32),
         "conv": conv_spec(batch, 3 * shape.inner, shape.conv, dtype),
@@ -114,7 +134,11 @@ def state_spec(shape: DeltaNetShape, batch: int, max_length: int, dtype: torch.d
 
 
 def parameters(width: int, shape: DeltaNetShape) -> int:
-    return width * (4 * shape.inner + shape.heads) + conv_parameters(3 * shape.inner, shape.conv) + shape.head_dim
+    return (
+        width * (4 * shape.inner + shape.heads)
+        + conv_parameters(3 * shape.inner, shape.conv)
+        + shape.head_dim
+    )
 
 
 def flops(width: int, shape: DeltaNetShape, context: int) -> int:

@@ -13,7 +13,13 @@ from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm, l2_normalized
 from operators.operator import Backend, Operator, Shape, State, TensorSpec
 from operators.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
+from operators.short_convolution import (
+    ShortConvolution,
+    conv_parameters,
+    conv_refusal,
+    conv_spec,
+    load_causal_conv1d,
+)
 
 # Published models keep this value inside the operator, whatever the layers' normalizations use.
 HEAD_NORM_EPS = 1e-5
@@ -88,7 +94,9 @@ def scan_reference(
     return chunked_delta_rule(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), initial)
 
 
-def step_reference(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+def step_reference(
+    q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor
+) -> Tensor:
     """One token of `scan_reference`, without T."""
     return delta_rule_step(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), state)
 
@@ -99,7 +107,9 @@ def load_fla() -> Recurrence:
     backward_refused = _backward_refused(load("fla.utils"))
     one_token = load_fla_step()
 
-    def scan(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scan(
+        q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         settings = {
             "initial_state": initial,
             "output_final_state": initial is not None,
@@ -117,7 +127,9 @@ def load_fla() -> Recurrence:
             out, final = library.chunk_gated_delta_rule(q, k, v, g, beta, **settings, **gate)
         return out, final
 
-    def step(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+    def step(
+        q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor
+    ) -> Tensor:
         return one_token(q, k, v, beta, state, negative=negative, decay=decay)
 
     return Recurrence(scan=scan, step=step, convolution=load_causal_conv1d())
@@ -156,7 +168,9 @@ class GatedDeltaNet(KeepsFloat32):
         self.a_proj = nn.Linear(width, shape.heads, bias=False)
         self.b_proj = nn.Linear(width, shape.heads, bias=False)
         self.g_proj = nn.Linear(width, shape.values, bias=False)
-        self.conv = ShortConvolution(2 * shape.keys + shape.values, shape.conv, kernels=delta_rule.convolution if delta_rule else None)
+        self.conv = ShortConvolution(
+            2 * shape.keys + shape.values, shape.conv, kernels=delta_rule.convolution if delta_rule else None
+        )
         # Uniform in (0, 16]: rand() may be 0, whose logarithm would switch the decay off for ever.
         self.A_log = nn.Parameter(torch.log(16 * (1 - torch.rand(shape.heads))))
         self.dt_bias = nn.Parameter(initial_dt_bias(shape.heads))
@@ -181,7 +195,9 @@ class GatedDeltaNet(KeepsFloat32):
         y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         q, k, v = self._heads(self.conv(self._project(x), state["conv"] if state else None))
         out, final = self.delta_rule.scan(q, k, v, *self._gates(x), state["recurrent"] if state else None)
         if state:
@@ -193,7 +209,9 @@ class GatedDeltaNet(KeepsFloat32):
         return self._output(x, self.delta_rule.step(q, k, v, *self._gates(x), state["recurrent"]))
 
 
-def state_spec(shape: GatedDeltaNetShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+def state_spec(
+    shape: GatedDeltaNetShape, batch: int, max_length: int, dtype: torch.dtype
+) -> dict[str, TensorSpec]:
     return {
         "recurrent": TensorSpec((batch, shape.heads, shape.key_dim, shape.value_dim), torch.float32),
         "conv": conv_spec(batch, 2 * shape.keys + shape.values, shape.conv, dtype),
@@ -218,7 +236,12 @@ OPERATOR = Operator(
     symbol="g",
     kind="mixer",
     shape=GatedDeltaNetShape,
-    genes={"head_dim": (32, 64, 128), "expand": (0.5, 0.75, 1.0), "value_ratio": (1.0, 2.0), "negative_eigenvalues": (False, True)},
+    genes={
+        "head_dim": (32, 64, 128),
+        "expand": (0.5, 0.75, 1.0),
+        "value_ratio": (1.0, 2.0),
+        "negative_eigenvalues": (False, True),
+    },
     parameters=parameters,
     flops=flops,
     build=GatedDeltaNet,

@@ -31,7 +31,11 @@ class GLAShape(Shape):
         return cls(heads=heads, key_dim=max(1, round(key_ratio * head_dim)), value_dim=head_dim)
 
     def genes(self, width: int) -> dict[str, Any]:
-        return {"head_dim": self.value_dim, "expand": self.values / width, "key_ratio": self.key_dim / self.value_dim}
+        return {
+            "head_dim": self.value_dim,
+            "expand": self.values / width,
+            "key_ratio": self.key_dim / self.value_dim,
+        }
 
     @property
     def keys(self) -> int:
@@ -42,7 +46,9 @@ class GLAShape(Shape):
         return self.heads * self.value_dim
 
 
-def chunked_gla(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+def chunked_gla(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_tᵀ and o_t = S_tᵀ q_t / √K, in chunks.
 
     q, k and log_decay (≤ 0) [B, T, H, K], v [B, T, H, V], initial [B, H, K, V]
@@ -76,8 +82,12 @@ def load_fla() -> Recurrence:
     """The kernels of flash-linear-attention. Raises ImportError."""
     library = load("fla.ops.gla")
 
-    def scan(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
-        out, final = library.chunk_gla(q, k, v, log_decay, initial_state=initial, output_final_state=initial is not None)
+    def scan(
+        q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        out, final = library.chunk_gla(
+            q, k, v, log_decay, initial_state=initial, output_final_state=initial is not None
+        )
         return out, final
 
     def step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> Tensor:
@@ -126,7 +136,9 @@ class GLA(OperatorModule):
         y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         out, final = self.gla.scan(*self._recurrence(x), state["recurrent"] if state else None)
         if state:
             state["recurrent"].copy_(final)

@@ -13,7 +13,13 @@ from operators.library.gated_deltanet import GatedDeltaNetShape
 from operators.normalization import RMSNorm, l2_normalized
 from operators.operator import Backend, Operator, State, TensorSpec
 from operators.recurrence import KeepsFloat32, Recurrence, by_chunk, from_chunks, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
+from operators.short_convolution import (
+    ShortConvolution,
+    conv_parameters,
+    conv_refusal,
+    conv_spec,
+    load_causal_conv1d,
+)
 
 CHUNK = 8
 
@@ -33,11 +39,18 @@ class KDAShape(GatedDeltaNetShape):
         negative_eigenvalues: bool = False,
     ) -> Self:
         return super().make(
-            width, head_dim=head_dim, expand=expand, value_ratio=value_ratio, conv=conv, negative_eigenvalues=negative_eigenvalues
+            width,
+            head_dim=head_dim,
+            expand=expand,
+            value_ratio=value_ratio,
+            conv=conv,
+            negative_eigenvalues=negative_eigenvalues,
         )
 
 
-def chunked_kda(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+def chunked_kda(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """S_t = (I - β_t k_t k_tᵀ) diag(exp(log_decay_t)) S_{t-1} + β_t k_t v_tᵀ and o_t = S_tᵀ q_t / √K, in chunks.
 
     q, k (of unit length) and log_decay (≤ 0) [B, T, H, K], v [B, T, H, V], beta [B, T, H], initial [B, H, K, V]
@@ -56,13 +69,25 @@ def chunked_kda(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor
     within, scores = ((ratio * k[..., None, :, :]) @ torch.stack([k, q], -1)).unbind(-1)
     scores = scores.tril()
     # The solver looks at the strictly lower triangle alone.
-    inverse = torch.linalg.solve_triangular(beta * within, torch.eye(size, device=k.device), upper=False, unitriangular=True)
-    fresh, stale = (inverse @ (beta * torch.cat([v, k * total.exp()], -1))).split([v.shape[-1], k.shape[-1]], -1)
+    inverse = torch.linalg.solve_triangular(
+        beta * within, torch.eye(size, device=k.device), upper=False, unitriangular=True
+    )
+    fresh, stale = (inverse @ (beta * torch.cat([v, k * total.exp()], -1))).split(
+        [v.shape[-1], k.shape[-1]], -1
+    )
     q, k, keep = q * total.exp(), k * (last - total).exp(), last.mT.exp()
 
     state = torch.zeros_like(k[0].mT @ v[0]) if initial is None else initial.float()
     out = []
-    chunks = zip(fresh.unbind(0), stale.unbind(0), q.unbind(0), scores.unbind(0), k.unbind(0), keep.unbind(0), strict=True)
+    chunks = zip(
+        fresh.unbind(0),
+        stale.unbind(0),
+        q.unbind(0),
+        scores.unbind(0),
+        k.unbind(0),
+        keep.unbind(0),
+        strict=True,
+    )
     for fresh_n, stale_n, q_n, scores_n, k_n, keep_n in chunks:
         correction = fresh_n - stale_n @ state
         out.append(q_n @ state + scores_n @ correction)
@@ -97,7 +122,9 @@ def scan_reference(
     return chunked_kda(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), initial)
 
 
-def step_reference(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+def step_reference(
+    q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor
+) -> Tensor:
     """One token of `scan_reference`, without T."""
     return kda_step(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), state)
 
@@ -106,20 +133,43 @@ def load_fla() -> Recurrence:
     """The kernels of flash-linear-attention. Raises ImportError."""
     chunk_kda = load("fla.ops.kda").chunk_kda
     one_token = load("fla.ops.kda.fused_recurrent").fused_recurrent_kda_fwd
-    in_kernel = {"use_qk_l2norm_in_kernel": True, "use_gate_in_kernel": True, "use_beta_sigmoid_in_kernel": True}
+    in_kernel = {
+        "use_qk_l2norm_in_kernel": True,
+        "use_gate_in_kernel": True,
+        "use_beta_sigmoid_in_kernel": True,
+    }
 
-    def scan(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scan(
+        q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         raw, A_log, dt_bias = decay
         state = {"initial_state": initial, "output_final_state": initial is not None}
-        out, final = chunk_kda(q, k, v, raw, beta, A_log=A_log, dt_bias=dt_bias, allow_neg_eigval=negative, **state, **in_kernel)
+        out, final = chunk_kda(
+            q, k, v, raw, beta, A_log=A_log, dt_bias=dt_bias, allow_neg_eigval=negative, **state, **in_kernel
+        )
         return out, final
 
-    def step(q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor) -> Tensor:
+    def step(
+        q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor
+    ) -> Tensor:
         raw, A_log, dt_bias = decay
         q, k, v, raw, beta = (y[:, None].contiguous() for y in (q, k, v, raw, beta))
         out = torch.empty_like(v)
         # This one, unlike the function that the library documents, writes the state where it was.
-        one_token(q, k, v, raw, beta, A_log, dt_bias, state, inplace_final_state=True, allow_neg_eigval=negative, out=out, **in_kernel)
+        one_token(
+            q,
+            k,
+            v,
+            raw,
+            beta,
+            A_log,
+            dt_bias,
+            state,
+            inplace_final_state=True,
+            allow_neg_eigval=negative,
+            out=out,
+            **in_kernel,
+        )
         return out[:, 0]
 
     return Recurrence(scan=scan, step=step, convolution=load_causal_conv1d())
@@ -152,7 +202,9 @@ class KDA(KeepsFloat32):
         self.decay_up_proj = nn.Linear(rank, shape.keys, bias=False)
         self.gate_down_proj = nn.Linear(width, rank, bias=False)
         self.gate_up_proj = nn.Linear(rank, shape.values, bias=False)
-        self.conv = ShortConvolution(2 * shape.keys + shape.values, shape.conv, kernels=kda.convolution if kda else None)
+        self.conv = ShortConvolution(
+            2 * shape.keys + shape.values, shape.conv, kernels=kda.convolution if kda else None
+        )
         self.A_log = nn.Parameter(torch.log(torch.empty(shape.heads).uniform_(1, 16)))
         self.dt_bias = nn.Parameter(initial_dt_bias(shape.keys))
         self.o_norm = RMSNorm(shape.value_dim, eps=architecture.norm_eps)
@@ -163,7 +215,10 @@ class KDA(KeepsFloat32):
 
     def _recurrence(self, x: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor, Decay, Tensor, bool]:
         """x […, W] and qkv […, H·(2K + V)] -> the arguments of the kernels, up to the state."""
-        parts = (*qkv.split([self.shape.keys, self.shape.keys, self.shape.values], -1), self.decay_up_proj(self.decay_down_proj(x)))
+        parts = (
+            *qkv.split([self.shape.keys, self.shape.keys, self.shape.values], -1),
+            self.decay_up_proj(self.decay_down_proj(x)),
+        )
         q, k, v, raw = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
         return q, k, v, (raw, self.A_log, self.dt_bias), self.b_proj(x), self.shape.negative_eigenvalues
 
@@ -172,7 +227,9 @@ class KDA(KeepsFloat32):
         y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         qkv = self.conv(self._project(x), state["conv"] if state else None)
         out, final = self.kda.scan(*self._recurrence(x, qkv), state["recurrent"] if state else None)
         if state:

@@ -12,7 +12,13 @@ from operators.architecture import Architecture
 from operators.kernel_libraries import load, refusal
 from operators.operator import Backend, Operator, Shape, State, TensorSpec
 from operators.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
+from operators.short_convolution import (
+    ShortConvolution,
+    conv_parameters,
+    conv_refusal,
+    conv_spec,
+    load_causal_conv1d,
+)
 
 # A segment is as many chunks of as many tokens: long enough to take few steps in Python, short enough to stay in a cache.
 CHUNK = 8
@@ -27,11 +33,23 @@ class MambaShape(Shape):
     conv: Annotated[int, Field(ge=2)] = 4
 
     @classmethod
-    def make(cls, width: int, *, expand: float = 2.0, state: int = 16, dt_rank: float = 1 / 16, conv: int = 4) -> Self:
-        return cls(inner=max(1, round(expand * width)), state=state, dt_rank=max(1, round(dt_rank * width)), conv=conv)
+    def make(
+        cls, width: int, *, expand: float = 2.0, state: int = 16, dt_rank: float = 1 / 16, conv: int = 4
+    ) -> Self:
+        return cls(
+            inner=max(1, round(expand * width)),
+            state=state,
+            dt_rank=max(1, round(dt_rank * width)),
+            conv=conv,
+        )
 
     def genes(self, width: int) -> dict[str, Any]:
-        return {"expand": self.inner / width, "state": self.state, "dt_rank": self.dt_rank / width, "conv": self.conv}
+        return {
+            "expand": self.inner / width,
+            "state": self.state,
+            "dt_rank": self.dt_rank / width,
+            "conv": self.conv,
+        }
 
 
 def _linear_scan(decay: Tensor, states: Tensor, initial: Tensor, *, backward: bool = False) -> Tensor:
@@ -67,7 +85,9 @@ class _SelectiveScan(torch.autograd.Function):
     """The recurrence with a backward pass that computes the states anew, segment by segment, instead of keeping all of them."""
 
     @staticmethod
-    def forward(ctx: Any, dt: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, dt: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, initial: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """dt and u = dt · x [S, N, L, B, D], a [D, N'], b and c [S, N, L, B, N'], initial [B, D, N'] -> y like u, and the final state."""
         state, before, out = initial, [], []
         for dt_s, u_s, b_s, c_s in zip(dt, u, b, c, strict=True):
@@ -106,7 +126,9 @@ class _SelectiveScan(torch.autograd.Function):
         return grad_dt, grad_u, grad_a, grad_b, grad_c, grad
 
 
-def selective_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+def selective_scan(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """h_t = exp(dt_t a) h_{t-1} + dt_t x_t b_tᵀ and y_t = h_t c_t + d x_t.
 
     x and dt (> 0) [B, T, D], a (< 0) [D, N], b and c [B, T, N], d [D], initial [B, D, N]
@@ -119,7 +141,9 @@ def selective_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Te
     return torch.addcmul(out.flatten(0, 2)[: x.shape[1]].transpose(0, 1), x, d.float()), final
 
 
-def selective_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+def selective_step(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor
+) -> Tensor:
     """One token: x and dt [B, D], a [D, N], b and c [B, N], d [D], state [B, D, N] (float32, in place) -> [B, D] float32."""
     x, dt = x.float(), dt.float()
     state.mul_((dt[..., None] * a.float()).exp())
@@ -136,12 +160,16 @@ def _positive(steps: Steps) -> Tensor:
     return F.softplus(steps[0].float() + steps[1].float())
 
 
-def scan_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+def scan_reference(
+    x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """`selective_scan` with steps: dt as projected [B, T, D] and its bias [D]."""
     return selective_scan(x, _positive(steps), a, b, c, d, initial)
 
 
-def step_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+def step_reference(
+    x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor
+) -> Tensor:
     """One token of `scan_reference`, without T."""
     return selective_step(x, _positive(steps), a, b, c, d, state)
 
@@ -151,14 +179,18 @@ def load_mamba_ssm() -> Recurrence:
     library = load("mamba_ssm.ops.selective_scan_interface")
     update = load("mamba_ssm.ops.triton.selective_state_update").selective_state_update
 
-    def scan(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scan(
+        x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         dt, bias = steps
         along = (y.mT.contiguous() for y in (b, c))
         y, final = library.selective_scan_fn(
             x.mT, dt.mT, a, *along, D=d, delta_bias=bias.float(), delta_softplus=True, return_last_state=True
         )
         y = y.mT
-        if initial is not None:  # the library always starts from zero, so what an earlier state still adds comes on top
+        if (
+            initial is not None
+        ):  # the library always starts from zero, so what an earlier state still adds comes on top
             total = _positive(steps).cumsum(1)
             y = y.float()
             for n in range(a.shape[1]):
@@ -191,7 +223,9 @@ class Mamba(KeepsFloat32):
         super().__init__()
         self.shape, self.selective = shape, selective
         self.in_proj = nn.Linear(architecture.width, 2 * shape.inner, bias=False)
-        self.conv = ShortConvolution(shape.inner, shape.conv, bias=True, kernels=selective.convolution if selective else None)
+        self.conv = ShortConvolution(
+            shape.inner, shape.conv, bias=True, kernels=selective.convolution if selective else None
+        )
         self.x_proj = nn.Linear(shape.inner, shape.dt_rank + 2 * shape.state, bias=False)
         self.dt_proj = nn.Linear(shape.dt_rank, shape.inner)
         self.dt_proj.bias = nn.Parameter(initial_dt_bias(shape.inner))
@@ -209,10 +243,14 @@ class Mamba(KeepsFloat32):
         y: Tensor = self.out_proj((out * F.silu(z.float())).to(z.dtype))
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         x, z = self.in_proj(x).chunk(2, -1)
         x = self.conv(x, state["conv"] if state else None)
-        out, final = self.selective.scan(*self._recurrence(x), state["recurrent"] if state and length else None)
+        out, final = self.selective.scan(
+            *self._recurrence(x), state["recurrent"] if state and length else None
+        )
         if state:
             state["recurrent"].copy_(final)
         return self._output(out, z)

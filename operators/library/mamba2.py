@@ -14,12 +14,20 @@ from operators.kernel_libraries import load, refusal
 from operators.normalization import RMSNorm
 from operators.operator import Backend, Operator, Shape, State, TensorSpec
 from operators.recurrence import KeepsFloat32, Recurrence, by_chunk, carry, from_chunks, initial_dt_bias
-from operators.short_convolution import ShortConvolution, conv_parameters, conv_refusal, conv_spec, load_causal_conv1d
+from operators.short_convolution import (
+    ShortConvolution,
+    conv_parameters,
+    conv_refusal,
+    conv_spec,
+    load_causal_conv1d,
+)
 
 CHUNK = 64
 LIBRARY_CHUNK = 256  # that of the published models, and the one that mamba_ssm is tuned for
 LARGEST_NORM_BYTES = 65_536
-LARGEST_INDEX = 2**31 - 1  # the library's kernels compute with 32 bits where in a tensor they are, and beyond that read elsewhere
+LARGEST_INDEX = (
+    2**31 - 1
+)  # the library's kernels compute with 32 bits where in a tensor they are, and beyond that read elsewhere
 
 
 class Mamba2Shape(Shape):
@@ -34,11 +42,22 @@ class Mamba2Shape(Shape):
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
         if self.heads % self.groups:
-            raise ValueError(f"expected heads to be a multiple of groups, got heads {self.heads} and groups {self.groups}")
+            raise ValueError(
+                f"expected heads to be a multiple of groups, got heads {self.heads} and groups {self.groups}"
+            )
         return self
 
     @classmethod
-    def make(cls, width: int, *, expand: float = 2.0, head_dim: int = 64, state: int = 128, groups: int = 1, conv: int = 4) -> Self:
+    def make(
+        cls,
+        width: int,
+        *,
+        expand: float = 2.0,
+        head_dim: int = 64,
+        state: int = 128,
+        groups: int = 1,
+        conv: int = 4,
+    ) -> Self:
         heads = groups * max(1, round(expand * width / (head_dim * groups)))
         return cls(heads=heads, head_dim=head_dim, state=state, groups=groups, conv=conv)
 
@@ -60,7 +79,9 @@ class Mamba2Shape(Shape):
         return self.inner + 2 * self.groups * self.state
 
 
-def chunked_ssd(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+def chunked_ssd(
+    x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """h_t = exp(dt_t a) h_{t-1} + dt_t x_t b_tᵀ and y_t = h_t c_t + d x_t, in chunks.
 
     x [B, T, H, P], dt (> 0) [B, T, H], a (< 0) and d [H], b and c [B, T, G, N], initial [B, H, P, N]
@@ -114,12 +135,16 @@ def _positive(steps: Steps) -> Tensor:
     return F.softplus(steps[0].float() + steps[1].float())
 
 
-def scan_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+def scan_reference(
+    x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """`chunked_ssd` with steps: dt as projected [B, T, H] and dt_bias [H]."""
     return chunked_ssd(x, _positive(steps), a, b, c, d, initial)
 
 
-def step_reference(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
+def step_reference(
+    x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor
+) -> Tensor:
     """One token of `scan_reference`, without T."""
     return ssd_step(x, _positive(steps), a, b, c, d, state)
 
@@ -135,9 +160,17 @@ def load_mamba_ssm() -> SSD:
     update = load("mamba_ssm.ops.triton.selective_state_update").selective_state_update
     fused_norm = load("mamba_ssm.ops.triton.layernorm_gated").rmsnorm_fn
 
-    def scan(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scan(
+        x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         dt, dt_bias = steps
-        settings = {"D": d, "dt_bias": dt_bias, "dt_softplus": True, "initial_states": initial, "return_final_states": True}
+        settings = {
+            "D": d,
+            "dt_bias": dt_bias,
+            "dt_softplus": True,
+            "initial_states": initial,
+            "return_final_states": True,
+        }
         out, final = chunk_scan(x, dt, a, b, c, LIBRARY_CHUNK, **settings)
         return out, final
 
@@ -150,7 +183,9 @@ def load_mamba_ssm() -> SSD:
         return y
 
     def gated_norm(y: Tensor, z: Tensor, norm: RMSNorm) -> Tensor:
-        out: Tensor = fused_norm(y, norm.weight, None, z=z, eps=norm.eps, group_size=norm.group, norm_before_gate=False)
+        out: Tensor = fused_norm(
+            y, norm.weight, None, z=z, eps=norm.eps, group_size=norm.group, norm_before_gate=False
+        )
         return out
 
     return SSD(scan=scan, step=step, convolution=load_causal_conv1d(), gated_norm=gated_norm)
@@ -173,8 +208,12 @@ class Mamba2(KeepsFloat32):
     def __init__(self, architecture: Architecture, shape: Mamba2Shape, ssd: SSD) -> None:
         super().__init__()
         self.shape, self.ssd = shape, ssd
-        self.in_proj = nn.Linear(architecture.width, shape.inner + shape.conv_channels + shape.heads, bias=False)
-        self.conv = ShortConvolution(shape.conv_channels, shape.conv, bias=True, kernels=ssd.convolution if ssd else None)
+        self.in_proj = nn.Linear(
+            architecture.width, shape.inner + shape.conv_channels + shape.heads, bias=False
+        )
+        self.conv = ShortConvolution(
+            shape.conv_channels, shape.conv, bias=True, kernels=ssd.convolution if ssd else None
+        )
         self.A_log = nn.Parameter(torch.log(torch.empty(shape.heads).uniform_(1, 16)))
         self.dt_bias = nn.Parameter(initial_dt_bias(shape.heads))
         self.D = nn.Parameter(torch.ones(shape.heads))
@@ -198,11 +237,18 @@ class Mamba2(KeepsFloat32):
         y: Tensor = self.out_proj(gated_norm(out.flatten(-2), z, self.norm))
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         rows = max(1, LARGEST_INDEX // (x.shape[1] * self.in_proj.out_features))
         if rows < x.shape[0]:
-            states = [{name: y[first : first + rows] for name, y in (state or {}).items()} for first in range(0, x.shape[0], rows)]
-            return torch.cat([self.forward(some, part or None) for some, part in zip(x.split(rows), states, strict=True)])
+            states = [
+                {name: y[first : first + rows] for name, y in (state or {}).items()}
+                for first in range(0, x.shape[0], rows)
+            ]
+            return torch.cat(
+                [self.forward(some, part or None) for some, part in zip(x.split(rows), states, strict=True)]
+            )
         z, xbc, dt = self._project(x)
         xbc = self.conv(xbc, state["conv"] if state else None)
         out, final = self.ssd.scan(*self._recurrence(xbc, dt), state["recurrent"] if state else None)
@@ -234,7 +280,11 @@ def parameters(width: int, shape: Mamba2Shape) -> int:
 
 def flops(width: int, shape: Mamba2Shape, context: int) -> int:
     """The recurrence counts as decay, write and read of the state."""
-    return 2 * _matrix_elements(width, shape) + 2 * shape.conv_channels * shape.conv + 5 * shape.inner * shape.state
+    return (
+        2 * _matrix_elements(width, shape)
+        + 2 * shape.conv_channels * shape.conv
+        + 5 * shape.inner * shape.state
+    )
 
 
 OPERATOR = Operator(

@@ -36,17 +36,34 @@ class Mamba3Shape(Shape):
     @model_validator(mode="after")
     def _whole_groups_and_pairs(self) -> Self:
         if self.heads % self.groups:
-            raise ValueError(f"expected heads to be a multiple of groups, got heads {self.heads} and groups {self.groups}")
+            raise ValueError(
+                f"expected heads to be a multiple of groups, got heads {self.heads} and groups {self.groups}"
+            )
         if 2 * self.angles > self.state:
-            raise ValueError(f"expected at most half as many angles as state, got angles {self.angles} and state {self.state}")
+            raise ValueError(
+                f"expected at most half as many angles as state, got angles {self.angles} and state {self.state}"
+            )
         return self
 
     @classmethod
     def make(
-        cls, width: int, *, expand: float = 2.0, head_dim: int = 64, state: int = 128, rope_fraction: float = 0.5, groups: int = 1
+        cls,
+        width: int,
+        *,
+        expand: float = 2.0,
+        head_dim: int = 64,
+        state: int = 128,
+        rope_fraction: float = 0.5,
+        groups: int = 1,
     ) -> Self:
         heads = groups * max(1, round(expand * width / (head_dim * groups)))
-        return cls(heads=heads, head_dim=head_dim, state=state, angles=max(1, round(rope_fraction * state / 2)), groups=groups)
+        return cls(
+            heads=heads,
+            head_dim=head_dim,
+            state=state,
+            angles=max(1, round(rope_fraction * state / 2)),
+            groups=groups,
+        )
 
     def genes(self, width: int) -> dict[str, Any]:
         return {
@@ -128,12 +145,16 @@ def chunked_trapezoid(
     # What a token leaves for later ones: its own end of the trapezoid and the beginning of the next one.
     left = now + F.pad(later[:, 1:], (0, 0, 0, 1))
     q, k, v = (by_chunk(x, size).contiguous() for x in (q, k, v))
-    now, left, total = (by_chunk(x[..., None], size).mT for x in (now, left, rate.float() * dt))  # [chunks, B, H, 1, L]
+    now, left, total = (
+        by_chunk(x[..., None], size).mT for x in (now, left, rate.float() * dt)
+    )  # [chunks, B, H, 1, L]
     total = total.cumsum(-1)
     last = total[..., -1:]
     not_past = torch.ones(size, size, dtype=torch.bool, device=v.device).triu()
     # [to, from]; masked before exp, since differences against time are positive and could overflow.
-    weights = (total.mT - total).masked_fill(not_past, float("-inf")).exp() * left + torch.diag_embed(now[..., 0, :])
+    weights = (total.mT - total).masked_fill(not_past, float("-inf")).exp() * left + torch.diag_embed(
+        now[..., 0, :]
+    )
     written = (v.mT * ((last - total).exp() * left)) @ k
     before, final["recurrent"] = carry(last.exp(), written, start)
     out = ((q @ k.mT) * weights) @ v + (q * total.mT.exp()) @ before.mT
@@ -157,7 +178,9 @@ def trapezoid_step(
     dt, share = dt.float(), share.float().sigmoid()
     state["angle"].add_(angles.float().tanh()[:, None] * (math.pi * dt[..., None])).remainder_(2 * math.pi)
     q, k = _turned(q, q_bias, state["angle"]), _turned(k, k_bias, state["angle"])
-    state["recurrent"].addcmul_((dt * (1 - share))[..., None, None] * state["value"].float()[..., None], state["key"][..., None, :])
+    state["recurrent"].addcmul_(
+        (dt * (1 - share))[..., None, None] * state["value"].float()[..., None], state["key"][..., None, :]
+    )
     state["recurrent"].mul_((rate.float() * dt).exp()[..., None, None])
     state["recurrent"].addcmul_((dt * share)[..., None, None] * v.float()[..., None], k[..., None, :])
     state["key"].copy_(k)
@@ -188,7 +211,9 @@ class Mamba3(OperatorModule):
     def _project(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x […, W] -> z […, H·P] and the arguments of the kernels, up to the state."""
         z, v, k, q, dt, rate, share, angles = self.in_proj(x).split(self.shape.split, -1)
-        k, q = (norm(y.unflatten(-1, (self.shape.groups, -1))) for norm, y in ((self.B_norm, k), (self.C_norm, q)))
+        k, q = (
+            norm(y.unflatten(-1, (self.shape.groups, -1))) for norm, y in ((self.B_norm, k), (self.C_norm, q))
+        )
         dt = F.softplus(dt.float() + self.dt_bias.float())
         rate = -F.softplus(rate.float()).clamp(min=WEAKEST)
         v = v.unflatten(-1, (self.shape.heads, -1))
@@ -198,7 +223,9 @@ class Mamba3(OperatorModule):
         y: Tensor = self.out_proj((out.flatten(-2) * F.silu(z.float())).to(z.dtype))
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         z, arguments = self._project(x)
         out, final = self.trapezoid.scan(*arguments, state)
         if state:

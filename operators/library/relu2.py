@@ -19,7 +19,9 @@ class ReLU2(OperatorModule):
         self.up_proj = nn.Linear(width, shape.hidden, bias=False)
         self.down_proj = nn.Linear(shape.hidden, width, bias=False)
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         out: Tensor = self.down_proj(F.relu(self.up_proj(x)).square())
         return out
 

@@ -39,7 +39,11 @@ class RetNetShape(Shape):
         return cls(heads=heads, key_dim=head_dim, value_dim=max(1, round(value_ratio * head_dim)))
 
     def genes(self, width: int) -> dict[str, Any]:
-        return {"head_dim": self.key_dim, "expand": self.keys / width, "value_ratio": self.value_dim / self.key_dim}
+        return {
+            "head_dim": self.key_dim,
+            "expand": self.keys / width,
+            "value_ratio": self.value_dim / self.key_dim,
+        }
 
     @property
     def keys(self) -> int:
@@ -96,13 +100,17 @@ def load_fla() -> Recurrence:
 
     def scan(q: Tensor, k: Tensor, v: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
         decay = _kept_log_decay(q.shape[2], q.device)
-        out, final = library.chunk_simple_gla(q, k, v, g_gamma=decay, initial_state=initial, output_final_state=initial is not None)
+        out, final = library.chunk_simple_gla(
+            q, k, v, g_gamma=decay, initial_state=initial, output_final_state=initial is not None
+        )
         return out, final
 
     def step(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
         decay = _kept_log_decay(q.shape[1], q.device)
         one = (y[:, None] for y in (q, k, v))
-        out, final = library.fused_recurrent_simple_gla(*one, g_gamma=decay, initial_state=state, output_final_state=True)
+        out, final = library.fused_recurrent_simple_gla(
+            *one, g_gamma=decay, initial_state=state, output_final_state=True
+        )
         state.copy_(final)
         y: Tensor = out[:, 0]
         return y
@@ -135,7 +143,9 @@ class RetNet(OperatorModule):
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, W] at positions [B or 1, T] -> q and k [B, T, H, K], rotated, and v [B, T, H, V]."""
-        q, k, v = (proj(x).unflatten(-1, (self.shape.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            proj(x).unflatten(-1, (self.shape.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
         return rotate(q, positions, THETA), rotate(k, positions, THETA), v
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
@@ -143,7 +153,9 @@ class RetNet(OperatorModule):
         y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         positions = torch.arange(x.shape[1], device=x.device)[None]
         if position is not None:
             positions = positions + position[:, None]

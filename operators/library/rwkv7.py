@@ -92,7 +92,9 @@ def chunked_rwkv7(
     With z_t = -S_{t-1}ᵀ removed_t a token writes (rate ⊙ removed)_t z_tᵀ + k_t v_tᵀ, and inside a chunk the z solve a triangular system.
     """
     tokens, size = r.shape[1], min(CHUNK, r.shape[1])
-    r, log_decay, k, v, removed, rate = (by_chunk(x.float(), size).contiguous() for x in (r, log_decay, k, v, removed, rate))
+    r, log_decay, k, v, removed, rate = (
+        by_chunk(x.float(), size).contiguous() for x in (r, log_decay, k, v, removed, rate)
+    )
     total = log_decay.cumsum(-2)  # [chunks, B, H, L, K]
     # A decay along time splits into two factors around the chunk's middle, both within exp(±20) since the log decay is bounded.
     middle = total[..., -1:, :] / 2
@@ -103,23 +105,31 @@ def chunked_rwkv7(
     onto_z, onto_v = (erased @ sources.mT).split(size, -1)
     seen_z, seen_v = (scores.tril() for scores in (read @ sources.mT).split(size, -1))
     # The solver looks at the strictly lower triangle alone.
-    inverse = torch.linalg.solve_triangular(-onto_z, torch.eye(size, device=k.device), upper=False, unitriangular=True)
+    inverse = torch.linalg.solve_triangular(
+        -onto_z, torch.eye(size, device=k.device), upper=False, unitriangular=True
+    )
     half = middle.exp()
-    fresh, stale = (inverse @ torch.cat([onto_v.tril(-1) @ v, erased * half], -1)).split([v.shape[-1], k.shape[-1]], -1)
+    fresh, stale = (inverse @ torch.cat([onto_v.tril(-1) @ v, erased * half], -1)).split(
+        [v.shape[-1], k.shape[-1]], -1
+    )
     written_z, written_v = (sources * half).mT.split(size, -1)
     read, out_v, state_v, keep = read * half, seen_v @ v, written_v @ v, (2 * middle).mT.exp()
 
     state = torch.zeros_like(state_v[0]) if initial is None else initial.float()
     out = []
     parts = (fresh, stale, read, seen_z, out_v, written_z, state_v, keep)
-    for fresh_n, stale_n, read_n, seen_n, out_n, written_n, state_n, keep_n in zip(*(part.unbind(0) for part in parts), strict=True):
+    for fresh_n, stale_n, read_n, seen_n, out_n, written_n, state_n, keep_n in zip(
+        *(part.unbind(0) for part in parts), strict=True
+    ):
         z = fresh_n + stale_n @ state
         out.append(out_n + read_n @ state + seen_n @ z)
         state = keep_n * state + state_n + written_n @ z
     return from_chunks(torch.stack(out), tokens), state
 
 
-def rwkv7_step(r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, removed: Tensor, rate: Tensor, state: Tensor) -> Tensor:
+def rwkv7_step(
+    r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, removed: Tensor, rate: Tensor, state: Tensor
+) -> Tensor:
     """One token: r, log_decay, k, removed and rate [B, H, K], v [B, H, V], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
     removed = removed.float()
     z = -(removed[..., None, :] @ state)
@@ -144,7 +154,9 @@ class RWKV7(OperatorModule):
         super().__init__()
         width, inner = architecture.width, shape.inner
         if shape.width != width:
-            raise ArchitectureError(f"rwkv7: expected a shape of the architecture's width {width}, got one of width {shape.width}")
+            raise ArchitectureError(
+                f"rwkv7: expected a shape of the architecture's width {width}, got one of width {shape.width}"
+            )
         self.shape, self.delta_rule = shape, delta_rule
         self.mix = nn.Parameter(_initial_mix(width))
         self.r_proj = nn.Linear(width, inner, bias=False)
@@ -175,7 +187,14 @@ class RWKV7(OperatorModule):
         rate = self.a_up_proj(self.a_down_proj(x_a)).sigmoid()
         gate = self.gate_up_proj(self.gate_down_proj(x_gate).sigmoid())
         k = self.k_proj(x_k)
-        parts = (self.r_proj(x_r), log_decay, k + k * (rate - 1) * self.k_a, self.v_proj(x_v), k * self.k_k, rate)
+        parts = (
+            self.r_proj(x_r),
+            log_decay,
+            k + k * (rate - 1) * self.k_a,
+            self.v_proj(x_v),
+            k * self.k_k,
+            rate,
+        )
         r, log_decay, k, v, removed, rate = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
         return (r, log_decay, k, v, F.normalize(removed.float(), dim=-1), rate), gate
 
@@ -184,12 +203,16 @@ class RWKV7(OperatorModule):
         r, _, k, v, _, _ = parts
         norm = self.o_norm
         rows = out.float().reshape(-1, self.shape.inner)
-        normal = F.group_norm(rows, norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).view(gate.shape)
+        normal = F.group_norm(rows, norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps).view(
+            gate.shape
+        )
         bonus = (r * k * self.r_k).sum(-1, keepdim=True) * v
         y: Tensor = self.o_proj((normal.to(gate.dtype) + bonus.flatten(-2)) * gate)
         return y
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         first = state["shift"].to(x.dtype) if state else torch.zeros_like(x[:, 0])
         parts, gate = self._project(x, torch.cat([first[:, None], x[:, :-1]], 1))
         out, final = self.delta_rule.scan(*parts, state["recurrent"] if state else None)
@@ -218,7 +241,9 @@ def state_spec(shape: RWKV7Shape, batch: int, max_length: int, dtype: torch.dtyp
 
 
 def _matrix_elements(width: int, shape: RWKV7Shape) -> int:
-    return 4 * width * shape.inner + (width + shape.inner) * (shape.decay_rank + shape.a_rank + shape.gate_rank)
+    return 4 * width * shape.inner + (width + shape.inner) * (
+        shape.decay_rank + shape.a_rank + shape.gate_rank
+    )
 
 
 def parameters(width: int, shape: RWKV7Shape) -> int:

@@ -46,7 +46,9 @@ class ShortConv(OperatorModule):
         self.conv = ShortConvolution(shape.channels, shape.conv, silu=False, kernels=kernels)
         self.out_proj = nn.Linear(shape.channels, architecture.width, bias=False)
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         b, c, x = self.in_proj(x).chunk(3, -1)
         y: Tensor = self.out_proj(c * self.conv(b * x, state["conv"] if state else None))
         return y
@@ -61,7 +63,9 @@ def refuses_causal_conv1d(shape: ShortConvShape, device: torch.device, dtype: to
     return refusal(device, dtype) or conv_refusal(shape.channels, shape.conv)
 
 
-def state_spec(shape: ShortConvShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+def state_spec(
+    shape: ShortConvShape, batch: int, max_length: int, dtype: torch.dtype
+) -> dict[str, TensorSpec]:
     return {"conv": conv_spec(batch, shape.channels, shape.conv, dtype)}
 
 

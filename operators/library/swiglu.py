@@ -60,7 +60,9 @@ class SwiGLU(OperatorModule):
         self.up_proj = nn.Linear(width, shape.hidden, bias=False)
         self.down_proj = nn.Linear(shape.hidden, width, bias=False)
 
-    def forward(self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
+    ) -> Tensor:
         gate, up = self.project_each(x)
         out: Tensor = self.down_proj(self.gated(gate, up))
         return out
@@ -81,6 +83,9 @@ OPERATOR = Operator(
     parameters=lambda width, shape: 3 * width * shape.hidden,
     flops=lambda width, shape, context: 6 * width * shape.hidden,
     build=build,
-    backends={"fla": Backend(load=load_fla, refuses=refuses_fla), "reference": Backend(load=lambda: gated_reference)},
+    backends={
+        "fla": Backend(load=load_fla, refuses=refuses_fla),
+        "reference": Backend(load=lambda: gated_reference),
+    },
     source="Shazeer 2020, arXiv 2002.05202",
 )

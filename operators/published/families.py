@@ -16,7 +16,15 @@ ATTENTION = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")
 QK_NORM = ("q_norm.weight", "k_norm.weight")
 QKV_BIAS = ("q_proj.bias", "k_proj.bias", "v_proj.bias")
 MAMBA2 = ("in_proj.weight", "A_log", "dt_bias", "D", "norm.weight", "out_proj.weight")
-GATED_DELTANET = (*ATTENTION, "a_proj.weight", "b_proj.weight", "g_proj.weight", "A_log", "dt_bias", "o_norm.weight")
+GATED_DELTANET = (
+    *ATTENTION,
+    "a_proj.weight",
+    "b_proj.weight",
+    "g_proj.weight",
+    "A_log",
+    "dt_bias",
+    "o_norm.weight",
+)
 NO_LIMIT = [0.0, float("inf")]
 
 
@@ -72,7 +80,9 @@ def _qwen2(config: Settings) -> Family:
 
 def _qwen3(config: Settings) -> Family:
     config.only("attention_bias", False)
-    return _transformer(config, shape={"qk_norm": "head"}, inside=QK_NORM, windows=_windows(config), head_dim=128)
+    return _transformer(
+        config, shape={"qk_norm": "head"}, inside=QK_NORM, windows=_windows(config), head_dim=128
+    )
 
 
 def _transformer(
@@ -91,16 +101,25 @@ def _transformer(
         window = windows[block] if windows else None
         layers += [_attention(config, head_dim=head_dim, window=window, **shape or {}), feedforward]
         layer = f"model.layers.{block}"
-        names |= layer_names(2 * block, f"{layer}.self_attn", ATTENTION + inside, f"{layer}.input_layernorm.weight")
-        names |= layer_names(2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight")
+        names |= layer_names(
+            2 * block, f"{layer}.self_attn", ATTENTION + inside, f"{layer}.input_layernorm.weight"
+        )
+        names |= layer_names(
+            2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight"
+        )
     return {"rope": _rope(config), "norm_eps": config.real("rms_norm_eps", default=1e-6)}, layers, names, ()
 
 
 def _attention(config: Settings, *, head_dim: int | None = None, **shape: Any) -> dict[str, Any]:
     heads = config.size("num_attention_heads")
-    head_dim = config.size("head_dim", "attention_head_dim", default=head_dim or config.size("hidden_size") // heads)
+    head_dim = config.size(
+        "head_dim", "attention_head_dim", default=head_dim or config.size("hidden_size") // heads
+    )
     kv_heads = config.size("num_key_value_heads", default=heads)
-    return {"operator": "attention", "shape": {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, **shape}}
+    return {
+        "operator": "attention",
+        "shape": {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, **shape},
+    }
 
 
 def _windows(config: Settings) -> list[int | None]:
@@ -117,7 +136,9 @@ def _windows(config: Settings) -> list[int | None]:
             raise config.error("layer_types", "full_attention or sliding_attention", kind)
     if "sliding_attention" in kinds and not slides:
         raise config.error("use_sliding_window", "true where layer_types has sliding_attention", False)
-    return [config.size("sliding_window", default=4096) if kind == "sliding_attention" else None for kind in kinds]
+    return [
+        config.size("sliding_window", default=4096) if kind == "sliding_attention" else None for kind in kinds
+    ]
 
 
 def _rope(config: Settings) -> dict[str, Any]:
@@ -126,7 +147,9 @@ def _rope(config: Settings) -> dict[str, Any]:
     for settings in (config, given):
         settings.only("partial_rotary_factor", 1.0)
     if nested := [key for key, value in given.values.items() if isinstance(value, Mapping)]:
-        raise ArchitectureError(f"{given.where}: expected one rotation for all layers, got one each for {', '.join(nested)}")
+        raise ArchitectureError(
+            f"{given.where}: expected one rotation for all layers, got one each for {', '.join(nested)}"
+        )
     kind = given.get("rope_type", "type", default="default")
     theta = given.real("rope_theta", default=config.real("rope_theta", default=10_000.0))
     if kind == "default":
@@ -150,7 +173,12 @@ def _mamba2(config: Settings) -> Family:
     names = outside_names("backbone.embeddings.weight", "backbone.norm_f.weight")
     for block in range(blocks):
         names |= _mamba2_names(block, f"backbone.layers.{block}")
-    return {"rope": None, "norm_eps": config.real("layer_norm_epsilon", default=1e-5)}, [layer] * blocks, names, ()
+    return (
+        {"rope": None, "norm_eps": config.real("layer_norm_epsilon", default=1e-5)},
+        [layer] * blocks,
+        names,
+        (),
+    )
 
 
 def _mamba2_layer(config: Settings, *, heads: str, head_dim: str, state: str) -> dict[str, Any]:
@@ -176,11 +204,20 @@ def _number(value: Any) -> Any:
 
 
 def _mamba2_names(ours: int, layer: str) -> Names:
-    conv = {f"layers.{ours}.operator.conv.{name}": (f"{layer}.mixer.conv1d.{name}",) for name in ("weight", "bias")}
+    conv = {
+        f"layers.{ours}.operator.conv.{name}": (f"{layer}.mixer.conv1d.{name}",)
+        for name in ("weight", "bias")
+    }
     return layer_names(ours, f"{layer}.mixer", MAMBA2, f"{layer}.norm.weight") | conv
 
 
-NEMOTRON_H_KINDS = {"M": "mamba2", "linear_attention": "mamba2", "mamba": "mamba2", "-": "relu2", "mlp": "relu2"}
+NEMOTRON_H_KINDS = {
+    "M": "mamba2",
+    "linear_attention": "mamba2",
+    "mamba": "mamba2",
+    "-": "relu2",
+    "mlp": "relu2",
+}
 NEMOTRON_H_KINDS |= {"*": "attention", "full_attention": "attention", "attention": "attention"}
 
 
@@ -195,7 +232,9 @@ def _nemotron_h(config: Settings) -> Family:
     if not isinstance(kinds, list | str):
         raise config.error("layers_block_type", "a list of names", kinds)
     made: dict[str, Callable[[], dict[str, Any]]] = {
-        "mamba2": lambda: _mamba2_layer(config, heads="mamba_num_heads", head_dim="mamba_head_dim", state="ssm_state_size"),
+        "mamba2": lambda: _mamba2_layer(
+            config, heads="mamba_num_heads", head_dim="mamba_head_dim", state="ssm_state_size"
+        ),
         "relu2": lambda: {"operator": "relu2", "shape": {"hidden": config.size("intermediate_size")}},
         "attention": lambda: _attention(config, head_dim=128),
     }
@@ -204,7 +243,9 @@ def _nemotron_h(config: Settings) -> Family:
     for number, kind in enumerate(kinds):
         operator = NEMOTRON_H_KINDS.get(str(kind))
         if operator is None:
-            raise config.error(f"layers_block_type.{number}", "linear_attention (M), full_attention (*) or mlp (-)", kind)
+            raise config.error(
+                f"layers_block_type.{number}", "linear_attention (M), full_attention (*) or mlp (-)", kind
+            )
         layer = f"model.layers.{number}"
         layers.append(made[operator]())
         if operator == "mamba2":
@@ -219,9 +260,14 @@ def _olmo_hybrid(config: Settings) -> Family:
     config.only("hidden_act", "silu")
     config.only("attention_bias", False)
     heads = config.size("num_attention_heads")
-    key_heads, value_heads = config.size("linear_num_key_heads", default=heads), config.size("linear_num_value_heads", default=heads)
+    key_heads, value_heads = (
+        config.size("linear_num_key_heads", default=heads),
+        config.size("linear_num_value_heads", default=heads),
+    )
     if key_heads != value_heads:
-        raise config.error("linear_num_value_heads", f"{key_heads}, as many as linear_num_key_heads", value_heads)
+        raise config.error(
+            "linear_num_value_heads", f"{key_heads}, as many as linear_num_key_heads", value_heads
+        )
     key_dim = config.size("linear_key_head_dim", default=int(0.75 * config.size("hidden_size") / key_heads))
     shape = {
         "heads": key_heads,
@@ -232,7 +278,9 @@ def _olmo_hybrid(config: Settings) -> Family:
     }
     feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("intermediate_size")}}
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
-    kinds = config.names("layer_types") or ["full_attention" if block % 4 == 3 else "linear_attention" for block in range(blocks)]
+    kinds = config.names("layer_types") or [
+        "full_attention" if block % 4 == 3 else "linear_attention" for block in range(blocks)
+    ]
     if len(kinds) != blocks:
         raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
     names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
@@ -242,11 +290,18 @@ def _olmo_hybrid(config: Settings) -> Family:
             mixer = f"{layer}.linear_attn"
             layers += [{"operator": "gated_deltanet", "shape": shape}, feedforward]
             names |= layer_names(ours, mixer, GATED_DELTANET, f"{layer}.input_layernorm.weight")
-            names[f"layers.{ours}.operator.conv.weight"] = tuple(f"{mixer}.{part}_conv1d.weight" for part in "qkv")
+            names[f"layers.{ours}.operator.conv.weight"] = tuple(
+                f"{mixer}.{part}_conv1d.weight" for part in "qkv"
+            )
             norm = f"{layer}.post_attention_layernorm.weight"
         elif kind == "full_attention":
-            layers += [{**part, "norm_position": "after"} for part in (_attention(config, qk_norm="full"), feedforward)]
-            names |= layer_names(ours, f"{layer}.self_attn", ATTENTION + QK_NORM, f"{layer}.post_attention_layernorm.weight")
+            layers += [
+                {**part, "norm_position": "after"}
+                for part in (_attention(config, qk_norm="full"), feedforward)
+            ]
+            names |= layer_names(
+                ours, f"{layer}.self_attn", ATTENTION + QK_NORM, f"{layer}.post_attention_layernorm.weight"
+            )
             norm = f"{layer}.post_feedforward_layernorm.weight"
         else:
             raise config.error(f"layer_types.{block}", "linear_attention or full_attention", kind)
@@ -254,7 +309,10 @@ def _olmo_hybrid(config: Settings) -> Family:
     # A theta that is there and null is how this family says that nothing is rotated; without any it rotates.
     parameters = config.mapping("rope_parameters").values or config.values
     rope = _rope(config) if parameters.get("rope_theta", True) is not None else None
-    renames = (("attention_layer_norm", "input_layernorm"), ("feedforward_layer_norm", "post_attention_layernorm"))
+    renames = (
+        ("attention_layer_norm", "input_layernorm"),
+        ("feedforward_layer_norm", "post_attention_layernorm"),
+    )
     return {"rope": rope, "norm_eps": config.real("rms_norm_eps", default=1e-6)}, layers, names, renames
 
 

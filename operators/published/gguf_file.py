@@ -10,7 +10,11 @@ from torch import Tensor
 
 from operators.errors import ArchitectureError, DataError
 
-OUTSIDE = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight", "output.weight": "lm_head.weight"}
+OUTSIDE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
 INSIDE = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -46,7 +50,9 @@ class GgufFile(Mapping[str, Tensor]):
         try:
             import gguf
         except ImportError as error:
-            raise DataError(f"{path}: reading GGUF needs the package gguf (`pip install gguf`): {error}") from None
+            raise DataError(
+                f"{path}: reading GGUF needs the package gguf (`pip install gguf`): {error}"
+            ) from None
         self.path = path
         try:
             reader = gguf.GGUFReader(path)
@@ -64,7 +70,9 @@ class GgufFile(Mapping[str, Tensor]):
     def _config(self) -> dict[str, Any]:
         family = self.field("general.architecture")
         if family != "llama":
-            raise ArchitectureError(f"{self.path}: general.architecture: expected 'llama' in a GGUF file, got {family!r}")
+            raise ArchitectureError(
+                f"{self.path}: general.architecture: expected 'llama' in a GGUF file, got {family!r}"
+            )
         config: dict[str, Any] = {key: _short(self.field(f"llama.{theirs}")) for key, theirs in SIZES.items()}
         scaling = self.field("llama.rope.scaling.type")
         if scaling not in (None, "none"):
@@ -73,14 +81,21 @@ class GgufFile(Mapping[str, Tensor]):
             raise ArchitectureError(f"{self.path}: llama.expert_count: expected a model without experts")
         embedding = self._tensors.get("model.embed_tokens.weight")
         vocabulary = int(embedding.shape[-1]) if embedding is not None else self.field("llama.vocab_size")
-        return {**config, "model_type": "llama", "vocab_size": vocabulary, "tie_word_embeddings": "lm_head.weight" not in self._tensors}
+        return {
+            **config,
+            "model_type": "llama",
+            "vocab_size": vocabulary,
+            "tie_word_embeddings": "lm_head.weight" not in self._tensors,
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._tensors[name]
         try:
             values = self._dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError:
-            raise DataError(f"{self.path}: {tensor.name}: quantized as {tensor.tensor_type.name}, which cannot be read") from None
+            raise DataError(
+                f"{self.path}: {tensor.name}: quantized as {tensor.tensor_type.name}, which cannot be read"
+            ) from None
         for projection, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
             if name.endswith(f"self_attn.{projection}.weight"):
                 values = _halves_together(values, self.config[heads] or self.config["num_attention_heads"])

@@ -28,7 +28,9 @@ class SafetensorsFolder(Mapping[str, Tensor]):
             return dict.fromkeys(self._handle(WHOLE).keys(), WHOLE)
         expected = f"expected {WHOLE} or {INDEX}"
         if pickled := sorted(file.name for pattern in PICKLED for file in self.folder.glob(pattern)):
-            raise DataError(f"{self.folder}: {expected}, found {pickled[0]}: pickled weights are not read, because they can run code")
+            raise DataError(
+                f"{self.folder}: {expected}, found {pickled[0]}: pickled weights are not read, because they can run code"
+            )
         raise DataError(f"{self.folder}: {expected}, found neither")
 
     def _index(self) -> dict[str, str]:

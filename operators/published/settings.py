@@ -54,7 +54,9 @@ class Settings:
     def names(self, key: str) -> list[str] | None:
         """A list of strings, or None where it is missing or null."""
         value = self.get(key)
-        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        if value is not None and not (
+            isinstance(value, list) and all(isinstance(item, str) for item in value)
+        ):
             raise self.error(key, "a list of names", value)
         return value
 

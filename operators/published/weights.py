@@ -28,12 +28,18 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
     if published.architecture.tied_embeddings and "lm_head.weight" in surplus:
         embedding = published.names["embedding.weight"][0]
         if not torch.equal(tensors[theirs["lm_head.weight"]], tensors[theirs[embedding]]):
-            raise DataError(f"{where}: lm_head.weight: expected the same values as {embedding} or none, as tie_word_embeddings is true")
+            raise DataError(
+                f"{where}: lm_head.weight: expected the same values as {embedding} or none, as tie_word_embeddings is true"
+            )
         surplus.remove("lm_head.weight")
     if surplus:
         raise DataError(f"{where}: weights that the architecture does not have: {_listed(surplus)}")
     return {
-        ours: _joined([tensors[theirs[part]] for part in published.names[ours]], shape, f"{where}: {', '.join(published.names[ours])}")
+        ours: _joined(
+            [tensors[theirs[part]] for part in published.names[ours]],
+            shape,
+            f"{where}: {', '.join(published.names[ours])}",
+        )
         for ours, shape in expected_shapes(published).items()
     }
 
@@ -48,9 +54,15 @@ def expected_shapes(published: Published) -> dict[str, torch.Size]:
 def _joined(parts: list[Tensor], shape: torch.Size, where: str) -> Tensor:
     # A depthwise convolution is published as [C, 1, K] and is [C, K] here.
     parts = [part.squeeze() if part.ndim > len(shape) else part for part in parts]
-    found = torch.Size((sum(part.shape[0] for part in parts), *parts[0].shape[1:])) if parts[0].ndim else parts[0].shape
+    found = (
+        torch.Size((sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
+        if parts[0].ndim
+        else parts[0].shape
+    )
     if found != shape or any(part.shape[1:] != parts[0].shape[1:] for part in parts):
-        raise DataError(f"{where}: expected shape {tuple(shape)}, got {' and '.join(str(tuple(part.shape)) for part in parts)}")
+        raise DataError(
+            f"{where}: expected shape {tuple(shape)}, got {' and '.join(str(tuple(part.shape)) for part in parts)}"
+        )
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

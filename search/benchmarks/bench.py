@@ -28,7 +28,13 @@ from search.benchmarks.scaling import more_devices
 from search.benchmarks.search import search_and_compare
 from search.benchmarks.searchers import compare_searchers
 from search.benchmarks.smollm2 import complete_and_score
-from search.benchmarks.studies import depth_width_law, learning_rates, mixers_alone_and_in_pairs, rank_study, weight_normalization
+from search.benchmarks.studies import (
+    depth_width_law,
+    learning_rates,
+    mixers_alone_and_in_pairs,
+    rank_study,
+    weight_normalization,
+)
 from search.benchmarks.table import table_accuracy
 from search.benchmarks.training import train_and_compare
 from search.benchmarks.tuning import tune
@@ -54,7 +60,9 @@ class Measured:
 def quick(device: str, console: Console) -> Measured:
     """The search of configs/quick.yaml from start to end: how long it takes and what it finds."""
     config = config_module.load(Path("configs/quick.yaml")).model_copy(update={"device": device})
-    folder = run.start(config, results=Path("results"), name=f"bench-quick-{datetime.now():%Y%m%d-%H%M%S}", console=console)
+    folder = run.start(
+        config, results=Path("results"), name=f"bench-quick-{datetime.now():%Y%m%d-%H%M%S}", console=console
+    )
     start = time.perf_counter()
     run.go_on(folder, executor="ray", address=None, console=console)
     seconds = time.perf_counter() - start

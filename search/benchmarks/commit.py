@@ -9,8 +9,13 @@ def commit() -> str:
     try:
         where = Path(__file__).parent
         found = [
-            subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
-            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--", ".", ":!results"))
+            subprocess.run(
+                ["git", *words], cwd=where, capture_output=True, text=True, check=True
+            ).stdout.strip()  # noqa: S603, S607
+            for words in (
+                ("rev-parse", "--short=12", "HEAD"),
+                ("status", "--porcelain", "--", ".", ":!results"),
+            )
         ]
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -33,8 +33,14 @@ def decode_published(device: str, console: Console) -> tuple[Figures, list[dict[
     """Figures and samples, a line of the table for each model on the way. Raises DeviceError without a GPU."""
     opened = open_device(device)
     if opened.torch_device.type != "cuda":
-        raise DeviceError(f"device {device}: the benchmark decode compares CUDA graphs with eager steps and needs a GPU, as in cuda:0")
-    figures: Figures = {"context_tokens": CONTEXT, "batch": BATCH, "copy_bytes_per_s": copy_bytes_per_s(opened)}
+        raise DeviceError(
+            f"device {device}: the benchmark decode compares CUDA graphs with eager steps and needs a GPU, as in cuda:0"
+        )
+    figures: Figures = {
+        "context_tokens": CONTEXT,
+        "batch": BATCH,
+        "copy_bytes_per_s": copy_bytes_per_s(opened),
+    }
     if opened.name in DATASHEET_BYTES_PER_S:
         figures["datasheet_bytes_per_s"] = DATASHEET_BYTES_PER_S[opened.name]
     samples = []
@@ -44,7 +50,11 @@ def decode_published(device: str, console: Console) -> tuple[Figures, list[dict[
         found, sampled = _decode(Architecture.load(model), opened, figures)
         figures |= {f"{model}.{name}": value for name, value in found.items()}
         samples.append({"model": model, **sampled})
-        console.print(f"{model}: {', '.join(f'{name} {value}' for name, value in found.items())}", soft_wrap=True, highlight=False)
+        console.print(
+            f"{model}: {', '.join(f'{name} {value}' for name, value in found.items())}",
+            soft_wrap=True,
+            highlight=False,
+        )
     console.print(table(figures))
     return figures, samples
 
@@ -130,6 +140,8 @@ def _timings(decoder: Decoder, device: Device) -> tuple[Timing, Timing]:
     def rewind() -> None:
         decoder.state.seek(decoder.state.capacity - 1)
 
-    eager = sample(lambda: device.mean_time(decoder.step_eagerly, before=rewind, count=_EAGER_STEPS), settings=_SETTINGS)
+    eager = sample(
+        lambda: device.mean_time(decoder.step_eagerly, before=rewind, count=_EAGER_STEPS), settings=_SETTINGS
+    )
     graph = sample(lambda: device.mean_time(decoder.step, before=rewind, count=_REPLAYS), settings=_SETTINGS)
     return eager, graph

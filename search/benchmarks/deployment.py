@@ -47,7 +47,10 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
             worker.start()
         for name in PUBLISHED:
             try:
-                found = [worker.profile(Architecture.load(name), settings, deadline_s=DEADLINE_S) for settings in (LATENCY, THROUGHPUT)]
+                found = [
+                    worker.profile(Architecture.load(name), settings, deadline_s=DEADLINE_S)
+                    for settings in (LATENCY, THROUGHPUT)
+                ]
             except FrontrunnerError as error:
                 figures[f"{name}.failed"] = str(error)
                 console.print(f"{name}: {error}", soft_wrap=True)
@@ -62,7 +65,10 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
             }
             profiles += [{"model": name, **profile.model_dump(mode="json")} for profile in found]
             decode_ms = latency.points[0].decode.median_ms
-            console.print(f"{name}: {decode_ms:.4g} ms, {largest.batch} rows, {largest.tokens_per_s:.5g} tokens/s", soft_wrap=True)
+            console.print(
+                f"{name}: {decode_ms:.4g} ms, {largest.batch} rows, {largest.tokens_per_s:.5g} tokens/s",
+                soft_wrap=True,
+            )
     figures |= _ratios(figures)
     console.print(table(figures))
     return figures, profiles
@@ -75,7 +81,8 @@ def _ratios(figures: Figures) -> Figures:
         if f"{name}.decode_ms" not in figures or f"{FIRST}.decode_ms" not in figures:
             continue
         found |= {
-            f"{name}.latency_ratio": float(figures[f"{name}.decode_ms"]) / float(figures[f"{FIRST}.decode_ms"]),
+            f"{name}.latency_ratio": float(figures[f"{name}.decode_ms"])
+            / float(figures[f"{FIRST}.decode_ms"]),
             f"{name}.published_latency_ratio": seconds / PUBLISHED[FIRST][0],
             f"{name}.throughput_ratio": float(figures[f"{name}.throughput_tokens_per_s"])
             / float(figures[f"{FIRST}.throughput_tokens_per_s"]),

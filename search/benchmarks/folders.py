@@ -17,7 +17,12 @@ RESULTS = Path("results")
 
 def folder(kind: str, settings: Value, data: DataSettings, device: str) -> Path:
     """Another one for other settings, another text, commit or device, or other versions: a record is of one of each."""
-    identity = [settings.model_dump(mode="json"), prepared(data).name, commit(), open_device(device).describe()]
+    identity = [
+        settings.model_dump(mode="json"),
+        prepared(data).name,
+        commit(),
+        open_device(device).describe(),
+    ]
     return RESULTS / f"bench-{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
 
 

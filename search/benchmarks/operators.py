@@ -67,7 +67,9 @@ class Case:
         return torch.randn(*shape, WIDTH, device=self.device.torch_device, dtype=self.device.dtype)
 
 
-def operators_and_backends(device: str, console: Console) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
+def operators_and_backends(
+    device: str, console: Console
+) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
     """Figures, and a row for everything that was or could not be timed."""
     opened = open_device(device)
     rows: list[dict[str, Any]] = []
@@ -75,13 +77,21 @@ def operators_and_backends(device: str, console: Console) -> tuple[dict[str, flo
     console.print(f"compiled in {max((done.seconds for done in compiled), default=0.0):.0f} s")
     with exclusive(device):
         figures: dict[str, float | int | str] = dict(ceilings(opened))
-        console.print(f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s")
+        console.print(
+            f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s"
+        )
         for case in cases(opened):
             began, found = perf_counter(), _rows(case, figures)
             _free()
             rows += found
-            what = found[0]["reason"] if len(found) == 1 else f"{sum('ms' in row for row in found)} of {len(found)} measured"
-            console.print(f"{case.name:<16}{case.backend:<15}{perf_counter() - began:6.1f} s  {what}", soft_wrap=True)
+            what = (
+                found[0]["reason"]
+                if len(found) == 1
+                else f"{sum('ms' in row for row in found)} of {len(found)} measured"
+            )
+            console.print(
+                f"{case.name:<16}{case.backend:<15}{perf_counter() - began:6.1f} s  {what}", soft_wrap=True
+            )
     for row in rows:
         if "ms" in row:
             label = ".".join(str(row[key]) for key in ("operator", "backend", "what"))
@@ -93,13 +103,19 @@ def cases(device: Device) -> list[Case]:
     found = []
     for name in registry.names():
         operator = registry.get(name)
-        architecture = Architecture(width=WIDTH, vocabulary=2, layers=(Layer(operator=name, shape=operator.shape.make(WIDTH)),))
+        architecture = Architecture(
+            width=WIDTH, vocabulary=2, layers=(Layer(operator=name, shape=operator.shape.make(WIDTH)),)
+        )
         found += [Case(name, backend, device, architecture) for backend in operator.backends]
     return found
 
 
 def _jobs(case: Case) -> list[Job]:
-    return [] if case.backend == "reference" else jobs([case.architecture], WORKLOAD, case.device.label, case.backend)
+    return (
+        []
+        if case.backend == "reference"
+        else jobs([case.architecture], WORKLOAD, case.device.label, case.backend)
+    )
 
 
 def ceilings(device: Device) -> dict[str, float]:
@@ -110,7 +126,10 @@ def ceilings(device: Device) -> dict[str, float]:
     copy_ms = sample(lambda: device.timed(lambda: target.copy_(source)), settings=SETTINGS).median_ms
     a, b = (torch.randn(side, side, device=place, dtype=device.dtype) for _ in range(2))
     product_ms = sample(lambda: device.timed(lambda: a @ b), settings=SETTINGS).median_ms
-    return {"copy_bytes_per_s": 2 * source.nbytes / copy_ms * 1e3, "matrix_product_flops_per_s": 2 * side**3 / product_ms * 1e3}
+    return {
+        "copy_bytes_per_s": 2 * source.nbytes / copy_ms * 1e3,
+        "matrix_product_flops_per_s": 2 * side**3 / product_ms * 1e3,
+    }
 
 
 def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -122,9 +141,18 @@ def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:
     if case.backend != "reference":
         try:
             check = agreement(
-                case.architecture, case.backend, device=device.torch_device, dtype=device.dtype, batch=1, tokens=CHECKED_TOKENS
+                case.architecture,
+                case.backend,
+                device=device.torch_device,
+                dtype=device.dtype,
+                batch=1,
+                tokens=CHECKED_TOKENS,
             )
-        except (RuntimeError, AssertionError, ValueError) as error:  # as kernel libraries refuse what they cannot do
+        except (
+            RuntimeError,
+            AssertionError,
+            ValueError,
+        ) as error:  # as kernel libraries refuse what they cannot do
             return [{**about, "reason": f"refused: {_line(error)}"}]
         about["output_error"], about["gradient_error"] = check.output, max(check.gradients.values())
         if check.complaint:
@@ -134,7 +162,11 @@ def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for batch in BATCHES:
         for context in CONTEXTS:
-            for what, measure in (("forward", _forward), ("forward_backward", _forward_backward), ("decode", _decode)):
+            for what, measure in (
+                ("forward", _forward),
+                ("forward_backward", _forward_backward),
+                ("decode", _decode),
+            ):
                 row = {**about, "what": what, "batch": batch, "context": context}
                 rows.append(row | _measured(partial(measure, case, module, batch, context), figures))
                 _free()
@@ -180,7 +212,9 @@ def _forward_backward(case: Case, module: OperatorModule, batch: int, context: i
     _require_size(case, batch * context, LARGEST_BACKWARD)
     x, seen = case.input(batch, context).requires_grad_(), case.input(batch, context)
     wanted = [x, *module.parameters()]
-    ms = sample(lambda: case.device.timed(lambda: torch.autograd.grad(module(x), wanted, seen)), settings=SETTINGS).median_ms
+    ms = sample(
+        lambda: case.device.timed(lambda: torch.autograd.grad(module(x), wanted, seen)), settings=SETTINGS
+    ).median_ms
     return {"ms": ms, "flops_per_s": 3 * _flops(case, batch, context) / ms * 1e3}
 
 
@@ -197,7 +231,11 @@ def _decode(case: Case, module: OperatorModule, batch: int, context: int) -> dic
     if context != CONTEXTS[0] and not grows:
         raise _SkippedError(f"costs the same as at context {CONTEXTS[0]}")
     state: State = {
-        name: torch.randn(spec.shape, device=device.torch_device, dtype=torch.float32 if not grows else spec.dtype).to(spec.dtype).mul_(0.1)
+        name: torch.randn(
+            spec.shape, device=device.torch_device, dtype=torch.float32 if not grows else spec.dtype
+        )
+        .to(spec.dtype)
+        .mul_(0.1)
         for name, spec in specs.items()
     }
     x, position = case.input(batch), torch.full((batch,), context - 1, device=device.torch_device)

@@ -73,7 +73,9 @@ def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | s
     found.sort(key=lambda one: one.at_s)
     plain, slow = ([one for one in found if one.slowed == slowed] for slowed in (False, True))
     equal = [_verdict(*_halves(plain, order), REPEATABILITY[kind]) for _ in range(EQUAL_PAIRS)]
-    slowed_pairs = [_verdict(_drawn(plain, order), _drawn(slow, order), REPEATABILITY[kind]) for _ in range(SLOWED_PAIRS)]
+    slowed_pairs = [
+        _verdict(_drawn(plain, order), _drawn(slow, order), REPEATABILITY[kind]) for _ in range(SLOWED_PAIRS)
+    ]
     times = torch.tensor([one.decode_ms for one in plain])
     figures: dict[str, float | int | str] = {
         "processes": len(found),
@@ -107,7 +109,9 @@ def _drawn(measured: list[Measurement], order: random.Random) -> list[Measuremen
 
 
 def _verdict(a: list[Measurement], b: list[Measurement], indistinct: float) -> str:
-    return compare_times([one.decode_ms for one in a], [one.decode_ms for one in b], indistinct=indistinct).verdict
+    return compare_times(
+        [one.decode_ms for one in a], [one.decode_ms for one in b], indistinct=indistinct
+    ).verdict
 
 
 def _decoders(device: Device, waste: float) -> list[Decoder]:

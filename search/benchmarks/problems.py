@@ -69,7 +69,11 @@ def pymoo_problem(name: str) -> Problem[Vector]:
     """A problem of pymoo's in whole numbers. On its frontier all variables but the first few have one value, which is a level."""
     from pymoo.problems import get_problem
 
-    continuous = get_problem(name) if name.startswith(("zdt", "kursawe")) else get_problem(name, n_var=VARIABLES, n_obj=2)
+    continuous = (
+        get_problem(name)
+        if name.startswith(("zdt", "kursawe"))
+        else get_problem(name, n_var=VARIABLES, n_obj=2)
+    )
     low, high = continuous.bounds()
     backwards = np.random.default_rng(zlib.crc32(name.encode())).random(len(low)) < 0.5
 
@@ -97,12 +101,16 @@ def nasbench(dataset: str, second: str) -> Problem[Vector]:
         if (key := "".join(map(str, member))) in table
     }
     space = IntegerSpace({f"edge{number}": Dimension(5, ordered=False) for number in range(6)})
-    return _with_reference(f"nasbench201-{dataset}-{second}", space, points.__getitem__, list(points.values()))
+    return _with_reference(
+        f"nasbench201-{dataset}-{second}", space, points.__getitem__, list(points.values())
+    )
 
 
 def made_up_architectures() -> Problem[Architecture]:
     """The architectures of configs/quick.yaml under `made_up_scores`; the best frontier known is that of a long evolution."""
-    space = ArchitectureEncoding(ArchitectureSpace(config_module.load(Path("configs/quick.yaml")).space, 4096))
+    space = ArchitectureEncoding(
+        ArchitectureSpace(config_module.load(Path("configs/quick.yaml")).space, 4096)
+    )
     return _with_reference("made-up-architectures", space, made_up_scores, _evolved(space, made_up_scores))
 
 
@@ -126,7 +134,12 @@ def made_up_scores(member: Architecture) -> tuple[float, float]:
     recurrent = {name for name in names if name in ("mamba2", "deltanet", "gated_deltanet", "gla")}
     changes = sum(a != b for a, b in pairwise(names)) / len(names)
     loss = 2.0 + 8.0 * (found.params / 1e4) ** -0.25 + 0.05 * (log2(member.width / (16 * member.depth))) ** 2
-    loss -= 0.2 * (1 - 0.5 ** len(attention)) + 0.1 * max(attention, default=0.0) + 0.08 * min(2, len(recurrent)) + 0.15 * changes
+    loss -= (
+        0.2 * (1 - 0.5 ** len(attention))
+        + 0.1 * max(attention, default=0.0)
+        + 0.08 * min(2, len(recurrent))
+        + 0.15 * changes
+    )
     return loss, found.decode_bytes / 50e6 + 0.02 * len(names)
 
 
@@ -145,7 +158,9 @@ def _evolved(space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]
     return [objectives(evolution.proposal(number).candidate) for number in evolution.frontier]
 
 
-def _with_reference(name: str, space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]], front: ArrayLike) -> Problem[T]:
+def _with_reference(
+    name: str, space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]], front: ArrayLike
+) -> Problem[T]:
     rng = np.random.default_rng(0)
     reference = pareto.reference_point([objectives(space.sample(rng)) for _ in range(RANDOM)])
     return Problem(name, space, objectives, reference, pareto.hypervolume(front, reference))

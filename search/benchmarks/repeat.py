@@ -51,9 +51,15 @@ def repeat_anchor(device: str, console: Console) -> tuple[Figures, list[dict[str
         "tainted": sum(bool(profile.conditions.tainted) for profile in profiles),
         "attempts": sum(profile.conditions.attempts for profile in profiles),
         "longest_lock_s": max(profile.conditions.lock_s for profile in without_energy),
-        "least_busy_fraction": min(profile.conditions.busy_s / profile.conditions.lock_s for profile in without_energy),
+        "least_busy_fraction": min(
+            profile.conditions.busy_s / profile.conditions.lock_s for profile in without_energy
+        ),
     }
-    energies = [profile.metrics()["energy_j_per_token@b1"] for profile in profiles if "energy_j_per_token@b1" in profile.metrics()]
+    energies = [
+        profile.metrics()["energy_j_per_token@b1"]
+        for profile in profiles
+        if "energy_j_per_token@b1" in profile.metrics()
+    ]
     if energies:
         figures |= {
             "energy_j_per_token": mean(energies),

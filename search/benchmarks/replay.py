@@ -37,7 +37,9 @@ class Replay:
         self._known: dict[Word, int] = {}
         self._operators: dict[str, int] = {}
         coded = [self._words(member) for member in members]
-        self._layers = np.stack([np.pad(each, ((0, longest - len(each)), (0, 0)), constant_values=-1) for each in coded])
+        self._layers = np.stack(
+            [np.pad(each, ((0, longest - len(each)), (0, 0)), constant_values=-1) for each in coded]
+        )
         self._depths = np.array([member.depth for member in members])
         self._widths = np.array([log2(member.width) for member in members])
         trend = np.array([_trend(member) for member in members])
@@ -56,18 +58,30 @@ class Replay:
         lengths = np.arange(self._layers.shape[1] + 1)
         row = np.broadcast_to(lengths, (len(self._layers), len(lengths))).astype(float)
         for count, (operator, word) in enumerate(self._words(member), start=1):
-            changed = row[:, :-1] + 0.5 * (self._layers[:, :, 0] != operator) + 0.5 * (self._layers[:, :, 1] != word)
+            changed = (
+                row[:, :-1]
+                + 0.5 * (self._layers[:, :, 0] != operator)
+                + 0.5 * (self._layers[:, :, 1] != word)
+            )
             best = np.minimum(row[:, 1:] + 1, changed)
             row = np.concatenate([np.full((len(row), 1), float(count)), best], axis=1)
-            row = np.minimum.accumulate(row - lengths, axis=1) + lengths  # layers that only the evaluated one has
+            row = (
+                np.minimum.accumulate(row - lengths, axis=1) + lengths
+            )  # layers that only the evaluated one has
         edits = row[np.arange(len(row)), self._depths]
         return np.asarray(edits + WIDTH * np.abs(self._widths - log2(member.width)), float)
 
     def _words(self, member: Architecture) -> np.ndarray[Any, np.dtype[np.int_]]:
         """[depth, 2]: a number for the operator of each layer, and one for its operator and genes."""
-        words: list[Word] = [(layer.operator, tuple(sorted(layer.shape.genes(member.width).items()))) for layer in member.layers]
+        words: list[Word] = [
+            (layer.operator, tuple(sorted(layer.shape.genes(member.width).items())))
+            for layer in member.layers
+        ]
         numbers = [
-            (self._operators.setdefault(operator, len(self._operators)), self._known.setdefault((operator, genes), len(self._known)))
+            (
+                self._operators.setdefault(operator, len(self._operators)),
+                self._known.setdefault((operator, genes), len(self._known)),
+            )
             for operator, genes in words
         ]
         return np.array(numbers)
@@ -76,9 +90,14 @@ class Replay:
 def read_replay(record: Path, config: RunConfig) -> Replay:
     """The searches of a record of `bench search` with that configuration."""
     samples = json.loads(record.read_text())["samples"]
-    rows = [row for name in ("guided", "random") for row in samples[name] if row["status"] in ("ok", "stopped")]
+    rows = [
+        row for name in ("guided", "random") for row in samples[name] if row["status"] in ("ok", "stopped")
+    ]
     metrics = (rung_metric(config.fidelity.rungs[0]), latency(config))
-    return Replay([recorded(row, config) for row in rows], np.array([[row["metrics"][name] for name in metrics] for row in rows]))
+    return Replay(
+        [recorded(row, config) for row in rows],
+        np.array([[row["metrics"][name] for name in metrics] for row in rows]),
+    )
 
 
 def _trend(member: Architecture) -> Floats:

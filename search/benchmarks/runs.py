@@ -22,7 +22,10 @@ from search.searchers import SearcherSettings
 from search.studies.experiment import ExperimentSettings
 from search.warming import warm_jobs
 
-_CONFIGS = {"cuda": Path("configs/h100_small.yaml"), "cpu": Path("configs/quick.yaml")}  # the latter to see that it runs
+_CONFIGS = {
+    "cuda": Path("configs/h100_small.yaml"),
+    "cpu": Path("configs/quick.yaml"),
+}  # the latter to see that it runs
 
 
 class MemberSettings(ExperimentSettings):
@@ -57,7 +60,11 @@ def load(device: str) -> RunConfig:
 
 def latency(config: RunConfig) -> str:
     """The metric of the objective that is a decode step's time."""
-    return next(objective.metric for objective in config.parsed_objectives() if objective.metric.startswith("decode_ms@"))
+    return next(
+        objective.metric
+        for objective in config.parsed_objectives()
+        if objective.metric.startswith("decode_ms@")
+    )
 
 
 def prepare_kernels(device: str, console: Console) -> float:
@@ -69,9 +76,13 @@ def prepare_kernels(device: str, console: Console) -> float:
     return time.perf_counter() - began
 
 
-def searched(config: RunConfig, *, name: str, searcher: str, console: Console) -> tuple[tuple[Entry, ...], Path]:
+def searched(
+    config: RunConfig, *, name: str, searcher: str, console: Console
+) -> tuple[tuple[Entry, ...], Path]:
     """What a search found, and its folder; it goes on where one of the same settings ended early."""
-    config = config.model_copy(update={"searcher": SearcherSettings.model_validate({"name": searcher}), "keep_weights": "none"})
+    config = config.model_copy(
+        update={"searcher": SearcherSettings.model_validate({"name": searcher}), "keep_weights": "none"}
+    )
     path = folder(name, config, config.data, config.device)
     if path.exists():
         at = find_folder(RESULTS, path.name)
@@ -88,7 +99,9 @@ def row(entry: Entry) -> dict[str, Any]:
         "id": entry.number,
         "architecture": entry.architecture.shorthand,
         "width": entry.architecture.width,
-        "layers": entry.architecture.model_dump(mode="json", include={"layers"}, exclude_defaults=True)["layers"],
+        "layers": entry.architecture.model_dump(mode="json", include={"layers"}, exclude_defaults=True)[
+            "layers"
+        ],
         "origin": entry.origin,
         "begun": _iso(entry.attempts[-1].at if entry.attempts else None),
         "ended": _iso(entry.ended),

@@ -33,8 +33,18 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     runs: dict[int, Sequence[Entry]] = {}
     folders: list[Path] = []
     for workers in reversed(counts):  # what is tuned once more on the way is so in the search of most workers
-        told = config.model_copy(update={"workers": workers, "time_s": None, "candidates": candidates, "repeats": 0.0, "fidelity": whole})
-        runs[workers], folder = runs_of.searched(told, name=f"scaling-{workers}", searcher="random", console=console)
+        told = config.model_copy(
+            update={
+                "workers": workers,
+                "time_s": None,
+                "candidates": candidates,
+                "repeats": 0.0,
+                "fidelity": whole,
+            }
+        )
+        runs[workers], folder = runs_of.searched(
+            told, name=f"scaling-{workers}", searcher="random", console=console
+        )
         folders.append(folder)
     window = (2 * counts[-1], candidates - counts[-1])
     figures: Figures = {"from_candidate": window[0], "to_candidate": window[1]}
@@ -43,7 +53,12 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     for workers in counts[1:]:
         figures[f"workers{workers}.faster"] = rate(runs[workers], window) / rate(runs[1], window)
         figures[f"workers{workers}.same_candidates_slower"] = slower(runs[workers], runs[1], window)
-    return figures, {str(workers): [runs_of.row(entry) for entry in runs[workers]] for workers in counts}, {}, folders
+    return (
+        figures,
+        {str(workers): [runs_of.row(entry) for entry in runs[workers]] for workers in counts},
+        {},
+        folders,
+    )
 
 
 def rate(entries: Sequence[Entry], window: tuple[int, int]) -> float:
@@ -56,7 +71,11 @@ def rate(entries: Sequence[Entry], window: tuple[int, int]) -> float:
 def slower(entries: Sequence[Entry], alone: Sequence[Entry], window: tuple[int, int]) -> float:
     """Seconds that candidates with a number in the window take here over those that the same take in `alone`."""
     there, here = (
-        [(entry.ended - entry.attempts[-1].at).total_seconds() for entry in found if entry.ended and window[0] <= entry.number < window[1]]
+        [
+            (entry.ended - entry.attempts[-1].at).total_seconds()
+            for entry in found
+            if entry.ended and window[0] <= entry.number < window[1]
+        ]
         for found in (alone, entries)
     )
     return fmean(here) / fmean(there)

@@ -53,8 +53,14 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
     config = runs_of.load(device)
     if config.time_s is not None:
         config = config.model_copy(update={"time_s": config.time_s / config.workers})
-    figures: Figures = {"workers": config.workers, "compile_before_s": round(runs_of.prepare_kernels(device, console), 1)}
-    made = {name: runs_of.searched(config, name=f"search-{name}", searcher=name, console=console) for name in SEARCHERS}
+    figures: Figures = {
+        "workers": config.workers,
+        "compile_before_s": round(runs_of.prepare_kernels(device, console), 1),
+    }
+    made = {
+        name: runs_of.searched(config, name=f"search-{name}", searcher=name, console=console)
+        for name in SEARCHERS
+    }
     runs = {name: entries for name, (entries, _) in made.items()}
     designs, of_designs = _designs(config, console)
     for name, entries in runs.items():
@@ -63,11 +69,20 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
         figures |= {f"{name}.hypervolume@{moment:.0%}": volume for name, volume in volumes.items()}
     gains = {design: gain(design, runs["guided"], config) for design in designs if not design.problem}
     known = [found for found in gains.values() if found is not None]
-    figures |= {"designs": len(designs), "designs_measured": len(gains), "designs_as_fast_as_a_candidate": len(known)}
+    figures |= {
+        "designs": len(designs),
+        "designs_measured": len(gains),
+        "designs_as_fast_as_a_candidate": len(known),
+    }
     figures |= {"gain_least": min(known), "gain_median": float(np.median(known))} if known else {}
     rows = {name: [runs_of.row(entry) for entry in entries] for name, entries in runs.items()}
     compared = [{**vars(design), "gain": gains.get(design)} for design in designs]
-    return figures, {**rows, "designs": compared}, {"png": _plot(runs, designs, config)}, [of_designs, *(path for _, path in made.values())]
+    return (
+        figures,
+        {**rows, "designs": compared},
+        {"png": _plot(runs, designs, config)},
+        [of_designs, *(path for _, path in made.values())],
+    )
 
 
 def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
@@ -75,15 +90,26 @@ def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
     path, found = folder("designs", settings, settings.data, settings.device), []
     with experiment.session(settings, results=path.parent, name=path.name, console=console) as at:
         wanted = {
-            member: Wanted(f"{member.name} width {member.width}", proxy_of(member, config.fidelity), config.proxy, config.seed)
+            member: Wanted(
+                f"{member.name} width {member.width}",
+                proxy_of(member, config.fidelity),
+                config.proxy,
+                config.seed,
+            )
             for member in prepare_run(config).space.designs()
         }
-        experiment.prepare_kernels(at, [*wanted, *(one.architecture for one in wanted.values())], measured=True)
+        experiment.prepare_kernels(
+            at, [*wanted, *(one.architecture for one in wanted.values())], measured=True
+        )
         train_ahead(at, wanted.values())
         for member, one in wanted.items():
             latency, training = experiment.measured(at, one.label, member), experiment.trained(at, one)
             ms, problem = latency.decode_ms.get(runs_of.latency(config)), latency.problem or training.reason
-            found.append(Design(member.name, member.width, member.depth, parameters(member), training.loss, ms, problem))
+            found.append(
+                Design(
+                    member.name, member.width, member.depth, parameters(member), training.loss, ms, problem
+                )
+            )
     return found, path
 
 
@@ -91,12 +117,16 @@ def gain(design: Design, entries: Sequence[Entry], config: RunConfig) -> float |
     """How much lower than the design's the loss is of the best candidate that decodes no slower, nats per token; None where none does."""
     wanted = config.parsed_objectives()
     as_fast = [
-        entry.evaluation.metrics["loss"] for entry in scored(entries, wanted) if entry.evaluation and _ms(entry, config) <= (design.ms or 0)
+        entry.evaluation.metrics["loss"]
+        for entry in scored(entries, wanted)
+        if entry.evaluation and _ms(entry, config) <= (design.ms or 0)
     ]
     return (design.loss or 0) - min(as_fast) if as_fast else None
 
 
-def volumes_over_time(runs: Mapping[str, Sequence[Entry]], config: RunConfig) -> dict[float, dict[str, float]]:
+def volumes_over_time(
+    runs: Mapping[str, Sequence[Entry]], config: RunConfig
+) -> dict[float, dict[str, float]]:
     """Share of the time of the shorter search -> name -> hypervolume of what it had found.
 
     Objectives are scaled to [0, 1] over the scored candidates of all searches, with the reference at 1.1.
@@ -109,7 +139,9 @@ def volumes_over_time(runs: Mapping[str, Sequence[Entry]], config: RunConfig) ->
     for moment in _MOMENTS:
         found[moment] = {}
         for name, entries in runs.items():
-            by_then = [entry for entry in entries if entry.ended and searched(entries, entry.ended) <= moment * whole]
+            by_then = [
+                entry for entry in entries if entry.ended and searched(entries, entry.ended) <= moment * whole
+            ]
             points = costs(scored(by_then, wanted), wanted)
             unit = (points - low) / np.where(high > low, high - low, 1.0)
             found[moment][name] = pareto.hypervolume(unit, np.full(len(wanted), 1.1)) if len(unit) else 0.0
@@ -121,7 +153,8 @@ def _spent(entries: Sequence[Entry], workers: int) -> Figures:
     ended = [entry.evaluation for entry in entries if entry.evaluation]
     startup = sum(evaluation.proxy.startup_s for evaluation in ended if evaluation.proxy)
     statuses: dict[str, int] = {
-        status: sum(evaluation.status == status for evaluation in ended) for status in sorted({each.status for each in ended})
+        status: sum(evaluation.status == status for evaluation in ended)
+        for status in sorted({each.status for each in ended})
     }
     return {
         "search_s": round(seconds, 1),
@@ -144,15 +177,29 @@ def _plot(runs: Mapping[str, Sequence[Entry]], designs: Sequence[Design], config
     figure, axes = plt.subplots(figsize=(8, 5), dpi=130, layout="constrained")
     for (name, entries), color in zip(runs.items(), ("crimson", "0.5"), strict=True):
         candidates = scored(entries, wanted)
-        points = np.array(sorted((_ms(entry, config), entry.evaluation.metrics["loss"]) for entry in candidates if entry.evaluation))
+        points = np.array(
+            sorted(
+                (_ms(entry, config), entry.evaluation.metrics["loss"])
+                for entry in candidates
+                if entry.evaluation
+            )
+        )
         best = np.minimum.accumulate(points[:, 1])
         axes.scatter(*points.T, s=14, color=color, alpha=0.5)
-        axes.step(points[:, 0], best, where="post", color=color, label=f"{name}, {len(candidates)} candidates")
+        axes.step(
+            points[:, 0], best, where="post", color=color, label=f"{name}, {len(candidates)} candidates"
+        )
     known = [design for design in designs if not design.problem]
     for name, marker in zip(sorted({design.name for design in known}), "sD^vP*X", strict=False):
         shown = [(design.ms, design.loss) for design in known if design.name == name]
-        axes.scatter(*zip(*shown, strict=True), s=42, marker=marker, edgecolors="black", facecolors="none", label=name)
-    axes.set(xlabel=axis_label(runs_of.latency(config)), ylabel=axis_label("loss"), title="searches in the same time")
+        axes.scatter(
+            *zip(*shown, strict=True), s=42, marker=marker, edgecolors="black", facecolors="none", label=name
+        )
+    axes.set(
+        xlabel=axis_label(runs_of.latency(config)),
+        ylabel=axis_label("loss"),
+        title="searches in the same time",
+    )
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     content = io.BytesIO()

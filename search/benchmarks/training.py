@@ -54,7 +54,9 @@ class Size:
 
 SIZES = {
     "cuda": Size(width=1536, blocks=12, vocabulary=32_000, head_dim=128, batch=8, tokens=2048, steps=4),
-    "cpu": Size(width=64, blocks=1, vocabulary=512, head_dim=16, batch=2, tokens=64, steps=1),  # to see that it runs
+    "cpu": Size(
+        width=64, blocks=1, vocabulary=512, head_dim=16, batch=2, tokens=64, steps=1
+    ),  # to see that it runs
 }
 
 
@@ -80,7 +82,12 @@ def cases(size: Size) -> list[Case]:
             "swiglu": {"ratio": ratio},
         }
         return Architecture.from_shorthand(
-            layers, width=size.width, vocabulary=size.vocabulary, genes=genes, tied_embeddings=False, norm_eps=1e-6
+            layers,
+            width=size.width,
+            vocabulary=size.vocabulary,
+            genes=genes,
+            tied_embeddings=False,
+            norm_eps=1e-6,
         )
 
     return [
@@ -113,7 +120,9 @@ def gated_deltanet(architecture: Architecture) -> Any:
     """GatedDeltaNetForCausalLM of `fla`. Raises ImportError."""
     library, shape = load("fla.models"), architecture.layers[0].shape.model_dump()
     ratio = shape["value_dim"] / shape["key_dim"]
-    config = library.GatedDeltaNetConfig(**_fla(architecture), num_heads=shape["heads"], head_dim=shape["key_dim"], expand_v=ratio)
+    config = library.GatedDeltaNetConfig(
+        **_fla(architecture), num_heads=shape["heads"], head_dim=shape["key_dim"], expand_v=ratio
+    )
     return library.GatedDeltaNetForCausalLM(config)
 
 
@@ -152,20 +161,38 @@ def train_and_compare(device: str, console: Console) -> tuple[Figures, list[dict
         console.print(f"matrix product {rate:.3g} FLOP/s")
         for case in cases(size):
             flops = training_flops(case.architecture, size.tokens)
-            figures |= {f"{case.name}.params": parameters(case.architecture), f"{case.name}.flops_per_token": flops}
+            figures |= {
+                f"{case.name}.params": parameters(case.architecture),
+                f"{case.name}.flops_per_token": flops,
+            }
             for who, run in _runs(case, size, opened):
                 label = f"{case.name}.{who}"
                 try:
                     found, seconds = run()
-                except (ImportError, RuntimeError, AssertionError, ValueError, TypeError) as error:  # as libraries refuse
-                    found, seconds = {"reason": " ".join(f"{type(error).__name__}: {error}".split())[:300]}, []
+                except (
+                    ImportError,
+                    RuntimeError,
+                    AssertionError,
+                    ValueError,
+                    TypeError,
+                ) as error:  # as libraries refuse
+                    found, seconds = (
+                        {"reason": " ".join(f"{type(error).__name__}: {error}".split())[:300]},
+                        [],
+                    )
                 _free(opened)
                 if seconds:
                     speed = size.batch * size.tokens * size.steps / median(seconds)
                     found |= {"tokens_per_s": speed, "of_matrix_product": speed * flops / rate}
-                    samples.append({"model": case.name, "who": who, "round_s": seconds, "steps_of_round": size.steps})
+                    samples.append(
+                        {"model": case.name, "who": who, "round_s": seconds, "steps_of_round": size.steps}
+                    )
                 figures |= {f"{label}.{key}": value for key, value in found.items()}
-                console.print(f"{label}: {', '.join(f'{key} {value}' for key, value in found.items())}", soft_wrap=True, markup=False)
+                console.print(
+                    f"{label}: {', '.join(f'{key} {value}' for key, value in found.items())}",
+                    soft_wrap=True,
+                    markup=False,
+                )
     return figures, samples
 
 
@@ -196,24 +223,37 @@ def _ours(
         base_width=None,
         normalized=False,
     )
-    step = Step(model, optimizer, batch_size=size.batch, micro_batch_size=size.batch, sequence_length=size.tokens)
+    step = Step(
+        model, optimizer, batch_size=size.batch, micro_batch_size=size.batch, sequence_length=size.tokens
+    )
     windows = _windows(size, torch.device("cpu"))
     with order(), own_stream(device.torch_device):
         while not step.settled:
             step(windows[:, :-1], windows[:, 1:], 1.0)
         startup_s, seconds = _rounds(lambda: step(windows[:, :-1], windows[:, 1:], 1.0), size, device, began)
     backends = " ".join(f"{operator}:{backend}" for operator, backend in model.backends.items())
-    return {"execution": step.execution, "backends": backends, "startup_s": startup_s, **_memory(device)}, seconds
+    return {
+        "execution": step.execution,
+        "backends": backends,
+        "startup_s": startup_s,
+        **_memory(device),
+    }, seconds
 
 
-def _theirs(case: Case, rival: Rival, size: Size, device: Device, dtype: torch.dtype) -> tuple[Figures, list[float]]:
+def _theirs(
+    case: Case, rival: Rival, size: Size, device: Device, dtype: torch.dtype
+) -> tuple[Figures, list[float]]:
     """float32 weights are cast by autocast, others are computed in as they are."""
     began = time.perf_counter()
     model = rival(case.architecture).to(device.torch_device, dtype).train()
     weights = list(model.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=BETAS, weight_decay=ProxySettings().weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        weights, lr=1e-4, betas=BETAS, weight_decay=ProxySettings().weight_decay, fused=True
+    )
     tokens = _windows(size, device.torch_device)[:, :-1].contiguous()
-    autocast = torch.autocast(device.torch_device.type, torch.bfloat16) if dtype == torch.float32 else nullcontext()
+    autocast = (
+        torch.autocast(device.torch_device.type, torch.bfloat16) if dtype == torch.float32 else nullcontext()
+    )
 
     def step() -> None:
         with autocast:
@@ -226,7 +266,11 @@ def _theirs(case: Case, rival: Rival, size: Size, device: Device, dtype: torch.d
     for _ in range(3):
         step()
     startup_s, seconds = _rounds(step, size, device, began)
-    return {"params": sum(weight.numel() for weight in weights), "startup_s": startup_s, **_memory(device)}, seconds
+    return {
+        "params": sum(weight.numel() for weight in weights),
+        "startup_s": startup_s,
+        **_memory(device),
+    }, seconds
 
 
 def _rounds(step: Callable[[], Any], size: Size, device: Device, began: float) -> tuple[float, list[float]]:
@@ -245,12 +289,18 @@ def _rounds(step: Callable[[], Any], size: Size, device: Device, began: float) -
 
 def _windows(size: Size, device: torch.device) -> Tensor:
     """Random tokens [B, T + 1]."""
-    return torch.randint(size.vocabulary, (size.batch, size.tokens + 1), generator=torch.Generator().manual_seed(0)).to(device)
+    return torch.randint(
+        size.vocabulary, (size.batch, size.tokens + 1), generator=torch.Generator().manual_seed(0)
+    ).to(device)
 
 
 def _memory(device: Device) -> Figures:
     """The most memory that was allocated since `_free`; on a CPU nobody counts it."""
-    return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device.torch_device)} if device.torch_device.type == "cuda" else {}
+    return (
+        {"peak_memory_bytes": torch.cuda.max_memory_allocated(device.torch_device)}
+        if device.torch_device.type == "cuda"
+        else {}
+    )
 
 
 def _free(device: Device) -> None:

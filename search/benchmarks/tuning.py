@@ -28,7 +28,9 @@ def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], A
     """Figures, all timings (None: does not run), and the file for `operators/tuned/`. Raises DeviceError without a GPU."""
     opened = open_device(device)
     if opened.torch_device.type != "cuda":
-        raise DeviceError(f"device {device}: the benchmark tuning times GPU kernels and needs a GPU, as in cuda:0")
+        raise DeviceError(
+            f"device {device}: the benchmark tuning times GPU kernels and needs a GPU, as in cuda:0"
+        )
     layers = []
     for name in [name for name in registry.names() if len(registry.get(name).backends) > 1]:
         shape = registry.get(name).shape
@@ -55,6 +57,7 @@ def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], A
         console.print(f"{name:<24}{value}")
     kept = {"measured_on": opened.name, "versions": opened.versions(), "kernels": chosen}
     samples = {
-        kernel: [[(config, ms if isfinite(ms) else None) for config, ms in case] for case in cases] for kernel, cases in timings.items()
+        kernel: [[(config, ms if isfinite(ms) else None) for config, ms in case] for case in cases]
+        for kernel, cases in timings.items()
     }
     return figures, samples, {"tuned.json": (json.dumps(kept, indent=1) + "\n").encode()}

@@ -23,7 +23,9 @@ WIDTH = 1536
 WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
 
 
-def warm_everything(device: str, console: Console) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
+def warm_everything(
+    device: str, console: Console
+) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
     """Figures, and what was measured of each operator."""
     work = _work(open_device(device).label)
     figures: dict[str, float | int | str] = {"cores": os.cpu_count() or 1, "operators": len(work)}

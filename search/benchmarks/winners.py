@@ -25,7 +25,10 @@ from search.studies.parallel import train_ahead
 
 LONGER = 10
 PAIRS = 3
-_RECORDS = {"cpu": Path("results/benchmarks/cpu/search.json"), "cuda": Path("results/benchmarks/h200/search.json")}
+_RECORDS = {
+    "cpu": Path("results/benchmarks/cpu/search.json"),
+    "cuda": Path("results/benchmarks/h200/search.json"),
+}
 Figures = dict[str, float | int | str]
 
 
@@ -43,12 +46,16 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     """Figures, each pair with its losses and latencies, no files, and the experiment's folder. Raises ConfigError without a record."""
     path = _RECORDS[open_device(device).torch_device.type]
     if not path.is_file():
-        raise ConfigError(f"bench winners: expected the record of `frontrunner bench search` in {path}, which is not there")
+        raise ConfigError(
+            f"bench winners: expected the record of `frontrunner bench search` in {path}, which is not there"
+        )
     samples = json.loads(path.read_text())["samples"]
     config = runs_of.load(device)
     pairs = hardest(samples, runs_of.latency(config))
     if not pairs:
-        raise ConfigError(f"bench winners: expected designs in {path} that some candidate is as fast as, got none")
+        raise ConfigError(
+            f"bench winners: expected designs in {path} that some candidate is as fast as, got none"
+        )
     members = _members(pairs, samples, config)
     settings = runs_of.member_settings(config, tokens=LONGER * config.proxy.tokens)
     at_work = folder("winners", settings, settings.data, settings.device)
@@ -56,20 +63,32 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
         wanted = {name: Wanted(name, member, settings.proxy, config.seed) for name, member in members.items()}
         experiment.prepare_kernels(at, members.values(), measured=True)
         train_ahead(at, wanted.values())
-        found = {name: (experiment.trained(at, one), experiment.measured(at, name, one.architecture)) for name, one in wanted.items()}
+        found = {
+            name: (experiment.trained(at, one), experiment.measured(at, name, one.architecture))
+            for name, one in wanted.items()
+        }
     figures: Figures = {"tokens": settings.proxy.tokens, "pairs": len(pairs)}
     rows = []
     for pair in pairs:
         row: dict[str, Any] = {**vars(pair)}
         for side, name in (("design", _design(pair)), ("candidate", _candidate(pair))):
             training, latency = found[name]
-            row |= {f"{side}_params": training.params, f"{side}_loss": training.loss, f"{side}_decode_ms": latency.decode_ms}
+            row |= {
+                f"{side}_params": training.params,
+                f"{side}_loss": training.loss,
+                f"{side}_decode_ms": latency.decode_ms,
+            }
             row |= {f"{side}_problem": latency.problem or training.reason}
         if row["design_loss"] is not None and row["candidate_loss"] is not None:
             row["gain_longer"] = row["design_loss"] - row["candidate_loss"]
-            figures |= {f"{pair.design}.gain_short": pair.gain, f"{pair.design}.gain_longer": row["gain_longer"]}
+            figures |= {
+                f"{pair.design}.gain_short": pair.gain,
+                f"{pair.design}.gain_longer": row["gain_longer"],
+            }
             gains = f"{pair.gain:+.4f} in the search, {row['gain_longer']:+.4f} trained longer"
-            console.print(f"{_candidate(pair)} against {_design(pair)}: {gains}", soft_wrap=True, highlight=False)
+            console.print(
+                f"{_candidate(pair)} against {_design(pair)}: {gains}", soft_wrap=True, highlight=False
+            )
         rows.append(row)
     return figures, rows, {}, [at_work]
 
@@ -81,10 +100,16 @@ def hardest(samples: Mapping[str, Any], latency: str) -> list[Pair]:
     """
     least: dict[str, Mapping[str, Any]] = {}
     for design in samples["designs"]:
-        if design["gain"] is not None and design["gain"] < least.get(design["name"], {"gain": float("inf")})["gain"]:
+        if (
+            design["gain"] is not None
+            and design["gain"] < least.get(design["name"], {"gain": float("inf")})["gain"]
+        ):
             least[design["name"]] = design
     nearest = sorted(least.values(), key=lambda design: float(design["gain"]))[:PAIRS]
-    return [Pair(design["name"], design["width"], _best(samples["guided"], latency, design["ms"]), design["gain"]) for design in nearest]
+    return [
+        Pair(design["name"], design["width"], _best(samples["guided"], latency, design["ms"]), design["gain"])
+        for design in nearest
+    ]
 
 
 def _best(rows: Iterable[Mapping[str, Any]], latency: str, ms: float) -> int:

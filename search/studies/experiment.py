@@ -88,7 +88,13 @@ class Wanted:
         """What came of it. found: the status, and what belongs to that."""
         label, tokens, seed = self.key
         return Training(
-            label=label, tokens=tokens, seed=seed, seconds=seconds, params=parameters(self.architecture), flops=self.flops, **found
+            label=label,
+            tokens=tokens,
+            seed=seed,
+            seconds=seconds,
+            params=parameters(self.architecture),
+            flops=self.flops,
+            **found,
         )
 
 
@@ -134,11 +140,16 @@ def session(settings: ExperimentSettings, *, results: Path, name: str, console: 
             yield Session(store, settings, usable, corpus, worker, console)
         except KeyboardInterrupt:
             done = len(store.trainings)
-            console.print(f"\ninterrupted: {done} trainings are recorded in {store.folder.path}; the same command goes on", soft_wrap=True)
+            console.print(
+                f"\ninterrupted: {done} trainings are recorded in {store.folder.path}; the same command goes on",
+                soft_wrap=True,
+            )
             raise
 
 
-def train_once(architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str) -> ProxyScore:
+def train_once(
+    architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
+) -> ProxyScore:
     """Every training of every experiment is this one. Raises what `train` raises, MemoryError and torch.OutOfMemoryError."""
     with shared(device), memory_errors():
         score = train(architecture, corpus, settings, seed=seed, device=device).score
@@ -151,8 +162,14 @@ def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measu
     if open_device(at.devices[0]).torch_device.type == "cpu":
         return
     proxy, profile = at.settings.proxy, at.settings.profile
-    decoding = tuple((batch, context) for batch in profile.batch_sizes for context in profile.contexts) if measured else ()
-    workload = Workload(training=((proxy.micro_batch_size or proxy.batch_size, proxy.sequence_length),), decoding=decoding)
+    decoding = (
+        tuple((batch, context) for batch in profile.batch_sizes for context in profile.contexts)
+        if measured
+        else ()
+    )
+    workload = Workload(
+        training=((proxy.micro_batch_size or proxy.batch_size, proxy.sequence_length),), decoding=decoding
+    )
     began, work = time.perf_counter(), jobs(architectures, workload, at.devices[0])
     for done in warm(work):
         if done.problem:
@@ -201,13 +218,19 @@ def measured(at: Session, label: str, architecture: Architecture) -> Latency:
     known = at.store.latencies.get(label)
     if known is not None:
         return known
-    profile = profiled(at.worker, architecture, at.settings.profile, seed=0, deadline_s=at.settings.deadline_s)
+    profile = profiled(
+        at.worker, architecture, at.settings.profile, seed=0, deadline_s=at.settings.deadline_s
+    )
     if isinstance(profile, Failure):
         record = Latency(label=label, problem=f"{profile.status}: {profile.reason}")
     else:
-        times = {name: value for name, value in profile.metrics().items() if name.partition("@")[0] == "decode_ms"}
+        times = {
+            name: value for name, value in profile.metrics().items() if name.partition("@")[0] == "decode_ms"
+        }
         record = Latency(label=label, decode_ms=times, tainted=profile.tainted)
     at.store.add(record)
     said = record.problem or ", ".join(f"{name} {value:.4g}" for name, value in record.decode_ms.items())
-    at.console.print(f"{label:<24} {said}{' (tainted)' if record.tainted else ''}", soft_wrap=True, markup=False)
+    at.console.print(
+        f"{label:<24} {said}{' (tainted)' if record.tainted else ''}", soft_wrap=True, markup=False
+    )
     return record

@@ -58,7 +58,9 @@ _RECORD: TypeAdapter[Training | Latency] = TypeAdapter(Record)
 class Store:
     """All records of one experiment. `add` is for the process inside `opened`."""
 
-    def __init__(self, folder: RunFolder, settings: Mapping[str, Any], records: Iterable[Training | Latency]) -> None:
+    def __init__(
+        self, folder: RunFolder, settings: Mapping[str, Any], records: Iterable[Training | Latency]
+    ) -> None:
         self.folder, self.settings = folder, settings
         self.trainings: dict[tuple[str, int, int], Training] = {}
         self.latencies: dict[str, Latency] = {}
@@ -88,7 +90,9 @@ class Store:
 
 
 @contextmanager
-def opened(results: Path, name: str, *, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> Iterator[Store]:
+def opened(
+    results: Path, name: str, *, settings: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> Iterator[Store]:
     """The experiment of that name, made where there is none, for the one process that may add to it.
 
     settings: of the experiment, which may differ from what an earlier process had in everything but `fixed`.
@@ -107,7 +111,9 @@ def opened(results: Path, name: str, *, settings: Mapping[str, Any], fixed: Mapp
             before = _settings(file)["fixed"]
             changed = [key for key, value in fixed.items() if before.get(key) != value]
             if changed:
-                raise RunError(f"{folder.path} was begun with another {', '.join(changed)}: expected the same, or another --name")
+                raise RunError(
+                    f"{folder.path} was begun with another {', '.join(changed)}: expected the same, or another --name"
+                )
         write_whole(file, (json.dumps({"settings": settings, "fixed": fixed}, indent=1) + "\n").encode())
         records = folder.path / RECORDS
         if records.exists():
@@ -122,10 +128,14 @@ def read(results: Path, name: str, *, kind: str) -> Store:
     file = folder.path / SETTINGS
     if not file.is_file():
         known = sorted(found.parent.name for found in results.glob(f"*/{SETTINGS}"))
-        raise RunError(f"unknown experiment {name!r}: expected one of those in {results}: {', '.join(known[-8:]) or 'none'}")
+        raise RunError(
+            f"unknown experiment {name!r}: expected one of those in {results}: {', '.join(known[-8:]) or 'none'}"
+        )
     found = _settings(file)
     if found["fixed"].get("kind") != kind:
-        raise RunError(f"{folder.path}: expected the results of a {kind}, got those of a {found['fixed'].get('kind')}")
+        raise RunError(
+            f"{folder.path}: expected the results of a {kind}, got those of a {found['fixed'].get('kind')}"
+        )
     return Store(folder, found["settings"], _records(folder.path / RECORDS))
 
 

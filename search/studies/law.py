@@ -42,7 +42,9 @@ class LawSettings(ExperimentSettings):
     def _buildable(self) -> Self:
         used = {registry.name_of(symbol) for symbol in self.block.split()}
         if unknown := sorted(set(self.genes) - used):
-            raise ValueError(f"genes: expected operators of the block {self.block!r}, got {', '.join(unknown)}")
+            raise ValueError(
+                f"genes: expected operators of the block {self.block!r}, got {', '.join(unknown)}"
+            )
         for width in self.widths:
             self.architecture(max(self.depths), width, vocabulary=self.data.vocabulary)
         try:
@@ -63,7 +65,9 @@ class LawSettings(ExperimentSettings):
 
     def shapes(self) -> list[tuple[int, int]]:
         """Depth and width of every point, the smallest first, so that an interrupted grid is a whole one of a smaller size."""
-        return sorted(set(product(self.depths, self.widths)), key=lambda shape: (shape[0] * shape[1] ** 2, shape))
+        return sorted(
+            set(product(self.depths, self.widths)), key=lambda shape: (shape[0] * shape[1] ** 2, shape)
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,9 @@ class Grid:
         """To fit: at one budget, or at all (None). Raises ConfigError for a budget that was not trained."""
         known = sorted({budget for _, _, budget in self.loss})
         if tokens is not None and tokens not in known:
-            raise ConfigError(f"--tokens {tokens}: expected a budget that was trained: {', '.join(map(str, known)) or 'none is'}")
+            raise ConfigError(
+                f"--tokens {tokens}: expected a budget that was trained: {', '.join(map(str, known)) or 'none is'}"
+            )
         rows = [(*key, loss) for key, loss in sorted(self.loss.items()) if tokens in (None, key[2])]
         depth, width, budget, loss = np.array(rows, float).reshape(-1, 4).T
         return Points(depth, width, budget, perplexity(loss) if of == "perplexity" else loss)
@@ -95,7 +101,10 @@ def label(depth: int, width: int) -> str:
 def run(settings: LawSettings, *, results: Path, name: str, console: Console) -> Path:
     """Trains and measures what is not there yet -> the folder. What fails is recorded with its reason. Raises our errors."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
-        points = {label(*shape): settings.architecture(*shape, vocabulary=at.corpus.vocabulary) for shape in settings.shapes()}
+        points = {
+            label(*shape): settings.architecture(*shape, vocabulary=at.corpus.vocabulary)
+            for shape in settings.shapes()
+        }
         budgets = list(product(map(settings.trained_with, settings.budgets), settings.seeds))
         wanted = {point: [Wanted(point, one, *budget) for budget in budgets] for point, one in points.items()}
         experiment.prepare_kernels(at, points.values(), measured=True)
@@ -121,7 +130,9 @@ def grid_of(store: Store) -> Grid:
             decode_ms[shape] = latency.decode_ms
         for tokens in settings.budgets:
             found = [store.trainings.get((label(*shape), tokens, seed)) for seed in settings.seeds]
-            losses = [training.loss for training in found if training is not None and training.loss is not None]
+            losses = [
+                training.loss for training in found if training is not None and training.loss is not None
+            ]
             if losses:
                 loss[*shape, tokens] = fmean(losses)
     return Grid(settings, loss, decode_ms)

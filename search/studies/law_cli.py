@@ -23,15 +23,25 @@ class Of(StrEnum):
     perplexity = "perplexity"
 
 
-Experiment = Annotated[str, typer.Argument(metavar="LAW", help="Name of the law in the results folder.", show_default=False)]
+Experiment = Annotated[
+    str, typer.Argument(metavar="LAW", help="Name of the law in the results folder.", show_default=False)
+]
 OfQuantity = Annotated[Of, typer.Option("--of", help="What the law is of.")]
-Budget = Annotated[int | None, typer.Option("--tokens", min=1, help="One training budget.", show_default="all that were trained")]
+Budget = Annotated[
+    int | None,
+    typer.Option("--tokens", min=1, help="One training budget.", show_default="all that were trained"),
+]
 
 
 @law_app.command("run", epilog="Example: frontrunner law run configs/law_cpu.yaml")
 def run_(
-    config: Annotated[Path, typer.Argument(help="YAML file: block, depths, widths, and a run's sections.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")] = None,
+    config: Annotated[
+        Path,
+        typer.Argument(help="YAML file: block, depths, widths, and a run's sections.", show_default=False),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")
+    ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Train and measure a grid of depths and widths; the same command goes on where it was interrupted."""
@@ -39,7 +49,9 @@ def run_(
 
     name = name or config.stem
     try:
-        folder = law.run(experiment.load(law.LawSettings, config), results=results, name=name, console=console)
+        folder = law.run(
+            experiment.load(law.LawSettings, config), results=results, name=name, console=console
+        )
     except KeyboardInterrupt:  # what it said is all that there is to say
         raise typer.Exit(130) from None
     where = "" if results == DEFAULT_RESULTS else f" --results {results}"
@@ -50,9 +62,13 @@ def run_(
 def fit_(
     name: Experiment,
     of: OfQuantity = Of.loss,
-    holdout: Annotated[int, typer.Option(min=0, help="How many of the largest shapes (depth × width²) to predict unseen.")] = 3,
+    holdout: Annotated[
+        int, typer.Option(min=0, help="How many of the largest shapes (depth × width²) to predict unseen.")
+    ] = 3,
     tokens: Budget = None,
-    plot: Annotated[Path | None, typer.Option(help="File of the plot (PNG).", show_default="law.png in the law's folder")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="File of the plot (PNG).", show_default="law.png in the law's folder")
+    ] = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
@@ -67,15 +83,22 @@ def fit_(
         print_json({**law_report.figures(checked), "plot": str(path) if drawn else None})
         return
     law_report.print_check(console, checked)
-    console.print(f"plot: {path}" if drawn else "no plot: no latency was measured", soft_wrap=True, markup=False)
+    console.print(
+        f"plot: {path}" if drawn else "no plot: no latency was measured", soft_wrap=True, markup=False
+    )
 
 
 @law_app.command("pick", epilog="Example: frontrunner law pick law_cpu --latency-ms 0.8 --batch 1")
 def pick_(
     name: Experiment,
     latency_ms: Annotated[float, typer.Option(help="Of a decode step, at most.", show_default=False)],
-    batch: Annotated[int | None, typer.Option(min=1, help="Rows of a step.", show_default="the first of the profile")] = None,
-    table: Annotated[Path | None, typer.Option(help="Latency table to ask instead of what was measured.", show_default=False)] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Rows of a step.", show_default="the first of the profile")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Latency table to ask instead of what was measured.", show_default=False),
+    ] = None,
     of: OfQuantity = Of.loss,
     tokens: Budget = None,
     results: Results = DEFAULT_RESULTS,
@@ -85,7 +108,9 @@ def pick_(
     from search.studies import law, law_report
 
     grid = law.grid(results, name)
-    choices = law_report.picked(grid, of=of.value, budget_ms=latency_ms, batch=batch, tokens=tokens, table=table)
+    choices = law_report.picked(
+        grid, of=of.value, budget_ms=latency_ms, batch=batch, tokens=tokens, table=table
+    )
     if as_json:
         print_json([asdict(choice) for choice in choices])
     else:

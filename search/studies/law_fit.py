@@ -16,7 +16,10 @@ from operators.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
-EXPONENTS = (0.05, 4.0)  # below, a power can hardly be told from a constant; above, it has vanished at the second smallest size
+EXPONENTS = (
+    0.05,
+    4.0,
+)  # below, a power can hardly be told from a constant; above, it has vanished at the second smallest size
 LEVEL = 0.9  # of intervals
 _DRAWS = 200
 _HUBER, _REWEIGHTINGS = 1.345, 4  # 95 % as efficient as least squares where errors are normal
@@ -62,7 +65,9 @@ class Law:
     def loss(self, depth: ArrayLike, width: ArrayLike, tokens: ArrayLike = 1.0) -> Floats:
         """At depths, widths and budgets of one shape, or that broadcast."""
         d, w, n = (np.asarray(value, float) for value in (depth, width, tokens))
-        return np.asarray(self.floor + self.a * d**-self.alpha + self.b * w**-self.beta + self.c * n**-self.gamma)
+        return np.asarray(
+            self.floor + self.a * d**-self.alpha + self.b * w**-self.beta + self.c * n**-self.gamma
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,9 @@ def check(points: Points) -> None:
         raise ConfigError(f"the law: {shortfall}")
     least = 2 * len(_sides(points)) + 2
     if len(points) < least:
-        raise ConfigError(f"the law: expected at least {least} points to fit {least - 1} numbers, got {len(points)}")
+        raise ConfigError(
+            f"the law: expected at least {least} points to fit {least - 1} numbers, got {len(points)}"
+        )
 
 
 def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -111,7 +118,10 @@ def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.
 
     Raises ConfigError where no point would be left.
     """
-    shapes = sorted({(d, w) for d, w in zip(points.depth, points.width, strict=True)}, key=lambda shape: (shape[0] * shape[1] ** 2, shape))
+    shapes = sorted(
+        {(d, w) for d, w in zip(points.depth, points.width, strict=True)},
+        key=lambda shape: (shape[0] * shape[1] ** 2, shape),
+    )
     if not 0 <= count < len(shapes):
         raise ConfigError(f"--holdout: expected 0 to {len(shapes) - 1} of {len(shapes)} shapes, got {count}")
     held = set(shapes[len(shapes) - count :])
@@ -131,7 +141,9 @@ def nonnegative(columns: Floats, values: Floats, weights: Floats) -> tuple[Float
     gram, moment = weighted.transpose(0, 2, 1) @ scaled, weighted.transpose(0, 2, 1) @ values
     best, loss = np.zeros((count, terms)), np.full(count, float(weights @ values**2))
     for chosen in (list(some) for size in range(1, terms + 1) for some in combinations(range(terms), size)):
-        ridge = 1e-13 * weights.sum() * np.eye(len(chosen))  # keeps columns that are multiples of each other apart
+        ridge = (
+            1e-13 * weights.sum() * np.eye(len(chosen))
+        )  # keeps columns that are multiples of each other apart
         solved = np.linalg.solve(gram[:, chosen][:, :, chosen] + ridge, moment[:, chosen, None])[:, :, 0]
         residual = values - (scaled[:, :, chosen] @ solved[:, :, None])[:, :, 0]
         reached = (weights * residual**2).sum(1)
@@ -200,7 +212,10 @@ def _exponents(points: Points, weights: Floats, tried: Floats, step: float) -> l
 
 def _projected(points: Points, weights: Floats, logs: Floats) -> tuple[Floats, Floats]:
     """Coefficients [e, 1 + sides] of powers of each side over its smallest value, and losses [e], at logarithms of exponents [e, sides]."""
-    powers = [(side / side.min())[None, :] ** -np.exp(logs[:, [number]]) for number, side in enumerate(_sides(points))]
+    powers = [
+        (side / side.min())[None, :] ** -np.exp(logs[:, [number]])
+        for number, side in enumerate(_sides(points))
+    ]
     columns = np.stack([np.ones_like(powers[0]), *powers], -1)
     return nonnegative(columns, points.loss, weights)
 
@@ -209,6 +224,9 @@ def _law(points: Points, weights: Floats, logs: Sequence[float]) -> Law:
     coefficients = _projected(points, weights, np.array([logs]))[0][0]
     exponents = np.where(coefficients[1:] > 0, np.exp(logs), 0.0)
     sizes = [float(side.min()) for side in _sides(points)]
-    real = [float(c * size**exponent) for c, size, exponent in zip(coefficients[1:], sizes, exponents, strict=True)]
+    real = [
+        float(c * size**exponent)
+        for c, size, exponent in zip(coefficients[1:], sizes, exponents, strict=True)
+    ]
     law = Law(float(coefficients[0]), real[0], float(exponents[0]), real[1], float(exponents[1]))
     return law if len(real) == 2 else replace(law, c=real[2], gamma=float(exponents[2]))

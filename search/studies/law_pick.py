@@ -50,7 +50,9 @@ def latency_law(measured: Mapping[Shape, float]) -> LatencyLaw:
     """Fitted to measured times in ms by relative least squares. Raises ConfigError where they are too few."""
     depths, widths = ({shape[side] for shape in measured} for side in (0, 1))
     if len(measured) < 4 or len(depths) < 2 or len(widths) < 2:
-        raise ConfigError(f"latency: expected at least 4 measured points of 2 depths and 2 widths, got {len(measured)}")
+        raise ConfigError(
+            f"latency: expected at least 4 measured points of 2 depths and 2 widths, got {len(measured)}"
+        )
     d, w = np.array(list(measured), float).T
     ms = np.array(list(measured.values()))
     columns = np.stack([np.ones_like(d), d, d * w, d * w**2], -1)
@@ -70,7 +72,9 @@ def from_table(table: LatencyTable, settings: LawSettings, point: Point) -> Late
 
     def ms(depth: int, width: int) -> float | None:
         try:
-            return table.latency(settings.architecture(depth, width, vocabulary=settings.data.vocabulary), point).ms
+            return table.latency(
+                settings.architecture(depth, width, vocabulary=settings.data.vocabulary), point
+            ).ms
         except TableError as error:
             lacking.append(error)
             return None
@@ -84,11 +88,19 @@ def candidates(settings: LawSettings) -> list[Shape]:
     """Every depth between those of the grid, and widths between its own in steps of their greatest common divisor."""
     step = gcd(*settings.widths)
     widths = range(min(settings.widths), max(settings.widths) + 1, step)
-    return [(depth, width) for depth in range(min(settings.depths), max(settings.depths) + 1) for width in widths]
+    return [
+        (depth, width) for depth in range(min(settings.depths), max(settings.depths) + 1) for width in widths
+    ]
 
 
 def pick(
-    settings: LawSettings, fitted: Fitted, latency: LatencyOf, measured: Mapping[Shape, float], *, budget_ms: float, tokens: int
+    settings: LawSettings,
+    fitted: Fitted,
+    latency: LatencyOf,
+    measured: Mapping[Shape, float],
+    *,
+    budget_ms: float,
+    tokens: int,
 ) -> list[Choice]:
     """The shapes within the budget, the lowest predicted loss first. Raises ConfigError where none is."""
     times = {shape: ms for shape in candidates(settings) if (ms := latency(*shape)) is not None}
@@ -96,7 +108,9 @@ def pick(
     if not within:
         fastest = min(times, key=lambda shape: times[shape])
         least = f"depth {fastest[0]} and width {fastest[1]} takes {times[fastest]:.4g} ms"
-        raise ConfigError(f"--latency-ms {budget_ms:g}: expected one that some shape keeps; the fastest, {least}")
+        raise ConfigError(
+            f"--latency-ms {budget_ms:g}: expected one that some shape keeps; the fastest, {least}"
+        )
     depth, width = np.array(within, float).T
     loss, (low, high) = fitted.law.loss(depth, width, tokens), fitted.interval(depth, width, tokens)
     choices = [

@@ -38,12 +38,28 @@ def plot_law(
         if law is not None:
             losses_law, latency, tokens = law
             widths = np.geomspace(min(w for _, w in shapes), max(w for _, w in shapes), 60)
-            axes.plot(latency.ms(depth, widths), losses_law.loss(depth, widths, tokens), "--", color=colour, lw=0.8, alpha=0.7)
+            axes.plot(
+                latency.ms(depth, widths),
+                losses_law.loss(depth, widths, tokens),
+                "--",
+                color=colour,
+                lw=0.8,
+                alpha=0.7,
+            )
     best = np.flatnonzero(nondominated(points))
     best = best[np.argsort(points[best, 0])]
-    axes.plot(*points[best].T, "o-", color="crimson", mfc="none", ms=10, lw=1, alpha=0.8, label="frontier", zorder=0)
+    axes.plot(
+        *points[best].T, "o-", color="crimson", mfc="none", ms=10, lw=1, alpha=0.8, label="frontier", zorder=0
+    )
     for number in best:
-        axes.annotate(f"{shapes[number][1]}", points[number], xytext=(6, 6), textcoords="offset points", fontsize=8, color="crimson")
+        axes.annotate(
+            f"{shapes[number][1]}",
+            points[number],
+            xytext=(6, 6),
+            textcoords="offset points",
+            fontsize=8,
+            color="crimson",
+        )
     if law is not None:
         axes.plot([], [], "--", color="0.4", lw=0.8, label="the law")
     axes.set(xlabel=axis_label(metric), ylabel=quantity, title=f"{title}; numbers are widths")

@@ -46,14 +46,18 @@ def check(grid: Grid, *, of: Quantity, holdout: int, tokens: int | None) -> Chec
 
 def _perplexity_errors(fitted: Fitted, points: Points, of: Quantity) -> Floats:
     predicted = fitted.law.loss(*points.inputs)
-    return np.asarray(predicted / points.loss - 1 if of == "perplexity" else np.expm1(predicted - points.loss))
+    return np.asarray(
+        predicted / points.loss - 1 if of == "perplexity" else np.expm1(predicted - points.loss)
+    )
 
 
 def figures(checked: Checked) -> dict[str, Any]:
     """The law, its errors, and every point with what the law gives for it, in JSON's terms."""
     law = checked.fitted.law
     coefficients = {
-        name: dict(zip(("value", "low", "high"), (value, *checked.fitted.coefficient_interval(name)), strict=True))
+        name: dict(
+            zip(("value", "low", "high"), (value, *checked.fitted.coefficient_interval(name)), strict=True)
+        )
         for name, value in asdict(law).items()
     }
     return {
@@ -64,8 +68,12 @@ def figures(checked: Checked) -> dict[str, Any]:
         "held_out": _rows(checked.fitted, checked.held, checked.held_errors),
         "perplexity_error_mean": float(np.abs(checked.errors).mean()),
         "perplexity_error_max": float(np.abs(checked.errors).max()),
-        "held_out_perplexity_error_mean": float(np.abs(checked.held_errors).mean()) if len(checked.held) else None,
-        "held_out_perplexity_error_max": float(np.abs(checked.held_errors).max()) if len(checked.held) else None,
+        "held_out_perplexity_error_mean": float(np.abs(checked.held_errors).mean())
+        if len(checked.held)
+        else None,
+        "held_out_perplexity_error_max": float(np.abs(checked.held_errors).max())
+        if len(checked.held)
+        else None,
     }
 
 
@@ -81,20 +89,37 @@ def print_check(console: Console, checked: Checked) -> None:
     """The formula, its numbers with their intervals, and the points that were held out."""
     found = figures(checked)
     budgets = " + c·N^-γ" if checked.fitted.law.c else ""
-    console.print(f"{checked.of} = L0 + a·D^-α + b·W^-β{budgets}, fitted to {len(checked.points)} points", soft_wrap=True)
+    console.print(
+        f"{checked.of} = L0 + a·D^-α + b·W^-β{budgets}, fitted to {len(checked.points)} points",
+        soft_wrap=True,
+    )
     signs = {"floor": "L0", "alpha": "α", "beta": "β", "gamma": "γ"}
     for name, value in found["law"].items():
         if value["value"] or name not in ("c", "gamma"):
-            console.print(f"{signs.get(name, name):<4}{value['value']:>10.4g}  {LEVEL:.0%} from {value['low']:.4g} to {value['high']:.4g}")
+            console.print(
+                f"{signs.get(name, name):<4}{value['value']:>10.4g}  {LEVEL:.0%} from {value['low']:.4g} to {value['high']:.4g}"
+            )
     mean, largest = found["perplexity_error_mean"], found["perplexity_error_max"]
-    console.print(f"perplexity of the fitted points is off by {mean:.2%} in the mean, {largest:.2%} at most", soft_wrap=True)
+    console.print(
+        f"perplexity of the fitted points is off by {mean:.2%} in the mean, {largest:.2%} at most",
+        soft_wrap=True,
+    )
     if found["held_out"]:
         table = _table("depth", "width", "tokens", "measured", "law", f"{LEVEL:.0%}", "off")
         for row in found["held_out"]:
             interval = f"{row['low']:.4f} – {row['high']:.4f}"
             shape = (str(row["depth"]), str(row["width"]), formatted("params", row["tokens"]))
-            table.add_row(*shape, f"{row['measured']:.4f}", f"{row['predicted']:.4f}", interval, f"{row['perplexity_error']:+.2%}")
-        console.print("the largest shapes, which the fit did not see, and how far off it is in perplexity:", soft_wrap=True)
+            table.add_row(
+                *shape,
+                f"{row['measured']:.4f}",
+                f"{row['predicted']:.4f}",
+                interval,
+                f"{row['perplexity_error']:+.2%}",
+            )
+        console.print(
+            "the largest shapes, which the fit did not see, and how far off it is in perplexity:",
+            soft_wrap=True,
+        )
         console.print(table)
 
 
@@ -116,11 +141,21 @@ def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
         law = (checked.fitted.law, latency_law(times), tokens)
     except ConfigError:  # too few latencies for a law of their own: the points stand alone
         law = None
-    plot_law(losses, times, path, metric=metric, quantity=checked.of, title=f"{title}, {grid.settings.block}", law=law)
+    plot_law(
+        losses,
+        times,
+        path,
+        metric=metric,
+        quantity=checked.of,
+        title=f"{title}, {grid.settings.block}",
+        law=law,
+    )
     return True
 
 
-def picked(grid: Grid, *, of: Quantity, budget_ms: float, batch: int | None, tokens: int | None, table: Path | None) -> list[Choice]:
+def picked(
+    grid: Grid, *, of: Quantity, budget_ms: float, batch: int | None, tokens: int | None, table: Path | None
+) -> list[Choice]:
     """Choices within the budget by the law of all points, at the budget of tokens given or the largest. Raises ConfigError, TableError."""
     settings = grid.settings
     points = grid.points(of, tokens)
@@ -133,7 +168,9 @@ def picked(grid: Grid, *, of: Quantity, budget_ms: float, batch: int | None, tok
     else:
         metric = key("decode_ms", batch=batch)
         if metric not in settings.profile.keys("decode_ms"):
-            raise ConfigError(f"--batch {batch}: expected one that was measured: {', '.join(map(str, settings.profile.batch_sizes))}")
+            raise ConfigError(
+                f"--batch {batch}: expected one that was measured: {', '.join(map(str, settings.profile.batch_sizes))}"
+            )
         times = _measured(grid, metric)
         latency = from_measurements(times)
     return pick(settings, fitted, latency, times, budget_ms=budget_ms, tokens=int(max(points.tokens)))
@@ -149,7 +186,9 @@ def print_choices(console: Console, choices: Sequence[Choice], *, of: Quantity) 
     for choice in choices[:_SHOWN]:
         source = "measured" if choice.measured else "law"
         sizes = (str(choice.depth), str(choice.width), formatted("params", choice.params))
-        table.add_row(*sizes, f"{choice.ms:.4g}", source, f"{choice.loss:.4f}", f"{choice.low:.4f} – {choice.high:.4f}")
+        table.add_row(
+            *sizes, f"{choice.ms:.4g}", source, f"{choice.loss:.4f}", f"{choice.low:.4f} – {choice.high:.4f}"
+        )
     console.print(table)
 
 

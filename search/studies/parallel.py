@@ -23,7 +23,9 @@ def train_ahead(at: Session, wanted: Iterable[Wanted]) -> None:
     missing = list({one.key: one for one in wanted if one.key not in at.store.trainings}.values())
     if len(at.devices) == 1 or not missing:
         return
-    at.console.print(f"{len(missing)} trainings on {min(len(missing), len(at.devices))} devices at a time, the longest first")
+    at.console.print(
+        f"{len(missing)} trainings on {min(len(missing), len(at.devices))} devices at a time, the longest first"
+    )
     with closing(made(missing, at.corpus, at.devices)) as ended:
         for training in ended:
             experiment.record(at, training)
@@ -67,7 +69,9 @@ class _Member:
         self._wanted: Wanted | None = None
         self._began = time.perf_counter()
         kind = device.partition(":")[0]  # inside it is the only one
-        self.child = Child("search.studies.training_process", kind, called="training", environment=alone(device))
+        self.child = Child(
+            "search.studies.training_process", kind, called="training", environment=alone(device)
+        )
         self._send(corpus)
 
     def begin(self, wanted: Wanted) -> None:
@@ -90,7 +94,9 @@ class _Member:
             raise DeviceError(f"device {self.device} cannot be opened: {self.child.death('starting')}")
         error = self.child.death("training")
         status = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crashed"
-        return self._wanted.training(seconds=time.perf_counter() - self._began, status=status, reason=str(error))
+        return self._wanted.training(
+            seconds=time.perf_counter() - self._began, status=status, reason=str(error)
+        )
 
     def _send(self, what: Corpus | Wanted) -> None:
         with suppress(OSError):  # it is dead, which its answer tells

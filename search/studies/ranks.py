@@ -43,13 +43,20 @@ def correlations(a: Sequence[float], b: Sequence[float]) -> dict[str, Correlatio
     """`spearman` and `kendall` between two figures of the same things. Raises ConfigError for fewer than 4 and for what is not finite."""
     first, second = np.asarray(a, float), np.asarray(b, float)
     if len(first) < _LEAST or not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ConfigError(f"rank correlation: expected finite figures of at least {_LEAST} things, got {len(first)}")
+        raise ConfigError(
+            f"rank correlation: expected finite figures of at least {_LEAST} things, got {len(first)}"
+        )
     # The same figures have the same interval.
     draws = np.random.default_rng(0).integers(len(first), size=(_DRAWS, len(first)))
-    return {name: _with_interval(measure, first, second, draws) for name, measure in (("spearman", spearman), ("kendall", kendall_tau))}
+    return {
+        name: _with_interval(measure, first, second, draws)
+        for name, measure in (("spearman", spearman), ("kendall", kendall_tau))
+    }
 
 
-def _with_interval(measure: Callable[[Floats, Floats], float], a: Floats, b: Floats, draws: NDArray[np.int64]) -> Correlation:
+def _with_interval(
+    measure: Callable[[Floats, Floats], float], a: Floats, b: Floats, draws: NDArray[np.int64]
+) -> Correlation:
     values = [measure(a[draw], b[draw]) for draw in draws]
     kept = [value for value in values if not np.isnan(value)] or [float("nan")]
     low, high = np.quantile(kept, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))

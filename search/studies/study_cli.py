@@ -34,10 +34,15 @@ Config = Annotated[Path, typer.Argument(help="YAML file of the study.", show_def
 Name = Annotated[str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")]
 
 
-@study_app.command("operators", epilog="Example: frontrunner study operators configs/study_operators_cpu.yaml --equal latency")
+@study_app.command(
+    "operators",
+    epilog="Example: frontrunner study operators configs/study_operators_cpu.yaml --equal latency",
+)
 def operators_(
     config: Config,
-    equal: Annotated[EqualName | None, typer.Option(help="What all blocks have in common.", show_default="the file's")] = None,
+    equal: Annotated[
+        EqualName | None, typer.Option(help="What all blocks have in common.", show_default="the file's")
+    ] = None,
     name: Name = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
@@ -54,7 +59,9 @@ def operators_(
 
 
 @study_app.command("ranks", epilog="Example: frontrunner study ranks configs/study_ranks_cpu.yaml")
-def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+def ranks_(
+    config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+) -> None:
     """Short against long training of the same architectures; the same command goes on where it was interrupted."""
     from search.studies import experiment, study_ranks
     from search.studies.study_report import print_ranks
@@ -62,14 +69,25 @@ def ranks_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
     settings = experiment.load(study_ranks.RankSettings, config)
     study = _made(study_ranks.run, settings, results, name or config.stem, as_json)
     if as_json:
-        found = {"correlations": {name: {key: asdict(one) for key, one in both.items()} for name, both in study.correlations.items()}}
-        print_json({**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed})
+        found = {
+            "correlations": {
+                name: {key: asdict(one) for key, one in both.items()}
+                for name, both in study.correlations.items()
+            }
+        }
+        print_json(
+            {**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed}
+        )
     else:
         print_ranks(console, study)
 
 
-@study_app.command("normalization", epilog="Example: frontrunner study normalization configs/study_normalization_cpu.yaml")
-def normalization_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+@study_app.command(
+    "normalization", epilog="Example: frontrunner study normalization configs/study_normalization_cpu.yaml"
+)
+def normalization_(
+    config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+) -> None:
     """Each family with weight normalization and without; the same command goes on where it was interrupted."""
     from search.studies import experiment, study_normalization
     from search.studies.study_report import normalization_table
@@ -80,7 +98,9 @@ def normalization_(config: Config, name: Name = None, results: Results = DEFAULT
 
 
 @study_app.command("rates", epilog="Example: frontrunner study rates configs/study_rates_cpu.yaml")
-def rates_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+def rates_(
+    config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+) -> None:
     """The best learning rate at several widths; the same command goes on where it was interrupted."""
     from search.studies import experiment, study_rates
     from search.studies.study_report import rates_table
@@ -90,7 +110,9 @@ def rates_(config: Config, name: Name = None, results: Results = DEFAULT_RESULTS
     _print_rows(sweeps, rates_table(sweeps, settings), as_json)
 
 
-def _made(run: Callable[..., T], settings: "ExperimentSettings", results: Path, name: str, as_json: bool) -> T:
+def _made(
+    run: Callable[..., T], settings: "ExperimentSettings", results: Path, name: str, as_json: bool
+) -> T:
     """What a study found. Progress goes to standard error where standard output is for a script."""
     progress = Console(stderr=True, highlight=False) if as_json else console
     try:

@@ -34,7 +34,9 @@ class NormalizationSettings(ExperimentSettings):
     @model_validator(mode="after")
     def _buildable(self) -> Self:
         if self.proxy.weight_normalization:
-            raise ValueError("proxy.weight_normalization: expected it unset, as each family is trained with it and without")
+            raise ValueError(
+                "proxy.weight_normalization: expected it unset, as each family is trained with it and without"
+            )
         for name in self.genes:
             registry.get(name)
         for layers in self.families.values():
@@ -50,7 +52,9 @@ class NormalizationSettings(ExperimentSettings):
         """Raises ArchitectureError."""
         used = {registry.name_of(symbol) for symbol in layers.split()}
         genes = {name: values for name, values in self.genes.items() if name in used}
-        return Architecture.from_shorthand(layers, width=self.width, vocabulary=vocabulary, genes=genes, normalized_head=normalized)
+        return Architecture.from_shorthand(
+            layers, width=self.width, vocabulary=vocabulary, genes=genes, normalized_head=normalized
+        )
 
 
 @dataclass(frozen=True)
@@ -83,29 +87,46 @@ def run(settings: NormalizationSettings, *, results: Path, name: str, console: C
     """Trains what is not there yet -> an effect for each family. Raises our errors."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
         pairs = {
-            family: [settings.architecture(layers, normalized=normalized, vocabulary=at.corpus.vocabulary) for normalized in (False, True)]
+            family: [
+                settings.architecture(layers, normalized=normalized, vocabulary=at.corpus.vocabulary)
+                for normalized in (False, True)
+            ]
             for family, layers in settings.families.items()
         }
         experiment.prepare_kernels(at, [plain for plain, _ in pairs.values()])
         wanted = {family: _wanted(settings, family, *both) for family, both in pairs.items()}
         train_ahead(at, (one for of_family in wanted.values() for of_seed in of_family for one in of_seed))
-        return [_effect(at, family, settings.families[family], of_family) for family, of_family in wanted.items()]
+        return [
+            _effect(at, family, settings.families[family], of_family) for family, of_family in wanted.items()
+        ]
 
 
-def _wanted(settings: NormalizationSettings, family: str, plain: Architecture, normalized: Architecture) -> list[tuple[Wanted, Wanted]]:
+def _wanted(
+    settings: NormalizationSettings, family: str, plain: Architecture, normalized: Architecture
+) -> list[tuple[Wanted, Wanted]]:
     """For each seed without and with it."""
-    with_it = settings.proxy.model_copy(update={"weight_normalization": True, "learning_rate": settings.rate_with_it})
+    with_it = settings.proxy.model_copy(
+        update={"weight_normalization": True, "learning_rate": settings.rate_with_it}
+    )
     return [
-        (Wanted(f"{family} without", plain, settings.proxy, seed), Wanted(f"{family} with", normalized, with_it, seed))
+        (
+            Wanted(f"{family} without", plain, settings.proxy, seed),
+            Wanted(f"{family} with", normalized, with_it, seed),
+        )
         for seed in settings.seeds
     ]
 
 
 def _effect(at: Session, family: str, layers: str, wanted: list[tuple[Wanted, Wanted]]) -> Effect:
-    trainings = [(experiment.trained(at, without), experiment.trained(at, with_it)) for without, with_it in wanted]
+    trainings = [
+        (experiment.trained(at, without), experiment.trained(at, with_it)) for without, with_it in wanted
+    ]
     found = Effect(family, layers, parameters(wanted[0][0].architecture))
     problems = [training.reason for both in trainings for training in both if training.loss is None]
     if problems:
         return Effect(found.family, found.layers, found.params, problem=problems[0])
-    losses = [tuple(training.loss for training in side if training.loss is not None) for side in zip(*trainings, strict=True)]
+    losses = [
+        tuple(training.loss for training in side if training.loss is not None)
+        for side in zip(*trainings, strict=True)
+    ]
     return Effect(found.family, found.layers, found.params, without=losses[0], with_it=losses[1])

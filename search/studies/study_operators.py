@@ -50,7 +50,11 @@ class OperatorSettings(ExperimentSettings):
 
     @model_validator(mode="after")
     def _names_are_operators(self) -> Self:
-        for names, kind in ((self.mixers, "mixer"), (sum(self.pairs or (), ()), "mixer"), ((self.feedforward,), "feedforward")):
+        for names, kind in (
+            (self.mixers, "mixer"),
+            (sum(self.pairs or (), ()), "mixer"),
+            ((self.feedforward,), "feedforward"),
+        ):
             for name in names:
                 if registry.get(registry.name_of(name)).kind != kind:
                     raise ValueError(f"{name}: expected a {kind}")
@@ -66,7 +70,9 @@ class OperatorSettings(ExperimentSettings):
         pairs = combinations(self.mixers, 2) if self.pairs is None else self.pairs
         return list(dict.fromkeys([*alone, *((registry.name_of(a), registry.name_of(b)) for a, b in pairs)]))
 
-    def architecture(self, mixers: Mixers, width: int, *, vocabulary: int, hidden: int | None = None) -> Architecture:
+    def architecture(
+        self, mixers: Mixers, width: int, *, vocabulary: int, hidden: int | None = None
+    ) -> Architecture:
         """At that width, with feed-forward networks of `hidden` numbers, or of their own size. Raises ArchitectureError."""
         feedforward = registry.name_of(self.feedforward)
         block = " ".join(f"{mixer} {feedforward}" for mixer in mixers)
@@ -75,7 +81,9 @@ class OperatorSettings(ExperimentSettings):
             genes[feedforward] = {**genes.get(feedforward, {}), "ratio": hidden / width}
         repeats = self.layers // (2 * len(mixers))
         layers, normalized = " ".join([block] * repeats), self.proxy.weight_normalization
-        return Architecture.from_shorthand(layers, width=width, vocabulary=vocabulary, genes=genes, normalized_head=normalized)
+        return Architecture.from_shorthand(
+            layers, width=width, vocabulary=vocabulary, genes=genes, normalized_head=normalized
+        )
 
 
 @dataclass(frozen=True)
@@ -96,12 +104,20 @@ def run(settings: OperatorSettings, *, results: Path, name: str, console: Consol
     """Trains and measures what is not there yet -> a row for each block, the lowest loss first, what failed at the end."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
         first, *others = settings.blocks()
-        alike = [settings.architecture(mixers, settings.width, vocabulary=at.corpus.vocabulary) for mixers in settings.blocks()]
-        experiment.prepare_kernels(at, alike, measured=True)  # the others' widths are found later, and many kernels are the same there
+        alike = [
+            settings.architecture(mixers, settings.width, vocabulary=at.corpus.vocabulary)
+            for mixers in settings.blocks()
+        ]
+        experiment.prepare_kernels(
+            at, alike, measured=True
+        )  # the others' widths are found later, and many kernels are the same there
         reference = alike[0]
         if settings.equal == "parameters":
             target = parameters(reference)
-            sized = [with_parameters(settings, mixers, target, vocabulary=at.corpus.vocabulary) for mixers in others]
+            sized = [
+                with_parameters(settings, mixers, target, vocabulary=at.corpus.vocabulary)
+                for mixers in others
+            ]
         else:
             sized = [_with_latency(at, settings, mixers, _ms(at, settings, reference)) for mixers in others]
         wanted = [_wanted(settings, architecture) for architecture in (reference, *sized)]
@@ -110,7 +126,9 @@ def run(settings: OperatorSettings, *, results: Path, name: str, console: Consol
     return sorted(rows, key=lambda row: (row.loss is None, row.loss or 0.0))
 
 
-def with_parameters(settings: OperatorSettings, mixers: Mixers, target: int, *, vocabulary: int) -> Architecture:
+def with_parameters(
+    settings: OperatorSettings, mixers: Mixers, target: int, *, vocabulary: int
+) -> Architecture:
     """Of about `target` parameters: the nearest width, then the nearest size of the feed-forward networks. Raises ConfigError."""
 
     def params(width: int, hidden: int | None = None) -> int:
@@ -152,7 +170,9 @@ def _with_latency(at: Session, settings: OperatorSettings, mixers: Mixers, targe
 def _ms(at: Session, settings: OperatorSettings, architecture: Architecture) -> float:
     found = experiment.measured(at, _label(architecture), architecture)
     if found.problem:
-        raise DeviceError(f"{_label(architecture)} cannot be measured, and equal latency needs it: {found.problem}")
+        raise DeviceError(
+            f"{_label(architecture)} cannot be measured, and equal latency needs it: {found.problem}"
+        )
     return found.decode_ms[settings.profile.keys("decode_ms")[0]]
 
 
@@ -170,7 +190,10 @@ def _row(at: Session, settings: OperatorSettings, mixers: Mixers, wanted: Sequen
     latency = experiment.measured(at, wanted[0].label, architecture)
     trainings = [experiment.trained(at, one) for one in wanted]
     losses = [training.loss for training in trainings if training.loss is not None]
-    problems = [*([latency.problem] if latency.problem else []), *(training.reason for training in trainings if training.loss is None)]
+    problems = [
+        *([latency.problem] if latency.problem else []),
+        *(training.reason for training in trainings if training.loss is None),
+    ]
     return Row(
         mixers=mixers,
         shorthand=architecture.shorthand,

@@ -30,7 +30,12 @@ class RankSettings(ExperimentSettings):
     """
 
     kind: ClassVar[str] = "ranks"
-    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {"space", "architectures", "draw", "long_tokens"}
+    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {
+        "space",
+        "architectures",
+        "draw",
+        "long_tokens",
+    }
 
     space: SpaceSettings = SpaceSettings()
     architectures: Annotated[int, Field(ge=4, le=10_000)] = 16
@@ -40,7 +45,9 @@ class RankSettings(ExperimentSettings):
     @model_validator(mode="after")
     def _long_is_longer(self) -> Self:
         if self.long_tokens <= self.proxy.tokens:
-            raise ValueError(f"long_tokens: expected more than proxy.tokens, {self.proxy.tokens}, got {self.long_tokens}")
+            raise ValueError(
+                f"long_tokens: expected more than proxy.tokens, {self.proxy.tokens}, got {self.long_tokens}"
+            )
         return self
 
 
@@ -75,7 +82,10 @@ def run(settings: RankSettings, *, results: Path, name: str, console: Console) -
     with experiment.session(settings, results=results, name=name, console=console) as at:
         architectures = drawn(settings, vocabulary=at.corpus.vocabulary)
         experiment.prepare_kernels(at, architectures)
-        wanted = [[_wanted(settings, one, tokens) for tokens in (settings.proxy.tokens, settings.long_tokens)] for one in architectures]
+        wanted = [
+            [_wanted(settings, one, tokens) for tokens in (settings.proxy.tokens, settings.long_tokens)]
+            for one in architectures
+        ]
         train_ahead(at, chain.from_iterable(chain.from_iterable(wanted)))
         for architecture, both in zip(architectures, wanted, strict=True):
             short, long = ([experiment.trained(at, one) for one in budget] for budget in both)
@@ -118,7 +128,9 @@ def _wanted(settings: RankSettings, architecture: Architecture, tokens: int) -> 
 
 
 def _compared(architecture: Architecture, short: list[Training], long: list[Training]) -> Compared:
-    short_loss, long_loss = (fmean(one.loss for one in trainings if one.loss is not None) for trainings in (short, long))
+    short_loss, long_loss = (
+        fmean(one.loss for one in trainings if one.loss is not None) for trainings in (short, long)
+    )
     return Compared(
         label=short[0].label,
         shorthand=architecture.shorthand,

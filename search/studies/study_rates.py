@@ -35,7 +35,9 @@ class RateSettings(ExperimentSettings):
     @model_validator(mode="after")
     def _buildable(self) -> Self:
         if self.proxy.base_width not in self.widths:
-            raise ValueError(f"proxy.base_width: expected one of the widths {self.widths}, got {self.proxy.base_width}")
+            raise ValueError(
+                f"proxy.base_width: expected one of the widths {self.widths}, got {self.proxy.base_width}"
+            )
         for width in self.widths:
             self.architecture(width, vocabulary=self.data.vocabulary)
         return self
@@ -43,7 +45,9 @@ class RateSettings(ExperimentSettings):
     def architecture(self, width: int, *, vocabulary: int) -> Architecture:
         """Raises ArchitectureError."""
         normalized = self.proxy.weight_normalization
-        return Architecture.from_shorthand(self.layers, width=width, vocabulary=vocabulary, genes=self.genes, normalized_head=normalized)
+        return Architecture.from_shorthand(
+            self.layers, width=width, vocabulary=vocabulary, genes=self.genes, normalized_head=normalized
+        )
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,16 @@ class Sweep:
 def run(settings: RateSettings, *, results: Path, name: str, console: Console) -> list[Sweep]:
     """Trains what is not there yet -> a sweep for each width, first carried over, then as it is. Raises our errors."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
-        architectures = {width: settings.architecture(width, vocabulary=at.corpus.vocabulary) for width in sorted(settings.widths)}
+        architectures = {
+            width: settings.architecture(width, vocabulary=at.corpus.vocabulary)
+            for width in sorted(settings.widths)
+        }
         experiment.prepare_kernels(at, architectures.values())
-        wanted = {(carried, width): _wanted(settings, one, carried) for carried in (True, False) for width, one in architectures.items()}
+        wanted = {
+            (carried, width): _wanted(settings, one, carried)
+            for carried in (True, False)
+            for width, one in architectures.items()
+        }
         train_ahead(at, (one for sweep in wanted.values() for of_rate in sweep.values() for one in of_rate))
         found = {both: _losses(at, sweep) for both, sweep in wanted.items()}
     at_base = found[True, settings.proxy.base_width or 0]
@@ -86,7 +97,9 @@ def _wanted(settings: RateSettings, architecture: Architecture, carried: bool) -
     found, width = {}, architecture.width
     carried = carried or width == settings.proxy.base_width  # where both are the same training
     for rate in settings.rates:
-        proxy = settings.proxy.model_copy(update={"learning_rate": rate} | ({} if carried else {"base_width": None}))
+        proxy = settings.proxy.model_copy(
+            update={"learning_rate": rate} | ({} if carried else {"base_width": None})
+        )
         label = f"width {width} rate {rate:g} {'carried over' if carried else 'as it is'}"
         found[rate] = [Wanted(label, architecture, proxy, seed) for seed in settings.seeds]
     return found
@@ -95,7 +108,11 @@ def _wanted(settings: RateSettings, architecture: Architecture, carried: bool) -
 def _losses(at: Session, sweep: Mapping[float, Sequence[Wanted]]) -> dict[float, float]:
     found = {}
     for rate, wanted in sweep.items():
-        losses = [training.loss for training in (experiment.trained(at, one) for one in wanted) if training.loss is not None]
+        losses = [
+            training.loss
+            for training in (experiment.trained(at, one) for one in wanted)
+            if training.loss is not None
+        ]
         if len(losses) == len(wanted):
             found[rate] = fmean(losses)
     return found

@@ -30,7 +30,11 @@ def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
         figures = [_number(row.loss, 4), *([_number(row.spread, 4)] if spread else [])]
         figures += [_number(row.decode_ms.get(name), 3) for name in latencies]
         table.add_row(
-            " + ".join(row.mixers), str(row.width), formatted("params", row.params), *figures, *([row.problem] if remarks else [])
+            " + ".join(row.mixers),
+            str(row.width),
+            formatted("params", row.params),
+            *figures,
+            *([row.problem] if remarks else []),
         )
     return table
 
@@ -43,24 +47,41 @@ def normalization_table(effects: Sequence[Effect], settings: NormalizationSettin
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     remarks = ["remarks"] if any(effect.problem for effect in effects) else []
     for name in ("family", "parameters", "without", "with", "gain", "±", *remarks):
-        table.add_column(name, justify="left" if name in ("family", "remarks") else "right", no_wrap=name != "remarks")
+        table.add_column(
+            name, justify="left" if name in ("family", "remarks") else "right", no_wrap=name != "remarks"
+        )
     for effect in effects:
-        figures = [fmean(effect.without), fmean(effect.with_it), effect.gain, effect.error] if not effect.problem else [None] * 4
+        figures = (
+            [fmean(effect.without), fmean(effect.with_it), effect.gain, effect.error]
+            if not effect.problem
+            else [None] * 4
+        )
         shown = (_number(figure, 4) for figure in figures)
-        table.add_row(effect.family, formatted("params", effect.params), *shown, *([effect.problem] if remarks else []))
+        table.add_row(
+            effect.family, formatted("params", effect.params), *shown, *([effect.problem] if remarks else [])
+        )
     return table
 
 
 def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Table:
     """A row a width: losses by learning rate, the lowest marked, and what the base width's best rate loses there."""
     title = f"{settings.layers}, {settings.proxy.tokens:,} tokens, best rate at width {settings.proxy.base_width}: {sweeps[0].chosen:g}"
-    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     rates = sorted(settings.rates)
     for name in ("width", "rate", *(f"{rate:g}" for rate in rates), "lost"):
         table.add_column(name, justify="left" if name == "rate" else "right", no_wrap=True)
     for sweep in sweeps:
         losses = [_number(sweep.losses.get(rate), 3) + ("*" if rate == sweep.best else " ") for rate in rates]
-        table.add_row(str(sweep.width), "carried over" if sweep.carried else "as it is", *losses, f"{sweep.lost:.3f}")
+        table.add_row(
+            str(sweep.width), "carried over" if sweep.carried else "as it is", *losses, f"{sweep.lost:.3f}"
+        )
     return table
 
 
@@ -71,12 +92,23 @@ def print_ranks(console: Console, study: RankStudy) -> None:
     for name in ("width", "architecture", "parameters", "short loss", "long loss"):
         table.add_column(name, justify="left" if name == "architecture" else "right", overflow="fold")
     for one in sorted(study.compared, key=lambda one: one.long_loss):
-        table.add_row(str(one.width), one.shorthand, formatted("params", one.params), _number(one.short_loss, 4), _number(one.long_loss, 4))
+        table.add_row(
+            str(one.width),
+            one.shorthand,
+            formatted("params", one.params),
+            _number(one.short_loss, 4),
+            _number(one.long_loss, 4),
+        )
     console.print(table)
     for label, reason in study.failed.items():
         console.print(f"left out {label}: {reason}", soft_wrap=True, markup=False)
     budgets = f"{settings.proxy.tokens:,} tokens against {settings.long_tokens:,}"
-    summary = Table(title=f"{len(study.compared)} architectures, {budgets}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    summary = Table(
+        title=f"{len(study.compared)} architectures, {budgets}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("orders the long loss", "Spearman ρ", f"{LEVEL:.0%}", "Kendall τ", f"{LEVEL:.0%}"):
         summary.add_column(name, justify="left" if name == "orders the long loss" else "right", no_wrap=True)
     for predictor, found in study.correlations.items():
