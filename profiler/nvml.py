@@ -1,7 +1,7 @@
 """What the driver says of a GPU, through NVML. Missing answers come with their reason: measuring goes on without them."""
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pynvml
@@ -78,8 +78,8 @@ class Gpu:
         violations = {
             name: read(
                 f"violations_ns.{name}",
-                lambda: pynvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime,
-            )  # noqa: B023 - called at once
+                partial(_violation_ns, handle, policy),
+            )
             for name, policy in _VIOLATIONS.items()
         }
         return Reading(
@@ -113,3 +113,7 @@ def driver_version() -> str:
         return str(pynvml.nvmlSystemGetDriverVersion())
     except _ERRORS as error:
         raise DeviceError(f"NVML: {error}") from None
+
+
+def _violation_ns(handle: Any, policy: int) -> int:
+    return int(pynvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime)

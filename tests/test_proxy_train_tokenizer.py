@@ -122,9 +122,8 @@ def test_added_tokens_that_are_text_count_their_bytes() -> None:
 
 
 def test_a_word_piece_counts_what_it_spells() -> None:
-    tokenizer = Tokenizer(
-        models.WordPiece({"[UNK]": 0, "play": 1, "##ing": 2, "[SEP]": 3}, unk_token="[UNK]")
-    )  # noqa: S106
+    words = {"[UNK]": 0, "play": 1, "##ing": 2, "[SEP]": 3}
+    tokenizer = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     assert token_bytes(tokenizer, 4, 3)[ids_of(tokenizer, "playing")].tolist() == [4, 3]
     with pytest.raises(
