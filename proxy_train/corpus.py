@@ -100,6 +100,14 @@ class Corpus:
         return bpe.load_tokenizer(self.folder / TOKENIZER, manifest.end_of_document)
 
 
+def unknown_tokens(folder: Path) -> int:
+    """How many of a folder's validation tokens stand for text that the tokenizer has no token for. Raises DataError."""
+    manifest, _ = read_manifest(folder)
+    unknown = bpe.unknown_id(bpe.load_tokenizer(folder / TOKENIZER, manifest.end_of_document))
+    validation = open_tokens(folder / VALIDATION, manifest.dtype, manifest.validation_tokens)
+    return 0 if unknown is None else int((validation == unknown).sum())
+
+
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """The manifest of a folder and its SHA-256 (hex). Raises DataError."""
     path = folder / MANIFEST

@@ -64,6 +64,14 @@ def load_tokenizer(path: Path, end: str | None = None) -> Tokenizer:
     return _plain(Tokenizer.from_str(json.dumps(trained)))
 
 
+def load_published(path: Path) -> Tokenizer:
+    """The tokenizer of a published model's tokenizer.json: it adds and matches special tokens as its file says.
+
+    Truncation, padding and dropout, which belong to one use of it, are left out. Raises DataError.
+    """
+    return Tokenizer.from_str(json.dumps(tokenizer_file.as_published(tokenizer_file.read(path))))
+
+
 def encodes_otherwise(path: Path, end: str | None) -> bool:
     """Whether texts prepared by earlier versions with this tokenizer.json may have other tokens. Raises DataError."""
     content = tokenizer_file.read(path)
@@ -99,19 +107,31 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.d
     """The token ids of each document, the id `end` behind them.
 
     A document of more than a million characters is encoded in pieces that begin with a line break where there is one.
-    Raises DataError where a text itself gives the id `end`: it would be one document for us and two for the model.
+    Raises DataError for text that the tokenizer has no token for and no way to say so, and where a text itself gives the id `end`: it
+    would be one document for us and two for the model.
     """
+    content = json.loads(tokenizer.to_str())
+    telling = tokenizer_file.telling_what_it_drops(content)
+    if telling is not None:
+        tokenizer = _plain(Tokenizer.from_str(json.dumps(telling[0])))
     for together in _batches(documents):
         pieces = [_pieces(text) for text in together]
-        encodings = iter(
-            tokenizer.encode_batch_fast(
-                [piece for some in pieces for piece in some], add_special_tokens=False
+        try:
+            encodings = iter(
+                tokenizer.encode_batch_fast(
+                    [piece for some in pieces for piece in some], add_special_tokens=False
+                )
             )
-        )
+        except Exception as error:  # tokenizers raises plain Exception for text that it has no token for
+            raise DataError(f"the tokenizer cannot encode the text of a document: {error}") from None
         for some in pieces:
-            ids = np.concatenate(
-                [*(np.array(next(encodings).ids, dtype=dtype) for _ in some), np.array([end], dtype=dtype)]
-            )
+            parts = [next(encodings).ids for _ in some]
+            if telling is not None and (dropped := sum(part.count(telling[1]) for part in parts)):
+                raise DataError(
+                    f"the tokenizer would drop {dropped:,} characters of a document, for which it has no token: expected "
+                    "one with an unknown token (unk_token) or with bytes to fall back on"
+                )
+            ids = np.concatenate([np.array(part, dtype=dtype) for part in (*parts, [end])])
             if (inside := int((ids == end).sum()) - 1) > 0:
                 raise DataError(
                     f"end of document {tokenizer.id_to_token(end)!r}: the text of a document gives this token "

@@ -89,6 +89,22 @@ def unknown_token(content: dict[str, Any]) -> str | None:
     return unknown
 
 
+def telling_what_it_drops(content: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
+    """The tokenizer with an id of its own for what it would drop without a word, and that id; None where it drops nothing.
+
+    A BPE does that with characters that it does not know, unless it has an unknown token or works on bytes.
+    """
+    model = content["model"]
+    by_bytes = model.get("byte_fallback") or '"ByteLevel"' in json.dumps(content["pre_tokenizer"])
+    by_bytes = by_bytes or '"ByteLevel"' in json.dumps(content["normalizer"])
+    if _kind(model) != "BPE" or model.get("unk_token") is not None or by_bytes:
+        return None
+    index = 1 + max(*model["vocab"].values(), *(token["id"] for token in content["added_tokens"]), 0)
+    # No text holds this name: a NUL is a control character that is not part of text.
+    model = {**model, "unk_token": "\0dropped", "vocab": {**model["vocab"], "\0dropped": index}}
+    return {**content, "model": model}, index
+
+
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
@@ -126,7 +142,9 @@ def _require_sound(content: Any) -> None:
 
 def _kind(model: dict[str, Any]) -> str:
     """The type of a model; files of older versions do not name it."""
-    guessed = "Unigram" if isinstance(model.get("vocab"), list) else "BPE" if "merges" in model else "WordLevel"
+    guessed = (
+        "Unigram" if isinstance(model.get("vocab"), list) else "BPE" if "merges" in model else "WordLevel"
+    )
     kind = model.get("type", "WordPiece" if "max_input_chars_per_word" in model else guessed)
     return str(kind)
 
