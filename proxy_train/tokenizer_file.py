@@ -33,7 +33,8 @@ def read(path: Path) -> dict[str, Any]:
                 f"{path}: added_tokens: {token['content']!r} has id {token['id']} in the file, but the library "
                 f"tokenizers gives it {index}: expected ids that follow the vocabulary's without a hole"
             )
-    return content
+    checked: dict[str, Any] = content
+    return checked
 
 
 def as_published(content: dict[str, Any]) -> dict[str, Any]:
