@@ -4,7 +4,7 @@
     ├── ArchitectureError   an architecture that cannot exist: unknown operator, impossible shape, unknown key
     ├── BackendError        a backend that was named but cannot be used here
     ├── StateError          more rows or tokens than the decode state was allocated for
-    ├── DataError           text, tokenizer or token files that are missing, too short or damaged
+    ├── DataError           text, tokens or tokenizer that are missing, too short, damaged or do not fit
     ├── DivergedError       a training loss that is not a finite number any more
     ├── DeviceError         a device that is missing or cannot be measured
     ├── OutOfMemoryError    a measurement for which the device's memory is too small
@@ -38,7 +38,7 @@ class StateError(FrontrunnerError):
 
 
 class DataError(FrontrunnerError):
-    """Text, tokenizer or token files that are missing, too short or damaged."""
+    """Text, tokens or a tokenizer that are missing, too short, damaged or do not fit."""
 
 
 class DivergedError(FrontrunnerError):

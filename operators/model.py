@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from operators import backends, registry
 from operators.architecture import Architecture
-from operators.errors import StateError
+from operators.errors import DataError, StateError
 from operators.normalization import build_norm
 from operators.operator import State
 from operators.residual import ResidualLayer, add_norm_reference, best_add_norm
@@ -263,7 +263,12 @@ class HybridLM(nn.Module):
 
     @torch.inference_mode()
     def generate(self, tokens: Sequence[int], count: int) -> list[int]:
-        """`tokens` and up to `count` more, each the most likely next one."""
+        """`tokens` and `count` more, each the most likely next one.
+
+        tokens: ids of the prompt, at least one; each from 0 to the vocabulary's last. count: from 0 on.
+        Raises DataError.
+        """
+        self._require_prompt(tokens, count)
         device = self.embedding.weight.device
         state = self.allocate_state(1, len(tokens) + count)
         logits, out = self.prefill(torch.tensor([list(tokens)], device=device), state), list(tokens)
@@ -272,6 +277,18 @@ class HybridLM(nn.Module):
             out.append(int(chosen))
             logits = self.step(chosen, state)
         return out
+
+    def _require_prompt(self, tokens: Sequence[int], count: int) -> None:
+        if len(tokens) == 0:
+            raise DataError("prompt: expected at least one token id, got none")
+        if count < 0:
+            raise DataError(f"count: expected from 0 on, got {count}")
+        rows = self.architecture.vocabulary
+        for place, token in enumerate(tokens):
+            if not 0 <= token < rows:
+                raise DataError(
+                    f"prompt: token {place} has id {int(token)}, expected from 0 to {rows - 1}: the model has {rows} rows"
+                )
 
 
 def _checked_lengths(tokens: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int]:

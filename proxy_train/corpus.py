@@ -94,9 +94,18 @@ class Corpus:
 
     def tokenizer(self) -> Tokenizer:
         """Decodes ids, and encodes text as the corpus was. Raises DataError where the file is not the one that the corpus was made with."""
-        if wrong := damage(self.folder / TOKENIZER, read_manifest(self.folder)[0].files[TOKENIZER]):
+        manifest, _ = read_manifest(self.folder)
+        if wrong := damage(self.folder / TOKENIZER, manifest.files[TOKENIZER]):
             raise DataError(f"{wrong}; prepare the data again on this machine")
-        return bpe.load_tokenizer(self.folder / TOKENIZER)
+        return bpe.load_tokenizer(self.folder / TOKENIZER, manifest.end_of_document)
+
+
+def unknown_tokens(folder: Path) -> int:
+    """How many of a folder's validation tokens stand for text that the tokenizer has no token for. Raises DataError."""
+    manifest, _ = read_manifest(folder)
+    unknown = bpe.unknown_id(bpe.load_tokenizer(folder / TOKENIZER, manifest.end_of_document))
+    validation = open_tokens(folder / VALIDATION, manifest.dtype, manifest.validation_tokens)
+    return 0 if unknown is None else int((validation == unknown).sum())
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

@@ -106,7 +106,11 @@ def default_cache() -> Path:
 
 
 def _folder(settings: DataSettings, found: Survey, cache: Path) -> Path:
-    tokenizer = record(located(settings.tokenizer)).sha256 if settings.tokenizer is not None else None
+    tokenizer = None
+    if settings.tokenizer is not None:
+        path = located(settings.tokenizer)
+        otherwise = bpe.encodes_otherwise(path, settings.end_of_document)
+        tokenizer = record(path).sha256 + ("-as-trained" if otherwise else "")
     identity = [
         FORMAT,
         found.source_sha256,
@@ -125,7 +129,7 @@ def _digest(identity: list[object]) -> str:
 def _given_tokenizer(settings: DataSettings) -> Tokenizer | None:
     if settings.tokenizer is None:
         return None
-    tokenizer = bpe.load_tokenizer(located(settings.tokenizer))
+    tokenizer = bpe.load_tokenizer(located(settings.tokenizer), settings.end_of_document)
     bpe.require_room(tokenizer, settings.vocabulary, settings.tokenizer)
     bpe.end_of_document(tokenizer, settings.end_of_document, settings.tokenizer)
     return tokenizer
@@ -277,7 +281,8 @@ def _encoded(
     folder: Path, settings: DataSettings, found: Survey, manifest: Manifest, progress: OnProgress
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """What `write_shards` takes, from where the manifest's shards end."""
-    tokenizer, dtype = bpe.load_tokenizer(folder / TOKENIZER), np.dtype(manifest.dtype).newbyteorder("<")
+    tokenizer = bpe.load_tokenizer(folder / TOKENIZER, manifest.end_of_document)
+    dtype = np.dtype(manifest.dtype).newbyteorder("<")
     first, written = (
         (manifest.shards[-1].document, manifest.shards[-1].document_tokens) if manifest.shards else (0, 0)
     )

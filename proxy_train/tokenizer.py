@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from operators.errors import DataError
+from proxy_train import tokenizer_file
 
 END_OF_DOCUMENT = "<|endoftext|>"
 KNOWN_ENDS = (
@@ -52,20 +53,35 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
     return _plain(tokenizer)
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json. Raises DataError."""
-    try:
-        return _plain(Tokenizer.from_file(str(path)))
-    except Exception as error:  # tokenizers raises plain Exception for a file that it cannot read
-        raise DataError(f"{path}: not a tokenizer.json that can be read: {error}") from None
+def load_tokenizer(path: Path, end: str | None = None) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, made to encode as training does: see `tokenizer_file.as_trained`.
+
+    end: its end-of-document token, or None for the first of KNOWN_ENDS.
+    What `to_str` says of it encodes the same. Raises DataError.
+    """
+    content = tokenizer_file.read(path)
+    trained = tokenizer_file.as_trained(content, _first_end(tokenizer_file.tokens(content), end))
+    return _plain(Tokenizer.from_str(json.dumps(trained)))
+
+
+def load_published(path: Path) -> Tokenizer:
+    """The tokenizer of a published model's tokenizer.json: it adds and matches special tokens as its file says.
+
+    Truncation, padding and dropout, which belong to one use of it, are left out. Raises DataError.
+    """
+    return Tokenizer.from_str(json.dumps(tokenizer_file.as_published(tokenizer_file.read(path))))
+
+
+def encodes_otherwise(path: Path, end: str | None) -> bool:
+    """Whether texts prepared by earlier versions with this tokenizer.json may have other tokens. Raises DataError."""
+    content = tokenizer_file.read(path)
+    return tokenizer_file.encodes_otherwise(content, _first_end(tokenizer_file.tokens(content), end))
 
 
 def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
     """The token that stands behind every document: `token`, or the first of KNOWN_ENDS. Raises DataError where it has none."""
-    vocabulary = tokenizer.get_vocab()
-    for known in KNOWN_ENDS if token is None else (token,):
-        if known in vocabulary:
-            return known
+    if (known := _first_end(tokenizer.get_vocab(), token)) is not None:
+        return known
     wanted = (
         "none of its tokens ends documents by its name; data.end_of_document names one"
         if token is None
@@ -91,18 +107,37 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.d
     """The token ids of each document, the id `end` behind them.
 
     A document of more than a million characters is encoded in pieces that begin with a line break where there is one.
+    Raises DataError for text that the tokenizer has no token for and no way to say so, and where a text itself gives the id `end`: it
+    would be one document for us and two for the model.
     """
+    content = json.loads(tokenizer.to_str())
+    telling = tokenizer_file.telling_what_it_drops(content)
+    if telling is not None:
+        tokenizer = _plain(Tokenizer.from_str(json.dumps(telling[0])))
     for together in _batches(documents):
         pieces = [_pieces(text) for text in together]
-        encodings = iter(
-            tokenizer.encode_batch_fast(
-                [piece for some in pieces for piece in some], add_special_tokens=False
+        try:
+            encodings = iter(
+                tokenizer.encode_batch_fast(
+                    [piece for some in pieces for piece in some], add_special_tokens=False
+                )
             )
-        )
+        except Exception as error:  # tokenizers raises plain Exception for text that it has no token for
+            raise DataError(f"the tokenizer cannot encode the text of a document: {error}") from None
         for some in pieces:
-            yield np.concatenate(
-                [*(np.array(next(encodings).ids, dtype=dtype) for _ in some), np.array([end], dtype=dtype)]
-            )
+            parts = [next(encodings).ids for _ in some]
+            if telling is not None and (dropped := sum(part.count(telling[1]) for part in parts)):
+                raise DataError(
+                    f"the tokenizer would drop {dropped:,} characters of a document, for which it has no token: expected "
+                    "one with an unknown token (unk_token) or with bytes to fall back on"
+                )
+            ids = np.concatenate([np.array(part, dtype=dtype) for part in (*parts, [end])])
+            if (inside := int((ids == end).sum()) - 1) > 0:
+                raise DataError(
+                    f"end of document {tokenizer.id_to_token(end)!r}: the text of a document gives this token "
+                    f"{inside:,} times, expected one that no text gives; data.end_of_document names another"
+                )
+            yield ids
 
 
 def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
@@ -125,7 +160,19 @@ def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
                 len(token) if byte_level else _spelled(token)
             )  # the byte-level alphabet writes a byte as one character
     lengths[end] = 0
+    if (unknown := unknown_id(tokenizer)) is not None:
+        lengths[unknown] = 0
     return lengths
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for text without a token of its own, if there is one."""
+    name = tokenizer_file.unknown_token(json.loads(tokenizer.to_str()))
+    return None if name is None else tokenizer.token_to_id(name)
+
+
+def _first_end(vocabulary: Container[str], token: str | None) -> str | None:
+    return next((known for known in (KNOWN_ENDS if token is None else (token,)) if known in vocabulary), None)
 
 
 def _spelled(token: str) -> int:

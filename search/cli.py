@@ -244,6 +244,8 @@ def import_(
             soft_wrap=True,
             markup=False,
         )
+    if found.beyond:
+        console.print(f"tokenizer.json: {found.beyond}", soft_wrap=True, markup=False)
 
 
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))

@@ -117,7 +117,7 @@ def settings_of(
 
 def information(folder: Path, *, verify: bool) -> dict[str, Any]:
     """What a folder of prepared data holds. Raises DataError where it is unfinished or damaged; without `verify` file sizes tell."""
-    from proxy_train.corpus import finished_manifest
+    from proxy_train.corpus import finished_manifest, unknown_tokens
 
     manifest, digest = finished_manifest(folder, hashes=verify)
     tokens, text_bytes = (
@@ -137,6 +137,7 @@ def information(folder: Path, *, verify: bool) -> dict[str, Any]:
         "validation_documents": manifest.validation_documents,
         "validation_tokens": manifest.validation_tokens,
         "validation_bytes": manifest.validation_bytes,
+        "validation_unknown_tokens": unknown_tokens(folder),
         "bytes_per_token": round(text_bytes / tokens, 4),
         "unigram_loss": round(manifest.unigram_loss, 4),
         "shards": len(manifest.shards),

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from operators import Architecture, HybridLM
 from operators.errors import RunError
 from operators.files import whole_folder
+from proxy_train.tokenizer import load_published, load_tokenizer
 from search.evaluate import Evaluation
 from search.ledger import Entry, Ledger
 from search.run_folder import RunFolder
@@ -28,7 +29,8 @@ print(tokenizer.decode(model.generate(tokenizer.encode("The people of the United
 ```
 
 `architecture.yaml` is the model, `model.safetensors` its weights after the proxy training, `scores.json` what was measured,
-`provenance.json` where it comes from, `tokenizer.json` what its tokens mean.
+`provenance.json` where it comes from, `tokenizer.json` what its tokens mean. It encodes text as the training did: no token is put
+before or behind the text, and the name of a special token in the text is text.
 """
 
 
@@ -77,7 +79,8 @@ def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluati
         _write_json(partial / "scores.json", evaluation.model_dump(mode="json", exclude={"traceback"}))
         _write_json(partial / "provenance.json", provenance(folder, ledger, entry))
         shutil.copyfile(folder.weights(entry.number), partial / "model.safetensors")
-        shutil.copyfile(folder.tokenizer, partial / "tokenizer.json")
+        tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
+        (partial / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
         text = README.format(
             number=entry.number,
             run=folder.name,
@@ -107,17 +110,19 @@ def provenance(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any
 
 
 def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenizer]:
-    """The model of an exported folder with its weights, in evaluation mode, and its tokenizer. Raises RunError, ArchitectureError."""
+    """The model of an exported or imported folder with its weights, in evaluation mode, and its tokenizer.
+
+    The tokenizer encodes as the model was trained: for a candidate of a run as the run did, whatever version exported it; for a
+    published model as its own tokenizer.json says. Raises RunError, ArchitectureError, DataError.
+    """
     folder = Path(folder)
     architecture = Architecture.load(folder / "architecture.yaml")
+    tokenizer = _tokenizer(folder)
     model = HybridLM(architecture, device=device)
     try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         weights = load_file(folder / "model.safetensors", device=device)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder}: not an exported candidate: {error}") from None
-    except Exception as error:  # tokenizers raises plain Exception for a file that it cannot read
-        raise RunError(f"{folder}/tokenizer.json: cannot be read: {error}") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:
@@ -130,6 +135,19 @@ def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenize
     with torch.no_grad():
         model.load_state_dict(weights)
     return model.eval(), tokenizer
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Raises RunError, DataError."""
+    path = folder / "provenance.json"
+    if not path.exists():  # a published model was imported
+        return load_published(folder / "tokenizer.json")
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        end = origin.get("config", {}).get("data", {}).get("end_of_document")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{path}: expected where an exported candidate comes from, as JSON: {error}") from None
+    return load_tokenizer(folder / "tokenizer.json", end)
 
 
 def _write_json(path: Path, value: Any) -> None:

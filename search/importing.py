@@ -1,6 +1,5 @@
 """Turns a published model into a folder that `search.export.load` reads."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,25 @@ from operators.files import whole_folder
 from operators.published import describe, fitted
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
+from proxy_train.tokenizer import load_published
 
+OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
+NAMED_TOKENS = 5  # so many fit a line
 CONTROL, USER_DEFINED = 3, 4  # kinds of tokens in GGUF
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written. without_tokenizer: why there is no tokenizer.json, or None."""
+    """What was written.
+
+    without_tokenizer: why there is no tokenizer.json, or None.
+    beyond: which tokens have ids that the model has no row for, or None.
+    """
 
     architecture: Architecture
     parameters: int
     without_tokenizer: str | None
+    beyond: str | None
 
 
 def import_model(source: Path, to: Path) -> Imported:
@@ -45,8 +52,15 @@ def import_model(source: Path, to: Path) -> Imported:
             {name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors"
         )
         (partial / "model.safetensors").chmod(0o644)  # it is written through a private temporary file
-        without = _write_tokenizer(tensors, partial / "tokenizer.json")
-    return Imported(published.architecture, sum(tensor.numel() for tensor in weights.values()), without)
+        tokenizer = _tokenizer(tensors)
+        if isinstance(tokenizer, Tokenizer):
+            tokenizer.save(str(partial / "tokenizer.json"))
+    return Imported(
+        published.architecture,
+        sum(tensor.numel() for tensor in weights.values()),
+        without_tokenizer=tokenizer if isinstance(tokenizer, str) else None,
+        beyond=None if isinstance(tokenizer, str) else _beyond(tokenizer, published.architecture.vocabulary),
+    )
 
 
 def model_name(source: Path) -> str:
@@ -63,19 +77,29 @@ def _opened(source: Path) -> SafetensorsFolder | GgufFile:
     raise DataError(f"{source}: expected a Hugging Face folder or a .gguf file, found {found}")
 
 
-def _write_tokenizer(tensors: SafetensorsFolder | GgufFile, path: Path) -> str | None:
-    """Writes tokenizer.json -> None, or the reason why there is none."""
+def _tokenizer(tensors: SafetensorsFolder | GgufFile) -> Tokenizer | str:
+    """The model's tokenizer, or the reason why there is none. Raises DataError for a damaged one."""
     if isinstance(tensors, GgufFile):
-        made = gguf_tokenizer(tensors)
-        if isinstance(made, str):
-            return made
-        made.save(str(path))
-        return None
+        return gguf_tokenizer(tensors)
     source = tensors.folder / "tokenizer.json"
-    if not source.is_file():
+    if source.is_file():
+        return load_published(source)
+    others = [name for name in OTHER_TOKENIZERS if (tensors.folder / name).is_file()]
+    if not others:
         return f"{tensors.folder} has no tokenizer.json"
-    shutil.copyfile(source, path)
-    return None
+    return (
+        f"{tensors.folder} has no tokenizer.json; it has {' and '.join(others)}, of which "
+        "`transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)` makes one"
+    )
+
+
+def _beyond(tokenizer: Tokenizer, rows: int) -> str | None:
+    ids = {index: token for token, index in tokenizer.get_vocab().items() if index >= rows}
+    if not ids:
+        return None
+    named = ", ".join(f"{ids[index]} ({index})" for index in sorted(ids)[:NAMED_TOKENS])
+    more = f" and {len(ids) - NAMED_TOKENS:,} more" if len(ids) > NAMED_TOKENS else ""
+    return f"the tokenizer has ids up to {max(ids):,}, the embedding has {rows:,} rows: the model cannot read {named}{more}"
 
 
 def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from operators.errors import ConfigError, RunError
 from profiler.device import open_device
+from proxy_train.corpus import unknown_tokens
 from search import ledger as ledger_module
 from search.cluster_connect import require_room
 from search.config import RunConfig
@@ -56,6 +57,12 @@ def start(
         _require_no_kind(config)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepared = prepare_run(config)
+    if unknown := unknown_tokens(prepared.corpus.folder):
+        console.print(
+            f"the tokenizer has no token for some of the text: {unknown:,} of {prepared.corpus.validation_tokens:,} "
+            "validation tokens are its unknown token",
+            soft_wrap=True,
+        )
     check_constraints(prepared, measured_here=address is None)
     building = results / f".{name}.partial"
     shutil.rmtree(building, ignore_errors=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn import functional as F
 
 from operators import Architecture, HybridLM
@@ -74,6 +74,105 @@ def test_a_folder_without_a_tokenizer_is_imported_and_says_so(call, tmp_path):
         f"no tokenizer.json, which search.export.load needs: {tmp_path / 'tiny'} has no tokenizer.json" in out
     )
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"architecture.yaml", "model.safetensors"}
+
+
+def test_tokens_without_a_row_are_told_and_cannot_be_read(call, tmp_path):
+    saved(tmp_path / "tiny")
+    tokenizer = trained_tokenizer()
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_tokens([f"<extra {number}>" for number in range(VOCABULARY + 7 - size)])
+    tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
+    code, out, err = call("import", tmp_path / "tiny", "--to", tmp_path / "out")
+    assert (code, err) == (0, "")
+    first = VOCABULARY - size
+    named = ", ".join(f"<extra {first + number}> ({VOCABULARY + number})" for number in range(5))
+    assert out.endswith(
+        f"tokenizer.json: the tokenizer has ids up to {VOCABULARY + 6}, the embedding has {VOCABULARY} rows: "
+        f"the model cannot read {named} and 2 more\n"
+    )
+    model, tokenizer = load(tmp_path / "out")
+    assert len(model.generate(tokenizer.encode("the states").ids, 3)) > 3
+    ids = tokenizer.encode(f"the <extra {first}>").ids
+    with pytest.raises(
+        DataError,
+        match=rf"prompt: token {len(ids) - 1} has id {VOCABULARY}, expected from 0 to {VOCABULARY - 1}",
+    ):
+        model.generate(ids, 1)
+
+
+@torch.no_grad()
+def test_an_id_without_a_token_is_generated_and_decoded_without_a_crash(tmp_path):
+    saved(tmp_path / "tiny")
+    tokenizer = Tokenizer(
+        models.BPE(
+            {letter: n for n, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())[:50])}, []
+        )
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
+    assert import_model(tmp_path / "tiny", tmp_path / "out").beyond is None
+    model, tokenizer = load(tmp_path / "out")
+    model.embedding.weight[:50] = (
+        0  # tied: the logits of all ids with a token are 0, that of one of the others is not
+    )
+    model.embedding.weight[1] = 1
+    model.embedding.weight[-1] = 100 * model.hidden(torch.tensor([[1]]))[0, -1]
+    ids = model.generate([1], 1)
+    assert ids == [1, VOCABULARY - 1]
+    assert tokenizer.decode(ids) == tokenizer.decode([1])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "count", "says"),
+    [
+        ([], 3, "prompt: expected at least one token id, got none"),
+        ([3, -1], 3, r"prompt: token 1 has id -1, expected from 0 to 49"),
+        ([50], 3, r"prompt: token 0 has id 50, expected from 0 to 49: the model has 50 rows"),
+        ([3], -1, "count: expected from 0 on, got -1"),
+    ],
+)
+def test_a_prompt_that_cannot_be_read_is_one_line(tokens, count, says):
+    model = HybridLM(Architecture.from_shorthand("a f", width=32, vocabulary=50)).eval()
+    with pytest.raises(DataError, match=says):
+        model.generate(tokens, count)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"model": {"type": "Phonemes", "vocab": {"a": 0}}}'])
+def test_a_folder_with_a_damaged_tokenizer_is_one_line(call, tmp_path, content):
+    saved(tmp_path / "tiny")
+    (tmp_path / "tiny" / "tokenizer.json").write_text(content)
+    code, _, err = call("import", tmp_path / "tiny", "--to", tmp_path / "out")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "tiny/tokenizer.json: not a tokenizer.json that can be read: " in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_in_another_file_is_named(call, tmp_path):
+    saved(tmp_path / "tiny")
+    (tmp_path / "tiny" / "tokenizer.json").unlink()
+    (tmp_path / "tiny" / "tokenizer.model").write_bytes(b"sentencepiece")
+    code, out, _ = call("import", tmp_path / "tiny", "--to", tmp_path / "out")
+    assert code == 0
+    assert "has no tokenizer.json; it has tokenizer.model, of which `transformers.AutoTokenizer" in out
+
+
+def test_an_imported_tokenizer_adds_what_it_was_published_with_and_cuts_nothing(tmp_path):
+    saved(tmp_path / "tiny")
+    tokenizer = trained_tokenizer()
+    first = tokenizer.token_to_id("<|im_start|>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", first)]
+    )
+    tokenizer.save(str(tmp_path / "whole.json"))
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
+    import_model(tmp_path / "tiny", tmp_path / "out")
+    expected = Tokenizer.from_file(str(tmp_path / "whole.json")).encode(TEXT[0]).ids
+    assert expected[0] == first
+    assert load(tmp_path / "out")[1].encode(TEXT[0]).ids == expected
+    assert Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode(TEXT[0]).ids == expected
 
 
 def test_bad_input_is_one_line_and_writes_nothing(call, tmp_path):
