@@ -486,7 +486,7 @@ def shortened(path: Path) -> None:
     ("make", "says"),
     [
         (other_family, "general.architecture: expected 'llama' in a GGUF file, got 'gemma'"),
-        (stretched, "rope_type: expected default or llama3, got 'yarn'"),
+        (stretched, "llama.rope.scaling.type: expected 'none', or 'linear' with a factor of 1, got 'yarn'"),
         (shortened, "not a GGUF file"),
         (lambda path: path.write_bytes(b"GGUF"), "not a GGUF file"),
         (lambda path: path.write_bytes(b"something else entirely"), "not a GGUF file"),
