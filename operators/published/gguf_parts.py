@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
             f"{path}: reading GGUF needs the package gguf (`pip install gguf`): {error}"
         ) from None
 
-    class WithinTheFile(gguf.GGUFReader):  # type: ignore[misc]
+    class WithinTheFile(gguf.GGUFReader):
         """The reader takes what lies behind the end for nothing, and would count a damaged length for hours."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **named: Any) -> Any:
