@@ -73,7 +73,7 @@ class GgufFile(Mapping[str, Tensor]):
     def _stretch(self, factors: np.ndarray) -> None:
         """Makes the factors of each frequency a setting of the configuration."""
         theta, head_dim = self.config["rope_theta"] or 10_000.0, self.config["head_dim"]
-        if not isinstance(head_dim, int) or factors.shape != (head_dim // 2,):
+        if not factors.size or factors.shape != (head_dim // 2,):
             raise DataError(
                 f"{self.path}: {FACTORS}: expected a factor for each pair of a head of {head_dim}, "
                 f"got shape {factors.shape}"

@@ -79,7 +79,7 @@ def llama_config(
         return ArchitectureError(f"{where}: {key}: expected {expected}, got {_shown(value(key))}")
 
     if value("general.type") not in (None, FILE_OF_A_MODEL):
-        raise refused("general.type", f"a {FILE_OF_A_MODEL}")
+        raise refused("general.type", repr(FILE_OF_A_MODEL))
     if value("general.architecture") != FAMILY:
         raise refused("general.architecture", f"{FAMILY!r} in a GGUF file")
     names = {key.removeprefix(f"{FAMILY}.") for key in keys if key.startswith(f"{FAMILY}.")}

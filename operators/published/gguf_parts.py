@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from operators.errors import DataError
 
 # As llama-gguf-split and the converter of llama.cpp name the parts, counted from 1; the metadata counts from 0.
@@ -106,10 +108,9 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
         """The reader takes what lies behind the end for nothing, and would count a damaged length for hours."""
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **named: Any) -> Any:
-            found = super()._get(offset, dtype, count, *rest, **named)
-            if len(found) != int(count):
-                raise ValueError(f"it ends at byte {len(self.data)}, before the {count} values at {offset}")
-            return found
+            if offset + int(count) * np.dtype(dtype).itemsize > len(self.data):
+                raise ValueError(f"it ends at byte {len(self.data)}, before {count} values at byte {offset}")
+            return super()._get(offset, dtype, count, *rest, **named)
 
     try:
         reader = WithinTheFile(path)

@@ -17,7 +17,7 @@ def llama3_scaling(factors: np.ndarray, theta: float) -> dict[str, Any] | None:
     theta: the base of the frequencies.
     """
     factors = factors.astype(np.float64)
-    if not np.isfinite(factors).all() or (factors < 1 - EXACT).any():
+    if theta <= 1 or not np.isfinite(factors).all() or (factors < 1 - EXACT).any():
         return None
     largest = float(factors.max())
     if largest <= 1 + EXACT:
@@ -25,10 +25,11 @@ def llama3_scaling(factors: np.ndarray, theta: float) -> dict[str, Any] | None:
     frequency = float(theta) ** (-np.arange(len(factors)) / len(factors))
     # How much of each frequency is kept: 1 above the ramp, 0 below it, linear in the frequency on it.
     kept = (1 / factors - 1 / largest) / (1 - 1 / largest)
+    short = round(largest, 4)  # the number that was meant: 2.5, not 2.5000002
+    factor = short if abs(short - largest) <= EXACT * largest else largest
     for low, high, context in _ramps(kept, frequency):
         if not 1 <= context <= MOST_CONTEXT or not 0 < low < high:
             continue
-        factor = next(f for f in (float(round(largest)), largest) if abs(f - largest) <= EXACT * largest)
         turns = context * frequency / (2 * math.pi)
         share = ((turns - low) / (high - low)).clip(0, 1)
         again = 1 / (share + (1 - share) / factor)
@@ -52,7 +53,7 @@ def _ramps(kept: np.ndarray, frequency: np.ndarray) -> list[tuple[float, float, 
     if mixed.any():
         # One mixed pair tells the context, where low and high are the usual ones.
         contexts = 2 * math.pi * (kept[mixed] * span + USUAL_LOW) / frequency[mixed]
-        ramps.append((USUAL_LOW, USUAL_HIGH, round(float(np.median(contexts)))))
+        ramps.append((USUAL_LOW, USUAL_HIGH, _whole(np.median(contexts))))
     else:
         ramps += [(USUAL_LOW, USUAL_HIGH, c) for c in (USUAL_CONTEXT, *(2**n for n in range(31)))]
     # kept = slope * frequency - offset, where slope = context / (2 pi (high - low)) and offset = low / (high - low).
@@ -71,10 +72,14 @@ def _ramps(kept: np.ndarray, frequency: np.ndarray) -> list[tuple[float, float, 
         offset = slope * slow.max()
     else:  # every frequency is divided alike, which a ramp beyond the fastest pair does
         slope, offset = 1 / frequency.max(), 1.0
-    if slope > 0 and offset > 0:
+    if 0 < slope < math.inf and 0 < offset < math.inf:
         # Context, low and high may be multiplied by any number together: a low of 1 reads best, then the usual context.
-        context = round(2 * math.pi * slope / offset)
-        ramps.append((1.0, round(1 + 1 / offset, 4), context))
-        span = USUAL_CONTEXT / (2 * math.pi * slope)
-        ramps.append((offset * span, (1 + offset) * span, USUAL_CONTEXT))
+        ramps.append((1.0, round(float(1 + 1 / offset), 4), _whole(2 * math.pi * slope / offset)))
+        span = float(USUAL_CONTEXT / (2 * math.pi * slope))
+        ramps.append((float(offset) * span, float(1 + offset) * span, USUAL_CONTEXT))
     return ramps
+
+
+def _whole(context: float) -> int:
+    """The nearest whole number of tokens, 0 for what is beyond any context."""
+    return round(float(context)) if context < MOST_CONTEXT else 0
