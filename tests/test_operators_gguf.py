@@ -201,9 +201,7 @@ def factors_of(scaling: dict[str, Any], theta: float, head_dim: int) -> np.ndarr
         max_position_embeddings=1 << 17,
         rope_parameters={"rope_type": "llama3", "rope_theta": theta, **scaling},
     )
-    stretched = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama-stretched"](config, "cpu")[
-        0
-    ].numpy()
+    stretched = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
     plain = theta ** (-np.arange(0, head_dim, 2) / head_dim)
     return (plain / stretched).astype(np.float32)
 
@@ -491,7 +489,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
             ),
             also=lambda w: w.add_array("general.odd", [7]),
         ),
-        "it ends at byte",
+        "a list of 4611686018427387904 values",
     ),
     "text that is none": (
         rewritten((b"no text", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9"), also=lambda w: w.add_type("no text")),

@@ -12,6 +12,9 @@ from operators.errors import DataError
 
 # As llama-gguf-split and the converter of llama.cpp name the parts, counted from 1; the metadata counts from 0.
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE)
+LONGEST_ARRAY = (
+    4_000_000  # tokens at most; the reader takes its time for each value, also of a damaged length
+)
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
 
 
@@ -111,6 +114,13 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
             if offset + int(count) * np.dtype(dtype).itemsize > len(self.data):
                 raise ValueError(f"it ends at byte {len(self.data)}, before {count} values at byte {offset}")
             return super()._get(offset, dtype, count, *rest, **named)
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == gguf.GGUFValueType.ARRAY:
+                length = int(self._get(orig_offs + 4, np.uint64)[0])  # behind the type of its values
+                if length > LONGEST_ARRAY:
+                    raise ValueError(f"a list of {length} values, expected at most {LONGEST_ARRAY}")
+            return super()._get_field_parts(orig_offs, raw_type)
 
     try:
         reader = WithinTheFile(path)
