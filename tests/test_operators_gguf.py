@@ -489,7 +489,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
             ),
             also=lambda w: w.add_array("general.odd", [7]),
         ),
-        "a list of 4611686018427387904 values",
+        "a list of 274877906944 values",
     ),
     "text that is none": (
         rewritten((b"no text", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9"), also=lambda w: w.add_type("no text")),
