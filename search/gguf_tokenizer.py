@@ -18,7 +18,7 @@ SPLITS: dict[str, list[Any]] = {
 def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
     """The tokenizer of a GGUF file, or the reason why it cannot be made. Raises DataError for a damaged one."""
     kind, split = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre") or "default"
-    if kind != "gpt2" or split not in SPLITS:
+    if kind != "gpt2" or split not in list(SPLITS):  # a damaged name may be a list
         return (
             f"its tokenizer is {kind} with {split} splitting; known is gpt2 with one of {', '.join(SPLITS)}"
         )

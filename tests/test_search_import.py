@@ -126,7 +126,7 @@ def test_a_disk_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-def gguf_with(path: Path, tokenizer: Tokenizer, *, pre: str = "smollm", **changes: Any) -> None:
+def gguf_with(path: Path, tokenizer: Tokenizer, *, pre: Any = "smollm", **changes: Any) -> None:
     inside = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(inside["vocab"], key=inside["vocab"].get)
     tokens += [f"<unused{n}>" for n in range(VOCABULARY - len(tokens))]
@@ -134,7 +134,7 @@ def gguf_with(path: Path, tokenizer: Tokenizer, *, pre: str = "smollm", **change
 
     def also(writer: Any) -> None:
         writer.add_tokenizer_model(changes.get("model", "gpt2"))
-        writer.add_tokenizer_pre(pre)
+        (writer.add_array if isinstance(pre, list) else writer.add_string)("tokenizer.ggml.pre", pre)
         writer.add_token_list(changes.get("tokens", tokens))
         writer.add_token_types(changes.get("kinds", kinds))
         for which in ("bos", "eos"):
@@ -169,6 +169,7 @@ def test_a_gguf_file_brings_its_tokenizer(call, tmp_path):
             "its tokenizer is gpt2 with tekken splitting; known is gpt2 with one of gpt-2, smollm",
         ),
         ({"model": "llama"}, "its tokenizer is llama with smollm splitting"),
+        ({"pre": ["smollm"]}, "its tokenizer is gpt2 with ['smollm'] splitting"),
     ],
 )
 def test_a_tokenizer_of_another_kind_is_left_out_and_said(call, tmp_path, changes, says):
