@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 from operators import Architecture
 from operators.errors import DataError, RunError
@@ -14,10 +13,10 @@ from operators.published import describe, fitted
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
 from proxy_train.tokenizer import load_published
+from search.gguf_tokenizer import gguf_tokenizer
 
 OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
 NAMED_TOKENS = 5  # so many fit a line
-CONTROL, USER_DEFINED = 3, 4  # kinds of tokens in GGUF
 
 
 @dataclass(frozen=True)
@@ -100,36 +99,3 @@ def _beyond(tokenizer: Tokenizer, rows: int) -> str | None:
     named = ", ".join(f"{ids[index]} ({index})" for index in sorted(ids)[:NAMED_TOKENS])
     more = f" and {len(ids) - NAMED_TOKENS:,} more" if len(ids) > NAMED_TOKENS else ""
     return f"the tokenizer has ids up to {max(ids):,}, the embedding has {rows:,} rows: the model cannot read {named}{more}"
-
-
-def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
-    """The byte-level BPE of a GGUF file, or the reason why it cannot be made. Raises DataError for a damaged one."""
-    kind, split = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre") or "default"
-    splits: dict[str, list[Any]] = {"gpt-2": [], "smollm": [pre_tokenizers.Digits(individual_digits=True)]}
-    if kind != "gpt2" or split not in splits:
-        return (
-            f"its tokenizer is {kind} with {split} splitting; known is gpt2 with one of {', '.join(splits)}"
-        )
-    tokens, merges = file.field("tokenizer.ggml.tokens") or [], file.field("tokenizer.ggml.merges") or []
-    kinds = file.field("tokenizer.ggml.token_type") or [1] * len(tokens)
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    if len(vocabulary) != len(tokens) or len(kinds) != len(tokens) or any(len(pair) != 2 for pair in pairs):
-        raise DataError(
-            f"{file.path}: expected a tokenizer of different tokens with a kind each and merges of two"
-        )
-    try:
-        tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
-    except Exception as error:  # tokenizers raises plain Exception for a merge of unknown tokens
-        raise DataError(f"{file.path}: tokenizer: {error}") from None
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*splits[split], pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(t, special=True) for t, k in zip(tokens, kinds, strict=True) if k == CONTROL]
-    )
-    tokenizer.add_tokens(
-        [AddedToken(t, normalized=False) for t, k in zip(tokens, kinds, strict=True) if k == USER_DEFINED]
-    )
-    return tokenizer

@@ -389,10 +389,12 @@ def write_gguf(
     family: str = "llama",
     quantize: Any = None,
     also: Callable[[Any], Any] = lambda writer: None,
+    keep: Callable[[str], bool] = lambda name: True,
+    endian: Any = gguf.GGUFEndian.LITTLE,
 ) -> None:
-    """A Llama as llama.cpp's converter writes it. also: what else goes into the metadata."""
+    """A Llama as llama.cpp's converter writes it. also: what else goes into the file. keep: the tensors that do, by their names there."""
     config = theirs.config
-    writer = gguf.GGUFWriter(path, family)
+    writer = gguf.GGUFWriter(path, family, endianess=endian)
     writer.add_context_length(2048)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_embedding_length(config.hidden_size)
@@ -424,9 +426,8 @@ def write_gguf(
                 values, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             )
         kind = quantize if quantize is not None and values.ndim == 2 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(
-            f"{names[name.removesuffix('.weight')]}.weight", gguf.quantize(values, kind), raw_dtype=kind
-        )
+        if keep(stored := f"{names[name.removesuffix('.weight')]}.weight"):
+            writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -486,7 +487,7 @@ def shortened(path: Path) -> None:
     ("make", "says"),
     [
         (other_family, "general.architecture: expected 'llama' in a GGUF file, got 'gemma'"),
-        (stretched, "rope_type: expected default or llama3, got 'yarn'"),
+        (stretched, "llama.rope.scaling.type: expected 'none', or 'linear' with a factor of 1, got 'yarn'"),
         (shortened, "not a GGUF file"),
         (lambda path: path.write_bytes(b"GGUF"), "not a GGUF file"),
         (lambda path: path.write_bytes(b"something else entirely"), "not a GGUF file"),

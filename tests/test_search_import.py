@@ -225,7 +225,7 @@ def test_a_disk_that_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-def gguf_with(path: Path, tokenizer: Tokenizer, *, pre: str = "smollm", **changes: Any) -> None:
+def gguf_with(path: Path, tokenizer: Tokenizer, *, pre: Any = "smollm", **changes: Any) -> None:
     inside = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(inside["vocab"], key=inside["vocab"].get)
     tokens += [f"<unused{n}>" for n in range(VOCABULARY - len(tokens))]
@@ -233,9 +233,14 @@ def gguf_with(path: Path, tokenizer: Tokenizer, *, pre: str = "smollm", **change
 
     def also(writer: Any) -> None:
         writer.add_tokenizer_model(changes.get("model", "gpt2"))
-        writer.add_tokenizer_pre(pre)
+        (writer.add_array if isinstance(pre, list) else writer.add_string)("tokenizer.ggml.pre", pre)
         writer.add_token_list(changes.get("tokens", tokens))
-        writer.add_token_types(kinds)
+        writer.add_token_types(changes.get("kinds", kinds))
+        for which in ("bos", "eos"):
+            if f"{which}_id" in changes:
+                getattr(writer, f"add_{which}_token_id")(changes[f"{which}_id"])
+            if f"add_{which}" in changes:
+                getattr(writer, f"add_add_{which}_token")(changes[f"add_{which}"])
         writer.add_token_merges(changes.get("merges", [" ".join(pair) for pair in inside["merges"]]))
 
     write_gguf(path, published_model(CASES["llama-tied"]()[0]), also=also)
@@ -263,6 +268,7 @@ def test_a_gguf_file_brings_its_tokenizer(call, tmp_path):
             "its tokenizer is gpt2 with tekken splitting; known is gpt2 with one of gpt-2, smollm",
         ),
         ({"model": "llama"}, "its tokenizer is llama with smollm splitting"),
+        ({"pre": ["smollm"]}, "its tokenizer is gpt2 with ['smollm'] splitting"),
     ],
 )
 def test_a_tokenizer_of_another_kind_is_left_out_and_said(call, tmp_path, changes, says):
@@ -274,7 +280,21 @@ def test_a_tokenizer_of_another_kind_is_left_out_and_said(call, tmp_path, change
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tokens": ["a"] * VOCABULARY}, {"tokens": ["a", "b"]}, {"merges": ["abc"]}, {"merges": ["not there"]}],
+    [
+        {"tokens": ["a"] * VOCABULARY},
+        {"tokens": ["a", "b"]},
+        {"tokens": [""] + [str(n) for n in range(VOCABULARY - 1)]},
+        {"tokens": list(range(VOCABULARY))},
+        {"merges": ["abc"]},
+        {"merges": ["not there"]},
+        {"merges": [" a"]},
+        {"merges": [1, 2]},
+        {"kinds": [7] * VOCABULARY},
+        {"kinds": [1, 1]},
+        {"bos_id": VOCABULARY},
+        {"eos_id": 4_000_000_000, "add_eos": False},
+        {"add_bos": True},
+    ],
 )
 def test_a_damaged_tokenizer_is_an_error(call, tmp_path, changes):
     gguf_with(tmp_path / "tiny.gguf", trained_tokenizer(), **changes)
@@ -283,6 +303,21 @@ def test_a_damaged_tokenizer_is_an_error(call, tmp_path, changes):
     assert "tiny.gguf: " in err
     assert "token" in err
     assert not any(Path("imported").iterdir())
+
+
+@pytest.mark.parametrize("begins", [None, False, True])
+@pytest.mark.parametrize("ends", [None, False, True])
+def test_tokens_before_and_behind_a_text_are_those_of_the_gguf_file(call, tmp_path, begins, ends):
+    original, added = trained_tokenizer(), {"add_bos": begins, "add_eos": ends}
+    changes = {name: flag for name, flag in added.items() if flag is not None}
+    gguf_with(tmp_path / "tiny.gguf", original, bos_id=0, eos_id=2, **changes)
+    assert call("import", tmp_path / "tiny.gguf")[0] == 0
+    tokenizer = Tokenizer.from_file("imported/tiny/tokenizer.json")
+    plain = original.encode(TEXT[0]).ids
+    assert tokenizer.encode(TEXT[0]).ids == [0] * bool(begins) + plain + [2] * bool(ends)
+    assert tokenizer.encode(TEXT[0], add_special_tokens=False).ids == plain
+    pair = [0] * bool(begins) + plain + [2] * bool(ends)
+    assert tokenizer.encode(TEXT[0], TEXT[0]).ids == pair + pair
 
 
 @pytest.mark.parametrize("length", [2, 8, 9, 10, 17, 30])

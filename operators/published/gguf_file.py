@@ -1,5 +1,6 @@
-"""A GGUF file of the llama family, as llama.cpp writes it: the same names, shapes and order of rows as in `transformers`."""
+"""A GGUF model of the llama family, as llama.cpp writes it: the same shapes as in `transformers` under other names."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from operators.errors import ArchitectureError, DataError
+from operators.published.gguf_metadata import llama_config
+from operators.published.gguf_parts import read_parts
+from operators.published.rope_factors import llama3_scaling
 
 OUTSIDE = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -26,80 +30,86 @@ INSIDE = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-SIZES = {
-    "hidden_size": "embedding_length",
-    "num_hidden_layers": "block_count",
-    "intermediate_size": "feed_forward_length",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "head_dim": "rope.dimension_count",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-    "rope_theta": "rope.freq_base",
-    "max_position_embeddings": "context_length",
-}
+EMBEDDING, HEAD, FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
+SHOWN = 3
 
 
 class GgufFile(Mapping[str, Tensor]):
-    """The tensors of a GGUF file under their names in `transformers`; each is dequantized to float32 when it is asked for.
+    """The tensors of a GGUF model under their names in `transformers`; each is dequantized to float32 when it is asked for.
 
-    config: its metadata as a config.json of model_type `llama`. Raises DataError for a file that cannot be read,
-    ArchitectureError for another family.
+    path: the file, or the first of its parts.
+    config: the metadata as a config.json of model_type `llama`.
+    Raises DataError for files that cannot be read, ArchitectureError for what is not a llama or cannot be expressed.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            import gguf
-        except ImportError as error:
-            raise DataError(
-                f"{path}: reading GGUF needs the package gguf (`pip install gguf`): {error}"
-            ) from None
         self.path = path
-        try:
-            reader = gguf.GGUFReader(path)
-        except (OSError, ValueError, IndexError, KeyError) as error:
-            raise DataError(f"{path}: not a GGUF file: {error}") from None
-        self._fields = reader.fields
-        self._tensors = {_published_name(tensor.name): tensor for tensor in reader.tensors}
-        self._dequantize = gguf.dequantize
-        self.config = self._config()
+        self._parts = read_parts(path)
+        theirs = {tensor.name: tensor for part in self._parts for tensor in part.tensors}
+        embedding = theirs.get(EMBEDDING)
+        self.config = llama_config(
+            self.field,
+            list(self._parts[0]),
+            vocabulary=0 if embedding is None or not len(embedding.shape) else int(embedding.shape[-1]),
+            tied=HEAD not in theirs,
+            where=str(path),
+        )
+        factors = theirs.pop(FACTORS, None)
+        self._tensors = {_published_name(name): tensor for name, tensor in theirs.items()}
+        if unknown := [name for name in theirs if not _published_name(name)]:
+            raise ArchitectureError(
+                f"{path}: weights that a llama does not have here: {', '.join(unknown[:SHOWN])}"
+                + (f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else "")
+            )
+        if embedding is None:
+            raise DataError(f"{path}: missing weights: {EMBEDDING}")
+        if factors is not None:
+            self._stretch(self._values(factors))
 
     def field(self, key: str) -> Any:
         """A value of the metadata: a number, a string, a list of those, or None."""
-        return self._fields[key].contents() if key in self._fields else None
+        return self._parts[0].value(key)
 
-    def _config(self) -> dict[str, Any]:
-        family = self.field("general.architecture")
-        if family != "llama":
-            raise ArchitectureError(
-                f"{self.path}: general.architecture: expected 'llama' in a GGUF file, got {family!r}"
+    def _stretch(self, factors: np.ndarray) -> None:
+        """Makes the factors of each frequency a setting of the configuration."""
+        theta, head_dim = self.config["rope_theta"] or 10_000.0, self.config["head_dim"]
+        if not factors.size or factors.shape != (head_dim // 2,):
+            raise DataError(
+                f"{self.path}: {FACTORS}: expected a factor for each pair of a head of {head_dim}, "
+                f"got shape {factors.shape}"
             )
-        config: dict[str, Any] = {key: _short(self.field(f"llama.{theirs}")) for key, theirs in SIZES.items()}
-        scaling = self.field("llama.rope.scaling.type")
-        if scaling not in (None, "none"):
-            config["rope_scaling"] = {"rope_type": scaling}
-        if self.field("llama.expert_count"):
-            raise ArchitectureError(f"{self.path}: llama.expert_count: expected a model without experts")
-        embedding = self._tensors.get("model.embed_tokens.weight")
-        vocabulary = int(embedding.shape[-1]) if embedding is not None else self.field("llama.vocab_size")
-        return {
-            **config,
-            "model_type": "llama",
-            "vocab_size": vocabulary,
-            "tie_word_embeddings": "lm_head.weight" not in self._tensors,
-        }
+        scaling = llama3_scaling(factors, theta)
+        if scaling is None:
+            raise ArchitectureError(
+                f"{self.path}: {FACTORS}: expected the factors of a llama3 scaling, "
+                f"got {len(factors)} others from {factors.min():g} to {factors.max():g}"
+            )
+        if scaling:
+            self.config["rope_scaling"] = scaling
 
-    def __getitem__(self, name: str) -> Tensor:
-        tensor = self._tensors[name]
+    def _values(self, tensor: Any) -> np.ndarray:
+        """The values in float32, exactly those that the quantized ones stand for."""
+        import gguf
+
         try:
-            values = self._dequantize(tensor.data, tensor.tensor_type)
+            return np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
         except NotImplementedError:
             raise DataError(
                 f"{self.path}: {tensor.name}: quantized as {tensor.tensor_type.name}, which cannot be read"
             ) from None
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        values = self._values(tensor)
         for projection, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
             if name.endswith(f"self_attn.{projection}.weight"):
-                values = _halves_together(values, self.config[heads] or self.config["num_attention_heads"])
-        return torch.from_numpy(np.array(values, dtype=np.float32))
+                rows = (self.config[heads] or self.config["num_attention_heads"]) * self.config["head_dim"]
+                if values.ndim != 2 or len(values) != rows:
+                    raise DataError(
+                        f"{self.path}: {tensor.name}: expected {rows} rows, got shape {values.shape}"
+                    )
+                values = _halves_together(values, rows // self.config["head_dim"])
+        return torch.from_numpy(values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -109,21 +119,14 @@ class GgufFile(Mapping[str, Tensor]):
 
 
 def _published_name(name: str) -> str:
-    """The name in `transformers`; a tensor that has none there keeps its own."""
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    parts = name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in INSIDE and parts[3] == "weight":
-        return f"model.layers.{parts[1]}.{INSIDE[parts[2]]}.weight"
-    return name
+    """The name in `transformers`, empty for a tensor that has none there."""
+    inside = re.fullmatch(r"blk\.(0|[1-9]\d*)\.(\w+)\.weight", name)
+    if inside and inside[2] in INSIDE:
+        return f"model.layers.{inside[1]}.{INSIDE[inside[2]]}.weight"
+    return OUTSIDE.get(name, "")
 
 
 def _halves_together(matrix: np.ndarray, heads: int) -> np.ndarray:
     """Rows of every head from pair by pair, as llama.cpp rotates neighbours, to all first members and then all second ones."""
     pairs = matrix.reshape(heads, -1, 2, *matrix.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(matrix.shape)
-
-
-def _short(value: Any) -> Any:
-    """A float32 of the metadata as the number that was meant: 1e-05, not 9.999999747378752e-06."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(matrix.shape))
