@@ -238,6 +238,8 @@ def import_(
         soft_wrap=True,
         markup=False,
     )
+    for remark in found.remarks:
+        console.print(remark, soft_wrap=True, markup=False)
     if found.without_tokenizer:
         console.print(
             f"no tokenizer.json, which search.export.load needs: {found.without_tokenizer}",

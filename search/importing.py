@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from operators import Architecture
 from operators.errors import DataError, RunError
 from operators.files import whole_folder
-from operators.published import describe, fitted
+from operators.published import describe, fitted, remark_on_steps
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
 
@@ -20,11 +20,15 @@ CONTROL, USER_DEFINED = 3, 4  # kinds of tokens in GGUF
 
 @dataclass(frozen=True)
 class Imported:
-    """What was written. without_tokenizer: why there is no tokenizer.json, or None."""
+    """What was written.
+
+    without_tokenizer: why there is no tokenizer.json, or None. remarks: what a user should know besides, a line each.
+    """
 
     architecture: Architecture
     parameters: int
     without_tokenizer: str | None
+    remarks: tuple[str, ...] = ()
 
 
 def import_model(source: Path, to: Path) -> Imported:
@@ -39,6 +43,9 @@ def import_model(source: Path, to: Path) -> Imported:
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
     published = describe(tensors.config, name=model_name(source), where=str(where))
     weights = fitted(published, tensors, where=source)
+    remarks = [*tensors.remarks] if isinstance(tensors, SafetensorsFolder) else []
+    if steps := remark_on_steps(published, weights):
+        remarks.append(steps)
     with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(published.architecture.to_yaml(), encoding="utf-8")
         save_file(
@@ -46,7 +53,8 @@ def import_model(source: Path, to: Path) -> Imported:
         )
         (partial / "model.safetensors").chmod(0o644)  # it is written through a private temporary file
         without = _write_tokenizer(tensors, partial / "tokenizer.json")
-    return Imported(published.architecture, sum(tensor.numel() for tensor in weights.values()), without)
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    return Imported(published.architecture, parameters, without, tuple(remarks))
 
 
 def model_name(source: Path) -> str:

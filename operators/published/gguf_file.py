@@ -82,7 +82,7 @@ class GgufFile(Mapping[str, Tensor]):
         embedding = self._tensors.get("model.embed_tokens.weight")
         vocabulary = int(embedding.shape[-1]) if embedding is not None else self.field("llama.vocab_size")
         return {
-            **config,
+            **{key: value for key, value in config.items() if value is not None},
             "model_type": "llama",
             "vocab_size": vocabulary,
             "tie_word_embeddings": "lm_head.weight" not in self._tensors,
@@ -98,7 +98,9 @@ class GgufFile(Mapping[str, Tensor]):
             ) from None
         for projection, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
             if name.endswith(f"self_attn.{projection}.weight"):
-                values = _halves_together(values, self.config[heads] or self.config["num_attention_heads"])
+                values = _halves_together(
+                    values, self.config.get(heads) or self.config["num_attention_heads"]
+                )
         return torch.from_numpy(np.array(values, dtype=np.float32))
 
     def __iter__(self) -> Iterator[str]:
