@@ -119,9 +119,13 @@ def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -
         if part.dtype not in FLOATS:
             got = str(part.dtype).removeprefix("torch.")
             raise DataError(f"{where}: {name}: expected float32, bfloat16 or float16, got {got}")
-    # A depthwise convolution is published as [C, 1, K] and is [C, K] here.
+    # A depthwise convolution is published as [C, 1, K] and is [C, K] here; some vectors are published as [1, 1, H, 1].
     fitting = [
-        part.squeeze(1) if part.ndim == len(shape) + 1 == 3 and part.shape[1] == 1 else part
+        part
+        if part.ndim <= len(shape)
+        else part.squeeze(
+            1 if part.ndim == len(shape) + 1 and part.shape[1] == 1 else tuple(range(part.ndim))
+        )
         for part in parts.values()
     ]
     first = fitting[0]
