@@ -65,6 +65,15 @@ def test_an_imported_folder_loads_and_has_the_logits(call, tmp_path, case):
     torch.testing.assert_close(model(tokens), theirs(tokens, use_cache=False).logits, rtol=0, atol=1e-4)
 
 
+def test_steps_that_transformers_would_raise_are_told(call, tmp_path):
+    saved(tmp_path / "tiny", "nemotron_h")
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps({**config, "time_step_min": 0.001}))
+    code, out, _ = call("import", tmp_path / "tiny")
+    assert code == 0
+    assert "time_step_min 0.001: transformers raises shorter steps of Mamba2 layers to it" in out
+
+
 def test_a_folder_without_a_tokenizer_is_imported_and_says_so(call, tmp_path):
     saved(tmp_path / "tiny")
     (tmp_path / "tiny" / "tokenizer.json").unlink()

@@ -119,15 +119,7 @@ def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -
         if part.dtype not in FLOATS:
             got = str(part.dtype).removeprefix("torch.")
             raise DataError(f"{where}: {name}: expected float32, bfloat16 or float16, got {got}")
-    # A depthwise convolution is published as [C, 1, K] and is [C, K] here; some vectors are published as [1, 1, H, 1].
-    fitting = [
-        part
-        if part.ndim <= len(shape)
-        else part.squeeze(
-            1 if part.ndim == len(shape) + 1 and part.shape[1] == 1 else tuple(range(part.ndim))
-        )
-        for part in parts.values()
-    ]
+    fitting = [_squeezed(part, len(shape)) for part in parts.values()]
     first = fitting[0]
     joined = (
         torch.Size((sum(part.shape[0] for part in fitting), *first.shape[1:])) if first.ndim else first.shape
@@ -136,6 +128,13 @@ def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -
         got = " and ".join(str(tuple(part.shape)) for part in fitting)
         raise DataError(f"{where}: {', '.join(parts)}: expected shape {tuple(shape)}, got {got}")
     return first if len(fitting) == 1 else torch.cat(fitting)
+
+
+def _squeezed(part: Tensor, ndim: int) -> Tensor:
+    """A depthwise convolution is published as [C, 1, K] and is [C, K] here; some vectors are published as [1, 1, H, 1]."""
+    if part.ndim <= ndim:
+        return part
+    return part.squeeze(1) if part.ndim == ndim + 1 and part.shape[1] == 1 else part.squeeze()
 
 
 def _listed(names: list[str]) -> str:
