@@ -238,14 +238,14 @@ def import_(
         soft_wrap=True,
         markup=False,
     )
+    for remark in found.remarks:
+        console.print(remark, soft_wrap=True, markup=False)
     if found.without_tokenizer:
         console.print(
             f"no tokenizer.json, which search.export.load needs: {found.without_tokenizer}",
             soft_wrap=True,
             markup=False,
         )
-    if found.beyond:
-        console.print(f"tokenizer.json: {found.beyond}", soft_wrap=True, markup=False)
 
 
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))

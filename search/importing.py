@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from operators import Architecture
 from operators.errors import DataError, RunError
 from operators.files import whole_folder
-from operators.published import describe, fitted
+from operators.published import describe, fitted, remark_on_steps
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
 from proxy_train.tokenizer import load_published
@@ -24,13 +24,13 @@ class Imported:
     """What was written.
 
     without_tokenizer: why there is no tokenizer.json, or None.
-    beyond: which tokens have ids that the model has no row for, or None.
+    remarks: what a user should know besides, a line each.
     """
 
     architecture: Architecture
     parameters: int
     without_tokenizer: str | None
-    beyond: str | None
+    remarks: tuple[str, ...] = ()
 
 
 def import_model(source: Path, to: Path) -> Imported:
@@ -45,6 +45,9 @@ def import_model(source: Path, to: Path) -> Imported:
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
     published = describe(tensors.config, name=model_name(source), where=str(where))
     weights = fitted(published, tensors, where=source)
+    remarks = [*tensors.remarks] if isinstance(tensors, SafetensorsFolder) else []
+    if steps := remark_on_steps(published, weights):
+        remarks.append(steps)
     with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(published.architecture.to_yaml(), encoding="utf-8")
         save_file(
@@ -54,12 +57,10 @@ def import_model(source: Path, to: Path) -> Imported:
         tokenizer = _tokenizer(tensors)
         if isinstance(tokenizer, Tokenizer):
             tokenizer.save(str(partial / "tokenizer.json"))
-    return Imported(
-        published.architecture,
-        sum(tensor.numel() for tensor in weights.values()),
-        without_tokenizer=tokenizer if isinstance(tokenizer, str) else None,
-        beyond=None if isinstance(tokenizer, str) else _beyond(tokenizer, published.architecture.vocabulary),
-    )
+            remarks += _beyond(tokenizer, published.architecture.vocabulary)
+    without = tokenizer if isinstance(tokenizer, str) else None
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    return Imported(published.architecture, parameters, without, tuple(remarks))
 
 
 def model_name(source: Path) -> str:
@@ -92,10 +93,14 @@ def _tokenizer(tensors: SafetensorsFolder | GgufFile) -> Tokenizer | str:
     )
 
 
-def _beyond(tokenizer: Tokenizer, rows: int) -> str | None:
+def _beyond(tokenizer: Tokenizer, rows: int) -> list[str]:
+    """A line on the tokens whose ids have no row in the embedding, where there are any."""
     ids = {index: token for token, index in tokenizer.get_vocab().items() if index >= rows}
     if not ids:
-        return None
+        return []
     named = ", ".join(f"{ids[index]} ({index})" for index in sorted(ids)[:NAMED_TOKENS])
     more = f" and {len(ids) - NAMED_TOKENS:,} more" if len(ids) > NAMED_TOKENS else ""
-    return f"the tokenizer has ids up to {max(ids):,}, the embedding has {rows:,} rows: the model cannot read {named}{more}"
+    return [
+        f"tokenizer.json: the tokenizer has ids up to {max(ids):,}, the embedding has {rows:,} rows: "
+        f"the model cannot read {named}{more}"
+    ]

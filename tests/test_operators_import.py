@@ -43,7 +43,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "biases in attention": ("llama", {"attention_bias": True}, "attention_bias: expected False, got True"),
     "biases in qwen3": ("qwen3", {"attention_bias": True}, "attention_bias: expected False, got True"),
     "biases in the network": ("llama", {"mlp_bias": True}, "mlp_bias: expected False, got True"),
-    "another activation": ("qwen2", {"hidden_act": "gelu"}, "hidden_act: expected 'silu', got 'gelu'"),
+    "another activation": (
+        "qwen2",
+        {"hidden_act": "gelu"},
+        "hidden_act: expected 'silu' or 'swish', got 'gelu'",
+    ),
     "another rotation": (
         "llama",
         {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}},
@@ -121,7 +125,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "experts, as a pattern": (
         "nemotron_h",
         {"layers_block_type": None, "hybrid_override_pattern": "M-E"},
-        "layers_block_type.2",
+        "hybrid_override_pattern.2",
     ),
     "no kinds": (
         "nemotron_h",
@@ -274,7 +278,7 @@ def test_convolutions_in_parts_are_joined_only_if_every_part_fits(tmp_path: Path
 
 def test_a_head_that_repeats_the_embeddings_and_frequencies_are_passed_over(folder: Path) -> None:
     plain = import_folder(folder)
-    extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)}
+    extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": 5000.0 ** -(torch.arange(6) / 6)}
     change(
         folder,
         lambda weights: weights.update(
@@ -310,7 +314,10 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
             "names ../whole/model.safetensors, which is not a file in that folder",
         ),
         ({**weight_map, QUERY: "absent.safetensors"}, "names absent.safetensors"),
-        ({**weight_map, QUERY: weight_map["lm_head.weight"]}, f"{QUERY} cannot be read"),
+        (
+            {**weight_map, QUERY: weight_map["lm_head.weight"]},
+            f"{QUERY} is not in {weight_map['lm_head.weight']}, as it says",
+        ),
         ({QUERY: 5}, "expected weight_map, a mapping from tensors to files"),
     ):
         index.write_text(json.dumps({"weight_map": broken}))

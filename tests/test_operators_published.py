@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from operators import Architecture, HybridLM
 from operators.published import describe, fitted
 from operators.published.safetensors_folder import SafetensorsFolder
+from tests.without_kernels import plain_definitions
 
 transformers = pytest.importorskip("transformers")
 
@@ -217,7 +218,8 @@ CASES: dict[str, Callable[[], Case]] = {
 
 def published_model(config: Any) -> Any:
     """The model that transformers makes of a configuration, with random weights."""
-    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with plain_definitions():
+        theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     randomize(theirs)
     return theirs
 

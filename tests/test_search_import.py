@@ -65,6 +65,15 @@ def test_an_imported_folder_loads_and_has_the_logits(call, tmp_path, case):
     torch.testing.assert_close(model(tokens), theirs(tokens, use_cache=False).logits, rtol=0, atol=1e-4)
 
 
+def test_steps_that_transformers_would_raise_are_told(call, tmp_path):
+    saved(tmp_path / "tiny", "nemotron_h")
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps({**config, "time_step_min": 0.001}))
+    code, out, _ = call("import", tmp_path / "tiny")
+    assert code == 0
+    assert "time_step_min 0.001: transformers raises shorter steps of Mamba2 layers to it" in out
+
+
 def test_a_folder_without_a_tokenizer_is_imported_and_says_so(call, tmp_path):
     saved(tmp_path / "tiny")
     (tmp_path / "tiny" / "tokenizer.json").unlink()
@@ -111,7 +120,7 @@ def test_an_id_without_a_token_is_generated_and_decoded_without_a_crash(tmp_path
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
-    assert import_model(tmp_path / "tiny", tmp_path / "out").beyond is None
+    assert import_model(tmp_path / "tiny", tmp_path / "out").remarks == ()
     model, tokenizer = load(tmp_path / "out")
     model.embedding.weight[:50] = (
         0  # tied: the logits of all ids with a token are 0, that of one of the others is not

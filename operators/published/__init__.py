@@ -1,6 +1,6 @@
 """Models that others published: their configuration in our terms, and which of their tensors each of our parameters is."""
 
 from operators.published.families import Published, describe
-from operators.published.weights import fitted
+from operators.published.weights import fitted, remark_on_steps
 
-__all__ = ["Published", "describe", "fitted"]
+__all__ = ["Published", "describe", "fitted", "remark_on_steps"]

@@ -6,6 +6,9 @@ from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.errors import ArchitectureError
+from operators.published.classes import check_classes
+from operators.published.keys import FAMILY_NEUTRAL, FAMILY_WITHOUT_EFFECT, NEUTRAL, WITHOUT_EFFECT
+from operators.published.rotation import rope
 from operators.published.settings import Settings
 
 # Our parameter -> the published tensors which, one under the other along the first dimension, are it.
@@ -26,32 +29,54 @@ GATED_DELTANET = (
     "o_norm.weight",
 )
 NO_LIMIT = [0.0, float("inf")]
+SILU = ("silu", "swish")
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published model in our terms. renames: (old, new) spellings in its tensors' names, in that order; `names` uses the new ones."""
+    """A published model in our terms.
+
+    renames: (old, new) spellings in its tensors' names, in that order; `names` uses the new ones.
+    shortest_step: to which `transformers` raises the steps of Mamba2 layers when it reads a prompt, though not when it generates.
+    """
 
     architecture: Architecture
     names: Mapping[str, tuple[str, ...]]
     renames: Sequence[tuple[str, str]] = ()
+    shortest_step: float = 0.0
 
 
 def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.json") -> Published:
-    """What a config.json describes. Raises ArchitectureError, one line that begins with `where`, for what we cannot express."""
+    """What a config.json describes.
+
+    Raises ArchitectureError, one line that begins with `where`, for what we cannot express and for every key that is neither mapped
+    nor known to change nothing.
+    """
     settings = Settings(config, where=where)
-    family = settings.get("model_type")
+    family = settings.get("model_type", null=True)
     if not isinstance(family, str) or family not in FAMILIES:
         raise settings.error("model_type", f"one of {', '.join(FAMILIES)}", family)
-    if settings.get("quantization_config"):
+    if settings.get("quantization_config", null=True) is not None:
         raise ArchitectureError(f"{where}: quantization_config: expected weights that are not quantized")
+    check_classes(settings, family)
     fields, layers, names, renames = FAMILIES[family](settings)
     tied = settings.flag("tie_word_embeddings")
     if tied:
         del names["head.weight"]
     fields |= {"name": name, "vocabulary": settings.size("vocab_size"), "width": settings.size("hidden_size")}
+    # transformers raises steps to this in this family alone.
+    shortest_step = _shortest_step(settings) if family == "nemotron_h" else 0.0
+    settings.without_effect(WITHOUT_EFFECT | FAMILY_WITHOUT_EFFECT[family])
+    settings.refuse_unread(family, NEUTRAL | FAMILY_NEUTRAL.get(family, {}))
     architecture = Architecture.parse({**fields, "layers": layers, "tied_embeddings": tied}, where=where)
-    return Published(architecture, names, renames)
+    return Published(architecture, names, renames, shortest_step)
+
+
+def _shortest_step(config: Settings) -> float:
+    value = config.get("time_step_min", "mamba_dt_min", default=0.001)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        raise config.error("time_step_min", "a number from 0", value)
+    return float(value)
 
 
 def layer_names(ours: int, theirs: str, inside: Iterable[str], norm: str) -> Names:
@@ -69,6 +94,12 @@ Family = tuple[dict[str, Any], list[dict[str, Any]], Names, Sequence[tuple[str, 
 
 
 def _llama(config: Settings) -> Family:
+    width, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    if width % heads:
+        raise config.error("hidden_size", f"a multiple of num_attention_heads, {heads}", width)
+    for kind in config.names("layer_types") or ():
+        if kind != "full_attention":
+            raise config.error("layer_types", "full_attention", kind)
     config.only("attention_bias", False)
     config.only("mlp_bias", False)
     return _transformer(config)
@@ -94,7 +125,7 @@ def _transformer(
     head_dim: int | None = None,
 ) -> Family:
     """Blocks of attention and SwiGLU. shape, inside: what the family's attention has besides. windows: by block. head_dim: its default."""
-    config.only("hidden_act", "silu")
+    config.only("hidden_act", *SILU)
     feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("intermediate_size")}}
     names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
     for block in range(config.size("num_hidden_layers", most=MAX_DEPTH)):
@@ -107,27 +138,36 @@ def _transformer(
         names |= layer_names(
             2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight"
         )
-    return {"rope": _rope(config), "norm_eps": config.real("rms_norm_eps", default=1e-6)}, layers, names, ()
+    return {"rope": rope(config), "norm_eps": config.real("rms_norm_eps", default=1e-6)}, layers, names, ()
 
 
-def _attention(config: Settings, *, head_dim: int | None = None, **shape: Any) -> dict[str, Any]:
+def _attention(
+    config: Settings, *, head_dim: int | None = None, called: Sequence[str] = ("head_dim",), **shape: Any
+) -> dict[str, Any]:
+    """A layer of attention. head_dim: the family's default, or None for the width by the heads. called: how it calls that."""
     heads = config.size("num_attention_heads")
-    head_dim = config.size(
-        "head_dim", "attention_head_dim", default=head_dim or config.size("hidden_size") // heads
+    size = config.size(
+        *called,
+        default=head_dim or config.size("hidden_size") // heads,
+        null=head_dim is None,
     )
-    kv_heads = config.size("num_key_value_heads", default=heads)
+    kv_heads = config.size("num_key_value_heads", default=heads, null=True)
     return {
         "operator": "attention",
-        "shape": {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, **shape},
+        "shape": {"heads": heads, "kv_heads": kv_heads, "head_dim": size, **shape},
     }
 
 
 def _windows(config: Settings) -> list[int | None]:
     """The window of every block, as Qwen2 and Qwen3 write it: by `layer_types`, or from block `max_window_layers` on."""
     blocks, slides = config.size("num_hidden_layers", most=MAX_DEPTH), config.flag("use_sliding_window")
+    config.without_effect(("sliding_window", "max_window_layers"))  # where nothing slides
+    window = config.size("sliding_window", default=4096, null=True) if slides else None
+    if slides and "sliding_window" in config.values and config.values["sliding_window"] is None:
+        window = None
     kinds = config.names("layer_types")
     if kinds is None:
-        full = config.size("max_window_layers", default=28, least=0) if slides else blocks
+        full = blocks if window is None else config.size("max_window_layers", default=28, least=0)
         kinds = ["full_attention" if block < full else "sliding_attention" for block in range(blocks)]
     if len(kinds) != blocks:
         raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
@@ -136,39 +176,18 @@ def _windows(config: Settings) -> list[int | None]:
             raise config.error("layer_types", "full_attention or sliding_attention", kind)
     if "sliding_attention" in kinds and not slides:
         raise config.error("use_sliding_window", "true where layer_types has sliding_attention", False)
-    return [
-        config.size("sliding_window", default=4096) if kind == "sliding_attention" else None for kind in kinds
-    ]
-
-
-def _rope(config: Settings) -> dict[str, Any]:
-    """`rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before it)."""
-    given = config.mapping("rope_parameters" if config.get("rope_parameters") else "rope_scaling")
-    for settings in (config, given):
-        settings.only("partial_rotary_factor", 1.0)
-    if nested := [key for key, value in given.values.items() if isinstance(value, Mapping)]:
-        raise ArchitectureError(
-            f"{given.where}: expected one rotation for all layers, got one each for {', '.join(nested)}"
-        )
-    kind = given.get("rope_type", "type", default="default")
-    theta = given.real("rope_theta", default=config.real("rope_theta", default=10_000.0))
-    if kind == "default":
-        return {"theta": theta}
-    if kind != "llama3":
-        raise given.error("rope_type", "default or llama3", kind)
-    original = given.size("original_max_position_embeddings", default=config.size("max_position_embeddings"))
-    scaling = {"kind": kind, "original_context": original}
-    for ours, theirs in (("factor", "factor"), ("low", "low_freq_factor"), ("high", "high_freq_factor")):
-        if given.get(theirs) is None:
-            raise ArchitectureError(f"{given.where}: {theirs}: missing")
-        scaling[ours] = given.real(theirs, default=1.0)
-    return {"theta": theta, "scaling": scaling}
+    if "sliding_attention" in kinds and window is None:
+        raise config.error("sliding_window", "a size where layer_types has sliding_attention", None)
+    return [window if kind == "sliding_attention" else None for kind in kinds]
 
 
 def _mamba2(config: Settings) -> Family:
     config.only("hidden_act", "silu")
     config.only("use_bias", False)
     layer = _mamba2_layer(config, heads="num_heads", head_dim="head_dim", state="state_size")
+    inner, expanded = layer["shape"]["heads"] * layer["shape"]["head_dim"], config.size("expand", default=2)
+    if inner != expanded * config.size("hidden_size"):
+        raise config.error("expand", f"num_heads x head_dim, {inner}, to be expand x hidden_size", expanded)
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
     names = outside_names("backbone.embeddings.weight", "backbone.norm_f.weight")
     for block in range(blocks):
@@ -181,19 +200,27 @@ def _mamba2(config: Settings) -> Family:
     )
 
 
-def _mamba2_layer(config: Settings, *, heads: str, head_dim: str, state: str) -> dict[str, Any]:
-    """A Mamba2 layer, from the names under which the family has its sizes."""
-    config.only("use_conv_bias", True)
+def _mamba2_layer(
+    config: Settings, *, heads: str, head_dim: str, state: str, older: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """A Mamba2 layer. heads, head_dim, state: the family's names of its sizes. older: names that a setting had before."""
+    older = older or {}
+
+    def called(key: str) -> list[str]:
+        return [name for name in (key, older.get(key)) if name]
+
+    for key in called("use_conv_bias"):
+        config.only(key, True)
     # No smallest or largest step: transformers applies these limits when it reads a prompt, but not when it decodes.
-    limit = config.get("time_step_limit", "mamba_dt_limit", default=NO_LIMIT)
+    limit = config.get(*called("time_step_limit"), default=NO_LIMIT)
     if not isinstance(limit, list | tuple) or [_number(value) for value in limit] != NO_LIMIT:
         raise config.error("time_step_limit", "no limit, 0 to infinity", limit)
     shape = {
         "heads": config.size(heads),
         "head_dim": config.size(head_dim),
         "state": config.size(state),
-        "groups": config.size("n_groups", "mamba_n_groups", default=8),
-        "conv": config.size("conv_kernel", "mamba_d_conv", default=4),
+        "groups": config.size(*called("n_groups"), default=8),
+        "conv": config.size(*called("conv_kernel"), default=4),
     }
     return {"operator": "mamba2", "shape": shape}
 
@@ -221,31 +248,65 @@ NEMOTRON_H_KINDS = {
 NEMOTRON_H_KINDS |= {"*": "attention", "full_attention": "attention", "attention": "attention"}
 
 
+NEMOTRON_H_OLDER = {
+    "n_groups": "mamba_n_groups",
+    "conv_kernel": "mamba_d_conv",
+    "use_conv_bias": "mamba_conv_bias",
+    "time_step_limit": "mamba_dt_limit",
+}
+
+
+def _nemotron_h_kinds(config: Settings) -> list[str]:
+    """Our operator of every layer. The list has had two names, and there is an older pattern of letters; they must agree."""
+    lists = {}
+    for key in ("layers_block_type", "layer_types", "hybrid_override_pattern"):
+        kinds = config.get(key, null=True)
+        if kinds is None:
+            continue
+        if not isinstance(kinds, list | str):
+            raise config.error(key, "a list of names", kinds)
+        operators = [NEMOTRON_H_KINDS.get(str(kind)) for kind in kinds]
+        if None in operators:
+            number = operators.index(None)
+            expected = "linear_attention (M), full_attention (*) or mlp (-)"
+            raise config.error(f"{key}.{number}", expected, kinds[number])
+        lists[key] = [operator for operator in operators if operator]
+    if not lists:
+        raise config.error("layers_block_type", "a list of names", None)
+    first = next(iter(lists))
+    for key in lists:
+        if lists[key] != lists[first]:
+            raise config.error(key, f"the layers of {first}", config.values[key])
+    layers = len(lists[first])
+    if config.size("num_hidden_layers", default=layers, least=0) != layers:
+        raise config.error(
+            "num_hidden_layers", f"{layers}, as {first} says", config.values["num_hidden_layers"]
+        )
+    return lists[first]
+
+
 def _nemotron_h(config: Settings) -> Family:
     for key in ("attention_bias", "mlp_bias", "use_bias", "mamba_proj_bias"):
         config.only(key, False)
     config.only("mlp_hidden_act", "relu2")
     config.only("mamba_hidden_act", "silu")
-    if config.get("sliding_window") is not None:
+    if config.get("sliding_window", null=True) is not None:
         raise config.error("sliding_window", "none", config.get("sliding_window"))
-    kinds = config.get("layers_block_type", "layer_types", "hybrid_override_pattern")
-    if not isinstance(kinds, list | str):
-        raise config.error("layers_block_type", "a list of names", kinds)
+    kinds = _nemotron_h_kinds(config)
     made: dict[str, Callable[[], dict[str, Any]]] = {
         "mamba2": lambda: _mamba2_layer(
-            config, heads="mamba_num_heads", head_dim="mamba_head_dim", state="ssm_state_size"
+            config,
+            heads="mamba_num_heads",
+            head_dim="mamba_head_dim",
+            state="ssm_state_size",
+            older=NEMOTRON_H_OLDER,
         ),
         "relu2": lambda: {"operator": "relu2", "shape": {"hidden": config.size("intermediate_size")}},
-        "attention": lambda: _attention(config, head_dim=128),
+        "attention": lambda: _attention(config, head_dim=128, called=("head_dim", "attention_head_dim")),
     }
     inside = {"relu2": ("up_proj.weight", "down_proj.weight"), "attention": ATTENTION}
     names, layers = outside_names("model.embeddings.weight", "model.norm_f.weight"), []
-    for number, kind in enumerate(kinds):
-        operator = NEMOTRON_H_KINDS.get(str(kind))
-        if operator is None:
-            raise config.error(
-                f"layers_block_type.{number}", "linear_attention (M), full_attention (*) or mlp (-)", kind
-            )
+    for number, operator in enumerate(kinds):
         layer = f"model.layers.{number}"
         layers.append(made[operator]())
         if operator == "mamba2":
@@ -257,30 +318,31 @@ def _nemotron_h(config: Settings) -> Family:
 
 
 def _olmo_hybrid(config: Settings) -> Family:
-    config.only("hidden_act", "silu")
+    config.only("hidden_act", *SILU)
     config.only("attention_bias", False)
     heads = config.size("num_attention_heads")
     key_heads, value_heads = (
-        config.size("linear_num_key_heads", default=heads),
-        config.size("linear_num_value_heads", default=heads),
+        config.size(f"linear_num_{part}_heads", default=heads, null=True) for part in ("key", "value")
     )
     if key_heads != value_heads:
         raise config.error(
             "linear_num_value_heads", f"{key_heads}, as many as linear_num_key_heads", value_heads
         )
-    key_dim = config.size("linear_key_head_dim", default=int(0.75 * config.size("hidden_size") / key_heads))
+    default_key_dim = int(0.75 * config.size("hidden_size") / key_heads)
+    key_dim = config.size("linear_key_head_dim", default=default_key_dim, null=True)
     shape = {
         "heads": key_heads,
         "key_dim": key_dim,
-        "value_dim": config.size("linear_value_head_dim", default=2 * key_dim),
+        "value_dim": config.size("linear_value_head_dim", default=2 * key_dim, null=True),
         "conv": config.size("linear_conv_kernel_dim", default=4),
         "negative_eigenvalues": config.flag("linear_allow_neg_eigval", default=True),
     }
     feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("intermediate_size")}}
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
-    kinds = config.names("layer_types") or [
-        "full_attention" if block % 4 == 3 else "linear_attention" for block in range(blocks)
-    ]
+    kinds = config.names("layer_types")
+    if kinds is None:  # every fourth block and, where there is none, the last
+        full = range(3, blocks, 4) or (blocks - 1,)
+        kinds = ["full_attention" if block in full else "linear_attention" for block in range(blocks)]
     if len(kinds) != blocks:
         raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
     names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
@@ -306,14 +368,15 @@ def _olmo_hybrid(config: Settings) -> Family:
         else:
             raise config.error(f"layer_types.{block}", "linear_attention or full_attention", kind)
         names |= layer_names(ours + 1, f"{layer}.mlp", SWIGLU, norm)
-    # A theta that is there and null is how this family says that nothing is rotated; without any it rotates.
-    parameters = config.mapping("rope_parameters").values or config.values
-    rope = _rope(config) if parameters.get("rope_theta", True) is not None else None
     renames = (
         ("attention_layer_norm", "input_layernorm"),
         ("feedforward_layer_norm", "post_attention_layernorm"),
     )
-    return {"rope": rope, "norm_eps": config.real("rms_norm_eps", default=1e-6)}, layers, names, renames
+    fields = {
+        "rope": rope(config, may_be_off=True),
+        "norm_eps": config.real("rms_norm_eps", default=1e-6),
+    }
+    return fields, layers, names, renames
 
 
 FAMILIES: dict[str, Callable[[Settings], Family]] = {

@@ -72,7 +72,7 @@ class GgufFile(Mapping[str, Tensor]):
 
     def _stretch(self, factors: np.ndarray) -> None:
         """Makes the factors of each frequency a setting of the configuration."""
-        theta, head_dim = self.config["rope_theta"] or 10_000.0, self.config["head_dim"]
+        theta, head_dim = self.config.get("rope_theta", 10_000.0), self.config["head_dim"]
         if not factors.size or factors.shape != (head_dim // 2,):
             raise DataError(
                 f"{self.path}: {FACTORS}: expected a factor for each pair of a head of {head_dim}, "
@@ -103,7 +103,7 @@ class GgufFile(Mapping[str, Tensor]):
         values = self._values(tensor)
         for projection, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
             if name.endswith(f"self_attn.{projection}.weight"):
-                rows = (self.config[heads] or self.config["num_attention_heads"]) * self.config["head_dim"]
+                rows = self.config.get(heads, self.config["num_attention_heads"]) * self.config["head_dim"]
                 if values.ndim != 2 or len(values) != rows:
                     raise DataError(
                         f"{self.path}: {tensor.name}: expected {rows} rows, got shape {values.shape}"

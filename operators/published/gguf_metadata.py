@@ -123,7 +123,7 @@ def llama_config(
         raise refused(f"{FAMILY}.attention.scale", "1 / the square root of the length of a head, or none")
     _require_no_stretch(value, refused)
     return {
-        **config,
+        **{key: setting for key, setting in config.items() if setting is not None},
         "head_dim": head_dim,
         "model_type": "llama",
         "vocab_size": vocabulary,

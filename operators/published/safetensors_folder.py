@@ -1,6 +1,5 @@
 """A folder as `transformers` saves it: config.json and weights in one or several safetensors files. Nothing pickled is read."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,38 +8,76 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from operators.errors import DataError
+from operators.published.json_file import read_mapping
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+OTHERS = {
+    "*.safetensors": "transformers does not take that for the model either; if it is the model, rename it",
+    "*.gguf": "it is read when it is named itself",
+    **dict.fromkeys(
+        ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json"),
+        "pickled weights are not read, because they can run code",
+    ),
+}
+"""Files that may hold weights, and why they are not read."""
 
 
 class SafetensorsFolder(Mapping[str, Tensor]):
-    """The tensors of a folder by name; each is read (mapped from its file) when it is asked for. Raises DataError."""
+    """The tensors of a folder by name; each is read (mapped from its file) when it is asked for.
+
+    Which files are the model is decided as `transformers` decides it. remarks: what a user should know about that, a line each.
+    Raises DataError.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = _read_json(folder / "config.json")
+        self.remarks: list[str] = []
+        _refuse_other_layouts(folder)
+        self.config = read_mapping(folder / "config.json")
         self._open: dict[str, Any] = {}
-        self._files = self._index() if (folder / INDEX).exists() else self._whole()
+        self._files = self._whole() if self._has(WHOLE) else self._shards()
+
+    def _has(self, name: str) -> bool:
+        path = self.folder / name
+        if path.is_symlink() and not path.exists():  # a download into the Hub's cache that was given up
+            raise DataError(f"{path}: a link to {path.readlink()}, which is not there")
+        return path.is_file()
 
     def _whole(self) -> dict[str, str]:
-        if (self.folder / WHOLE).is_file():
-            return dict.fromkeys(self._handle(WHOLE).keys(), WHOLE)
-        expected = f"expected {WHOLE} or {INDEX}"
-        if pickled := sorted(file.name for pattern in PICKLED for file in self.folder.glob(pattern)):
-            raise DataError(
-                f"{self.folder}: {expected}, found {pickled[0]}: pickled weights are not read, because they can run code"
+        if (self.folder / INDEX).exists():
+            self.remarks.append(
+                f"{WHOLE} is the model, as for transformers; {INDEX} beside it and its files are not read"
             )
-        raise DataError(f"{self.folder}: {expected}, found neither")
+        return dict.fromkeys(self._handle(WHOLE).keys(), WHOLE)
 
-    def _index(self) -> dict[str, str]:
-        weight_map = _read_json(self.folder / INDEX).get("weight_map")
+    def _shards(self) -> dict[str, str]:
+        if not self._has(INDEX):
+            raise self._no_weights()
+        index = self.folder / INDEX
+        weight_map = read_mapping(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-            raise DataError(f"{self.folder / INDEX}: expected weight_map, a mapping from tensors to files")
+            raise DataError(f"{index}: expected weight_map, a mapping from tensors to files")
+        files: dict[str, str] = {}
         for file in sorted(set(weight_map.values())):
-            if Path(file).name != file or not (self.folder / file).is_file():
-                raise DataError(f"{self.folder / INDEX}: names {file}, which is not a file in that folder")
-        return weight_map
+            if Path(file).name != file or not self._has(file):
+                raise DataError(f"{index}: names {file}, which is not a file in that folder")
+            for name in self._handle(file).keys():  # noqa: SIM118 - a handle is no mapping
+                if name in files:
+                    raise DataError(
+                        f"{self.folder}: {name} is in {files[name]} and in {file}, expected in one"
+                    )
+                files[name] = file
+        for name, file in weight_map.items():
+            if files.get(name) != file:
+                raise DataError(f"{index}: {name} is not in {file}, as it says")
+        return files
+
+    def _no_weights(self) -> DataError:
+        expected = f"{self.folder}: expected {WHOLE} or {INDEX}, found"
+        for pattern, why in OTHERS.items():
+            if names := sorted(file.name for file in self.folder.glob(pattern)):
+                return DataError(f"{expected} {names[0]}: {why}")
+        return DataError(f"{expected} neither")
 
     def _handle(self, file: str) -> Any:
         if file not in self._open:
@@ -65,13 +102,15 @@ class SafetensorsFolder(Mapping[str, Tensor]):
         return len(self._files)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected a mapping, got {type(value).__name__}")
-    return value
+def _refuse_other_layouts(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        raise DataError(
+            f"{folder}: adapter_config.json makes it an adapter of another model, expected the model with the adapter merged"
+        )
+    snapshots = folder / "snapshots"
+    if not (folder / "config.json").exists() and snapshots.is_dir():
+        inside = sorted(path for path in snapshots.iterdir() if path.is_dir())
+        named = ", ".join(str(path) for path in inside[:3]) or f"a folder in {snapshots}, which is empty"
+        raise DataError(
+            f"{folder}: the top of a folder in the Hub's cache, expected a snapshot in it: {named}"
+        )

@@ -1,45 +1,53 @@
-"""Tensors of a published model -> the weights of our model, each name and shape checked."""
+"""Tensors of a published model -> the weights of our model, each name, shape and dtype checked."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from operators.errors import DataError
 from operators.model import HybridLM
 from operators.published.families import Published
+from operators.rope import frequencies
 
 SHOWN = 3
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+HEAD = "lm_head.weight"
+FREQUENCIES = "rotary_emb.inv_freq"
 
 
 def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path | str) -> dict[str, Tensor]:
     """The state of our model, from tensors that are read one at a time; in the published dtype.
 
-    Raises DataError naming the tensors that are missing, that nothing here takes, or that have another shape.
+    Raises DataError naming the tensors that are missing, that nothing here takes, or that have another shape or dtype.
     """
-    theirs = {_renamed(name, published): name for name in tensors}
-    # Positions' frequencies, which some files carry, follow from the configuration.
-    theirs = {name: spelled for name, spelled in theirs.items() if not name.endswith("rotary_emb.inv_freq")}
-    wanted = {part for parts in published.names.values() for part in parts}
-    if missing := sorted(wanted - theirs.keys()):
-        raise DataError(f"{where}: missing weights: {_listed(missing)}")
+    names = dict(published.names)
+    theirs = _spelled(published, tensors, where)
+    for name in [name for name in theirs if name.endswith(FREQUENCIES)]:
+        _check_frequencies(published, tensors[theirs.pop(name)], f"{where}: {name}")
+    embedding = names["embedding.weight"][0]
+    if published.architecture.tied_embeddings and embedding not in theirs and HEAD in theirs:
+        names["embedding.weight"] = (HEAD,)  # transformers ties to the one of the two that is there
+    wanted = {part for parts in names.values() for part in parts}
     surplus = sorted(theirs.keys() - wanted)
-    if published.architecture.tied_embeddings and "lm_head.weight" in surplus:
-        embedding = published.names["embedding.weight"][0]
-        if not torch.equal(tensors[theirs["lm_head.weight"]], tensors[theirs[embedding]]):
+    if missing := sorted(wanted - theirs.keys()):
+        instead = f"; found instead: {_listed([theirs[name] for name in surplus])}" if surplus else ""
+        raise DataError(f"{where}: missing weights: {_listed(missing)}{instead}")
+    if published.architecture.tied_embeddings and HEAD in surplus:
+        if not torch.equal(tensors[theirs[HEAD]], tensors[theirs[embedding]]):
             raise DataError(
-                f"{where}: lm_head.weight: expected the same values as {embedding} or none, as tie_word_embeddings is true"
+                f"{where}: {HEAD}: expected the same values as {embedding} or none, as tie_word_embeddings is true"
             )
-        surplus.remove("lm_head.weight")
+        surplus.remove(HEAD)
     if surplus:
-        raise DataError(f"{where}: weights that the architecture does not have: {_listed(surplus)}")
+        unknown = _listed([theirs[name] for name in surplus])
+        raise DataError(f"{where}: weights that the architecture does not have: {unknown}")
     return {
-        ours: _joined(
-            [tensors[theirs[part]] for part in published.names[ours]],
-            shape,
-            f"{where}: {', '.join(published.names[ours])}",
-        )
+        ours: _joined({theirs[part]: tensors[theirs[part]] for part in names[ours]}, shape, where)
         for ours, shape in expected_shapes(published).items()
     }
 
@@ -51,25 +59,82 @@ def expected_shapes(published: Published) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def _joined(parts: list[Tensor], shape: torch.Size, where: str) -> Tensor:
-    # A depthwise convolution is published as [C, 1, K] and is [C, K] here.
-    parts = [part.squeeze() if part.ndim > len(shape) else part for part in parts]
-    found = (
-        torch.Size((sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
-        if parts[0].ndim
-        else parts[0].shape
-    )
-    if found != shape or any(part.shape[1:] != parts[0].shape[1:] for part in parts):
-        raise DataError(
-            f"{where}: expected shape {tuple(shape)}, got {' and '.join(str(tuple(part.shape)) for part in parts)}"
+def remark_on_steps(published: Published, weights: Mapping[str, Tensor]) -> str | None:
+    """A line for a user whose Mamba2 layers can take steps that `transformers` raises while it reads a prompt, or None.
+
+    weights: as `fitted` returns them. What enters a layer's projection is as long as its normalization's weights allow, so that the
+    weights bound every step from below.
+    """
+    for number, layer in enumerate(published.architecture.layers):
+        if layer.operator != "mamba2" or not published.shortest_step:
+            continue
+        bias = weights[f"layers.{number}.operator.dt_bias"].float()
+        rows = weights[f"layers.{number}.operator.in_proj.weight"][-len(bias) :].float()
+        reach = (rows * weights[f"layers.{number}.norm.weight"].float()).norm(dim=1) * math.sqrt(
+            rows.shape[1]
         )
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if F.softplus(bias - reach).min() < published.shortest_step:
+            return (
+                f"time_step_min {published.shortest_step:g}: transformers raises shorter steps of Mamba2 layers to it when it reads"
+                " a prompt, but not when it generates; here none is raised, so a prompt's logits can differ from its"
+            )
+    return None
 
 
-def _renamed(name: str, published: Published) -> str:
-    for old, new in published.renames:
-        name = name.replace(old, new)
-    return name
+def _spelled(published: Published, tensors: Mapping[str, Tensor], where: Path | str) -> dict[str, str]:
+    """Our family's name of every tensor -> its name in the file.
+
+    As in `transformers` the name of the model inside the language model, `model.` or `backbone.`, may be missing or too much.
+    """
+    known = {part for parts in published.names.values() for part in parts} | {HEAD}
+    inner = published.names["embedding.weight"][0].partition(".")[0] + "."
+    spelled: dict[str, str] = {}
+    for name in tensors:
+        new = name
+        for old, newer in published.renames:
+            new = new.replace(old, newer)
+        new = next((n for n in (new, inner + new, new.removeprefix(inner)) if n in known), new)
+        if new in spelled:
+            raise DataError(f"{where}: {spelled[new]} and {name} are the same weight, expected one of them")
+        spelled[new] = name
+    return spelled
+
+
+def _check_frequencies(published: Published, stored: Tensor, where: str) -> None:
+    """Refuses frequencies of positions, which some files carry, that differ from what follows from the configuration."""
+    architecture = published.architecture
+    shapes: list[Any] = [layer.shape for layer in architecture.layers if layer.operator == "attention"]
+    if architecture.rope is None or not shapes:
+        raise DataError(f"{where}: expected no frequencies in a model that rotates nothing")
+    rope = architecture.rope
+    expected = frequencies(rope.theta, rope.scaling, shapes[0].head_dim // 2, torch.device("cpu"))
+    rounding = 1e-2 if stored.dtype in (torch.bfloat16, torch.float16) else 1e-4
+    # 1e-7: the smallest ones vanish in float16.
+    if stored.shape != expected.shape or not torch.allclose(stored.float(), expected, rounding, 1e-7):
+        raise DataError(f"{where}: expected the frequencies that follow from config.json, got others")
+
+
+def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -> Tensor:
+    for name, part in parts.items():
+        if part.dtype not in FLOATS:
+            got = str(part.dtype).removeprefix("torch.")
+            raise DataError(f"{where}: {name}: expected float32, bfloat16 or float16, got {got}")
+    fitting = [_squeezed(part, len(shape)) for part in parts.values()]
+    first = fitting[0]
+    joined = (
+        torch.Size((sum(part.shape[0] for part in fitting), *first.shape[1:])) if first.ndim else first.shape
+    )
+    if joined != shape or any(part.shape[1:] != first.shape[1:] for part in fitting):
+        got = " and ".join(str(tuple(part.shape)) for part in fitting)
+        raise DataError(f"{where}: {', '.join(parts)}: expected shape {tuple(shape)}, got {got}")
+    return first if len(fitting) == 1 else torch.cat(fitting)
+
+
+def _squeezed(part: Tensor, ndim: int) -> Tensor:
+    """A depthwise convolution is published as [C, 1, K] and is [C, K] here; some vectors are published as [1, 1, H, 1]."""
+    if part.ndim <= ndim:
+        return part
+    return part.squeeze(1) if part.ndim == ndim + 1 and part.shape[1] == 1 else part.squeeze()
 
 
 def _listed(names: list[str]) -> str:
