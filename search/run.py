@@ -14,6 +14,7 @@ from profiler.device import open_device
 from search import ledger as ledger_module
 from search.cluster_connect import require_room
 from search.config import RunConfig
+from search.data_cli import print_source
 from search.driver import check_constraints, drive, prepare_run
 from search.edges import at_edges
 from search.executor import InlineExecutor
@@ -55,7 +56,7 @@ def start(
     else:
         _require_no_kind(config)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
-    prepared = prepare_run(config)
+    prepared = prepare_run(config, on_source=lambda record: print_source(console, record))
     check_constraints(prepared, measured_here=address is None)
     building = results / f".{name}.partial"
     shutil.rmtree(building, ignore_errors=True)
