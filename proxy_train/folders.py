@@ -107,7 +107,7 @@ class _Folder:
         _require_finished(path, names)
         if repository.is_cache_of_hub(folders):
             for name in ("blobs", "refs"):
-                self._passed_over(path / name, HIDDEN if name in folders else None)
+                self._passed_over(path / name, HIDDEN if name in folders else None, "/")
             folders = [name for name in folders if name not in ("blobs", "refs")]
             repository.require_one_version(path / "snapshots", _names(path / "snapshots"))
         if repository.SPLITS in names:

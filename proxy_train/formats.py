@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import importlib
+import io
 import lzma
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ FORMATS = {
     ".arrow": "arrow",
     ".parquet": "parquet",
 }
+
+_CHUNK = 2**16  # bytes of a compressed file, read at a time
 
 # Archives hold files of their own; which of those are text, and of which split, nobody can tell from outside.
 ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar")
@@ -75,11 +78,44 @@ def _by_pyarrow(codec: str) -> Callable[[Path], BinaryIO]:
     return opened
 
 
+class _Streams(io.RawIOBase):
+    """Compressed streams one behind the other, as bzip2 and xz with several threads write them, read as one.
+
+    Python's own `bz2.open` and `lzma.open` take a damaged second stream for the end of the file, without a word.
+    """
+
+    def __init__(self, path: Path, new: Callable[[], Any]) -> None:
+        self._file, self._new, self._stream = path.open("rb"), new, new()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            raw = b""
+            if self._stream.eof:
+                raw = self._stream.unused_data.lstrip(b"\0")  # xz may fill up with zeros behind a stream
+                while not raw:
+                    if not (read := self._file.read(_CHUNK)):
+                        return 0
+                    raw = read.lstrip(b"\0")
+                self._stream = self._new()
+            elif self._stream.needs_input and not (raw := self._file.read(_CHUNK)):
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            if data := self._stream.decompress(raw, len(buffer)):
+                buffer[: len(data)] = data
+                return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 # Ending -> what opens such a file as the bytes that were compressed. All of them read several frames or members as one.
 COMPRESSIONS: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
+    ".bz2": lambda path: _Streams(path, bz2.BZ2Decompressor),
+    ".xz": lambda path: _Streams(path, lzma.LZMADecompressor),
     ".zst": _by_pyarrow("zstd"),
     ".lz4": _by_pyarrow("lz4"),
 }

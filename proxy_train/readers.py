@@ -134,8 +134,7 @@ def _separated(path: Path, stream: Iterable[bytes], text_column: str, separator:
     csv.field_size_limit(
         sys.maxsize
     )  # the module refuses fields beyond 131,072 characters; documents are longer
-    lines = (_decoded(raw, f"{path} line {number}") for number, raw in enumerate(stream, start=1))
-    rows = csv.reader(lines, delimiter=separator, strict=True)
+    rows = csv.reader(_text_lines(path, stream), delimiter=separator, strict=True)
     columns: list[str] = []
     try:
         for row in rows:
@@ -152,11 +151,16 @@ def _separated(path: Path, stream: Iterable[bytes], text_column: str, separator:
                     f"{where}: expected {len(columns)} fields as in the first line, got {len(row)}; a field "
                     'that holds the separator or a line end stands in "quotes"'
                 )
-            if "\0" in row[place]:
-                raise DataError(f"{where}: expected UTF-8 text, got byte 0x00")
             yield row[place]
     except csv.Error as error:
         raise DataError(f"{path} line {rows.line_num}: not {path.suffix[1:]}: {error}") from None
+
+
+def _text_lines(path: Path, stream: Iterable[bytes]) -> Iterator[str]:
+    for number, raw in enumerate(stream, start=1):
+        if (junk := raw.find(0)) >= 0:
+            raise DataError(f"{path} line {number}: expected UTF-8 text, got byte 0x00 at offset {junk}")
+        yield _decoded(raw, f"{path} line {number}")
 
 
 def _parsed(raw: str, where: str) -> Any:

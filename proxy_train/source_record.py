@@ -42,8 +42,11 @@ def names(paths: Iterable[str]) -> Names:
 
 
 def printable(path: str) -> str:
-    """A path as text: file names are bytes, not always of UTF-8."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A path as one line of text: file names are bytes, not always of UTF-8, and may hold line ends."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
 
 
 def reads(record: SourceRecord) -> str:
