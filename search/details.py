@@ -18,6 +18,7 @@ from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
 from search.benchmarks.operators import ceilings
 from search.config import RunConfig
+from search.data_cli import print_source
 from search.export import provenance
 from search.ledger import Entry, Ledger
 from search.profiles import print_conditions, print_remarks, timings
@@ -128,7 +129,8 @@ def train_once(
     except ValidationError as error:
         raise ConfigError(one_line(error)) from None
     opened = open_device(device)
-    corpus = prepare(config.data)
+    notices = console or Console(stderr=True, highlight=False)
+    corpus = prepare(config.data, on_source=lambda record: print_source(notices, record))
     every = max(1, proxy.steps // 10)
 
     def on_step(step: int, loss: float) -> None:

@@ -15,6 +15,7 @@ from operators.files import write_whole
 from profiler.cost import cost
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, prepare, require_windows
+from proxy_train.source_record import SourceRecord
 from search.arithmetic import arithmetic, arithmetic_check
 from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
@@ -94,9 +95,13 @@ class Progress:
         return min((*paced, *limited), default=None)
 
 
-def prepare_run(config: RunConfig) -> Prepared:
-    """The text tokenized and the space built. Raises DataError, and ConfigError or TableError where the latency table cannot serve."""
-    corpus = prepare(config.data)
+def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] | None = None) -> Prepared:
+    """The text tokenized and the space built.
+
+    on_source: hears which files of the text are read, before any is.
+    Raises DataError, and ConfigError or TableError where the latency table cannot serve.
+    """
+    corpus = prepare(config.data, on_source=on_source)
     require_windows(corpus, config.proxy.sequence_length)
     everything = make_space(config.space, corpus.vocabulary)
     table = table_check(config, everything) if config.gates.table else None

@@ -15,6 +15,7 @@ from proxy_train.corpus import unknown_tokens
 from search import ledger as ledger_module
 from search.cluster_connect import require_room
 from search.config import RunConfig
+from search.data_cli import print_source
 from search.driver import check_constraints, drive, prepare_run
 from search.edges import at_edges
 from search.executor import InlineExecutor
@@ -56,7 +57,7 @@ def start(
     else:
         _require_no_kind(config)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
-    prepared = prepare_run(config)
+    prepared = prepare_run(config, on_source=lambda record: print_source(console, record))
     if unknown := unknown_tokens(prepared.corpus.folder):
         console.print(
             f"the tokenizer has no token for some of the text: {unknown:,} of {prepared.corpus.validation_tokens:,} "

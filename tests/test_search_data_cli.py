@@ -1,5 +1,6 @@
 """`frontrunner data` as a user meets it."""
 
+import hashlib
 import json
 from pathlib import Path
 from unittest.mock import ANY, Mock
@@ -111,3 +112,46 @@ def test_what_cannot_be_is_one_line(call: Call, arguments: list[str], says: str)
     assert (code, out) == (1, "")
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_what_is_read_and_what_is_not_is_said_before_and_kept(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "own.jsonl").write_text('{"text": "one document"}\n{"text": " "}\n{"text": "another one"}\n')
+    (folder / "blank.txt").write_text(" \n")
+    (folder / "empty.txt").write_text("")
+    (folder / "test.jsonl").write_text('{"text": "held out"}\n')
+    (folder / "notes.pdf").write_bytes(b"%PDF")
+    (folder / "again.jsonl").symlink_to("own.jsonl")
+    code, out, err = call("data", "prepare", folder, "--vocabulary", "300")
+    assert code == 0
+    said = err.splitlines()
+    assert said[0] == "reads 2 files (1 .jsonl, 1 .txt)"
+    assert said[1] == (
+        "does not read 1 of validation or test text (test.jsonl); 1 reached a second time (again.jsonl); "
+        "1 with an ending that is not read (notes.pdf)"
+    )
+    assert said[2] == "empty: empty.txt"
+    assert said[3].startswith("reading: ")
+    place = next(line.split()[1] for line in out.splitlines() if line.startswith("folder "))
+    found = json.loads(call("data", "info", place, "--json")[1])
+    assert found["files_read"] == "2 files (1 .jsonl, 1 .txt)"
+    assert found["files_not_read"] == said[1].removeprefix("does not read ")
+    assert found["empty_files"] == "2 empty.txt, blank.txt"
+    assert found["blank_documents"] == 2
+    assert found["train_documents"] + found["validation_documents"] == 2
+    digest = found["digest"]
+    (folder / ".DS_Store").write_text("")
+    assert f"digest                  {digest}\n" in call("data", "prepare", folder, "--vocabulary", "300")[1]
+
+
+def test_a_manifest_of_before_the_record_is_still_read(call: Call, config: Path) -> None:
+    call("data", "prepare", config)
+    found = json.loads(call("data", "info", config, "--json")[1])
+    path = Path(found["folder"]) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["read"]
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    old = json.loads(call("data", "info", found["folder"], "--json")[1])
+    assert old["digest"] == found["digest"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "files_read" not in old

@@ -24,6 +24,7 @@ from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus, DataSettings, prepare
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
+from search.data_cli import print_source
 from search.profiling import Failure, profiled
 from search.studies import experiment_store
 from search.studies.experiment_store import Latency, Store, Training
@@ -129,7 +130,7 @@ def session(settings: ExperimentSettings, *, results: Path, name: str, console: 
     """Prepares the text, takes the experiment's folder, and says how to go on where it is interrupted. Raises our errors."""
     settings = settings.model_copy(update={"data": settings.data.absolute()})
     usable = devices(settings.device)
-    corpus = prepare(settings.data)
+    corpus = prepare(settings.data, on_source=lambda record: print_source(console, record))
     fixed = settings.fixed() | {"text": corpus.digest, "device": usable[0]}
     everything = settings.model_dump(mode="json")
     with (
