@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from operators import plain_yaml, registry
-from operators.errors import ArchitectureError, one_line
+from operators.errors import ArchitectureError, in_words, one_line
 from operators.operator import Shape
-from operators.value import Value
+from operators.value import Value, whole
 
 Genes = Mapping[str, Mapping[str, Any]]
 MAX_DEPTH = 1024
@@ -127,14 +126,16 @@ def _expanded(layers: Sequence[Any], width: int, where: str) -> list[Any]:
 
 
 def _repeated(entry: Mapping[str, Any], width: int, where: str) -> list[Any]:
-    count, layers = entry["repeat"], entry.get("layers")
+    count, layers = whole(entry["repeat"]), entry.get("layers")
     layers = layers.split() if isinstance(layers, str) else layers
     if set(entry) != {"repeat", "layers"} or not isinstance(layers, list | tuple):
         raise ValueError(
             f"{where}: expected repeat with a list of layers and nothing else, got {', '.join(map(str, entry))}"
         )
-    if not isinstance(count, int) or not 1 <= count <= MAX_DEPTH:
-        raise ValueError(f"{where}.repeat: expected a whole number from 1 to {MAX_DEPTH}, got {count!r:.60}")
+    if count is None or not 1 <= count <= MAX_DEPTH:
+        raise ValueError(
+            f"{where}.repeat: expected a whole number from 1 to {MAX_DEPTH}, got {in_words(entry['repeat'])}"
+        )
     once = _expanded(layers, width, f"{where}.layers")
     if count * len(once) > MAX_DEPTH:  # before it is built: repeats may lie within repeats
         raise ValueError(f"{where}: expected at most {MAX_DEPTH} layers, got {count} times {len(once)}")
@@ -188,11 +189,11 @@ class Architecture(Value):
     def _expand_shorthand(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        layers, width = data.get("layers"), data.get("width")
+        layers, width = data.get("layers"), whole(data.get("width"))
         if isinstance(layers, str):
             layers = layers.split()
-        if not isinstance(width, int) or not 8 <= width <= 65_536:
-            raise ValueError(f"width: expected a whole number from 8 to 65536, got {width!r}")
+        if width is None or not 8 <= width <= 65_536:
+            raise ValueError(f"width: expected a whole number from 8 to 65536, got {in_words(data.get('width'))}")
         if not isinstance(layers, list | tuple):
             return data
         return {**data, "layers": tuple(_expanded(layers, width, "layers"))}
@@ -219,18 +220,22 @@ class Architecture(Value):
             data = plain_yaml.parse(text)
         except ValueError as error:
             raise ArchitectureError(f"{where}: {error}") from None
-        if not isinstance(data, dict):
-            raise ArchitectureError(
-                f"{where}: expected a mapping with width, vocabulary and layers, got {type(data).__name__}"
-            )
-        return cls.parse(data, where=where)
+        return cls._from_plain(data, where)
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "architecture") -> Self:
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ArchitectureError(f"{where}: not JSON: {error}") from None
+            data = plain_yaml.parse_json(text)
+        except ValueError as error:
+            raise ArchitectureError(f"{where}: {error}") from None
+        return cls._from_plain(data, where)
+
+    @classmethod
+    def _from_plain(cls, data: Any, where: str) -> Self:
+        if not isinstance(data, dict):
+            raise ArchitectureError(
+                f"{where}: expected a mapping with width, vocabulary and layers, got {in_words(data)}"
+            )
         return cls.parse(data, where=where)
 
     @classmethod
@@ -253,9 +258,7 @@ class Architecture(Value):
         return self.model_dump_json()
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120
-        )
+        return plain_yaml.dump(self.model_dump(mode="json"))
 
     def digest(self) -> str:
         """SHA-256 (hex) over canonical JSON without the name: equal for equal models."""

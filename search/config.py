@@ -4,7 +4,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from operators import plain_yaml
@@ -164,9 +163,7 @@ class RunConfig(Value):
         )
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120
-        )
+        return plain_yaml.dump(self.model_dump(mode="json"))
 
 
 def parse(data: Any, *, where: str) -> RunConfig:
