@@ -15,6 +15,8 @@ from operators.value import Value, whole
 
 Genes = Mapping[str, Mapping[str, Any]]
 MAX_DEPTH = 1024
+IN_A_FOLDER = "architecture.yaml"
+_NOT_INSTALLED = "the shipped files (configs/) are not in this installation, they come with the source"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs" / "architectures"
 
 
@@ -148,20 +150,38 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def find_architecture(path: Path | str) -> Path:
-    """The file that a path or a shipped name means: a file of the name goes before. Raises ArchitectureError for an unknown name.
+    """The file that a path or a shipped name means: a file or folder of the name goes before. Raises ArchitectureError for none.
 
-    A name is one word with no folder before it and no .yaml, .yml or .json behind it.
+    A folder means the architecture.yaml in it. A name is one word with no folder before it and no .yaml, .yml or .json behind it.
     """
     path = Path(path)
-    if path.is_file() or path.suffix in (".yaml", ".yml", ".json") or len(path.parts) != 1:
+    if (path / IN_A_FOLDER).is_file():
+        return path / IN_A_FOLDER
+    if path.exists() and not path.is_dir():
         return path
     known = shipped_names()
     if str(path).lower() in known:
         return SHIPPED / f"{str(path).lower()}.yaml"
-    listed = f"one of {', '.join(known)}" if known else f"a shipped name, but {SHIPPED} is not installed"
+    if path.is_dir():
+        published = (
+            "; `frontrunner import` makes one of a Hugging Face folder"
+            if (path / "config.json").is_file()
+            else ""
+        )
+        raise ArchitectureError(f"{path}: cannot be read: a folder without {IN_A_FOLDER}{published}")
+    if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) != 1:
+        raise ArchitectureError(f"{path}: cannot be read: No such file or directory{not_installed(path)}")
+    listed = f"one of {', '.join(known)}" if known else f"a shipped name, but {_NOT_INSTALLED}"
     raise ArchitectureError(
-        f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, or {listed}"
+        f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, a folder with "
+        f"{IN_A_FOLDER}, a candidate as RUN:ID, or {listed}"
     )
+
+
+def not_installed(path: Path) -> str:
+    """What to add to the message that a file is missing, where it is one that is shipped with the source alone."""
+    missing = path.parts[:1] == (SHIPPED.parent.name,) and not SHIPPED.is_dir()
+    return f"; {_NOT_INSTALLED}" if missing else ""
 
 
 class Architecture(Value):
@@ -193,7 +213,9 @@ class Architecture(Value):
         if isinstance(layers, str):
             layers = layers.split()
         if width is None or not 8 <= width <= 65_536:
-            raise ValueError(f"width: expected a whole number from 8 to 65536, got {in_words(data.get('width'))}")
+            raise ValueError(
+                f"width: expected a whole number from 8 to 65536, got {in_words(data.get('width'))}"
+            )
         if not isinstance(layers, list | tuple):
             return data
         return {**data, "layers": tuple(_expanded(layers, width, "layers"))}
@@ -240,7 +262,7 @@ class Architecture(Value):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Reads a YAML or JSON file, or the shipped architecture of that name, as in `llama-3.2-1b`."""
+        """Reads a YAML or JSON file, a folder's architecture.yaml, or the shipped architecture of that name, as in `llama-3.2-1b`."""
         path = find_architecture(path)
         try:
             text = path.read_text(encoding="utf-8")

@@ -26,7 +26,6 @@ from typing import Any
 from pydantic import ValidationError
 
 
-
 class FrontrunnerError(Exception):
     """Base of every error that is meant to be read by a person."""
 

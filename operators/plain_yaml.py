@@ -33,9 +33,6 @@ _CORE: tuple[tuple[str, str, str], ...] = (
 class _Loader(yaml.SafeLoader):
     """The core schema, and refuses repeated keys, other tags, and aliases that stand for too much."""
 
-    yaml_implicit_resolvers: Any = {}
-    yaml_constructors: Any = {}
-
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None:
@@ -72,16 +69,19 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that is something else to a reader of YAML 1.1 or of 1.2."""
 
 
+_Loader.yaml_implicit_resolvers, _Loader.yaml_constructors = {}, {}
 for _name, _pattern, _first in _CORE:
     for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(  # type: ignore[no-untyped-call]
-            f"{_TAG}{_name}", re.compile(rf"^(?:{_pattern})$"), list(_first.replace("\0", "")) + [""] * ("\0" in _first)
+        _class.add_implicit_resolver(
+            f"{_TAG}{_name}",
+            re.compile(rf"^(?:{_pattern})$"),
+            list(_first.replace("\0", "")) + [""] * ("\0" in _first),
         )
-_Dumper.add_implicit_resolver(f"{_TAG}bool", re.compile(r"^[yYnN]$"), list("yYnN"))  # type: ignore[no-untyped-call]
-_Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"^<<$"), ["<"])  # type: ignore[no-untyped-call]
+_Dumper.add_implicit_resolver(f"{_TAG}bool", re.compile(r"^[yYnN]$"), list("yYnN"))
+_Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"^<<$"), ["<"])
 for _name in ("null", "str", "seq", "map", "bool", "int", "float"):
     _Loader.add_constructor(f"{_TAG}{_name}", getattr(_Loader, f"construct_yaml_{_name}"))
-_Loader.add_constructor(None, _Loader.refuse)  # type: ignore[type-var]
+_Loader.add_constructor(None, _Loader.refuse)
 
 
 def parse(text: str) -> Any:

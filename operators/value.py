@@ -39,7 +39,11 @@ class Value(BaseModel):
         if not isinstance(data, Mapping):
             return value
         findings = [
-            InitErrorDetails(type=PydanticCustomError("value_error", "{problem}", {"problem": problem}), loc=place)
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{problem}", {"problem": problem}),
+                loc=place,
+                input=data,
+            )
             for name, given in data.items()
             if type(given) is not type(made := getattr(value, name, None)) or isinstance(given, _HOLDERS)
             for place, problem in _changed(given, made, (name,))

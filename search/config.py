@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from operators import plain_yaml
+from operators.architecture import not_installed
 from operators.errors import ConfigError, one_line
 from operators.value import Value
 from profiler.profile import ProfileSettings
@@ -184,7 +185,8 @@ def plain(path: Path) -> Any:
     try:
         return plain_yaml.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        missing = not_installed(path) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{missing}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except ValueError as error:

@@ -229,7 +229,10 @@ def broken(name: str, content: bytes) -> Callable[[Path], Path]:
         (lambda folder: folder, "cannot be read"),
         (broken("x.yaml", b"\xff\xfe\x00"), "cannot be read"),
         (broken("x.yaml", b"layers: [a, f"), "not YAML"),
-        (broken("x.yaml", b"- a\n- f"), "expected a mapping with width, vocabulary and layers, got ['a', 'f']"),
+        (
+            broken("x.yaml", b"- a\n- f"),
+            "expected a mapping with width, vocabulary and layers, got ['a', 'f']",
+        ),
         (broken("x.yaml", b""), "expected a mapping with width, vocabulary and layers"),
         (broken("x.yaml", b"width: 64\nvocabulary: 9\nlayers: a zz"), "layers.1: unknown operator 'zz'"),
         (broken("x.json", b"{"), "not JSON"),
