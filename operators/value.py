@@ -55,9 +55,9 @@ class Value(BaseModel):
 
 def whole(value: Any) -> int | None:
     """The whole number that a value is, also as 1e6 or 2.0; None for anything else, as true and '2' are."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if float(value).is_integer() else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _changed(given: Any, value: Any, place: Place) -> Iterator[tuple[Place, str]]:

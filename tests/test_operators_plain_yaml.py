@@ -38,7 +38,23 @@ from operators.errors import ArchitectureError
         ("-.INF", -math.inf),
         ("+.Inf", math.inf),
         # text in 1.2, something else in 1.1
-        *((text, text) for text in ("yes", "no", "on", "OFF", "y", "N", "1:30", "12:30:45", "2026-01-01", "0b1", "=", "tRUE")),
+        *(
+            (text, text)
+            for text in (
+                "yes",
+                "no",
+                "on",
+                "OFF",
+                "y",
+                "N",
+                "1:30",
+                "12:30:45",
+                "2026-01-01",
+                "0b1",
+                "=",
+                "tRUE",
+            )
+        ),
         *((text, text) for text in ("0o8", "0X1", "-0x1", "1e", ".", "+", "1.2.3", "e3")),
         # our own rule
         ("1_000_000", 1_000_000),
@@ -110,7 +126,9 @@ PLAIN = st.recursive(
     | st.floats(allow_nan=False)
     | st.text()
     | st.from_regex(r"[-+.0-9_eExXob:]{1,6}", fullmatch=True)
-    | st.sampled_from("yes no on off y N ~ null True = << 1e3 0100 0o10 1:30 2026-01-01 .inf 1_000 0x1 -.5".split()),
+    | st.sampled_from(
+        "yes no on off y N ~ null True = << 1e3 0100 0o10 1:30 2026-01-01 .inf 1_000 0x1 -.5".split()
+    ),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
