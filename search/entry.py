@@ -28,7 +28,7 @@ def _open_if_closed(number: int) -> None:
             os.dup2(opened, number)
             os.close(opened)
         names = ("stdin", "stdout", "stderr")
-        setattr(sys, names[number], open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115, PTH123
+        setattr(sys, names[number], open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def import_numpy() -> None:

@@ -127,7 +127,7 @@ PLAIN = st.recursive(
     | st.text()
     | st.from_regex(r"[-+.0-9_eExXob:]{1,6}", fullmatch=True)
     | st.sampled_from(
-        "yes no on off y N ~ null True = << 1e3 0100 0o10 1:30 2026-01-01 .inf 1_000 0x1 -.5".split()
+        ["yes", "no", "on", "off", "y", "N", "~", "null", "True", "=", "<<", "1e3", "0100", "0o10", "1:30", "2026-01-01", ".inf", "1_000", "0x1", "-.5"]
     ),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,

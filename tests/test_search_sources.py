@@ -115,9 +115,9 @@ def test_a_key_given_twice_is_refused_by_every_command_that_reads_run_files(here
 def test_an_installation_without_shipped_files_says_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(architecture_module, "SHIPPED", here / "configs" / "architectures")
     for name in ("smollm2-135m", "configs/architectures/tiny-hybrid.yaml"):
-        with pytest.raises(ArchitectureError, match="shipped files .* are not in this installation"):
+        with pytest.raises(ArchitectureError, match=r"shipped files .* are not in this installation"):
             architecture_of(name, here)
-    with pytest.raises(ConfigError, match="shipped files .* are not in this installation"):
+    with pytest.raises(ConfigError, match=r"shipped files .* are not in this installation"):
         config_module.load(Path("configs/quick.yaml"))
 
 
@@ -169,7 +169,7 @@ def test_of_two_searches_of_one_name_one_begins(
 
     monkeypatch.setattr(run, "prepare_run", meanwhile)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(RunError, match="run same exists already"):
+    with pytest.raises(RunError, match=r"run same exists already"):
         run.start(tiny_config, results=tmp_path / "results", name="same", console=console)
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["same"]
     assert ledger_module.open_ledger(tmp_path / "results" / "same" / "ledger.db").entries() == ()
