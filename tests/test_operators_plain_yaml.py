@@ -119,6 +119,10 @@ def test_what_has_no_one_meaning_is_refused_in_one_line(text: str, says: str) ->
     assert "\n" not in str(caught.value)
 
 
+TEMPTING = (
+    *("yes", "no", "on", "off", "y", "N", "~", "null", "True", "=", "<<", "1e3", "0100", "0o10", "1:30"),
+    *("2026-01-01", ".inf", "1_000", "0x1", "-.5"),
+)
 PLAIN = st.recursive(
     st.none()
     | st.booleans()
@@ -126,9 +130,7 @@ PLAIN = st.recursive(
     | st.floats(allow_nan=False)
     | st.text()
     | st.from_regex(r"[-+.0-9_eExXob:]{1,6}", fullmatch=True)
-    | st.sampled_from(
-        ["yes", "no", "on", "off", "y", "N", "~", "null", "True", "=", "<<", "1e3", "0100", "0o10", "1:30", "2026-01-01", ".inf", "1_000", "0x1", "-.5"]
-    ),
+    | st.sampled_from(TEMPTING),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )

@@ -21,7 +21,7 @@ def test_a_name_that_would_leave_the_results_folder_is_refused(tmp_path, name):
     with pytest.raises(RunError, match="expected 1 to 64 letters"):
         new_folder(tmp_path, name)
     with pytest.raises(
-        RunError, match="expected 1 to 64 letters|unknown run .* has no ledger.db, expected one of"
+        RunError, match=r"expected 1 to 64 letters|unknown run .* has no ledger\.db, expected one of"
     ):
         find_folder(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
