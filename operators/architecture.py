@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from operators import plain_yaml, registry
-from operators.errors import ArchitectureError, one_line
+from operators.errors import ArchitectureError, in_words, one_line
 from operators.operator import Shape
-from operators.value import Value
+from operators.value import Value, whole
 
 Genes = Mapping[str, Mapping[str, Any]]
 MAX_DEPTH = 1024
+IN_A_FOLDER = "architecture.yaml"
+_NOT_INSTALLED = "the shipped files (configs/) are not in this installation, they come with the source"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs" / "architectures"
 
 
@@ -127,14 +128,16 @@ def _expanded(layers: Sequence[Any], width: int, where: str) -> list[Any]:
 
 
 def _repeated(entry: Mapping[str, Any], width: int, where: str) -> list[Any]:
-    count, layers = entry["repeat"], entry.get("layers")
+    count, layers = whole(entry["repeat"]), entry.get("layers")
     layers = layers.split() if isinstance(layers, str) else layers
     if set(entry) != {"repeat", "layers"} or not isinstance(layers, list | tuple):
         raise ValueError(
             f"{where}: expected repeat with a list of layers and nothing else, got {', '.join(map(str, entry))}"
         )
-    if not isinstance(count, int) or not 1 <= count <= MAX_DEPTH:
-        raise ValueError(f"{where}.repeat: expected a whole number from 1 to {MAX_DEPTH}, got {count!r:.60}")
+    if count is None or not 1 <= count <= MAX_DEPTH:
+        raise ValueError(
+            f"{where}.repeat: expected a whole number from 1 to {MAX_DEPTH}, got {in_words(entry['repeat'])}"
+        )
     once = _expanded(layers, width, f"{where}.layers")
     if count * len(once) > MAX_DEPTH:  # before it is built: repeats may lie within repeats
         raise ValueError(f"{where}: expected at most {MAX_DEPTH} layers, got {count} times {len(once)}")
@@ -147,20 +150,38 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def find_architecture(path: Path | str) -> Path:
-    """The file that a path or a shipped name means: a file of the name goes before. Raises ArchitectureError for an unknown name.
+    """The file that a path or a shipped name means: a file or folder of the name goes before. Raises ArchitectureError for none.
 
-    A name is one word with no folder before it and no .yaml, .yml or .json behind it.
+    A folder means the architecture.yaml in it. A name is one word with no folder before it and no .yaml, .yml or .json behind it.
     """
     path = Path(path)
-    if path.is_file() or path.suffix in (".yaml", ".yml", ".json") or len(path.parts) != 1:
+    if (path / IN_A_FOLDER).is_file():
+        return path / IN_A_FOLDER
+    if path.exists() and not path.is_dir():
         return path
     known = shipped_names()
     if str(path).lower() in known:
         return SHIPPED / f"{str(path).lower()}.yaml"
-    listed = f"one of {', '.join(known)}" if known else f"a shipped name, but {SHIPPED} is not installed"
+    if path.is_dir():
+        published = (
+            "; `frontrunner import` makes one of a Hugging Face folder"
+            if (path / "config.json").is_file()
+            else ""
+        )
+        raise ArchitectureError(f"{path}: cannot be read: a folder without {IN_A_FOLDER}{published}")
+    if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) != 1:
+        raise ArchitectureError(f"{path}: cannot be read: No such file or directory{not_installed(path)}")
+    listed = f"one of {', '.join(known)}" if known else f"a shipped name, but {_NOT_INSTALLED}"
     raise ArchitectureError(
-        f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, or {listed}"
+        f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, a folder with "
+        f"{IN_A_FOLDER}, a candidate as RUN:ID, or {listed}"
     )
+
+
+def not_installed(path: Path) -> str:
+    """What to add to the message that a file is missing, where it is one that is shipped with the source alone."""
+    missing = path.parts[:1] == (SHIPPED.parent.name,) and not SHIPPED.is_dir()
+    return f"; {_NOT_INSTALLED}" if missing else ""
 
 
 class Architecture(Value):
@@ -188,11 +209,13 @@ class Architecture(Value):
     def _expand_shorthand(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        layers, width = data.get("layers"), data.get("width")
+        layers, width = data.get("layers"), whole(data.get("width"))
         if isinstance(layers, str):
             layers = layers.split()
-        if not isinstance(width, int) or not 8 <= width <= 65_536:
-            raise ValueError(f"width: expected a whole number from 8 to 65536, got {width!r}")
+        if width is None or not 8 <= width <= 65_536:
+            raise ValueError(
+                f"width: expected a whole number from 8 to 65536, got {in_words(data.get('width'))}"
+            )
         if not isinstance(layers, list | tuple):
             return data
         return {**data, "layers": tuple(_expanded(layers, width, "layers"))}
@@ -219,23 +242,27 @@ class Architecture(Value):
             data = plain_yaml.parse(text)
         except ValueError as error:
             raise ArchitectureError(f"{where}: {error}") from None
-        if not isinstance(data, dict):
-            raise ArchitectureError(
-                f"{where}: expected a mapping with width, vocabulary and layers, got {type(data).__name__}"
-            )
-        return cls.parse(data, where=where)
+        return cls._from_plain(data, where)
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "architecture") -> Self:
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ArchitectureError(f"{where}: not JSON: {error}") from None
+            data = plain_yaml.parse_json(text)
+        except ValueError as error:
+            raise ArchitectureError(f"{where}: {error}") from None
+        return cls._from_plain(data, where)
+
+    @classmethod
+    def _from_plain(cls, data: Any, where: str) -> Self:
+        if not isinstance(data, dict):
+            raise ArchitectureError(
+                f"{where}: expected a mapping with width, vocabulary and layers, got {in_words(data)}"
+            )
         return cls.parse(data, where=where)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Reads a YAML or JSON file, or the shipped architecture of that name, as in `llama-3.2-1b`."""
+        """Reads a YAML or JSON file, a folder's architecture.yaml, or the shipped architecture of that name, as in `llama-3.2-1b`."""
         path = find_architecture(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -253,9 +280,7 @@ class Architecture(Value):
         return self.model_dump_json()
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120
-        )
+        return plain_yaml.dump(self.model_dump(mode="json"))
 
     def digest(self) -> str:
         """SHA-256 (hex) over canonical JSON without the name: equal for equal models."""

@@ -18,6 +18,11 @@
 A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
 """
 
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pydantic import ValidationError
 
 
@@ -77,26 +82,114 @@ class TableError(FrontrunnerError):
     """A latency table that is damaged, lacks entries, or was measured under other conditions."""
 
 
-_LIST, _MAPPING = "Input should be a list", "Input should be a mapping of keys to values"
-_PLAIN = {"tuple_type": _LIST, "dict_type": _MAPPING, "model_type": _MAPPING}
-"""What pydantic says in Python's words, in those of YAML."""
+class _Short(reprlib.Repr):
+    """Values as YAML has them, cut where they are long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.maxlist = self.maxtuple = self.maxdict = 4
+        self.maxlevel = 2
+
+    def repr1(self, x: Any, level: int) -> str:
+        if x is None or isinstance(x, bool):
+            return {None: "null", True: "true", False: "false"}[x]
+        return super().repr1(x, level)
+
+
+_SHORT = _Short()
+_NUMBER, _LIST, _MAPPING = "a whole number", "a list", "a mapping of keys to values"
+_EXPECTED = {
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": _NUMBER,
+    "int_parsing": _NUMBER,
+    "int_from_float": _NUMBER,
+    "int_parsing_size": "a smaller whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_type": "text",
+    "string_unicode": "text",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_pattern_mismatch": "text like the pattern {pattern}",
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "set_type": _LIST,
+    "frozen_set_type": _LIST,
+    "iterable_type": _LIST,
+    "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
+    "dict_type": _MAPPING,
+    "mapping_type": _MAPPING,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dataclass_type": _MAPPING,
+    "invalid_key": "keys that are text",
+    "none_required": "null",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "datetime_type": "a date and time",
+    "datetime_parsing": "a date and time",
+    "datetime_from_date_parsing": "a date and time",
+    "datetime_object_invalid": "a date and time",
+    "union_tag_invalid": "{discriminator} to be one of {expected_tags}",
+    "union_tag_not_found": "{discriminator}",
+    "json_invalid": "JSON",
+    "json_type": "JSON",
+    "recursion_loop": "something that does not hold itself",
+    "missing": "a value",
+}
+"""What was expected, by the kind of pydantic's finding; its own words are Python's, these are YAML's."""
+
+_BRANCH = re.compile(r"str|int|float|bool|none|[\w-]+\[.*")
+"""A step of a finding's place that is no key, but which of several types was tried."""
+
+
+def in_words(value: object) -> str:
+    """A value that was not expected, as its file has it, cut where it is long."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 def one_line(error: ValidationError, limit: int = 3) -> str:
     """The findings of a pydantic validation as one line: `layers.2.shape.heads: expected …, got …; …`."""
-    parts = []
-    findings = error.errors(include_url=False)
-    causes = [finding for finding in findings if finding["type"] != "too_short"]
-    findings = causes or findings  # a bad item also makes its list too short: say only the cause
-    for finding in findings[:limit]:
-        where = ".".join(str(step) for step in finding["loc"])
-        message = _PLAIN.get(finding["type"], finding["msg"].removeprefix("Value error, "))
-        if finding["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif finding["type"] == "missing":
-            message = "missing"
-        elif finding["type"] != "value_error":
-            message = f"{message}, got {finding['input']!r:.60}"
-        parts.append(f"{where}: {message}" if where else message)
-    more = len(findings) - limit
+    grouped: dict[tuple[str, ...], list[Any]] = {}
+    for finding in error.errors(include_url=False):
+        place = tuple(str(step) for step in finding["loc"] if not _BRANCH.fullmatch(str(step)))
+        grouped.setdefault(place, []).append(finding)
+    # A bad entry also makes its list too short, and no text where it could have been text: only the cause is told.
+    causes = [
+        (place, findings)
+        for place, findings in grouped.items()
+        if not any(other[: len(place)] == place and other != place for other in grouped)
+    ]
+    parts = [
+        f"{'.'.join(place)}: {_told(findings)}" if place else _told(findings)
+        for place, findings in causes[:limit]
+    ]
+    more = len(causes) - limit
     return " ".join("; ".join(parts).split()) + (f" (and {more} more)" if more > 0 else "")
+
+
+def _told(findings: Sequence[Any]) -> str:
+    """What was found at one place, where each of the types that it could have had may have its own complaint."""
+    first = findings[0]
+    if first["type"] in ("value_error", "assertion_error"):
+        return str(first["ctx"]["error"]) if first.get("ctx", {}).get("error") else str(first["msg"])
+    if first["type"] in ("missing", "extra_forbidden"):
+        return "missing" if first["type"] == "missing" else "unknown key"
+    counted = {"too_short": "actual_length", "too_long": "actual_length"}
+    value = first["ctx"].get(counted[first["type"]]) if first["type"] in counted else first["input"]
+    expected = " or ".join(dict.fromkeys(expectation(each["type"], each.get("ctx")) for each in findings))
+    return f"expected {expected}, got {in_words(value)}"
+
+
+def expectation(kind: str, context: Mapping[str, Any] | None) -> str:
+    """What pydantic expected where it found something of a kind wrong, in YAML's words."""
+    return _EXPECTED.get(kind, "another kind of value").format(**context or {})

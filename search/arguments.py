@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 
+from operators import plain_yaml
 from operators.errors import ConfigError
+from operators.value import whole
 
 LISTS = ("--batch", "--context")
 
@@ -13,7 +15,7 @@ def joined(arguments: Sequence[str]) -> list[str]:
     out: list[str] = []
     option = ""
     for argument in arguments:
-        number = re.fullmatch(r"[\d,]+", argument) is not None
+        number = re.fullmatch(r"\d[\d,_e+]*", argument) is not None
         if option and number and out[-1] != option:
             out[-1] += f",{argument}"
         else:
@@ -26,7 +28,8 @@ def joined(arguments: Sequence[str]) -> list[str]:
 def whole_numbers(option: str, values: Sequence[str]) -> tuple[int, ...]:
     """The numbers in `1,8` and `64` of an option that may be repeated. Raises ConfigError."""
     parts = [part for value in values for part in value.split(",")]
-    for part in parts:
-        if not part.strip().isdecimal():
+    numbers = [whole(plain_yaml.number(part.strip())) for part in parts]
+    for part, number in zip(parts, numbers, strict=True):
+        if number is None or number < 0:
             raise ConfigError(f"{option}: expected whole numbers, as in {option} 1,8,64, got {part!r}")
-    return tuple(int(part) for part in parts)
+    return tuple(number for number in numbers if number is not None)

@@ -1,20 +1,32 @@
 """The command line: reads arguments, calls the rooms, prints what they return."""
 
+import os
 import signal
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from operators.errors import ConfigError, FrontrunnerError
 from search.arguments import joined
 from search.data_cli import data_app
 from search.device_cli import compare, doctor, operators, profile, warm
 from search.jobs_cli import jobs, logs, run_name, stop, submit
-from search.options import DEFAULT_RESULTS, AsJson, DeviceName, Results, Run, example, print_json
+from search.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    DeviceName,
+    Model,
+    Results,
+    Run,
+    example,
+    plain_console,
+    print_json,
+    whole_number,
+)
 from search.studies.law_cli import law_app
 from search.studies.study_cli import study_app
 from search.table_cli import table_app
@@ -34,13 +46,19 @@ app.add_typer(data_app, name="data")
 app.add_typer(table_app, name="table")
 app.add_typer(law_app, name="law")
 app.add_typer(study_app, name="study")
-console = Console(highlight=False)
+console = plain_console()
 
-CandidateId = Annotated[
-    int, typer.Argument(help="Id of a candidate, as in the frontier table.", show_default=False)
+RunOfCandidate = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run, by name or folder; or RUN:ID.", show_default=False)
 ]
-ArchitectureFile = Annotated[
-    Path, typer.Argument(help="YAML or JSON file of an architecture, or a shipped name.", show_default=False)
+CandidateId = Annotated[
+    int | None,
+    typer.Argument(
+        metavar="ID",
+        help="Id of a candidate, as in the frontier table.",
+        show_default=False,
+        parser=whole_number(0),
+    ),
 ]
 
 
@@ -85,7 +103,10 @@ def search(
 @app.command(epilog=example("frontrunner resume first"))
 def resume(
     run_name: Annotated[
-        str, typer.Argument(metavar="RUN", help="Name of a run in the results folder.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RUN", help="Name of a run in the results folder, or its folder.", show_default=False
+        ),
     ],
     results: Results = DEFAULT_RESULTS,
     address: Annotated[
@@ -180,18 +201,21 @@ def frontier(
 
         title = f"{folder.name}{f' on {kind}' if kind else ''}"
         plot_frontier(entries, wanted, plot, title=title, first=ledger.config.evolution.population)
-        Console(stderr=True, highlight=False).print(f"plot: {plot}", soft_wrap=True)
+        plain_console(stderr=True).print(f"plot: {plot}", soft_wrap=True)
 
 
 @app.command(epilog=example("frontrunner show first 17"))
 def show(
-    run: Run, candidate: CandidateId, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    run: RunOfCandidate,
+    candidate: CandidateId = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Everything about one candidate: architecture, scores, timing, origin."""
     from search.details import candidate_json, print_candidate
-    from search.run import candidate_of
+    from search.sources import candidate_named
 
-    folder, ledger, entry = candidate_of(results, run, candidate)
+    folder, ledger, entry = candidate_named(run, candidate, results)
     if as_json:
         print_json(candidate_json(folder, ledger, entry))
     else:
@@ -200,20 +224,27 @@ def show(
 
 @app.command(epilog=example("frontrunner export first 17 --to winner"))
 def export(
-    run: Run,
-    candidate: CandidateId,
+    run: RunOfCandidate,
+    candidate: CandidateId = None,
+    *,
     to: Annotated[Path, typer.Option(help="New or empty folder to write.", show_default=False)],
+    without_weights: Annotated[
+        bool, typer.Option("--without-weights", help="Leave out the trained weights.")
+    ] = False,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a candidate's architecture, scores, provenance and trained weights to a folder."""
     from search.export import export as write
-    from search.run import candidate_of
+    from search.sources import candidate_named
 
-    folder, ledger, entry = candidate_of(results, run, candidate)
-    write(folder, ledger, entry, to)
-    console.print(
-        f"exported candidate {candidate} of {run} to {to}; {to}/README.md shows how to run it", soft_wrap=True
+    folder, ledger, entry = candidate_named(run, candidate, results)
+    write(folder, ledger, entry, to, weights=not without_weights)
+    how = (
+        f"`frontrunner profile {to}` measures it"
+        if without_weights
+        else f"{to}/README.md shows how to run it"
     )
+    console.print(f"exported candidate {entry.number} of {folder.name} to {to}; {how}", soft_wrap=True)
 
 
 @app.command("import", epilog=example("frontrunner import Llama-3.2-1B --to llama"))
@@ -250,31 +281,37 @@ def import_(
 
 @app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
 def train(
-    architecture: ArchitectureFile,
+    architecture: Model,
     config: Annotated[
         Path | None,
         typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults"),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Token budget.", show_default="the proxy section's")
+        int | None,
+        typer.Option(help="Token budget.", show_default="the proxy section's", parser=whole_number(1)),
     ] = None,
     tasks: Annotated[
         str | None,
         typer.Option(help="Synthetic tasks beside, as in recall,copy.", show_default="the tasks section's"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of weights and batches.", parser=whole_number(0, 2**63 - 1))
+    ] = 0,
     device: DeviceName = "cpu",
     checkpoint: Annotated[
         Path | None, typer.Option(help="File to go on from after a kill.", show_default="none is written")
     ] = None,
+    results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
     from search.details import task_settings, train_on_tasks, train_once
+    from search.sources import architecture_of
 
     shown, wanted = None if as_json else console, task_settings(config, tasks)
+    _, model = architecture_of(architecture, results)
     score = train_once(
-        architecture,
+        model,
         config_path=config,
         tokens=tokens,
         seed=seed,
@@ -282,7 +319,7 @@ def train(
         checkpoint=checkpoint,
         console=shown,
     )
-    scores = train_on_tasks(architecture, wanted, seed=seed, device=device, console=shown)
+    scores = train_on_tasks(model, wanted, seed=seed, device=device, console=shown)
     if as_json:
         print_json(
             {**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]}
@@ -353,13 +390,29 @@ def _interrupt(number: int, frame: object) -> None:
 def main() -> None:
     """Runs a command; every error of ours is one line on standard error and exit code 1, a wrong call is 2, an interrupt 130."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without the letters of µ or × shows ? for them
     try:
-        app(joined(sys.argv[1:]))
+        try:
+            app(joined(sys.argv[1:]))
+        finally:
+            sys.stdout.flush()  # here, where it can be said that it failed
+    except BrokenPipeError:  # who reads, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except FrontrunnerError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(1)
     except MemoryError as error:
         sys.stderr.write(f"error: out of memory: {' '.join(str(error).split())[:200]}\n")
+        sys.exit(1)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        sys.stderr.write(f"error: {error.filename or 'standard output'}: {error.strerror}\n")
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,9 @@ from typing import Any
 from operators.errors import ConfigError
 from search.own_code import write_own_code
 
+OBJECT_STORE_BYTES = 512 * 2**20
+# A socket's path has at most 107 bytes. Ray adds /ray/session_<date>_<time>_<microseconds>_<process>/sockets/plasma_store to the folder's.
+LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.9")
 TYPE = "accelerator_type:"  # begins the name of a resource by which Ray tells what kind of accelerator a node has
 
 
@@ -37,10 +41,7 @@ def connect(address: str | None, *, workers: int) -> None:
     on_terminate = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address is None:
-        memory = 512 * 2**20
-        ray.init(
-            address="local", num_cpus=workers, include_dashboard=False, object_store_memory=memory, **common
-        )
+        _start_here(ray, workers, common)
     else:
         try:
             ray.init(address=address, **common)
@@ -60,6 +61,45 @@ def connect(address: str | None, *, workers: int) -> None:
     signal.signal(
         signal.SIGTERM, on_terminate
     )  # Ray puts its own in place, which ends the process without a word of ours
+
+
+def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
+    """Starts Ray on this machine alone. Raises ConfigError, one line, whatever the reason that it does not start."""
+    folder = _short_folder()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder / "ray"),
+            **common,
+        )
+    except Exception as error:  # Ray raises whatever its many parts do
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"Ray cannot be started on this machine, with its files in {folder}: {' '.join(reason[-1].split())[:300]}"
+        ) from None
+
+
+def _short_folder() -> Path:
+    """A folder for Ray's files whose path leaves room for its sockets: that of temporary files or, if it is too long, another one.
+
+    Raises ConfigError where there is none.
+    """
+    asked = [os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
+    for place in (*asked, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  no file's name is guessable
+        folder = Path(place).absolute()
+        if (
+            len(os.fsencode(folder)) <= LONGEST_FOLDER
+            and folder.is_dir()
+            and os.access(folder, os.W_OK | os.X_OK)
+        ):
+            return folder
+    raise ConfigError(
+        f"TMPDIR {tempfile.gettempdir()}: too long for the sockets of Ray, expected a folder of at most {LONGEST_FOLDER} bytes "
+        "that can be written"
+    )
 
 
 def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> None:

@@ -4,10 +4,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from operators import plain_yaml
+from operators.architecture import not_installed
 from operators.errors import ConfigError, one_line
 from operators.value import Value
 from profiler.profile import ProfileSettings
@@ -164,9 +164,7 @@ class RunConfig(Value):
         )
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120
-        )
+        return plain_yaml.dump(self.model_dump(mode="json"))
 
 
 def parse(data: Any, *, where: str) -> RunConfig:
@@ -187,7 +185,8 @@ def plain(path: Path) -> Any:
     try:
         return plain_yaml.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        missing = not_installed(path) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{missing}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     except ValueError as error:

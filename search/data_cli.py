@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from operators.errors import ConfigError, DataError, one_line
-from search.options import AsJson, print_json
+from search.options import AsJson, plain_console, print_json, whole_number
 
 if TYPE_CHECKING:
     from proxy_train.data_settings import DataSettings
@@ -32,7 +32,8 @@ def prepare(
         typer.Argument(metavar="CONFIG_OR_SOURCE...", help="A run file, or files and folders of text."),
     ],
     vocabulary: Annotated[
-        int | None, typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096")
+        int | None,
+        typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096", parser=whole_number(1)),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer.json.", show_default="the run's, or one is trained")
@@ -46,7 +47,7 @@ def prepare(
 
     settings = settings_of(sources, vocabulary=vocabulary, tokenizer=tokenizer, text_column=text_column)
     start = time.perf_counter()
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     try:
         with _progress(console) as show:
             corpus = prepared(
@@ -205,7 +206,7 @@ def _progress(console: Console) -> Iterator["OnProgress"]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = plain_console()
     for key, value in found.items():
         console.print(
             f"{key:<24}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False

@@ -110,7 +110,7 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
 
 
 def train_once(
-    path: Path,
+    architecture: Architecture,
     *,
     config_path: Path | None,
     tokens: int | None,
@@ -119,8 +119,7 @@ def train_once(
     checkpoint: Path | None,
     console: Console | None,
 ) -> ProxyScore:
-    """Trains the architecture of a file as a run would, and shows how it goes. Raises our errors."""
-    architecture = Architecture.load(path)
+    """Trains an architecture as a run would, and shows how it goes. Raises our errors."""
     config = config_module.load(config_path) if config_path else RunConfig()
     try:
         proxy = ProxySettings.model_validate(
@@ -180,10 +179,10 @@ def task_settings(config_path: Path | None, names: str | None) -> TaskSettings:
 
 
 def train_on_tasks(
-    path: Path, settings: TaskSettings, *, seed: int, device: str, console: Console | None
+    architecture: Architecture, settings: TaskSettings, *, seed: int, device: str, console: Console | None
 ) -> tuple[TaskScore, ...]:
-    """Trains the architecture of a file on every task of `settings`, and shows each score. Raises our errors."""
-    architecture, scores = Architecture.load(path), []
+    """Trains an architecture on every task of `settings`, and shows each score. Raises our errors."""
+    scores = []
     for name in settings.names:
         with shared(device), memory_errors():
             scores.append(train_task(name, architecture, settings, seed=seed, device=device))

@@ -3,18 +3,32 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from search.arguments import whole_numbers
-from search.options import DEFAULT_RESULTS, AsJson, DeviceName, Results, Threads, print_json
+from search.options import (
+    DEFAULT_RESULTS,
+    MODEL,
+    AsJson,
+    DeviceName,
+    Results,
+    Threads,
+    finite_number,
+    plain_console,
+    print_json,
+    whole_number,
+)
 
-console = Console(highlight=False)
+console = plain_console()
 
 
 def profile(
     architectures: Annotated[
-        list[str], typer.Argument(help="Files, shipped names, or candidates as RUN:ID.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Files, folders with an architecture.yaml, candidates as RUN:ID, or shipped names.",
+            show_default=False,
+        ),
     ],
     batch: Annotated[
         list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="1,8")
@@ -26,7 +40,10 @@ def profile(
     device: DeviceName = "cpu",
     backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
     energy: Annotated[
-        float, typer.Option(help="Seconds to decode for the energy a token; 0 leaves it out.")
+        float,
+        typer.Option(
+            help="Seconds to decode for the energy a token; 0 leaves it out.", parser=finite_number(0)
+        ),
     ] = 0.0,
     largest_batch: Annotated[
         bool, typer.Option("--largest-batch", help="Also the largest batch that fits, and decoding there.")
@@ -59,12 +76,14 @@ def profile(
 def compare(
     first: Annotated[
         str,
-        typer.Argument(metavar="A", help="File, shipped name, or candidate as RUN:ID.", show_default=False),
+        typer.Argument(metavar="A", help=MODEL, show_default=False),
     ],
-    second: Annotated[str, typer.Argument(metavar="B", help="Likewise.", show_default=False)],
-    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
-    context: Annotated[int, typer.Option(help="Tokens in the state.")] = 256,
-    rounds: Annotated[int, typer.Option(min=3, help="Fresh processes for each of the two.")] = 6,
+    second: Annotated[str, typer.Argument(metavar="B", help=MODEL, show_default=False)],
+    batch: Annotated[int, typer.Option(help="Batch size.", parser=whole_number(1))] = 1,
+    context: Annotated[int, typer.Option(help="Tokens in the state.", parser=whole_number(1))] = 256,
+    rounds: Annotated[
+        int, typer.Option(help="Fresh processes for each of the two.", parser=whole_number(3))
+    ] = 6,
     threads: Threads = 1,
     device: DeviceName = "cpu",
     backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
@@ -111,18 +130,23 @@ def operators(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
 def warm(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SPACE_OR_ARCH...", help="Run files and architectures.", show_default=False),
+        typer.Argument(
+            metavar="SPACE_OR_ARCH...", help="Run files, folders of runs, and models.", show_default=False
+        ),
     ],
     batch: Annotated[
         list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024")
+        int | None,
+        typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024", parser=whole_number(1)),
     ] = None,
     device: DeviceName = "cuda:0",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes at the same time.", show_default="one a core")
+        int | None,
+        typer.Option(help="Processes at the same time.", show_default="one a core", parser=whole_number(1)),
     ] = None,
+    results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Compile and tune the kernels that a search or an architecture will need, in parallel."""
@@ -136,7 +160,11 @@ def warm(
     found = []
     for done in prepared(
         warm_jobs(
-            sources, batches=whole_numbers("--batch", batch or []) or None, tokens=tokens, device=device
+            sources,
+            batches=whole_numbers("--batch", batch or []) or None,
+            tokens=tokens,
+            device=device,
+            results=results,
         ),
         processes=processes,
     ):

@@ -14,7 +14,6 @@ from operators import Architecture, HybridLM
 from operators.errors import RunError
 from operators.files import whole_folder
 from proxy_train.tokenizer import load_published, load_tokenizer
-from search.evaluate import Evaluation
 from search.ledger import Entry, Ledger
 from search.run_folder import RunFolder
 
@@ -24,7 +23,7 @@ README = """# Candidate {number} of run {run}
 
 ```python
 from search.export import load
-model, tokenizer = load("{folder}")
+model, tokenizer = load({folder})
 print(tokenizer.decode(model.generate(tokenizer.encode("The people of the United States").ids, 40)))
 ```
 
@@ -34,34 +33,50 @@ before or behind the text, and the name of a special token in the text is text.
 """
 
 
-def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path) -> None:
-    """Writes the candidate into `to`, a new or empty folder: all of it or nothing. Raises RunError."""
-    evaluation = entry.evaluation
+BARE_README = """# Candidate {number} of run {run}, without weights
+
+`{shorthand}`, width {width}.
+
+`architecture.yaml` is the model, `scores.json` what was measured, `provenance.json` where it comes from, `tokenizer.json` what its tokens
+mean. `frontrunner train` and `frontrunner profile` take this folder.
+"""
+
+
+def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights: bool = True) -> None:
+    """Writes the candidate into `to`, a new or empty folder: all of it or nothing. Raises RunError.
+
+    weights: whether its trained weights are to be there too; without them any candidate can be written, even one without scores.
+    """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunError(f"{to}: exists already, expected a folder that is new or empty")
+    if weights:
+        if lacking := why_without_weights(folder, ledger, entry):
+            raise RunError(
+                f"candidate {entry.number} of run {folder.name} {lacking}; --without-weights exports all but them"
+            )
+        _require_whole(folder.weights(entry.number))
+    try:
+        _write(folder, ledger, entry, to, weights=weights)
+    except OSError as error:
+        raise RunError(f"{to}: cannot be written: {error.strerror}") from None
+
+
+def why_without_weights(folder: RunFolder, ledger: Ledger, entry: Entry) -> str:
+    """Why a candidate has no trained weights to export; empty where it has."""
+    evaluation = entry.evaluation
     if evaluation is None:
-        raise RunError(
-            f"candidate {entry.number} of run {folder.name} is not evaluated yet: `{folder.command('resume')}` does it"
-        )
+        return f"is not evaluated yet: `{folder.command('resume')}` does it"
     if evaluation.proxy is None:
-        raise RunError(
-            f"candidate {entry.number} of run {folder.name} was not trained to the end ({evaluation.status}): {evaluation.reason}"
-        )
+        return f"was not trained to the end ({evaluation.status}): {evaluation.reason}"
     if evaluation.proxy_width is not None:
-        raise RunError(
-            f"candidate {entry.number} of run {folder.name}: its weights were not kept: its proxy was trained at width "
-            f"{evaluation.proxy_width}, not at its own {entry.architecture.width} (fidelity.width_scale)"
+        return (
+            f"has no weights: its proxy was trained at width {evaluation.proxy_width}, not at its own "
+            f"{entry.architecture.width} (fidelity.width_scale)"
         )
     if not folder.weights(entry.number).is_file():
         kept = evaluation.reason or f"keep_weights is {ledger.config.keep_weights}"
-        raise RunError(
-            f"candidate {entry.number} of run {folder.name}: its weights are not in {folder.weights(entry.number)}: {kept}"
-        )
-    _require_whole(folder.weights(entry.number))
-    try:
-        _write(folder, ledger, entry, evaluation, to)
-    except OSError as error:
-        raise RunError(f"{to}: cannot be written: {error.strerror}") from None
+        return f"has no weights, they are not in {folder.weights(entry.number)}: {kept}"
+    return ""
 
 
 def _require_whole(weights: Path) -> None:
@@ -73,23 +88,32 @@ def _require_whole(weights: Path) -> None:
         raise RunError(f"{weights}: cannot be exported, the file is damaged: {error}") from None
 
 
-def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluation, to: Path) -> None:
+def _write(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights: bool) -> None:
+    evaluation = entry.evaluation
     with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(entry.architecture.to_yaml(), encoding="utf-8")
-        _write_json(partial / "scores.json", evaluation.model_dump(mode="json", exclude={"traceback"}))
+        scores = evaluation.model_dump(mode="json", exclude={"traceback"}) if evaluation else None
+        _write_json(partial / "scores.json", scores)
         _write_json(partial / "provenance.json", provenance(folder, ledger, entry))
-        shutil.copyfile(folder.weights(entry.number), partial / "model.safetensors")
         tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
         (partial / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
-        text = README.format(
-            number=entry.number,
-            run=folder.name,
-            shorthand=entry.architecture.shorthand,
-            width=entry.architecture.width,
-            params=round(evaluation.metrics["params"]),
-            loss=evaluation.metrics["loss"],
-            folder=to,
-        )
+        common = {
+            "number": entry.number,
+            "run": folder.name,
+            "shorthand": entry.architecture.shorthand,
+            "width": entry.architecture.width,
+        }
+        if weights and evaluation is not None:
+            shutil.copyfile(folder.weights(entry.number), partial / "model.safetensors")
+            metrics = evaluation.metrics
+            text = README.format(
+                **common,
+                params=round(metrics["params"]),
+                loss=metrics["loss"],
+                folder=json.dumps(str(to), ensure_ascii=False),
+            )
+        else:
+            text = BARE_README.format(**common)
         (partial / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from operators.errors import ConfigError, RunError
 from search.cluster_connect import answers, use_token
 from search.config import RunConfig
 from search.own_code import write_own_code
-from search.run_folder import check_name
+from search.run_folder import check_name, listed
 
 _RUN = "frontrunner"  # among a job's metadata, the run that it drives
 RESULTS = (
@@ -99,7 +99,7 @@ def _known(client: Any, job: str) -> str:
     ids = [found.submission_id for found in client.list_jobs() if found.submission_id]
     if job not in ids:
         raise RunError(
-            f"unknown job {job!r}: expected one of {', '.join(ids[-8:]) or 'none, as nothing was submitted'}"
+            f"unknown job {job!r}: expected one of {listed(ids) if ids else 'none, as nothing was submitted'}"
         )
     return job
 

@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from search.options import AsJson, print_json
+from search.options import AsJson, plain_console, print_json
 
-console = Console(highlight=False)
+console = plain_console()
 
 Address = Annotated[str, typer.Option(help="Ray's dashboard, as http://HOST:8265.", show_default=False)]
 Job = Annotated[str, typer.Argument(help="Id of a job, as `submit` printed it.", show_default=False)]

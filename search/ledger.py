@@ -23,6 +23,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators import Architecture
@@ -425,9 +426,8 @@ def _flat_parameters(
 
 
 def _storage(path: Path) -> RDBStorage:
-    return RDBStorage(
-        f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}}
-    )
+    url = URL.create("sqlite", database=str(path.resolve())).render_as_string()  # quotes ?, %, # and braces
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A run from start to end: what the commands `search`, `resume` and `status` do."""
 
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from operators.errors import ConfigError, RunError
+from operators.files import whole_folder
 from profiler.device import open_device
-from proxy_train.corpus import unknown_tokens
+from proxy_train.corpus import finished_manifest, unknown_tokens
+from proxy_train.data import Corpus, DataSettings
 from search import ledger as ledger_module
 from search.cluster_connect import require_room
 from search.config import RunConfig
@@ -19,6 +21,7 @@ from search.data_cli import print_source
 from search.driver import check_constraints, drive, prepare_run
 from search.edges import at_edges
 from search.executor import InlineExecutor
+from search.export import why_without_weights
 from search.frontier import frontier_of, hypervolume_gain
 from search.gate_report import Gate, counted, gates_table
 from search.ledger import Entry, Ledger
@@ -32,6 +35,7 @@ from search.tables import columns_for, frame, rich_table
 if TYPE_CHECKING:
     from search.executor import Executor
 
+PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
 CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
 
 
@@ -58,6 +62,7 @@ def start(
         _require_no_kind(config)
     console.print("preparing the text and checking the configuration", soft_wrap=True)
     prepared = prepare_run(config, on_source=lambda record: print_source(console, record))
+    _require_used(prepared.corpus)
     if unknown := unknown_tokens(prepared.corpus.folder):
         console.print(
             f"the tokenizer has no token for some of the text: {unknown:,} of {prepared.corpus.validation_tokens:,} "
@@ -65,23 +70,30 @@ def start(
             soft_wrap=True,
         )
     check_constraints(prepared, measured_here=address is None)
-    building = results / f".{name}.partial"
-    shutil.rmtree(building, ignore_errors=True)
     try:
-        building.mkdir(parents=True)
-        partial = RunFolder(building)
-        started = datetime.now().astimezone().isoformat(timespec="seconds")
-        ledger_module.create(
-            partial.ledger, config, started=started, corpus_digest=prepared.corpus.digest
-        ).close()
-        partial.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
-        partial.tokenizer.write_text(prepared.corpus.tokenizer().to_str(), encoding="utf-8")
-        building.rename(folder.path)
+        with whole_folder(folder.path) as building:
+            partial = RunFolder(building)
+            started = datetime.now().astimezone().isoformat(timespec="seconds")
+            ledger_module.create(
+                partial.ledger, config, started=started, corpus_digest=prepared.corpus.digest
+            ).close()
+            partial.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
+            partial.tokenizer.write_text(prepared.corpus.tokenizer().to_str(), encoding="utf-8")
     except OSError as error:
+        new_folder(results, name)  # raises where another search of that name has made it meanwhile
         raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def _require_used(corpus: Corpus) -> None:
+    """Raises ConfigError for a vocabulary far above the tokens of the text: its rows would be measured, and never trained."""
+    manifest, _ = finished_manifest(corpus.folder, hashes=False)
+    tokens = manifest.tokenizer_tokens
+    most = max(DataSettings().vocabulary, -(-tokens // PADDING) * PADDING)
+    if corpus.vocabulary > most:
+        raise ConfigError(
+            f"data.vocabulary: expected at most {most}, as the tokenizer has {tokens} tokens, got {corpus.vocabulary}"
+        )
 
 
 def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Console) -> None:
@@ -98,7 +110,7 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
                         f"run {folder.name}: the text of {config.data.source} is not what it was when the run began"
                     )
                 with display(console, objectives) as show:
-                    workers = _executor(executor, config, address)
+                    workers = _executor(executor, config, address, console)
                     try:
                         drive(prepared, folder, ledger, workers, on_progress=show)
                     finally:
@@ -115,14 +127,18 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
         _conclude(folder, ledger, console)
 
 
-def _executor(kind: str, config: RunConfig, address: str | None) -> "Executor":
+def _executor(kind: str, config: RunConfig, address: str | None, console: Console) -> "Executor":
     if kind == "inline":
         _require_no_kind(config)
         return InlineExecutor(config.device)
     from search.cluster import RayExecutor  # Ray takes a while to import
 
+    count, cores = config.workers, len(os.sched_getaffinity(0))
+    if address is None and count > cores:
+        count = max(cores, len(config.device_kind))
+        console.print(f"workers: {config.workers} asked for, {count} work: this machine has {cores} cores")
     return RayExecutor(
-        workers=config.workers,
+        workers=count,
         device=config.device,
         deadline_s=config.deadline_s,
         kinds=config.device_kind,
@@ -178,11 +194,12 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
         console.print(
             f"the time of {ledger.config.time_s:g} s was up after {len(entries)} candidates", soft_wrap=True
         )
+    without = ["--without-weights"] if why_without_weights(folder, ledger, best[0]) else []
     for label, value in (
         *(("plot", str(folder.plot(kind))) for kind in kinds),
         ("look further", folder.command("frontier", "--all")),
         ("", folder.command("show", best[0].number)),
-        ("export", folder.command("export", best[0].number, "--to", "winner")),
+        ("export", folder.command("export", best[0].number, *without, "--to", "winner")),
     ):
         console.print(f"{label:<14}{value}", soft_wrap=True, markup=False)
 

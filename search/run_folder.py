@@ -3,8 +3,9 @@
 import fcntl
 import os
 import re
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ class RunFolder:
     def command(self, verb: str, *arguments: object) -> str:
         """What to type for this run: `frontrunner show RUN 3`, with --results where it is not the default."""
         where = [] if self.path.parent == Path("results") else ["--results", self.path.parent]
-        return " ".join(map(str, ["frontrunner", verb, self.name, *arguments, *where]))
+        named = [self.name, *arguments, *where] if NAME.fullmatch(self.name) else [self.path, *arguments]
+        return shlex.join(map(str, ["frontrunner", *verb.split(), *named]))
 
     @contextmanager
     def driving(self) -> Iterator[None]:
@@ -107,18 +109,32 @@ def new_folder(results: Path, name: str) -> RunFolder:
             f"run {name} exists already in {results}: choose another --name, or go on with `{folder.command('resume')}`"
         )
     for place in (results, *results.absolute().parents):
-        if place.exists():
-            if not place.is_dir() or not os.access(place, os.W_OK):
+        if os.path.lexists(place):
+            if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
                 raise RunError(f"results folder {results}: {place} is not a folder that can be written")
             break
     return folder
 
 
-def find_folder(results: Path, run: str) -> RunFolder:
-    """The folder of an existing run, by its name in `results`. Raises RunError naming the runs that exist."""
-    path = results / check_name(run)
-    if not (path / "ledger.db").is_file():
-        known = sorted(ledger.parent.name for ledger in results.glob("*/ledger.db"))
-        shown = ", ".join(known[-8:]) or "none"
-        raise RunError(f"unknown run {run!r}: expected one of those in {results}: {shown}")
-    return RunFolder(path)
+def find_folder(results: Path, run: str, *, holds: str = "ledger.db", what: str = "run") -> RunFolder:
+    """The folder of an existing run, by its name in `results` or, where that has none of the name, by a path to it.
+
+    holds: the file that tells such a folder from others. what: what it is called. Raises RunError naming those that exist.
+    """
+    is_path = os.sep in run or run in (".", "..")
+    if not is_path and (results / check_name(run) / holds).is_file():
+        return RunFolder(results / run)
+    here = Path(os.path.normpath(run))
+    if "\0" not in run and (here / holds).is_file():
+        return RunFolder(here if here.name not in ("", "..") else here.resolve())
+    known = sorted(results.glob(f"*/{holds}"), key=lambda file: (file.stat().st_mtime, file))
+    shown = listed([file.parent.name for file in known])
+    at = f"{run} has no {holds}, " if is_path else ""
+    raise RunError(f"unknown {what} {run!r}: {at}expected one of those in {results}: {shown}")
+
+
+def listed(names: Sequence[str], *, at_most: int = 8) -> str:
+    """Names for a message, the latest at the end: all of them, or the last few and how many there are."""
+    if len(names) <= at_most:
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[-at_most:])} (the latest {at_most} of {len(names)})"

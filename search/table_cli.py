@@ -5,16 +5,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from search.options import AsJson, DeviceName, Threads, print_json
+from search.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    DeviceName,
+    Results,
+    Threads,
+    plain_console,
+    print_json,
+    whole_number,
+)
 
 table_app = typer.Typer(
     help="What each layer costs on a device, and how well that predicts whole models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-console = Console(highlight=False)
+console = plain_console()
 
 TableFile = Annotated[
     Path | None,
@@ -28,18 +36,24 @@ TableFile = Annotated[
 def build_(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SPACE_OR_ARCH...", help="Run files and architectures.", show_default=False),
+        typer.Argument(
+            metavar="SPACE_OR_ARCH...", help="Run files, folders of runs, and models.", show_default=False
+        ),
     ],
     batch: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Batch size; repeatable.", show_default="the run's, or 1 and 8"),
+        typer.Option(
+            parser=whole_number(1), help="Batch size; repeatable.", show_default="the run's, or 1 and 8"
+        ),
     ] = None,
     context: Annotated[
-        list[int] | None, typer.Option(min=1, help="Tokens; repeatable.", show_default="the run's, or 1024")
+        list[int] | None,
+        typer.Option(parser=whole_number(1), help="Tokens; repeatable.", show_default="the run's, or 1024"),
     ] = None,
     device: DeviceName = "cpu",
     threads: Threads = 1,
     table: TableFile = None,
+    results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Measure the entries that architectures, or all of a search space, need and the table lacks."""
@@ -48,7 +62,8 @@ def build_(
     from profiler.table_build import build
     from search.table_commands import progress, wanted
 
-    found, opened = wanted(sources, batches=batch, contexts=context), open_device(device)
+    found = wanted(sources, batches=batch, contexts=context, results=results)
+    opened = open_device(device)
     with torch_threads(threads):
         kept = LatencyTable.open(table or default_path(opened), opened)
         before = len(kept.entries)
@@ -99,8 +114,10 @@ def validate_(
         Path,
         typer.Argument(help="YAML file of a run, whose space models are drawn from.", show_default=False),
     ],
-    holdout: Annotated[int, typer.Option(min=2, help="How many models to draw and measure.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    holdout: Annotated[
+        int, typer.Option(parser=whole_number(2), help="How many models to draw and measure.")
+    ] = 60,
+    seed: Annotated[int, typer.Option(parser=whole_number(0), help="Seed of the draw.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda:N.", show_default="the run's")] = None,
     table: TableFile = None,
     as_json: AsJson = False,
@@ -117,7 +134,7 @@ def validate_(
     )
 
     run = load_space(config)
-    opened, quiet = open_device(device or run.device), Console(stderr=True, highlight=False)
+    opened, quiet = open_device(device or run.device), plain_console(stderr=True)
     with torch_threads(run.profile.threads):
         kept = LatencyTable.open(table or default_path(opened), opened)
         found = build_and_validate(

@@ -21,10 +21,10 @@ from profiler.table_parts import Entry, Point
 from profiler.table_validate import Accuracy, Case, accuracy, validate
 from search import config as config_module
 from search.config import RunConfig
+from search.sources import run_or_architecture
 from search.space import ArchitectureSpace
 from search.staged_space import make_space
 from search.table_gate import constrained_points, digest_of, members
-from search.warming import run_file
 
 _DRAWS = 100  # for each model that is held out, before the space is said to have too few
 
@@ -38,17 +38,22 @@ class Wanted:
 
 
 def wanted(
-    sources: Sequence[str], *, batches: Sequence[int] | None, contexts: Sequence[int] | None
+    sources: Sequence[str],
+    *,
+    batches: Sequence[int] | None,
+    contexts: Sequence[int] | None,
+    results: Path = Path("results"),
 ) -> Wanted:
-    """Of run files and architectures (files or published names); `batches` and `contexts` replace those that a run is measured with.
+    """Of run files, runs and models (see `search.sources`); `batches` and `contexts` replace those that a run is measured with.
 
     Raises ConfigError and ArchitectureError.
     """
     architectures: list[Architecture] = []
     points: dict[Point, None] = {}
     for source in sources:
-        run = run_file(source)
-        architectures += [Architecture.load(source)] if run is None else members(space_of(run))
+        given = run_or_architecture(source, results)
+        run = given if isinstance(given, RunConfig) else None
+        architectures += [given] if isinstance(given, Architecture) else members(space_of(given))
         for batch in batches or (run.profile.batch_sizes if run else (1, 8)):
             for context in contexts or (run.profile.contexts if run else (1024,)):
                 points |= dict.fromkeys((Point("decode", batch, context), Point("prefill", batch, context)))

@@ -3,35 +3,38 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 from operators.architecture import Architecture
-from operators.errors import ConfigError
 from profiler.warm import Job, Warmed, Workload, jobs
-from search import config as config_module
 from search.config import RunConfig
 from search.fidelity import proxy_of
+from search.sources import run_or_architecture
 from search.space import choices_of
 
 
 def warm_jobs(
-    sources: Sequence[str], *, batches: Sequence[int] | None, tokens: int | None, device: str
+    sources: Sequence[str],
+    *,
+    batches: Sequence[int] | None,
+    tokens: int | None,
+    device: str,
+    results: Path = Path("results"),
 ) -> list[Job]:
-    """Jobs for every shape in run files and architectures (files or published names), each once.
+    """Jobs for every shape in run files, runs and models (see `search.sources`), each once.
 
     Where a run trains narrower models than it measures, shapes of the one are trained only, and those of the other measured.
     batches and tokens replace the sizes that a run trains and measures with. Raises ConfigError and ArchitectureError.
     """
     found: dict[tuple[str, str, Workload], Job] = {}
     for source in sources:
-        run = run_file(source)
-        workload = _workload(run, batches, tokens)
-        if run is None:
-            work = jobs([Architecture.load(source)], workload, device)
+        given = run_or_architecture(source, results)
+        workload = _workload(given, batches, tokens)
+        if isinstance(given, Architecture):
+            work = jobs([given], workload, device)
         else:
-            members = _members(run)
-            trained = [proxy_of(member, run.fidelity) for member in members]
+            members = _members(given)
+            trained = [proxy_of(member, given.fidelity) for member in members]
             if trained == members:
                 work = jobs(members, workload, device)
             else:
@@ -47,18 +50,6 @@ def print_warmed(console: Console, done: Warmed) -> None:
     console.print(f"{done.operator:<16}{what}  {done.shape}", soft_wrap=True, markup=False)
 
 
-def run_file(source: str) -> RunConfig | None:
-    """The run's configuration, or None if the file, as every architecture does, has layers, or is no file at all."""
-    path = Path(source)
-    if not path.is_file() or path.suffix == ".json":
-        return None
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    return None if isinstance(data, dict) and "layers" in data else config_module.parse(data, where=source)
-
-
 def _members(run: RunConfig) -> list[Architecture]:
     """At each width an architecture of all layers that the run's space can put there."""
     choices = choices_of(run.space)
@@ -68,8 +59,8 @@ def _members(run: RunConfig) -> list[Architecture]:
     return [architecture for members in found.values() for architecture in members]
 
 
-def _workload(run: RunConfig | None, batches: Sequence[int] | None, tokens: int | None) -> Workload:
-    if run is None:
+def _workload(run: RunConfig | Architecture, batches: Sequence[int] | None, tokens: int | None) -> Workload:
+    if isinstance(run, Architecture):
         sizes = tuple((batch, tokens or 1024) for batch in batches or (1, 8))
         return Workload(training=sizes[-1:], decoding=sizes)
     proxy, profile = run.proxy, run.profile

@@ -3,9 +3,8 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from search.options import DEFAULT_RESULTS, Results, Run
+from search.options import DEFAULT_RESULTS, Results, Run, plain_console
 
 
 def watch(
@@ -16,4 +15,4 @@ def watch(
     """Watch a run: frontier, hypervolume, workers, failures and where their time goes. Ends with the run or on Ctrl-C."""
     from search.watch import watch as shown
 
-    shown(results, run, Console(highlight=False), once=once)
+    shown(results, run, plain_console(), once=once)

@@ -157,7 +157,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "no heads": (
         attention(heads=0),
-        ("layers.1", "attention", "heads", "greater than or equal to 1", "got 0"),
+        ("layers.1", "attention", "heads", "expected at least 1", "got 0"),
     ),
     "odd head dimension": (
         attention(head_dim=7),
@@ -180,10 +180,10 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "width too small": ({"width": 7}, ("width", "from 8 to 65536", "got 7")),
     "width too large": ({"width": 65_537}, ("width", "from 8 to 65536", "got 65537")),
     "width is text": ({"width": "wide"}, ("width", "whole number", "'wide'")),
-    "no width": ({"width": None}, ("width", "expected", "None")),
-    "vocabulary too small": ({"vocabulary": 1}, ("vocabulary", "greater than or equal to 2", "got 1")),
-    "negative meta tokens": ({"meta_tokens": -1}, ("meta_tokens", "greater than or equal to 0", "got -1")),
-    "negative theta": ({"rope": {"theta": -1.0}}, ("rope.theta", "greater than 0", "got -1")),
+    "no width": ({"width": None}, ("width", "expected", "null")),
+    "vocabulary too small": ({"vocabulary": 1}, ("vocabulary", "expected at least 2", "got 1")),
+    "negative meta tokens": ({"meta_tokens": -1}, ("meta_tokens", "expected at least 0", "got -1")),
+    "negative theta": ({"rope": {"theta": -1.0}}, ("rope.theta", "more than 0", "got -1")),
     "norm_eps too large": ({"norm_eps": 2}, ("norm_eps", "less than 1", "got 2")),
 }
 
@@ -229,7 +229,10 @@ def broken(name: str, content: bytes) -> Callable[[Path], Path]:
         (lambda folder: folder, "cannot be read"),
         (broken("x.yaml", b"\xff\xfe\x00"), "cannot be read"),
         (broken("x.yaml", b"layers: [a, f"), "not YAML"),
-        (broken("x.yaml", b"- a\n- f"), "expected a mapping with width, vocabulary and layers, got list"),
+        (
+            broken("x.yaml", b"- a\n- f"),
+            "expected a mapping with width, vocabulary and layers, got ['a', 'f']",
+        ),
         (broken("x.yaml", b""), "expected a mapping with width, vocabulary and layers"),
         (broken("x.yaml", b"width: 64\nvocabulary: 9\nlayers: a zz"), "layers.1: unknown operator 'zz'"),
         (broken("x.json", b"{"), "not JSON"),

@@ -166,7 +166,9 @@ def test_an_unknown_name_lists_those_that_exist(monkeypatch: pytest.MonkeyPatch,
     ):
         find_architecture("llama-9")
     monkeypatch.setattr(module, "SHIPPED", tmp_path / "configs")
-    with pytest.raises(ArchitectureError, match="configs is not installed"):
+    with pytest.raises(
+        ArchitectureError, match=r"the shipped files \(configs/\) are not in this installation"
+    ):
         find_architecture("llama-3.2-1b")
 
 

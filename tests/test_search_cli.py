@@ -152,6 +152,24 @@ def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(
     )
 
 
+def test_a_candidate_without_weights_is_exported_without_them(call, first, tmp_path):
+    best = json.loads(call("frontier", "first", "--json")[1])[0]["id"]
+    (tmp_path / "results" / "first" / "weights" / f"{best:05d}.safetensors").unlink()
+    refused(call("export", f"first:{best}", "--to", "bare"), "--without-weights exports all but them")
+    code, _, _ = call("export", f"results/first:{best}", "--without-weights", "--to", "bare")
+    assert code == 0
+    assert sorted(file.name for file in (tmp_path / "bare").iterdir()) == [
+        "README.md",
+        "architecture.yaml",
+        "provenance.json",
+        "scores.json",
+        "tokenizer.json",
+    ]
+    shown = json.loads(call("show", "results/first", best, "--json")[1])
+    assert Architecture.load(tmp_path / "bare") == Architecture.parse(shown["architecture"])
+    assert f"frontrunner export first {best} --without-weights --to winner" in call("resume", "first")[1]
+
+
 def test_weights_that_were_cut_are_not_exported_as_if_whole(call, first, tmp_path):
     weights = tmp_path / "results" / "first" / "weights" / "00000.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])

@@ -101,7 +101,7 @@ def test_verify_names_the_damaged_file(call: Call, config: Path) -> None:
         (["prepare", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file"),
         (
             ["prepare", "sotu", "--vocabulary", "3"],
-            "vocabulary: Input should be greater than or equal to 257",
+            "vocabulary: expected at least 257, got 3",
         ),
         (["prepare", "sotu", "--tokenizer", "no.json"], "no.json: not a tokenizer.json"),
         (["info", "nowhere"], "manifest.json: cannot be read: No such file"),

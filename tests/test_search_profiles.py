@@ -147,7 +147,7 @@ def test_numbers_are_whole() -> None:
 
 def test_an_architecture_is_a_file_a_name_or_a_candidate(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("{width: 32, vocabulary: 64, layers: a f}")
-    assert architecture_of(str(tmp_path / "own.yaml"), tmp_path)[0] == "own"
+    assert architecture_of(str(tmp_path / "own.yaml"), tmp_path)[0] == str(tmp_path / "own.yaml")
     assert architecture_of("smollm2-135m", tmp_path) == ("smollm2-135m", Architecture.load("smollm2-135m"))
     with pytest.raises(ArchitectureError, match="neither a file nor a shipped architecture"):
         architecture_of("nonsense", tmp_path)

@@ -1,3 +1,7 @@
+import os
+import shlex
+from pathlib import Path
+
 import pytest
 
 from operators.errors import RunError
@@ -14,9 +18,12 @@ def test_good_names(name):
     "name", ["", ".", "..", "../x", "a/b", "/etc", "-x", ".hidden", "a b", "a\n", "ä", "A" * 65, "a\x00"]
 )
 def test_a_name_that_would_leave_the_results_folder_is_refused(tmp_path, name):
-    for use in (lambda: new_folder(tmp_path, name), lambda: find_folder(tmp_path, name)):
-        with pytest.raises(RunError, match="expected 1 to 64 letters"):
-            use()
+    with pytest.raises(RunError, match="expected 1 to 64 letters"):
+        new_folder(tmp_path, name)
+    with pytest.raises(
+        RunError, match=r"expected 1 to 64 letters|unknown run .* has no ledger\.db, expected one of"
+    ):
+        find_folder(tmp_path, name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,6 +41,44 @@ def test_an_unknown_run_names_those_that_exist(tmp_path):
         find_folder(tmp_path, "second")
     with pytest.raises(RunError, match="none"):
         find_folder(tmp_path / "nowhere", "second")
+
+
+def test_a_run_is_found_by_its_name_or_by_a_path_to_its_folder(tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    for name in ("first", "second run"):
+        (results / name).mkdir(parents=True)
+        (results / name / "ledger.db").touch()
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "ledger.db").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_folder(Path("results"), "first").path == Path("results/first")  # before the folder here
+    for text in ("results/first", "results/first/", "./results/../results/first", f"{results}/first"):
+        assert find_folder(Path("elsewhere"), text).path.resolve() == results / "first"
+    assert find_folder(Path("elsewhere"), "first").path == Path("first")
+    monkeypatch.chdir(results / "first")
+    assert find_folder(Path("elsewhere"), ".").path == results / "first"
+    odd = find_folder(Path("elsewhere"), "../second run")
+    assert odd.command("show", 3) == "frontrunner show '../second run' 3"
+    with pytest.raises(RunError, match=r"unknown run '\./x': \./x has no ledger\.db, expected one of"):
+        find_folder(results, "./x")
+
+
+def test_the_latest_of_many_runs_are_named_and_how_many_there_are(tmp_path):
+    for number in range(23):
+        (tmp_path / f"r{number}").mkdir()
+        ledger = tmp_path / f"r{number}" / "ledger.db"
+        ledger.touch()
+        os.utime(ledger, (1000 - number, 1000 - number))
+    with pytest.raises(RunError, match=r": r7, r6, r5, r4, r3, r2, r1, r0 \(the latest 8 of 23\)$"):
+        find_folder(tmp_path, "other")
+
+
+def test_what_is_to_be_typed_can_be_typed(tmp_path):
+    assert shlex.split(RunFolder(tmp_path / "a b" / "r").command("export", 3))[3:] == [
+        "3",
+        "--results",
+        f"{tmp_path}/a b",
+    ]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

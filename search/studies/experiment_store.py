@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from operators.errors import RunError, one_line
 from operators.files import write_whole
 from operators.value import Value
-from search.run_folder import RunFolder, check_name
+from search.run_folder import RunFolder, check_name, find_folder
 
 SETTINGS, RECORDS = "experiment.json", "records.jsonl"
 
@@ -122,16 +122,15 @@ def opened(
         yield Store(folder, settings, _records(records))
 
 
+def folder_of(results: Path, name: str) -> RunFolder:
+    """The folder of an experiment, by its name in `results` or a path to it. Raises RunError."""
+    return find_folder(results, name, holds=SETTINGS, what="experiment")
+
+
 def read(results: Path, name: str, *, kind: str) -> Store:
     """The experiment of that name and kind (`law` …), for looking at. Raises RunError."""
-    folder = RunFolder(results / check_name(name))
-    file = folder.path / SETTINGS
-    if not file.is_file():
-        known = sorted(found.parent.name for found in results.glob(f"*/{SETTINGS}"))
-        raise RunError(
-            f"unknown experiment {name!r}: expected one of those in {results}: {', '.join(known[-8:]) or 'none'}"
-        )
-    found = _settings(file)
+    folder = folder_of(results, name)
+    found = _settings(folder.path / SETTINGS)
     if found["fixed"].get("kind") != kind:
         raise RunError(
             f"{folder.path}: expected the results of a {kind}, got those of a {found['fixed'].get('kind')}"

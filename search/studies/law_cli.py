@@ -6,16 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from search.options import DEFAULT_RESULTS, AsJson, Results, print_json
+from search.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    Results,
+    finite_number,
+    plain_console,
+    print_json,
+    whole_number,
+)
 
 law_app = typer.Typer(
     help="How the loss of a repeated block depends on its depth and width, and which of them suit a latency.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-console = Console(highlight=False)
+console = plain_console()
 
 
 class Of(StrEnum):
@@ -29,7 +36,12 @@ Experiment = Annotated[
 OfQuantity = Annotated[Of, typer.Option("--of", help="What the law is of.")]
 Budget = Annotated[
     int | None,
-    typer.Option("--tokens", min=1, help="One training budget.", show_default="all that were trained"),
+    typer.Option(
+        "--tokens",
+        parser=whole_number(1),
+        help="One training budget.",
+        show_default="all that were trained",
+    ),
 ]
 
 
@@ -45,6 +57,7 @@ def run_(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Train and measure a grid of depths and widths; the same command goes on where it was interrupted."""
+    from search.run_folder import RunFolder
     from search.studies import experiment, law
 
     name = name or config.stem
@@ -54,8 +67,7 @@ def run_(
         )
     except KeyboardInterrupt:  # what it said is all that there is to say
         raise typer.Exit(130) from None
-    where = "" if results == DEFAULT_RESULTS else f" --results {results}"
-    console.print(f"records: {folder}\nfrontrunner law fit {name}{where}", soft_wrap=True, markup=False)
+    console.print(f"records: {folder}\n{RunFolder(folder).command('law fit')}", soft_wrap=True, markup=False)
 
 
 @law_app.command("fit", epilog="Example: frontrunner law fit law_cpu --of perplexity --holdout 3")
@@ -63,7 +75,10 @@ def fit_(
     name: Experiment,
     of: OfQuantity = Of.loss,
     holdout: Annotated[
-        int, typer.Option(min=0, help="How many of the largest shapes (depth × width²) to predict unseen.")
+        int,
+        typer.Option(
+            parser=whole_number(0), help="How many of the largest shapes (depth × width²) to predict unseen."
+        ),
     ] = 3,
     tokens: Budget = None,
     plot: Annotated[
@@ -73,12 +88,12 @@ def fit_(
     as_json: AsJson = False,
 ) -> None:
     """Fit the law, and check it on shapes larger than those that it was fitted to."""
-    from search.studies import law, law_report
+    from search.studies import experiment_store, law, law_report
 
-    grid = law.grid(results, name)
+    grid, folder = law.grid(results, name), experiment_store.folder_of(results, name)
     checked = law_report.check(grid, of=of.value, holdout=holdout, tokens=tokens)
-    path = plot or results / name / "law.png"
-    drawn = law_report.plot(grid, checked, path, title=name)
+    path = plot or folder.path / "law.png"
+    drawn = law_report.plot(grid, checked, path, title=folder.name)
     if as_json:
         print_json({**law_report.figures(checked), "plot": str(path) if drawn else None})
         return
@@ -91,9 +106,12 @@ def fit_(
 @law_app.command("pick", epilog="Example: frontrunner law pick law_cpu --latency-ms 0.8 --batch 1")
 def pick_(
     name: Experiment,
-    latency_ms: Annotated[float, typer.Option(help="Of a decode step, at most.", show_default=False)],
+    latency_ms: Annotated[
+        float, typer.Option(help="Of a decode step, at most.", show_default=False, parser=finite_number(0))
+    ],
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Rows of a step.", show_default="the first of the profile")
+        int | None,
+        typer.Option(parser=whole_number(1), help="Rows of a step.", show_default="the first of the profile"),
     ] = None,
     table: Annotated[
         Path | None,

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from search.options import DEFAULT_RESULTS, AsJson, Results, print_json
+from search.options import DEFAULT_RESULTS, AsJson, Results, plain_console, print_json
 
 if TYPE_CHECKING:
     from search.studies.experiment import ExperimentSettings
@@ -22,7 +21,7 @@ study_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-console = Console(highlight=False)
+console = plain_console()
 
 
 class EqualName(StrEnum):
@@ -114,7 +113,7 @@ def _made(
     run: Callable[..., T], settings: "ExperimentSettings", results: Path, name: str, as_json: bool
 ) -> T:
     """What a study found. Progress goes to standard error where standard output is for a script."""
-    progress = Console(stderr=True, highlight=False) if as_json else console
+    progress = plain_console(stderr=True) if as_json else console
     try:
         return run(settings, results=results, name=name, console=progress)
     except KeyboardInterrupt:  # what was said is all that there is to say
