@@ -43,6 +43,13 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_pace(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a step of the anchor took on this machine is not measured for each test, nor left in the user's folder."""
+    if not torch.cuda.is_available():  # whose compiled kernels lie in the same folder
+        os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)

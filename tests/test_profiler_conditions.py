@@ -48,7 +48,7 @@ class FakeDevice:
         return next(self.readings, Reading())
 
 
-def measured(anchor: FakeAnchor, device: FakeDevice | None = None):  # type: ignore[no-untyped-def]
+def measured(anchor: FakeAnchor, device: FakeDevice | None = None, **named: object):  # type: ignore[no-untyped-def]
     """Results and conditions of a measurement whose results are numbered by attempt."""
     calls: list[int] = []
 
@@ -56,7 +56,13 @@ def measured(anchor: FakeAnchor, device: FakeDevice | None = None):  # type: ign
         calls.append(len(calls))
         return [SimpleNamespace(number=calls[-1], device_s=2.0)]
 
-    results, found = watched(run, anchor=anchor, device=device or FakeDevice())  # type: ignore[arg-type, type-var]
+    results, found = watched(
+        run,
+        anchor=anchor,
+        device=device or FakeDevice(),
+        pause=lambda seconds: None,
+        **named,
+    )  # type: ignore[arg-type, type-var]
     return [result.number for result in results], found, len(calls)
 
 
@@ -72,15 +78,15 @@ def test_a_quiet_device_is_measured_once() -> None:
 
 
 def test_drift_repeats_the_measurement_and_only_the_last_counts() -> None:
-    results, found, calls = measured(FakeAnchor(1.0, 1.5, 1.0, 1.0))
+    results, found, calls = measured(FakeAnchor(1.0, 2.0, 1.0, 1.0))
     assert (results, calls, found.attempts, found.tainted) == ([1], 2, 2, ())
-    assert found.busy_s == pytest.approx(4.0 + 5 * 10 * 4.5 / 1e3)  # both attempts
+    assert found.busy_s == pytest.approx(4.0 + 5 * 10 * 5 / 1e3)  # both attempts
 
 
 def test_after_three_attempts_it_is_reported_as_tainted() -> None:
-    results, found, calls = measured(FakeAnchor(*[1.0, 1.5] * 3))
+    results, found, calls = measured(FakeAnchor(*[1.0, 2.0] * 3))
     assert (results, calls, found.attempts) == ([2], 3, 3)
-    assert found.tainted == ("drift: the anchor model changed by 40.0%, expected at most 10%",)
+    assert found.tainted == ("drift: the anchor model changed by 66.7%, expected at most 50%",)
 
 
 def test_the_device_is_let_go_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +106,7 @@ def test_the_device_is_let_go_between_attempts(monkeypatch: pytest.MonkeyPatch) 
             self.lock.__exit__(None, None, None)
 
     monkeypatch.setattr(conditions, "exclusive", Recorded)
-    measured(FakeAnchor(1.0, 1.5, 1.0, 1.0))
+    measured(FakeAnchor(1.0, 2.0, 1.0, 1.0))
     assert events == ["in", "out", "in", "out"]
 
 
