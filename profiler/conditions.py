@@ -23,7 +23,9 @@ MAX_PACE = 2.0
 # Of the time that one thread takes to measure, what it must have had a core for. With three programs on two cores it had two thirds, and
 # times were off by 10 %, and by up to 37 %, even relative to the anchor's.
 LEAST_SHARE = 0.9
-_TELLING_S = 0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
+_TELLING_S = (
+    0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
+)
 # Before the second and the third attempt. Another program on a CPU comes and goes in seconds: at once it would still be there.
 PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
 # Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it was not itself.

@@ -24,7 +24,10 @@ from profiler.device import Device
 from profiler.lock import exclusive, shared
 
 _STEPS = 2  # of which the fastest counts: the model that is measured has driven the anchor out of the caches before the first
-_FIRST_S, _FIRST_PERCENTILE = 1.0, 10  # of the first measurement: its pace is that of a free core, not of a mean hour
+_FIRST_S, _FIRST_PERCENTILE = (
+    1.0,
+    10,
+)  # of the first measurement: its pace is that of a free core, not of a mean hour
 
 
 class Pace:

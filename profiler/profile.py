@@ -16,7 +16,13 @@ MOST_ERROR = 0.10
 """A figure that may be off by more than this, relative to it, is not clean: it says little of who is faster."""
 
 
-_OF_DECODE = ("decode_ms", "decode_tokens_per_s", "anchor_ratio", "achieved_bytes_per_s", "bandwidth_fraction")
+_OF_DECODE = (
+    "decode_ms",
+    "decode_tokens_per_s",
+    "anchor_ratio",
+    "achieved_bytes_per_s",
+    "bandwidth_fraction",
+)
 _OF_ENERGY = ("energy_j_per_token", "power_w")
 
 

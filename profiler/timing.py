@@ -133,7 +133,9 @@ def lasting_error(samples: Sequence[float]) -> float:
     median of these, at least that of independent samples. One part of eight may be disturbed altogether: it does not move the median.
     """
     parts = np.array_split(np.asarray(samples), min(_PARTS, len(samples)))
-    return max(standard_error(sorted(samples)), standard_error(sorted(float(np.median(part)) for part in parts)))
+    return max(
+        standard_error(sorted(samples)), standard_error(sorted(float(np.median(part)) for part in parts))
+    )
 
 
 def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs: int) -> Timing:
