@@ -100,7 +100,9 @@ def watched(
             started = perf_counter()
             anchor.warm_up()
             before, anchor_before = device.reading(), anchor.time()
-            results, share = _shared(run, device)
+            shared_with_others = core_share(device)
+            results = tuple(run())
+            share = shared_with_others()
             anchor_after, after = anchor.time(), device.reading()
             known = members(device)
             lock_s += perf_counter() - started
@@ -119,7 +121,7 @@ def watched(
         }
         tainted = (
             *_taints(drift, max_drift, foreign, clock_reasons, violations),
-            *_disturbances(share, mean, usual_ms),
+            *filter(None, (lost_core(share), _other_pace(mean, usual_ms))),
         )
         again = bool(tainted) or any(map(unstable, results))
     unavailable = {**before.unavailable, **after.unavailable}
@@ -142,28 +144,34 @@ def watched(
     )
 
 
-def _shared(run: Callable[[], Sequence[T]], device: Device) -> tuple[tuple[T, ...], float | None]:
-    """What `run` returns, and the share of that time for which this thread had a core, where that can be told."""
-    wall, own = perf_counter(), thread_time()
-    results = tuple(run())
-    wall, own = perf_counter() - wall, thread_time() - own
+def core_share(device: Device) -> Callable[[], float | None]:
+    """Begins to watch this thread -> what tells the share of the time since then for which it had a core, where that can be told."""
     alone = device.torch_device.type == "cpu" and torch.get_num_threads() == 1
-    return results, own / wall if alone and wall >= _TELLING_S else None
+    wall, own = perf_counter(), thread_time()
+
+    def share() -> float | None:
+        elapsed = perf_counter() - wall
+        return (thread_time() - own) / elapsed if alone and elapsed >= _TELLING_S else None
+
+    return share
 
 
-def _disturbances(share: float | None, anchor_ms: float, usual_ms: float | None) -> tuple[str, ...]:
-    """What other programs did to a CPU."""
-    tainted = []
-    if share is not None and share < LEAST_SHARE:
-        tainted.append(
-            f"core: other programs had it for {1 - share:.0%} of the time, expected at most {1 - LEAST_SHARE:.0%}"
-        )
-    if usual_ms is not None and not 1 / MAX_PACE <= anchor_ms / usual_ms <= MAX_PACE:
-        tainted.append(
-            f"pace: the anchor model took {anchor_ms:.4g} ms, {usual_ms:.4g} ms when this machine was first measured; "
-            f"expected within a factor of {MAX_PACE:g}"
-        )
-    return tuple(tainted)
+def lost_core(share: float | None) -> str:
+    """Why a measurement is tainted that had a core for this share of its time (`core_share`); empty where it is not."""
+    if share is None or share >= LEAST_SHARE:
+        return ""
+    return (
+        f"core: other programs had it for {1 - share:.0%} of the time, expected at most {1 - LEAST_SHARE:.0%}"
+    )
+
+
+def _other_pace(anchor_ms: float, usual_ms: float | None) -> str:
+    if usual_ms is None or 1 / MAX_PACE <= anchor_ms / usual_ms <= MAX_PACE:
+        return ""
+    return (
+        f"pace: the anchor model took {anchor_ms:.4g} ms, {usual_ms:.4g} ms when this machine was first measured; "
+        f"expected within a factor of {MAX_PACE:g}"
+    )
 
 
 def foreign_processes(

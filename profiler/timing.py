@@ -14,7 +14,6 @@ from pydantic import Field, model_validator
 
 from operators.value import Value
 
-
 _PARTS = 8  # few enough that a part outlasts the time slices of a busy machine, enough for an order statistic on either side
 
 

@@ -164,7 +164,7 @@ class Job:
     """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
 
     rungs: what is known of the others as it is submitted. table_said: what the latency table has against it, to be audited.
-    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`.
+    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`. trains: whether it is also trained.
     """
 
     number: int
@@ -183,6 +183,7 @@ class Job:
     rungs: tuple[Rung, ...] = ()
     table_said: str = ""
     kinds: tuple[str, ...] = ()
+    trains: bool = True
 
 
 @dataclass(frozen=True)
@@ -301,11 +302,15 @@ def measure(
 
 
 def train_measured(job: Job, measured: Measured) -> Outcome:
-    """Trains a candidate that was measured, as far as the rungs let it. Raises as `evaluate` does."""
+    """Trains a candidate that was measured, as far as the rungs let it, where the job wants that. Raises as `evaluate` does."""
     seconds, audited, metrics = dict(measured.seconds), list(measured.audits), measured.metrics()
     known = {**measured.known(), "metrics": metrics, "seconds": seconds, "audits": audited}
 
     def work() -> Outcome:
+        if not job.trains:
+            return Outcome(
+                Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
+            )
         proxy = proxy_of(job.architecture, job.fidelity)
         scaled = proxy.width != job.architecture.width
         known["proxy_width"] = proxy.width if scaled else None

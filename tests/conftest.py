@@ -27,7 +27,7 @@ from search.config import RunConfig
 from search.driver import Prepared
 from search.evaluate import Evaluation, Job, Outcome
 from search.space import ArchitectureSpace
-from tests.made_up_device import MadeUpAnchor, MadeUpStopwatch
+from tests.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
 from tests.speeches import SMALL_SHARD, speech
 
 Call = Callable[..., tuple[int, str, str]]
@@ -76,9 +76,10 @@ def table(tmp_path: Path, cpu: Device) -> LatencyTable:
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUpStopwatch]:
     """Whatever is measured for a latency table takes as long as on the made-up device."""
-    monkeypatch.setattr(table_validate, "Anchor", MadeUpAnchor)
     monkeypatch.setattr(table_validate, "_SETTINGS", SamplingSettings(min_seconds=0))
     for module in (table_build, table_validate):
+        monkeypatch.setattr(module, "Anchor", MadeUpAnchor)
+        monkeypatch.setattr(module, "Pace", MadeUpPace)
         monkeypatch.setattr(module, "Stopwatch", MadeUpStopwatch)
         monkeypatch.setattr(module, "random_model", lambda architecture, *_, **__: architecture)
     return MadeUpStopwatch

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from search import pareto
-from search.evaluate import Evaluation, mean
-from search.frontier import errors, frontier_of, hypervolume_course, hypervolume_gain, unclean
-from search.ledger import Again, Entry
+from search.evaluate import Evaluation, Outcome, mean
+from search.frontier import errors, frontier_of, hypervolume_course, hypervolume_gain, trained_twice, unclean
+from search.ledger import Again, Entry, open_ledger
 from search.objectives import Objective
+from search.repeats import GIVEN_UP
+from search.run import complete
+from search.run_folder import RunFolder
+from tests.conftest import PretendExecutor, pretended
 from tests.made_up_device import hybrid
+from tests.test_search_repeats import searched, with_repeats
 
 OBJECTIVES = (Objective("loss", maximize=False), Objective("decode_ms@b1", maximize=False))
 REASON = "drift: the anchor model changed by 66.7%, expected at most 50%"
@@ -132,3 +137,41 @@ def test_no_cycle_comes_of_points_that_are_not_trusted():
         points, off = rng.integers(4, size=(12, 3)).astype(float), rng.random((12, 3))
         off[rng.random((12, 3)) < 0.3] = np.inf
         assert pareto.nondominated(points, off).any()
+
+
+def disturbed(job, until):
+    """Scores of a device that is disturbed while fewer than so many jobs have ended; what was only measured has no loss."""
+    found = pretended(job).evaluation
+    metrics = {name: value for name, value in found.metrics.items() if job.trains or name != "loss"}
+    taints = {"decode_ms@b1": REASON} if next(until) else {}
+    return Outcome(found.model_copy(update={"metrics": metrics, "taints": taints}))
+
+
+def test_who_is_tainted_is_measured_again_at_the_end_and_not_trained(tmp_path, prepared):
+    jobs = []
+
+    def answer(job):
+        jobs.append(job)
+        return disturbed(job, iter([job.number in (1, 4) and job.trains]))
+
+    run = with_repeats(prepared, 0.0, candidates=8)
+    found = searched(tmp_path / "run", run, PretendExecutor(answer=answer))
+    assert [(job.number, job.trains) for job in jobs[:8]] == [(number, True) for number in range(8)]
+    assert {(job.number, job.trains) for job in jobs[8:]} == {(1, False), (4, False)}
+    objectives = run.config.parsed_objectives()
+    assert not any(unclean(entry, objectives) for entry in found)
+    assert all("loss" in entry.evaluation.metrics for entry in found)
+    assert not any(trained_twice(entry) for entry in found)
+
+
+def test_measuring_again_is_given_up_where_the_device_does_not_become_quiet(tmp_path, prepared):
+    run = with_repeats(prepared, 0.0, candidates=8)
+    executor = PretendExecutor(answer=lambda job: disturbed(job, iter([True])))
+    found = searched(tmp_path / "run", run, executor)
+    assert len(executor.answered) == 8 + GIVEN_UP
+    objectives = run.config.parsed_objectives()
+    assert all(unclean(entry, objectives) for entry in found)
+    assert numbers(frontier_of(found, objectives)) == numbers(found)  # nobody is known to be better
+    ledger = open_ledger(RunFolder(tmp_path / "run").ledger)
+    assert [entry.again for entry in ledger.entries()] == [entry.again for entry in found]
+    assert complete(ledger, ledger.entries())
