@@ -50,7 +50,8 @@ class Conditions(Value):
     foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and why.
     attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted, empty where it can be.
     lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became samples.
-    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several threads, and where it is not known.
+    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several threads, and where it is
+    not known.
     """
 
     anchor_before: Timing

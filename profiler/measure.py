@@ -5,7 +5,8 @@ What is timed, with random weights and random tokens (values do not change the a
 - prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one; on a GPU a replay of its CUDA graph.
 - decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token to the choice of the next one
   (greedy), which the next step reads. Before each step the state is set back by one token, so that every step sees the same context:
-  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself, at one pace (see `profiler.pace`). On a GPU a step is a replay of its
+  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself, at one pace (see
+  `profiler.pace`). On a GPU a step is a replay of its
   CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a microsecond, is timed with them.
   There a step is timed in several copies of the model (see `profiler.copies`), as far as they are small.
 

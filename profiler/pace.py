@@ -1,10 +1,10 @@
 """Times of a CPU in ms of one pace, whatever other programs do to it meanwhile.
 
-A core that it shares caches, power or a processor with others runs at half or twice its pace from one second to the next: of 8 small models on
-two cores of a virtual machine, quiet or beside one or two other programs, a median over a second was off by 20 % as a rule and by 90 % at
-worst. Relative to steps of the anchor model before and after each sample it was off by 3 % and 13 %, lowest quantiles and processor times
-by as much as the median. So a time is told relative to the anchor's, in ms by what a step of the anchor took when this machine was first
-measured: the unit of all its times, kept in the user's cache folder. A GPU has its pace to itself, and what says where it has not.
+A core that shares caches, power or the processor itself with others runs at half or twice its pace from one second to the next. For 8
+small models on two cores of a virtual machine, quiet or beside one other program, a median over a second was off by 20 % as a rule and by
+90 % at worst; lowest quantiles and processor times were off by as much. Relative to steps of the anchor model beside each sample the
+median was off by 3 % as a rule and by 15 % at worst. So a time is told relative to the anchor's, in ms by what a step of the anchor took
+when this machine was first measured: the unit of all its times, kept in the user's cache folder. A GPU has its pace to itself.
 """
 
 import json
@@ -40,8 +40,7 @@ class Pace:
         self._anchor, self.usual_ms = anchor, usual_ms(anchor.device)
 
     def beside(self, run: Callable[[], float]) -> Callable[[], float]:
-        """`run`, which returns an elapsed time in ms and is called again and again, at the usual pace. The caller holds the device's
-        exclusive lock."""
+        """`run`, which returns an elapsed time in ms, at the usual pace. Whoever calls it, again and again, holds the exclusive lock."""
         usual = self.usual_ms
         if usual is None:
             return run

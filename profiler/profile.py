@@ -206,7 +206,8 @@ class LargestBatch(Value):
 def error_of(timing: Timing, kind: str) -> float:
     """How far a median of a device of this kind (`cuda` or `cpu`) may be off, relative to it.
 
-    Twice its standard error, and at least how far processes differ (REPEATABILITY). On a CPU other programs disturb for longer than a sample.
+    Twice its standard error, and at least how far processes differ (REPEATABILITY). On a CPU other programs disturb for longer than a
+    sample.
     """
     standard = timing.lasting_error if kind == "cpu" else timing.relative_error
     return max(REPEATABILITY[kind], 2 * standard)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from operators import Architecture
-from profiler import table_build, table_validate
+from profiler import conditions, table_build, table_validate
 from profiler.device import Device, open_device
 from profiler.latency_table import LatencyTable
 from profiler.timing import SamplingSettings
@@ -77,6 +77,7 @@ def table(tmp_path: Path, cpu: Device) -> LatencyTable:
 def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUpStopwatch]:
     """Whatever is measured for a latency table takes as long as on the made-up device."""
     monkeypatch.setattr(table_validate, "_SETTINGS", SamplingSettings(min_seconds=0))
+    monkeypatch.setattr(conditions, "LEAST_SHARE", 0.0)
     for module in (table_build, table_validate):
         monkeypatch.setattr(module, "Anchor", MadeUpAnchor)
         monkeypatch.setattr(module, "Pace", MadeUpPace)
