@@ -109,5 +109,6 @@ def _dominance(table: Floats, errors: Floats | None = None) -> NDArray[np.bool_]
         no_worse &= values[:, None] <= values
         unclear = 0.0 if errors is None else np.hypot(errors[:, column, None], errors[:, column])
         better |= values[:, None] + unclear < values
-    trusted = np.ones(len(table), bool) if errors is None else np.isfinite(errors).all(1)
-    return no_worse & better & trusted[:, None]
+    if errors is not None:
+        better &= np.isfinite(errors).all(1, keepdims=True)
+    return no_worse & better

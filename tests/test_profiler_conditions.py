@@ -220,3 +220,29 @@ def test_what_the_driver_says_is_read_and_what_it_does_not_support_is_named(
         f"violations_ns.{name}" for name in ("sync_boost", "board_limit", "low_utilization", "reliability")
     }
     assert Gpu("GPU-1").energy_j() == 12.345
+
+
+def test_an_unstable_result_is_measured_again() -> None:
+    results, found, calls = measured(
+        FakeAnchor(*[1.0] * 6),
+        unstable=lambda result: result.number < 1,  # type: ignore[attr-defined]
+    )
+    assert (results, calls, found.tainted) == ([1], 2, ())
+
+
+def test_another_pace_than_the_machines_taints() -> None:
+    assert measured(FakeAnchor(1.9, 1.9), usual_ms=1.0)[1].tainted == ()
+    for anchor_ms in (2.2, 0.4):
+        _, found, calls = measured(FakeAnchor(*[anchor_ms] * 6), usual_ms=1.0)
+        assert calls == conditions.MAX_ATTEMPTS
+        assert found.tainted == (
+            f"pace: the anchor model took {anchor_ms} ms, 1 ms when this machine was first measured; expected within a factor of 2",
+        )
+
+
+@pytest.mark.parametrize(
+    ("share", "reason"), [(None, ""), (0.95, ""), (0.67, "other programs had it for 33%")]
+)
+def test_a_core_that_others_had_taints(share: float | None, reason: str) -> None:
+    assert reason in conditions.lost_core(share)
+    assert bool(conditions.lost_core(share)) == bool(reason)
