@@ -48,12 +48,21 @@ class Anchor:
         """Puts an idle device to work until its clocks are those of a busy one. The caller holds the device's exclusive lock."""
         started = perf_counter()
         while perf_counter() - started < self._warm_up_s:
-            self._steps_ms()
+            self._steps_ms(self._steps)
 
     def time(self) -> Timing:
         """One decode step with a full context. The caller holds the device's exclusive lock."""
-        return sample(self._steps_ms, settings=_SETTINGS, runs=self._steps * len(self._decoders))
+        return sample(
+            lambda: self._steps_ms(self._steps),
+            settings=_SETTINGS,
+            runs=self._steps * len(self._decoders),
+            lasting=self.device.torch_device.type == "cpu",
+        )
 
-    def _steps_ms(self) -> float:
+    def step(self) -> float:
+        """The time of one step in ms. The caller holds the device's exclusive lock."""
+        return self._steps_ms(1)
+
+    def _steps_ms(self, count: int) -> float:
         with torch.inference_mode():
-            return step_ms(self._decoders, self.device, count=self._steps)
+            return step_ms(self._decoders, self.device, count=count)

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from time import perf_counter
+from time import perf_counter, sleep, thread_time
 from typing import Protocol, TypeVar
+
+import torch
 
 from operators.value import Value
 from profiler.anchor import Anchor
@@ -13,8 +15,19 @@ from profiler.nvml import Reading
 from profiler.timing import Timing
 
 MAX_ATTEMPTS = 3
-# Two cores that others load too: in 24 measurements the anchor moved by at most 9 % in 20, by 13 to 180 % in those that were disturbed.
-MAX_DRIFT = {"cuda": 0.01, "cpu": 0.10}
+# The times of a CPU are told relative to the anchor's (see `profiler.pace`). Beside one other program, which moved the anchor by up to
+# a half, that was right; more says that the core was somebody else's.
+MAX_DRIFT = {"cuda": 0.01, "cpu": 0.50}
+# How far the anchor of a CPU may be from what it took when the machine was first measured, in either direction.
+MAX_PACE = 2.0
+# Of the time that one thread takes to measure, what it must have had a core for. With three programs on two cores it had two thirds, and
+# times were off by 10 %, and by up to 37 %, even relative to the anchor's.
+LEAST_SHARE = 0.9
+_TELLING_S = (
+    0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
+)
+# Before the second and the third attempt. Another program on a CPU comes and goes in seconds: at once it would still be there.
+PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
 # Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it was not itself.
 _TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
 _TAINTING_VIOLATIONS = ("thermal", "board_limit")
@@ -37,6 +50,8 @@ class Conditions(Value):
     foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and why.
     attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted, empty where it can be.
     lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became samples.
+    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several threads, and where it is
+    not known.
     """
 
     anchor_before: Timing
@@ -53,6 +68,7 @@ class Conditions(Value):
     tainted: tuple[str, ...]
     lock_s: float
     busy_s: float
+    core_share: float | None = None
 
     @property
     def anchor_ms(self) -> float:
@@ -61,18 +77,33 @@ class Conditions(Value):
 
 
 def watched(
-    run: Callable[[], Sequence[T]], *, anchor: Anchor, device: Device
+    run: Callable[[], Sequence[T]],
+    *,
+    anchor: Anchor,
+    device: Device,
+    usual_ms: float | None = None,
+    unstable: Callable[[T], bool] = lambda result: False,
+    pause: Callable[[float], None] = sleep,
 ) -> tuple[tuple[T, ...], Conditions]:
-    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all) where it was tainted."""
+    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all) where it was tainted.
+
+    usual_ms: a step of the anchor when this CPU was first measured (see `profiler.pace`), where times are told by it.
+    unstable: whether a result is not clean by its own samples; it is then measured again too. pause: waits for so many seconds between
+    attempts, the device let go.
+    """
     lock_s, busy_s, attempts = 0.0, 0.0, 0
-    tainted: tuple[str, ...] = ("not measured yet",)
-    while tainted and attempts < MAX_ATTEMPTS:
+    again = True
+    while again and attempts < MAX_ATTEMPTS:
+        if attempts:
+            pause(PAUSES_S[device.torch_device.type][attempts - 1])
         attempts += 1
         with exclusive(device.label):
             started = perf_counter()
             anchor.warm_up()
             before, anchor_before = device.reading(), anchor.time()
+            shared_with_others = core_share(device)
             results = tuple(run())
+            share = shared_with_others()
             anchor_after, after = anchor.time(), device.reading()
             known = members(device)
             lock_s += perf_counter() - started
@@ -89,7 +120,11 @@ def watched(
             for name, start in before.violations_ns.items()
             if name in after.violations_ns
         }
-        tainted = _taints(drift, max_drift, foreign, clock_reasons, violations)
+        tainted = (
+            *_taints(drift, max_drift, foreign, clock_reasons, violations),
+            *filter(None, (lost_core(share), _other_pace(mean, usual_ms))),
+        )
+        again = bool(tainted) or any(map(unstable, results))
     unavailable = {**before.unavailable, **after.unavailable}
     return results, Conditions(
         anchor_before=anchor_before,
@@ -106,6 +141,37 @@ def watched(
         tainted=tainted,
         lock_s=lock_s,
         busy_s=busy_s,
+        core_share=share,
+    )
+
+
+def core_share(device: Device) -> Callable[[], float | None]:
+    """Begins to watch this thread -> what tells the share of the time since then for which it had a core, where that can be told."""
+    alone = device.torch_device.type == "cpu" and torch.get_num_threads() == 1
+    wall, own = perf_counter(), thread_time()
+
+    def share() -> float | None:
+        elapsed = perf_counter() - wall
+        return (thread_time() - own) / elapsed if alone and elapsed >= _TELLING_S else None
+
+    return share
+
+
+def lost_core(share: float | None) -> str:
+    """Why a measurement is tainted that had a core for this share of its time (`core_share`); empty where it is not."""
+    if share is None or share >= LEAST_SHARE:
+        return ""
+    return (
+        f"core: other programs had it for {1 - share:.0%} of the time, expected at most {1 - LEAST_SHARE:.0%}"
+    )
+
+
+def _other_pace(anchor_ms: float, usual_ms: float | None) -> str:
+    if usual_ms is None or 1 / MAX_PACE <= anchor_ms / usual_ms <= MAX_PACE:
+        return ""
+    return (
+        f"pace: the anchor model took {anchor_ms:.4g} ms, {usual_ms:.4g} ms when this machine was first measured; "
+        f"expected within a factor of {MAX_PACE:g}"
     )
 
 

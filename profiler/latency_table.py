@@ -28,6 +28,7 @@ from operators.errors import TableError, one_line
 from operators.files import write_whole
 from operators.value import Value
 from profiler.device import Device
+from profiler.pace import usual_ms
 from profiler.table_parts import (
     Entry,
     Part,
@@ -95,7 +96,10 @@ def conditions(device: Device) -> dict[str, str]:
         **device.versions(),
         "code": _code(),
     }
-    return found | ({"threads": str(torch.get_num_threads())} if device.torch_device.type == "cpu" else {})
+    if device.torch_device.type == "cpu":
+        # Its times are told at one pace, which another measurement of the anchor would make another unit.
+        found |= {"threads": str(torch.get_num_threads()), "anchor_ms": f"{usual_ms(device):.4g}"}
+    return found
 
 
 @cache

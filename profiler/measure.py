@@ -5,7 +5,8 @@ What is timed, with random weights and random tokens (values do not change the a
 - prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one; on a GPU a replay of its CUDA graph.
 - decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token to the choice of the next one
   (greedy), which the next step reads. Before each step the state is set back by one token, so that every step sees the same context:
-  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself. On a GPU a step is a replay of its
+  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself, at one pace (see
+  `profiler.pace`). On a GPU a step is a replay of its
   CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a microsecond, is timed with them.
   There a step is timed in several copies of the model (see `profiler.copies`), as far as they are small.
 
@@ -35,7 +36,8 @@ from profiler.cost import Cost, cost
 from profiler.decoder import Decoder, Prompt, random_model
 from profiler.device import Device, memory_errors, open_device
 from profiler.lock import shared
-from profiler.profile import Energy, LargestBatch, PointProfile, Profile, ProfileSettings
+from profiler.pace import Pace
+from profiler.profile import Energy, LargestBatch, PointProfile, Profile, ProfileSettings, instability
 from profiler.timing import Timing, sample
 
 # Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a single interruption.
@@ -75,12 +77,16 @@ def measure(
                 for context in settings.contexts
                 for batch in settings.batch_sizes
             ]
+        pace = Pace(anchor)
         points, conditions = watched(
             lambda: [
-                _measure_point(session, opened, settings, with_energy=not absent) for session in sessions
+                _measure_point(session, opened, settings, pace, with_energy=not absent)
+                for session in sessions
             ],
             anchor=anchor,
+            usual_ms=pace.usual_ms,
             device=opened,
+            unstable=lambda point: _on_cpu(opened) and _unsteady(point.prefill, point.decode),
         )
         sessions.clear()
         model = models[0]
@@ -90,10 +96,13 @@ def measure(
         if settings.largest_batch:
             largest, largest_conditions = watched(
                 lambda: [
-                    _measure_largest(model, context, opened, settings, seed) for context in settings.contexts
+                    _measure_largest(model, context, opened, settings, pace, seed)
+                    for context in settings.contexts
                 ],
                 anchor=anchor,
+                usual_ms=pace.usual_ms,
                 device=opened,
+                unstable=lambda found: _on_cpu(opened) and _unsteady(found.decode),
             )
     arithmetic = cost(architecture, batch=1, context=1, dtype=opened.dtype)
     return Profile(
@@ -111,6 +120,7 @@ def measure(
         datasheet_bytes_per_s=DATASHEET_BYTES_PER_S.get(opened.name),
         conditions=conditions,
         largest_conditions=largest_conditions,
+        usual_anchor_ms=pace.usual_ms,
         backends=model.backends,
         versions=opened.versions(),
         seed=seed,
@@ -168,7 +178,7 @@ def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
 
 
 def _measure_point(
-    session: _Session, device: Device, settings: ProfileSettings, *, with_energy: bool
+    session: _Session, device: Device, settings: ProfileSettings, pace: Pace, *, with_energy: bool
 ) -> PointProfile:
     decoder, (batch, context) = session.decoders[0], session.prompt.tokens.shape
 
@@ -177,8 +187,8 @@ def _measure_point(
         return device.timed(session.prompt.read)
 
     with memory_errors(_where(batch, context)):
-        prefill_timing = sample(prefill, settings=settings)
-        decode_timing = _decode(session.decoders, device, settings)
+        prefill_timing = sample(pace.beside(prefill), settings=settings, lasting=_on_cpu(device))
+        decode_timing = _decode(session.decoders, device, settings, pace)
         energy = None
         if settings.energy_seconds and with_energy:
             steps = ceil(_BURST_MS / decode_timing.median_ms)
@@ -201,21 +211,35 @@ def _measure_point(
     )
 
 
-def _decode(decoders: Sequence[Decoder], device: Device, settings: ProfileSettings) -> Timing:
+def _decode(decoders: Sequence[Decoder], device: Device, settings: ProfileSettings, pace: Pace) -> Timing:
     def steps(count: int) -> float:
         return step_ms(decoders, device, count=count)
 
     count = ceil(DECODE_SAMPLE_MS / len(decoders) / min(steps(1) for _ in range(3)))
-    return sample(lambda: steps(count), settings=settings, runs=count * len(decoders))
+    return sample(
+        pace.beside(lambda: steps(count)),
+        settings=settings,
+        runs=count * len(decoders),
+        lasting=_on_cpu(device),
+    )
+
+
+def _on_cpu(device: Device) -> bool:
+    return device.torch_device.type == "cpu"
+
+
+def _unsteady(*timings: Timing) -> bool:
+    """Whether one of them is not clean by its own samples, as other programs make it on a CPU."""
+    return any(instability(timing, "cpu") for timing in timings)
 
 
 def _measure_largest(
-    model: HybridLM, context: int, device: Device, settings: ProfileSettings, seed: int
+    model: HybridLM, context: int, device: Device, settings: ProfileSettings, pace: Pace, seed: int
 ) -> LargestBatch:
     with memory_errors(f"largest batch at context {context}"):
         decoder = largest_decoder(model, context, device, seed=seed)
         found = LargestBatch(
-            context=context, batch=decoder.tokens.shape[0], decode=_decode([decoder], device, settings)
+            context=context, batch=decoder.tokens.shape[0], decode=_decode([decoder], device, settings, pace)
         )
     del decoder
     release(device)

@@ -1,6 +1,6 @@
 """What is measured of an architecture, by name: the settings, the figures and their errors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -12,6 +12,18 @@ from profiler.timing import SamplingSettings, Timing
 LEAST_ENERGY_SECONDS = 5.0  # the counter moves every 20 to 100 ms: less than 2 % of this
 # How far the median of one process can be repeated by another: the benchmark `repeat` measures it.
 REPEATABILITY = {"cuda": 0.005, "cpu": 0.05}
+MOST_ERROR = 0.10
+"""A figure that may be off by more than this, relative to it, is not clean: it says little of who is faster."""
+
+
+_OF_DECODE = (
+    "decode_ms",
+    "decode_tokens_per_s",
+    "anchor_ratio",
+    "achieved_bytes_per_s",
+    "bandwidth_fraction",
+)
+_OF_ENERGY = ("energy_j_per_token", "power_w")
 
 
 class Metric(NamedTuple):
@@ -191,10 +203,27 @@ class LargestBatch(Value):
         return self.batch / self.decode.median_ms * 1e3
 
 
+def error_of(timing: Timing, kind: str) -> float:
+    """How far a median of a device of this kind (`cuda` or `cpu`) may be off, relative to it.
+
+    Twice its standard error, and at least how far processes differ (REPEATABILITY). On a CPU other programs disturb for longer than a
+    sample.
+    """
+    standard = timing.lasting_error if kind == "cpu" else timing.relative_error
+    return max(REPEATABILITY[kind], 2 * standard)
+
+
+def instability(timing: Timing, kind: str) -> str:
+    """Why a timing is not clean by its own samples; empty where it is."""
+    error = error_of(timing, kind)
+    return f"unstable: ± {error:.0%}, expected at most ± {MOST_ERROR:.0%}" if error > MOST_ERROR else ""
+
+
 class Profile(Value):
     """Measured costs of one architecture on one device.
 
     points: by context, then by batch size. largest: by context. absent: what was asked for and could not be measured, with the reason.
+    usual_anchor_ms: of the pace that times on a CPU are told in (see `profiler.pace`); None on a GPU, and in profiles that knew none.
     copy_bytes_per_s: of a copy within the device's memory; datasheet_bytes_per_s: None where unknown.
     conditions: of the points, largest_conditions: of `largest`. backends: which one each operator got.
     """
@@ -213,6 +242,7 @@ class Profile(Value):
     datasheet_bytes_per_s: float | None
     conditions: Conditions
     largest_conditions: Conditions | None = None
+    usual_anchor_ms: float | None = None
     backends: Mapping[str, str]
     versions: Mapping[str, str]
     seed: int
@@ -224,11 +254,17 @@ class Profile(Value):
 
     @property
     def tainted(self) -> tuple[str, ...]:
-        """Why the figures should not be trusted; empty where they can be."""
-        return (
-            *self.conditions.tainted,
-            *(self.largest_conditions.tainted if self.largest_conditions else ()),
-        )
+        """Why some figures should not be trusted, each reason once; empty where all can be."""
+        return tuple(dict.fromkeys(self.taints().values()))
+
+    def taints(self) -> dict[str, str]:
+        """By key, why a figure that was timed should not be trusted: the conditions, or an error above MOST_ERROR."""
+        found = {}
+        for name, timing, conditions in self._timed():
+            held = "; ".join(conditions.tainted) if conditions else ""
+            if reason := held or (instability(timing, self._kind) if timing else ""):
+                found[name] = reason
+        return found
 
     def metrics(self) -> dict[str, float]:
         """The figures by key, see METRICS and `key`."""
@@ -238,7 +274,7 @@ class Profile(Value):
                 "prefill_ms": point.prefill.median_ms,
                 "decode_ms": point.decode.median_ms,
                 "decode_tokens_per_s": point.decode_tokens_per_s,
-                "anchor_ratio": point.decode.median_ms / self.conditions.anchor_ms,
+                "anchor_ratio": point.decode.median_ms / (self.usual_anchor_ms or self.conditions.anchor_ms),
                 "peak_memory_bytes": point.peak_memory_bytes,
                 "state_bytes": point.state_bytes,
                 "kv_bytes": point.kv_bytes,
@@ -259,30 +295,27 @@ class Profile(Value):
         return figures
 
     def errors(self) -> dict[str, float]:
-        """By key, how far each latency and throughput may be off, relative to it.
+        """By key, how far each latency and throughput may be off, relative to it, see `error_of`."""
+        return {name: error_of(timing, self._kind) for name, timing, _ in self._timed() if timing}
 
-        Twice the standard error of the median, and at least how far processes of a device of this kind differ (REPEATABILITY).
-        """
-        found: dict[str, float] = {}
+    def _timed(self) -> Iterator[tuple[str, Timing | None, Conditions | None]]:
+        """The key of each figure that depends on time, the samples it comes from, where they were kept, and under which conditions."""
         for point in self.points:
-            batch, context = point.batch, self._further(point.context)
-            found[key("prefill_ms", batch=batch, context=context)] = self._error(point.prefill)
-            for name in (
-                "decode_ms",
-                "decode_tokens_per_s",
-                "anchor_ratio",
-                "achieved_bytes_per_s",
-                "bandwidth_fraction",
-            ):
-                found[key(name, batch=batch, context=context)] = self._error(point.decode)
+            names = {
+                "prefill_ms": point.prefill,
+                **dict.fromkeys(_OF_DECODE, point.decode),
+                **(dict.fromkeys(_OF_ENERGY) if point.energy else {}),
+            }
+            for name, timing in names.items():
+                found = key(name, batch=point.batch, context=self._further(point.context))
+                yield found, timing, self.conditions
         for largest in self.largest:
-            found[key("throughput_tokens_per_s", context=self._further(largest.context))] = self._error(
-                largest.decode
-            )
-        return found
+            found = key("throughput_tokens_per_s", context=self._further(largest.context))
+            yield found, largest.decode, self.largest_conditions
 
-    def _error(self, timing: Timing) -> float:
-        return max(REPEATABILITY[self.device.partition(":")[0]], 2 * timing.relative_error)
+    @property
+    def _kind(self) -> str:
+        return self.device.partition(":")[0]
 
     def _further(self, context: int) -> int | None:
         return None if context == self.contexts[0] else context

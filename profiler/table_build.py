@@ -7,7 +7,6 @@ that, and the clocks of a device that works hard do on how long it does: k equal
 the time of k networks less that of 2k.
 """
 
-from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from statistics import median
@@ -18,16 +17,22 @@ import torch
 from operators import registry
 from operators.architecture import Architecture, Layer, Rope
 from operators.errors import TableError
+from profiler.anchor import Anchor
+from profiler.conditions import core_share, lost_core
 from profiler.decoder import random_model
 from profiler.device import Device, memory_errors
 from profiler.latency_table import LatencyTable
 from profiler.lock import exclusive, shared
+from profiler.pace import Pace
+from profiler.profile import MOST_ERROR
 from profiler.stopwatch import Stopwatch
 from profiler.table_parts import Entry, Part, Point, Rest
-from profiler.timing import standard_error
+from profiler.timing import lasting_error, standard_error
 
 _WARMUP = 2
 _MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
+_TRIES = 3
+_NEGLIGIBLE = 0.01  # of a model's time: a part that takes next to none is known well enough by that
 _CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
 _FEWEST_LAYERS, _MOST_LAYERS = (
     16,
@@ -54,25 +59,42 @@ def build(
 
     Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are kept.
     """
+    pace = _pace(device)
     parts = sorted(
         table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details)
     )
     for done, part in enumerate(parts, 1):
-        entry = measure_part(part, device)
+        entry = measure_part(part, device, pace)
         table.add([entry])
         if on_entry is not None:
             on_entry(entry, done, len(parts))
 
 
-def measure_part(part: Part, device: Device) -> Entry:
-    """The cost of one part, from models built for it. Takes the device's locks. Raises TableError where memory runs out."""
+def _pace(device: Device) -> Pace:
+    with shared(device.label):
+        anchor = Anchor(device)
+    return Pace(anchor)
+
+
+def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
+    """The cost of one part, from models built for it. Takes the device's locks.
+
+    Raises TableError where memory runs out, and on a CPU where other programs did not let it be measured well in so many tries.
+    """
     layers = layers_for(part, device)
     try:
         with torch.inference_mode(), memory_errors():
             with shared(device.label):
                 short, long = (stopwatch(part, stack, device) for stack in stacks(part, layers))
-            with exclusive(device.label):
-                return fit(part, short, long, layers)
+            on_cpu = device.torch_device.type == "cpu"
+            for _ in range(_TRIES):
+                with exclusive(device.label):
+                    share = core_share(device)
+                    entry = fit(part, pace.beside(short), pace.beside(long), layers, lasting=on_cpu)
+                    disturbed = (lost_core(share()) or _unstable(entry, short())) if on_cpu else ""
+                if not disturbed:
+                    return entry
+        raise TableError(f"{part}: not measured well in {_TRIES} tries: {disturbed}")
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise TableError(
             f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}"
@@ -107,11 +129,12 @@ def fit(
     short: Callable[[], float],
     long: Callable[[], float],
     layers: int,
+    lasting: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Entry:
     """Times two models, the shorter of so many layers, by turns until the medians are known to 1 % or a second has passed.
 
-    `clock` returns seconds.
+    `clock` returns seconds. lasting: see `timing.sample`.
     """
 
     def cost(one: float, two: float) -> float:
@@ -123,14 +146,22 @@ def fit(
     started = clock()
     while True:
         one, two = short(), long()
-        insort(costs, cost(one, two))
+        costs.append(cost(one, two))
         if len(costs) < _MIN_ROUNDS:
             continue
-        if standard_error(costs) <= _RELATIVE_ERROR * median(costs) or clock() - started >= _MAX_SECONDS:
+        error_ms = lasting_error(costs) if lasting else standard_error(sorted(costs))
+        if error_ms <= _RELATIVE_ERROR * median(costs) or clock() - started >= _MAX_SECONDS:
             # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is that.
-            return Entry(
-                **dict(part), ms=max(0.0, median(costs)), error_ms=standard_error(costs), rounds=len(costs)
-            )
+            return Entry(**dict(part), ms=max(0.0, median(costs)), error_ms=error_ms, rounds=len(costs))
+
+
+def _unstable(entry: Entry, model_ms: float) -> str:
+    """Why an entry is not clean by its own rounds; empty where it is, or where it hardly counts in the model that it was taken from."""
+    off = 2 * entry.error_ms
+    if off <= max(MOST_ERROR * entry.ms, _NEGLIGIBLE * model_ms):
+        return ""
+    percent = f"{off / entry.ms:.0%} of {entry.ms:.3g} ms" if entry.ms else f"{off:.3g} ms of nothing"
+    return f"unstable: ± {percent}, expected at most ± {MOST_ERROR:.0%}"
 
 
 def layers_for(part: Part, device: Device) -> int:

@@ -2,7 +2,7 @@
 
 import gc
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, sqrt
 from statistics import median
@@ -13,6 +13,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from operators.value import Value
+
+_PARTS = 8  # few enough that a part outlasts the time slices of a busy machine, enough for an order statistic on either side
 
 
 class SamplingSettings(Value):
@@ -60,6 +62,11 @@ class Timing(Value):
         return standard_error(sorted(self.samples_ms)) / self.median_ms
 
     @property
+    def lasting_error(self) -> float:
+        """The same where what disturbs may outlast a sample, see `lasting_error`."""
+        return lasting_error(self.samples_ms) / self.median_ms
+
+    @property
     def device_s(self) -> float:
         """Seconds of the device that the samples took."""
         return sum(self.samples_ms) * self.runs / 1e3
@@ -70,11 +77,13 @@ def sample(
     *,
     settings: SamplingSettings,
     runs: int = 1,
+    lasting: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Timing:
     """Calls `run`, which returns one elapsed time in ms, the mean of so many `runs`, until the stopping rule of `settings` is met.
 
-    `clock` returns seconds. The standard error takes the samples to be independent; samples of one process are correlated, so it says
+    `clock` returns seconds. lasting: whether what disturbs may outlast a sample, as other programs on a CPU do: the rule then goes by
+    `lasting_error` too. The standard error takes the samples to be independent; samples of one process are correlated, so it says
     when to stop, and only fresh processes say how far a figure can be repeated. Looking at it after every sample favours a lucky early
     stop: in simulation the true error at the end is up to a fifth above `relative_error`.
     """
@@ -90,9 +99,12 @@ def sample(
             on_device += samples[-1] * runs / 1e3
             if len(samples) < settings.min_samples:
                 continue
-            if on_device >= settings.min_seconds and standard_error(
-                ordered
-            ) <= settings.relative_error * median(ordered):
+            least = settings.relative_error * median(ordered)
+            if (
+                on_device >= settings.min_seconds
+                and standard_error(ordered) <= least
+                and (not lasting or lasting_error(samples) <= least)
+            ):
                 return _timing(samples, "precision", runs)
             if clock() - started >= settings.max_seconds:
                 return _timing(samples, "time", runs)
@@ -111,6 +123,18 @@ def standard_error(ordered: list[float]) -> float:
     c = max(1, round((n + 1) / 2 - sqrt(n)))
     z = (n + 1 - 2 * c) / sqrt(n)
     return (ordered[n - c] - ordered[c - 1]) / (2 * z)
+
+
+def lasting_error(samples: Sequence[float]) -> float:
+    """Standard error of the median of samples in the order taken, whose neighbours may be alike; infinite for fewer than 5.
+
+    Equal parts of them, one after the other, have medians that differ by what lasts as long as a part. It is the standard error of the
+    median of these, at least that of independent samples. One part of eight may be disturbed altogether: it does not move the median.
+    """
+    parts = np.array_split(np.asarray(samples), min(_PARTS, len(samples)))
+    return max(
+        standard_error(sorted(samples)), standard_error(sorted(float(np.median(part)) for part in parts))
+    )
 
 
 def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs: int) -> Timing:

@@ -6,12 +6,15 @@ from statistics import median
 from rich.console import Console
 
 from operators import Architecture
+from operators.errors import DeviceError
 from profiler.comparison import Comparison, compare_times
 from profiler.device import open_device
-from profiler.profile import REPEATABILITY, ProfileSettings
+from profiler.profile import REPEATABILITY, Profile, ProfileSettings, key
+from profiler.worker import ProfilingWorker
 from search.profiling import started
 
 ROUNDS = 6
+LEAST_ROUNDS = 3  # fewer say nothing of how far they differ
 AT_ONCE = 6  # processes that start at the same time, before any of them measures
 DEADLINE_S = 600.0
 
@@ -28,21 +31,42 @@ def compare(
 ) -> Comparison:
     """Times a decode step of both at the first batch size and context of `settings`, `rounds` times, each time in processes of their own.
 
-    The two take turns in going first. on_round: (number of the round, ms of A, ms of B). Raises what `ProfilingWorker.profile` raises.
+    The two take turns in going first. A round in which one was tainted does not count and is made again, as often as there are rounds.
+    on_round: (number of the round, ms of A, ms of B). Raises what `ProfilingWorker.profile` raises, and DeviceError where fewer than
+    LEAST_ROUNDS count.
     """
     kind = open_device(device).torch_device.type
-    sides = [side for number in range(rounds) for side in ((0, 1) if number % 2 == 0 else (1, 0))]
+    name = key("decode_ms", batch=settings.batch_sizes[0])
     times: tuple[list[float], list[float]] = ([], [])
-    for first in range(0, len(sides), AT_ONCE):
-        chunk = sides[first : first + AT_ONCE]
-        with started(device, len(chunk)) as workers:
-            for side, worker in zip(chunk, workers, strict=True):
-                profile = worker.profile((a, b)[side], settings, backend=backend, deadline_s=DEADLINE_S)
-                worker.close()
-                times[side].append(profile.points[0].decode.median_ms)
-                if len(times[0]) == len(times[1]):
-                    on_round(len(times[0]), times[0][-1], times[1][-1])
+    begun, reason = 0, ""
+    while len(times[0]) < rounds and begun < 2 * rounds:
+        chunk = range(begun, begun + min(AT_ONCE // 2, rounds - len(times[0]), 2 * rounds - begun))
+        begun = chunk.stop
+        with started(device, 2 * len(chunk)) as workers:
+            free = iter(workers)
+            for number in chunk:
+                order = (0, 1) if number % 2 == 0 else (1, 0)
+                pair = {side: _measured(next(free), (a, b)[side], settings, backend) for side in order}
+                tainted = [why for profile in pair.values() if (why := profile.taints().get(name))]
+                if tainted:
+                    reason = tainted[0]
+                    continue
+                for side, profile in pair.items():
+                    times[side].append(profile.points[0].decode.median_ms)
+                on_round(len(times[0]), times[0][-1], times[1][-1])
+    if len(times[0]) < LEAST_ROUNDS:
+        raise DeviceError(
+            f"device {device}: {len(times[0])} of {begun} rounds were measured well, expected at least {LEAST_ROUNDS}: {reason}"
+        )
     return compare_times(*times, indistinct=REPEATABILITY[kind])
+
+
+def _measured(
+    worker: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, backend: str
+) -> Profile:
+    profile = worker.profile(architecture, settings, backend=backend, deadline_s=DEADLINE_S)
+    worker.close()
+    return profile
 
 
 def print_comparison(console: Console, names: tuple[str, str], found: Comparison) -> None:

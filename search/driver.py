@@ -21,14 +21,14 @@ from search.config import RunConfig
 from search.evaluate import Evaluation, Job, Outcome
 from search.executor import Executor, Lost, Retries
 from search.fidelity import rungs_of
-from search.frontier import frontier_of
+from search.frontier import frontier_of, trained_twice
 from search.gates import GateSettings, Screen
 from search.guided import Known
 from search.ledger import Again, Entry, Ledger, finished
 from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken, require_agreement
 from search.profiling import Failure, profiled
 from search.proposer import Proposer
-from search.repeats import next_repeat
+from search.repeats import next_remeasured, next_repeat
 from search.run_folder import RunFolder
 from search.searchers import searcher
 from search.space import ArchitectureSpace
@@ -215,9 +215,11 @@ def drive(
     def submit(job: Job) -> None:
         executor.submit(job)
         place = executor.place(job.number)
-        ledger.begin(job.number, place) if entries[job.number].evaluation is None else ledger.begin_again(
-            job.number, place
-        )
+        again = entries[job.number].again
+        if again is None:
+            ledger.begin(job.number, place)
+        else:
+            ledger.begin_again(job.number, place, trains=again.trains)
 
     def report() -> None:
         seconds = time.monotonic() - start
@@ -225,7 +227,7 @@ def drive(
         on_progress(Progress(config.candidates, tuple(entries.values()), running, seconds, here, limit))
 
     def next_entry() -> Entry | None:
-        """What to evaluate next: what was begun, then who is in doubt, then who is new."""
+        """What to evaluate next: what was begun, then who is in doubt, then who is new, then who was not measured well."""
         nonlocal exhausted
         if waiting:
             return waiting.popleft()
@@ -238,13 +240,16 @@ def drive(
             entries[number] = entries[number].with_again(Again(attempts=()))
             return entries[number]
         if len(entries) >= config.candidates or exhausted:
+            if (number := next_remeasured(tuple(entries.values()), config)) is not None:
+                entries[number] = entries[number].with_again(Again(attempts=(), trains=False))
+                return entries[number]
             return None
         try:
             proposal = proposer.ask()
         except SpaceExhausted:
             exhausted = True
             ledger.exhaust()
-            return None
+            return next_entry()
         screened = prepared.screen.take_counts()
         ledger.propose(proposal, _flat(prepared.space.features(proposal.candidate)), screened)
         entries[proposal.number] = Entry(
@@ -275,7 +280,9 @@ def drive(
             if not folder.weights(job.number).is_file():
                 _keep(folder, config, job.number, outcome)
             ledger.record_again(job.number, outcome.evaluation)
-            entries[job.number] = before.with_again(Again(attempts=(), evaluation=outcome.evaluation))
+            entries[job.number] = before.with_again(
+                Again(attempts=(), evaluation=outcome.evaluation, trains=job.trains)
+            )
             _tell_again(proposer, entries[job.number], config)
         if config.keep_weights == "frontier":
             _drop_dominated_weights(
@@ -304,8 +311,8 @@ def _replay(proposer: Proposer[Architecture], entries: Sequence[Entry], config: 
 
 
 def _tell_again(proposer: Proposer[Architecture], entry: Entry, config: RunConfig) -> None:
-    """The mean scores of one that was evaluated twice; nothing where the second evaluation has none."""
-    if entry.evaluation is not None and entry.evaluation.standard_errors:
+    """The mean scores of one that was trained twice; nothing where the second evaluation has none."""
+    if trained_twice(entry) and entry.evaluation is not None:
         scores = _objectives(config, entry.evaluation)
         if scores is not None:
             proposer.tell_again(entry.number, scores)
@@ -347,6 +354,7 @@ def _job(prepared: Prepared, entry: Entry, entries: Sequence[Entry]) -> Job:
         rungs=() if again else rungs_of(config.fidelity, objectives, trained),
         table_said="" if again else prepared.screen.table_says(entry.architecture),
         kinds=config.device_kind,
+        trains=entry.again is None or entry.again.trains,
     )
 
 

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import sqrt
 from typing import Literal, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from operators.value import Value
 from profiler.device import give_back_memory, memory_errors
 from profiler.lock import shared
 from profiler.measure import Profile, ProfileSettings
+from profiler.profile import MOST_ERROR
 from profiler.worker import ProfilingWorker
 from proxy_train.data import Corpus
 from proxy_train.tasks import TaskScore, TaskSettings, train_task
@@ -33,7 +35,8 @@ Status = Literal[
     "ok", "infeasible", "stopped", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"
 ]
 T = TypeVar("T")
-
+RATES = ("decode_tokens_per_s", "achieved_bytes_per_s", "bandwidth_fraction", "throughput_tokens_per_s")
+"""Metrics that are an amount over a measured time."""
 
 # Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
 PROFILE_SHARE = 0.5
@@ -49,7 +52,8 @@ class Evaluation(Value):
     by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see `search.fidelity`).
     seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's locks, building the model to
     be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which did something else meanwhile.
-    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`).
+    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`). measured_errors, taints: of such a mean
+    what `errors` and `tainted` say; None where the profiles say it.
     """
 
     status: Status
@@ -58,6 +62,8 @@ class Evaluation(Value):
     audits: tuple[Audit, ...] = ()
     metrics: Mapping[str, float] = {}
     standard_errors: Mapping[str, float] = {}
+    measured_errors: Mapping[str, float] | None = None
+    taints: Mapping[str, str] | None = None
     profile: Profile | None = None
     profiles: Mapping[str, Profile] = {}
     proxy: ProxyScore | None = None
@@ -76,24 +82,81 @@ class Evaluation(Value):
 
     def errors(self) -> dict[str, float]:
         """By metric, how far what was measured may be off, relative to it."""
+        if self.measured_errors is not None:
+            return dict(self.measured_errors)
         return {
             on_kind(name, kind): error
             for kind, profile in self.each_profile.items()
             for name, error in profile.errors().items()
         }
 
+    def tainted(self) -> Mapping[str, str]:
+        """By metric, why what was measured should not be trusted; a metric that is not in it is clean."""
+        if self.taints is not None:
+            return dict(self.taints)
+        return {
+            on_kind(name, kind): reason
+            for kind, profile in self.each_profile.items()
+            for name, reason in profile.taints().items()
+        }
+
 
 def mean(first: Evaluation, second: Evaluation) -> Evaluation:
-    """The first with the mean of both evaluations' metrics; as it is where the second has no scores."""
+    """The first with the mean of both evaluations' metrics; as it is where the second has no scores.
+
+    What follows from other metrics, as tokens a second from the time of a step, follows from their means. A tainted figure is left out
+    where the other is clean. Two clean ones that differ by more than MOST_ERROR make a tainted mean. Where the second was not trained, what
+    comes of training is the first's.
+    """
     if first.status != "ok" or second.status != "ok":
         return first
-    both = {
-        name: (value, second.metrics[name]) for name, value in first.metrics.items() if name in second.metrics
-    }
-    means = {name: (a + b) / 2 for name, (a, b) in both.items()}
+    at_first, at_second = first.tainted(), second.tainted()
+    both, means = set[str](), dict(first.metrics)
+    for name in means.keys() & second.metrics.keys():
+        if name in at_first and name not in at_second:
+            means[name] = second.metrics[name]
+        elif name in at_second and name not in at_first:
+            continue
+        else:
+            both.add(name)
+            means[name] = _mean_of(name, first.metrics[name], second.metrics[name])
+    off = {name: abs(first.metrics[name] - second.metrics[name]) / 2 for name in both}
+    errors, taints = dict[str, float](), dict[str, str]()
+    for name in first.errors().keys() | second.errors().keys() | at_first.keys() | at_second.keys():
+        if name not in means:
+            continue
+        cleanest = second if name in at_first and name not in at_second else first
+        error = cleanest.errors().get(name)
+        if name in both:
+            apart = off[name] / abs(means[name]) if means[name] else 0.0
+            error = max(error or 0.0, apart)
+            if apart > MOST_ERROR:
+                taints[name] = (
+                    f"two measurements differ: {first.metrics[name]:.4g} and {second.metrics[name]:.4g}, "
+                    f"expected within ± {MOST_ERROR:.0%} of their mean"
+                )
+        if name in at_first and name in at_second:
+            taints[name] = at_first[name]
+        if error is not None:
+            errors[name] = error
     return first.model_copy(
-        update={"metrics": means, "standard_errors": {name: abs(a - b) / 2 for name, (a, b) in both.items()}}
+        update={
+            "metrics": means,
+            "standard_errors": off,
+            "measured_errors": errors,
+            "taints": taints,
+        }
     )
+
+
+def _mean_of(name: str, first: float, second: float) -> float:
+    """Of a rate that of the times behind it, so that it goes on to follow from the mean time; of a perplexity that of the losses."""
+    base = base_of(name)
+    if base in RATES and first > 0 and second > 0:
+        return 2 / (1 / first + 1 / second)
+    if base == "perplexity" and first > 0 and second > 0:
+        return sqrt(first * second)
+    return (first + second) / 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +164,7 @@ class Job:
     """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
 
     rungs: what is known of the others as it is submitted. table_said: what the latency table has against it, to be audited.
-    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`.
+    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`. trains: whether it is also trained.
     """
 
     number: int
@@ -120,6 +183,7 @@ class Job:
     rungs: tuple[Rung, ...] = ()
     table_said: str = ""
     kinds: tuple[str, ...] = ()
+    trains: bool = True
 
 
 @dataclass(frozen=True)
@@ -238,11 +302,15 @@ def measure(
 
 
 def train_measured(job: Job, measured: Measured) -> Outcome:
-    """Trains a candidate that was measured, as far as the rungs let it. Raises as `evaluate` does."""
+    """Trains a candidate that was measured, as far as the rungs let it, where the job wants that. Raises as `evaluate` does."""
     seconds, audited, metrics = dict(measured.seconds), list(measured.audits), measured.metrics()
     known = {**measured.known(), "metrics": metrics, "seconds": seconds, "audits": audited}
 
     def work() -> Outcome:
+        if not job.trains:
+            return Outcome(
+                Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
+            )
         proxy = proxy_of(job.architecture, job.fidelity)
         scaled = proxy.width != job.architecture.width
         known["proxy_width"] = proxy.width if scaled else None

@@ -7,7 +7,7 @@ import numpy as np
 
 from search import pareto
 from search.ledger import Entry, finished
-from search.objectives import PROXY_METRICS, TASK_METRICS, Objective
+from search.objectives import PROXY_METRICS, TASK_METRICS, Objective, base_of
 
 LEAST_PAIRS = 3
 """Candidates that must have been evaluated twice before the noise of training is known."""
@@ -40,9 +40,7 @@ def training_noise(entries: Sequence[Entry], objectives: Sequence[Objective]) ->
     From scored entries that were evaluated twice; None where they are fewer than LEAST_PAIRS.
     """
     twice = [
-        entry.evaluation.standard_errors
-        for entry in entries
-        if entry.evaluation and entry.evaluation.standard_errors
+        entry.evaluation.standard_errors for entry in entries if entry.evaluation and trained_twice(entry)
     ]
     if len(twice) < LEAST_PAIRS:
         return None
@@ -59,23 +57,36 @@ def trained(objective: Objective) -> bool:
 
 def noise_errors(entries: Sequence[Entry], noise: np.ndarray) -> np.ndarray:
     """Standard errors of the objectives of scored entries: [n, m]. noise: of one evaluation, [m]."""
-    return np.array(
-        [
-            noise / np.sqrt(2 if entry.evaluation and entry.evaluation.standard_errors else 1)
-            for entry in entries
-        ]
+    return np.array([noise / np.sqrt(2 if trained_twice(entry) else 1) for entry in entries])
+
+
+def trained_twice(entry: Entry) -> bool:
+    """Whether its scores are means of two trainings; who was only measured again has none of a second one."""
+    return entry.evaluation is not None and any(
+        base_of(metric) in {**PROXY_METRICS, **TASK_METRICS} for metric in entry.evaluation.standard_errors
     )
 
 
+def unclean(entry: Entry, objectives: Sequence[Objective]) -> dict[str, str]:
+    """The objectives of a scored entry whose figures should not be trusted, with the reason."""
+    tainted = entry.evaluation.tainted() if entry.evaluation else {}
+    return {each.metric: tainted[each.metric] for each in objectives if each.metric in tainted}
+
+
 def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
-    """How far each of `costs` may be off, by measurement or by the seed of the training: [n, m]. What is computed is exact."""
+    """How far each of `costs` may be off, by measurement or by the seed of the training: [n, m]. What is computed is exact.
+
+    Infinite for a tainted figure: nothing is known of it.
+    """
     rows = []
     for entry in entries:
         if entry.evaluation:
-            known = entry.evaluation.errors()
+            known, tainted = entry.evaluation.errors(), entry.evaluation.tainted()
             rows.append(
                 [
-                    known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics))
+                    np.inf
+                    if each.metric in tainted
+                    else known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics))
                     for each in objectives
                 ]
             )
@@ -103,9 +114,11 @@ class Gain:
 def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective], *, first: int) -> Gain | None:
     """Volumes after scaling every objective to [0, 1] over all scored candidates, with the reference at 1.1; None before any score.
 
+    A candidate with a tainted objective adds nothing.
+
     first: how many proposals are the first ones, as an evolution's population.
     """
-    candidates = scored(entries, objectives)
+    candidates = _clean(entries, objectives)
     if not candidates:
         return None
     unit, reference = _unit(costs(candidates, objectives))
@@ -119,12 +132,16 @@ def hypervolume_course(
     entries: Sequence[Entry], objectives: Sequence[Objective], *, steps: int
 ) -> list[float]:
     """How the hypervolume grew, scaled as by `hypervolume_gain`: at most `steps` values after equal numbers of scored candidates."""
-    candidates = scored(entries, objectives)
+    candidates = _clean(entries, objectives)
     if not candidates:
         return []
     unit, reference = _unit(costs(candidates, objectives))
     counts = np.unique(np.linspace(1, len(unit), min(steps, len(unit))).round().astype(int))
     return [pareto.hypervolume(unit[:count], reference) for count in counts]
+
+
+def _clean(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
+    return [entry for entry in scored(entries, objectives) if not unclean(entry, objectives)]
 
 
 def _unit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

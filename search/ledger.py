@@ -49,12 +49,16 @@ class Attempt(Value):
 
 
 class Again(Value):
-    """A candidate's second evaluation, with another seed; evaluation, order and ended as of an Entry."""
+    """A candidate's second evaluation, with another seed; evaluation, order and ended as of an Entry.
+
+    trains: whether it is trained again too, or only measured, because what was measured was tainted.
+    """
 
     attempts: tuple[Attempt, ...]
     evaluation: Evaluation | None = None
     order: int | None = None
     ended: datetime | None = None
+    trains: bool = True
 
 
 @dataclass(frozen=True)
@@ -187,9 +191,9 @@ class Ledger:
         self._told.add(number)
         return order
 
-    def begin_again(self, number: int, place: str) -> None:
+    def begin_again(self, number: int, place: str, *, trains: bool = True) -> None:
         """Records that a candidate with an evaluation is being evaluated once more. Raises RunError where it has none, or two."""
-        before = self._again.get(number, Again(attempts=()))
+        before = self._again.get(number, Again(attempts=(), trains=trains))
         self._write_again(
             number,
             before.model_copy(

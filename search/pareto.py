@@ -2,7 +2,8 @@
 
 Errors [n, m] say how far off each number may be. Where they are given, a point dominates another only if it is somewhere better by more
 than the error of the difference: two that cannot be told apart do not dominate each other. No cycle can come of it, since every such
-dominance is one without errors too.
+dominance is one without errors too. An infinite error says that a number is not to be trusted: its point dominates nothing, and is
+dominated only by one that is no worse as far as one knows, and clearly better elsewhere.
 """
 
 import moocore
@@ -108,4 +109,6 @@ def _dominance(table: Floats, errors: Floats | None = None) -> NDArray[np.bool_]
         no_worse &= values[:, None] <= values
         unclear = 0.0 if errors is None else np.hypot(errors[:, column, None], errors[:, column])
         better |= values[:, None] + unclear < values
+    if errors is not None:
+        better &= np.isfinite(errors).all(1, keepdims=True)
     return no_worse & better

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from operators import Architecture
-from profiler import table_build, table_validate
+from profiler import conditions, table_build, table_validate
 from profiler.device import Device, open_device
 from profiler.latency_table import LatencyTable
 from profiler.timing import SamplingSettings
@@ -27,7 +27,7 @@ from search.config import RunConfig
 from search.driver import Prepared
 from search.evaluate import Evaluation, Job, Outcome
 from search.space import ArchitectureSpace
-from tests.made_up_device import MadeUpAnchor, MadeUpStopwatch
+from tests.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
 from tests.speeches import SMALL_SHARD, speech
 
 Call = Callable[..., tuple[int, str, str]]
@@ -41,6 +41,13 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     folder = Path(tempfile.gettempdir()) / f"frontrunner-tests-{os.getuid()}-{worker}"
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_pace(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a step of the anchor took on this machine is not measured for each test, nor left in the user's folder."""
+    if not torch.cuda.is_available():  # whose compiled kernels lie in the same folder
+        os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +76,11 @@ def table(tmp_path: Path, cpu: Device) -> LatencyTable:
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> type[MadeUpStopwatch]:
     """Whatever is measured for a latency table takes as long as on the made-up device."""
-    monkeypatch.setattr(table_validate, "Anchor", MadeUpAnchor)
     monkeypatch.setattr(table_validate, "_SETTINGS", SamplingSettings(min_seconds=0))
+    monkeypatch.setattr(conditions, "LEAST_SHARE", 0.0)
     for module in (table_build, table_validate):
+        monkeypatch.setattr(module, "Anchor", MadeUpAnchor)
+        monkeypatch.setattr(module, "Pace", MadeUpPace)
         monkeypatch.setattr(module, "Stopwatch", MadeUpStopwatch)
         monkeypatch.setattr(module, "random_model", lambda architecture, *_, **__: architecture)
     return MadeUpStopwatch

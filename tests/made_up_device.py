@@ -1,5 +1,6 @@
 """A device whose times are known, where the latency table is tested; the fixture `made_up` puts it there."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -87,3 +88,15 @@ def seeming_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
     properties = SimpleNamespace(L2_cache_size=50 << 20, total_memory=80 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     return gpu
+
+
+class MadeUpPace:
+    """The pace of a device that never changes it."""
+
+    usual_ms = 1.0
+
+    def __init__(self, anchor: MadeUpAnchor) -> None:
+        pass
+
+    def beside(self, run: Callable[[], float]) -> Callable[[], float]:
+        return run

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.usefixtures("own_locks")
 
 @pytest.fixture(autouse=True)
 def _no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine moves the anchor, which tests/test_profiler_conditions.py is about."""
-    monkeypatch.setitem(conditions.MAX_DRIFT, "cpu", 1e9)
+    """A busy machine taints, which tests/test_profiler_conditions.py is about."""
+    monkeypatch.setattr(conditions, "MAX_ATTEMPTS", 1)
 
 
 def test_metrics_are_complete_and_positive() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from operators import Architecture
 from operators.errors import TableError
-from profiler import table_build, table_validate
+from profiler import conditions, table_build, table_validate
 from profiler.device import Device, open_device
 from profiler.latency_table import LatencyTable
 from profiler.table_build import build
@@ -86,7 +86,7 @@ def test_figures_by_their_definitions_and_without_what_is_tainted(table: Latency
     assert found.bias == pytest.approx((0.1 - 0.05 + 0 - 0.1) / 4)
     assert found.p95 == pytest.approx(0.1)
     assert (found.tau, found.params_tau) == (1, -1)
-    with pytest.raises(TableError, match="drifted"):
+    with pytest.raises(TableError, match=r"^1 of 1 models could not be measured well, expected at most half"):
         accuracy(changed[-1:])
 
 
@@ -106,6 +106,8 @@ def test_a_real_table_on_the_cpu_has_every_entry_it_needs(
     table: LatencyTable, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_build, "_MAX_SECONDS", 0.05)
+    monkeypatch.setattr(conditions, "LEAST_SHARE", 0.0)
+    monkeypatch.setattr(table_build, "MOST_ERROR", 1e9)  # on a busy machine too
     models, points = (
         [hybrid("a f m f", width=64), hybrid("m f")],
         [Point("decode", 2, 24), Point("prefill", 2, 24)],

@@ -215,9 +215,12 @@ def record(at: Session, made: Training) -> None:
 
 
 def measured(at: Session, label: str, architecture: Architecture) -> Latency:
-    """The decode latency of the architecture of that label: the recorded one, or one that is measured and recorded now."""
+    """The decode latency of the architecture of that label: the recorded one, or one that is measured and recorded now.
+
+    A tainted one is measured again whenever the experiment goes on.
+    """
     known = at.store.latencies.get(label)
-    if known is not None:
+    if known is not None and not known.tainted:
         return known
     profile = profiled(
         at.worker, architecture, at.settings.profile, seed=0, deadline_s=at.settings.deadline_s
@@ -228,7 +231,9 @@ def measured(at: Session, label: str, architecture: Architecture) -> Latency:
         times = {
             name: value for name, value in profile.metrics().items() if name.partition("@")[0] == "decode_ms"
         }
-        record = Latency(label=label, decode_ms=times, tainted=profile.tainted)
+        taints = profile.taints()
+        tainted = tuple(dict.fromkeys(taints[name] for name in times if name in taints))
+        record = Latency(label=label, decode_ms=times, tainted=tainted)
     at.store.add(record)
     said = record.problem or ", ".join(f"{name} {value:.4g}" for name, value in record.decode_ms.items())
     at.console.print(

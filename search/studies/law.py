@@ -72,11 +72,15 @@ class LawSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Grid:
-    """What is known so far. loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape (depth, width), then by metric."""
+    """What is known so far. loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape (depth, width), then by metric.
+
+    tainted: shapes whose times should not be trusted.
+    """
 
     settings: LawSettings
     loss: Mapping[tuple[int, int, int], float]
     decode_ms: Mapping[tuple[int, int], Mapping[str, float]]
+    tainted: frozenset[tuple[int, int]] = frozenset()
 
     def points(self, of: Quantity, tokens: int | None) -> Points:
         """To fit: at one budget, or at all (None). Raises ConfigError for a budget that was not trained."""
@@ -123,11 +127,13 @@ def grid(results: Path, name: str) -> Grid:
 
 def grid_of(store: Store) -> Grid:
     settings = experiment.parsed(LawSettings, store.settings, where=str(store.folder.path))
-    loss, decode_ms = {}, {}
+    loss, decode_ms, tainted = {}, {}, set[tuple[int, int]]()
     for shape in settings.shapes():
         latency = store.latencies.get(label(*shape))
         if latency is not None and latency.decode_ms:
             decode_ms[shape] = latency.decode_ms
+            if latency.tainted:
+                tainted.add(shape)
         for tokens in settings.budgets:
             found = [store.trainings.get((label(*shape), tokens, seed)) for seed in settings.seeds]
             losses = [
@@ -135,4 +141,4 @@ def grid_of(store: Store) -> Grid:
             ]
             if losses:
                 loss[*shape, tokens] = fmean(losses)
-    return Grid(settings, loss, decode_ms)
+    return Grid(settings, loss, decode_ms, frozenset(tainted))
