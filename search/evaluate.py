@@ -38,6 +38,15 @@ T = TypeVar("T")
 # Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
 PROFILE_SHARE = 0.5
 
+# Of a profile's figures those that a clock or a meter gave: what disturbs the device disturbs them.
+_TIMED = frozenset(
+    {
+        *("prefill_ms", "decode_ms", "decode_tokens_per_s", "anchor_ratio"),
+        *("achieved_bytes_per_s", "bandwidth_fraction", "energy_j_per_token", "power_w"),
+    }
+)
+_TIMED_AT_LARGEST = frozenset({"throughput_tokens_per_s"})
+
 
 class Evaluation(Value):
     """A candidate's scores, or why it has none.
@@ -81,6 +90,22 @@ class Evaluation(Value):
             for kind, profile in self.each_profile.items()
             for name, error in profile.errors().items()
         }
+
+    def tainted(self) -> dict[str, str]:
+        """By metric, why a figure that was timed is not to be trusted (see `Conditions.tainted`); without those that are."""
+        return {
+            on_kind(name, kind): "; ".join(dict.fromkeys(reasons))
+            for kind, profile in self.each_profile.items()
+            for name in profile.metrics()
+            if (reasons := _taints(profile, name))
+        }
+
+
+def _taints(profile: Profile, name: str) -> tuple[str, ...]:
+    """Why the figure of that name is not to be trusted. What is computed or counted, as bytes, has no such reason."""
+    if base_of(name) in _TIMED_AT_LARGEST:
+        return profile.largest_conditions.tainted if profile.largest_conditions else ()
+    return profile.conditions.tainted if base_of(name) in _TIMED else ()
 
 
 def mean(first: Evaluation, second: Evaluation) -> Evaluation:

@@ -84,6 +84,15 @@ class Entry:
             return self.attempts
         return self.again.attempts if self.again is not None and self.again.evaluation is None else ()
 
+    def tainted(self) -> dict[str, str]:
+        """By metric, why its figure is not to be trusted: in either evaluation, since a mean takes from both."""
+        evaluations = (self.evaluation, self.again.evaluation if self.again else None)
+        reasons: dict[str, str] = {}
+        for evaluation in evaluations:
+            for name, reason in (evaluation.tainted() if evaluation else {}).items():
+                reasons[name] = reason if reasons.get(name, reason) == reason else f"{reasons[name]}; {reason}"
+        return reasons
+
     def with_again(self, again: Again) -> "Entry":
         """Raises ValueError where the first evaluation has not ended."""
         if self.evaluation is None:
