@@ -19,10 +19,10 @@ from search import config as config_module
 from search.benchmarks.operators import ceilings
 from search.config import RunConfig
 from search.export import provenance
+from search.figures import formatted
 from search.ledger import Entry, Ledger
 from search.profiles import print_conditions, print_remarks, timings
 from search.run_folder import RunFolder
-from search.tables import formatted
 
 
 def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:

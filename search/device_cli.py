@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from search.arguments import whole_numbers
 from search.options import DEFAULT_RESULTS, AsJson, DeviceName, Results, Threads, print_json
+from search.terminal_tables import sheet, show
 
 console = Console(highlight=False)
 
@@ -100,12 +100,8 @@ def operators(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table(header_style="bold")
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
+    names = tuple(rows[0])
+    show(console, sheet(names, (tuple(row.values()) for row in rows), words=names))
 
 
 def warm(

@@ -85,12 +85,15 @@ class Entry:
         return self.again.attempts if self.again is not None and self.again.evaluation is None else ()
 
     def tainted(self) -> dict[str, str]:
-        """By metric, why its figure is not to be trusted: in either evaluation, since a mean takes from both."""
-        evaluations = (self.evaluation, self.again.evaluation if self.again else None)
+        """By metric, why its figure is not to be trusted: in either evaluation where it is the mean of two."""
+        is_mean = self.again is not None and self.evaluation is not None and self.evaluation.standard_errors
+        evaluations = (self.evaluation, self.again.evaluation if self.again and is_mean else None)
         reasons: dict[str, str] = {}
         for evaluation in evaluations:
             for name, reason in (evaluation.tainted() if evaluation else {}).items():
-                reasons[name] = reason if reasons.get(name, reason) == reason else f"{reasons[name]}; {reason}"
+                reasons[name] = (
+                    reason if reasons.get(name, reason) == reason else f"{reasons[name]}; {reason}"
+                )
         return reasons
 
     def with_again(self, again: Again) -> "Entry":

@@ -1,7 +1,9 @@
 """What commands have in common: options, and how they print JSON."""
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +18,16 @@ Threads = Annotated[int, typer.Option(help="Threads on a CPU.", min=1)]
 
 
 def print_json(value: Any) -> None:
-    """To standard output, unwrapped and without colours."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    """To standard output, unwrapped and without colours. JSON has no NaN and no infinity: they become null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def example(text: str) -> str:

@@ -15,8 +15,8 @@ from profiler.conditions import Conditions
 from profiler.profile import Profile, ProfileSettings
 from profiler.timing import Timing
 from profiler.worker import ProfilingWorker
+from search.figures import formatted
 from search.profiling import Failure, profiled
-from search.tables import formatted
 
 # For one architecture named on the command line, where a large model on a CPU may rightly take long.
 DEADLINE_S = 3600.0

@@ -14,11 +14,11 @@ from operators.errors import ConfigError
 from profiler.latency_table import LatencyTable
 from profiler.profile import key
 from profiler.table_parts import Point
+from search.figures import formatted
 from search.studies.law import Grid, Quantity
 from search.studies.law_fit import LEVEL, Fitted, Floats, Points, fit, hold_out
 from search.studies.law_pick import Choice, Shape, from_measurements, from_table, latency_law, pick
 from search.studies.law_plot import plot_law
-from search.tables import formatted
 
 _SHOWN = 5  # of the shapes that keep a latency budget
 

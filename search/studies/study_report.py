@@ -7,13 +7,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from search.figures import formatted
 from search.studies.experiment import ExperimentSettings
 from search.studies.ranks import LEVEL, Correlation
 from search.studies.study_normalization import Effect, NormalizationSettings
 from search.studies.study_operators import OperatorSettings, Row
 from search.studies.study_ranks import RankStudy
 from search.studies.study_rates import RateSettings, Sweep
-from search.tables import formatted
 
 
 def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Table:
