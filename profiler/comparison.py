@@ -1,6 +1,6 @@
 """Is one thing faster than another? A ratio of times from fresh processes, with an interval, and a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import cos, exp, pi, sin, sqrt, tan
 from statistics import NormalDist
 from typing import Literal
@@ -21,6 +21,7 @@ class Comparison(Value):
     ratio: geometric mean of the rounds' B / A; low, high: its bootstrap interval at `confidence`. indistinct: the relative difference
     below which two are not told apart whatever the interval says. verdict: of B; `faster` or `slower` only where the whole interval lies
     beyond `indistinct`. a_ms, b_ms: what each round measured.
+    tainted: by round and side, as in `round 2 B`, why its time is not to be trusted; without those that are.
     """
 
     ratio: float
@@ -31,6 +32,7 @@ class Comparison(Value):
     verdict: Verdict
     a_ms: tuple[float, ...]
     b_ms: tuple[float, ...]
+    tainted: Mapping[str, tuple[str, ...]] = {}
 
 
 def compare_times(

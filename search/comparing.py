@@ -10,6 +10,7 @@ from profiler.comparison import Comparison, compare_times
 from profiler.device import open_device
 from profiler.profile import REPEATABILITY, ProfileSettings
 from search.profiling import started
+from search.tables import MARK, taint_notes
 
 ROUNDS = 6
 AT_ONCE = 6  # processes that start at the same time, before any of them measures
@@ -33,6 +34,7 @@ def compare(
     kind = open_device(device).torch_device.type
     sides = [side for number in range(rounds) for side in ((0, 1) if number % 2 == 0 else (1, 0))]
     times: tuple[list[float], list[float]] = ([], [])
+    tainted: dict[str, tuple[str, ...]] = {}
     for first in range(0, len(sides), AT_ONCE):
         chunk = sides[first : first + AT_ONCE]
         with started(device, len(chunk)) as workers:
@@ -40,9 +42,11 @@ def compare(
                 profile = worker.profile((a, b)[side], settings, backend=backend, deadline_s=DEADLINE_S)
                 worker.close()
                 times[side].append(profile.points[0].decode.median_ms)
+                if reasons := profile.conditions.tainted:
+                    tainted[f"round {len(times[side])} {'AB'[side]}"] = reasons
                 if len(times[0]) == len(times[1]):
                     on_round(len(times[0]), times[0][-1], times[1][-1])
-    return compare_times(*times, indistinct=REPEATABILITY[kind])
+    return compare_times(*times, indistinct=REPEATABILITY[kind]).model_copy(update={"tainted": tainted})
 
 
 def print_comparison(console: Console, names: tuple[str, str], found: Comparison) -> None:
@@ -61,4 +65,6 @@ def print_comparison(console: Console, names: tuple[str, str], found: Comparison
         found.verdict
     ]
     what = f"{names[0]} and {names[1]}" if found.verdict == "cannot tell" else names[1]
-    console.print(f"{what} {verdict}", soft_wrap=True, markup=False)
+    console.print(f"{what} {verdict}{MARK if found.tainted else ''}", soft_wrap=True, markup=False)
+    for note in taint_notes(found.tainted):
+        console.print(note, soft_wrap=True, markup=False)

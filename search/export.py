@@ -14,6 +14,7 @@ from operators import Architecture, HybridLM
 from operators.errors import RunError
 from operators.files import whole_folder
 from search.evaluate import Evaluation
+from search.figures import exact_value
 from search.ledger import Entry, Ledger
 from search.run_folder import RunFolder
 
@@ -74,7 +75,10 @@ def _require_whole(weights: Path) -> None:
 def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluation, to: Path) -> None:
     with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(entry.architecture.to_yaml(), encoding="utf-8")
-        _write_json(partial / "scores.json", evaluation.model_dump(mode="json", exclude={"traceback"}))
+        scores = evaluation_json(evaluation)
+        _write_json(
+            partial / "scores.json", {key: value for key, value in scores.items() if key != "traceback"}
+        )
         _write_json(partial / "provenance.json", provenance(folder, ledger, entry))
         shutil.copyfile(folder.weights(entry.number), partial / "model.safetensors")
         shutil.copyfile(folder.tokenizer, partial / "tokenizer.json")
@@ -88,6 +92,12 @@ def _write(folder: RunFolder, ledger: Ledger, entry: Entry, evaluation: Evaluati
             folder=to,
         )
         (partial / "README.md").write_text(text, encoding="utf-8")
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON takes it: parameters and bytes are integers, and each metric that is not to be trusted has its reason."""
+    metrics = {name: exact_value(name, value) for name, value in evaluation.metrics.items()}
+    return {**evaluation.model_dump(mode="json"), "metrics": metrics, "tainted": evaluation.tainted()}
 
 
 def provenance(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Figures as people read them: a few digits with their unit; and as scripts read them: exact, integers as integers."""
 
+from typing import Any
+
 import pandas as pd
 
 from search.objectives import METRICS, base_of
@@ -11,7 +13,7 @@ _WHOLE = ("parameters", "bytes", "rows")
 _IN_HEADERS = ("nats/token", "rows")  # The other metrics' names end in their unit, or they have none.
 
 
-def formatted(name: str, value: object) -> str:
+def formatted(name: str, value: Any) -> str:
     """A cell for people: three or four significant digits, counts and bytes with SI prefixes, bytes with their unit."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
@@ -56,6 +58,12 @@ def with_unit(name: str) -> str:
     """The header of a metric's column: with the unit where neither its name nor its cells say it."""
     metric = METRICS.get(base_of(name))
     return f"{name} [{metric.unit}]" if metric is not None and metric.unit in _IN_HEADERS else name
+
+
+def unit_of(name: str) -> str:
+    """The unit of a metric where `formatted` does not write it; empty where it has none."""
+    metric = METRICS.get(base_of(name))
+    return metric.unit if metric is not None and metric.unit not in _IN_CELLS else ""
 
 
 def exact_value(name: str, value: float) -> float | int:
