@@ -224,7 +224,7 @@ def csv(table: pd.DataFrame) -> str:
     """Every column. Lists are text: `2 7 18`, and reasons with semicolons. Text that a spreadsheet takes for a formula is quoted by `'`."""
     out = table.copy()
     for name in out.columns:
-        if out[name].dtype == object:
+        if not pd.api.types.is_numeric_dtype(out[name]):
             out[name] = [_csv_cell(value) for value in out[name]]
     return out.to_csv(index=False, lineterminator="\n")
 
