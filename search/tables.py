@@ -42,9 +42,9 @@ def frame(
     found = dict.fromkeys(name for row in rows for name in row if name not in last)
     columns = [*dict.fromkeys((*first, *metrics, *found)), *last]
     table = pd.DataFrame(rows, columns=columns)
-    for name in columns:
-        values = [value for value in table[name] if isinstance(value, int | float) and pd.notna(value)]
-        if values and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+    for name in metrics:
+        values = [exact_value(name, value) for value in table[name] if pd.notna(value)]
+        if values and all(isinstance(value, int) for value in values):
             table[name] = table[name].astype("Int64")  # which has integers beside what is missing
     table["frontier"] = table["frontier"].astype(bool)
     return table
