@@ -39,7 +39,7 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width if console.is_terminal else _UNLIMITED
+        width = _UNLIMITED if options.overflow == "ignore" else options.max_width  # `show` asks for that
         title = [Text(self.title, style="bold")] if self.title else []
         for part in (*title, *self._body(width), *map(Text, self.notes)):
             yield from console.render(part, options.update(width=width, no_wrap=False, overflow="fold"))
