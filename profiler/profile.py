@@ -294,6 +294,10 @@ class Profile(Value):
             figures[key("throughput_tokens_per_s", context=context)] = found.tokens_per_s
         return figures
 
+    def key(self, name: str, *, batch: int | None = None, context: int) -> str:
+        """The key of a figure of this profile, at a batch size and one of its contexts."""
+        return key(name, batch=batch, context=self._further(context))
+
     def errors(self) -> dict[str, float]:
         """By key, how far each latency and throughput may be off, relative to it, see `error_of`."""
         return {name: error_of(timing, self._kind) for name, timing, _ in self._timed() if timing}

@@ -88,7 +88,7 @@ class ProxyScore(Value):
     """How well an architecture learned.
 
     loss: nats per token on the validation text; perplexity: its exponential; bits_per_byte: the same information for each byte of text.
-    unigram_loss: what knowing only the tokens' frequencies would lose, in nats per token, over the whole validation text.
+    unigram_loss: what knowing only the tokens' frequencies would lose, in nats per token, on the same tokens as `loss`.
     tokens, steps: trained. seconds: wall time of the training steps, without building and scoring the model; startup_s: how much of it the
     first steps took, in which kernels are compiled and tuned and a CUDA graph is captured, on a CPU nothing.
     tokens_per_s: over the time after that. flops_per_s: the same in FLOPs of the model (`flops.training_flops`).

@@ -20,6 +20,7 @@ from proxy_train.data import Corpus, bits_per_byte, require_windows, validation_
 from proxy_train.flops import training_flops
 from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.trainer import Fitted, Hooks, Plan, Trainer
+from proxy_train.unigram import scored_unigram_loss
 
 CURVE_POINTS = 50
 
@@ -144,7 +145,7 @@ def _scored(
         loss=loss,
         perplexity=math.exp(loss),
         bits_per_byte=per_byte,
-        unigram_loss=corpus.unigram_loss,
+        unigram_loss=scored_unigram_loss(corpus, settings),
         tokens=settings.steps * settings.batch_tokens,
         steps=settings.steps,
         seconds=fitted.seconds,

@@ -6,14 +6,15 @@ import sys
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from operators.errors import ConfigError, FrontrunnerError
+from operators.errors import FrontrunnerError
 from search.arguments import joined
 from search.data_cli import data_app
 from search.device_cli import compare, doctor, operators, profile, warm
+from search.frontier_cli import frontier
 from search.jobs_cli import jobs, logs, run_name, stop, submit
 from search.options import (
     DEFAULT_RESULTS,
@@ -65,13 +66,6 @@ CandidateId = Annotated[
 class ExecutorName(StrEnum):
     ray = "ray"
     inline = "inline"
-
-
-class TableFormat(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
-    markdown = "markdown"
 
 
 @app.command(epilog=example("frontrunner search configs/quick.yaml --name first"))
@@ -141,67 +135,11 @@ app.command(epilog=example("frontrunner logs first-20260101-120000 --address htt
 app.command(epilog=example("frontrunner stop first-20260101-120000 --address http://10.0.0.1:8265"))(stop)
 
 
-@app.command(
+app.command(
     epilog=example(
         "frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' --plot front.png"
     )
-)
-def frontier(
-    run: Run,
-    objectives: Annotated[
-        str | None, typer.Option(help="Metrics, separated by commas.", show_default="the run's own")
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help="Of device: the frontier there.", show_default="all that the run has together"),
-    ] = None,
-    sort: Annotated[
-        str | None, typer.Option(help="Column to sort by.", show_default="the first objective")
-    ] = None,
-    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Keep rows that meet it, as in 'params <= 2e6'; may be repeated.")
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every candidate, not the frontier alone.")
-    ] = False,
-    form: Annotated[TableFormat, typer.Option("--format", help="How to print it.")] = TableFormat.table,
-    as_json: AsJson = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Also write a plot (PNG) to this file.", show_default=False)
-    ] = None,
-    results: Results = DEFAULT_RESULTS,
-) -> None:
-    """The Pareto frontier of a run as a table."""
-    from search import tables
-    from search.objectives import names, parse_constraint
-    from search.run import opened
-
-    folder, ledger = opened(results, run)
-    wanted, config = _objectives(objectives, kind, ledger.config), ledger.config
-    entries = ledger.entries()
-    table = tables.frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
-    table = table if everything or table.empty else table[table["frontier"]]
-    kept = [parse_constraint(text, config.profile, config.tasks, config.device_kind) for text in where or []]
-    table = tables.select(table, where=kept, sort=sort or wanted[0].metric, descending=descending)
-    columns = tables.columns_for(table, wanted, with_status=everything)
-    if form == TableFormat.json or as_json:
-        print_json(tables.records(table))
-    elif form == TableFormat.csv:
-        sys.stdout.write(table.to_csv(index=False))
-    elif form == TableFormat.markdown:
-        sys.stdout.write(tables.markdown(table, columns) + "\n")
-    else:
-        what = f"{'candidates' if everything else 'frontier'} of {folder.name}{f' on {kind}' if kind else ''}"
-        console.print(
-            tables.rich_table(table, columns, title=f"{what}: {len(table)} of {len(entries)} candidates")
-        )
-    if plot is not None:
-        from search.report import plot_frontier
-
-        title = f"{folder.name}{f' on {kind}' if kind else ''}"
-        plot_frontier(entries, wanted, plot, title=title, first=ledger.config.evolution.population)
-        plain_console(stderr=True).print(f"plot: {plot}", soft_wrap=True)
+)(frontier)
 
 
 @app.command(epilog=example("frontrunner show first 17"))
@@ -361,26 +299,6 @@ def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> 
         go_on(folder, executor=executor.value, address=address, console=console)
     except KeyboardInterrupt:  # what it said is all that there is to say
         raise typer.Exit(130) from None
-
-
-def _objectives(text: str | None, kind: str | None, config: Any) -> tuple[Any, ...]:
-    """The metrics of that text, or the run's objectives; of one kind of device where one is given."""
-    from search.objectives import by_kind, parse_objective
-
-    kinds = config.device_kind
-    wanted = config.parsed_objectives()
-    if text is not None:
-        wanted = tuple(
-            parse_objective(name.strip(), config.profile, config.tasks, kinds) for name in text.split(",")
-        )
-    if kind is None:
-        return tuple(wanted)
-    if kind not in kinds:
-        raise ConfigError(
-            f"--kind {kind}: expected a device_kind of the run: {', '.join(kinds) or 'it has none'}"
-        )
-    found = by_kind(wanted, kinds)
-    return found[kind if len(kinds) > 1 else ""]
 
 
 def _interrupt(number: int, frame: object) -> None:

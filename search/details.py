@@ -1,38 +1,48 @@
 """One candidate or one architecture in full, for a terminal or a script."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from operators import Architecture
 from operators.errors import ConfigError, one_line
 from profiler.bandwidth import matrix_product_flops_per_s
 from profiler.device import memory_errors, open_device
 from profiler.lock import shared
+from profiler.profile import Profile
 from proxy_train.data import prepare
 from proxy_train.tasks import TaskScore, TaskSettings, train_task
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
 from search.config import RunConfig
 from search.data_cli import print_source
-from search.export import provenance
+from search.evaluate import Evaluation
+from search.export import evaluation_json, provenance
+from search.figures import formatted, percent, unit_of
 from search.ledger import Entry, Ledger
 from search.profiles import print_conditions, print_remarks, timings
 from search.run_folder import RunFolder
-from search.tables import formatted
+from search.tables import MARK, spreads, taint_notes
+from search.terminal_tables import Sheet, sheet, show
 
 
 def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:
-    """Everything that the ledger has on a candidate."""
+    """Everything that the ledger has on a candidate. evaluation: the mean of both, where there are two; first: without the second."""
+    again = entry.again.model_dump(mode="json") if entry.again else None
+    if again is not None and entry.again is not None and entry.again.evaluation is not None:
+        again["evaluation"] = evaluation_json(entry.again.evaluation)
     return {
         "architecture": entry.architecture.model_dump(mode="json"),
         "shorthand": entry.architecture.shorthand,
-        "evaluation": entry.evaluation.model_dump(mode="json") if entry.evaluation else None,
-        "again": entry.again.model_dump(mode="json") if entry.again else None,
+        "evaluation": evaluation_json(entry.evaluation) if entry.evaluation else None,
+        "first": evaluation_json(entry.first) if entry.first else None,
+        "again": again,
+        "tainted": entry.tainted(),
+        "spread": spreads(entry),
         "provenance": provenance(folder, ledger, entry),
     }
 
@@ -51,48 +61,32 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
             f"let through gate {audit.gate} for an audit: {audit.reason}", soft_wrap=True, markup=False
         )
     console.print(
-        f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}"
+        f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}",
+        soft_wrap=True,
+        markup=False,
     )
-    layers = Table(header_style="bold")
-    for name in ("layer", "operator", "shape", "norm"):
-        layers.add_column(name)
-    for number, layer in enumerate(architecture.layers):
-        values = layer.shape.model_dump().items()
-        shape = ", ".join(
-            f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values
-        )
-        layers.add_row(str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}")
-    console.print(layers)
+    show(console, _layers(architecture))
     if evaluation is None:
         return
-    for name, value in evaluation.metrics.items():
-        console.print(f"{name:<26}{formatted(name, value)}", markup=False)
-    if evaluation.each_profile:
-        titled = [
-            (f"{entry.number} {kind}".strip(), profile) for kind, profile in evaluation.each_profile.items()
-        ]
-        console.print(timings(titled))
-        print_remarks(console, titled)
-        for kind, profile in evaluation.each_profile.items():
-            print_conditions(console, profile, kind)
-    if evaluation.proxy is not None:
-        score = evaluation.proxy
+    show(console, _metrics(entry))
+    profiles = _titled_profiles(entry)
+    if profiles:
+        show(console, timings(profiles))
+        print_remarks(console, profiles)
+    for kind, profile in evaluation.each_profile.items():
+        print_conditions(console, profile, kind)
+    for score in (each.proxy for each in _evaluations(entry) if each.proxy is not None):
         console.print(
             f"trained on {score.tokens:,} tokens in {score.seconds:.1f} s ({score.tokens_per_s:,.0f} tokens/s) with seed {score.seed}; "
-            f"loss {score.loss:.4f}, a unigram model has {score.unigram_loss:.4f}",
+            f"loss {score.loss:.4f} nats/token, a unigram model has {score.unigram_loss:.4f} on the same text",
             soft_wrap=True,
         )
-    if entry.first is not None and entry.again is not None and entry.again.evaluation is not None:
-        second = entry.again.evaluation
-        losses = [found.metrics["loss"] for found in (entry.first, second) if "loss" in found.metrics]
-        said = (
-            " and ".join(f"{loss:.4f}" for loss in losses)
-            if second.status == "ok"
-            else f"{second.status}: {second.reason}"
-        )
+    second = entry.again.evaluation if entry.again else None
+    if second is not None and second.status != "ok":
         console.print(
-            f"evaluated twice, with seeds {entry.first.seed} and {second.seed}, metrics are means; loss {said}",
+            f"evaluated a second time, with seed {second.seed}: {second.status}: {second.reason}",
             soft_wrap=True,
+            markup=False,
         )
     if evaluation.proxy_width is not None:
         console.print(f"trained at width {evaluation.proxy_width}, measured at {architecture.width}")
@@ -107,6 +101,63 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
     if evaluation.traceback:
         console.print(evaluation.traceback, markup=False, soft_wrap=True)
+
+
+def _layers(architecture: Architecture) -> Sheet:
+    rows = []
+    for number, layer in enumerate(architecture.layers):
+        values = layer.shape.model_dump().items()
+        shape = ", ".join(
+            f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values
+        )
+        rows.append((str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}"))
+    return sheet(("layer", "operator", "shape", "norm"), rows, words=("operator", "shape", "norm"))
+
+
+def _evaluations(entry: Entry) -> list[Evaluation]:
+    """The only evaluation, or both of a candidate whose figures are the means of two."""
+    second = entry.again.evaluation if entry.again else None
+    if entry.first is None or second is None or second.status != "ok" or entry.first.status != "ok":
+        return [entry.evaluation] if entry.evaluation else []
+    return [entry.first, second]
+
+
+def _metrics(entry: Entry) -> Sheet:
+    """A row for each metric: its figure and spread; of a candidate evaluated twice both figures and their mean."""
+    evaluations = _evaluations(entry)
+    known, spread, tainted = entry.evaluation, spreads(entry), entry.tainted()
+    rows = []
+    for name, value in known.metrics.items() if known else ():
+        figures: list[tuple[float | None, Mapping[str, str]]] = [(value, tainted)]
+        if len(evaluations) > 1:
+            figures += [(each.metrics.get(name), each.tainted()) for each in evaluations]
+        cells = [f"{formatted(name, one)}{MARK if name in marks else ''}" for one, marks in figures]
+        rows.append((name, *cells, f"± {percent(spread[name])}" if name in spread else "", unit_of(name)))
+    twice = [f"seed {each.seed}" for each in evaluations] if len(evaluations) > 1 else []
+    if len(set(twice)) < len(twice):
+        twice = ["first", "second"]
+    names = ("metric", "mean" if twice else "value", *twice, "spread", "unit")
+    return sheet(
+        names,
+        rows,
+        words=("metric", "spread", "unit"),
+        title="evaluated twice: the mean and both evaluations" if twice else "",
+        notes=taint_notes({entry.number: list(tainted.values())}),
+    )
+
+
+def _titled_profiles(entry: Entry) -> list[tuple[str, Profile]]:
+    evaluations = _evaluations(entry)
+    return [
+        (
+            " ".join(
+                [str(entry.number), *([f"seed {each.seed}"] if len(evaluations) > 1 else []), kind]
+            ).strip(),
+            profile,
+        )
+        for each in evaluations
+        for kind, profile in each.each_profile.items()
+    ]
 
 
 def train_once(
@@ -134,7 +185,7 @@ def train_once(
 
     def on_step(step: int, loss: float) -> None:
         if console is not None and step % every == 0:
-            console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f}")
+            console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f} nats/token")
 
     with shared(device) as give_way, memory_errors():
         score = train(
@@ -150,10 +201,11 @@ def train_once(
     if console is not None:
         for budget in score.budgets:
             console.print(
-                f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f}, {budget.bits_per_byte:.4f} bits per byte"
+                f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f} nats/token, {budget.bits_per_byte:.4f} bits per byte"
             )
         console.print(
-            f"validation loss {score.loss:.4f} nats per token; the unigram entropy of the data is {score.unigram_loss:.4f}"
+            f"validation loss {score.loss:.4f} nats per token; "
+            f"the unigram entropy of the data is {score.unigram_loss:.4f} on the same tokens"
         )
         console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte")
         with shared(device):

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from search.arguments import whole_numbers
 from search.options import (
@@ -18,6 +17,7 @@ from search.options import (
     print_json,
     whole_number,
 )
+from search.terminal_tables import sheet, show
 
 console = plain_console()
 
@@ -119,12 +119,8 @@ def operators(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table(header_style="bold")
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
+    names = tuple(rows[0])
+    show(console, sheet(names, (tuple(row.values()) for row in rows), words=names))
 
 
 def warm(

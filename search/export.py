@@ -14,6 +14,8 @@ from operators import Architecture, HybridLM
 from operators.errors import RunError
 from operators.files import whole_folder
 from proxy_train.tokenizer import load_published, load_tokenizer
+from search.evaluate import Evaluation
+from search.figures import exact_value
 from search.ledger import Entry, Ledger
 from search.run_folder import RunFolder
 
@@ -92,8 +94,9 @@ def _write(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights
     evaluation = entry.evaluation
     with whole_folder(to) as partial:
         (partial / "architecture.yaml").write_text(entry.architecture.to_yaml(), encoding="utf-8")
-        scores = evaluation.model_dump(mode="json", exclude={"traceback"}) if evaluation else None
-        _write_json(partial / "scores.json", scores)
+        scores = evaluation_json(evaluation) if evaluation else {}
+        kept = {key: value for key, value in scores.items() if key != "traceback"}
+        _write_json(partial / "scores.json", kept if evaluation else None)
         _write_json(partial / "provenance.json", provenance(folder, ledger, entry))
         tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
         (partial / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
@@ -115,6 +118,12 @@ def _write(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights
         else:
             text = BARE_README.format(**common)
         (partial / "README.md").write_text(text, encoding="utf-8")
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON takes it: parameters and bytes are integers, and each metric that is not to be trusted has its reason."""
+    metrics = {name: exact_value(name, value) for name, value in evaluation.metrics.items()}
+    return {**evaluation.model_dump(mode="json"), "metrics": metrics, "tainted": evaluation.tainted()}
 
 
 def provenance(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from search import pareto
 from search.ledger import Entry, finished
-from search.objectives import PROXY_METRICS, TASK_METRICS, Objective, base_of
+from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, base_of, qualifies
 
 LEAST_PAIRS = 3
 """Candidates that must have been evaluated twice before the noise of training is known."""
@@ -69,7 +69,7 @@ def trained_twice(entry: Entry) -> bool:
 
 def unclean(entry: Entry, objectives: Sequence[Objective]) -> dict[str, str]:
     """The objectives of a scored entry whose figures should not be trusted, with the reason."""
-    tainted = entry.evaluation.tainted() if entry.evaluation else {}
+    tainted = entry.tainted()
     return {each.metric: tainted[each.metric] for each in objectives if each.metric in tainted}
 
 
@@ -81,7 +81,7 @@ def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndar
     rows = []
     for entry in entries:
         if entry.evaluation:
-            known, tainted = entry.evaluation.errors(), entry.evaluation.tainted()
+            known, tainted = entry.evaluation.errors(), entry.tainted()
             rows.append(
                 [
                     np.inf
@@ -95,11 +95,22 @@ def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndar
     return measured if noise is None else measured + noise_errors(entries, noise)
 
 
-def frontier_of(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
-    """The scored entries that no other dominates, sorted by the first objective. A difference within the errors dominates nothing."""
+def frontier_of(
+    entries: Sequence[Entry], objectives: Sequence[Objective], where: Sequence[Constraint] = ()
+) -> list[Entry]:
+    """The scored entries that no other dominates, sorted by the first objective. A difference within the errors dominates nothing.
+
+    where: only entries that meet all of these are compared. The errors come from all entries, which know the noise of training best.
+    """
     candidates = scored(entries, objectives)
-    points = costs(candidates, objectives)
-    kept = np.flatnonzero(pareto.nondominated(points, errors(candidates, objectives)))
+    points, off = costs(candidates, objectives), errors(candidates, objectives)
+    chosen = [
+        index
+        for index, entry in enumerate(candidates)
+        if entry.evaluation and qualifies(entry.evaluation.metrics, where)
+    ]
+    candidates, points, off = [candidates[index] for index in chosen], points[chosen], off[chosen]
+    kept = np.flatnonzero(pareto.nondominated(points, off))
     return [candidates[index] for index in sorted(kept, key=lambda index: tuple(points[index]))]
 
 

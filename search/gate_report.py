@@ -3,15 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.table import Table
-
 from search.config import RunConfig
 from search.evaluate import Evaluation
 from search.fidelity import rung_metric
 from search.frontier import frontier_of
 from search.gates import ARITHMETIC, LATENCY, TABLE
 from search.ledger import Entry
+from search.terminal_tables import Sheet, sheet
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,10 @@ def _verdicts(name: str, ended: Sequence[tuple[Evaluation, bool]]) -> list[bool]
     return found
 
 
-def gates_table(gates: Sequence[Gate]) -> Table:
+def gates_table(gates: Sequence[Gate]) -> Sheet:
     """A row for each gate."""
-    shown = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("gate", "seen", "turned away", "of these audited", "wrong"):
-        shown.add_column(column, justify="left" if column == "gate" else "right")
-    for gate in gates:
-        shown.add_row(
-            gate.name, *(f"{count:,}" for count in (gate.seen, gate.turned_away, gate.audited, gate.wrong))
-        )
-    return shown
+    rows = (
+        (gate.name, *(f"{count:,}" for count in (gate.seen, gate.turned_away, gate.audited, gate.wrong)))
+        for gate in gates
+    )
+    return sheet(("gate", "seen", "turned away", "of these audited", "wrong"), rows, words=("gate",))

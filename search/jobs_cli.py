@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from search.options import AsJson, plain_console, print_json
+from search.terminal_tables import sheet, show
 
 console = plain_console()
 
@@ -63,12 +62,9 @@ def jobs(address: Address, as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("job", "run", "status", "started", "ended"):
-        table.add_column(name, no_wrap=name in ("job", "status"), overflow="fold")
-    for row in rows:
-        table.add_row(*(value for name, value in row.items() if name != "reason"))
-    console.print(table)
+    names = ("job", "run", "status", "started", "ended")
+    cells = ([str(row[name] or "") for name in names] for row in rows)
+    show(console, sheet(names, cells, words=names, optional=("started", "ended")))
     for row in rows:
         if row["reason"]:
             console.print(f"{row['job']}: {row['reason']}", soft_wrap=True, markup=False)

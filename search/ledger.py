@@ -89,6 +89,10 @@ class Entry:
             return self.attempts
         return self.again.attempts if self.again is not None and self.again.evaluation is None else ()
 
+    def tainted(self) -> Mapping[str, str]:
+        """By metric, why its figure is not to be trusted; without those that are."""
+        return self.evaluation.tainted() if self.evaluation else {}
+
     def with_again(self, again: Again) -> "Entry":
         """Raises ValueError where the first evaluation has not ended."""
         if self.evaluation is None:

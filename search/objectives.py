@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import isfinite
+from math import isfinite, isnan, nan
 
 from operators.errors import ConfigError
 from profiler.profile import METRICS as PROFILE_METRICS
@@ -153,7 +153,7 @@ class Constraint:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.relation} {self.bound:g}"
+        return f"{self.metric} {self.relation} {_exact(self.bound)}"
 
     def broken_by(self, metrics: Mapping[str, float]) -> str | None:
         """The reason why `metrics` break the constraint; None if they keep it or do not hold its metric (yet)."""
@@ -169,7 +169,7 @@ class Constraint:
         return (
             None
             if kept[self.relation]
-            else f"{self.metric} is {value:g}, expected {self.relation} {self.bound:g}"
+            else f"{self.metric} is {_exact(value)}, expected {self.relation} {_exact(self.bound)}"
         )
 
 
@@ -202,6 +202,26 @@ def require_agreement(constraints: Sequence[Constraint]) -> None:
             raise ConfigError(
                 f"constraints '{low}' and '{high}' contradict each other: no {low.metric} meets both"
             )
+
+
+def qualifies(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> bool:
+    """Whether all constraints are kept; one whose metric is not there, or is not a number, is not."""
+    return all(
+        not isnan(metrics.get(constraint.metric, nan)) and constraint.broken_by(metrics) is None
+        for constraint in constraints
+    )
+
+
+def _exact(value: float) -> str:
+    """Short where that says it all, else every digit: a value and the bound that it breaks must not look the same."""
+    short = f"{value:g}"
+    return (
+        short
+        if float(short) == value
+        else f"{value:.17g}"
+        if float(f"{value:.15g}") != value
+        else f"{value:.15g}"
+    )
 
 
 def first_broken(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str | None:

@@ -1,9 +1,10 @@
 """What commands have in common: options, and how they print JSON."""
 
 import json
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,8 +69,16 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """To standard output, unwrapped and without colours."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    """To standard output, unwrapped and without colours. JSON has no NaN and no infinity: they become null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def example(text: str) -> str:

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from operators import Architecture
 from operators.errors import ConfigError, one_line
@@ -15,8 +13,10 @@ from profiler.conditions import Conditions
 from profiler.profile import Profile, ProfileSettings
 from profiler.timing import Timing
 from profiler.worker import ProfilingWorker
+from search.figures import formatted, percent
 from search.profiling import Failure, profiled
-from search.tables import formatted
+from search.tables import MARK
+from search.terminal_tables import Sheet, sheet, show
 
 # For one architecture named on the command line, where a large model on a CPU may rightly take long.
 DEADLINE_S = 3600.0
@@ -85,57 +85,75 @@ def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
         console.print(
             f"{first.device_name} ({first.device}), {first.dtype}{where}", soft_wrap=True, markup=False
         )
-        console.print(timings(profiles))
+        show(console, timings(profiles))
         print_remarks(console, profiles)
     for found in profiled:
         if found.problem:
             console.print(f"{found.title}: {found.problem}", soft_wrap=True, markup=False)
 
 
-def timings(profiles: Titled) -> Table:
+def timings(profiles: Titled) -> Sheet:
     """A line for each architecture, batch size and context, and for the largest batch at each context, which has no prefill.
 
-    Times are medians, ± half their interquartile range; × is the time a token over that of the first architecture in the same place.
+    ± is how far a decode step's time may be off, relative to it; × is the time a token over that of the first architecture in the same place.
+    A mark is behind what was measured under conditions that are not to be trusted.
     """
     with_energy = any(point.energy for _, profile in profiles for point in profile.points)
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("model", overflow="fold", min_width=6, max_width=32)
-    headers = ["batch", "context", "prefill ms", "decode ms", "±", "tok/s", "memory", "state", "of copy"]
-    for name in (*headers, "×", *(["J/tok"] if with_energy else [])):
-        table.add_column(name, justify="right", min_width=5 if name == "×" else max(map(len, name.split())))
+    names: tuple[str, ...] = (
+        "model",
+        "batch",
+        "context",
+        "prefill [ms]",
+        "decode [ms]",
+        "±",
+        "tok/s",
+        "memory",
+        "state",
+    )
+    names = (*names, "of copy", "×", *(["J/tok"] if with_energy else []))
     first = {place: (batch, decode) for place, batch, decode in _decoded(profiles[0][1])}
+    rows = []
     for title, profile in profiles:
         name = f"{title} {formatted('params', profile.params)}"
+        taints, errors = profile.taints(), profile.errors()
         for point in profile.points:
-            table.add_row(
+            prefill = profile.key("prefill_ms", batch=point.batch, context=point.context)
+            decode = profile.key("decode_ms", batch=point.batch, context=point.context)
+            mark = MARK if decode in taints else ""
+            cells = (
                 name,
                 str(point.batch),
                 str(point.context),
-                _ms(point.prefill),
-                _ms(point.decode) + ("!" if profile.conditions.tainted else ""),
-                _spread(point.decode),
-                formatted("decode_tokens_per_s", point.decode_tokens_per_s),
+                _ms(point.prefill) + (MARK if prefill in taints else ""),
+                _ms(point.decode) + mark,
+                percent(errors[decode]),
+                formatted("decode_tokens_per_s", point.decode_tokens_per_s) + mark,
                 formatted("peak_memory_bytes", point.peak_memory_bytes),
                 formatted("state_bytes", point.state_bytes),
-                f"{point.achieved_bytes_per_s / profile.copy_bytes_per_s:.0%}",
+                f"{point.achieved_bytes_per_s / profile.copy_bytes_per_s:.0%}{mark}",
                 _ratio(point.batch, point.decode, first.get((point.batch, point.context))),
-                *([f"{point.energy.j_per_token:.3g}"] if point.energy else []),
             )
+            energy = f"{point.energy.j_per_token:.3g}{mark}" if point.energy else ""
+            rows.append((*cells, *([energy] if with_energy else [])))
             name = ""
         for largest in profile.largest:
-            table.add_row(
-                "",
+            throughput = profile.key("throughput_tokens_per_s", context=largest.context)
+            mark = MARK if throughput in taints else ""
+            cells = (
+                name,
                 str(largest.batch),
                 str(largest.context),
                 "largest",
-                _ms(largest.decode)
-                + ("!" if profile.largest_conditions and profile.largest_conditions.tainted else ""),
-                _spread(largest.decode),
-                formatted("decode_tokens_per_s", largest.tokens_per_s),
-                *[""] * 3,
+                _ms(largest.decode) + mark,
+                percent(errors[throughput]),
+                formatted("decode_tokens_per_s", largest.tokens_per_s) + mark,
+                *("", "", ""),
                 _ratio(largest.batch, largest.decode, first.get((0, largest.context))),
             )
-    return table
+            rows.append((*cells, *([""] if with_energy else [])))
+            name = ""
+    optional = ("of copy", "state", "memory", "tok/s")
+    return sheet(names, rows, words=("model",), optional=optional[::-1])
 
 
 def _decoded(profile: Profile) -> list[tuple[tuple[int, int], int, Timing]]:
@@ -152,11 +170,6 @@ def _ms(timing: Timing) -> str:
     """Four digits, or all before the point."""
     whole = len(str(int(timing.median_ms)))
     return f"{timing.median_ms:.{max(0, 4 - whole)}f}"
-
-
-def _spread(timing: Timing) -> str:
-    percent = timing.iqr_ms / 2 / timing.median_ms * 100
-    return f"{percent:.{0 if percent >= 9.95 else 1}f}%"
 
 
 def print_remarks(console: Console, profiles: Titled) -> None:

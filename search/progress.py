@@ -22,7 +22,7 @@ def duration(seconds: float | None) -> str:
 
 def sentence(standing: Standing, objectives: tuple[Objective, ...]) -> str:
     """Candidates done and failed, best loss, frontier size and time left, in one line."""
-    best = f"{standing.best_loss:.4f}" if standing.best_loss is not None else "-"
+    best = f"{standing.best_loss:.4f} nats/token" if standing.best_loss is not None else "-"
     return (
         f"{standing.done}/{standing.total} done, {standing.failed} failed, {standing.running} running, best loss {best}, "
         f"frontier {len(frontier_of(standing.entries, objectives))}, {duration(standing.seconds_left)} left"

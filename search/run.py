@@ -30,7 +30,8 @@ from search.progress import display
 from search.repeats import next_repeat
 from search.report import plot_frontier
 from search.run_folder import RunFolder, find_folder, new_folder
-from search.tables import columns_for, frame, rich_table
+from search.tables import candidates_sheet, columns_for, frame, sorted_by
+from search.terminal_tables import show
 
 if TYPE_CHECKING:
     from search.executor import Executor
@@ -109,10 +110,10 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
                     raise RunError(
                         f"run {folder.name}: the text of {config.data.source} is not what it was when the run began"
                     )
-                with display(console, objectives) as show:
+                with display(console, objectives) as shown:
                     workers = _executor(executor, config, address, console)
                     try:
-                        drive(prepared, folder, ledger, workers, on_progress=show)
+                        drive(prepared, folder, ledger, workers, on_progress=shown)
                     finally:
                         workers.close()
             except KeyboardInterrupt:
@@ -167,11 +168,11 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
         table = frame(
             entries, wanted, names(ledger.config.profile, ledger.config.tasks, ledger.config.device_kind)
         )
-        table = table[table["frontier"]].sort_values(wanted[0].metric)
+        table = sorted_by(table[table["frontier"]], wanted[0].metric)
         title = (
             f"frontier of {folder.name}{kind and f' on {kind}'}: {len(table)} of {len(entries)} candidates"
         )
-        console.print(rich_table(table, columns_for(table, wanted), title=title))
+        show(console, candidates_sheet(table, columns_for(table, wanted), entries, title=title))
         plot_frontier(
             entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}", first=first
         )
@@ -183,7 +184,7 @@ def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     gates = counted(entries, ledger.config)
     if any(gate.turned_away for gate in gates):
-        console.print(gates_table(gates))
+        show(console, gates_table(gates))
     if ledger.exhausted:
         asked = ledger.config.candidates
         console.print(
@@ -253,6 +254,7 @@ def standing(results: Path, run: str) -> dict[str, Any]:
             status: sum(found.status == status for found in ended)
             for status in sorted({found.status for found in ended})
         },
+        "tainted": sum(bool(entry.tainted()) for entry in entries),
         "best_loss": min((found.metrics["loss"] for found in ended if "loss" in found.metrics), default=None),
         "frontier": len(frontier_of(entries, objectives)),
         "hypervolume": gain and gain.final,
@@ -270,6 +272,7 @@ def print_standing(console: Console, found: Mapping[str, Any]) -> None:
     for key, value in found.items():
         if key != "gates":
             shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
-            console.print(f"{key:<24}{shown}", soft_wrap=True, markup=False)
+            unit = " nats/token" if key == "best_loss" and value is not None else ""
+            console.print(f"{key:<24}{shown}{unit}", soft_wrap=True, markup=False)
     if found["gates"]:
-        console.print(gates_table([Gate(name, **counts) for name, counts in found["gates"].items()]))
+        show(console, gates_table([Gate(name, **counts) for name, counts in found["gates"].items()]))

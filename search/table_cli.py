@@ -16,6 +16,7 @@ from search.options import (
     print_json,
     whole_number,
 )
+from search.terminal_tables import show
 
 table_app = typer.Typer(
     help="What each layer costs on a device, and how well that predicts whole models.",
@@ -104,7 +105,7 @@ def show_(
     console.print(
         f"{path}\n{', '.join(f'{name} {value}' for name, value in found.conditions.items())}", markup=False
     )
-    console.print(entries_table(found.entries))
+    show(console, entries_table(found.entries))
 
 
 @table_app.command(
@@ -147,4 +148,4 @@ def validate_(
         accuracy = {name: asdict(is_) for name, is_ in accuracy_figures(found).items()}
         print_json({"table": str(kept.path), "accuracy": accuracy, "models": samples(found)})
     else:
-        console.print(accuracy_table(found))
+        show(console, accuracy_table(found))

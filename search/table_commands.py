@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from operators.architecture import Architecture
 from operators.errors import ConfigError
@@ -25,6 +23,8 @@ from search.sources import run_or_architecture
 from search.space import ArchitectureSpace
 from search.staged_space import make_space
 from search.table_gate import constrained_points, digest_of, members
+from search.tables import MARK
+from search.terminal_tables import Sheet, sheet
 
 _DRAWS = 100  # for each model that is held out, before the space is said to have too few
 
@@ -80,22 +80,21 @@ def progress(console: Console) -> Progress:
     return on_entry
 
 
-def entries_table(entries: Sequence[Entry]) -> Table:
+def entries_table(entries: Sequence[Entry]) -> Sheet:
     """A row an entry; a layer's time includes its normalization and residual connection."""
-    shown = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("operator", "shape", "width", "point", "µs", "±%"):
-        left = name in ("operator", "shape", "point")
-        shown.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name != "shape")
-    for entry in entries:
-        cells = [
+    rows = (
+        (
             entry.name,
             entry.details,
             str(entry.width),
             named(Point(entry.phase, entry.batch, entry.context)),
-        ]
-        cells += [f"{entry.ms * 1e3:.1f}", _percent(entry)]
-        shown.add_row(*cells)
-    return shown
+            f"{entry.ms * 1e3:.1f}",
+            _percent(entry),
+        )
+        for entry in entries
+    )
+    words = ("operator", "shape", "point")
+    return sheet(("operator", "shape", "width", "point", "time [µs]", "± [%]"), rows, words=words)
 
 
 def _percent(entry: Entry) -> str:
@@ -177,22 +176,18 @@ def named(point: Point) -> str:
     return f"{point.phase} b{point.batch} c{point.context}"
 
 
-def accuracy_table(found: dict[Point, list[Case]]) -> Table:
+def accuracy_table(found: dict[Point, list[Case]]) -> Sheet:
     """A row for each point: how far predictions are off, and how well they and the number of parameters order models."""
-    shown = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("point", "models", "tainted", "MAPE", "p95", "bias", "τ", "params τ"):
-        shown.add_column(name, justify="left" if name == "point" else "right", no_wrap=True)
+    rows = []
     for point, cases in found.items():
         is_ = accuracy(cases)
-        numbers = (
-            f"{is_.mape:.1%}",
-            f"{is_.p95:.1%}",
-            f"{is_.bias:+.1%}",
-            f"{is_.tau:.3f}",
-            f"{is_.params_tau:.3f}",
-        )
-        shown.add_row(named(point), str(is_.models), str(is_.tainted), *numbers)
-    return shown
+        errors = (f"{is_.mape:.1%}", f"{is_.p95:.1%}", f"{is_.bias:+.1%}")
+        counts = (str(is_.models), str(is_.tainted))
+        rows.append((named(point), *counts, *errors, f"{is_.tau:.3f}", f"{is_.params_tau:.3f}"))
+    names = ("point", "models", "tainted", "MAPE", "p95", "bias", "τ", "params τ")
+    left_out = sum(int(row[2]) for row in rows)
+    notes = [f"{MARK} {left_out} tainted measurements, not to be trusted, are left out"] if left_out else []
+    return sheet(names, rows, words=("point",), notes=notes)
 
 
 def accuracy_figures(found: dict[Point, list[Case]]) -> dict[str, Accuracy]:

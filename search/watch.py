@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from search.frontier import hypervolume_course
@@ -18,7 +17,8 @@ from search.progress import duration
 from search.run import opened, state_of
 from search.run_folder import RunFolder
 from search.spent import worker_seconds
-from search.tables import columns_for, frame, rich_table
+from search.tables import candidates_sheet, columns_for, frame, sorted_by
+from search.terminal_tables import Sheet, sheet, show
 
 EVERY_S = 2.0
 ROWS = 12  # of the frontier: a picture must fit into a terminal
@@ -29,7 +29,7 @@ def watch(results: Path, run: str, console: Console, *, once: bool) -> None:
     """Shows the run until nobody drives it any more; a single time where asked or where `console` is no terminal. Raises RunError."""
     folder, ledger = opened(results, run)
     if once or not console.is_terminal:
-        console.print(picture(folder, ledger))
+        show(console, picture(folder, ledger))
         return
     with Live(picture(folder, ledger), console=console, auto_refresh=False) as live:
         while folder.driver() is not None:
@@ -52,15 +52,15 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
     ]
     if course := hypervolume_course(entries, objectives, steps=60):
         lines.append(f"hypervolume {course[-1]:.4f}  {sparkline(course)}")
-    parts: list[RenderableType] = [Text(line, overflow="fold") for line in lines if line]
+    parts: list[RenderableType] = [Text(line) for line in lines if line]
     if driven and (under_way := [entry for entry in entries if entry.under_way]):
         parts.append(_workers(under_way, now, in_parts=bool(config.device_kind)))
     for kind, wanted in by_kind(objectives, config.device_kind).items():
         table = frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
-        table = table[table["frontier"].astype(bool)].sort_values(wanted[0].metric)
+        table = sorted_by(table[table["frontier"]], wanted[0].metric)
         title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates{f', the first {ROWS}' if len(table) > ROWS else ''}"
         if len(table):
-            parts.append(rich_table(table.head(ROWS), columns_for(table, wanted), title=title))
+            parts.append(candidates_sheet(table.head(ROWS), columns_for(table, wanted), entries, title=title))
     return Group(*parts)
 
 
@@ -71,22 +71,19 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
-def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Table:
+def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Sheet:
     """A row for each candidate under way. in_parts: whether it goes from worker to worker, so that only the first is known."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("first worker" if in_parts else "worker", "candidate", "for", "attempt", "architecture"):
-        table.add_column(name, overflow="fold")
+    worker = "first worker" if in_parts else "worker"
+    rows = []
     for entry in under_way:
         last = entry.under_way[-1]
         since = duration(max(0.0, (now - last.at).total_seconds()))
-        table.add_row(
-            last.place or ("the next free one" if in_parts else "a new one"),
-            str(entry.number),
-            since,
-            str(len(entry.under_way)),
-            entry.architecture.shorthand,
+        place = last.place or ("the next free one" if in_parts else "a new one")
+        rows.append(
+            (place, str(entry.number), since, str(len(entry.under_way)), entry.architecture.shorthand)
         )
-    return table
+    names = (worker, "candidate", "for [h:mm:ss]", "attempt", "architecture")
+    return sheet(names, rows, words=(worker, "architecture"), optional=("attempt",))
 
 
 def _shares(seconds: dict[str, float]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from proxy_train.flops import training_flops
 from proxy_train.loss import cross_entropy
 from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
+from proxy_train.unigram import scored_unigram_loss
 
 SETTINGS = ProxySettings(tokens=8_000, batch_size=2, sequence_length=64, validation_tokens=640)
 
@@ -45,10 +47,28 @@ def test_it_learns_far_below_the_unigram_loss(trained: Trained) -> None:
     assert score.loss < score.curve[0][1] - 2
 
 
+def unigram_by_hand(corpus: Corpus, settings: ProxySettings) -> float:
+    """Over the targets of the first whole windows: the tokens from the second on, as many as are scored."""
+    counts = Counter(int(index) for shard in corpus.train().shards for index in shard)
+    length = settings.sequence_length
+    windows = max(1, min(settings.validation_tokens, corpus.validation_tokens - 1) // length)
+    targets = corpus.validation()[1 : windows * length + 1].tolist()
+    nats = [-math.log((counts[index] + 1) / (corpus.train_tokens + corpus.vocabulary)) for index in targets]
+    return sum(nats) / len(nats)
+
+
+@pytest.mark.parametrize("tokens", [1, 200, 10_000_000])
+def test_the_unigram_loss_is_of_the_tokens_that_are_scored(corpus: Corpus, tokens: int) -> None:
+    settings = SETTINGS.model_copy(update={"validation_tokens": tokens})
+    assert scored_unigram_loss(corpus, settings) == pytest.approx(
+        unigram_by_hand(corpus, settings), rel=1e-12
+    )
+
+
 def test_the_score_agrees_with_itself(trained: Trained, corpus: Corpus) -> None:
     score = trained.score
     assert score.perplexity == pytest.approx(math.exp(score.loss))
-    assert score.unigram_loss == corpus.unigram_loss
+    assert score.unigram_loss == pytest.approx(unigram_by_hand(corpus, SETTINGS), rel=1e-12)
     assert (score.steps, score.tokens) == (62, 62 * 128)
     assert score.tokens_per_s == pytest.approx(score.tokens / score.seconds)
     assert set(score.backends) == {"attention", "swiglu"}

@@ -89,7 +89,9 @@ def test_every_command_reads_the_run(call, first, tmp_path):
 
     table = list(csv.DictReader(io.StringIO(call("frontier", "first", "--all", "--format", "csv")[1])))
     assert [int(row["id"]) for row in table] == [row["id"] for row in everything]
-    assert call("frontier", "first", "--format", "markdown")[1].startswith("| id | loss | decode_ms@b1 |")
+    assert call("frontier", "first", "--format", "markdown")[1].startswith(
+        "| id | loss [nats/token] | decode_ms@b1 |"
+    )
 
     shown = json.loads(call("show", "first", 0, "--json")[1])
     assert Architecture.parse(shown["architecture"]).depth >= 2

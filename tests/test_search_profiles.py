@@ -60,8 +60,8 @@ def test_a_line_for_each_point_with_the_ratio_to_the_first(profile: Profile) -> 
     )
     cells = [line.split() for line in lines]
     assert [row[-1] for row in cells if row and row[-1] == "1.000"] == ["1.000"] * 4
-    assert [row[-2:] for row in cells if row and row[-1] == "0.25"] == [
-        ["1.500", "0.25"]
+    assert [row[-2:] for row in cells if row and row[-1] == "0.25!"] == [
+        ["1.500", "0.25!"]
     ] * 4  # 3000 J for 12,000 tokens
     assert "! two, not to be trusted after 3 attempts: drift: too much" in lines
     assert "three: out of memory: batch 2" in lines

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from operators.architecture import Architecture, shipped_names
 from operators.errors import DeviceError
@@ -19,6 +18,7 @@ from profiler.decoder import Decoder, random_model
 from profiler.device import Device, open_device
 from profiler.lock import exclusive, shared
 from profiler.timing import SamplingSettings, Timing, sample
+from search.terminal_tables import Sheet, sheet, show
 
 OURS = ("tiny-hybrid",)  # lies among the published ones to try commands on
 BATCH, CONTEXT, SEED = 1, 8192, 0
@@ -55,33 +55,31 @@ def decode_published(device: str, console: Console) -> tuple[Figures, list[dict[
             soft_wrap=True,
             highlight=False,
         )
-    console.print(table(figures))
+    show(console, table(figures))
     return figures, samples
 
 
-def table(figures: Figures) -> Table:
+def table(figures: Figures) -> Sheet:
     """The figures as they are read: a line for each model."""
     columns = {
-        "eager ms": ("eager_ms", ".2f"),
-        "graph ms": ("graph_ms", ".3f"),
-        "IQR": ("graph_iqr_ms", ".3f"),
+        "eager [ms]": ("eager_ms", ".2f"),
+        "graph [ms]": ("graph_ms", ".3f"),
+        "IQR [ms]": ("graph_iqr_ms", ".3f"),
         "faster ×": ("graph_speedup", ".1f"),
         "GB a step": ("decode_bytes", ".2f"),
         "of datasheet": ("datasheet_fraction", ".0%"),
         "of copy": ("copy_fraction", ".0%"),
-        "memory GB": ("peak_memory_bytes", ".2f"),
+        "memory [GB]": ("peak_memory_bytes", ".2f"),
     }
-    shown = Table(header_style="bold")
-    for column in ("model", *columns):
-        shown.add_column(column, justify="left" if column == "model" else "right")
+    rows = []
     for model in dict.fromkeys(name.rpartition(".")[0] for name in figures if "." in name):
         cells = []
         for name, form in columns.values():
             value = figures.get(f"{model}.{name}")
             scale = 1e-9 if name.endswith("_bytes") else 1
             cells.append("" if not isinstance(value, int | float) else format(value * scale, form))
-        shown.add_row(model, *cells)
-    return shown
+        rows.append((model, *cells))
+    return sheet(("model", *columns), rows, words=("model",))
 
 
 def _decode(architecture: Architecture, device: Device, ceilings: Figures) -> tuple[Figures, dict[str, Any]]:

@@ -8,13 +8,14 @@ with stock engines for the others' models. The two are compared as ratios to Nem
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from operators import Architecture
 from operators.errors import FrontrunnerError
 from profiler.lock import shared
 from profiler.profile import ProfileSettings
 from profiler.worker import ProfilingWorker
+from search.tables import MARK, taint_notes
+from search.terminal_tables import Sheet, sheet, show
 
 PUBLISHED = {  # seconds, tokens/s
     "nemotron-flash-1b": (14.45, 7289),
@@ -70,7 +71,7 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
                 soft_wrap=True,
             )
     figures |= _ratios(figures)
-    console.print(table(figures))
+    show(console, table(figures))
     return figures, profiles
 
 
@@ -91,20 +92,24 @@ def _ratios(figures: Figures) -> Figures:
     return found
 
 
-def table(figures: Figures) -> Table:
+def table(figures: Figures) -> Sheet:
     columns = {
-        "ms": ("decode_ms", ".3f"),
+        "decode [ms]": ("decode_ms", ".3f"),
         "ratio": ("latency_ratio", ".2f"),
-        "publ.": ("published_latency_ratio", ".2f"),
+        "published": ("published_latency_ratio", ".2f"),
         "rows": ("largest_batch", "d"),
-        "tok/s": ("throughput_tokens_per_s", ".0f"),
-        "ratio ": ("throughput_ratio", ".3f"),
-        "publ. ": ("published_throughput_ratio", ".3f"),
+        "tokens/s": ("throughput_tokens_per_s", ".0f"),
+        "its ratio": ("throughput_ratio", ".3f"),
+        "published of it": ("published_throughput_ratio", ".3f"),
     }
-    shown = Table(header_style="bold")
-    for column in ("model", *columns):
-        shown.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    rows, tainted = [], {}
     for name in PUBLISHED:
+        reasons = str(figures.get(f"{name}.tainted", ""))
+        tainted[name] = [reasons] if reasons else []
+        mark = MARK if reasons else ""
         values = [(figures.get(f"{name}.{key}"), form) for key, form in columns.values()]
-        shown.add_row(name, *("" if value is None else format(value, form) for value, form in values))
-    return shown
+        cells = ("" if value is None else format(value, form) for value, form in values)
+        timed = ("decode_ms", "latency_ratio", "throughput_tokens_per_s", "throughput_ratio")
+        marks = (mark if key in timed else "" for key, _ in columns.values())
+        rows.append((name, *(cell and cell + marked for cell, marked in zip(cells, marks, strict=True))))
+    return sheet(("model", *columns), rows, words=("model",), notes=taint_notes(tainted))

@@ -22,6 +22,7 @@ from search.driver import prepare_run
 from search.studies import experiment
 from search.studies.experiment import Wanted
 from search.studies.parallel import train_ahead
+from search.tables import MARK
 
 LONGER = 10
 PAIRS = 3
@@ -78,7 +79,9 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
                 f"{side}_loss": training.loss,
                 f"{side}_decode_ms": latency.decode_ms,
             }
+            row |= {f"{side}_tainted": list(latency.tainted)}
             row |= {f"{side}_problem": latency.problem or training.reason}
+        not_trusted = [side for side in ("design", "candidate") if row[f"{side}_tainted"]]
         if row["design_loss"] is not None and row["candidate_loss"] is not None:
             row["gain_longer"] = row["design_loss"] - row["candidate_loss"]
             figures |= {
@@ -86,6 +89,7 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
                 f"{pair.design}.gain_longer": row["gain_longer"],
             }
             gains = f"{pair.gain:+.4f} in the search, {row['gain_longer']:+.4f} trained longer"
+            gains += f"; {MARK} latency tainted: {', '.join(not_trusted)}" if not_trusted else ""
             console.print(
                 f"{_candidate(pair)} against {_design(pair)}: {gains}", soft_wrap=True, highlight=False
             )

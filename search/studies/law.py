@@ -1,7 +1,7 @@
 """The depth-width law of one block: a grid of depths and widths is trained and measured, and the law is fitted to what came out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
@@ -74,13 +74,13 @@ class LawSettings(ExperimentSettings):
 class Grid:
     """What is known so far. loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape (depth, width), then by metric.
 
-    tainted: shapes whose times should not be trusted.
+    tainted: by shape, why its latencies are not to be trusted; without those that are.
     """
 
     settings: LawSettings
     loss: Mapping[tuple[int, int, int], float]
     decode_ms: Mapping[tuple[int, int], Mapping[str, float]]
-    tainted: frozenset[tuple[int, int]] = frozenset()
+    tainted: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
 
     def points(self, of: Quantity, tokens: int | None) -> Points:
         """To fit: at one budget, or at all (None). Raises ConfigError for a budget that was not trained."""
@@ -127,13 +127,13 @@ def grid(results: Path, name: str) -> Grid:
 
 def grid_of(store: Store) -> Grid:
     settings = experiment.parsed(LawSettings, store.settings, where=str(store.folder.path))
-    loss, decode_ms, tainted = {}, {}, set[tuple[int, int]]()
+    loss, decode_ms, tainted = {}, {}, {}
     for shape in settings.shapes():
         latency = store.latencies.get(label(*shape))
         if latency is not None and latency.decode_ms:
             decode_ms[shape] = latency.decode_ms
             if latency.tainted:
-                tainted.add(shape)
+                tainted[shape] = latency.tainted
         for tokens in settings.budgets:
             found = [store.trainings.get((label(*shape), tokens, seed)) for seed in settings.seeds]
             losses = [
@@ -141,4 +141,4 @@ def grid_of(store: Store) -> Grid:
             ]
             if losses:
                 loss[*shape, tokens] = fmean(losses)
-    return Grid(settings, loss, decode_ms, frozenset(tainted))
+    return Grid(settings, loss, decode_ms, tainted)

@@ -82,25 +82,35 @@ def fit_(
     ] = 3,
     tokens: Budget = None,
     plot: Annotated[
-        Path | None, typer.Option(help="File of the plot (PNG).", show_default="law.png in the law's folder")
+        Path | None,
+        typer.Option(
+            help="File of the plot: .png, .pdf or .svg.", show_default="law.png in the law's folder"
+        ),
     ] = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Fit the law, and check it on shapes larger than those that it was fitted to."""
+    from search.report import plot_format
     from search.studies import experiment_store, law, law_report
+    from search.tables import taint_notes
 
+    if plot is not None:
+        plot_format(plot)
     grid, folder = law.grid(results, name), experiment_store.folder_of(results, name)
     checked = law_report.check(grid, of=of.value, holdout=holdout, tokens=tokens)
     path = plot or folder.path / "law.png"
     drawn = law_report.plot(grid, checked, path, title=folder.name)
+    tainted = {law.label(*shape): reasons for shape, reasons in grid.tainted.items()}
     if as_json:
-        print_json({**law_report.figures(checked), "plot": str(path) if drawn else None})
+        print_json({**law_report.figures(checked), "plot": str(path) if drawn else None, "tainted": tainted})
         return
     law_report.print_check(console, checked)
     console.print(
         f"plot: {path}" if drawn else "no plot: no latency was measured", soft_wrap=True, markup=False
     )
+    for note in taint_notes(tainted):
+        console.print(note, soft_wrap=True, markup=False)
 
 
 @law_app.command("pick", epilog="Example: frontrunner law pick law_cpu --latency-ms 0.8 --batch 1")
@@ -132,4 +142,5 @@ def pick_(
     if as_json:
         print_json([asdict(choice) for choice in choices])
     else:
-        law_report.print_choices(console, choices, of=of.value)
+        tainted = len(grid.tainted) if table is None else 0
+        law_report.print_choices(console, choices, of=of.value, tainted=tainted)

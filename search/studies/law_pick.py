@@ -34,7 +34,10 @@ class LatencyLaw:
 
 @dataclass(frozen=True)
 class Choice:
-    """One shape that keeps the budget. loss: predicted; low and high: its interval. measured: whether `ms` is, or comes from a law."""
+    """One shape that keeps the budget. loss: predicted; low and high: its interval. measured: whether `ms` is, or comes from a law.
+
+    tainted: why a measured `ms` is not to be trusted.
+    """
 
     depth: int
     width: int
@@ -44,6 +47,7 @@ class Choice:
     loss: float
     low: float
     high: float
+    tainted: tuple[str, ...] = ()
 
 
 def latency_law(measured: Mapping[Shape, float]) -> LatencyLaw:
@@ -101,8 +105,12 @@ def pick(
     *,
     budget_ms: float,
     tokens: int,
+    tainted: Mapping[Shape, tuple[str, ...]] | None = None,
 ) -> list[Choice]:
-    """The shapes within the budget, the lowest predicted loss first. Raises ConfigError where none is."""
+    """The shapes within the budget, the lowest predicted loss first. Raises ConfigError where none is.
+
+    tainted: by shape, why its measured time is not to be trusted.
+    """
     times = {shape: ms for shape in candidates(settings) if (ms := latency(*shape)) is not None}
     within = [shape for shape, ms in times.items() if ms <= budget_ms and _exists(settings, shape)]
     if not within:
@@ -123,6 +131,7 @@ def pick(
             loss=float(loss[number]),
             low=float(low[number]),
             high=float(high[number]),
+            tainted=(tainted or {}).get(shape, ()) if shape in measured else (),
         )
         for number, shape in enumerate(within)
     ]

@@ -1,14 +1,12 @@
 """The law as a picture: loss against latency, a curve a depth."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from operators.files import write_whole
 from search.pareto import nondominated
-from search.report import axis_label, plt
+from search.report import axis_label, plt, write_figure
 from search.studies.law_fit import Law
 from search.studies.law_pick import LatencyLaw, Shape
 
@@ -22,10 +20,12 @@ def plot_law(
     quantity: str,
     title: str,
     law: tuple[Law, LatencyLaw, int] | None,
+    tainted: frozenset[Shape] = frozenset(),
 ) -> None:
-    """Writes a PNG of the shapes (depth, width) that have both figures, the frontier ringed and joined.
+    """Writes a plot of the shapes (depth, width) that have both figures, the frontier ringed and joined.
 
     law: of the loss and of the latency, and the tokens trained, drawn dashed for every depth; None draws none.
+    tainted: shapes whose latency is not to be trusted, drawn hollow. path: ends in .png, .pdf or .svg.
     """
     shapes = sorted(set(losses) & set(decode_ms))
     points = np.array([(decode_ms[shape], losses[shape]) for shape in shapes]).reshape(-1, 2)
@@ -35,6 +35,8 @@ def plot_law(
     for depth, colour in zip(depths, colours, strict=True):
         mine = [number for number, shape in enumerate(shapes) if shape[0] == depth]
         axes.plot(*points[mine].T, "o-", color=colour, ms=4, lw=1.2, label=f"depth {depth}")
+        hollow = [number for number in mine if shapes[number] in tainted]
+        axes.plot(*points[hollow].T, "o", color=colour, mfc="white", ms=4)
         if law is not None:
             losses_law, latency, tokens = law
             widths = np.geomspace(min(w for _, w in shapes), max(w for _, w in shapes), 60)
@@ -60,12 +62,15 @@ def plot_law(
             fontsize=8,
             color="crimson",
         )
+    if tainted & set(shapes):
+        axes.plot([], [], "o", color="0.4", mfc="white", ms=4, label="tainted: not to be trusted")
     if law is not None:
         axes.plot([], [], "--", color="0.4", lw=0.8, label="the law")
-    axes.set(xlabel=axis_label(metric), ylabel=quantity, title=f"{title}; numbers are widths")
+    axes.set(
+        xlabel=axis_label(metric),
+        ylabel="loss [nats/token]" if quantity == "loss" else quantity,
+        title=f"{title}; numbers are widths",
+    )
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    plt.close(figure)
-    write_whole(path, content.getvalue())
+    write_figure(figure, path)

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from operators.errors import ConfigError
 from profiler.latency_table import LatencyTable
 from profiler.profile import key
 from profiler.table_parts import Point
+from search.figures import digits, formatted
 from search.studies.law import Grid, Quantity
 from search.studies.law_fit import LEVEL, Fitted, Floats, Points, fit, hold_out
 from search.studies.law_pick import Choice, Shape, from_measurements, from_table, latency_law, pick
 from search.studies.law_plot import plot_law
-from search.tables import formatted
+from search.tables import MARK, taint_notes
+from search.terminal_tables import sheet, show
 
 _SHOWN = 5  # of the shapes that keep a latency budget
 
@@ -105,22 +105,19 @@ def print_check(console: Console, checked: Checked) -> None:
         soft_wrap=True,
     )
     if found["held_out"]:
-        table = _table("depth", "width", "tokens", "measured", "law", f"{LEVEL:.0%}", "off")
+        rows = []
         for row in found["held_out"]:
             interval = f"{row['low']:.4f} – {row['high']:.4f}"
             shape = (str(row["depth"]), str(row["width"]), formatted("params", row["tokens"]))
-            table.add_row(
-                *shape,
-                f"{row['measured']:.4f}",
-                f"{row['predicted']:.4f}",
-                interval,
-                f"{row['perplexity_error']:+.2%}",
-            )
+            numbers = (f"{row['measured']:.4f}", f"{row['predicted']:.4f}")
+            rows.append((*shape, *numbers, interval, f"{row['perplexity_error']:+.2%}"))
+        of = _with_unit(checked.of)
+        names = ("depth", "width", "tokens", f"measured {of}", f"law {of}", f"{LEVEL:.0%} interval", "off")
         console.print(
             "the largest shapes, which the fit did not see, and how far off it is in perplexity:",
             soft_wrap=True,
         )
-        console.print(table)
+        show(console, sheet(names, rows))
 
 
 def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
@@ -148,6 +145,7 @@ def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
         metric=metric,
         quantity=checked.of,
         title=f"{title}, {grid.settings.block}",
+        tainted=frozenset(grid.tainted),
         law=law,
     )
     return True
@@ -173,7 +171,15 @@ def picked(
             )
         times = _measured(grid, metric)
         latency = from_measurements(times)
-    return pick(settings, fitted, latency, times, budget_ms=budget_ms, tokens=int(max(points.tokens)))
+    return pick(
+        settings,
+        fitted,
+        latency,
+        times,
+        budget_ms=budget_ms,
+        tokens=int(max(points.tokens)),
+        tainted=grid.tainted,
+    )
 
 
 def _measured(grid: Grid, metric: str) -> dict[Shape, float]:
@@ -185,20 +191,23 @@ def _measured(grid: Grid, metric: str) -> dict[Shape, float]:
     }
 
 
-def print_choices(console: Console, choices: Sequence[Choice], *, of: Quantity) -> None:
-    """The best few, the best first."""
-    table = _table("depth", "width", "params", "decode ms", "from", of, f"{LEVEL:.0%}")
+def print_choices(console: Console, choices: Sequence[Choice], *, of: Quantity, tainted: int = 0) -> None:
+    """The best few, the best first. tainted: of how many shapes the measured latency is not to be trusted, which the law rests on too."""
+    rows, marked = [], {}
     for choice in choices[:_SHOWN]:
         source = "measured" if choice.measured else "law"
         sizes = (str(choice.depth), str(choice.width), formatted("params", choice.params))
-        table.add_row(
-            *sizes, f"{choice.ms:.4g}", source, f"{choice.loss:.4f}", f"{choice.low:.4f} – {choice.high:.4f}"
+        ms = f"{digits(choice.ms)}{MARK if choice.tainted else ''}"
+        rows.append((*sizes, ms, source, f"{choice.loss:.4f}", f"{choice.low:.4f} – {choice.high:.4f}"))
+        marked[f"depth {choice.depth} width {choice.width}"] = choice.tainted
+    names = ("depth", "width", "params", "decode [ms]", "from", _with_unit(of), f"{LEVEL:.0%} interval")
+    notes = taint_notes(marked)
+    if tainted and any(not choice.measured for choice in choices[:_SHOWN]):
+        notes.append(
+            f"{MARK} the law of the latency rests on {tainted} shapes whose measurements are tainted"
         )
-    console.print(table)
+    show(console, sheet(names, rows, notes=notes))
 
 
-def _table(*names: str) -> Table:
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _with_unit(of: Quantity) -> str:
+    return "loss [nats/token]" if of == "loss" else of

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.table import Table
 
 from search.options import DEFAULT_RESULTS, AsJson, Results, plain_console, print_json
+from search.terminal_tables import Sheet, show
 
 if TYPE_CHECKING:
     from search.studies.experiment import ExperimentSettings
@@ -120,8 +120,8 @@ def _made(
         raise typer.Exit(130) from None
 
 
-def _print_rows(rows: Sequence[Any], table: Table, as_json: bool) -> None:
+def _print_rows(rows: Sequence[Any], table: Sheet, as_json: bool) -> None:
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
-        console.print(table)
+        show(console, table)

@@ -88,7 +88,10 @@ class OperatorSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Row:
-    """One block. loss: the mean over seeds; spread: their standard deviation, None for one. decode_ms: by metric; empty where it failed."""
+    """One block. loss: the mean over seeds; spread: their standard deviation, None for one. decode_ms: by metric; empty where it failed.
+
+    tainted: why the latencies are not to be trusted.
+    """
 
     mixers: Mixers
     shorthand: str
@@ -98,6 +101,7 @@ class Row:
     spread: float | None
     decode_ms: Mapping[str, float]
     problem: str = ""
+    tainted: tuple[str, ...] = ()
 
 
 def run(settings: OperatorSettings, *, results: Path, name: str, console: Console) -> list[Row]:
@@ -203,4 +207,5 @@ def _row(at: Session, settings: OperatorSettings, mixers: Mixers, wanted: Sequen
         spread=stdev(losses) if len(losses) > 1 else None,
         decode_ms=latency.decode_ms,
         problem="; ".join(problems),
+        tainted=latency.tainted,
     )

@@ -1,0 +1,73 @@
+"""Figures as people read them: a few digits with their unit; and as scripts read them: exact, integers as integers."""
+
+from typing import Any
+
+import pandas as pd
+
+from search.objectives import METRICS, base_of
+
+_PREFIXES = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
+_IN_CELLS = {"bytes": "B", "bytes/s": "B/s"}
+_COUNTS = ("parameters", "tokens/s")  # whose unit the name says
+_WHOLE = ("parameters", "bytes", "rows")
+_IN_HEADERS = ("nats/token", "rows")  # The other metrics' names end in their unit, or they have none.
+
+
+def formatted(name: str, value: Any) -> str:
+    """A cell for people: three or four significant digits, counts and bytes with SI prefixes, bytes with their unit."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if value is None or pd.isna(value):
+        return ""
+    if hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    metric = METRICS.get(base_of(name))
+    unit = metric.unit if metric is not None else ""
+    if unit in _IN_CELLS:
+        number, prefix = scaled(value)
+        return f"{number} {prefix}{_IN_CELLS[unit]}"
+    if unit in _COUNTS:
+        return "".join(scaled(value))
+    return digits(value) if isinstance(value, float) else str(value)
+
+
+def digits(value: float) -> str:
+    """Four significant digits, zeros at the end included: 3.870, 12.35, 1.235e+06."""
+    return f"{value + 0.0:#.4g}".replace(".e", "e").rstrip(".")  # adding 0.0 makes -0.0 a plain zero
+
+
+def scaled(value: float) -> tuple[str, str]:
+    """Three significant digits of it, and the SI prefix that they stand before: ("1.19", "M")."""
+    for size, prefix in _PREFIXES:
+        number = f"{value / size + 0.0:.3g}"
+        if abs(float(number)) < 1000:
+            return number, prefix
+    size, prefix = _PREFIXES[-1]
+    return f"{value / size:.0f}", prefix
+
+
+def percent(share: float) -> str:
+    """Two significant digits, or all before the point: 0.52%, 2%, 12%, 150%."""
+    value = 100 * share
+    return f"{value:.0f}%" if abs(value) >= 9.95 else f"{value:.2g}%"
+
+
+def with_unit(name: str) -> str:
+    """The header of a metric's column: with the unit where neither its name nor its cells say it."""
+    metric = METRICS.get(base_of(name))
+    return f"{name} [{metric.unit}]" if metric is not None and metric.unit in _IN_HEADERS else name
+
+
+def unit_of(name: str) -> str:
+    """The unit of a metric where `formatted` does not write it; empty where it has none."""
+    metric = METRICS.get(base_of(name))
+    return metric.unit if metric is not None and metric.unit not in _IN_CELLS else ""
+
+
+def exact_value(name: str, value: float) -> float | int:
+    """A metric as scripts read it: parameters, bytes and rows are integers."""
+    metric = METRICS.get(base_of(name))
+    whole = metric is not None and metric.unit in _WHOLE and float(value).is_integer()
+    return int(value) if whole else value
