@@ -95,7 +95,8 @@ def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
 def timings(profiles: Titled) -> Sheet:
     """A line for each architecture, batch size and context, and for the largest batch at each context, which has no prefill.
 
-    ± is how far a decode step's time may be off, relative to it; × is the time a token over that of the first architecture in the same place.
+    ± is how far a decode step's time may be off, relative to it.
+    × is the time a token over that of the first architecture in the same place.
     A mark is behind what was measured under conditions that are not to be trusted.
     """
     with_energy = any(point.energy for _, profile in profiles for point in profile.points)

@@ -233,8 +233,11 @@ def test_a_candidate_that_was_evaluated_twice_is_one_candidate_for_people(tmp_pa
     )
     console = Console(width=200, record=True, file=io.StringIO())
     print_candidate(console, RunFolder(tmp_path / "run"), entry)
-    losses = f"{entry.first.metrics['loss']:.4f} and {second.metrics['loss']:.4f}"
-    assert f"evaluated twice, with seeds 0 and 1, metrics are means; loss {losses}" in console.export_text()
+    text = console.export_text()
+    assert "evaluated twice: the mean and both evaluations" in text
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("loss ")]
+    shown = [entry.evaluation.metrics["loss"], entry.first.metrics["loss"], second.metrics["loss"]]
+    assert [float(cell) for cell in row[1:4]] == pytest.approx(shown, rel=1e-3)
 
 
 def test_the_time_of_a_second_evaluation_counts(tmp_path, prepared):
