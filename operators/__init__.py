@@ -1,6 +1,26 @@
-"""What a model is made of. Imports no other package of the house."""
+"""What a model is made of. Imports no other package of the house.
 
-from operators.architecture import Architecture, Layer, Rope
-from operators.model import HybridLM
+The four names are imported when they are first used: they need torch, and much of the program does not.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from operators.architecture import Architecture, Layer, Rope
+    from operators.model import HybridLM
 
 __all__ = ["Architecture", "HybridLM", "Layer", "Rope"]
+
+_HOMES = {
+    "Architecture": "operators.architecture",
+    "HybridLM": "operators.model",
+    "Layer": "operators.architecture",
+    "Rope": "operators.architecture",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

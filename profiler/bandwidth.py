@@ -1,4 +1,4 @@
-"""How fast a device's memory is: by the datasheet, and for a copy."""
+"""The most that a device can do: its memory by the datasheet and for a copy, its arithmetic for a matrix product."""
 
 from functools import cache
 
@@ -10,6 +10,7 @@ from profiler.timing import SamplingSettings, sample
 
 DATASHEET_BYTES_PER_S = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
 COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 27}  # far more than any cache holds
+PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}  # large enough that a product runs at the device's full rate
 _COPIES = 4
 _SETTINGS = {
     "cuda": SamplingSettings(warmup=3, min_samples=20, min_seconds=0.1, max_seconds=0.5),
@@ -43,3 +44,15 @@ def _copy(device: Device) -> float:
         return device.mean_time(lambda: target.copy_(source), before=lambda: None, count=_COPIES)
 
     return 2 * COPY_BYTES[kind] / sample(copies, settings=_SETTINGS[kind], runs=_COPIES).median_ms * 1e3
+
+
+def matrix_product_flops_per_s(device: Device) -> float:
+    """FLOP a second of a product of two square matrices in the dtype of the device's inference; a multiply-add counts as 2.
+
+    Measures each time; holding the device's lock is the caller's affair.
+    """
+    kind = device.torch_device.type
+    side = PRODUCT_SIDE[kind]
+    a, b = (torch.randn(side, side, device=device.torch_device, dtype=device.dtype) for _ in range(2))
+    timing = sample(lambda: device.timed(lambda: a @ b), settings=_SETTINGS[kind])
+    return 2 * side**3 / timing.median_ms * 1e3

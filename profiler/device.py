@@ -105,17 +105,6 @@ def inference_dtype(name: str) -> torch.dtype:
     return _Cpu.dtype if name == "cpu" else _Cuda.dtype
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch computes with `count` threads inside; the number that it had is restored afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class _Cpu(Device):
     label = "cpu"
     torch_device = torch.device("cpu")

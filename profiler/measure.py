@@ -25,6 +25,7 @@ from torch import Tensor
 from operators.architecture import Architecture
 from operators.errors import DeviceError
 from operators.model import HybridLM
+from operators.threads import torch_threads
 from profiler.anchor import Anchor
 from profiler.bandwidth import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.capacity import largest_decoder, release
@@ -32,7 +33,7 @@ from profiler.conditions import Conditions, watched
 from profiler.copies import copies, rewind, step_ms
 from profiler.cost import Cost, cost
 from profiler.decoder import Decoder, Prompt, random_model
-from profiler.device import Device, memory_errors, open_device, torch_threads
+from profiler.device import Device, memory_errors, open_device
 from profiler.lock import shared
 from profiler.profile import Energy, LargestBatch, PointProfile, Profile, ProfileSettings
 from profiler.timing import Timing, sample

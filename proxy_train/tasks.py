@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from operators.architecture import Architecture
 from operators.errors import DivergedError
 from operators.model import HybridLM
+from operators.threads import torch_threads
 from operators.value import Value
 
 UNSCORED = -100  # a target that counts neither in the loss nor in the accuracy
@@ -168,20 +169,16 @@ def train_task(
     start, task = time.perf_counter(), TASKS[name]
     # Independent streams: what is scored depends on neither the number of steps nor the batch.
     training, held_out = np.random.default_rng(seed).spawn(2)
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[torch.device(device)] if device != "cpu" else []):
+    forked = [torch.device(device)] if device != "cpu" else []
+    with torch.random.fork_rng(devices=forked), torch_threads(1):
         torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            model = HybridLM(
-                architecture.model_copy(update={"vocabulary": task.vocabulary(settings.symbols)}),
-                device=device,
-            )
-            _fit(model, task, settings, training)
-            sequences = task.draw(settings, settings.scored_sequences, rng=held_out)
-            accuracy, loss = score_task(model, sequences, batch_size=settings.batch_size)
-        finally:
-            torch.set_num_threads(threads)
+        model = HybridLM(
+            architecture.model_copy(update={"vocabulary": task.vocabulary(settings.symbols)}),
+            device=device,
+        )
+        _fit(model, task, settings, training)
+        sequences = task.draw(settings, settings.scored_sequences, rng=held_out)
+        accuracy, loss = score_task(model, sequences, batch_size=settings.batch_size)
     if not math.isfinite(loss):
         raise DivergedError(f"task {name}: the loss of the held-out answers is {loss}, expected a finite one")
     return TaskScore(

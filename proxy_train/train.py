@@ -15,6 +15,7 @@ from operators.architecture import Architecture
 from operators.errors import ConfigError, DataError, DivergedError
 from operators.kernel_libraries import deterministic
 from operators.model import HybridLM
+from operators.threads import torch_threads
 from proxy_train.data import Corpus, bits_per_byte, require_windows, validation_batches
 from proxy_train.flops import training_flops
 from proxy_train.settings import ProxyScore, ProxySettings
@@ -211,15 +212,11 @@ def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float]
 @contextmanager
 def _own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
     """Seeds torch, sets its number of threads and has a GPU add up in a fixed order for a while; all are put back."""
-    threads_before = torch.get_num_threads()
     on_cpu = device == "cpu"  # whose sums have a fixed order anyway
     with (
         torch.random.fork_rng(devices=[] if on_cpu else [torch.device(device)]),
         nullcontext() if on_cpu else deterministic(),
+        torch_threads(threads),
     ):
         torch.manual_seed(seed)
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads_before)
+        yield

@@ -10,13 +10,13 @@ from rich.table import Table
 
 from operators import Architecture
 from operators.errors import ConfigError, one_line
+from profiler.bandwidth import matrix_product_flops_per_s
 from profiler.device import memory_errors, open_device
 from profiler.lock import shared
 from proxy_train.data import prepare
 from proxy_train.tasks import TaskScore, TaskSettings, train_task
 from proxy_train.train import ProxyScore, ProxySettings, train
 from search import config as config_module
-from search.benchmarks.operators import ceilings
 from search.config import RunConfig
 from search.export import provenance
 from search.ledger import Entry, Ledger
@@ -156,7 +156,7 @@ def train_once(
         )
         console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte")
         with shared(device):
-            share = score.flops_per_s / ceilings(opened)["matrix_product_flops_per_s"]
+            share = score.flops_per_s / matrix_product_flops_per_s(opened)
         console.print(
             f"{score.tokens_per_s:,.0f} tokens/s, {share:.0%} of the rate of a matrix product here; {score.dtype}, {score.execution}"
         )

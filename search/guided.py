@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from profiler.device import torch_threads
+from operators.threads import torch_threads
 from search import pareto
 from search.evolution import Evolution, EvolutionSettings
 from search.expected_gain import expected_gain, open_boxes

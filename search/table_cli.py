@@ -43,7 +43,8 @@ def build_(
     as_json: AsJson = False,
 ) -> None:
     """Measure the entries that architectures, or all of a search space, need and the table lacks."""
-    from profiler.device import open_device, torch_threads
+    from operators.threads import torch_threads
+    from profiler.device import open_device
     from profiler.latency_table import LatencyTable, default_path
     from profiler.table_build import build
     from search.table_commands import progress, wanted
@@ -73,7 +74,8 @@ def show_(
     device: DeviceName = "cpu", threads: Threads = 1, table: TableFile = None, as_json: AsJson = False
 ) -> None:
     """The entries of a table: those of a device, or of any file."""
-    from profiler.device import open_device, torch_threads
+    from operators.threads import torch_threads
+    from profiler.device import open_device
     from profiler.latency_table import LatencyTable, default_path
     from search.table_commands import entries_table
 
@@ -106,7 +108,8 @@ def validate_(
     as_json: AsJson = False,
 ) -> None:
     """Measure models drawn at random, and compare them with what the table predicts."""
-    from profiler.device import open_device, torch_threads
+    from operators.threads import torch_threads
+    from profiler.device import open_device
     from profiler.latency_table import LatencyTable, default_path
     from search.table_commands import (
         accuracy_figures,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.errors import ConfigError, DeviceError, TableError
-from profiler.device import open_device, torch_threads
+from operators.threads import torch_threads
+from profiler.device import open_device
 from profiler.latency_table import LatencyTable, default_path
 from profiler.profile import ProfileSettings, key
 from profiler.table_parts import Point

@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from operators import Architecture, HybridLM, registry
 from operators.errors import BackendError, DeviceError
+from operators.threads import torch_threads
 from profiler import anchor as anchoring
 from profiler import capacity, conditions
 from profiler import measure as measuring
 from profiler.cost import cost
-from profiler.device import Device, memory_errors, open_device, torch_threads
+from profiler.device import Device, memory_errors, open_device
 from profiler.measure import measure
 from profiler.profile import METRICS, Profile, ProfileSettings
 

@@ -8,7 +8,8 @@ import pytest
 
 from operators.architecture import Rope
 from operators.errors import TableError
-from profiler.device import Device, open_device, torch_threads
+from operators.threads import torch_threads
+from profiler.device import Device, open_device
 from profiler.latency_table import LatencyTable, conditions, default_path
 from profiler.table_build import build
 from profiler.table_parts import Entry, Rest

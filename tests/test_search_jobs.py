@@ -41,8 +41,8 @@ def test_data_must_be_named_as_the_cluster_names_it(tiny_config):
 def test_the_code_that_travels_runs_by_itself(tmp_path):
     write_own_code(tmp_path)
     script = (
-        "import search, importlib.metadata as m, operators as o; "
-        "print(search.__file__, m.version('frontrunner'), len(o.registry.names()))"
+        "import search, importlib.metadata as m; from operators import registry; "
+        "print(search.__file__, m.version('frontrunner'), len(registry.names()))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     found = subprocess.run(

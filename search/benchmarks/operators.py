@@ -24,6 +24,7 @@ from operators.agreement import agreement
 from operators.architecture import Architecture, Layer
 from operators.backends import reason_against, resolve
 from operators.operator import OperatorModule, State
+from profiler.bandwidth import copy_bytes_per_s, matrix_product_flops_per_s
 from profiler.device import Device, open_device
 from profiler.lock import exclusive
 from profiler.timing import SamplingSettings, sample
@@ -75,8 +76,9 @@ def operators_and_backends(
     rows: list[dict[str, Any]] = []
     compiled = list(warm([job for case in cases(opened) for job in _jobs(case)]))
     console.print(f"compiled in {max((done.seconds for done in compiled), default=0.0):.0f} s")
+    figures: dict[str, float | int | str] = {"copy_bytes_per_s": copy_bytes_per_s(opened)}
     with exclusive(device):
-        figures: dict[str, float | int | str] = dict(ceilings(opened))
+        figures["matrix_product_flops_per_s"] = matrix_product_flops_per_s(opened)
         console.print(
             f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s"
         )
@@ -116,20 +118,6 @@ def _jobs(case: Case) -> list[Job]:
         if case.backend == "reference"
         else jobs([case.architecture], WORKLOAD, case.device.label, case.backend)
     )
-
-
-def ceilings(device: Device) -> dict[str, float]:
-    """What the device reaches in a copy (bytes read and written a second) and in a matrix product (FLOP a second)."""
-    place, side = device.torch_device, 8192 if device.torch_device.type == "cuda" else 1024
-    source = torch.randn(2**28 if place.type == "cuda" else 2**22, device=place)
-    target = torch.empty_like(source)
-    copy_ms = sample(lambda: device.timed(lambda: target.copy_(source)), settings=SETTINGS).median_ms
-    a, b = (torch.randn(side, side, device=place, dtype=device.dtype) for _ in range(2))
-    product_ms = sample(lambda: device.timed(lambda: a @ b), settings=SETTINGS).median_ms
-    return {
-        "copy_bytes_per_s": 2 * source.nbytes / copy_ms * 1e3,
-        "matrix_product_flops_per_s": 2 * side**3 / product_ms * 1e3,
-    }
 
 
 def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:

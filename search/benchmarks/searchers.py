@@ -22,9 +22,9 @@ import numpy as np
 from rich.console import Console
 
 from operators.errors import ConfigError
+from operators.threads import compute_with_one_thread
 from search import config as config_module
 from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores, screened_space
-from search.entry import compute_with_one_thread
 from search.evolution import EvolutionSettings
 from search.searchers import searcher
 from search.space import Space

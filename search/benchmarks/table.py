@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from profiler.device import open_device, torch_threads
+from operators.threads import torch_threads
+from profiler.device import open_device
 from profiler.latency_table import LatencyTable, default_path
 from profiler.table_build import build
 from search.table_commands import (

@@ -23,6 +23,7 @@ from torch import Tensor
 from operators.architecture import Architecture
 from operators.kernel_libraries import deterministic, load
 from operators.model import HybridLM
+from profiler.bandwidth import matrix_product_flops_per_s
 from profiler.cost import parameters
 from profiler.device import Device, open_device
 from profiler.lock import exclusive
@@ -31,7 +32,6 @@ from proxy_train.flops import training_flops
 from proxy_train.optim import BETAS, Optimizer
 from proxy_train.settings import ProxySettings
 from proxy_train.step import Step, own_stream
-from search.benchmarks.operators import ceilings
 
 FLASH = "d f m f a f m f d f m f a f m f d f m f d f m f"  # the layers of Nemotron-Flash-1B
 ROUNDS = 5
@@ -156,7 +156,7 @@ def train_and_compare(device: str, console: Console) -> tuple[Figures, list[dict
         compiled = list(warm(jobs([case.architecture for case in cases(size)], workload, device)))
         console.print(f"compiled in {max(done.seconds for done in compiled):.0f} s")
     with exclusive(device):
-        rate = ceilings(opened)["matrix_product_flops_per_s"]
+        rate = matrix_product_flops_per_s(opened)
         figures |= {"matrix_product_flops_per_s": rate, "batch": size.batch, "sequence_tokens": size.tokens}
         console.print(f"matrix product {rate:.3g} FLOP/s")
         for case in cases(size):

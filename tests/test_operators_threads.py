@@ -1,4 +1,4 @@
-"""Where the command starts."""
+"""Thread counts: numpy's is decided when it is loaded."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 MULTIPLY = """
 import os
-from search.entry import import_numpy
+from operators.threads import import_numpy
 import_numpy()
 import numpy
 numpy.ones((800, 800)) @ numpy.ones((800, 800))

@@ -1,0 +1,45 @@
+"""How many threads computations take.
+
+This module imports neither numpy nor torch: numpy's library reads its number of threads when it is loaded, and torch loads numpy.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
+
+
+def import_numpy() -> None:
+    """Imports numpy with one thread, unless the variable says otherwise.
+
+    A search multiplies thousands of small matrices. Several threads would wait for each other, spinning, longer than they work.
+    The variable is removed again, so that whatever is loaded or started later does not see it.
+    """
+    if NUMPY_THREADS in os.environ:
+        return
+    os.environ[NUMPY_THREADS] = "1"
+    import numpy  # noqa: F401
+
+    del os.environ[NUMPY_THREADS]
+
+
+def compute_with_one_thread() -> None:
+    """For a process beside others that compute: their threads would wait for each other's cores."""
+    import_numpy()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """PyTorch computes with `count` threads inside; the number that it had is restored afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
