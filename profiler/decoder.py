@@ -10,6 +10,7 @@ from torch import Tensor
 
 from operators.architecture import Architecture
 from operators.errors import DeviceError, StateError
+from operators.graph import captured
 from operators.model import HybridLM
 from operators.value import Value
 from profiler.device import Device
@@ -146,20 +147,15 @@ class Decoder:
         pool: memory for what is computed on the way, from `torch.cuda.graph_pool_handle`; graphs that share one must never run at the same
         time. None: its own.
         """
-        with torch.no_grad(), torch.cuda.device(self.device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(_WARMUP_RUNS):
-                    prepare()
-                    run()
-                prepare()
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            graph.register_generator_state(self._random)
-            with torch.cuda.graph(graph, stream=stream, pool=pool):
-                run()
-        return graph
+        with torch.no_grad():
+            return captured(
+                run,
+                device=self.device,
+                warmups=_WARMUP_RUNS,
+                prepare=prepare,
+                pool=pool,
+                generator=self._random,
+            )
 
 
 class Prompt:

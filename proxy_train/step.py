@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from operators.graph import captured
 from operators.model import HybridLM
 from proxy_train.loss import best_loss
 from proxy_train.optim import Optimizer
@@ -96,18 +97,18 @@ class Step:
     def _capture(self) -> None:
         """Queues nothing: the graph's first replay is the next step."""
         torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads of the process, as Ray's, may talk to the device meanwhile.
-            with torch.cuda.graph(
-                graph, stream=torch.cuda.current_stream(self._device), capture_error_mode="thread_local"
-            ):
-                self._run()
+            graph = captured(
+                self._run,
+                device=self._device,
+                warmups=0,  # the eager steps were the warm-up
+                stream=torch.cuda.current_stream(self._device),
+                error_mode="thread_local",  # other threads of the process, as Ray's, may talk to the device meanwhile
+            )
         except torch.OutOfMemoryError:
             raise
-        except (
-            RuntimeError
-        ) as error:  # as libraries wait for the device or allocate where a capture forbids it
+        # Libraries may wait for the device or allocate where a capture forbids it.
+        except RuntimeError as error:
             self.execution = f"eager: no CUDA graph: {' '.join(str(error).split())[:200]}"
             for parameter in self.model.parameters():
                 parameter.grad = None

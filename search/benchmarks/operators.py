@@ -23,6 +23,7 @@ from operators import registry
 from operators.agreement import agreement
 from operators.architecture import Architecture, Layer
 from operators.backends import reason_against, resolve
+from operators.graph import captured
 from operators.operator import OperatorModule, State
 from profiler.bandwidth import copy_bytes_per_s, matrix_product_flops_per_s
 from profiler.device import Device, open_device
@@ -238,14 +239,7 @@ def _timed_step(device: Device, step: Callable[[], Tensor]) -> Callable[[], floa
     """Runs that time one step in ms, on a GPU as a graph and with a cold L2 cache."""
     if device.torch_device.type != "cuda":
         return lambda: device.timed(step)
-    stream = torch.cuda.Stream(device.torch_device)
-    with torch.cuda.stream(stream):
-        for _ in range(2):  # libraries choose kernels and allocate workspaces before they can be captured
-            step()
-    torch.cuda.current_stream(device.torch_device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        step()
+    graph = captured(step, device=device.torch_device, warmups=2)
     flushed = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device.torch_device)
 
     def run() -> float:

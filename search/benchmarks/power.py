@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from operators.graph import captured
 from profiler.anchor import CONTEXT, anchor_architecture
 from profiler.comparison import compare_times
 from profiler.copies import copies, step_ms
@@ -158,8 +159,11 @@ def _calibrate(name: str) -> tuple[float, float]:
 
 def _sleep_ms(cycles: int, device: Device) -> float:
     """What a kernel that does nothing for so many cycles adds to a graph, by a graph of many."""
-    count, graph = 200, torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    count = 200
+
+    def sleep() -> None:
         for _ in range(count):
             torch.cuda._sleep(cycles)
+
+    graph = captured(sleep, device=device.torch_device, warmups=0)
     return sample(lambda: device.timed(graph.replay) / count, settings=_SETTINGS).median_ms
