@@ -16,10 +16,8 @@ from operators.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
-EXPONENTS = (
-    0.05,
-    4.0,
-)  # below, a power can hardly be told from a constant; above, it has vanished at the second smallest size
+# Below, a power can hardly be told from a constant. Above, it has vanished at the second smallest size.
+EXPONENTS = (0.05, 4.0)
 LEVEL = 0.9  # of intervals
 _DRAWS = 200
 _HUBER, _REWEIGHTINGS = 1.345, 4  # 95 % as efficient as least squares where errors are normal
@@ -78,7 +76,7 @@ class Fitted:
     draws: tuple[Law, ...]
 
     def interval(self, depth: ArrayLike, width: ArrayLike, tokens: ArrayLike = 1.0) -> tuple[Floats, Floats]:
-        """The ends of the LEVEL interval of what the law gives there; the scatter of single trainings around it is not in it."""
+        """The ends of the LEVEL interval of the law's losses there; single trainings scatter beyond it."""
         low, high = np.quantile([law.loss(depth, width, tokens) for law in self.draws], _tails(), axis=0)
         return low, high
 
@@ -114,9 +112,9 @@ def check(points: Points) -> None:
 
 
 def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the points to fit, and of those with the `count` largest shapes by depth × width², which the fit has to extrapolate to.
+    """Indices of the points to fit, and of those that the fit has to extrapolate to.
 
-    Raises ConfigError where no point would be left.
+    The latter are those with the `count` largest shapes by depth × width². Raises ConfigError where no point would be left.
     """
     shapes = sorted(
         {(d, w) for d, w in zip(points.depth, points.width, strict=True)},
@@ -130,9 +128,12 @@ def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def nonnegative(columns: Floats, values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Least squares with coefficients ≥ 0, exactly: columns [e, n, m], values [n], weights [n] -> coefficients [e, m], losses [e].
+    """Least squares with coefficients of at least 0, of many problems that differ in their columns.
 
-    Every set of coefficients that may be above 0 is tried, which is 2^m: for small m.
+    columns: [e, n, m]. values: [n]. weights: [n]. Returns coefficients [e, m] and losses [e], both exact.
+
+    Every set of coefficients that may be above 0 is tried. These are 2^m, so m must be small. `scipy.optimize.nnls` solves
+    one problem a call, and a fit with its intervals solves about a million.
     """
     count, _, terms = columns.shape
     scale = np.sqrt((columns**2).mean(1, keepdims=True))
@@ -141,9 +142,8 @@ def nonnegative(columns: Floats, values: Floats, weights: Floats) -> tuple[Float
     gram, moment = weighted.transpose(0, 2, 1) @ scaled, weighted.transpose(0, 2, 1) @ values
     best, loss = np.zeros((count, terms)), np.full(count, float(weights @ values**2))
     for chosen in (list(some) for size in range(1, terms + 1) for some in combinations(range(terms), size)):
-        ridge = (
-            1e-13 * weights.sum() * np.eye(len(chosen))
-        )  # keeps columns that are multiples of each other apart
+        # Keeps the system solvable where columns are multiples of each other.
+        ridge = 1e-13 * weights.sum() * np.eye(len(chosen))
         solved = np.linalg.solve(gram[:, chosen][:, :, chosen] + ridge, moment[:, chosen, None])[:, :, 0]
         residual = values - (scaled[:, :, chosen] @ solved[:, :, None])[:, :, 0]
         reached = (weights * residual**2).sum(1)
@@ -168,7 +168,10 @@ def _shortfall(points: Points) -> str | None:
         different = len(set(values))
         if different < 3 and not (name == "budgets" and different == 1):
             also = "1 or " if name == "budgets" else ""
-            return f"expected {also}at least 3 different {name}, got {different}; a power cannot be told from a constant by fewer"
+            return (
+                f"expected {also}at least 3 different {name}, got {different}; "
+                "a power cannot be told from a constant by fewer"
+            )
     return None
 
 
