@@ -10,9 +10,9 @@ import pytest
 from operators import Architecture
 from profiler.cost import parameters
 from search import config as config_module
+from search.benchmarks.library.scaling import rate, slower
+from search.benchmarks.library.search import Design, gain, volumes_over_time
 from search.benchmarks.runs import row
-from search.benchmarks.scaling import rate, slower
-from search.benchmarks.search import Design, gain, volumes_over_time
 from search.evaluate import Evaluation
 from search.ledger import Attempt, Entry
 from search.objectives import parse_constraint

@@ -5,7 +5,7 @@ import torch
 
 from operators import HybridLM
 from profiler.cost import parameters
-from search.benchmarks.training import SIZES, cases
+from search.benchmarks.library.training import SIZES, cases
 
 CASES = {case.name: case for case in cases(SIZES["cuda"])}
 

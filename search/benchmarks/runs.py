@@ -14,7 +14,7 @@ from profiler.gpus import devices
 from profiler.warm import warm
 from search import config as config_module
 from search import run
-from search.benchmarks.folders import RESULTS, folder
+from search.benchmarks.record import RESULTS, folder
 from search.config import RunConfig
 from search.ledger import Entry, open_ledger
 from search.run_folder import find_folder

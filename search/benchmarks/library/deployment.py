@@ -1,20 +1,26 @@
-"""The table of Nemotron-Flash's deployment on our runtime: ten models, decoding at batch 1 and at the largest batch that fits.
+"""Benchmark: the table of Nemotron-Flash's deployment on our runtime.
 
-Latency: one decode step with 8192 tokens of context, batch 1. Throughput: tokens decoded in a second with 32,768 tokens of context, at the
-largest batch that fits. Published (arXiv 2511.18890): seconds for decoding 8192 tokens and tokens per second with 32k of input, on an H100
-with stock engines for the others' models. The two are compared as ratios to Nemotron-Flash-1B.
+Nemotron-Flash (arXiv 2511.18890) compares ten models on an H100, the others' with stock engines. One runtime for all ten says
+how much of the differences the architectures make.
+
+    frontrunner bench deployment --device cuda:0
+
+Latency: one decode step with 8192 tokens of context, batch 1. Throughput: tokens decoded in a second with 32,768 tokens of
+context, at the largest batch that fits. Published are the seconds for decoding 8192 tokens, and tokens per second with 32k of
+input. The two are compared as ratios to Nemotron-Flash-1B.
 """
 
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from operators import Architecture
 from operators.errors import FrontrunnerError
 from profiler.lock import shared
 from profiler.profile import ProfileSettings
 from profiler.worker import ProfilingWorker
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.tables import Column, by_model
 
 PUBLISHED = {  # seconds, tokens/s
     "nemotron-flash-1b": (14.45, 7289),
@@ -35,11 +41,19 @@ _SAMPLING: dict[str, Any] = {"warmup": 1, "min_samples": 10, "min_seconds": 0.3,
 LATENCY = ProfileSettings(contexts=(LATENCY_CONTEXT,), batch_sizes=(1,), **_SAMPLING)
 THROUGHPUT = ProfileSettings(contexts=(THROUGHPUT_CONTEXT,), batch_sizes=(), largest_batch=True, **_SAMPLING)
 
-Figures = dict[str, float | int | str]
+_COLUMNS = {
+    "ms": Column("decode_ms", ".3f"),
+    "ratio": Column("latency_ratio", ".2f"),
+    "publ.": Column("published_latency_ratio", ".2f"),
+    "rows": Column("largest_batch", "d"),
+    "tok/s": Column("throughput_tokens_per_s", ".0f"),
+    "ratio ": Column("throughput_ratio", ".3f"),
+    "publ. ": Column("published_throughput_ratio", ".3f"),
+}
 
 
-def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
-    """Figures, and every profile; a line of the table for each model."""
+def deploy(device: str, console: Console) -> Measured:
+    """Latency, throughput and ratios of each model, and every profile."""
     figures: Figures = {}
     profiles: list[dict[str, Any]] = []
     with ProfilingWorker(device) as worker:
@@ -47,7 +61,7 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
             worker.start()
         for name in PUBLISHED:
             try:
-                found = [
+                both = [
                     worker.profile(Architecture.load(name), settings, deadline_s=DEADLINE_S)
                     for settings in (LATENCY, THROUGHPUT)
                 ]
@@ -55,7 +69,7 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
                 figures[f"{name}.failed"] = str(error)
                 console.print(f"{name}: {error}", soft_wrap=True)
                 continue
-            latency, throughput = found
+            latency, throughput = both
             largest = throughput.largest[0]
             figures |= {
                 f"{name}.decode_ms": latency.points[0].decode.median_ms,
@@ -63,24 +77,24 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
                 f"{name}.largest_batch": largest.batch,
                 f"{name}.throughput_tokens_per_s": largest.tokens_per_s,
             }
-            profiles += [{"model": name, **profile.model_dump(mode="json")} for profile in found]
+            profiles += [{"model": name, **profile.model_dump(mode="json")} for profile in both]
             decode_ms = latency.points[0].decode.median_ms
             console.print(
                 f"{name}: {decode_ms:.4g} ms, {largest.batch} rows, {largest.tokens_per_s:.5g} tokens/s",
                 soft_wrap=True,
             )
     figures |= _ratios(figures)
-    console.print(table(figures))
-    return figures, profiles
+    console.print(by_model(figures, PUBLISHED, _COLUMNS))
+    return Measured(figures, profiles)
 
 
 def _ratios(figures: Figures) -> Figures:
     """Each model to the first, as measured and as published."""
-    found: Figures = {}
+    ratios: Figures = {}
     for name, (seconds, tokens_per_s) in PUBLISHED.items():
         if f"{name}.decode_ms" not in figures or f"{FIRST}.decode_ms" not in figures:
             continue
-        found |= {
+        ratios |= {
             f"{name}.latency_ratio": float(figures[f"{name}.decode_ms"])
             / float(figures[f"{FIRST}.decode_ms"]),
             f"{name}.published_latency_ratio": seconds / PUBLISHED[FIRST][0],
@@ -88,23 +102,7 @@ def _ratios(figures: Figures) -> Figures:
             / float(figures[f"{FIRST}.throughput_tokens_per_s"]),
             f"{name}.published_throughput_ratio": tokens_per_s / PUBLISHED[FIRST][1],
         }
-    return found
+    return ratios
 
 
-def table(figures: Figures) -> Table:
-    columns = {
-        "ms": ("decode_ms", ".3f"),
-        "ratio": ("latency_ratio", ".2f"),
-        "publ.": ("published_latency_ratio", ".2f"),
-        "rows": ("largest_batch", "d"),
-        "tok/s": ("throughput_tokens_per_s", ".0f"),
-        "ratio ": ("throughput_ratio", ".3f"),
-        "publ. ": ("published_throughput_ratio", ".3f"),
-    }
-    shown = Table(header_style="bold")
-    for column in ("model", *columns):
-        shown.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
-    for name in PUBLISHED:
-        values = [(figures.get(f"{name}.{key}"), form) for key, form in columns.values()]
-        shown.add_row(name, *("" if value is None else format(value, form) for value, form in values))
-    return shown
+BENCHMARK = Benchmark("deployment", "Nemotron-Flash's table of ten models on our runtime", deploy)

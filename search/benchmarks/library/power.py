@@ -1,8 +1,13 @@
-"""How well two architectures are told apart: equals must not be called different, and a slowdown of 2 % must be found.
+"""Benchmark: how well `frontrunner compare` tells two architectures apart.
 
-Fresh processes, several preparing at the same time and one measuring, time a decode step of the anchor model as it is, or with a kernel in
-its graph that does nothing for about 2 % of the step. What they measured is compared as `frontrunner compare` does it: 6 rounds of one
-process each, neighbours in time. A comparison draws its rounds at random from all processes, so that they share some.
+A comparison must not call equals different, and it must find a slowdown of 2 %. The record counts how often it did.
+
+    frontrunner bench power --device cuda:0
+
+Fresh processes, several preparing at the same time and one measuring, time a decode step of the anchor model. Half of them
+have a kernel in their graph that does nothing for about 2 % of the step. What they measured is compared as
+`frontrunner compare` does it: 6 rounds of one process each, neighbours in time. A comparison draws its rounds at random from
+all processes, so comparisons share some rounds.
 """
 
 import random
@@ -11,7 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,6 +31,8 @@ from profiler.device import Device, open_device
 from profiler.lock import exclusive, shared
 from profiler.profile import REPEATABILITY
 from profiler.timing import SamplingSettings, sample
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.tables import print_figures
 from search.comparing import ROUNDS
 
 SLOWDOWN = 0.02
@@ -60,8 +66,8 @@ class _SlowDecoder(Decoder):
         super()._choose(logits)
 
 
-def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
-    """Figures, and every process' measurement."""
+def tell_apart(device: str, console: Console) -> Measured:
+    """How many pairs were judged right, and every process' measurement."""
     kind = open_device(device).torch_device.type
     with _processes(1) as pool:
         waste, injected = pool.submit(_calibrate, device).result()
@@ -78,7 +84,7 @@ def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | s
         _verdict(_drawn(plain, order), _drawn(slow, order), REPEATABILITY[kind]) for _ in range(SLOWED_PAIRS)
     ]
     times = torch.tensor([one.decode_ms for one in plain])
-    figures: dict[str, float | int | str] = {
+    figures: Figures = {
         "processes": len(found),
         "rounds": ROUNDS,
         "injected_slowdown": injected,
@@ -89,9 +95,8 @@ def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | s
         "decode_ms": float(times.median()),
         "coefficient_of_variation": float(times.std() / times.mean()),
     }
-    for name, value in figures.items():
-        console.print(f"{name:<28}{value}")
-    return figures, [asdict(one) for one in found]
+    print_figures(console, figures)
+    return Measured(figures, [asdict(one) for one in found])
 
 
 def _processes(count: int) -> ProcessPoolExecutor:
@@ -167,3 +172,6 @@ def _sleep_ms(cycles: int, device: Device) -> float:
 
     graph = captured(sleep, device=device.torch_device, warmups=0)
     return sample(lambda: device.timed(graph.replay) / count, settings=_SETTINGS).median_ms
+
+
+BENCHMARK = Benchmark("power", "how well `frontrunner compare` tells two architectures apart", tell_apart)
