@@ -21,12 +21,13 @@ def captured(
 
     run: launches kernels on tensors that stay where they are. Capture fails where it waits for the device.
     device: the GPU of those tensors.
-    warmups: how often `run` is executed before it is recorded. Libraries choose kernels and allocate workspaces in
-        their first runs, which a capture forbids; 0 suits work that ran before, or that needs no library.
+    warmups: how often `run` is executed before it is recorded. Libraries choose kernels and allocate
+        workspaces in their first runs, which a capture forbids; 0 suits work that ran before, or that needs
+        no library.
     prepare: called before each warm-up and once more before the capture, outside of it.
     stream: the stream that records; None is a new one. It must not be the device's default stream.
-    pool: memory for what `run` allocates, from `torch.cuda.graph_pool_handle`; None is memory of its own. Graphs that
-        share a pool must never run at the same time.
+    pool: memory for what `run` allocates, from `torch.cuda.graph_pool_handle`; None is memory of its own.
+        Graphs that share a pool must never run at the same time.
     generator: random numbers that `run` draws; each replay then draws the next ones.
     error_mode: which calls of other threads make the capture fail, see `torch.cuda.graph`.
 

@@ -1,4 +1,4 @@
-"""Is one thing faster than another? A ratio of times from fresh processes, with an interval, and a verdict."""
+"""Is one thing faster than another? A ratio of times from fresh processes, an interval, and a verdict."""
 
 from collections.abc import Sequence
 from math import exp, sqrt
@@ -81,9 +81,9 @@ def bootstrap_interval(
 def expanded_tail(count: int, confidence: float) -> float:
     """The probability that the expanded percentile interval of `count` values leaves out on each side.
 
-    With few values the plain percentile interval is too narrow. Its level is widened so that for normal values the
-    interval is that of Student's t (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", The American
-    Statistician 69:371-386, section 5).
+    With few values the plain percentile interval is too narrow. Its level is widened so that for normal
+    values the interval is that of Student's t (Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap", The American Statistician 69:371-386, section 5).
     """
     quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
     return float(stats.norm.cdf(-sqrt(count / (count - 1)) * quantile))

@@ -1,4 +1,4 @@
-"""How well a latency table predicts: whole models that it was not built from are measured, and compared with its sums."""
+"""How well a latency table predicts whole models that it was not built from."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ _DRIFT, _TRIES = 0.01, 3
 class Case:
     """One model at one point. drift: of the anchor model's time from before the measurement to after it.
 
-    tainted: whether that stayed above 1 % in every try. On a CPU, which drifts more than that all the time, it is never held against it.
+    tainted: whether that stayed above 1 % in every try. On a CPU, which drifts more than that all the time,
+    it is never held against it.
     """
 
     architecture: Architecture
@@ -42,11 +43,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of predictions at one point. models: how many were measured well; tainted: how many others were not, and are left out.
+    """Of predictions at one point.
 
-    mape, p95: mean and 95th percentile of |predicted / measured − 1|; bias: its mean with the sign.
-
-    tau: Kendall's τ between predicted and measured times. params_tau: between numbers of parameters and measured times.
+    models: how many were measured well.
+    tainted: how many others were not, and are left out.
+    mape, p95: mean and 95th percentile of |predicted / measured − 1|.
+    bias: mean of predicted / measured − 1.
+    tau: Kendall's τ between predicted and measured times.
+    params_tau: Kendall's τ between numbers of parameters and measured times.
     """
 
     models: int
@@ -61,7 +65,10 @@ class Accuracy:
 def validate(
     table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], device: Device
 ) -> Iterator[Case]:
-    """Measures each model at each point. Takes the device's locks itself. Raises TableError before it measures one with a missing entry."""
+    """Measures each model at each point.
+
+    Takes the device's locks itself. Raises TableError before it measures one with a missing entry.
+    """
     with shared(device.label):
         anchor = Anchor(device)
     for architecture in architectures:
@@ -97,7 +104,8 @@ def accuracy(cases: Sequence[Case]) -> Accuracy:
     kept = [case for case in cases if not case.tainted]
     if not kept:
         raise TableError(
-            f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: nothing to compare"
+            f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: "
+            "nothing to compare"
         )
     predicted, measured, params = (
         np.array(values)

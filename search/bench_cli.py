@@ -1,12 +1,10 @@
-"""`frontrunner bench`: lists benchmarks, runs one and writes its record, or makes the pages of results from the records."""
+"""`frontrunner bench`: lists benchmarks, writes the record of one, or makes pages of results from records."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from operators.errors import ConfigError
 
@@ -42,10 +40,8 @@ def bench(
         ("--check", check, name == REPORT),
     ):
         if given and not fits:
-            raise ConfigError(
-                f"bench {option}: expected {f'`{REPORT}`' if option == '--check' else 'the name of a benchmark'}"
-                f" before it, got {name or 'none'}"
-            )
+            expected = f"`{REPORT}`" if option == "--check" else "the name of a benchmark"
+            raise ConfigError(f"bench {option}: expected {expected} before it, got {name or 'none'}")
     if name is None:
         _list()
     elif name == REPORT:
@@ -60,13 +56,12 @@ def bench(
 def _list() -> None:
     from search.benchmarks import registry
 
-    shown = Table(header_style="bold")
-    for column in ("name", "measures", "needs"):
-        shown.add_column(column)
+    width = max(map(len, registry.names())) + 2
     for benchmark in map(registry.get, registry.names()):
         needs = [*(["a GPU"] if benchmark.gpu else []), *dict.fromkeys(benchmark.needs.values())]
-        shown.add_row(*map(escape, (benchmark.name, benchmark.summary, ", ".join(needs))))
-    console.print(shown)
+        behind = f" (needs {', '.join(needs)})" if needs else ""
+        # Without markup: Rich would take the brackets of a package's extra for a style.
+        console.print(f"{benchmark.name:<{width}}{benchmark.summary}{behind}", markup=False, soft_wrap=True)
 
 
 def _report(*, check: bool) -> None:

@@ -1,4 +1,4 @@
-"""CUDA graphs: what is called before the capture, what a replay executes, and which random numbers it draws."""
+"""CUDA graphs: what is called before the capture, what a replay executes, which random numbers it draws."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`frontrunner bench`: which benchmarks there are, what each needs, its record, and the pages made from records."""
+"""`frontrunner bench`: which benchmarks there are, what each needs, records, and pages made from records."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""Benchmarks of studies: one that was interrupted goes on, and one that ended, or would not be the same, begins afresh."""
+"""Benchmarks of studies: an interrupted one goes on; one that ended, or is not the same, begins afresh."""
 
 import json
 from collections import Counter

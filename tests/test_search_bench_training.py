@@ -1,4 +1,4 @@
-"""The models whose training is compared: about as large as they should be, and the same as those of the other library."""
+"""Models whose training is compared: as large as they should be, and the same as the other library's."""
 
 import pytest
 import torch

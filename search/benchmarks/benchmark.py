@@ -48,7 +48,7 @@ class Benchmark:
     gpu: bool = False
 
     def require(self, device: Device) -> None:
-        """Raises ConfigError where a package is missing, DeviceError where the device is not the kind that it needs."""
+        """Raises ConfigError where a package is missing, DeviceError where a needed GPU is not the device."""
         if missing := [name for name in self.needs if importlib.util.find_spec(name) is None]:
             commands = " and ".join(
                 f"`{command}`" for command in dict.fromkeys(self.needs[name] for name in missing)

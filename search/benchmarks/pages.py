@@ -1,8 +1,9 @@
 """The pages docs/results/*.md: templates that take every figure from a record, so that a figure has one home.
 
-A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. `f("h100/decode")` gives the figures of the record
-results/benchmarks/h100/decode.json, `samples(...)` what they were computed from, and `cite(...)` a sentence that links the record
-and names its device, day and command. A name that no record has ends the command with one line.
+A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. `f("h100/decode")` gives the
+figures of the record results/benchmarks/h100/decode.json, `samples(...)` what they were computed from, and
+`cite(...)` a sentence that links the record and names its device, day and command. A name that no record has
+ends the command with one line.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +37,10 @@ class Page:
 
 
 def pages(root: Path = Path()) -> list[Page]:
-    """Every page, made from the templates and records below `root`. Raises ConfigError, one line, for a name that is not there."""
+    """Every page, made from the templates and records below `root`.
+
+    Raises ConfigError, one line, for a name that is not there.
+    """
     environment = Environment(
         loader=FileSystemLoader(root / TEMPLATES),
         undefined=StrictUndefined,

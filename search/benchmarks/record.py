@@ -59,8 +59,8 @@ def read(path: Path) -> Mapping[str, Any]:
 def folder(kind: str, settings: Value, data: DataSettings, device: str) -> Path:
     """The folder of a run that goes on when the same is measured again.
 
-    The name depends on settings, text, commit, device and versions: a record is of one of each, so a run that began
-    with others is left alone.
+    The name depends on settings, text, commit, device and versions: a record is of one of each, so a run that
+    began with others is left alone.
     """
     identity = [
         settings.model_dump(mode="json"),
@@ -78,7 +78,7 @@ def retire(folders: Iterable[Path]) -> None:
 
 
 def commit() -> str:
-    """The commit that is measured, with `+` behind it if files differ from it; `unknown` outside a checkout."""
+    """The commit that is measured, with `+` if files differ from it; `unknown` outside a checkout."""
     try:
         where = Path(__file__).parent
         head = _git("rev-parse", "--short=12", "HEAD", where=where)
@@ -89,5 +89,11 @@ def commit() -> str:
 
 
 def _git(*words: str, where: Path) -> str:
-    command = ["git", *words]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - words of ours
+        ["git", *words],  # noqa: S607
+        cwd=where,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()

@@ -36,7 +36,8 @@ def measure_and_write(name: str, *, device: str, out: Path | None, console: Cons
     device: cpu, cuda:N, or cuda for every GPU.
     out: the JSON file of the record; None is results/benchmarks/DEVICE/NAME.json.
 
-    Raises ConfigError for an unknown name and where a package is missing, DeviceError where the device is not there.
+    Raises ConfigError for an unknown name and where a package is missing, DeviceError where the device is not
+    there.
     """
     benchmark, opened = get(name), open_device(device)
     benchmark.require(opened)

@@ -1,7 +1,7 @@
-"""What the benchmarks of studies have in common: a configuration for the kind of device, and a folder to go on in.
+"""Settings and folders of the benchmarks that are studies.
 
-The folder's name is made of everything that the record depends on. A study that was interrupted goes on there when the
-same is measured again.
+The folder's name is made of everything that the record depends on. A study that was interrupted goes on there
+when the same is measured again.
 """
 
 from pathlib import Path

@@ -11,7 +11,12 @@ from search.benchmarks.benchmark import Figures
 
 @dataclass(frozen=True)
 class Column:
-    """A column of `by_model`. figure: its name behind the model's. form: of `format`. scale: multiplies the figure."""
+    """A column of `by_model`.
+
+    figure: name of the figure, without the model's.
+    form: format specification of the number.
+    scale: what the figure is multiplied by.
+    """
 
     figure: str
     form: str
@@ -19,7 +24,7 @@ class Column:
 
 
 def by_model(figures: Figures, models: Iterable[str], columns: Mapping[str, Column]) -> Table:
-    """A row for each model, with the figures named MODEL.FIGURE; a cell is empty where there is no such number."""
+    """A row for each model, with the figures named MODEL.FIGURE. A cell is empty where there is no number."""
     shown = Table(header_style="bold")
     for title in ("model", *columns):
         shown.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)

@@ -19,7 +19,7 @@ _LEAST = 4  # three things have six orders, of which any interval holds all
 
 @dataclass(frozen=True)
 class Correlation:
-    """A rank correlation, and the ends of the interval that holds LEVEL of its values over draws with replacement."""
+    """A rank correlation, and the interval that holds LEVEL of its values over draws with replacement."""
 
     value: float
     low: float
@@ -27,14 +27,15 @@ class Correlation:
 
 
 def spearman(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
-    """Spearman's ρ (1904), with equal values sharing the mean of their ranks; NaN where all of one side are equal."""
+    """Spearman's ρ (1904). Equal values share the mean of their ranks; NaN where one side is constant."""
     return float(_spearman_rows(np.asarray(a, float)[None], np.asarray(b, float)[None])[0])
 
 
 def correlations(a: Sequence[float], b: Sequence[float]) -> dict[str, Correlation]:
     """`spearman` and `kendall` between two figures of the same things.
 
-    a, b: a figure of each thing [n]. Raises ConfigError for fewer than 4 things, and for figures that are not finite.
+    a, b: a figure of each thing [n]. Raises ConfigError for fewer than 4 things, and for figures that are not
+    finite.
     """
     first, second = np.asarray(a, float), np.asarray(b, float)
     if len(first) < _LEAST or not (np.isfinite(first).all() and np.isfinite(second).all()):
@@ -66,7 +67,10 @@ def _kendall_rows(a: Floats, b: Floats) -> Floats:
 
 
 def _with_interval(values: Floats) -> Correlation:
-    """values [1 + draws]: of the things themselves, then of each draw; a draw of equal things alone, NaN, does not count."""
+    """values [1 + draws]: of the things themselves, then of each draw.
+
+    A draw in which all of one side are equal gives NaN and does not count.
+    """
     drawn = values[1:]
     kept = drawn[~np.isnan(drawn)]
     low, high = np.quantile(kept if len(kept) else [np.nan], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))

@@ -1,13 +1,16 @@
 """Benchmark: decoding of every published model, eager and from a CUDA graph, against the memory's bandwidth.
 
-Decoding moves all weights for each token, so the memory's bandwidth bounds its speed. What the host needs to launch kernels
-comes on top, unless a CUDA graph replays them. The record says how far each model is from that bound.
+Decoding moves all weights for each token, so the memory's bandwidth bounds its speed. What the host needs to
+launch kernels comes on top, unless a CUDA graph replays them. The record says how far each model is from that
+bound.
 
     frontrunner bench decode --device cuda:0
 
-One row with 8192 tokens of context. A step has to move `decode_bytes` (see `profiler.cost`). Their share of the bandwidth
-is given twice: of the datasheet's, and of a copy's, measured in the same run. State and weights are random, as values do not
-change what a step costs. A graph's time is given only where its tokens are those of the eager steps.
+One row with 8192 tokens of context. A step has to move `decode_bytes` (see `profiler.cost`). Their share of
+the bandwidth
+is given twice: of the datasheet's, and of a copy's, measured in the same run. State and weights are random,
+    as values do not change what a step costs. A graph's time is given only where its tokens are those of the
+    eager steps.
 """
 
 from typing import Any

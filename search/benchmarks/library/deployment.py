@@ -1,13 +1,13 @@
 """Benchmark: the table of Nemotron-Flash's deployment on our runtime.
 
-Nemotron-Flash (arXiv 2511.18890) compares ten models on an H100, the others' with stock engines. One runtime for all ten says
-how much of the differences the architectures make.
+Nemotron-Flash (arXiv 2511.18890) compares ten models on an H100, the others' with stock engines. One runtime
+for all ten says how much of the differences the architectures make.
 
     frontrunner bench deployment --device cuda:0
 
-Latency: one decode step with 8192 tokens of context, batch 1. Throughput: tokens decoded in a second with 32,768 tokens of
-context, at the largest batch that fits. Published are the seconds for decoding 8192 tokens, and tokens per second with 32k of
-input. The two are compared as ratios to Nemotron-Flash-1B.
+Latency: one decode step with 8192 tokens of context, batch 1. Throughput: tokens decoded in a second with
+32,768 tokens of context, at the largest batch that fits. Published are the seconds for decoding 8192 tokens,
+and tokens per second with 32k of input. The two are compared as ratios to Nemotron-Flash-1B.
 """
 
 from typing import Any

@@ -1,11 +1,13 @@
 """Benchmark: the depth-width law, and its error on shapes that were held out.
 
-The law predicts a loss from depth, width and tokens, so that a good shape need not be searched for. It is worth as much
-as its predictions for shapes larger than those that it was fitted to. The largest shapes are therefore held out.
+The law predicts a loss from depth, width and tokens, so that a good shape need not be searched for. It is
+worth as much as its predictions for shapes larger than those that it was fitted to. The largest shapes are
+therefore held out.
 
     frontrunner bench law --device cuda
 
-Settings: configs/law_cpu.yaml or configs/law_h100.yaml. An interrupted run goes on when the command is given again.
+Settings: configs/law_cpu.yaml or configs/law_h100.yaml. An interrupted run goes on when the command is given
+again.
 """
 
 from rich.console import Console

@@ -1,12 +1,12 @@
 """Benchmark: what mixers are worth alone and in pairs.
 
-A hybrid model pays off where two kinds of mixer do better together than either does alone. Models of equal size are
-trained with each mixer and with each pair in turns, and timed while they decode.
+A hybrid model pays off where two kinds of mixer do better together than either does alone. Models of equal
+size are trained with each mixer and with each pair in turns, and timed while they decode.
 
     frontrunner bench mixers --device cuda
 
-Settings: configs/study_operators_cpu.yaml or configs/study_operators_h100.yaml. An interrupted run goes on when the
-command is given again.
+Settings: configs/study_operators_cpu.yaml or configs/study_operators_h100.yaml. An interrupted run goes on
+when the command is given again.
 """
 
 from dataclasses import asdict

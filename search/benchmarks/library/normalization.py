@@ -1,12 +1,12 @@
 """Benchmark: what weight normalization is worth for families of models.
 
-Nemotron-Flash normalizes weights during training and reports lower losses. Each family is trained with and without it,
-at a rate that suits each, with several seeds.
+Nemotron-Flash normalizes weights during training and reports lower losses. Each family is trained with and
+without it, at a rate that suits each, with several seeds.
 
     frontrunner bench normalization --device cuda
 
-Settings: configs/study_normalization_cpu.yaml or configs/study_normalization_h100.yaml. An interrupted run goes on when
-the command is given again.
+Settings: configs/study_normalization_cpu.yaml or configs/study_normalization_h100.yaml. An interrupted run
+goes on when the command is given again.
 """
 
 from dataclasses import asdict

@@ -1,18 +1,19 @@
 """Benchmark: every operator with each of its backends, against what the device can do.
 
-Architectures are made of operators, so an operator that runs far below the device's limits is where time can be won. Times
-are a forward, a forward with a backward, and one decode step.
+Architectures are made of operators, so an operator that runs far below the device's limits is where time can
+be won. Times are a forward, a forward with a backward, and one decode step.
 
     frontrunner bench operators --device cuda:0
 
-What is timed is one operator of width 2048 at its default shape, bfloat16 on a GPU, with random weights and inputs. A forward
-reads whole sequences. Its FLOPs are the operator's own count; with the backward pass they are three times as many. A decode
-step reads one token a row with a state that holds `context` tokens. On a GPU it is a CUDA graph's replay after the L2 cache
-was overwritten. Its bytes are the weights and the state, each moved once (recurrent state twice). The limits are a copy
-within the memory and a matrix product, both measured in the run.
+What is timed is one operator of width 2048 at its default shape, bfloat16 on a GPU, with random weights and
+inputs. A forward reads whole sequences. Its FLOPs are the operator's own count; with the backward pass they
+are three times as many. A decode step reads one token a row with a state that holds `context` tokens. On a
+GPU it is a CUDA graph's replay after the L2 cache was overwritten. Its bytes are the weights and the state,
+each moved once (recurrent state twice). The limits are a copy within the memory and a matrix product, both
+measured in the run.
 
-A backend whose results differ from the reference's by more than the bounds of `operators.agreement` gets no figures, but the
-reason.
+A backend whose results differ from the reference's by more than the bounds of `operators.agreement` gets no
+figures, but the reason.
 """
 
 import gc
@@ -45,7 +46,7 @@ BATCHES = (1, 64)
 CHECKED_TOKENS = 520  # more than two chunks of every kernel
 # The reference exists to be compared with; timing it on more than this would take most of the run.
 REFERENCE_TOKENS = 4096
-# Above this many tokens at once, activations and what the backward pass keeps do not fit on any device there is.
+# Above this many tokens at once, activations and what the backward pass keeps fit on no device.
 LARGEST_FORWARD, LARGEST_BACKWARD = 262_144, 65_536
 FLUSHED_BYTES = 2**28
 # Enough to compile the kernels of every size that is timed, in parallel and before the device is held alone.
@@ -87,7 +88,8 @@ def operators_and_backends(device: str, console: Console) -> Measured:
     with exclusive(device):
         figures["matrix_product_flops_per_s"] = matrix_product_flops_per_s(opened)
         console.print(
-            f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s"
+            f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, "
+            f"matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s"
         )
         for case in cases(opened):
             began, found = perf_counter(), _rows(case, figures)

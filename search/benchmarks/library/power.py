@@ -1,13 +1,14 @@
 """Benchmark: how well `frontrunner compare` tells two architectures apart.
 
-A comparison must not call equals different, and it must find a slowdown of 2 %. The record counts how often it did.
+A comparison must not call equals different, and it must find a slowdown of 2 %. The record counts how often
+it did.
 
     frontrunner bench power --device cuda:0
 
-Fresh processes, several preparing at the same time and one measuring, time a decode step of the anchor model. Half of them
-have a kernel in their graph that does nothing for about 2 % of the step. What they measured is compared as
-`frontrunner compare` does it: 6 rounds of one process each, neighbours in time. A comparison draws its rounds at random from
-all processes, so comparisons share some rounds.
+Fresh processes, several preparing at the same time and one measuring, time a decode step of the anchor model.
+Half of them have a kernel in their graph that does nothing for about 2 % of the step. What they measured is
+compared as `frontrunner compare` does it: 6 rounds of one process each, neighbours in time. A comparison
+draws its rounds at random from all processes, so comparisons share some rounds.
 """
 
 import random
@@ -104,7 +105,7 @@ def _processes(count: int) -> ProcessPoolExecutor:
 
 
 def _halves(measured: list[Measurement], order: random.Random) -> tuple[list[Measurement], list[Measurement]]:
-    """Two disjoint draws of ROUNDS each, in which the i-th of one is a neighbour in time of the i-th of the other."""
+    """Two disjoint draws of ROUNDS each. The i-th of one is a neighbour in time of the i-th of the other."""
     chosen = sorted(order.sample(measured, 2 * ROUNDS), key=lambda one: one.at_s)
     pairs = [order.sample(chosen[first : first + 2], 2) for first in range(0, len(chosen), 2)]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -148,7 +149,7 @@ def _measure(name: str, waste: float) -> tuple[float, float]:
 
 @torch.inference_mode()
 def _calibrate(name: str) -> tuple[float, float]:
-    """-> what to waste so that a step takes 1 + SLOWDOWN times as long, and by what fraction of a step that then lengthens it."""
+    """-> what to waste so that a step takes about 1 + SLOWDOWN times as long, and the slowdown that results."""
     device = open_device(name)
     torch.set_num_threads(1)
     decoders = _decoders(device, 0.0)

@@ -1,12 +1,13 @@
 """Benchmark: whether short trainings order architectures as long ones do.
 
-A search scores architectures by short trainings of small models. The scores are worth as much as their order is that of
-long trainings. Rank correlations with intervals say how much that is, also for the number of parameters alone.
+A search scores architectures by short trainings of small models. The scores are worth as much as their order
+is that of long trainings. Rank correlations with intervals say how much that is, also for the number of
+parameters alone.
 
     frontrunner bench ranks --device cuda
 
-Settings: configs/study_ranks_cpu.yaml or configs/study_ranks_h100.yaml. An interrupted run goes on when the command is
-given again.
+Settings: configs/study_ranks_cpu.yaml or configs/study_ranks_h100.yaml. An interrupted run goes on when the
+command is given again.
 """
 
 from dataclasses import asdict

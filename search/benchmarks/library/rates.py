@@ -1,12 +1,12 @@
 """Benchmark: whether one learning rate is best at every width.
 
-A search trains models of many widths with one learning rate. That is fair where the best rate does not depend on the
-width. Each width is trained at several rates, with learning-rate transfer and without it.
+A search trains models of many widths with one learning rate. That is fair where the best rate does not depend
+on the width. Each width is trained at several rates, with learning-rate transfer and without it.
 
     frontrunner bench rates --device cuda
 
-Settings: configs/study_rates_cpu.yaml or configs/study_rates_h100.yaml. An interrupted run goes on when the command is
-given again.
+Settings: configs/study_rates_cpu.yaml or configs/study_rates_h100.yaml. An interrupted run goes on when the
+command is given again.
 """
 
 from dataclasses import asdict
@@ -23,7 +23,7 @@ from search.studies.study_report import rates_table
 
 
 def learning_rates(device: str, console: Console) -> Measured:
-    """The best rate of every width, what the base width's best rate loses there, and the losses of every rate."""
+    """The best rate of each width, what the base width's best rate loses there, and all losses."""
     settings = study.load(RateSettings, "study_rates", device)
     folder = study.folder(settings)
     sweeps = study_rates.run(settings, results=RESULTS, name=folder.name, console=console)

@@ -1,7 +1,8 @@
 """Benchmark: how far another process repeats a measurement.
 
-Candidates are compared by times that different processes measured, so a difference below what repeating the measurement makes
-means nothing. Measured are one decode step of the anchor model, its energy, and how long the device's lock is held.
+Candidates are compared by times that different processes measured, so a difference below what repeating the
+measurement makes means nothing. Measured are one decode step of the anchor model, its energy, and how long
+the device's lock is held.
 
     frontrunner bench repeat --device cuda:0
 """

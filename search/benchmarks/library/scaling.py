@@ -1,14 +1,15 @@
-"""Benchmark: how many candidates an hour a search evaluates with one GPU of a machine, with two, four and so on.
+"""Benchmark: candidates an hour that a search evaluates with one GPU of a machine, two, four and so on.
 
 Workers share the host's cores and disk, so twice as many GPUs need not be twice as fast.
 
     frontrunner bench scaling --device cuda
 
-The search is random search of configs/h100_small.yaml, which tries the same candidates in the same order with any number of
-workers. All candidates are trained to the end and once, as who is stopped or repeated depends on who ended before. Rates are
-taken between the same two counts of ended candidates: not before every worker has ended two, as the first ones load and tune
-kernels, and not when some workers may have nothing left to do. No time passes where a run rests. On a CPU two workers share
-it, which shows only that the benchmark runs.
+The search is random search of configs/h100_small.yaml, which tries the same candidates in the same order with
+any number of workers. All candidates are trained to the end and once, as who is stopped or repeated depends
+on who ended before. Rates are
+taken between the same two counts of ended candidates: not before every worker has ended two, as the first
+    ones load and tune kernels, and not when some workers may have nothing left to do. No time passes where a
+    run rests. On a CPU two workers share it, which shows only that the benchmark runs.
 """
 
 from collections.abc import Sequence
@@ -70,7 +71,7 @@ def rate(entries: Sequence[Entry], window: tuple[int, int]) -> float:
 
 
 def slower(entries: Sequence[Entry], alone: Sequence[Entry], window: tuple[int, int]) -> float:
-    """Seconds that candidates with a number in the window take here over those that the same take in `alone`."""
+    """Mean seconds of the candidates numbered in the window, over those of the same candidates in `alone`."""
     there, here = (
         [
             (entry.ended - entry.attempts[-1].at).total_seconds()

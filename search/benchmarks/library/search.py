@@ -1,13 +1,14 @@
 """Benchmark: a real search beside random search and beside published designs.
 
-A searcher is worth its complexity where it finds more than random search does in the same time. What it finds is worth the
-time where it beats designs that people published, rescaled to the space's widths.
+A searcher is worth its complexity where it finds more than random search does in the same time. What it finds
+is worth the time where it beats designs that people published, rescaled to the space's widths.
 
     frontrunner bench search --device cuda
 
-Both searches are runs of configs/h100_small.yaml under names of their own. They go on where an earlier try of the benchmark
-ended. With N GPUs each takes an Nth of the time, so that the time of GPUs is the same. The designs are trained and measured as
-every candidate is, at each width of the space at which they meet the constraints.
+Both searches are runs of configs/h100_small.yaml under names of their own. They go on where an earlier try of
+the benchmark ended. With N GPUs each takes an Nth of the time, so that the time of GPUs is the same. The
+designs are trained and measured as every candidate is, at each width of the space at which they meet the
+constraints.
 """
 
 import io
@@ -53,7 +54,7 @@ class Design:
 
 
 def search_and_compare(device: str, console: Console) -> Measured:
-    """Hypervolumes and gains over the designs, the candidates of both searches with the designs, and the plot."""
+    """Hypervolumes, gains over the designs, the candidates of both searches, the designs, and the plot."""
     config = runs_of.load(device)
     if config.time_s is not None:
         config = config.model_copy(update={"time_s": config.time_s / config.workers})

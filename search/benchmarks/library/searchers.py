@@ -1,16 +1,16 @@
 """Benchmark: searchers on problems with known answers.
 
-Real searches take hours, so searchers are compared where an evaluation costs nothing. The record has the hypervolume that each
-searcher reaches, and how long it takes to propose a candidate.
+Real searches take hours, so searchers are compared where an evaluation costs nothing. The record has the
+hypervolume that each searcher reaches, and how long it takes to propose a candidate.
 
     pip install 'frontrunner[bench]'
     frontrunner bench searchers
 
-Every searcher runs with the same settings on every problem, and starts from the same seeds of the space where it starts from
-any. Optuna's samplers run behind our contract, so that they repeat no candidate. pymoo's NSGA-II runs as it is, with a
-population of 20. Problems that no choice in the design of a searcher looked at are counted apart, as held out. The time of
-guided's proposals on the spaces of real searches is taken at the end, when no other process is at work. Parameters are counted
-there; nothing is measured.
+Every searcher runs with the same settings on every problem, and starts from the same seeds of the space where
+it starts from any. Optuna's samplers run behind our contract, so that they repeat no candidate. pymoo's
+NSGA-II runs as it is, with a population of 20. Problems that no choice in the design of a searcher looked at
+are counted apart, as held out. The time of guided's proposals on the spaces of real searches is taken at the
+end, when no other process is at work. Parameters are counted there; nothing is measured.
 """
 
 import time
@@ -44,8 +44,8 @@ LONG_PROBLEMS = ("zdt3", "nasbench201-cifar100-latency")
 GP_PROBLEMS, GP_REPEATS = ("nasbench201-cifar100-latency",), 3
 TOO_SLOW = ("tpe", "gp")  # for the full number of evaluations
 POPULATIONS = {"nsga2-20": ("nsga2", 20), "nsga2-50": ("nsga2", 50)}
-# Configurations in whose spaces guided's time is taken. The latter is taken without its latency table, so that the width is
-# one more gene.
+# Configurations in whose spaces guided's time is taken. The latter is taken without its latency table, so
+# that the width is one more gene.
 SPACES = ("h100_small", "nemotron_flash")
 METHODS = ("guided", "evolution", "random", "nsga2-20", "nsga2-50", "tpe", "gp", "pymoo-nsga2-20")
 
@@ -83,7 +83,7 @@ def compare_searchers(device: str, console: Console) -> Measured:
 
 
 def _timed(name: str) -> dict[str, Any]:
-    """Guided on the space of a configuration and its constraints on parameters and memory, with made-up scores."""
+    """Guided on a configuration's space, with its constraints on parameters and memory and made-up scores."""
     config = config_module.load(Path("configs") / f"{name}.yaml")
     objectives = len(config.objectives)
     _, times = _ours(
@@ -124,7 +124,10 @@ def _means(problem: str, rows: Sequence[Mapping[str, Any]], console: Console) ->
 
 @dataclass(frozen=True)
 class Run:
-    """One searcher on one problem. budgets: after how many evaluations the hypervolume is taken; the last one ends it."""
+    """One searcher on one problem.
+
+    budgets: numbers of evaluations after which the hypervolume is taken; the last one ends the run.
+    """
 
     problem: str
     method: str

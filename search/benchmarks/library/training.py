@@ -4,12 +4,13 @@ A search spends most of its time in training, so a training loop that is slower 
 
     frontrunner bench training --device cuda:0
 
-The models have about 500 million parameters and read the same batch of random tokens in bfloat16, with AdamW (fused) and
-clipped gradients. Ours keeps float32 masters, replays a CUDA graph and adds up in a fixed order, as trainings do. The time in
-any order stands beside it, which shows what the fixed order costs. Theirs is what their users run, step by step: float32
-weights cast by autocast, and bfloat16 weights without masters, which is faster but loses small updates. What counts as work is
-the same for all, `training_flops` of the architecture, against a matrix product measured in the run. Seconds leave out the
-first steps, in which kernels are compiled.
+The models have about 500 million parameters and read the same batch of random tokens in bfloat16, with AdamW
+(fused) and clipped gradients. Ours keeps float32 masters, replays a CUDA graph and adds up in a fixed order,
+as trainings do. The time in any order stands beside it, which shows what the fixed order costs. Theirs is
+what their users run, step by step: float32 weights cast by autocast, and bfloat16 weights without masters,
+which is faster but loses small updates. What counts as work is the same for all, `training_flops` of the
+architecture, against a matrix product measured in the run. Seconds leave out the first steps, in which
+kernels are compiled.
 """
 
 import gc
@@ -46,7 +47,7 @@ Rival = Callable[[Architecture], Any]
 
 @dataclass(frozen=True)
 class Size:
-    """What is trained: width, depth in blocks, vocabulary, rows and tokens of a batch, steps of a timed round."""
+    """What is trained: width, depth in blocks, vocabulary, rows and tokens of a batch, steps of a round."""
 
     width: int
     blocks: int
@@ -66,7 +67,10 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One model, and how another library builds the same one: (architecture) -> module, or None where none has it."""
+    """One model, and how another library builds the same one.
+
+    rival: (architecture) -> module, or None where no library has the model.
+    """
 
     name: str
     architecture: Architecture

@@ -1,12 +1,12 @@
 """Benchmark: which configurations of the libraries' kernels are worth trying on this GPU.
 
-Triton's autotuner tries every configuration of a kernel at each new shape, which takes minutes. Few configurations are ever
-best, and trying those alone takes seconds. Here every one is timed.
+Triton's autotuner tries every configuration of a kernel at each new shape, which takes minutes. Few
+configurations are ever best, and trying those alone takes seconds. Here every one is timed.
 
     frontrunner bench tuning --device cuda:0
 
-Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it there.
-`slowdown_before` says what the configurations that lie there so far cost, where that is more than 5 %.
+Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it
+there. `slowdown_before` says what the configurations that lie there so far cost, where that is more than 5 %.
 """
 
 import json

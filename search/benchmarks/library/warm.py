@@ -1,12 +1,13 @@
 """Benchmark: how long an operator's kernels take to be ready for forward, backward and a decode step.
 
-A candidate of a new shape waits for its kernels to be compiled and tuned before it can be trained or measured.
+A candidate of a new shape waits for its kernels to be compiled and tuned before it can be trained or
+measured.
 
     frontrunner bench warm --device cuda:0
 
-New: nothing was ever compiled, as the kernels' cache is an empty folder. Every operator has a process of its own, all at the
-same time on all cores. Known: the same once more in fresh processes. Seconds leave out importing libraries and opening the
-device, which come before the first kernel and are given beside them.
+New: nothing was ever compiled, as the kernels' cache is an empty folder. Every operator has a process of its
+own, all at the same time on all cores. Known: the same once more in fresh processes. Seconds leave out
+importing libraries and opening the device, which come before the first kernel and are given beside them.
 """
 
 import os

@@ -1,13 +1,14 @@
 """Benchmark: what a search found against published designs, at full size and after ten times the tokens.
 
-A search scores architectures by short trainings of smaller models. Whether its winners still win after longer trainings is
-what counts.
+A search scores architectures by short trainings of smaller models. Whether its winners still win after longer
+trainings is what counts.
 
     frontrunner bench search --device cuda
     frontrunner bench winners --device cuda
 
-The first command writes the record that the second one reads. Of that record, the designs are taken that come nearest to what
-the search found, each with the best candidate that decodes no slower. Both are trained longer and measured anew.
+The first command writes the record that the second one reads. Of that record, the designs are taken that come
+nearest to what the search found, each with the best candidate that decodes no slower. Both are trained longer
+and measured anew.
 """
 
 from collections.abc import Iterable, Mapping
