@@ -157,9 +157,9 @@ class Decoder:
     def capture(
         self, run: Callable[[], Any], *, prepare: Callable[[], None], pool: Any = None
     ) -> torch.cuda.CUDAGraph:
-        """A CUDA graph of `run`, which works on this state and may draw.
+        """A CUDA graph of `run`, which works on this state and may draw random numbers.
 
-        It is called a few times, each after `prepare`; reset then.
+        `run` is called a few times, each time after `prepare`. Reset the decoder afterwards.
 
         pool: memory for what is computed on the way, from `torch.cuda.graph_pool_handle`; graphs that share
         one must never run at the same time. None: its own.

@@ -187,7 +187,7 @@ def _with_reference(
 
 _PYMOO = ("zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz1", "dtlz2", "dtlz3", "dtlz7")
 _HELD_OUT_PYMOO = ("dtlz4", "dtlz6", "kursawe", "wfg4", "wfg6")
-# No choice in the design of a searcher looked at these. As soon as one does, its problem belongs to the others.
+# No choice in the design of a searcher looked at these. As soon as one does, its problem is held out no more.
 HELD_OUT = ("recorded-h200-small", *_HELD_OUT_PYMOO)
 
 PROBLEMS: Mapping[str, Callable[[], Problem[Any]]] = {

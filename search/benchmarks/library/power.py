@@ -149,7 +149,7 @@ def _measure(name: str, waste: float) -> tuple[float, float]:
 
 @torch.inference_mode()
 def _calibrate(name: str) -> tuple[float, float]:
-    """-> what to waste so that a step takes about 1 + SLOWDOWN times as long, and the slowdown that results."""
+    """-> what to waste so that a step takes about 1 + SLOWDOWN times as long, and the real slowdown."""
     device = open_device(name)
     torch.set_num_threads(1)
     decoders = _decoders(device, 0.0)
