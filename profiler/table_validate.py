@@ -28,8 +28,7 @@ _DRIFT, _TRIES = 0.01, 3
 class Case:
     """One model at one point. drift: of the anchor model's time from before the measurement to after it.
 
-    tainted: whether that stayed above 1 % in every try. On a CPU, which drifts more than that all the time,
-    it is never held against it.
+    tainted: whether that stayed above 1 % in every try. On a CPU, which drifts more than that all the time, it is never held against it.
     """
 
     architecture: Architecture
@@ -104,8 +103,7 @@ def accuracy(cases: Sequence[Case]) -> Accuracy:
     kept = [case for case in cases if not case.tainted]
     if not kept:
         raise TableError(
-            f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: "
-            "nothing to compare"
+            f"the device drifted by more than {_DRIFT:.0%} while each of {len(cases)} models was measured: nothing to compare"
         )
     predicted, measured, params = (
         np.array(values)
