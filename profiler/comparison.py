@@ -1,11 +1,11 @@
-"""Is one thing faster than another? A ratio of times from fresh processes, with an interval, and a verdict."""
+"""Is one thing faster than another? A ratio of times from fresh processes, an interval, and a verdict."""
 
 from collections.abc import Sequence
-from math import cos, exp, pi, sin, sqrt, tan
-from statistics import NormalDist
+from math import exp, sqrt
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 from operators.value import Value
 
@@ -18,9 +18,11 @@ Verdict = Literal["faster", "slower", "cannot tell"]
 class Comparison(Value):
     """How long B takes beside A, from rounds that timed both in fresh processes, one after the other.
 
-    ratio: geometric mean of the rounds' B / A; low, high: its bootstrap interval at `confidence`. indistinct: the relative difference
-    below which two are not told apart whatever the interval says. verdict: of B; `faster` or `slower` only where the whole interval lies
-    beyond `indistinct`. a_ms, b_ms: what each round measured.
+    ratio: geometric mean of the rounds' B / A.
+    low, high: bootstrap interval of the ratio at `confidence`.
+    indistinct: relative difference below which the two are not told apart, whatever the interval is.
+    verdict: of B; `faster` or `slower` only where the whole interval lies beyond `indistinct`.
+    a_ms, b_ms: what each round measured.
     """
 
     ratio: float
@@ -63,32 +65,25 @@ def compare_times(
 def bootstrap_interval(
     values: np.ndarray, *, confidence: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Interval of the mean of `values` [n] by the expanded percentile bootstrap.
-
-    With few values the plain percentile interval is too narrow. Its level is widened so that for normal values it is that of Student's t
-    (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", The American Statistician 69:371-386, section 5).
-    """
-    n = len(values)
-    means = values[rng.integers(n, size=(RESAMPLES, n))].mean(1)
-    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * student_quantile((1 + confidence) / 2, n - 1))
-    low, high = np.quantile(means, [tail, 1 - tail])
+    """Interval of the mean of `values` [n] by the expanded percentile bootstrap."""
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=1 - 2 * expanded_tail(len(values), confidence),
+        method="percentile",
+        rng=rng,
+    )
+    low, high = found.confidence_interval
     return float(low), float(high)
 
 
-def student_quantile(probability: float, freedom: int) -> float:
-    """The value that Student's t with `freedom` degrees of freedom stays below with `probability`, which is above 0.5."""
-    low, high = 0.0, pi / 2  # the angle whose tangent is t / √freedom
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if (1 + _between(middle, freedom)) / 2 < probability else (low, middle)
-    return tan(low) * sqrt(freedom)
+def expanded_tail(count: int, confidence: float) -> float:
+    """The probability that the expanded percentile interval of `count` values leaves out on each side.
 
-
-def _between(angle: float, freedom: int) -> float:
-    """Probability that |t| is below √freedom · tan(angle), by Abramowitz & Stegun 26.7.3 and 26.7.4."""
-    odd = freedom % 2
-    term = total = cos(angle) ** odd if freedom > 1 else 0.0
-    for k in range(2 + odd, freedom, 2):
-        term *= cos(angle) ** 2 * (k - 1) / k
-        total += term
-    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
+    With few values the plain percentile interval is too narrow. Its level is widened so that for normal
+    values the interval is that of Student's t (Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap", The American Statistician 69:371-386, section 5).
+    """
+    quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
+    return float(stats.norm.cdf(-sqrt(count / (count - 1)) * quantile))

@@ -1,4 +1,4 @@
-"""Decoding with everything in place: state, tokens and, on a GPU, one whole step, or a whole prompt, as a CUDA graph."""
+"""Decoding with all memory in place: on a GPU a whole step, or a whole prompt, is a CUDA graph."""
 
 from collections.abc import Callable, Sequence
 from math import gcd
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from operators.architecture import Architecture
 from operators.errors import DeviceError, StateError
+from operators.graph import captured
 from operators.model import HybridLM
 from operators.value import Value
 from profiler.device import Device
@@ -32,14 +33,19 @@ class Sampling(Value):
 
 
 class Decoder:
-    """Decodes a batch of rows with `model`, whose state it allocates once for up to `max_length` tokens a row (meta tokens come on top).
+    """Decodes a batch of rows with `model`.
 
-    tokens: [B] int64 at a fixed address, the last tokens that were chosen: what the next step reads. Write to it to decode others.
+    It allocates the state once, for up to `max_length` tokens a row; meta tokens come on top.
+
+    tokens: [B] int64 at a fixed address, the last tokens that were chosen: what the next step reads. Write to
+        it to decode others.
     state: what the model remembers, likewise.
-    graph: whether `step` replays a CUDA graph of the embedding, the layers, the head and the choice of the next token, captured
-    here on the empty state; None is yes on a GPU. The graph reads the model's weights where they lie: change them in place only.
+    graph: whether `step` replays a CUDA graph of the embedding, the layers, the head and the choice of the
+        next token, captured here on the empty state; None is yes on a GPU. The graph reads the model's
+        weights where they lie: change them in place only.
 
-    Raises DeviceError for a graph without a GPU; every method that reads tokens raises StateError where they do not fit.
+    Raises DeviceError for a graph without a GPU; every method that reads tokens raises StateError where they
+    do not fit.
     """
 
     def __init__(
@@ -81,7 +87,10 @@ class Decoder:
 
     @torch.no_grad()
     def fill(self, length: int, *, seed: int) -> None:
-        """A state as if `length` tokens had been read in every row, with random values: they do not change what a step costs."""
+        """A state as if `length` tokens had been read in every row.
+
+        Its values are random, as values do not change what a step costs.
+        """
         random = torch.Generator(self.device).manual_seed(seed)
         for layer in self.state.layers:
             for tensor in layer.values():
@@ -91,12 +100,18 @@ class Decoder:
 
     @torch.no_grad()
     def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Reads tokens [B, T], of each row the first `lengths` (see `HybridLM.prefill`) -> the next token of each row, `self.tokens`."""
+        """Reads tokens [B, T] -> the next token of each row, `self.tokens`.
+
+        lengths: how many tokens of each row are read, see `HybridLM.prefill`.
+        """
         self._choose(self.model.prefill(tokens, self.state, lengths))
         return self.tokens
 
     def step(self) -> Tensor:
-        """Reads `self.tokens` -> the next ones, in the same place [B]. Returns before a GPU is done with it."""
+        """Reads `self.tokens` -> the next ones, in the same place [B].
+
+        Returns before a GPU is done with it.
+        """
         if self._graph is None:
             return self.step_eagerly()
         self.state.require_room(self._one_each)
@@ -113,7 +128,7 @@ class Decoder:
 
     @torch.no_grad()
     def generate(self, count: int) -> Tensor:
-        """The next `count` tokens of each row [B, count], the first being those that `self.tokens` holds already.
+        """The next `count` tokens of each row [B, count]; the first are those that `self.tokens` holds.
 
         All of them are read, so that calls one after the other give one continuous text.
         """
@@ -133,7 +148,8 @@ class Decoder:
         candidates = None
         if top_k is not None and top_k < logits.shape[-1]:
             logits, candidates = logits.topk(top_k)
-        # Gumbel's trick: argmax(logit - log(e)) with e ~ Exp(1) draws from the softmax, without a sum over the vocabulary.
+        # Gumbel's trick: argmax(logit - log(e)) with e ~ Exp(1) draws from the softmax, and needs no sum over
+        # the vocabulary.
         noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self._random)
         drawn = (logits.float() / temperature - noise.log()).argmax(-1, keepdim=True)
         self.tokens.copy_((drawn if candidates is None else candidates.gather(-1, drawn))[:, 0])
@@ -141,32 +157,30 @@ class Decoder:
     def capture(
         self, run: Callable[[], Any], *, prepare: Callable[[], None], pool: Any = None
     ) -> torch.cuda.CUDAGraph:
-        """A CUDA graph of `run`, which works on this state and may draw. It is called a few times, each after `prepare`; reset then.
+        """A CUDA graph of `run`, which works on this state and may draw random numbers.
 
-        pool: memory for what is computed on the way, from `torch.cuda.graph_pool_handle`; graphs that share one must never run at the same
-        time. None: its own.
+        `run` is called a few times, each time after `prepare`. Reset the decoder afterwards.
+
+        pool: memory for what is computed on the way, from `torch.cuda.graph_pool_handle`; graphs that share
+        one must never run at the same time. None: its own.
         """
-        with torch.no_grad(), torch.cuda.device(self.device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(_WARMUP_RUNS):
-                    prepare()
-                    run()
-                prepare()
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            graph.register_generator_state(self._random)
-            with torch.cuda.graph(graph, stream=stream, pool=pool):
-                run()
-        return graph
+        with torch.no_grad():
+            return captured(
+                run,
+                device=self.device,
+                warmups=_WARMUP_RUNS,
+                prepare=prepare,
+                pool=pool,
+                generator=self._random,
+            )
 
 
 class Prompt:
     """A prompt [B, T] that `decoder` reads into its empty state again and again.
 
-    On a GPU it replays a CUDA graph, so that a prompt costs what the device needs for it: how fast the host launches kernels one by one is
-    no property of an architecture, and another number every time. pool: see `Decoder.capture`. Raises StateError where it does not fit.
+    On a GPU it replays a CUDA graph, so that a prompt costs what the device needs for it: how fast the host
+    launches kernels one by one is no property of an architecture, and another number every time. pool: see
+    `Decoder.capture`. Raises StateError where it does not fit.
     """
 
     def __init__(self, decoder: Decoder, tokens: Tensor, *, pool: Any = None) -> None:
@@ -177,7 +191,10 @@ class Prompt:
         decoder.reset()
 
     def read(self) -> Tensor:
-        """Reads it -> the next token of each row, `decoder.tokens`. Raises StateError for a state that is not empty."""
+        """Reads it -> the next token of each row, `decoder.tokens`.
+
+        Raises StateError for a state that is not empty.
+        """
         state = self._decoder.state
         if state.length:
             raise StateError(f"a prompt is read into an empty state, this one holds {state.length} tokens")
@@ -196,7 +213,10 @@ class Prompt:
 
 
 def random_model(architecture: Architecture, device: Device, *, backend: str, seed: int) -> HybridLM:
-    """A model on `device` in its dtype, weights from `seed`; torch's random state is afterwards as it was. Raises BackendError."""
+    """A model on `device` in its dtype, weights from `seed`; torch's random state is afterwards as it was.
+
+    Raises BackendError.
+    """
     with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
         torch.manual_seed(seed)
         return HybridLM(architecture, backend=backend, device=device.torch_device, dtype=device.dtype).eval()
@@ -205,7 +225,8 @@ def random_model(architecture: Architecture, device: Device, *, backend: str, se
 def most_likely(logits: Tensor) -> Tensor:
     """logits [B, vocabulary] -> the index of the largest in each row [B].
 
-    In two stages where the vocabulary has parts of equal size: torch leaves a row of fewer than 131,072 numbers to one multiprocessor.
+    In two stages where the vocabulary has parts of equal size: torch leaves a row of fewer than 131,072
+    numbers to one multiprocessor.
     """
     parts = gcd(logits.shape[-1], _VOCABULARY_PARTS)
     if parts == 1:

@@ -6,17 +6,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from operators.graph import captured
 from operators.model import HybridLM
 from proxy_train.loss import best_loss
 from proxy_train.optim import Optimizer
 
-# Before capture, libraries compile and choose kernels and allocate their workspaces; that is over after the first steps.
+# Before capture, libraries compile and choose kernels and allocate workspaces. The first steps see that done.
 WARMUP_STEPS = 3
 
 
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """On a GPU what is queued inside goes to a stream of its own, as a capture wants it; it is done when the block ends."""
+    """On a GPU, what is queued inside goes to a stream of its own, which a capture needs.
+
+    All of it is done when the block ends.
+    """
     if device.type != "cuda":
         yield
         return
@@ -32,10 +36,12 @@ def own_stream(device: torch.device) -> Iterator[None]:
 class Step:
     """Forward, backward and update on one batch after another, within `own_stream`.
 
-    The first WARMUP_STEPS on a GPU run kernel by kernel; then a graph is captured, and replayed from then on. Proxies are small: launching
-    their thousand kernels a step takes longer than running them. Where the capture fails steps go on as before.
+    The first WARMUP_STEPS on a GPU run kernel by kernel; then a graph is captured, and replayed from then on.
+    Proxies are small: launching their thousand kernels a step takes longer than running them. Where the
+    capture fails steps go on as before.
 
-    settled: whether all further steps run alike. execution: `graph`, `eager`, or `eager: ` and why no graph could be captured.
+    settled: whether all further steps run alike. execution: `graph`, `eager`, or `eager: ` and why no graph
+    could be captured.
     """
 
     def __init__(
@@ -65,7 +71,10 @@ class Step:
         return self._eager_steps_left == 0
 
     def __call__(self, inputs: Tensor, targets: Tensor, share: float) -> Tensor:
-        """Trains on inputs and targets [B, T] at `share` of the peak rate -> the loss before it, on the device: nobody waits for it."""
+        """Trains on inputs and targets [B, T] at `share` of the peak rate -> the loss before the step.
+
+        The loss lies on the device, which may still compute it.
+        """
         for held, given in ((self._inputs, inputs), (self._targets, targets)):
             held.copy_(given.contiguous().pin_memory() if held.is_cuda else given, non_blocking=held.is_cuda)
         self.optimizer.set_rate(share)
@@ -96,18 +105,19 @@ class Step:
     def _capture(self) -> None:
         """Queues nothing: the graph's first replay is the next step."""
         torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads of the process, as Ray's, may talk to the device meanwhile.
-            with torch.cuda.graph(
-                graph, stream=torch.cuda.current_stream(self._device), capture_error_mode="thread_local"
-            ):
-                self._run()
+            graph = captured(
+                self._run,
+                device=self._device,
+                warmups=0,  # the eager steps were the warm-up
+                stream=torch.cuda.current_stream(self._device),
+                # Other threads of the process, as Ray's, may talk to the device meanwhile.
+                error_mode="thread_local",
+            )
         except torch.OutOfMemoryError:
             raise
-        except (
-            RuntimeError
-        ) as error:  # as libraries wait for the device or allocate where a capture forbids it
+        # Libraries may wait for the device or allocate where a capture forbids it.
+        except RuntimeError as error:
             self.execution = f"eager: no CUDA graph: {' '.join(str(error).split())[:200]}"
             for parameter in self.model.parameters():
                 parameter.grad = None

@@ -12,6 +12,7 @@ import typer
 
 from operators.errors import FrontrunnerError
 from search.arguments import joined
+from search.bench_cli import bench
 from search.data_cli import data_app
 from search.device_cli import compare, doctor, operators, profile, warm
 from search.frontier_cli import frontier
@@ -271,25 +272,7 @@ app.command(
 app.command(epilog=example("frontrunner operators --device cuda:0"))(operators)
 app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))(warm)
 app.command(epilog=example("frontrunner doctor --json"))(doctor)
-
-
-@app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))
-def bench(
-    name: Annotated[str, typer.Argument(help="Name of the benchmark.", show_default=False)],
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda:N, or cuda, on which studies train with every GPU.")
-    ] = "cpu",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File of the record.", show_default="results/benchmarks/DEVICE/NAME.json"),
-    ] = None,
-) -> None:
-    """Run a benchmark and write its record."""
-    from search.benchmarks.bench import measure_and_write
-
-    console.print(
-        f"record: {measure_and_write(name, device=device, out=out, console=console)}", soft_wrap=True
-    )
+app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))(bench)
 
 
 def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:

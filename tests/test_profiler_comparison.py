@@ -1,9 +1,11 @@
 """Comparisons of times: the interval against tables and by simulation, and what a verdict takes."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
-from profiler.comparison import bootstrap_interval, compare_times, student_quantile
+from profiler.comparison import bootstrap_interval, compare_times, expanded_tail
 
 # From printed tables of Student's t.
 QUANTILES = [
@@ -17,8 +19,12 @@ QUANTILES = [
 
 
 @pytest.mark.parametrize(("probability", "freedom", "value"), QUANTILES)
-def test_quantiles_are_those_of_tables(probability: float, freedom: int, value: float) -> None:
-    assert student_quantile(probability, freedom) == pytest.approx(value, abs=1e-3)
+def test_the_interval_is_as_much_wider_as_students_t_is(
+    probability: float, freedom: int, value: float
+) -> None:
+    tail = expanded_tail(freedom + 1, 2 * probability - 1)
+    widened = ((freedom + 1) / freedom) ** 0.5 * value  # standard deviations of the bootstrap's means
+    assert -NormalDist().inv_cdf(tail) == pytest.approx(widened, abs=1e-3)
 
 
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
@@ -28,6 +34,14 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
         low, high = bootstrap_interval(rng.normal(3.0, 1.0, 8), confidence=0.9, rng=rng)
         held += low <= 3.0 <= high
     assert 0.84 <= held / 300 <= 0.95
+
+
+def test_the_interval_is_the_same_for_the_same_seed() -> None:
+    # From the first release that compared times: figures of earlier comparisons can be repeated.
+    found = bootstrap_interval(
+        np.array([0.1, 0.3, 0.2, 0.6, 0.4]), confidence=0.9, rng=np.random.default_rng(0)
+    )
+    assert found == pytest.approx((0.15999999999999998, 0.5199999999999999), abs=1e-9)
 
 
 def verdicts(ratio: float, noise: float, *, indistinct: float = 0.005) -> list[str]:

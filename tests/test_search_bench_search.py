@@ -10,9 +10,9 @@ import pytest
 from operators import Architecture
 from profiler.cost import parameters
 from search import config as config_module
+from search.benchmarks.library.scaling import rate, slower
+from search.benchmarks.library.search import Design, gain, volumes_over_time
 from search.benchmarks.runs import row
-from search.benchmarks.scaling import rate, slower
-from search.benchmarks.search import Design, gain, volumes_over_time
 from search.evaluate import Evaluation
 from search.ledger import Attempt, Entry
 from search.objectives import parse_constraint
@@ -53,7 +53,8 @@ def test_volumes_are_of_what_had_ended_by_equal_times_on_one_scale() -> None:
         candidate(1, 4.0, 1.0, seconds=(100, 105)),
     ]  # between which nobody searched
     found = volumes_over_time({"guided": [FAST, GOOD, STOPPED], "random": slow}, CONFIG)
-    # Scaled, FAST is at (1, 0) and adds 0.1 x 1.1 below (1.1, 1.1), GOOD at (0, 1) as much; both 0.21. The shorter time is 30 s.
+    # Scaled, FAST is at (1, 0) and adds 0.1 x 1.1 below (1.1, 1.1), GOOD at (0, 1) as much; both 0.21. The
+    # shorter time is 30 s.
     assert {moment: volumes["guided"] for moment, volumes in found.items()} == pytest.approx(
         {0.25: 0.0, 0.5: 0.11, 0.75: 0.21, 1.0: 0.21}
     )

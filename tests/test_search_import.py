@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from operators import Architecture, HybridLM
 from operators.errors import DataError
 from proxy_train.documents import read_documents
-from search.benchmarks.smollm2 import complete_and_score, published_file, scored_windows
+from search.benchmarks.library.smollm2 import complete_and_score, published_file, scored_windows
 from search.export import load
 from search.importing import import_model
 from tests.test_operators_import import write_gguf
@@ -358,9 +358,10 @@ def test_smollm2_knows_the_capital_of_france_and_reads_new_addresses(monkeypatch
         pytest.skip(str(error))
     # The beginning of the newest address: `frontrunner bench smollm2` reads three of them in full.
     monkeypatch.setattr(
-        "search.benchmarks.smollm2.read_documents", lambda source: [list(read_documents(source))[-1][:10_000]]
+        "search.benchmarks.library.smollm2.read_documents",
+        lambda source: [list(read_documents(source))[-1][:10_000]],
     )
-    figures, _ = complete_and_score("cpu", Console(quiet=True))
+    figures = complete_and_score("cpu", Console(quiet=True)).figures
     assert figures["parameters"] == 134_515_008
     assert str(figures["completion"]).startswith("The capital of France is Paris")
     assert figures["perplexity_per_token"] < 20

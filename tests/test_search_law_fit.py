@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from operators.errors import ConfigError
 from search.studies.law_fit import Law, Points, check, fit, hold_out, nonnegative
@@ -65,18 +66,15 @@ def test_a_side_that_changes_nothing_gets_no_term() -> None:
     assert found.b == pytest.approx(30, rel=0.01)
 
 
-def test_nonnegative_least_squares_meets_the_conditions_of_an_optimum() -> None:
+def test_nonnegative_least_squares_of_many_problems_at_once_are_those_of_scipy() -> None:
     rng = np.random.default_rng(0)
     columns, values, weights = rng.standard_normal((50, 9, 4)), rng.standard_normal(9), rng.uniform(0.5, 2, 9)
     found, loss = nonnegative(columns, values, weights)
-    residual = values - (columns @ found[:, :, None])[:, :, 0]
-    slope = ((weights * residual)[:, None, :] @ columns)[
-        :, 0
-    ]  # of half the loss, downwards (Karush, Kuhn and Tucker)
-    assert (found >= 0).all()
-    assert (slope <= 1e-9).all()
-    assert np.abs(slope * found).max() < 1e-9
-    assert loss == pytest.approx((weights * residual**2).sum(1))
+    root = np.sqrt(weights)
+    for coefficients, reached, problem in zip(found, loss, columns, strict=True):
+        expected, norm = nnls(problem * root[:, None], values * root)
+        assert coefficients == pytest.approx(expected, abs=1e-9)
+        assert reached == pytest.approx(norm**2)
     assert 0 < (found == 0).mean() < 1
 
 

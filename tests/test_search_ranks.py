@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from operators.errors import ConfigError
-from search.studies.ranks import correlations, midranks, spearman
+from search.studies.ranks import correlations, spearman
 
 # Ten people's IQ and weekly hours of television, a textbook's example: ρ = −29/165.
 IQ = [106, 100, 86, 101, 99, 103, 97, 113, 112, 110]
@@ -16,11 +16,6 @@ HOURS = [7, 27, 2, 50, 28, 29, 20, 12, 6, 17]
 def counted_ranks(values: list[float]) -> list[float]:
     """1 + how many are smaller + half of how many others are equal."""
     return [1 + sum(b < a for b in values) + (sum(b == a for b in values) - 1) / 2 for a in values]
-
-
-def test_midranks_are_what_counting_gives() -> None:
-    values = [3.0, 1.0, 3.0, 2.0, 3.0, 1.0]
-    assert list(midranks(values)) == counted_ranks(values) == [5, 1.5, 5, 3, 5, 1.5]
 
 
 def test_spearman_of_a_published_example() -> None:

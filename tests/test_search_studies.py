@@ -191,11 +191,8 @@ def test_ranks_compare_the_same_architectures_at_both_budgets(
     assert len(asked) == len(set(asked)) == 12
     assert {tokens for _, _, tokens, _ in asked} == {1024, 10_240}
     # the pretended losses at both budgets differ by a constant: the same order, whatever parameters say
-    assert (
-        study.correlations["short loss"]["spearman"].value
-        == study.correlations["short loss"]["kendall"].value
-        == pytest.approx(1)
-    )
+    for correlation in study.correlations["short loss"].values():
+        assert correlation.value == pytest.approx(1)
     assert study.correlations["parameters"]["spearman"].value < 1
     print_ranks(console, study)
     assert "6 architectures, 1,024 tokens against 10,240" in out.getvalue()

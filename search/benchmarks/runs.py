@@ -1,4 +1,4 @@
-"""Searches as benchmarks make them: a configuration for the kind of device, run by name, and rows of a record."""
+"""Searches as benchmarks run them: the configuration, the run in its folder, and rows of a record."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from profiler.gpus import devices
 from profiler.warm import warm
 from search import config as config_module
 from search import run
-from search.benchmarks.folders import RESULTS, folder
+from search.benchmarks.record import RESULTS, folder
 from search.config import RunConfig
 from search.ledger import Entry, open_ledger
 from search.run_folder import find_folder
@@ -52,7 +52,7 @@ def config_path(device: str) -> Path:
 
 
 def load(device: str) -> RunConfig:
-    """That configuration, with a worker for each GPU that `device` stands for; on a CPU as many as it says."""
+    """That configuration, with a worker for each GPU of `device`; on a CPU with its own number of workers."""
     config = config_module.load(config_path(device))
     workers = config.workers if device == "cpu" else len(devices(device))
     return config.model_copy(update={"device": device, "workers": workers})

@@ -1,8 +1,11 @@
-"""The depth-width law L(D, W, N) = L0 + a·D^-α + b·W^-β + c·N^-γ (Nemotron-Flash, arXiv 2511.18890), fitted to measured losses.
+"""The depth-width law, fitted to measured losses.
 
-For given exponents the law is linear, with coefficients that are not negative: these are solved for exactly, and only the exponents are
-searched (variable projection; Golub and Pereyra 1973). Residuals are relative, so that one law serves losses and perplexities, and weigh
-less where they are far out (Huber). Intervals are percentiles over fits to points drawn again with replacement.
+The law is L(D, W, N) = L0 + a·D^-α + b·W^-β + c·N^-γ (Nemotron-Flash, arXiv 2511.18890).
+
+For given exponents the law is linear, with coefficients that are not negative: these are solved for exactly,
+and only the exponents are searched (variable projection; Golub and Pereyra 1973). Residuals are relative, so
+that one law serves losses and perplexities, and weigh less where they are far out (Huber). Intervals are
+percentiles over fits to points drawn again with replacement.
 """
 
 from collections.abc import Sequence
@@ -16,10 +19,8 @@ from operators.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
-EXPONENTS = (
-    0.05,
-    4.0,
-)  # below, a power can hardly be told from a constant; above, it has vanished at the second smallest size
+# Below, a power can hardly be told from a constant. Above, it has vanished at the second smallest size.
+EXPONENTS = (0.05, 4.0)
 LEVEL = 0.9  # of intervals
 _DRAWS = 200
 _HUBER, _REWEIGHTINGS = 1.345, 4  # 95 % as efficient as least squares where errors are normal
@@ -78,7 +79,7 @@ class Fitted:
     draws: tuple[Law, ...]
 
     def interval(self, depth: ArrayLike, width: ArrayLike, tokens: ArrayLike = 1.0) -> tuple[Floats, Floats]:
-        """The ends of the LEVEL interval of what the law gives there; the scatter of single trainings around it is not in it."""
+        """The ends of the LEVEL interval of the law's losses there; single trainings scatter beyond it."""
         low, high = np.quantile([law.loss(depth, width, tokens) for law in self.draws], _tails(), axis=0)
         return low, high
 
@@ -101,7 +102,7 @@ def fit(points: Points, *, draws: int = _DRAWS) -> Fitted:
 
 
 def check(points: Points) -> None:
-    """Raises ConfigError where the points are too few to tell the law's terms apart, or no positive finite numbers."""
+    """Raises ConfigError where points are too few to tell the terms apart, or not positive and finite."""
     if not all(np.isfinite(values).all() and (values > 0).all() for values in (*points.inputs, points.loss)):
         raise ConfigError("the law: expected finite losses, depths, widths and budgets above 0")
     if shortfall := _shortfall(points):
@@ -114,9 +115,10 @@ def check(points: Points) -> None:
 
 
 def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the points to fit, and of those with the `count` largest shapes by depth × width², which the fit has to extrapolate to.
+    """Indices of the points to fit, and of those that the fit has to extrapolate to.
 
-    Raises ConfigError where no point would be left.
+    The latter are those with the `count` largest shapes by depth × width². Raises ConfigError where no point
+    would be left.
     """
     shapes = sorted(
         {(d, w) for d, w in zip(points.depth, points.width, strict=True)},
@@ -130,9 +132,12 @@ def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def nonnegative(columns: Floats, values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Least squares with coefficients ≥ 0, exactly: columns [e, n, m], values [n], weights [n] -> coefficients [e, m], losses [e].
+    """Least squares with coefficients of at least 0, of many problems that differ in their columns.
 
-    Every set of coefficients that may be above 0 is tried, which is 2^m: for small m.
+    columns: [e, n, m]. values: [n]. weights: [n]. Returns coefficients [e, m] and losses [e], both exact.
+
+    Every set of coefficients that may be above 0 is tried. These are 2^m, so m must be small.
+    `scipy.optimize.nnls` solves one problem a call, and a fit with its intervals solves about a million.
     """
     count, _, terms = columns.shape
     scale = np.sqrt((columns**2).mean(1, keepdims=True))
@@ -141,9 +146,8 @@ def nonnegative(columns: Floats, values: Floats, weights: Floats) -> tuple[Float
     gram, moment = weighted.transpose(0, 2, 1) @ scaled, weighted.transpose(0, 2, 1) @ values
     best, loss = np.zeros((count, terms)), np.full(count, float(weights @ values**2))
     for chosen in (list(some) for size in range(1, terms + 1) for some in combinations(range(terms), size)):
-        ridge = (
-            1e-13 * weights.sum() * np.eye(len(chosen))
-        )  # keeps columns that are multiples of each other apart
+        # Keeps the system solvable where columns are multiples of each other.
+        ridge = 1e-13 * weights.sum() * np.eye(len(chosen))
         solved = np.linalg.solve(gram[:, chosen][:, :, chosen] + ridge, moment[:, chosen, None])[:, :, 0]
         residual = values - (scaled[:, :, chosen] @ solved[:, :, None])[:, :, 0]
         reached = (weights * residual**2).sum(1)
@@ -168,12 +172,18 @@ def _shortfall(points: Points) -> str | None:
         different = len(set(values))
         if different < 3 and not (name == "budgets" and different == 1):
             also = "1 or " if name == "budgets" else ""
-            return f"expected {also}at least 3 different {name}, got {different}; a power cannot be told from a constant by fewer"
+            return (
+                f"expected {also}at least 3 different {name}, got {different}; "
+                "a power cannot be told from a constant by fewer"
+            )
     return None
 
 
 def _fit(points: Points, start: Sequence[float] | None) -> tuple[Law, list[float]]:
-    """The law, and the logarithms of its exponents. start: exponents to look around first, None looks everywhere."""
+    """The law, and the logarithms of its exponents.
+
+    start: logarithms of exponents to look around first; None looks everywhere.
+    """
     weights = points.loss**-2
     logs = _exponents(points, weights, _grid(len(_sides(points)), start), _FIRST_STEP)
     for _ in range(_REWEIGHTINGS):
@@ -188,7 +198,7 @@ def _fit(points: Points, start: Sequence[float] | None) -> tuple[Law, list[float
 
 
 def _grid(sides: int, start: Sequence[float] | None) -> Floats:
-    """Logarithms of exponents [e, sides] to begin with: everywhere, and in a coarse grid around what was found before."""
+    """Logarithms of exponents [e, sides] to begin with: a grid, coarser where `start` comes first."""
     low, high = np.log(EXPONENTS)
     axis = np.linspace(low, high, 12 if start is None else 4)
     grid = np.array(list(product(axis, repeat=sides)))
@@ -196,7 +206,10 @@ def _grid(sides: int, start: Sequence[float] | None) -> Floats:
 
 
 def _exponents(points: Points, weights: Floats, tried: Floats, step: float) -> list[float]:
-    """Logarithms of the best exponents: the best of those tried [e, sides], moved by steps that shrink where none helps."""
+    """Logarithms of the best exponents.
+
+    They are the best of those tried [e, sides], moved by steps that shrink where none helps.
+    """
     losses = _projected(points, weights, tried)[1]
     best, loss = tried[int(losses.argmin())], float(losses.min())
     moves = np.array([move for move in product((-1, 0, 1), repeat=tried.shape[1]) if any(move)])
@@ -211,7 +224,10 @@ def _exponents(points: Points, weights: Floats, tried: Floats, step: float) -> l
 
 
 def _projected(points: Points, weights: Floats, logs: Floats) -> tuple[Floats, Floats]:
-    """Coefficients [e, 1 + sides] of powers of each side over its smallest value, and losses [e], at logarithms of exponents [e, sides]."""
+    """Coefficients [e, 1 + sides] and losses [e] of the best law at each set of exponents.
+
+    logs: logarithms of exponents [e, sides]. Coefficients are of powers of each side over its smallest value.
+    """
     powers = [
         (side / side.min())[None, :] ** -np.exp(logs[:, [number]])
         for number, side in enumerate(_sides(points))

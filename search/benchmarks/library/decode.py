@@ -1,8 +1,16 @@
-"""Decoding of every published model for one row with 8k tokens of context: eager, from a CUDA graph, and against the memory's bandwidth.
+"""Benchmark: decoding of every published model, eager and from a CUDA graph, against the memory's bandwidth.
 
-A step has to move `decode_bytes` (see `profiler.cost`): their share of the bandwidth, by the datasheet and of a copy measured in the same
-run, says how much of the time is spent on memory at all. State and weights are random: values do not change what a step costs.
-A graph's time is given only where its tokens are those of the eager steps.
+Decoding moves all weights for each token, so the memory's bandwidth bounds its speed. What the host needs to
+launch kernels comes on top, unless a CUDA graph replays them. The record says how far each model is from that
+bound.
+
+    frontrunner bench decode --device cuda:0
+
+One row with 8192 tokens of context. A step has to move `decode_bytes` (see `profiler.cost`). Their share of
+the bandwidth
+is given twice: of the datasheet's, and of a copy's, measured in the same run. State and weights are random,
+    as values do not change what a step costs. A graph's time is given only where its tokens are those of the
+    eager steps.
 """
 
 from typing import Any
@@ -11,14 +19,15 @@ import torch
 from rich.console import Console
 
 from operators.architecture import Architecture, shipped_names
-from operators.errors import DeviceError
 from profiler.bandwidth import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.cost import cost
 from profiler.decoder import Decoder, random_model
 from profiler.device import Device, open_device
 from profiler.lock import exclusive, shared
 from profiler.timing import SamplingSettings, Timing, sample
-from search.terminal_tables import Sheet, sheet, show
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.tables import Column, by_model
+from search.terminal_tables import show
 
 OURS = ("tiny-hybrid",)  # lies among the published ones to try commands on
 BATCH, CONTEXT, SEED = 1, 8192, 0
@@ -26,16 +35,21 @@ CHECKED_TOKENS = 64
 _REPLAYS, _EAGER_STEPS = 8, 2
 _SETTINGS = SamplingSettings(warmup=3, min_samples=20, min_seconds=0.5, max_seconds=2.0)
 
-Figures = dict[str, float | int | str]
+_COLUMNS = {
+    "eager [ms]": Column("eager_ms", ".2f"),
+    "graph [ms]": Column("graph_ms", ".3f"),
+    "IQR [ms]": Column("graph_iqr_ms", ".3f"),
+    "faster ×": Column("graph_speedup", ".1f"),
+    "GB a step": Column("decode_bytes", ".2f", 1e-9),
+    "of datasheet": Column("datasheet_fraction", ".0%"),
+    "of copy": Column("copy_fraction", ".0%"),
+    "memory [GB]": Column("peak_memory_bytes", ".2f", 1e-9),
+}
 
 
-def decode_published(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
-    """Figures and samples, a line of the table for each model on the way. Raises DeviceError without a GPU."""
+def decode_published(device: str, console: Console) -> Measured:
+    """Times and shares of the bandwidth of every model, and the samples that they come from."""
     opened = open_device(device)
-    if opened.torch_device.type != "cuda":
-        raise DeviceError(
-            f"device {device}: the benchmark decode compares CUDA graphs with eager steps and needs a GPU, as in cuda:0"
-        )
     figures: Figures = {
         "context_tokens": CONTEXT,
         "batch": BATCH,
@@ -44,42 +58,14 @@ def decode_published(device: str, console: Console) -> tuple[Figures, list[dict[
     if opened.name in DATASHEET_BYTES_PER_S:
         figures["datasheet_bytes_per_s"] = DATASHEET_BYTES_PER_S[opened.name]
     samples = []
-    for model in shipped_names():
-        if model in OURS:
-            continue
-        found, sampled = _decode(Architecture.load(model), opened, figures)
-        figures |= {f"{model}.{name}": value for name, value in found.items()}
+    for model in (name for name in shipped_names() if name not in OURS):
+        of_model, sampled = _decode(Architecture.load(model), opened, figures)
+        figures |= {f"{model}.{name}": value for name, value in of_model.items()}
         samples.append({"model": model, **sampled})
-        console.print(
-            f"{model}: {', '.join(f'{name} {value}' for name, value in found.items())}",
-            soft_wrap=True,
-            highlight=False,
-        )
-    show(console, table(figures))
-    return figures, samples
-
-
-def table(figures: Figures) -> Sheet:
-    """The figures as they are read: a line for each model."""
-    columns = {
-        "eager [ms]": ("eager_ms", ".2f"),
-        "graph [ms]": ("graph_ms", ".3f"),
-        "IQR [ms]": ("graph_iqr_ms", ".3f"),
-        "faster ×": ("graph_speedup", ".1f"),
-        "GB a step": ("decode_bytes", ".2f"),
-        "of datasheet": ("datasheet_fraction", ".0%"),
-        "of copy": ("copy_fraction", ".0%"),
-        "memory [GB]": ("peak_memory_bytes", ".2f"),
-    }
-    rows = []
-    for model in dict.fromkeys(name.rpartition(".")[0] for name in figures if "." in name):
-        cells = []
-        for name, form in columns.values():
-            value = figures.get(f"{model}.{name}")
-            scale = 1e-9 if name.endswith("_bytes") else 1
-            cells.append("" if not isinstance(value, int | float) else format(value * scale, form))
-        rows.append((model, *cells))
-    return sheet(("model", *columns), rows, words=("model",))
+        shown = ", ".join(f"{name} {value}" for name, value in of_model.items())
+        console.print(f"{model}: {shown}", soft_wrap=True, highlight=False)
+    show(console, by_model(figures, [sample["model"] for sample in samples], _COLUMNS))
+    return Measured(figures, samples)
 
 
 def _decode(architecture: Architecture, device: Device, ceilings: Figures) -> tuple[Figures, dict[str, Any]]:
@@ -125,11 +111,11 @@ def _decode(architecture: Architecture, device: Device, ceilings: Figures) -> tu
 
 
 def _graph_equals_eager(decoder: Decoder) -> bool:
-    found = []
+    tokens = []
     for step in (decoder.step, decoder.step_eagerly):
         decoder.fill(decoder.state.capacity - CHECKED_TOKENS, seed=SEED)
-        found.append(torch.stack([step().clone() for _ in range(CHECKED_TOKENS)]))
-    return torch.equal(*found)
+        tokens.append(torch.stack([step().clone() for _ in range(CHECKED_TOKENS)]))
+    return torch.equal(*tokens)
 
 
 def _timings(decoder: Decoder, device: Device) -> tuple[Timing, Timing]:
@@ -143,3 +129,11 @@ def _timings(decoder: Decoder, device: Device) -> tuple[Timing, Timing]:
     )
     graph = sample(lambda: device.mean_time(decoder.step, before=rewind, count=_REPLAYS), settings=_SETTINGS)
     return eager, graph
+
+
+BENCHMARK = Benchmark(
+    "decode",
+    "decoding of every published model, eager and from a CUDA graph, against the memory's bandwidth",
+    decode_published,
+    gpu=True,
+)

@@ -1,11 +1,19 @@
-"""Every operator with each of its backends: forward, forward and backward, and one decode step, against what the device can do.
+"""Benchmark: every operator with each of its backends, against what the device can do.
 
-What is timed: one operator of width 2048 at its default shape, bfloat16 on a GPU, random weights and inputs. A forward reads whole
-sequences; its FLOPs are the operator's own count, three times as many with the backward pass. A decode step reads one token a row with a
-state that holds `context` tokens; on a GPU it is a CUDA graph's replay after the L2 cache was overwritten, and its bytes are the weights
-and the state, each moved once (recurrent state twice). A copy of 1 GiB and a product of two 8192 x 8192 matrices are measured in the run.
+Architectures are made of operators, so an operator that runs far below the device's limits is where time can
+be won. Times are a forward, a forward with a backward, and one decode step.
 
-A backend whose results differ from the reference's by more than the bounds of `operators.agreement` gets no figures, but the reason.
+    frontrunner bench operators --device cuda:0
+
+What is timed is one operator of width 2048 at its default shape, bfloat16 on a GPU, with random weights and
+inputs. A forward reads whole sequences. Its FLOPs are the operator's own count; with the backward pass they
+are three times as many. A decode step reads one token a row with a state that holds `context` tokens. On a
+GPU it is a CUDA graph's replay after the L2 cache was overwritten. Its bytes are the weights and the state,
+each moved once (recurrent state twice). The limits are a copy within the memory and a matrix product, both
+measured in the run.
+
+A backend whose results differ from the reference's by more than the bounds of `operators.agreement` gets no
+figures, but the reason.
 """
 
 import gc
@@ -23,12 +31,14 @@ from operators import registry
 from operators.agreement import agreement
 from operators.architecture import Architecture, Layer
 from operators.backends import reason_against, resolve
+from operators.graph import captured
 from operators.operator import OperatorModule, State
 from profiler.bandwidth import copy_bytes_per_s, matrix_product_flops_per_s
 from profiler.device import Device, open_device
 from profiler.lock import exclusive
 from profiler.timing import SamplingSettings, sample
 from profiler.warm import Job, Workload, jobs, warm
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
 
 WIDTH = 2048
 CONTEXTS = (4096, 32_768)
@@ -36,7 +46,7 @@ BATCHES = (1, 64)
 CHECKED_TOKENS = 520  # more than two chunks of every kernel
 # The reference exists to be compared with; timing it on more than this would take most of the run.
 REFERENCE_TOKENS = 4096
-# Above this many tokens at once, activations and what the backward pass keeps do not fit on any device there is.
+# Above this many tokens at once, activations and what the backward pass keeps fit on no device.
 LARGEST_FORWARD, LARGEST_BACKWARD = 262_144, 65_536
 FLUSHED_BYTES = 2**28
 # Enough to compile the kernels of every size that is timed, in parallel and before the device is held alone.
@@ -68,19 +78,18 @@ class Case:
         return torch.randn(*shape, WIDTH, device=self.device.torch_device, dtype=self.device.dtype)
 
 
-def operators_and_backends(
-    device: str, console: Console
-) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
-    """Figures, and a row for everything that was or could not be timed."""
+def operators_and_backends(device: str, console: Console) -> Measured:
+    """Milliseconds of everything that was timed, and a row for that and for everything that could not be."""
     opened = open_device(device)
     rows: list[dict[str, Any]] = []
     compiled = list(warm([job for case in cases(opened) for job in _jobs(case)]))
     console.print(f"compiled in {max((done.seconds for done in compiled), default=0.0):.0f} s")
-    figures: dict[str, float | int | str] = {"copy_bytes_per_s": copy_bytes_per_s(opened)}
+    figures: Figures = {"copy_bytes_per_s": copy_bytes_per_s(opened)}
     with exclusive(device):
         figures["matrix_product_flops_per_s"] = matrix_product_flops_per_s(opened)
         console.print(
-            f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s"
+            f"copy {figures['copy_bytes_per_s']:.3g} bytes/s, "
+            f"matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s"
         )
         for case in cases(opened):
             began, found = perf_counter(), _rows(case, figures)
@@ -98,7 +107,7 @@ def operators_and_backends(
         if "ms" in row:
             label = ".".join(str(row[key]) for key in ("operator", "backend", "what"))
             figures[f"{label}@b{row['batch']}.c{row['context']}_ms"] = row["ms"]
-    return figures, rows
+    return Measured(figures, rows)
 
 
 def cases(device: Device) -> list[Case]:
@@ -136,11 +145,8 @@ def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:
                 batch=1,
                 tokens=CHECKED_TOKENS,
             )
-        except (
-            RuntimeError,
-            AssertionError,
-            ValueError,
-        ) as error:  # as kernel libraries refuse what they cannot do
+        # Kernel libraries refuse with any of these what they cannot do.
+        except (RuntimeError, AssertionError, ValueError) as error:
             return [{**about, "reason": f"refused: {_line(error)}"}]
         about["output_error"], about["gradient_error"] = check.output, max(check.gradients.values())
         if check.complaint:
@@ -238,14 +244,7 @@ def _timed_step(device: Device, step: Callable[[], Tensor]) -> Callable[[], floa
     """Runs that time one step in ms, on a GPU as a graph and with a cold L2 cache."""
     if device.torch_device.type != "cuda":
         return lambda: device.timed(step)
-    stream = torch.cuda.Stream(device.torch_device)
-    with torch.cuda.stream(stream):
-        for _ in range(2):  # libraries choose kernels and allocate workspaces before they can be captured
-            step()
-    torch.cuda.current_stream(device.torch_device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        step()
+    graph = captured(step, device=device.torch_device, warmups=2)
     flushed = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device=device.torch_device)
 
     def run() -> float:
@@ -268,3 +267,10 @@ def _free() -> None:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+BENCHMARK = Benchmark(
+    "operators",
+    "every operator with each of its backends, against what the device can do",
+    operators_and_backends,
+)

@@ -1,15 +1,20 @@
-"""A real search: ours beside random search in the same time, and what it found beside published designs, rescaled.
+"""Benchmark: a real search beside random search and beside published designs.
 
-Both searches are runs of `configs/h100_small.yaml` under names of their own, and go on where an earlier try of the benchmark ended; with
-N GPUs each takes an Nth of the time, so that the time of GPUs is the same. The designs are trained and measured as every candidate is, at
-each width of the space at which they meet the constraints.
+A searcher is worth its complexity where it finds more than random search does in the same time. What it finds
+is worth the time where it beats designs that people published, rescaled to the space's widths.
+
+    frontrunner bench search --device cuda
+
+Both searches are runs of configs/h100_small.yaml under names of their own. They go on where an earlier try of
+the benchmark ended. With N GPUs each takes an Nth of the time, so that the time of GPUs is the same. The
+designs are trained and measured as every candidate is, at each width of the space at which they meet the
+constraints.
 """
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -18,7 +23,8 @@ from rich.console import Console
 from profiler.cost import parameters
 from search import pareto
 from search.benchmarks import runs as runs_of
-from search.benchmarks.folders import folder
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.record import folder
 from search.config import RunConfig
 from search.driver import prepare_run
 from search.fidelity import proxy_of
@@ -32,7 +38,6 @@ from search.studies.parallel import train_ahead
 
 SEARCHERS = ("guided", "random")
 _MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the time of the shorter search
-Figures = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Design:
     problem: str = ""
 
 
-def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes], list[Path]]:
-    """Figures, the candidates of both searches with the designs, the plot, and the folders."""
+def search_and_compare(device: str, console: Console) -> Measured:
+    """Hypervolumes, gains over the designs, the candidates of both searches, the designs, and the plot."""
     config = runs_of.load(device)
     if config.time_s is not None:
         config = config.model_copy(update={"time_s": config.time_s / config.workers})
@@ -57,11 +62,11 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
         "workers": config.workers,
         "compile_before_s": round(runs_of.prepare_kernels(device, console), 1),
     }
-    made = {
+    searches = {
         name: runs_of.searched(config, name=f"search-{name}", searcher=name, console=console)
         for name in SEARCHERS
     }
-    runs = {name: entries for name, (entries, _) in made.items()}
+    runs = {name: entries for name, (entries, _) in searches.items()}
     designs, of_designs = _designs(config, console)
     for name, entries in runs.items():
         figures |= {f"{name}.{key}": value for key, value in _spent(entries, config.workers).items()}
@@ -77,12 +82,8 @@ def search_and_compare(device: str, console: Console) -> tuple[Figures, Any, dic
     figures |= {"gain_least": min(known), "gain_median": float(np.median(known))} if known else {}
     rows = {name: [runs_of.row(entry) for entry in entries] for name, entries in runs.items()}
     compared = [{**vars(design), "gain": gains.get(design)} for design in designs]
-    return (
-        figures,
-        {**rows, "designs": compared},
-        {"png": _plot(runs, designs, config)},
-        [of_designs, *(path for _, path in made.values())],
-    )
+    folders = [of_designs, *(path for _, path in searches.values())]
+    return Measured(figures, {**rows, "designs": compared}, {"png": _plot(runs, designs, config)}, folders)
 
 
 def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
@@ -114,7 +115,10 @@ def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
 
 
 def gain(design: Design, entries: Sequence[Entry], config: RunConfig) -> float | None:
-    """How much lower than the design's the loss is of the best candidate that decodes no slower, nats per token; None where none does."""
+    """The design's loss less that of the best candidate that decodes no slower (nats per token).
+
+    None where no candidate is as fast.
+    """
     wanted = config.parsed_objectives()
     as_fast = [
         entry.evaluation.metrics["loss"]
@@ -206,3 +210,8 @@ def _plot(runs: Mapping[str, Sequence[Entry]], designs: Sequence[Design], config
     figure.savefig(content, format="png")
     plt.close(figure)
     return content.getvalue()
+
+
+BENCHMARK = Benchmark(
+    "search", "a real search beside random search and beside published designs", search_and_compare
+)

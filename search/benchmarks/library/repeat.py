@@ -1,14 +1,22 @@
-"""How far a measurement can be repeated: one step of the anchor model, energy and the time of the lock, over fresh processes."""
+"""Benchmark: how far another process repeats a measurement.
+
+Candidates are compared by times that different processes measured, so a difference below what repeating the
+measurement makes means nothing. Measured are one decode step of the anchor model, its energy, and how long
+the device's lock is held.
+
+    frontrunner bench repeat --device cuda:0
+"""
 
 from statistics import mean, stdev
 from time import perf_counter
-from typing import Any
 
 from rich.console import Console
 
 from profiler.anchor import CONTEXT, anchor_architecture
 from profiler.device import open_device
 from profiler.profile import ProfileSettings
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.tables import print_figures
 from search.profiling import started
 
 PROCESSES, ENERGY_RUNS = 5, 3
@@ -16,11 +24,12 @@ ENERGY_SECONDS = 5.0
 DEADLINE_S = 600.0
 SETTINGS = ProfileSettings(batch_sizes=(1,), contexts=(CONTEXT,), min_seconds=0.5, max_seconds=2.0)
 
-Figures = dict[str, float | int | str]
 
+def repeat_anchor(device: str, console: Console) -> Measured:
+    """How far times and energies scatter, and every profile.
 
-def repeat_anchor(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
-    """Figures, and every profile. Energy is measured in the first ENERGY_RUNS processes, where the device counts it."""
+    The first ENERGY_RUNS processes measure energy as well, where the device counts it.
+    """
     kind = open_device(device).torch_device.type
     profiles = []
     began = perf_counter()
@@ -34,7 +43,8 @@ def repeat_anchor(device: str, console: Console) -> tuple[Figures, list[dict[str
             point, conditions = profiles[-1].points[0], profiles[-1].conditions
             tainted = f", tainted: {'; '.join(conditions.tainted)}" if conditions.tainted else ""
             console.print(
-                f"process {number}: {point.decode.median_ms:.5f} ms, {point.decode.median_ms / conditions.anchor_ms:.5f} of the anchor, "
+                f"process {number}: {point.decode.median_ms:.5f} ms, "
+                f"{point.decode.median_ms / conditions.anchor_ms:.5f} of the anchor, "
                 f"lock {conditions.lock_s:.2f} s, busy {conditions.busy_s:.2f} s{tainted}",
                 soft_wrap=True,
             )
@@ -66,6 +76,8 @@ def repeat_anchor(device: str, console: Console) -> tuple[Figures, list[dict[str
             "energy_range_fraction": (max(energies) - min(energies)) / mean(energies),
             "power_w": mean(profile.metrics()["power_w@b1"] for profile in profiles[:ENERGY_RUNS]),
         }
-    for name, value in figures.items():
-        console.print(f"{name:<40}{value}")
-    return figures, [profile.model_dump(mode="json") for profile in profiles]
+    print_figures(console, figures)
+    return Measured(figures, [profile.model_dump(mode="json") for profile in profiles])
+
+
+BENCHMARK = Benchmark("repeat", "how far another process repeats a measurement", repeat_anchor)

@@ -1,8 +1,13 @@
-"""The table of Nemotron-Flash's deployment on our runtime: ten models, decoding at batch 1 and at the largest batch that fits.
+"""Benchmark: the table of Nemotron-Flash's deployment on our runtime.
 
-Latency: one decode step with 8192 tokens of context, batch 1. Throughput: tokens decoded in a second with 32,768 tokens of context, at the
-largest batch that fits. Published (arXiv 2511.18890): seconds for decoding 8192 tokens and tokens per second with 32k of input, on an H100
-with stock engines for the others' models. The two are compared as ratios to Nemotron-Flash-1B.
+Nemotron-Flash (arXiv 2511.18890) compares ten models on an H100, the others' with stock engines. One runtime
+for all ten says how much of the differences the architectures make.
+
+    frontrunner bench deployment --device cuda:0
+
+Latency: one decode step with 8192 tokens of context, batch 1. Throughput: tokens decoded in a second with
+32,768 tokens of context, at the largest batch that fits. Published are the seconds for decoding 8192 tokens,
+and tokens per second with 32k of input. The two are compared as ratios to Nemotron-Flash-1B.
 """
 
 from typing import Any
@@ -14,8 +19,9 @@ from operators.errors import FrontrunnerError
 from profiler.lock import shared
 from profiler.profile import ProfileSettings
 from profiler.worker import ProfilingWorker
-from search.tables import MARK, taint_notes
-from search.terminal_tables import Sheet, sheet, show
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.tables import Column, by_model
+from search.terminal_tables import show
 
 PUBLISHED = {  # seconds, tokens/s
     "nemotron-flash-1b": (14.45, 7289),
@@ -36,11 +42,19 @@ _SAMPLING: dict[str, Any] = {"warmup": 1, "min_samples": 10, "min_seconds": 0.3,
 LATENCY = ProfileSettings(contexts=(LATENCY_CONTEXT,), batch_sizes=(1,), **_SAMPLING)
 THROUGHPUT = ProfileSettings(contexts=(THROUGHPUT_CONTEXT,), batch_sizes=(), largest_batch=True, **_SAMPLING)
 
-Figures = dict[str, float | int | str]
+_COLUMNS = {
+    "decode [ms]": Column("decode_ms", ".3f", timed=True),
+    "ratio": Column("latency_ratio", ".2f", timed=True),
+    "published": Column("published_latency_ratio", ".2f"),
+    "rows": Column("largest_batch", "d"),
+    "tokens/s": Column("throughput_tokens_per_s", ".0f", timed=True),
+    "its ratio": Column("throughput_ratio", ".3f", timed=True),
+    "published of it": Column("published_throughput_ratio", ".3f"),
+}
 
 
-def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
-    """Figures, and every profile; a line of the table for each model."""
+def deploy(device: str, console: Console) -> Measured:
+    """Latency, throughput and ratios of each model, and every profile."""
     figures: Figures = {}
     profiles: list[dict[str, Any]] = []
     with ProfilingWorker(device) as worker:
@@ -48,7 +62,7 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
             worker.start()
         for name in PUBLISHED:
             try:
-                found = [
+                both = [
                     worker.profile(Architecture.load(name), settings, deadline_s=DEADLINE_S)
                     for settings in (LATENCY, THROUGHPUT)
                 ]
@@ -56,7 +70,7 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
                 figures[f"{name}.failed"] = str(error)
                 console.print(f"{name}: {error}", soft_wrap=True)
                 continue
-            latency, throughput = found
+            latency, throughput = both
             largest = throughput.largest[0]
             figures |= {
                 f"{name}.decode_ms": latency.points[0].decode.median_ms,
@@ -64,24 +78,24 @@ def deploy(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]
                 f"{name}.largest_batch": largest.batch,
                 f"{name}.throughput_tokens_per_s": largest.tokens_per_s,
             }
-            profiles += [{"model": name, **profile.model_dump(mode="json")} for profile in found]
+            profiles += [{"model": name, **profile.model_dump(mode="json")} for profile in both]
             decode_ms = latency.points[0].decode.median_ms
             console.print(
                 f"{name}: {decode_ms:.4g} ms, {largest.batch} rows, {largest.tokens_per_s:.5g} tokens/s",
                 soft_wrap=True,
             )
     figures |= _ratios(figures)
-    show(console, table(figures))
-    return figures, profiles
+    show(console, by_model(figures, PUBLISHED, _COLUMNS))
+    return Measured(figures, profiles)
 
 
 def _ratios(figures: Figures) -> Figures:
     """Each model to the first, as measured and as published."""
-    found: Figures = {}
+    ratios: Figures = {}
     for name, (seconds, tokens_per_s) in PUBLISHED.items():
         if f"{name}.decode_ms" not in figures or f"{FIRST}.decode_ms" not in figures:
             continue
-        found |= {
+        ratios |= {
             f"{name}.latency_ratio": float(figures[f"{name}.decode_ms"])
             / float(figures[f"{FIRST}.decode_ms"]),
             f"{name}.published_latency_ratio": seconds / PUBLISHED[FIRST][0],
@@ -89,27 +103,7 @@ def _ratios(figures: Figures) -> Figures:
             / float(figures[f"{FIRST}.throughput_tokens_per_s"]),
             f"{name}.published_throughput_ratio": tokens_per_s / PUBLISHED[FIRST][1],
         }
-    return found
+    return ratios
 
 
-def table(figures: Figures) -> Sheet:
-    columns = {
-        "decode [ms]": ("decode_ms", ".3f"),
-        "ratio": ("latency_ratio", ".2f"),
-        "published": ("published_latency_ratio", ".2f"),
-        "rows": ("largest_batch", "d"),
-        "tokens/s": ("throughput_tokens_per_s", ".0f"),
-        "its ratio": ("throughput_ratio", ".3f"),
-        "published of it": ("published_throughput_ratio", ".3f"),
-    }
-    rows, tainted = [], {}
-    for name in PUBLISHED:
-        reasons = str(figures.get(f"{name}.tainted", ""))
-        tainted[name] = [reasons] if reasons else []
-        mark = MARK if reasons else ""
-        values = [(figures.get(f"{name}.{key}"), form) for key, form in columns.values()]
-        cells = ("" if value is None else format(value, form) for value, form in values)
-        timed = ("decode_ms", "latency_ratio", "throughput_tokens_per_s", "throughput_ratio")
-        marks = (mark if key in timed else "" for key, _ in columns.values())
-        rows.append((name, *(cell and cell + marked for cell, marked in zip(cells, marks, strict=True))))
-    return sheet(("model", *columns), rows, words=("model",), notes=taint_notes(tainted))
+BENCHMARK = Benchmark("deployment", "Nemotron-Flash's table of ten models on our runtime", deploy)

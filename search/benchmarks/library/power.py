@@ -1,8 +1,14 @@
-"""How well two architectures are told apart: equals must not be called different, and a slowdown of 2 % must be found.
+"""Benchmark: how well `frontrunner compare` tells two architectures apart.
 
-Fresh processes, several preparing at the same time and one measuring, time a decode step of the anchor model as it is, or with a kernel in
-its graph that does nothing for about 2 % of the step. What they measured is compared as `frontrunner compare` does it: 6 rounds of one
-process each, neighbours in time. A comparison draws its rounds at random from all processes, so that they share some.
+A comparison must not call equals different, and it must find a slowdown of 2 %. The record counts how often
+it did.
+
+    frontrunner bench power --device cuda:0
+
+Fresh processes, several preparing at the same time and one measuring, time a decode step of the anchor model.
+Half of them have a kernel in their graph that does nothing for about 2 % of the step. What they measured is
+compared as `frontrunner compare` does it: 6 rounds of one process each, neighbours in time. A comparison
+draws its rounds at random from all processes, so comparisons share some rounds.
 """
 
 import random
@@ -11,12 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
-from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from operators.graph import captured
 from profiler.anchor import CONTEXT, anchor_architecture
 from profiler.comparison import compare_times
 from profiler.copies import copies, step_ms
@@ -26,6 +32,8 @@ from profiler.device import Device, open_device
 from profiler.lock import exclusive, shared
 from profiler.profile import REPEATABILITY
 from profiler.timing import SamplingSettings, sample
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.tables import print_figures
 from search.comparing import ROUNDS
 
 SLOWDOWN = 0.02
@@ -59,8 +67,8 @@ class _SlowDecoder(Decoder):
         super()._choose(logits)
 
 
-def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
-    """Figures, and every process' measurement."""
+def tell_apart(device: str, console: Console) -> Measured:
+    """How many pairs were judged right, and every process' measurement."""
     kind = open_device(device).torch_device.type
     with _processes(1) as pool:
         waste, injected = pool.submit(_calibrate, device).result()
@@ -77,7 +85,7 @@ def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | s
         _verdict(_drawn(plain, order), _drawn(slow, order), REPEATABILITY[kind]) for _ in range(SLOWED_PAIRS)
     ]
     times = torch.tensor([one.decode_ms for one in plain])
-    figures: dict[str, float | int | str] = {
+    figures: Figures = {
         "processes": len(found),
         "rounds": ROUNDS,
         "injected_slowdown": injected,
@@ -88,9 +96,8 @@ def tell_apart(device: str, console: Console) -> tuple[dict[str, float | int | s
         "decode_ms": float(times.median()),
         "coefficient_of_variation": float(times.std() / times.mean()),
     }
-    for name, value in figures.items():
-        console.print(f"{name:<28}{value}")
-    return figures, [asdict(one) for one in found]
+    print_figures(console, figures)
+    return Measured(figures, [asdict(one) for one in found])
 
 
 def _processes(count: int) -> ProcessPoolExecutor:
@@ -98,7 +105,7 @@ def _processes(count: int) -> ProcessPoolExecutor:
 
 
 def _halves(measured: list[Measurement], order: random.Random) -> tuple[list[Measurement], list[Measurement]]:
-    """Two disjoint draws of ROUNDS each, in which the i-th of one is a neighbour in time of the i-th of the other."""
+    """Two disjoint draws of ROUNDS each. The i-th of one is a neighbour in time of the i-th of the other."""
     chosen = sorted(order.sample(measured, 2 * ROUNDS), key=lambda one: one.at_s)
     pairs = [order.sample(chosen[first : first + 2], 2) for first in range(0, len(chosen), 2)]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -142,7 +149,7 @@ def _measure(name: str, waste: float) -> tuple[float, float]:
 
 @torch.inference_mode()
 def _calibrate(name: str) -> tuple[float, float]:
-    """-> what to waste so that a step takes 1 + SLOWDOWN times as long, and by what fraction of a step that then lengthens it."""
+    """-> what to waste so that a step takes about 1 + SLOWDOWN times as long, and the real slowdown."""
     device = open_device(name)
     torch.set_num_threads(1)
     decoders = _decoders(device, 0.0)
@@ -158,8 +165,14 @@ def _calibrate(name: str) -> tuple[float, float]:
 
 def _sleep_ms(cycles: int, device: Device) -> float:
     """What a kernel that does nothing for so many cycles adds to a graph, by a graph of many."""
-    count, graph = 200, torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    count = 200
+
+    def sleep() -> None:
         for _ in range(count):
             torch.cuda._sleep(cycles)
+
+    graph = captured(sleep, device=device.torch_device, warmups=0)
     return sample(lambda: device.timed(graph.replay) / count, settings=_SETTINGS).median_ms
+
+
+BENCHMARK = Benchmark("power", "how well `frontrunner compare` tells two architectures apart", tell_apart)

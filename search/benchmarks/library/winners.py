@@ -1,13 +1,18 @@
-"""What a search found against published designs once more: at full size, after ten times the tokens.
+"""Benchmark: what a search found against published designs, at full size and after ten times the tokens.
 
-A search scores architectures by short trainings of smaller models. Of the record of `frontrunner bench search` those designs are taken that
-come nearest to what the search found, each with the best candidate that decodes no slower, and both are trained longer and measured anew.
+A search scores architectures by short trainings of smaller models. Whether its winners still win after longer
+trainings is what counts.
+
+    frontrunner bench search --device cuda
+    frontrunner bench winners --device cuda
+
+The first command writes the record that the second one reads. Of that record, the designs are taken that come
+nearest to what the search found, each with the best candidate that decodes no slower. Both are trained longer
+and measured anew.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +21,8 @@ from operators import Architecture
 from operators.errors import ConfigError
 from profiler.device import open_device
 from search.benchmarks import runs as runs_of
-from search.benchmarks.folders import folder
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.record import RECORDS, folder, read
 from search.config import RunConfig
 from search.driver import prepare_run
 from search.studies import experiment
@@ -27,15 +33,17 @@ from search.tables import MARK
 LONGER = 10
 PAIRS = 3
 _RECORDS = {
-    "cpu": Path("results/benchmarks/cpu/search.json"),
-    "cuda": Path("results/benchmarks/h200/search.json"),
+    "cpu": RECORDS / "cpu" / "search.json",
+    "cuda": RECORDS / "h200" / "search.json",
 }
-Figures = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A published design at one width, and the candidate with the lowest loss of those that decode no slower. gain: of the short losses."""
+    """A published design at one width, and the best candidate that decodes no slower.
+
+    gain: the design's loss less the candidate's in the search (nats per token).
+    """
 
     design: str
     width: int
@@ -43,14 +51,17 @@ class Pair:
     gain: float
 
 
-def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes], list[Path]]:
-    """Figures, each pair with its losses and latencies, no files, and the experiment's folder. Raises ConfigError without a record."""
+def train_longer(device: str, console: Console) -> Measured:
+    """Gains in the search and after the longer trainings, and each pair with its losses and latencies.
+
+    Raises ConfigError without the record of a search.
+    """
     path = _RECORDS[open_device(device).torch_device.type]
     if not path.is_file():
         raise ConfigError(
             f"bench winners: expected the record of `frontrunner bench search` in {path}, which is not there"
         )
-    samples = json.loads(path.read_text())["samples"]
+    samples = read(path)["samples"]
     config = runs_of.load(device)
     pairs = hardest(samples, runs_of.latency(config))
     if not pairs:
@@ -94,7 +105,7 @@ def train_longer(device: str, console: Console) -> tuple[Figures, Any, dict[str,
                 f"{_candidate(pair)} against {_design(pair)}: {gains}", soft_wrap=True, highlight=False
             )
         rows.append(row)
-    return figures, rows, {}, [at_work]
+    return Measured(figures, rows, folders=[at_work])
 
 
 def hardest(samples: Mapping[str, Any], latency: str) -> list[Pair]:
@@ -138,3 +149,8 @@ def _design(pair: Pair) -> str:
 
 def _candidate(pair: Pair) -> str:
     return f"candidate {pair.candidate}"
+
+
+BENCHMARK = Benchmark(
+    "winners", "what the recorded search found against published designs, trained longer", train_longer
+)

@@ -1,10 +1,16 @@
-"""Training throughput of three kinds of model, next to the same model in `transformers` or `fla` trained with the same settings.
+"""Benchmark: training throughput next to the same models in `transformers` and `fla`.
 
-All have about 500 million parameters and read the same batch of random tokens in bfloat16 with AdamW (fused) and clipped gradients. Ours
-keeps float32 masters, replays a CUDA graph and adds up in a fixed order, as trainings do; what that costs is seen beside it, in any order.
-Theirs is what their users run, step by step: float32 weights cast by autocast, and, faster but losing small updates, bfloat16 weights
-without masters. What counts as work is the same for all, `training_flops` of the architecture, against a product of two 8192 x 8192
-matrices measured in the run. Seconds leave out the first steps, in which kernels are compiled.
+A search spends most of its time in training, so a training loop that is slower than others' wastes it.
+
+    frontrunner bench training --device cuda:0
+
+The models have about 500 million parameters and read the same batch of random tokens in bfloat16, with AdamW
+(fused) and clipped gradients. Ours keeps float32 masters, replays a CUDA graph and adds up in a fixed order,
+as trainings do. The time in any order stands beside it, which shows what the fixed order costs. Theirs is
+what their users run, step by step: float32 weights cast by autocast, and bfloat16 weights without masters,
+which is faster but loses small updates. What counts as work is the same for all, `training_flops` of the
+architecture, against a matrix product measured in the run. Seconds leave out the first steps, in which
+kernels are compiled.
 """
 
 import gc
@@ -32,16 +38,16 @@ from proxy_train.flops import training_flops
 from proxy_train.optim import BETAS, Optimizer
 from proxy_train.settings import ProxySettings
 from proxy_train.step import Step, own_stream
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
 
 FLASH = "d f m f a f m f d f m f a f m f d f m f d f m f"  # the layers of Nemotron-Flash-1B
 ROUNDS = 5
-Figures = dict[str, float | int | str]
 Rival = Callable[[Architecture], Any]
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is trained: width, depth in blocks, vocabulary, rows and tokens of a batch, steps of a timed round."""
+    """What is trained: width, depth in blocks, vocabulary, rows and tokens of a batch, steps of a round."""
 
     width: int
     blocks: int
@@ -54,15 +60,17 @@ class Size:
 
 SIZES = {
     "cuda": Size(width=1536, blocks=12, vocabulary=32_000, head_dim=128, batch=8, tokens=2048, steps=4),
-    "cpu": Size(
-        width=64, blocks=1, vocabulary=512, head_dim=16, batch=2, tokens=64, steps=1
-    ),  # to see that it runs
+    # Shows only that the benchmark runs.
+    "cpu": Size(width=64, blocks=1, vocabulary=512, head_dim=16, batch=2, tokens=64, steps=1),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model, and how others build the same one: library and (architecture) -> module; None where nobody has it."""
+    """One model, and how another library builds the same one.
+
+    rival: (architecture) -> module, or None where no library has the model.
+    """
 
     name: str
     architecture: Architecture
@@ -145,8 +153,11 @@ def _fla(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def train_and_compare(device: str, console: Console) -> tuple[Figures, list[dict[str, Any]]]:
-    """Figures, and the seconds of each round. `NAME.reason` says why something has no figures."""
+def train_and_compare(device: str, console: Console) -> Measured:
+    """Tokens per second and memory of every model, and the seconds of each round.
+
+    `NAME.reason` says why something has no figures.
+    """
     opened = open_device(device)
     size = SIZES[opened.torch_device.type]
     figures: Figures = {}
@@ -169,13 +180,8 @@ def train_and_compare(device: str, console: Console) -> tuple[Figures, list[dict
                 label = f"{case.name}.{who}"
                 try:
                     found, seconds = run()
-                except (
-                    ImportError,
-                    RuntimeError,
-                    AssertionError,
-                    ValueError,
-                    TypeError,
-                ) as error:  # as libraries refuse
+                # Libraries refuse with any of these what they cannot do.
+                except (ImportError, RuntimeError, AssertionError, ValueError, TypeError) as error:
                     found, seconds = (
                         {"reason": " ".join(f"{type(error).__name__}: {error}".split())[:300]},
                         [],
@@ -193,7 +199,7 @@ def train_and_compare(device: str, console: Console) -> tuple[Figures, list[dict
                     soft_wrap=True,
                     markup=False,
                 )
-    return figures, samples
+    return Measured(figures, samples)
 
 
 Run = Callable[[], tuple[Figures, list[float]]]
@@ -295,7 +301,7 @@ def _windows(size: Size, device: torch.device) -> Tensor:
 
 
 def _memory(device: Device) -> Figures:
-    """The most memory that was allocated since `_free`; on a CPU nobody counts it."""
+    """The most memory that was allocated since `_free`; it is not counted on a CPU."""
     return (
         {"peak_memory_bytes": torch.cuda.max_memory_allocated(device.torch_device)}
         if device.torch_device.type == "cuda"
@@ -308,3 +314,8 @@ def _free(device: Device) -> None:
     if device.torch_device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device.torch_device)
+
+
+BENCHMARK = Benchmark(
+    "training", "training throughput next to the same models in `transformers` and `fla`", train_and_compare
+)

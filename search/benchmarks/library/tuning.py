@@ -1,36 +1,37 @@
-"""Which configurations of the libraries' kernels are worth trying on this GPU: every one is timed.
+"""Benchmark: which configurations of the libraries' kernels are worth trying on this GPU.
 
-Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it there. `slowdown_before`
-tells what the configurations that are there so far cost, where that is more than 5 %.
+Triton's autotuner tries every configuration of a kernel at each new shape, which takes minutes. Few
+configurations are ever best, and trying those alone takes seconds. Here every one is timed.
+
+    frontrunner bench tuning --device cuda:0
+
+Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it
+there. `slowdown_before` says what the configurations that lie there so far cost, where that is more than 5 %.
 """
 
 import json
 from math import isfinite
-from typing import Any
 
 import torch
 from rich.console import Console
 
 from operators import registry
 from operators.architecture import Architecture, Layer
-from operators.errors import DeviceError
 from operators.kernel_libraries import tuned
 from profiler.device import open_device
 from profiler.tuning import TOLERANCE, choose, measure_configurations, slowdown
 from profiler.warm import Workload, jobs
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.tables import print_figures
 
 WIDTH = 1024
 WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
 HEAD_DIMS = (64, 128)
 
 
-def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], Any, dict[str, bytes]]:
-    """Figures, all timings (None: does not run), and the file for `operators/tuned/`. Raises DeviceError without a GPU."""
+def tune(device: str, console: Console) -> Measured:
+    """What the choice costs, all timings (None: does not run), and the file for `operators/tuned/`."""
     opened = open_device(device)
-    if opened.torch_device.type != "cuda":
-        raise DeviceError(
-            f"device {device}: the benchmark tuning times GPU kernels and needs a GPU, as in cuda:0"
-        )
     layers = []
     for name in [name for name in registry.names() if len(registry.get(name).backends) > 1]:
         shape = registry.get(name).shape
@@ -41,7 +42,7 @@ def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], A
     timings = measure_configurations(jobs([architecture], WORKLOAD, opened.label))
     chosen = choose(timings)
     major, minor = torch.cuda.get_device_capability(opened.torch_device)
-    figures: dict[str, float | int | str] = {
+    figures: Figures = {
         "architecture": f"sm_{major}{minor}",
         "kernels": len(chosen),
         "configurations_tried": sum(max(map(len, timings[kernel])) for kernel in chosen),
@@ -53,11 +54,15 @@ def tune(device: str, console: Console) -> tuple[dict[str, float | int | str], A
         for kernel, lost in slowdown(timings, tuned(f"sm_{major}{minor}")).items()
         if lost > TOLERANCE
     }
-    for name, value in figures.items():
-        console.print(f"{name:<24}{value}")
+    print_figures(console, figures)
     kept = {"measured_on": opened.name, "versions": opened.versions(), "kernels": chosen}
     samples = {
         kernel: [[(config, ms if isfinite(ms) else None) for config, ms in case] for case in cases]
         for kernel, cases in timings.items()
     }
-    return figures, samples, {"tuned.json": (json.dumps(kept, indent=1) + "\n").encode()}
+    return Measured(figures, samples, {"tuned.json": (json.dumps(kept, indent=1) + "\n").encode()})
+
+
+BENCHMARK = Benchmark(
+    "tuning", "which configurations of the libraries' kernels are worth trying on this GPU", tune, gpu=True
+)

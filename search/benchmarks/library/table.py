@@ -1,9 +1,18 @@
-"""How well the latency table predicts 60 models drawn at random from a space declared for the kind of device, `configs/table_….yaml`."""
+"""Benchmark: how well the latency table predicts whole models.
+
+A search by the table never measures most of its candidates, so the table's errors become the search's. 60
+models are drawn at random from a space that is declared for the kind of device, measured, and compared with
+the table's sums.
+
+    frontrunner bench table --device cuda:0
+
+Spaces: configs/table_cpu.yaml and configs/table_cuda.yaml. Entries that the device's table has are not
+measured again.
+"""
 
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -11,6 +20,7 @@ from operators.threads import torch_threads
 from profiler.device import open_device
 from profiler.latency_table import LatencyTable, default_path
 from profiler.table_build import build
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.table_commands import (
     accuracy_figures,
     accuracy_table,
@@ -22,12 +32,13 @@ from search.table_commands import (
 )
 from search.table_commands import samples as cases
 from search.table_gate import members
+from search.terminal_tables import show
 
 HOLDOUT, SEED = 60, 0
 
 
-def table_accuracy(device: str, console: Console) -> tuple[dict[str, float | int | str], dict[str, Any]]:
-    """Figures of every point, and every entry and model that they come from. Entries that the device's table has are not measured again."""
+def table_accuracy(device: str, console: Console) -> Measured:
+    """Errors at every point, and every entry and model that they come from."""
     opened = open_device(device)
     run = load_space(Path("configs") / f"table_{opened.torch_device.type}.yaml")
     with torch_threads(run.profile.threads):
@@ -37,8 +48,8 @@ def table_accuracy(device: str, console: Console) -> tuple[dict[str, float | int
         build_s, began = time.perf_counter() - began, time.perf_counter()
         found = build_and_validate(table, run, count=HOLDOUT, seed=SEED, device=opened, console=console)
         validate_s = time.perf_counter() - began
-    console.print(accuracy_table(found))
-    figures: dict[str, float | int | str] = {
+    show(console, accuracy_table(found))
+    figures: Figures = {
         "entries": len(table.entries),
         "entries_measured": len(table.entries) - before,
         "build_s": round(build_s, 1),
@@ -48,7 +59,11 @@ def table_accuracy(device: str, console: Console) -> tuple[dict[str, float | int
     }
     for point, accuracy in accuracy_figures(found).items():
         figures |= {f"{point}.{name}": value for name, value in asdict(accuracy).items()}
-    return figures, {
+    samples = {
         "entries": [entry.model_dump(mode="json") for entry in table.entries],
         "models": cases(found),
     }
+    return Measured(figures, samples)
+
+
+BENCHMARK = Benchmark("table", "how well the latency table predicts whole models", table_accuracy)

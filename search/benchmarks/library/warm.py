@@ -1,8 +1,13 @@
-"""How long an operator's kernels take to be ready for forward, backward and a decode step: at a new shape, and at a known one.
+"""Benchmark: how long an operator's kernels take to be ready for forward, backward and a decode step.
 
-New: nothing was ever compiled (the kernels' cache is an empty folder), every operator in a process of its own, all at the same time on all
-cores. Known: the same in fresh processes once more. Seconds leave out what comes before the first kernel, importing libraries and opening
-the device, which is given beside them.
+A candidate of a new shape waits for its kernels to be compiled and tuned before it can be trained or
+measured.
+
+    frontrunner bench warm --device cuda:0
+
+New: nothing was ever compiled, as the kernels' cache is an empty folder. Every operator has a process of its
+own, all at the same time on all cores. Known: the same once more in fresh processes. Seconds leave out
+importing libraries and opening the device, which come before the first kernel and are given beside them.
 """
 
 import os
@@ -18,17 +23,16 @@ from operators import registry
 from operators.architecture import Architecture, Layer
 from profiler.device import open_device
 from profiler.warm import Job, Warmed, Workload, jobs, warm
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
 
 WIDTH = 1536
 WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
 
 
-def warm_everything(
-    device: str, console: Console
-) -> tuple[dict[str, float | int | str], list[dict[str, Any]]]:
-    """Figures, and what was measured of each operator."""
+def warm_everything(device: str, console: Console) -> Measured:
+    """Seconds of each operator at a new shape and at a known one, and all that was measured of it."""
     work = _work(open_device(device).label)
-    figures: dict[str, float | int | str] = {"cores": os.cpu_count() or 1, "operators": len(work)}
+    figures: Figures = {"cores": os.cpu_count() or 1, "operators": len(work)}
     samples: list[dict[str, Any]] = []
     with _empty_cache():
         for kind in ("new", "known"):
@@ -39,7 +43,7 @@ def warm_everything(
             figures |= {f"{kind}_longest_start_s": max(warmed.start_s for warmed in found)}
             for warmed in found:
                 console.print(_described(kind, warmed), soft_wrap=True)
-    return figures, samples
+    return Measured(figures, samples)
 
 
 def _work(device: str) -> list[Job]:
@@ -50,7 +54,8 @@ def _work(device: str) -> list[Job]:
 
 
 def _described(kind: str, warmed: Warmed) -> str:
-    return f"{kind:<6}{warmed.operator:<16}{warmed.backend:<14}{warmed.seconds:7.2f} s, start {warmed.start_s:5.1f} s  {warmed.problem}"
+    seconds = f"{warmed.seconds:7.2f} s, start {warmed.start_s:5.1f} s"
+    return f"{kind:<6}{warmed.operator:<16}{warmed.backend:<14}{seconds}  {warmed.problem}"
 
 
 @contextmanager
@@ -65,3 +70,6 @@ def _empty_cache() -> Iterator[None]:
                 del os.environ["TRITON_CACHE_DIR"]
             else:
                 os.environ["TRITON_CACHE_DIR"] = before
+
+
+BENCHMARK = Benchmark("warm", "how long operators' kernels take to be compiled and tuned", warm_everything)

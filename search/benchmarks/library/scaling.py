@@ -1,30 +1,35 @@
-"""How many candidates an hour a search evaluates with one GPU, two, four … of one machine.
+"""Benchmark: candidates an hour that a search evaluates with one GPU of a machine, two, four and so on.
 
-Random search of `configs/h100_small.yaml`, which tries the same candidates in the same order with any number of workers. All are trained to
-the end, and once: who is stopped or in doubt depends on who ended before. Rates are taken between the same two counts of ended candidates:
-not before every worker has ended two, as the first ones load and tune kernels, and not when some may have nothing left to do. No time
-passes where a run rests.
+Workers share the host's cores and disk, so twice as many GPUs need not be twice as fast.
+
+    frontrunner bench scaling --device cuda
+
+The search is random search of configs/h100_small.yaml, which tries the same candidates in the same order with
+any number of workers. All candidates are trained to the end and once, as who is stopped or repeated depends
+on who ended before. Rates are
+taken between the same two counts of ended candidates: not before every worker has ended two, as the first
+    ones load and tune kernels, and not when some workers may have nothing left to do. No time passes where a
+    run rests. On a CPU two workers share it, which shows only that the benchmark runs.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from rich.console import Console
 
 from profiler.device import open_device
 from profiler.gpus import devices
 from search.benchmarks import runs as runs_of
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.ledger import Entry
 from search.spent import searched
 
 _CANDIDATES = 28
-Figures = dict[str, float | int | str]
 
 
-def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str, bytes], list[Path]]:
-    """Figures, the candidates of every search, no files, and the folders. On a CPU two workers share it, to see that the benchmark runs."""
+def more_devices(device: str, console: Console) -> Measured:
+    """Candidates per hour for each number of workers, and the candidates of every search."""
     config, kind = runs_of.load(device), open_device(device).torch_device.type
     most = 2 if kind == "cpu" else len(devices(device))
     counts = [2**power for power in range(most.bit_length())]
@@ -32,8 +37,9 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     runs_of.prepare_kernels(device, console)
     runs: dict[int, Sequence[Entry]] = {}
     folders: list[Path] = []
-    for workers in reversed(counts):  # what is tuned once more on the way is so in the search of most workers
-        told = config.model_copy(
+    # Most workers first: kernels that are still tuned on the way are tuned in that search.
+    for workers in reversed(counts):
+        settings = config.model_copy(
             update={
                 "workers": workers,
                 "time_s": None,
@@ -43,7 +49,7 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
             }
         )
         runs[workers], folder = runs_of.searched(
-            told, name=f"scaling-{workers}", searcher="random", console=console
+            settings, name=f"scaling-{workers}", searcher="random", console=console
         )
         folders.append(folder)
     window = (2 * counts[-1], candidates - counts[-1])
@@ -53,12 +59,8 @@ def more_devices(device: str, console: Console) -> tuple[Figures, Any, dict[str,
     for workers in counts[1:]:
         figures[f"workers{workers}.faster"] = rate(runs[workers], window) / rate(runs[1], window)
         figures[f"workers{workers}.same_candidates_slower"] = slower(runs[workers], runs[1], window)
-    return (
-        figures,
-        {str(workers): [runs_of.row(entry) for entry in runs[workers]] for workers in counts},
-        {},
-        folders,
-    )
+    rows = {str(workers): [runs_of.row(entry) for entry in runs[workers]] for workers in counts}
+    return Measured(figures, rows, folders=folders)
 
 
 def rate(entries: Sequence[Entry], window: tuple[int, int]) -> float:
@@ -69,13 +71,16 @@ def rate(entries: Sequence[Entry], window: tuple[int, int]) -> float:
 
 
 def slower(entries: Sequence[Entry], alone: Sequence[Entry], window: tuple[int, int]) -> float:
-    """Seconds that candidates with a number in the window take here over those that the same take in `alone`."""
+    """Mean seconds of the candidates numbered in the window, over those of the same candidates in `alone`."""
     there, here = (
         [
             (entry.ended - entry.attempts[-1].at).total_seconds()
-            for entry in found
+            for entry in some
             if entry.ended and window[0] <= entry.number < window[1]
         ]
-        for found in (alone, entries)
+        for some in (alone, entries)
     )
     return fmean(here) / fmean(there)
+
+
+BENCHMARK = Benchmark("scaling", "candidates an hour with one GPU, two, four and so on", more_devices)

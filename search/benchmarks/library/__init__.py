@@ -1,0 +1,1 @@
+"""One file for each benchmark; each ends in `BENCHMARK = Benchmark(...)`."""

@@ -1,0 +1,52 @@
+"""Benchmark: the search of configs/quick.yaml from start to end.
+
+This is the search that a newcomer runs first. The record says how long it takes and how much it finds.
+
+    frontrunner bench quick
+"""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from search import config as config_module
+from search import run
+from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.record import RESULTS
+from search.benchmarks.runs import row
+from search.frontier import frontier_of, hypervolume_gain
+from search.ledger import open_ledger
+
+
+def quick(device: str, console: Console) -> Measured:
+    """Time, losses and hypervolumes of the search, a row for each candidate, and the plot of the frontier."""
+    config = config_module.load(Path("configs/quick.yaml")).model_copy(update={"device": device})
+    name = f"bench-quick-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run.start(config, results=RESULTS, name=name, console=console)
+    start = time.perf_counter()
+    run.go_on(folder, executor="ray", address=None, console=console)
+    seconds = time.perf_counter() - start
+    entries, objectives = open_ledger(folder.ledger).entries(), config.parsed_objectives()
+    gain = hypervolume_gain(entries, objectives, first=config.evolution.population)
+    best = frontier_of(entries, objectives)
+    ended = [entry.evaluation for entry in entries if entry.evaluation]
+    scores = [evaluation.proxy for evaluation in ended if evaluation.proxy]
+    figures: Figures = {
+        "search_s": round(seconds, 1),
+        "candidates": len(entries),
+        "ok": sum(evaluation.status == "ok" for evaluation in ended),
+        "frontier": len(best),
+        "hypervolume": gain.final if gain else 0.0,
+        "hypervolume_initial_population": gain.initial if gain else 0.0,
+        "best_loss_nats_per_token": min(score.loss for score in scores),
+        "unigram_loss_nats_per_token": scores[0].unigram_loss,
+        "train_s_per_candidate": sum(each.seconds.get("train", 0.0) for each in ended) / len(ended),
+        "profile_s_per_candidate": sum(each.seconds.get("profile", 0.0) for each in ended) / len(ended),
+    }
+    rows = [{**row(entry), "parents": entry.parents, "frontier": entry in best} for entry in entries]
+    return Measured(figures, rows, {"png": folder.plot().read_bytes()})
+
+
+BENCHMARK = Benchmark("quick", "the search of configs/quick.yaml: how long it takes and what it finds", quick)

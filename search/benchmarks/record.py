@@ -1,0 +1,99 @@
+"""Records of benchmarks, the code that they measured, and the folders in which interrupted ones go on."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from operators.errors import ConfigError
+from operators.files import write_whole
+from operators.value import Value
+from profiler.device import Device, open_device
+from proxy_train.data import DataSettings
+from proxy_train.prepare import prepared
+from search.benchmarks.benchmark import Measured
+
+RESULTS = Path("results")
+RECORDS = RESULTS / "benchmarks"
+_READ = ("figures", "samples", "device", "started", "command")  # keys that readers of a record use
+
+
+def default_path(name: str, device: Device) -> Path:
+    """Where the record of a benchmark on a kind of device lies when `--out` names no other place."""
+    return RECORDS / device.label.partition(":")[0] / f"{name}.json"
+
+
+def write(path: Path, name: str, measured: Measured, *, device: Device, started: datetime) -> None:
+    """Writes the files of a benchmark beside `path`, then its record as JSON to `path`. Raises RunError."""
+    record = {
+        "name": name,
+        "figures": dict(measured.figures),
+        "device": device.describe(),
+        "started": started.isoformat(timespec="seconds"),
+        "commit": commit(),
+        "command": " ".join(["frontrunner", *sys.argv[1:]]),
+        "samples": measured.samples,
+    }
+    content = (json.dumps(record, indent=1) + "\n").encode()
+    for suffix, beside in measured.files.items():
+        write_whole(path.with_suffix(f".{suffix}"), beside)
+    write_whole(path, content)
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """The record in a file. Raises ConfigError where the file is missing or holds something else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a record: {error}") from None
+    known = record if isinstance(record, dict) else {}
+    if absent := [key for key in _READ if key not in known]:
+        raise ConfigError(f"{path}: not a record: it has no {', '.join(absent)}")
+    return known
+
+
+def folder(kind: str, settings: Value, data: DataSettings, device: str) -> Path:
+    """The folder of a run that goes on when the same is measured again.
+
+    The name depends on settings, text, commit, device and versions: a record is of one of each, so a run that
+    began with others is left alone.
+    """
+    identity = [
+        settings.model_dump(mode="json"),
+        prepared(data).name,
+        commit(),
+        open_device(device).describe(),
+    ]
+    return RESULTS / f"bench-{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
+
+
+def retire(folders: Iterable[Path]) -> None:
+    """Renames folders whose content is on record: the same benchmark then begins afresh."""
+    for each in folders:
+        each.rename(f"{each}-{datetime.now():%Y%m%d-%H%M%S-%f}")
+
+
+def commit() -> str:
+    """The commit that is measured, with `+` if files differ from it; `unknown` outside a checkout."""
+    try:
+        where = Path(__file__).parent
+        head = _git("rev-parse", "--short=12", "HEAD", where=where)
+        changed = _git("status", "--porcelain", "--", ".", ":!results", where=where)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if changed else "")
+
+
+def _git(*words: str, where: Path) -> str:
+    done = subprocess.run(  # noqa: S603 - words of ours
+        ["git", *words],  # noqa: S607
+        cwd=where,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
