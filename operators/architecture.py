@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from operators import plain_yaml, registry
-from operators.errors import ArchitectureError, in_words, one_line
+from operators import registry
+from operators.base import plain_yaml
+from operators.base.errors import ArchitectureError, in_words, one_line
+from operators.base.value import Value, whole
 from operators.operator import Shape
-from operators.value import Value, whole
 
 Genes = Mapping[str, Mapping[str, Any]]
 MAX_DEPTH = 1024

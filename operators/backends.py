@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from operators import registry
-from operators.errors import BackendError
+from operators.base.errors import BackendError
 from operators.operator import Shape
 
 

@@ -10,10 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 from operators import backends, registry
 from operators.architecture import Architecture
-from operators.errors import DataError, StateError
-from operators.normalization import build_norm
+from operators.base.errors import DataError, StateError
+from operators.layers.normalization import build_norm
+from operators.layers.residual import ResidualLayer, add_norm_reference, best_add_norm
 from operators.operator import State
-from operators.residual import ResidualLayer, add_norm_reference, best_add_norm
 
 
 @dataclass

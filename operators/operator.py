@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.value import Value
+from operators.base.value import Value
 
 if TYPE_CHECKING:
     from operators.architecture import Architecture

@@ -6,7 +6,7 @@ import pkgutil
 from functools import cache
 
 from operators import library
-from operators.errors import ArchitectureError
+from operators.base.errors import ArchitectureError
 from operators.operator import Operator
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from operators.value import Value
-from profiler.conditions import Conditions
+from operators.base.value import Value
+from profiler.measuring.conditions import Conditions
 from profiler.timing import SamplingSettings, Timing
 
 LEAST_ENERGY_SECONDS = 5.0  # the counter moves every 20 to 100 ms: less than 2 % of this
@@ -223,7 +223,8 @@ class Profile(Value):
     """Measured costs of one architecture on one device.
 
     points: by context, then by batch size. largest: by context. absent: what was asked for and could not be measured, with the reason.
-    usual_anchor_ms: of the pace that times on a CPU are told in (see `profiler.pace`); None on a GPU, and in profiles that knew none.
+    usual_anchor_ms: of the pace that times on a CPU are told in (see `profiler.measuring.pace`); None on a
+    GPU, and in profiles that knew none.
     copy_bytes_per_s: of a copy within the device's memory; datasheet_bytes_per_s: None where unknown.
     conditions: of the points, largest_conditions: of `largest`. backends: which one each operator got.
     """

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from operators.value import Value
+from operators.base.value import Value
 
 _PARTS = 8  # few enough that a part outlasts the time slices of a busy machine, enough for an order statistic on either side
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from operators.errors import DataError
+from operators.base.errors import DataError
 
 
 def write(

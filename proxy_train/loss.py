@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from operators.kernel_libraries import HALF, load
+from operators.kernels.libraries import HALF, load
 from operators.model import HybridLM
 
 Loss = Callable[[HybridLM, Tensor, Tensor], Tensor]

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from operators.value import Value
+from operators.base.value import Value
 from proxy_train.schedule import Schedule, ScheduleKind
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from operators.graph import captured
+from operators.base.graph import captured
 from operators.model import HybridLM
 from proxy_train.loss import best_loss
 from proxy_train.optim import Optimizer

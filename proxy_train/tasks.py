@@ -18,10 +18,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
-from operators.errors import DivergedError
+from operators.base.errors import DivergedError
+from operators.base.threads import torch_threads
+from operators.base.value import Value
 from operators.model import HybridLM
-from operators.threads import torch_threads
-from operators.value import Value
 
 UNSCORED = -100  # a target that counts neither in the loss nor in the accuracy
 TaskName = Literal["recall", "noisy_recall", "copy"]

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
-from operators.errors import ConfigError, DataError, DivergedError
-from operators.kernel_libraries import deterministic
+from operators.base.errors import ConfigError, DataError, DivergedError
+from operators.base.threads import torch_threads
+from operators.kernels.libraries import deterministic
 from operators.model import HybridLM
-from operators.threads import torch_threads
-from proxy_train.data import Corpus, bits_per_byte, require_windows, validation_batches
 from proxy_train.flops import training_flops
 from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.text.data import Corpus, bits_per_byte, require_windows, validation_batches
+from proxy_train.text.unigram import scored_unigram_loss
 from proxy_train.trainer import Fitted, Hooks, Plan, Trainer
-from proxy_train.unigram import scored_unigram_loss
 
 CURVE_POINTS = 50
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.errors import DivergedError
+from operators.base.errors import DivergedError
 from operators.model import HybridLM
 from proxy_train import checkpoint
-from proxy_train.data import Corpus, batches
 from proxy_train.optim import Optimizer
 from proxy_train.schedule import Schedule
 from proxy_train.settings import BudgetScore, ProxySettings
 from proxy_train.step import Step, own_stream
+from proxy_train.text.data import Corpus, batches
 
 DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
 GPU_STEPS_UNSEEN = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import isfinite, isnan, nan
 
-from operators.errors import ConfigError
+from operators.base.errors import ConfigError
 from profiler.profile import METRICS as PROFILE_METRICS
 from profiler.profile import Metric, ProfileSettings
 from proxy_train.tasks import TaskSettings

@@ -14,21 +14,23 @@ import pytest
 import torch
 
 from operators import Architecture
-from profiler import conditions, table_build, table_validate
-from profiler.device import Device, open_device
-from profiler.latency_table import LatencyTable
+from profiler.device.device import Device, open_device
+from profiler.measuring import conditions
+from profiler.process.worker import ProfilingWorker
+from profiler.table import build as table_build
+from profiler.table import validate as table_validate
+from profiler.table.latency_table import LatencyTable
 from profiler.timing import SamplingSettings
-from profiler.worker import ProfilingWorker
-from proxy_train import shards
-from proxy_train.data import Corpus, DataSettings, prepare
-from search import cli
-from search import config as config_module
-from search.config import RunConfig
-from search.driver import Prepared
-from search.evaluate import Evaluation, Job, Outcome
-from search.space import ArchitectureSpace
-from tests.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
-from tests.speeches import SMALL_SHARD, speech
+from proxy_train.text import shards
+from proxy_train.text.data import Corpus, DataSettings, prepare
+from search.cli import app as cli
+from search.config import run as config_module
+from search.config.run import RunConfig
+from search.evaluation.evaluate import Evaluation, Job, Outcome
+from search.runs.loop import Prepared
+from search.spaces.free import ArchitectureSpace
+from tests.helpers.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
+from tests.helpers.speeches import SMALL_SHARD, speech
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture, Rope
-from operators.kernel_libraries import load, refusal
-from operators.normalization import RMSNorm
+from operators.kernels.libraries import load, refusal
+from operators.layers.normalization import RMSNorm
+from operators.layers.rope import frequencies, rotate
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.rope import frequencies, rotate
 
 
 @dataclass(frozen=True)

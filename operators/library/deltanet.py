@@ -7,18 +7,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
-from operators.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
-from operators.kernel_libraries import load, refusal
-from operators.normalization import RMSNorm, l2_normalized
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence
-from operators.short_convolution import (
+from operators.kernels.libraries import load, refusal
+from operators.layers.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
+from operators.layers.normalization import RMSNorm, l2_normalized
+from operators.layers.recurrence import Recurrence
+from operators.layers.short_convolution import (
     ShortConvolution,
     conv_parameters,
     conv_refusal,
     conv_spec,
     load_causal_conv1d,
 )
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
 
 
 class DeltaNetShape(Shape):

@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
-from operators.kernel_libraries import load, refusal
-from operators.normalization import RMSNorm, l2_normalized
-from operators.operator import Backend, Operator, Shape, State, TensorSpec
-from operators.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
-from operators.short_convolution import (
+from operators.kernels.libraries import load, refusal
+from operators.layers.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
+from operators.layers.normalization import RMSNorm, l2_normalized
+from operators.layers.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
+from operators.layers.short_convolution import (
     ShortConvolution,
     conv_parameters,
     conv_refusal,
     conv_spec,
     load_causal_conv1d,
 )
+from operators.operator import Backend, Operator, Shape, State, TensorSpec
 
 # Published models keep this value inside the operator, whatever the layers' normalizations use.
 HEAD_NORM_EPS = 1e-5

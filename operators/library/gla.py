@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.kernel_libraries import load, refusal
-from operators.normalization import RMSNorm
+from operators.kernels.libraries import load, refusal
+from operators.layers.normalization import RMSNorm
+from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence, by_chunk, carry, from_chunks
 
 CHUNK = 16
 GATE_RANK = 16

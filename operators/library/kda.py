@@ -7,19 +7,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.delta_rule import delta_rule_flops
-from operators.kernel_libraries import load, refusal
-from operators.library.gated_deltanet import GatedDeltaNetShape
-from operators.normalization import RMSNorm, l2_normalized
-from operators.operator import Backend, Operator, State, TensorSpec
-from operators.recurrence import KeepsFloat32, Recurrence, by_chunk, from_chunks, initial_dt_bias
-from operators.short_convolution import (
+from operators.kernels.libraries import load, refusal
+from operators.layers.delta_rule import delta_rule_flops
+from operators.layers.normalization import RMSNorm, l2_normalized
+from operators.layers.recurrence import KeepsFloat32, Recurrence, by_chunk, from_chunks, initial_dt_bias
+from operators.layers.short_convolution import (
     ShortConvolution,
     conv_parameters,
     conv_refusal,
     conv_spec,
     load_causal_conv1d,
 )
+from operators.library.gated_deltanet import GatedDeltaNetShape
+from operators.operator import Backend, Operator, State, TensorSpec
 
 CHUNK = 8
 

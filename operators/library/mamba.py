@@ -9,16 +9,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.kernel_libraries import load, refusal
-from operators.operator import Backend, Operator, Shape, State, TensorSpec
-from operators.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
-from operators.short_convolution import (
+from operators.kernels.libraries import load, refusal
+from operators.layers.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
+from operators.layers.short_convolution import (
     ShortConvolution,
     conv_parameters,
     conv_refusal,
     conv_spec,
     load_causal_conv1d,
 )
+from operators.operator import Backend, Operator, Shape, State, TensorSpec
 
 # A segment is as many chunks of as many tokens: long enough to take few steps in Python, short enough to stay in a cache.
 CHUNK = 8

@@ -10,17 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.kernel_libraries import load, refusal
-from operators.normalization import RMSNorm
-from operators.operator import Backend, Operator, Shape, State, TensorSpec
-from operators.recurrence import KeepsFloat32, Recurrence, by_chunk, carry, from_chunks, initial_dt_bias
-from operators.short_convolution import (
+from operators.kernels.libraries import load, refusal
+from operators.layers.normalization import RMSNorm
+from operators.layers.recurrence import (
+    KeepsFloat32,
+    Recurrence,
+    by_chunk,
+    carry,
+    from_chunks,
+    initial_dt_bias,
+)
+from operators.layers.short_convolution import (
     ShortConvolution,
     conv_parameters,
     conv_refusal,
     conv_spec,
     load_causal_conv1d,
 )
+from operators.operator import Backend, Operator, Shape, State, TensorSpec
 
 CHUNK = 64
 LIBRARY_CHUNK = 256  # that of the published models, and the one that mamba_ssm is tuned for

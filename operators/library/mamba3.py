@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.normalization import RMSNorm
+from operators.layers.normalization import RMSNorm
+from operators.layers.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
 
 CHUNK = 64
 WEAKEST = 1e-4  # of the decay rates

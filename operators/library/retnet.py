@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.kernel_libraries import load, refusal
-from operators.normalization import RMSNorm
+from operators.kernels.libraries import load, refusal
+from operators.layers.normalization import RMSNorm
+from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
+from operators.layers.rope import rotate
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence, by_chunk, carry, from_chunks
-from operators.rope import rotate
 
 CHUNK = 64
 # Retention rotates by definition, whether the architecture's attention does or not.

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.errors import ArchitectureError
+from operators.base.errors import ArchitectureError
+from operators.layers.recurrence import Recurrence, by_chunk, from_chunks
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.recurrence import Recurrence, by_chunk, from_chunks
 
 CHUNK = 64
 # exp(-1/2), the strongest log decay of a token; so a chunk's decays stay far from the limits of float32.

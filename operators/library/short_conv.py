@@ -7,9 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from operators.architecture import Architecture
-from operators.kernel_libraries import refusal
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
-from operators.short_convolution import (
+from operators.kernels.libraries import refusal
+from operators.layers.short_convolution import (
     REFERENCE,
     Convolution,
     ShortConvolution,
@@ -18,6 +17,7 @@ from operators.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
 
 
 class ShortConvShape(Shape):

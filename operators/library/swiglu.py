@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.architecture import Architecture
-from operators.kernel_libraries import load, refusal
+from operators.kernels.libraries import load, refusal
 from operators.operator import Backend, Operator, OperatorModule, Shape, State
 
 # (gate, up) -> silu(gate) * up, all of one shape.

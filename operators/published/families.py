@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
-from operators.errors import ArchitectureError
+from operators.base.errors import ArchitectureError
 from operators.published.classes import check_classes
 from operators.published.keys import FAMILY_NEUTRAL, FAMILY_WITHOUT_EFFECT, NEUTRAL, WITHOUT_EFFECT
 from operators.published.rotation import rope

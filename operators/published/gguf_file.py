@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.errors import ArchitectureError, DataError
+from operators.base.errors import ArchitectureError, DataError
 from operators.published.gguf_metadata import llama_config
 from operators.published.gguf_parts import read_parts
 from operators.published.rope_factors import llama3_scaling

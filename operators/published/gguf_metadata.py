@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from operators.errors import ArchitectureError
+from operators.base.errors import ArchitectureError
 
 FAMILY = "llama"
 FILE_OF_A_MODEL = "model"  # other types of GGUF: adapter, imatrix, mmproj

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from operators.errors import DataError
+from operators.base.errors import DataError
 
 # As llama-gguf-split and the converter of llama.cpp name the parts, counted from 1; the metadata counts from 0.
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE)

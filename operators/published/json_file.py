@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from operators.errors import DataError
+from operators.base.errors import DataError
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from operators.errors import ArchitectureError
+from operators.base.errors import ArchitectureError
 from operators.published.settings import Settings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from operators.errors import DataError
+from operators.base.errors import DataError
 from operators.published.json_file import read_mapping
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from operators.errors import ArchitectureError
+from operators.base.errors import ArchitectureError
 
 
 class Settings:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from operators.errors import DataError
+from operators.base.errors import DataError
+from operators.layers.rope import frequencies
 from operators.model import HybridLM
 from operators.published.families import Published
-from operators.rope import frequencies
 
 SHOWN = 3
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from operators.errors import ConfigError, DeviceError
-from profiler.device import Device
+from operators.base.errors import ConfigError, DeviceError
+from profiler.device.device import Device
 
 Figures = dict[str, float | int | str]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
 
-from operators.errors import ConfigError
-from operators.files import write_whole
+from operators.base.errors import ConfigError
+from operators.base.files import write_whole
 from search.benchmarks import record
 
 TEMPLATES = record.RECORDS / "pages"

@@ -25,17 +25,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from operators import Architecture
-from profiler.cost import cost
-from search import config as config_module
+from operators.cost import cost
 from search import pareto
-from search.arithmetic import arithmetic_check
 from search.benchmarks.replay import read_replay
-from search.config import RunConfig
-from search.encoding import ArchitectureEncoding, Dimension, EncodedSpace, IntegerSpace, Vector
-from search.evolution import Evolution, EvolutionSettings
-from search.gates import Screen
-from search.space import ArchitectureSpace
-from search.staged_space import make_space
+from search.config import run as config_module
+from search.config.run import RunConfig
+from search.gates.arithmetic import arithmetic_check
+from search.gates.screen import Screen
+from search.searchers.evolution import Evolution, EvolutionSettings
+from search.spaces.encoding import ArchitectureEncoding, Dimension, EncodedSpace, IntegerSpace, Vector
+from search.spaces.free import ArchitectureSpace
+from search.spaces.staged import make_space
 
 T = TypeVar("T")
 

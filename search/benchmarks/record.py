@@ -9,12 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from operators.errors import ConfigError
-from operators.files import write_whole
-from operators.value import Value
-from profiler.device import Device, open_device
-from proxy_train.data import DataSettings
-from proxy_train.prepare import prepared
+from operators.base.errors import ConfigError
+from operators.base.files import write_whole
+from operators.base.value import Value
+from profiler.device.device import Device, open_device
+from proxy_train.text.data import DataSettings
+from proxy_train.text.prepare import prepared
 from search.benchmarks.benchmark import Measured
 
 RESULTS = Path("results")

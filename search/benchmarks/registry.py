@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from operators.errors import ConfigError
-from profiler.device import open_device
+from operators.base.errors import ConfigError
+from profiler.device.device import open_device
 from search.benchmarks import library, record
 from search.benchmarks.benchmark import Benchmark
 

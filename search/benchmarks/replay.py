@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from operators import Architecture
-from profiler.cost import cost
+from operators.cost import cost
 from search.benchmarks.runs import latency, recorded
-from search.config import RunConfig
-from search.fidelity import rung_metric
+from search.config.run import RunConfig
+from search.evaluation.fidelity import rung_metric
 from search.pareto import Floats
 
 NEAREST = 8

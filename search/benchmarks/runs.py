@@ -9,18 +9,18 @@ from typing import Any, ClassVar
 from rich.console import Console
 
 from operators import Architecture
-from profiler.device import open_device
-from profiler.gpus import devices
-from profiler.warm import warm
-from search import config as config_module
-from search import run
+from profiler.device.device import open_device
+from profiler.device.gpus import devices
+from profiler.kernels.warm import warm
 from search.benchmarks.record import RESULTS, folder
-from search.config import RunConfig
-from search.ledger import Entry, open_ledger
-from search.run_folder import find_folder
-from search.searchers import SearcherSettings
+from search.config import run as config_module
+from search.config.run import RunConfig
+from search.evaluation.warming import warm_jobs
+from search.runs import run
+from search.runs.folder import find_folder
+from search.runs.ledger import Entry, open_ledger
+from search.searchers.registry import SearcherSettings
 from search.studies.experiment import ExperimentSettings
-from search.warming import warm_jobs
 
 _CONFIGS = {
     "cuda": Path("configs/h100_small.yaml"),

@@ -7,7 +7,7 @@ when the same is measured again.
 from pathlib import Path
 from typing import TypeVar
 
-from profiler.device import open_device
+from profiler.device.device import open_device
 from search.benchmarks import record
 from search.studies import experiment
 from search.studies.experiment import ExperimentSettings

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from search.benchmarks.benchmark import Figures
-from search.tables import MARK, taint_notes
-from search.terminal_tables import Sheet, sheet
+from search.view.tables import MARK, taint_notes
+from search.view.terminal_tables import Sheet, sheet
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,20 @@ from pydantic import Field, ValidationError
 from rich.console import Console
 
 from operators import Architecture
-from operators.errors import BackendError, ConfigError, DivergedError, one_line
-from operators.value import Value
-from profiler.cost import cost, parameters
-from profiler.device import give_back_memory, memory_errors, open_device
-from profiler.gpus import devices
-from profiler.lock import shared
+from operators.base.errors import BackendError, ConfigError, DivergedError, one_line
+from operators.base.value import Value
+from operators.cost import cost, parameters
+from profiler.device.device import give_back_memory, memory_errors, open_device
+from profiler.device.gpus import devices
+from profiler.device.lock import shared
+from profiler.kernels.warm import Workload, jobs, warm
+from profiler.process.worker import ProfilingWorker
 from profiler.profile import ProfileSettings
-from profiler.warm import Workload, jobs, warm
-from profiler.worker import ProfilingWorker
-from proxy_train.data import Corpus, DataSettings, prepare
+from proxy_train.text.data import Corpus, DataSettings, prepare
 from proxy_train.train import ProxyScore, ProxySettings, train
-from search import config as config_module
-from search.data_cli import print_source
-from search.profiling import Failure, profiled
+from search.cli.data import print_source
+from search.config import run as config_module
+from search.evaluation.profiling import Failure, profiled
 from search.studies import experiment_store
 from search.studies.experiment_store import Latency, Store, Training
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from operators.errors import RunError, one_line
-from operators.files import write_whole
-from operators.value import Value
-from search.run_folder import RunFolder, check_name, find_folder
+from operators.base.errors import RunError, one_line
+from operators.base.files import write_whole
+from operators.base.value import Value
+from search.runs.folder import RunFolder, check_name, find_folder
 
 SETTINGS, RECORDS = "experiment.json", "records.jsonl"
 

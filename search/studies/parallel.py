@@ -6,10 +6,10 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import wait
 
-from operators.errors import DeviceError, OutOfMemoryError
-from profiler.child import Child
-from profiler.gpus import alone
-from proxy_train.data import Corpus
+from operators.base.errors import DeviceError, OutOfMemoryError
+from profiler.device.gpus import alone
+from profiler.process.child_process import Child
+from proxy_train.text.data import Corpus
 from search.studies import experiment
 from search.studies.experiment import Session, Wanted
 from search.studies.experiment_store import Training

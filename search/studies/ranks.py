@@ -1,77 +1,144 @@
-"""How well one figure orders things as another does: rank correlations, with intervals."""
+"""Does a short training order architectures as a long one does? And better than counting their parameters or FLOPs would?"""
 
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from pydantic import Field, model_validator
+from rich.console import Console
 
-from operators.errors import ConfigError
+from operators import Architecture
+from operators.base.errors import ConfigError
+from search.spaces.free import SpaceSettings
+from search.spaces.staged import make_space
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings, Tokens, Wanted
+from search.studies.experiment_store import Training
+from search.studies.parallel import train_ahead
+from search.studies.statistics import Correlation, correlations
 
-Floats = NDArray[np.float64]
+_DRAWS = 100  # for each architecture, before the space is said to have too few
 
-LEVEL = 0.95
-_DRAWS = 2000
-_LEAST = 4  # three things have six orders, of which any interval holds all
+
+class RankSettings(ExperimentSettings):
+    """What `study ranks` compares: architectures drawn at random from a space, trained to proxy.tokens and to `long_tokens`.
+
+    space: as in a run. architectures: how many. draw: seed of the draw; more architectures begin with the same ones.
+    """
+
+    kind: ClassVar[str] = "ranks"
+    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {
+        "space",
+        "architectures",
+        "draw",
+        "long_tokens",
+    }
+
+    space: SpaceSettings = SpaceSettings()
+    architectures: Annotated[int, Field(ge=4, le=10_000)] = 16
+    draw: Annotated[int, Field(ge=0)] = 0
+    long_tokens: Tokens
+
+    @model_validator(mode="after")
+    def _long_is_longer(self) -> Self:
+        if self.long_tokens <= self.proxy.tokens:
+            raise ValueError(
+                f"long_tokens: expected more than proxy.tokens, {self.proxy.tokens}, got {self.long_tokens}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
-class Correlation:
-    """A rank correlation, and the interval that holds LEVEL of its values over draws with replacement."""
+class Compared:
+    """One architecture at both budgets, losses being means over seeds. flops: forward, of one sequence of the training."""
 
-    value: float
-    low: float
-    high: float
+    label: str
+    shorthand: str
+    width: int
+    params: int
+    flops: int
+    short_loss: float
+    long_loss: float
+    seconds_short: float
+    seconds_long: float
 
 
-def spearman(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
-    """Spearman's ρ (1904). Equal values share the mean of their ranks; NaN where one side is constant."""
-    return float(_spearman_rows(np.asarray(a, float)[None], np.asarray(b, float)[None])[0])
+@dataclass(frozen=True)
+class RankStudy:
+    """What came out. correlations: predictor of the long loss -> name -> correlation. failed: label -> why it lacks one of the losses."""
+
+    settings: RankSettings
+    compared: tuple[Compared, ...]
+    correlations: dict[str, dict[str, Correlation]]
+    failed: dict[str, str]
 
 
-def correlations(a: Sequence[float], b: Sequence[float]) -> dict[str, Correlation]:
-    """`spearman` and `kendall` between two figures of the same things.
+def run(settings: RankSettings, *, results: Path, name: str, console: Console) -> RankStudy:
+    """Trains what is not there yet and compares. Raises our errors; ConfigError where fewer than 4 architectures have both losses."""
+    compared, failed = [], {}
+    with experiment.session(settings, results=results, name=name, console=console) as at:
+        architectures = drawn(settings, vocabulary=at.corpus.vocabulary)
+        experiment.prepare_kernels(at, architectures)
+        wanted = [
+            [_wanted(settings, one, tokens) for tokens in (settings.proxy.tokens, settings.long_tokens)]
+            for one in architectures
+        ]
+        train_ahead(at, chain.from_iterable(chain.from_iterable(wanted)))
+        for architecture, both in zip(architectures, wanted, strict=True):
+            short, long = ([experiment.trained(at, one) for one in budget] for budget in both)
+            reasons = [training.reason for training in (*short, *long) if training.loss is None]
+            if reasons:
+                failed[short[0].label] = reasons[0]
+            else:
+                compared.append(_compared(architecture, short, long))
+    return RankStudy(settings, tuple(compared), predictors(compared), failed)
 
-    a, b: a figure of each thing [n]. Raises ConfigError for fewer than 4 things, and for figures that are not
-    finite.
-    """
-    first, second = np.asarray(a, float), np.asarray(b, float)
-    if len(first) < _LEAST or not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise ConfigError(
-            f"rank correlation: expected finite figures of at least {_LEAST} things, got {len(first)}"
-        )
-    # The seed is fixed, so that the same figures have the same interval.
-    draws = np.random.default_rng(0).integers(len(first), size=(_DRAWS, len(first)))
-    rows = np.vstack([np.arange(len(first)), draws])
-    return {
-        name: _with_interval(measure(first[rows], second[rows]))
-        for name, measure in (("spearman", _spearman_rows), ("kendall", _kendall_rows))
+
+def drawn(settings: RankSettings, *, vocabulary: int) -> list[Architecture]:
+    """Distinct members of the space, in the order of the draw. Raises ConfigError for a space of fewer."""
+    space, rng = make_space(settings.space, vocabulary), np.random.default_rng(settings.draw)
+    found: dict[str, Architecture] = {}
+    for _ in range(_DRAWS * settings.architectures):
+        member = space.sample(rng)
+        found.setdefault(space.key(member), member)
+        if len(found) == settings.architectures:
+            return list(found.values())
+    raise ConfigError(
+        f"space: {len(found)} different architectures in {_DRAWS * settings.architectures} draws: expected {settings.architectures}"
+    )
+
+
+def predictors(compared: list[Compared]) -> dict[str, dict[str, Correlation]]:
+    """How the short loss, and the negatives of parameters and FLOPs (more is expected to be better), order the long loss."""
+    long = [one.long_loss for one in compared]
+    figures = {
+        "short loss": [one.short_loss for one in compared],
+        "parameters": [-float(one.params) for one in compared],
+        "FLOPs": [-float(one.flops) for one in compared],
     }
+    return {name: correlations(values, long) for name, values in figures.items()}
 
 
-def _spearman_rows(a: Floats, b: Floats) -> Floats:
-    """a, b [r, n] -> Spearman's ρ of each row [r]."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)  # the answer, NaN, says it
-        return np.asarray(
-            stats.pearsonr(stats.rankdata(a, axis=1), stats.rankdata(b, axis=1), axis=1).statistic
-        )
+def _wanted(settings: RankSettings, architecture: Architecture, tokens: int) -> list[Wanted]:
+    label = f"{architecture.depth} layers width {architecture.width} {architecture.digest()[:8]}"
+    return [Wanted(label, architecture, settings.trained_with(tokens), seed) for seed in settings.seeds]
 
 
-def _kendall_rows(a: Floats, b: Floats) -> Floats:
-    """a, b [r, n] -> Kendall's τ-b of each row [r]."""
-    # The p-value, which is not used, is cheapest by its asymptotic formula.
-    return np.asarray(stats.kendalltau(a, b, method="asymptotic", axis=1).statistic)
-
-
-def _with_interval(values: Floats) -> Correlation:
-    """values [1 + draws]: of the things themselves, then of each draw.
-
-    A draw in which all of one side are equal gives NaN and does not count.
-    """
-    drawn = values[1:]
-    kept = drawn[~np.isnan(drawn)]
-    low, high = np.quantile(kept if len(kept) else [np.nan], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Correlation(float(values[0]), float(low), float(high))
+def _compared(architecture: Architecture, short: list[Training], long: list[Training]) -> Compared:
+    short_loss, long_loss = (
+        fmean(one.loss for one in trainings if one.loss is not None) for trainings in (short, long)
+    )
+    return Compared(
+        label=short[0].label,
+        shorthand=architecture.shorthand,
+        width=architecture.width,
+        params=short[0].params,
+        flops=short[0].flops,
+        short_loss=short_loss,
+        long_loss=long_loss,
+        seconds_short=fmean(training.seconds for training in short),
+        seconds_long=fmean(training.seconds for training in long),
+    )

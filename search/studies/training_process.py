@@ -8,10 +8,10 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from operators.errors import FrontrunnerError
-from profiler.child import settle_in
-from profiler.device import open_device
-from proxy_train.data import Corpus
+from operators.base.errors import FrontrunnerError
+from profiler.device.device import open_device
+from profiler.process.child_process import settle_in
+from proxy_train.text.data import Corpus
 from search.studies import experiment
 
 T = TypeVar("T")

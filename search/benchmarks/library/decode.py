@@ -6,7 +6,7 @@ bound.
 
     frontrunner bench decode --device cuda:0
 
-One row with 8192 tokens of context. A step has to move `decode_bytes` (see `profiler.cost`). Their share of
+One row with 8192 tokens of context. A step has to move `decode_bytes` (see `operators.cost`). Their share of
 the bandwidth
 is given twice: of the datasheet's, and of a copy's, measured in the same run. State and weights are random,
     as values do not change what a step costs. A graph's time is given only where its tokens are those of the
@@ -19,15 +19,15 @@ import torch
 from rich.console import Console
 
 from operators.architecture import Architecture, shipped_names
-from profiler.bandwidth import DATASHEET_BYTES_PER_S, copy_bytes_per_s
-from profiler.cost import cost
-from profiler.decoder import Decoder, random_model
-from profiler.device import Device, open_device
-from profiler.lock import exclusive, shared
+from operators.cost import cost
+from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
+from profiler.device.device import Device, open_device
+from profiler.device.lock import exclusive, shared
+from profiler.measuring.decoder import Decoder, random_model
 from profiler.timing import SamplingSettings, Timing, sample
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.tables import Column, by_model
-from search.terminal_tables import show
+from search.view.terminal_tables import show
 
 OURS = ("tiny-hybrid",)  # lies among the published ones to try commands on
 BATCH, CONTEXT, SEED = 1, 8192, 0

@@ -15,13 +15,13 @@ from typing import Any
 from rich.console import Console
 
 from operators import Architecture
-from operators.errors import FrontrunnerError
-from profiler.lock import shared
+from operators.base.errors import FrontrunnerError
+from profiler.device.lock import shared
+from profiler.process.worker import ProfilingWorker
 from profiler.profile import ProfileSettings
-from profiler.worker import ProfilingWorker
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.tables import Column, by_model
-from search.terminal_tables import show
+from search.view.terminal_tables import show
 
 PUBLISHED = {  # seconds, tokens/s
     "nemotron-flash-1b": (14.45, 7289),

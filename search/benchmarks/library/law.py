@@ -12,12 +12,13 @@ again.
 
 from rich.console import Console
 
-from profiler.device import open_device
+from profiler.device.device import open_device
 from search.benchmarks import study
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RESULTS
-from search.studies import law, law_report
-from search.studies.law import LawSettings
+from search.studies.law import law
+from search.studies.law import report as law_report
+from search.studies.law.law import LawSettings
 
 HOLDOUT = 3  # the largest shapes, which the fit does not see
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from search.benchmarks import study
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RESULTS
-from search.studies import study_operators
-from search.studies.study_operators import OperatorSettings
-from search.studies.study_report import operators_table
-from search.terminal_tables import show
+from search.studies import operators as study_operators
+from search.studies.operators import OperatorSettings
+from search.studies.report import operators_table
+from search.view.terminal_tables import show
 
 
 def mixers_alone_and_in_pairs(device: str, console: Console) -> Measured:

@@ -16,10 +16,10 @@ from rich.console import Console
 from search.benchmarks import study
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RESULTS
-from search.studies import study_normalization
-from search.studies.study_normalization import NormalizationSettings
-from search.studies.study_report import normalization_table
-from search.terminal_tables import show
+from search.studies import normalization as study_normalization
+from search.studies.normalization import NormalizationSettings
+from search.studies.report import normalization_table
+from search.view.terminal_tables import show
 
 
 def weight_normalization(device: str, console: Console) -> Measured:

@@ -31,13 +31,13 @@ from operators import registry
 from operators.agreement import agreement
 from operators.architecture import Architecture, Layer
 from operators.backends import reason_against, resolve
-from operators.graph import captured
+from operators.base.graph import captured
 from operators.operator import OperatorModule, State
-from profiler.bandwidth import copy_bytes_per_s, matrix_product_flops_per_s
-from profiler.device import Device, open_device
-from profiler.lock import exclusive
+from profiler.device.ceilings import copy_bytes_per_s, matrix_product_flops_per_s
+from profiler.device.device import Device, open_device
+from profiler.device.lock import exclusive
+from profiler.kernels.warm import Job, Workload, jobs, warm
 from profiler.timing import SamplingSettings, sample
-from profiler.warm import Job, Workload, jobs, warm
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 
 WIDTH = 2048

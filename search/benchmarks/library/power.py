@@ -22,19 +22,19 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from operators.graph import captured
-from profiler.anchor import CONTEXT, anchor_architecture
-from profiler.comparison import compare_times
-from profiler.copies import copies, step_ms
-from profiler.cost import cost
-from profiler.decoder import Decoder, random_model
-from profiler.device import Device, open_device
-from profiler.lock import exclusive, shared
+from operators.base.graph import captured
+from operators.cost import cost
+from profiler.device.device import Device, open_device
+from profiler.device.lock import exclusive, shared
+from profiler.measuring.anchor import CONTEXT, anchor_architecture
+from profiler.measuring.comparison import compare_times
+from profiler.measuring.decoder import Decoder, random_model
+from profiler.measuring.decoder_copies import copies, step_ms
 from profiler.profile import REPEATABILITY
 from profiler.timing import SamplingSettings, sample
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.tables import print_figures
-from search.comparing import ROUNDS
+from search.evaluation.comparing import ROUNDS
 
 SLOWDOWN = 0.02
 EQUAL_PAIRS, SLOWED_PAIRS = 50, 40
@@ -122,7 +122,7 @@ def _verdict(a: list[Measurement], b: list[Measurement], indistinct: float) -> s
 
 
 def _decoders(device: Device, waste: float) -> list[Decoder]:
-    """As many as `profiler.measure` times of such a model."""
+    """As many as `profiler.measuring.measure` times of such a model."""
     architecture = anchor_architecture(device.torch_device.type)
     found = cost(architecture, batch=1, context=CONTEXT, dtype=device.dtype)
     with shared(device.label):

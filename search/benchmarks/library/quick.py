@@ -11,13 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from search import config as config_module
-from search import run
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RESULTS
 from search.benchmarks.runs import row
-from search.frontier import frontier_of, hypervolume_gain
-from search.ledger import open_ledger
+from search.config import run as config_module
+from search.runs import run
+from search.runs.frontier import frontier_of, hypervolume_gain
+from search.runs.ledger import open_ledger
 
 
 def quick(device: str, console: Console) -> Measured:

@@ -18,9 +18,9 @@ from rich.console import Console
 from search.benchmarks import study
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RESULTS
-from search.studies import study_ranks
-from search.studies.study_ranks import RankSettings
-from search.studies.study_report import print_ranks
+from search.studies import ranks as study_ranks
+from search.studies.ranks import RankSettings
+from search.studies.report import print_ranks
 
 
 def rank_study(device: str, console: Console) -> Measured:

@@ -17,10 +17,10 @@ from rich.console import Console
 from search.benchmarks import study
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RESULTS
-from search.studies import study_rates
-from search.studies.study_rates import RateSettings
-from search.studies.study_report import rates_table
-from search.terminal_tables import show
+from search.studies import rates as study_rates
+from search.studies.rates import RateSettings
+from search.studies.report import rates_table
+from search.view.terminal_tables import show
 
 
 def learning_rates(device: str, console: Console) -> Measured:

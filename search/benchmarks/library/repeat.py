@@ -12,12 +12,12 @@ from time import perf_counter
 
 from rich.console import Console
 
-from profiler.anchor import CONTEXT, anchor_architecture
-from profiler.device import open_device
+from profiler.device.device import open_device
+from profiler.measuring.anchor import CONTEXT, anchor_architecture
 from profiler.profile import ProfileSettings
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.tables import print_figures
-from search.profiling import started
+from search.evaluation.profiling import started
 
 PROCESSES, ENERGY_RUNS = 5, 3
 ENERGY_SECONDS = 5.0

@@ -18,12 +18,12 @@ from statistics import fmean
 
 from rich.console import Console
 
-from profiler.device import open_device
-from profiler.gpus import devices
+from profiler.device.device import open_device
+from profiler.device.gpus import devices
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.ledger import Entry
-from search.spent import searched
+from search.runs.ledger import Entry
+from search.runs.worker_time import searched
 
 _CANDIDATES = 28
 

@@ -20,21 +20,21 @@ import numpy as np
 from matplotlib import pyplot as plt
 from rich.console import Console
 
-from profiler.cost import parameters
+from operators.cost import parameters
 from search import pareto
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import folder
-from search.config import RunConfig
-from search.driver import prepare_run
-from search.fidelity import proxy_of
-from search.frontier import costs, scored
-from search.ledger import Entry
-from search.report import axis_label
-from search.spent import searched, worker_seconds
+from search.config.run import RunConfig
+from search.evaluation.fidelity import proxy_of
+from search.runs.frontier import costs, scored
+from search.runs.ledger import Entry
+from search.runs.loop import prepare_run
+from search.runs.worker_time import searched, worker_seconds
 from search.studies import experiment
 from search.studies.experiment import Wanted
 from search.studies.parallel import train_ahead
+from search.view.frontier_plot import axis_label
 
 SEARCHERS = ("guided", "random")
 _MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the time of the shorter search

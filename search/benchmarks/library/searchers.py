@@ -27,13 +27,13 @@ from typing import Any, TypeVar
 import numpy as np
 from rich.console import Console
 
-from operators.threads import compute_with_one_thread
-from search import config as config_module
+from operators.base.threads import compute_with_one_thread
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores, screened_space
-from search.evolution import EvolutionSettings
-from search.searchers import searcher
-from search.space import Space
+from search.config import run as config_module
+from search.searchers.evolution import EvolutionSettings
+from search.searchers.registry import searcher
+from search.spaces.free import Space
 
 T = TypeVar("T")
 REPEATS = 10

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from operators import HybridLM
-from operators.errors import DataError
-from proxy_train.documents import read_documents
+from operators.base.errors import DataError
+from proxy_train.text.documents import read_documents
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.export import load
-from search.importing import import_model
+from search.runs.export import load
+from search.runs.importing import import_model
 
 PROMPT, COMPLETED_TOKENS = "The capital of France is", 12
 ADDRESSES, CONTEXT, STRIDE = 3, 8192, 4096

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from operators.threads import torch_threads
-from profiler.device import open_device
-from profiler.latency_table import LatencyTable, default_path
-from profiler.table_build import build
+from operators.base.threads import torch_threads
+from profiler.device.device import open_device
+from profiler.table.build import build
+from profiler.table.latency_table import LatencyTable, default_path
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.table_commands import (
+from search.gates.table import members
+from search.runs.table_for_space import (
     accuracy_figures,
     accuracy_table,
     build_and_validate,
@@ -30,9 +31,8 @@ from search.table_commands import (
     progress,
     space_of,
 )
-from search.table_commands import samples as cases
-from search.table_gate import members
-from search.terminal_tables import show
+from search.runs.table_for_space import samples as cases
+from search.view.terminal_tables import show
 
 HOLDOUT, SEED = 60, 0
 

@@ -5,7 +5,7 @@ configurations are ever best, and trying those alone takes seconds. Here every o
 
     frontrunner bench tuning --device cuda:0
 
-Beside the record lies what `operators/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it
+Beside the record lies what `operators/kernels/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it
 there. `slowdown_before` says what the configurations that lie there so far cost, where that is more than 5 %.
 """
 
@@ -17,10 +17,10 @@ from rich.console import Console
 
 from operators import registry
 from operators.architecture import Architecture, Layer
-from operators.kernel_libraries import tuned
-from profiler.device import open_device
-from profiler.tuning import TOLERANCE, choose, measure_configurations, slowdown
-from profiler.warm import Workload, jobs
+from operators.kernels.libraries import tuned
+from profiler.device.device import open_device
+from profiler.kernels.tuning import TOLERANCE, choose, measure_configurations, slowdown
+from profiler.kernels.warm import Workload, jobs
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.tables import print_figures
 
@@ -30,7 +30,7 @@ HEAD_DIMS = (64, 128)
 
 
 def tune(device: str, console: Console) -> Measured:
-    """What the choice costs, all timings (None: does not run), and the file for `operators/tuned/`."""
+    """What the choice costs, all timings (None: does not run), and the file for `operators/kernels/tuned/`."""
     opened = open_device(device)
     layers = []
     for name in [name for name in registry.names() if len(registry.get(name).backends) > 1]:

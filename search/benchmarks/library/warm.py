@@ -21,8 +21,8 @@ from rich.console import Console
 
 from operators import registry
 from operators.architecture import Architecture, Layer
-from profiler.device import open_device
-from profiler.warm import Job, Warmed, Workload, jobs, warm
+from profiler.device.device import open_device
+from profiler.kernels.warm import Job, Warmed, Workload, jobs, warm
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 
 WIDTH = 1536

@@ -18,17 +18,17 @@ from typing import Any
 from rich.console import Console
 
 from operators import Architecture
-from operators.errors import ConfigError
-from profiler.device import open_device
+from operators.base.errors import ConfigError
+from profiler.device.device import open_device
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RECORDS, folder, read
-from search.config import RunConfig
-from search.driver import prepare_run
+from search.config.run import RunConfig
+from search.runs.loop import prepare_run
 from search.studies import experiment
 from search.studies.experiment import Wanted
 from search.studies.parallel import train_ahead
-from search.tables import MARK
+from search.view.tables import MARK
 
 LONGER = 10
 PAIRS = 3

@@ -1,0 +1,1 @@
+"""What every package needs: errors, values, files, YAML and thread counts."""

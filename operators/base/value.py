@@ -1,0 +1,79 @@
+"""The base of every value that people write down: frozen, and unknown keys are refused with the keys that exist."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from operators.base.errors import in_words
+
+Place = tuple[str | int, ...]
+_HOLDERS = (list, tuple, Mapping)
+
+
+class Value(BaseModel):
+    """A frozen pydantic model whose complaint about an unknown key names the known ones.
+
+    A number is a number, text is text, and true is no 1: none is taken for another. A whole number may be written as 1e6 or 2.0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = [str(key) for key in data if key not in cls.model_fields]
+            if unknown:
+                plural = "s" if len(unknown) > 1 else ""
+                raise ValueError(
+                    f"unknown key{plural} {', '.join(unknown)}: expected {', '.join(cls.model_fields) or 'none'}"
+                )
+        return data
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _kinds_are_kept(cls, data: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        value = validated(data)
+        if not isinstance(data, Mapping):
+            return value
+        findings = [
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{problem}", {"problem": problem}),
+                loc=place,
+                input=data,
+            )
+            for name, given in data.items()
+            if type(given) is not type(made := getattr(value, name, None)) or isinstance(given, _HOLDERS)
+            for place, problem in _changed(given, made, (name,))
+        ]
+        if findings:
+            raise ValidationError.from_exception_data(cls.__name__, findings)
+        return value
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that a value is, also as 1e6 or 2.0; None for anything else, as true and '2' are."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _changed(given: Any, value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    """Where pydantic made a number of text or of true, or a truth value of a number or of text -> the place and what is wrong."""
+    if isinstance(value, bool):
+        if not isinstance(given, bool):
+            yield place, f"expected true or false, got {in_words(given)}"
+    elif isinstance(value, int | float):
+        if isinstance(given, bool | str | bytes):
+            yield (
+                place,
+                f"expected {'a whole number' if isinstance(value, int) else 'a number'}, got {in_words(given)}",
+            )
+    elif isinstance(value, list | tuple) and isinstance(given, list | tuple):
+        for number, (each, made) in enumerate(zip(given, value, strict=False)):
+            yield from _changed(each, made, (*place, number))
+    elif isinstance(value, Mapping) and isinstance(given, Mapping):
+        for (key, each), made in zip(given.items(), value.values(), strict=False):
+            yield from _changed(each, made, (*place, str(key)))

@@ -1,0 +1,152 @@
+"""What an architecture costs by arithmetic: parameters, bytes and FLOPs, from the operators' own functions. No model is built."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from operators import registry
+from operators.architecture import Architecture, Layer, NormKind, distinct
+from operators.layers.normalization import norm_parameters
+from operators.operator import Shape
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Exact costs at one batch size and context; meta tokens count on top of the context.
+
+    params: number of parameters; a tied head counts once.
+    param_bytes: bytes of the parameters.
+    state_bytes: bytes of decode state allocated for `batch` rows of `context` tokens: kv_bytes + recurrent_bytes.
+    kv_bytes: of caches that grow with the context, those of a sliding window included. recurrent_bytes: of all other state.
+    decode_flops: FLOPs of one decode step of the whole batch, its token being the last of the context.
+    prefill_flops: FLOPs of reading `context` tokens in every row, up to the logits after the last one.
+    decode_bytes: bytes that one decode step has to move (the roofline of `cost`).
+
+    FLOPs count a multiply-add as 2 and are those of the operators and the head: normalizations and residual additions are left out.
+    """
+
+    params: int
+    param_bytes: int
+    state_bytes: int
+    kv_bytes: int
+    recurrent_bytes: int
+    decode_flops: int
+    prefill_flops: int
+    decode_bytes: int
+
+
+def parameters(architecture: Architecture) -> int:
+    """Number of parameters of the model that `architecture` describes."""
+    return surrounding_parameters(architecture, architecture.width) + _layer_parameters(architecture)
+
+
+def surrounding_parameters(architecture: Architecture, width: int) -> int:
+    """Number of parameters outside of the layers, were the architecture of that width."""
+    matrices = 1 if architecture.tied_embeddings else 2
+    return (
+        matrices * architecture.vocabulary * width
+        + architecture.meta_tokens * width
+        + norm_parameters("rmsnorm", width)
+    )
+
+
+def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.dtype = torch.float32) -> Cost:
+    """Costs of `batch` rows of `context` tokens with weights and activations in `dtype` (that of a device: `Device.dtype`).
+
+    Bytes of a decode step, each moved once: the weights of layers, final norm and head (tied or not), of the embedding only the
+    rows read; the slots of caches that grow with the context (keys and values) read; all other state (recurrent) read and written.
+    """
+    width, itemsize = architecture.width, dtype.itemsize
+    tokens = context + architecture.meta_tokens
+    params = parameters(architecture)
+    precise = kv_bytes = recurrent_bytes = decode_flops = prefill_flops = 0
+    counts = Counter(map(id, architecture.layers))
+    for place, layer in distinct(architecture.layers).items():
+        count, each = counts[place], _layer_cost(layer.operator, layer.shape, width, batch, tokens, dtype)
+        precise += count * each.precise
+        kv_bytes += count * each.kv_bytes
+        recurrent_bytes += count * each.recurrent_bytes
+        decode_flops += count * batch * each.decode_flops
+        prefill_flops += count * batch * each.prefill_flops
+    widened = precise * (torch.float32.itemsize - itemsize)  # those that stay in float32
+    head = batch * 2 * width * architecture.vocabulary
+    read = (
+        _layer_parameters(architecture)
+        + norm_parameters("rmsnorm", width)
+        + (architecture.vocabulary + batch) * width
+    )
+    return Cost(
+        params=params,
+        param_bytes=params * itemsize + widened,
+        state_bytes=kv_bytes + recurrent_bytes,
+        kv_bytes=kv_bytes,
+        recurrent_bytes=recurrent_bytes,
+        decode_flops=decode_flops + head,
+        prefill_flops=prefill_flops + head,
+        decode_bytes=read * itemsize + widened + kv_bytes + 2 * recurrent_bytes,
+    )
+
+
+class _LayerCost(NamedTuple):
+    """Of one layer; FLOPs of one row. precise: parameters that stay in float32."""
+
+    precise: int
+    kv_bytes: int
+    recurrent_bytes: int
+    decode_flops: int
+    prefill_flops: int
+
+
+@lru_cache(maxsize=65_536)
+def _layer_cost(
+    name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype
+) -> _LayerCost:
+    operator = registry.get(name)
+    shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
+    kv_bytes = recurrent_bytes = 0
+    for key, spec in operator.state(shape, batch, tokens, dtype).items():
+        if shortest[key] != longer[key]:
+            kv_bytes += spec.bytes
+        else:
+            recurrent_bytes += spec.bytes
+
+    def flops(seen: int) -> int:
+        return operator.flops(width, shape, seen)
+
+    return _LayerCost(
+        operator.precise(shape), kv_bytes, recurrent_bytes, flops(tokens), _sum(flops, 1, tokens)
+    )
+
+
+def _layer_parameters(architecture: Architecture) -> int:
+    sizes = layer_sizes(architecture.layers, architecture.width)
+    return sum([sizes[id(layer)] for layer in architecture.layers])
+
+
+def layer_sizes(layers: Sequence[Layer], width: int) -> dict[int, int]:
+    """Number of parameters of each of the layers, by its `id`."""
+    found = distinct(layers).items()
+    return {place: layer_parameters(layer.operator, layer.shape, layer.norm, width) for place, layer in found}
+
+
+@lru_cache(maxsize=65_536)
+def layer_parameters(operator: str, shape: Shape, norm: NormKind, width: int) -> int:
+    """Number of parameters of one layer. Kept: a search asks for the same few all the time."""
+    return registry.get(operator).parameters(width, shape) + norm_parameters(norm, width)
+
+
+def _sum(function: Callable[[int], int], first: int, last: int) -> int:
+    """Σ function(i) for i from `first` to `last`, in about log(last) calls instead of last.
+
+    Exact for a function that is concave or convex, as FLOPs over the context are: constant, linear, or linear up to a window.
+    For such a function, three points on one line mean that it is linear between them.
+    """
+    middle = (first + last) // 2
+    low, center, high = function(first), function(middle), function(last)
+    if (center - low) * (last - middle) == (high - center) * (middle - first):
+        return (low + high) * (last - first + 1) // 2
+    return _sum(function, first, middle) + _sum(function, middle + 1, last)

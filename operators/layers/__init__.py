@@ -1,0 +1,1 @@
+"""What operators are built from: normalization, residuals, positions, recurrences and convolutions."""

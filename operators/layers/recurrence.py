@@ -1,0 +1,86 @@
+"""What the recurrent operators share: the form of their kernels, sequences in chunks, and state carried from chunk to chunk.
+
+Chunks are written with N chunks of L tokens.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from operators.layers.short_convolution import Convolution
+from operators.operator import OperatorModule
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The kernels of a recurrent operator, as its backends provide them; the operator's file gives the arguments.
+
+    scan: a whole sequence from an initial state (None: zeros) -> the output and the final state; a library that is given no initial
+    state may return None for the final one.
+    step: one token -> the output; the state is updated in place.
+    convolution: the kernels of the convolution before it; None: the reference.
+    """
+
+    scan: Callable[..., tuple[Tensor, Tensor]]
+    step: Callable[..., Tensor]
+    convolution: Convolution | None = None
+
+
+class KeepsFloat32(OperatorModule):
+    """An operator some of whose parameters stay in float32 whatever the model is cast to, since bfloat16 would change what they mean.
+
+    precise: their names.
+    """
+
+    precise: ClassVar[tuple[str, ...]] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        parameters = [self.get_parameter(name) for name in self.precise]
+        kept = {
+            id(tensor)
+            for parameter in parameters
+            for tensor in (parameter, parameter.grad)
+            if tensor is not None
+        }
+
+        def applied(tensor: Tensor) -> Tensor:
+            out = fn(tensor)
+            return out if id(tensor) not in kept or out.dtype == tensor.dtype else tensor.to(out.device)
+
+        super()._apply(applied, recurse)
+        return self
+
+
+def by_chunk(x: Tensor, size: int) -> Tensor:
+    """x [B, T, H, D] -> a view [N, B, H, L, D] with L = `size`; the last chunk is filled up with zeros."""
+    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size)) if x.shape[1] % size else x
+    chunks: Tensor = x.unflatten(1, (-1, size))
+    return chunks.permute(1, 0, 3, 2, 4)
+
+
+def from_chunks(x: Tensor, tokens: int) -> Tensor:
+    """The inverse of `by_chunk`: x [N, B, H, L, D] -> [B, T, H, D] without what filled up the last chunk."""
+    return x.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :tokens]
+
+
+def carry(decay: Tensor, written: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+    """The state before each chunk [N, …] and after the last one […], where a chunk makes decay[n] · state + written[n] of it.
+
+    decay broadcasts against written [N, …]; initial […] is the state before the first chunk.
+    """
+    state, before = initial, []
+    for factor, addition in zip(decay.unbind(0), written.unbind(0), strict=True):
+        before.append(state)
+        state = torch.addcmul(addition, factor, state)
+    return torch.stack(before), state
+
+
+def initial_dt_bias(heads: int) -> Tensor:
+    """[H]: the inverse softplus of step sizes that are log-uniform in [1e-3, 1e-1], as Mamba initializes them."""
+    dt = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(1e-1)))
+    return dt + torch.log(-torch.expm1(-dt))

@@ -1,0 +1,1 @@
+"""Devices: time, memory, identity, locks and the most that they can do."""

@@ -1,0 +1,326 @@
+"""The one place that knows devices: time, memory and identity of a CPU or a GPU.
+
+What a device is asked for is the interface `Device`; everything else in the house works through it.
+`profiler/device/nvml.py`, which asks the driver, is used here only.
+"""
+
+import gc
+import os
+import platform
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+import torch
+
+from operators.base.errors import DeviceError
+from profiler.device.nvml import Gpu, Reading, driver_version
+
+_KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm", "causal-conv1d")
+
+
+class Device(ABC):
+    """A device that can be measured.
+
+    label: how it was asked for, `cpu` or `cuda:0`. torch_device: what tensors are placed on. name: for people.
+    lock_key: what tells this device from every other one of the machine. dtype: what inference runs in there.
+    """
+
+    label: str
+    torch_device: torch.device
+    name: str
+    lock_key: str
+    dtype: torch.dtype
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Returns when everything that was queued has been done."""
+
+    @abstractmethod
+    def timed(self, run: Callable[[], Any]) -> float:
+        """Elapsed time of one call in ms, from an idle device until its work is done."""
+
+    @abstractmethod
+    def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
+        """Mean elapsed time in ms of `count` calls of `run`, made one after the other as in decoding, each after one of `before`."""
+
+    @abstractmethod
+    def peak_memory(self, run: Callable[[], Any]) -> int:
+        """Most bytes that one call had allocated at any moment, on top of what was allocated before it.
+
+        What a call keeps, as a returned tensor, counts; weights, state and inputs that exist already do not.
+        """
+
+    @abstractmethod
+    def free_memory(self) -> int:
+        """Bytes that this process could still allocate."""
+
+    @abstractmethod
+    def release_memory(self) -> None:
+        """Gives back what PyTorch keeps for later allocations."""
+
+    @abstractmethod
+    def reading(self) -> Reading:
+        """Clocks, temperature, limits and processes at this moment, as far as the device tells them. Never raises."""
+
+    @abstractmethod
+    def energy_j(self) -> float:
+        """A counter of the energy that the device has used. Raises DeviceError where it has none."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Versions of what the figures depend on: python, torch, frontrunner; on a GPU also the driver and the kernel libraries."""
+
+    def describe(self) -> dict[str, str]:
+        """What a report says of the device: its label, its name and `versions`."""
+        return {"device": self.label, "name": self.name, **self.versions()}
+
+
+def open_device(name: str) -> Device:
+    """The device called `cpu`, `cuda` (the first GPU) or `cuda:N`. Raises DeviceError for another name or an absent GPU."""
+    if name == "cpu":
+        return _Cpu()
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if match is None:
+        raise DeviceError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"device {name}: no GPU can be used here: {_reason_without_gpu()}")
+    index, count = int(match[1] or 0), torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(
+            f"device {name}: this machine has {count} GPUs, expected a number from 0 to {count - 1}"
+        )
+    return _Cuda(index)
+
+
+def inference_dtype(name: str) -> torch.dtype:
+    """What inference runs in on the device of that name, which may be another machine's. Raises DeviceError for a name that is none."""
+    if name != "cpu" and re.fullmatch(r"cuda(?::(\d+))?", name) is None:
+        raise DeviceError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
+    return _Cpu.dtype if name == "cpu" else _Cuda.dtype
+
+
+class _Cpu(Device):
+    label = "cpu"
+    torch_device = torch.device("cpu")
+    lock_key = "cpu"
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        self.name = _cpu_name()
+
+    def synchronize(self) -> None:
+        pass  # operators on the CPU return when they are done
+
+    def timed(self, run: Callable[[], Any]) -> float:
+        """As the interface says. With one thread its own processor time, which stands still while another process has the core.
+
+        What is timed here computes and never waits, so that on a free core both clocks say the same. Of several threads, which wait for
+        one another, only the wall clock tells when they are done.
+        """
+        now = thread_time_ns if torch.get_num_threads() == 1 else perf_counter_ns
+        start = now()
+        run()
+        return (now() - start) / 1e6
+
+    def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
+        """As the interface says; `before` is not timed."""
+        total = 0.0
+        for _ in range(count):
+            before()
+            total += self.timed(run)
+        return total / count
+
+    def peak_memory(self, run: Callable[[], Any]) -> int:
+        """As the interface says, counted from every allocation of PyTorch's CPU allocator, temporaries inside its operators included.
+
+        Not counted: what math libraries and the interpreter allocate by themselves.
+        The process's resident set would count those, but also every page touched earlier: it never repeats.
+        """
+        # The profiler writes lines to stderr at each start and stop unless it is told not to before its first use.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+        with torch.autograd.profiler.profile(profile_memory=True) as profile:
+            kept = run()
+        result = profile.kineto_results
+        if result is None:
+            raise DeviceError("device cpu: PyTorch's profiler gave no record of the memory")
+        del kept
+        events = [
+            (event.start_ns(), event.nbytes()) for event in result.events() if event.name() == "[memory]"
+        ]
+        live = peak = 0
+        for _, change in sorted(events, key=lambda event: event[0]):
+            live += change
+            peak = max(peak, live)
+        return peak
+
+    def free_memory(self) -> int:
+        """What Linux calls available (it counts caches that would make way), elsewhere the pages that are free."""
+        try:
+            found = re.search(
+                r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE
+            )
+        except OSError:
+            found = None
+        return int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def release_memory(self) -> None:
+        pass  # PyTorch keeps none on a CPU
+
+    def reading(self) -> Reading:
+        return Reading(unavailable={"nvml": "a CPU has no NVML"})
+
+    def energy_j(self) -> float:
+        raise DeviceError("device cpu: energy is read from a GPU's counter, a CPU has none here")
+
+    def versions(self) -> dict[str, str]:
+        return _versions()
+
+
+class _Cuda(Device):
+    dtype = torch.bfloat16
+
+    def __init__(self, index: int) -> None:
+        self.label = f"cuda:{index}"
+        self.torch_device = torch.device("cuda", index)
+        properties = torch.cuda.get_device_properties(index)
+        self.name = properties.name
+        # The index depends on CUDA_VISIBLE_DEVICES, which differs between processes; the UUID does not.
+        self.lock_key = f"gpu-{properties.uuid}"
+        self._gpu = Gpu(f"GPU-{properties.uuid}")
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.torch_device)
+
+    def timed(self, run: Callable[[], Any]) -> float:
+        self.synchronize()
+        return self._between_events(run)
+
+    def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
+        """As the interface says, from events around all of them; what `before` queues here is timed with them.
+
+        One more pair of calls goes before the first event, so that the device is at work while the host queues the rest.
+        """
+
+        def calls(times: int) -> None:
+            for _ in range(times):
+                before()
+                run()
+
+        calls(1)
+        return self._between_events(lambda: calls(count)) / count
+
+    def _between_events(self, run: Callable[[], Any]) -> float:
+        with torch.cuda.device(self.torch_device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            return float(start.elapsed_time(end))
+
+    def peak_memory(self, run: Callable[[], Any]) -> int:
+        """As the interface says, of PyTorch's allocator on this GPU."""
+        self.synchronize()
+        before = torch.cuda.memory_allocated(self.torch_device)
+        torch.cuda.reset_peak_memory_stats(self.torch_device)
+        run()
+        self.synchronize()
+        return torch.cuda.max_memory_allocated(self.torch_device) - before
+
+    def free_memory(self) -> int:
+        """Without the gaps between tensors, into which nothing large fits."""
+        free, _ = torch.cuda.mem_get_info(self.torch_device)
+        kept = torch.cuda.memory_stats(self.torch_device)
+        taken, gaps = (
+            kept.get("allocated_bytes.all.current", 0),
+            kept.get("inactive_split_bytes.all.current", 0),
+        )
+        return int(free + kept.get("reserved_bytes.all.current", 0) - taken - gaps)
+
+    def release_memory(self) -> None:
+        self.synchronize()
+        torch.cuda.empty_cache()
+
+    def reading(self) -> Reading:
+        return self._gpu.reading()
+
+    def energy_j(self) -> float:
+        return self._gpu.energy_j()
+
+    def versions(self) -> dict[str, str]:
+        try:
+            driver = driver_version()
+        except DeviceError as error:
+            driver = f"unknown: {error}"
+        return {
+            **_versions(),
+            **_installed(_KERNEL_PACKAGES),
+            "cuda": str(torch.version.cuda),
+            "driver": driver,
+        }
+
+
+@contextmanager
+def memory_errors(where: str = "") -> Iterator[None]:
+    """Raises MemoryError (CPU) or torch.OutOfMemoryError (GPU) that begins with `where` for the errors by which PyTorch says so."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(_told(where, error)) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(_told(where, error)) from error
+
+
+def give_back_memory() -> None:
+    """Gives back what a training used and nothing holds any more: it is for the next measurement, which is made by another process."""
+    gc.collect()
+    with suppress(RuntimeError):  # after an illegal access every call fails, which the training has told
+        torch.cuda.empty_cache()
+
+
+def _told(where: str, error: Exception) -> str:
+    return " ".join(f"{where}{': ' if where else ''}{error}".split())
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "frontrunner": version("frontrunner"),
+    }
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _cpu_name() -> str:
+    """The model's name where Linux tells it, else the kind of processor."""
+    try:
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _reason_without_gpu() -> str:
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} was built without CUDA"
+    try:
+        return f"PyTorch for CUDA {torch.version.cuda} does not accept driver {driver_version()} or its GPUs"
+    except DeviceError as error:
+        return str(error)

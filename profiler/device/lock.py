@@ -1,0 +1,201 @@
+"""Keeps the load off a device while it is being measured, across unrelated processes.
+
+`exclusive` is for measuring, `shared` for everything else that loads the same device, such as training. The locks are `flock`s: the kernel
+releases them with the process, whatever ended it. Two files a device make a turnstile, through which everyone enters one at a
+time: whoever wants the device alone keeps it shut while those inside leave, so that a stream of newcomers cannot starve it.
+
+The files lie in a folder of the user's own below `tempfile.gettempdir()`; the PIDs in them serve messages, and tell `members`: processes
+that may have memory on the device and keep to its locks. The locks are not reentrant: a process that holds one and asks for the same
+device again waits for itself.
+"""
+
+import fcntl
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Literal
+
+from operators.base.errors import DeviceError
+from profiler.device.device import Device, open_device
+
+POLL_SECONDS = 0.005
+WAIT_LIMIT_S = 3600.0  # far longer than anyone holds a device, so that a holder that hangs does not hang everyone else in silence
+
+Standing = Literal["waiting", "shared", "exclusive", "free"]
+_tell: ContextVar[Callable[[Standing], None]] = ContextVar("_tell", default=lambda standing: None)
+_SLOT = 12  # bytes of one PID in a file, padded with spaces
+
+
+@contextmanager
+def observed(tell: Callable[[Standing], None]) -> Iterator[None]:
+    """Inside, `tell` is called with how this thread stands to a device, each time that it changes."""
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
+
+
+@contextmanager
+def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]:
+    """Holds the device of that name (as for `open_device`) alone. After `timeout_s`, raises DeviceError that names who holds it."""
+    opened, deadline = open_device(device), time.monotonic() + timeout_s
+    enrol(opened)
+    with (
+        _told("exclusive") as inside,
+        _opened(opened, "turnstile") as turnstile,
+        _opened(opened, "room") as room,
+        _held(turnstile, opened, deadline, (turnstile, room)),
+        _signed_in(turnstile),
+        _held(room, opened, deadline, (room,)),
+    ):
+        inside()
+        yield
+
+
+@contextmanager
+def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable[[], float]]:
+    """Holds the device beside other `shared` holders, never beside an `exclusive` one. Waits and raises as `exclusive` does.
+
+    Gives a function that lets go for as long as somebody wants the device alone, for work that takes long and can pause -> the seconds
+    that it waited. The device must be idle when it is called.
+    """
+    opened, deadline, tell = open_device(device), time.monotonic() + timeout_s, _tell.get()
+    enrol(opened)
+    with (
+        _told("shared") as inside,
+        _opened(opened, "turnstile") as turnstile,
+        _opened(opened, "room") as room,
+        ExitStack() as stay,
+    ):
+
+        def enter(deadline: float) -> None:
+            with _held(turnstile, opened, deadline, (turnstile,)):
+                # Whoever is alone inside holds the turnstile too, so neither of these waits or meets another's entry.
+                fcntl.flock(room, fcntl.LOCK_SH)
+                stay.enter_context(_signed_in(room))
+
+        def give_way() -> float:
+            try:
+                fcntl.flock(turnstile, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(turnstile, fcntl.LOCK_UN)
+                return 0.0
+            except BlockingIOError:  # who wants it alone keeps the turnstile shut, before and while it has it
+                began = time.monotonic()
+            tell("waiting")
+            stay.close()
+            fcntl.flock(room, fcntl.LOCK_UN)
+            enter(began + WAIT_LIMIT_S)
+            tell("shared")
+            return time.monotonic() - began
+
+        enter(deadline)
+        inside()
+        yield give_way
+
+
+def members(device: Device) -> frozenset[int]:
+    """PIDs of the living processes that have asked for a lock of the device, or enrolled."""
+    with _opened(device, "members") as file:
+        return frozenset(_entries(file).values())
+
+
+def enrol(device: Device) -> None:
+    """Makes this process a member. Asking for a lock does so too; who uses the device under another's lock says it himself."""
+    with _opened(device, "members") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # for a moment only
+        if os.getpid() not in _entries(file).values():
+            _write_pid(file)
+
+
+@contextmanager
+def _told(standing: Standing) -> Iterator[Callable[[], None]]:
+    """Tells that this thread waits -> what to call when it has got in; tells afterwards that it is out."""
+    tell = _tell.get()
+    tell("waiting")
+    try:
+        yield lambda: tell(standing)
+    finally:
+        tell("free")
+
+
+@contextmanager
+def _opened(device: Device, part: str) -> Iterator[int]:
+    file = os.open(
+        _folder() / f"{device.lock_key}.{part}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    try:
+        yield file
+    finally:
+        # Unlocks even where a forked child still has the file open, which closing alone would not.
+        fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(file)
+
+
+@contextmanager
+def _held(file: int, device: Device, deadline: float, signed: tuple[int, ...]) -> Iterator[None]:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                pids = sorted({pid for place in signed for pid in _entries(place).values()})
+                holders = f"process {', '.join(map(str, pids))}" if pids else "another process"
+                raise DeviceError(
+                    f"device {device.label} is in use by {holders}: waited for it in vain"
+                ) from None
+            time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"frontrunner-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise DeviceError(
+            f"{folder}: expected a folder that belongs to this user alone (mode 700), for the locks of devices"
+        )
+    return folder
+
+
+@contextmanager
+def _signed_in(file: int) -> Iterator[None]:
+    """Writes this process's PID into the first free slot. Entered only by who holds the turnstile; leaving touches the own slot alone."""
+    slot = _write_pid(file)
+    try:
+        yield
+    finally:
+        os.pwrite(file, b" " * _SLOT, slot * _SLOT)
+
+
+def _write_pid(file: int) -> int:
+    """Writes this process's PID into the first free slot -> its number."""
+    taken = _entries(file)
+    slot = next(number for number in range(len(taken) + 1) if number not in taken)
+    os.pwrite(file, str(os.getpid()).ljust(_SLOT).encode(), slot * _SLOT)
+    return slot
+
+
+def _entries(file: int) -> dict[int, int]:
+    """Slot -> PID of those that are still alive."""
+    content = os.pread(file, os.fstat(file).st_size, 0)
+    slots = (content[start : start + _SLOT].strip() for start in range(0, len(content), _SLOT))
+    return {slot: int(text) for slot, text in enumerate(slots) if text.isdigit() and _alive(int(text))}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # of another user: the number was given out again
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Compiles and tunes kernels before they are measured."""

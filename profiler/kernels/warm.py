@@ -1,0 +1,174 @@
+"""Prepares kernels before they are needed: compiles and tunes them for given operators and shapes, in parallel processes.
+
+Every process leaves its binaries and tuning results in one folder (`operators.kernels.libraries.cache_folder`), where later ones find them.
+"""
+
+import hashlib
+import importlib
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from operators import registry
+from operators.architecture import Architecture, Layer
+from operators.backends import resolve
+from operators.base.errors import FrontrunnerError
+from operators.base.value import Value
+from operators.kernels import libraries as kernel_libraries
+from operators.kernels.compile_ahead import compiling_ahead
+from operators.operator import OperatorModule
+from profiler.device.device import Device, open_device
+
+Sizes = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...], Field()]
+
+
+class Workload(Value):
+    """What an operator will be asked for. training, decoding: pairs of batch size and tokens; decoding is a prefill and steps."""
+
+    training: Sizes = ((8, 1024),)
+    decoding: Sizes = ((1, 1024), (8, 1024))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One operator at one shape, in an architecture that has no other layer."""
+
+    architecture: Architecture
+    workload: Workload
+    device: str
+    backend: str = "auto"
+
+    @property
+    def layer(self) -> Layer:
+        return self.architecture.layers[0]
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """seconds: of preparing, without `start_s`, which are those of importing libraries and opening the device (few in a process that had).
+
+    problem: why it could not be prepared, in words; else empty.
+    """
+
+    operator: str
+    shape: str
+    backend: str
+    seconds: float
+    start_s: float
+    problem: str = ""
+
+
+def jobs(
+    architectures: Iterable[Architecture], workload: Workload, device: str, backend: str = "auto"
+) -> list[Job]:
+    """A job for every shape of an operator that occurs; the same shape at two widths needs the same kernels."""
+    found: dict[tuple[str, str], Job] = {}
+    for architecture in architectures:
+        for layer in architecture.layers:
+            alone = architecture.model_copy(update={"layers": (layer,), "vocabulary": 2, "name": ""})
+            found.setdefault(
+                (layer.operator, layer.shape.model_dump_json()), Job(alone, workload, device, backend)
+            )
+    return list(found.values())
+
+
+def warm(work: Sequence[Job], *, processes: int | None = None) -> Iterator[Warmed]:
+    """Prepares every job in fresh processes, one a core unless `processes` says otherwise -> what became of each, as it is done."""
+    if not work:
+        return
+    context = multiprocessing.get_context("spawn")  # a forked process could not use the GPU
+    with ProcessPoolExecutor(min(len(work), processes or os.cpu_count() or 1), mp_context=context) as pool:
+        for done in as_completed([pool.submit(prepare, job) for job in work]):
+            yield done.result()
+
+
+def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
+    """Runs the operator forward, backward and in decode steps, once for each kind of size that its workload holds.
+
+    compile_only: leaves it at compiling, in every configuration, what a GPU would run.
+    """
+    began, layer = time.perf_counter(), job.layer
+    chosen, problem, start_s = "", "", 0.0
+    try:
+        device = open_device(job.device)
+        if device.torch_device.type == "cuda":
+            importlib.import_module(
+                "torch._dynamo"
+            )  # which libraries' custom operators import at their first call
+        resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
+        chosen = resolved.name
+        square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
+        (square @ square).sum().backward()  # loads the matrix library and starts autograd's thread
+        device.synchronize()
+        start_s = time.perf_counter() - began
+        module = registry.get(layer.operator).build(job.architecture, layer.shape, resolved.kernels)
+        module.to(device.torch_device, device.dtype)
+        marker = _marker(job, device)
+        if marker is not None and (compile_only or not marker.exists()):
+            with compiling_ahead():
+                _exercise(module, job, device)
+        if not compile_only:
+            _exercise(module, job, device)
+            device.synchronize()
+            if marker is not None:
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                marker.touch()
+    except (
+        FrontrunnerError,
+        RuntimeError,
+        AssertionError,
+        ValueError,
+        OSError,
+    ) as error:  # as kernel libraries refuse what they cannot do
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
+    return Warmed(layer.operator, shape, chosen, time.perf_counter() - began - start_s, start_s, problem)
+
+
+def _marker(job: Job, device: Device) -> Path | None:
+    """A file beside a GPU's kernels which says that this was prepared: going through all of them ahead takes longer than running them."""
+    if device.torch_device.type == "cpu":
+        return None
+    folder = Path(os.environ.get("TRITON_CACHE_DIR") or kernel_libraries.cache_folder())
+    digest = hashlib.sha256(
+        repr((job.architecture, job.workload, job.backend, device.name, device.versions())).encode()
+    ).hexdigest()
+    return folder / "prepared" / digest[:32]
+
+
+def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
+    """Everything that the workload asks of the operator, once."""
+
+    def random(batch: int, tokens: int, *, requires_grad: bool = False) -> Tensor:
+        return torch.randn(
+            batch,
+            tokens,
+            job.architecture.width,
+            device=device.torch_device,
+            dtype=device.dtype,
+            requires_grad=requires_grad,
+        )
+
+    with kernel_libraries.deterministic():  # as trainings are: other variants of kernels
+        for batch, tokens in job.workload.training:
+            module(random(batch, tokens, requires_grad=True)).sum().backward()
+    with torch.inference_mode():
+        for batch, tokens in job.workload.decoding:
+            specs = registry.get(job.layer.operator).state(job.layer.shape, batch, tokens + 1, device.dtype)
+            state = {
+                name: torch.zeros(spec.shape, dtype=spec.dtype, device=device.torch_device)
+                for name, spec in specs.items()
+            }
+            position = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
+            x = random(batch, tokens)
+            module(x, state, position, 0)
+            module.step(x[:, 0], state, position + tokens)

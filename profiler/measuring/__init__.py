@@ -1,0 +1,1 @@
+"""Measures an architecture on a device."""

@@ -1,0 +1,215 @@
+"""Under which conditions something was measured, and whether its figures can be trusted."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter, sleep, thread_time
+from typing import Protocol, TypeVar
+
+import torch
+
+from operators.base.value import Value
+from profiler.device.device import Device
+from profiler.device.lock import exclusive, members
+from profiler.device.nvml import Reading
+from profiler.measuring.anchor import Anchor
+from profiler.timing import Timing
+
+MAX_ATTEMPTS = 3
+# The times of a CPU are told relative to the anchor's (see `profiler.measuring.pace`). Beside one other
+# program, which moved the anchor by up to
+# a half, that was right; more says that the core was somebody else's.
+MAX_DRIFT = {"cuda": 0.01, "cpu": 0.50}
+# How far the anchor of a CPU may be from what it took when the machine was first measured, in either direction.
+MAX_PACE = 2.0
+# Of the time that one thread takes to measure, what it must have had a core for. With three programs on two cores it had two thirds, and
+# times were off by 10 %, and by up to 37 %, even relative to the anchor's.
+LEAST_SHARE = 0.9
+_TELLING_S = (
+    0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
+)
+# Before the second and the third attempt. Another program on a CPU comes and goes in seconds: at once it would still be there.
+PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
+# Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it was not itself.
+_TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
+_TAINTING_VIOLATIONS = ("thermal", "board_limit")
+
+
+class Timed(Protocol):
+    @property
+    def device_s(self) -> float:
+        """Seconds of the device that its samples took."""
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class Conditions(Value):
+    """What held while something was measured.
+
+    anchor_before, anchor_after: one step of the anchor model around it. drift: their difference over their mean.
+    before, after: the device at those moments. clock_reasons: of both. violations_ns: how far each counter went on between them.
+    foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and why.
+    attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted, empty where it can be.
+    lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became samples.
+    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several threads, and where it is
+    not known.
+    """
+
+    anchor_before: Timing
+    anchor_after: Timing
+    drift: float
+    max_drift: float
+    before: Reading
+    after: Reading
+    clock_reasons: tuple[str, ...]
+    violations_ns: Mapping[str, int]
+    foreign_pids: tuple[int, ...]
+    notes: tuple[str, ...]
+    attempts: int
+    tainted: tuple[str, ...]
+    lock_s: float
+    busy_s: float
+    core_share: float | None = None
+
+    @property
+    def anchor_ms(self) -> float:
+        """Mean of both anchors."""
+        return (self.anchor_before.median_ms + self.anchor_after.median_ms) / 2
+
+
+def watched(
+    run: Callable[[], Sequence[T]],
+    *,
+    anchor: Anchor,
+    device: Device,
+    usual_ms: float | None = None,
+    unstable: Callable[[T], bool] = lambda result: False,
+    pause: Callable[[float], None] = sleep,
+) -> tuple[tuple[T, ...], Conditions]:
+    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all) where it was tainted.
+
+    usual_ms: a step of the anchor when this CPU was first measured (see `profiler.measuring.pace`), where times are told by it.
+    unstable: whether a result is not clean by its own samples; it is then measured again too. pause: waits for so many seconds between
+    attempts, the device let go.
+    """
+    lock_s, busy_s, attempts = 0.0, 0.0, 0
+    again = True
+    while again and attempts < MAX_ATTEMPTS:
+        if attempts:
+            pause(PAUSES_S[device.torch_device.type][attempts - 1])
+        attempts += 1
+        with exclusive(device.label):
+            started = perf_counter()
+            anchor.warm_up()
+            before, anchor_before = device.reading(), anchor.time()
+            shared_with_others = core_share(device)
+            results = tuple(run())
+            share = shared_with_others()
+            anchor_after, after = anchor.time(), device.reading()
+            known = members(device)
+            lock_s += perf_counter() - started
+        busy_s += anchor_before.device_s + sum(result.device_s for result in results) + anchor_after.device_s
+        mean = (anchor_before.median_ms + anchor_after.median_ms) / 2
+        drift, max_drift = (
+            abs(anchor_after.median_ms - anchor_before.median_ms) / mean,
+            MAX_DRIFT[device.torch_device.type],
+        )
+        foreign, blind = foreign_processes((before, after), own=os.getpid(), known=known)
+        clock_reasons = tuple(dict.fromkeys((*before.clock_reasons, *after.clock_reasons)))
+        violations = {
+            name: after.violations_ns[name] - start
+            for name, start in before.violations_ns.items()
+            if name in after.violations_ns
+        }
+        tainted = (
+            *_taints(drift, max_drift, foreign, clock_reasons, violations),
+            *filter(None, (lost_core(share), _other_pace(mean, usual_ms))),
+        )
+        again = bool(tainted) or any(map(unstable, results))
+    unavailable = {**before.unavailable, **after.unavailable}
+    return results, Conditions(
+        anchor_before=anchor_before,
+        anchor_after=anchor_after,
+        drift=drift,
+        max_drift=max_drift,
+        before=before,
+        after=after,
+        clock_reasons=clock_reasons,
+        violations_ns=violations,
+        foreign_pids=foreign,
+        notes=(*(f"{name}: {reason}" for name, reason in unavailable.items()), *blind),
+        attempts=attempts,
+        tainted=tainted,
+        lock_s=lock_s,
+        busy_s=busy_s,
+        core_share=share,
+    )
+
+
+def core_share(device: Device) -> Callable[[], float | None]:
+    """Begins to watch this thread -> what tells the share of the time since then for which it had a core, where that can be told."""
+    alone = device.torch_device.type == "cpu" and torch.get_num_threads() == 1
+    wall, own = perf_counter(), thread_time()
+
+    def share() -> float | None:
+        elapsed = perf_counter() - wall
+        return (thread_time() - own) / elapsed if alone and elapsed >= _TELLING_S else None
+
+    return share
+
+
+def lost_core(share: float | None) -> str:
+    """Why a measurement is tainted that had a core for this share of its time (`core_share`); empty where it is not."""
+    if share is None or share >= LEAST_SHARE:
+        return ""
+    return (
+        f"core: other programs had it for {1 - share:.0%} of the time, expected at most {1 - LEAST_SHARE:.0%}"
+    )
+
+
+def _other_pace(anchor_ms: float, usual_ms: float | None) -> str:
+    if usual_ms is None or 1 / MAX_PACE <= anchor_ms / usual_ms <= MAX_PACE:
+        return ""
+    return (
+        f"pace: the anchor model took {anchor_ms:.4g} ms, {usual_ms:.4g} ms when this machine was first measured; "
+        f"expected within a factor of {MAX_PACE:g}"
+    )
+
+
+def foreign_processes(
+    readings: Sequence[Reading], *, own: int, known: frozenset[int]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """PIDs on the device that are neither `own` nor `known`, and notes on what that says nothing about.
+
+    A driver that does not list the own process numbers them otherwise, as from outside a container: nobody can be told apart then.
+    """
+    listed = [set(reading.pids) for reading in readings if reading.pids is not None]
+    if not listed:
+        return (), ()
+    seen = set().union(*listed)
+    if own not in seen:
+        return (), (
+            f"foreign processes: the driver lists {len(seen)} processes and not this one: it numbers them otherwise, as for a container",
+        )
+    return tuple(sorted(seen - known - {own})), ()
+
+
+def _taints(
+    drift: float,
+    max_drift: float,
+    foreign: Sequence[int],
+    clock_reasons: Sequence[str],
+    violations_ns: Mapping[str, int],
+) -> tuple[str, ...]:
+    tainted = []
+    if drift > max_drift:
+        tainted.append(f"drift: the anchor model changed by {drift:.1%}, expected at most {max_drift:.0%}")
+    if foreign:
+        tainted.append(f"foreign processes on the device: {', '.join(map(str, foreign))}")
+    tainted += [f"clocks held back: {reason}" for reason in clock_reasons if reason in _TAINTING_REASONS]
+    tainted += [
+        f"clocks held back: {name} limit for {violations_ns[name] / 1e6:.3g} ms"
+        for name in _TAINTING_VIOLATIONS
+        if violations_ns.get(name)
+    ]
+    return tuple(tainted)

@@ -1,0 +1,300 @@
+"""Measures an architecture on a device: latency, throughput, memory and energy of inference, beside its exact costs.
+
+What is timed, with random weights and random tokens (values do not change the amount of work, but zeros do change its speed):
+
+- prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one; on a GPU a replay of its CUDA graph.
+- decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token to the choice of the next one
+  (greedy), which the next step reads. Before each step the state is set back by one token, so that every step sees the same context:
+  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself, at one pace (see
+  `profiler.measuring.pace`). On a GPU a step is a replay of its
+  CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a microsecond, is timed with them.
+  There a step is timed in several copies of the model (see `profiler.measuring.decoder_copies`), as far as they are small.
+
+Timing holds the device's exclusive lock, with the anchor model timed before and after; building the model, capturing its graphs and
+measuring its memory hold the shared one. Only the largest batch is allocated where it is timed: it takes the memory of all others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.architecture import Architecture
+from operators.base.errors import DeviceError
+from operators.base.threads import torch_threads
+from operators.cost import Cost, cost
+from operators.model import HybridLM
+from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
+from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.lock import shared
+from profiler.measuring.anchor import Anchor
+from profiler.measuring.capacity import largest_decoder, release
+from profiler.measuring.conditions import Conditions, watched
+from profiler.measuring.decoder import Decoder, Prompt, random_model
+from profiler.measuring.decoder_copies import copies, rewind, step_ms
+from profiler.measuring.pace import Pace
+from profiler.profile import Energy, LargestBatch, PointProfile, Profile, ProfileSettings, instability
+from profiler.timing import Timing, sample
+
+# Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a single interruption.
+DECODE_SAMPLE_MS = 4.0
+_BURST_MS = 200.0  # of steps between two looks at the clock while energy is measured
+
+
+def measure(
+    architecture: Architecture,
+    settings: ProfileSettings,
+    *,
+    device: str = "cpu",
+    backend: str = "auto",
+    seed: int = 0,
+    anchor: Anchor | None = None,
+) -> Profile:
+    """Builds the model and measures it, in the device's dtype (float32 on a CPU, bfloat16 on a GPU), with weights and tokens from `seed`.
+
+    anchor: that of this device where the caller keeps one; None builds it. Takes the device's locks itself: the caller must hold none
+    of them. Raises DeviceError, BackendError, and where memory ran out MemoryError or torch.OutOfMemoryError (GPU), which name the batch
+    size and the context.
+    """
+    opened = open_device(device)
+    absent = _without_energy(opened) if settings.energy_seconds else {}
+    with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
+        copied = copy_bytes_per_s(opened)
+        with shared(opened.label):
+            anchor = anchor or Anchor(opened)
+            _require_memory(architecture, settings, opened)
+            models = [
+                random_model(architecture, opened, backend=backend, seed=seed)
+                for _ in range(_copies(architecture, settings, opened))
+            ]
+            pool = torch.cuda.graph_pool_handle() if opened.torch_device.type == "cuda" else None
+            sessions = [
+                _session(models, batch, context, opened, seed=seed, pool=pool)
+                for context in settings.contexts
+                for batch in settings.batch_sizes
+            ]
+        pace = Pace(anchor)
+        points, conditions = watched(
+            lambda: [
+                _measure_point(session, opened, settings, pace, with_energy=not absent)
+                for session in sessions
+            ],
+            anchor=anchor,
+            usual_ms=pace.usual_ms,
+            device=opened,
+            unstable=lambda point: _on_cpu(opened) and _unsteady(point.prefill, point.decode),
+        )
+        sessions.clear()
+        model = models[0]
+        del models
+        largest: tuple[LargestBatch, ...] = ()
+        largest_conditions: Conditions | None = None
+        if settings.largest_batch:
+            largest, largest_conditions = watched(
+                lambda: [
+                    _measure_largest(model, context, opened, settings, pace, seed)
+                    for context in settings.contexts
+                ],
+                anchor=anchor,
+                usual_ms=pace.usual_ms,
+                device=opened,
+                unstable=lambda found: _on_cpu(opened) and _unsteady(found.decode),
+            )
+    arithmetic = cost(architecture, batch=1, context=1, dtype=opened.dtype)
+    return Profile(
+        device=opened.label,
+        device_name=opened.name,
+        dtype=str(opened.dtype).removeprefix("torch."),
+        threads=settings.threads,
+        contexts=settings.contexts,
+        params=arithmetic.params,
+        param_bytes=arithmetic.param_bytes,
+        points=points,
+        largest=largest,
+        absent=absent,
+        copy_bytes_per_s=copied,
+        datasheet_bytes_per_s=DATASHEET_BYTES_PER_S.get(opened.name),
+        conditions=conditions,
+        largest_conditions=largest_conditions,
+        usual_anchor_ms=pace.usual_ms,
+        backends=model.backends,
+        versions=opened.versions(),
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Session:
+    """A model decoding one batch at one context: what is run to be measured.
+
+    decoders: of its copies. cost: by arithmetic. peak_memory_bytes: see PointProfile, of one of them.
+    """
+
+    decoders: list[Decoder]
+    prompt: Prompt
+    cost: Cost
+    peak_memory_bytes: int
+
+
+def _session(
+    models: Sequence[HybridLM], batch: int, context: int, device: Device, *, seed: int, pool: Any
+) -> _Session:
+    random, architecture = torch.Generator().manual_seed(seed), models[0].architecture
+    with memory_errors(_where(batch, context)):
+        tokens = torch.randint(architecture.vocabulary, (batch, context), generator=random).to(
+            device.torch_device
+        )
+        decoders = [Decoder(models[0], batch, context)]
+        peak = _peak_memory(decoders[0], tokens, device)
+        prompt = Prompt(decoders[0], tokens, pool=pool)
+        decoders += [Decoder(model, batch, context) for model in models[1:]]
+    return _Session(
+        decoders, prompt, cost(architecture, batch=batch, context=context, dtype=device.dtype), peak
+    )
+
+
+def _copies(architecture: Architecture, settings: ProfileSettings, device: Device) -> int:
+    points = [(batch, context) for context in settings.contexts for batch in settings.batch_sizes]
+    found = [
+        cost(architecture, batch=batch, context=context, dtype=device.dtype) for batch, context in points
+    ]
+    return copies(found[0].param_bytes + sum(point.state_bytes for point in found), device) if found else 1
+
+
+def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
+    def prefill_and_step() -> None:
+        decoder.reset()
+        decoder.prefill(prompt)
+        rewind(decoder)
+        decoder.step_eagerly()  # what a graph's steps use was allocated when it was captured, and is not counted again
+
+    prefill_and_step()  # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
+    weights = sum(tensor.nbytes for tensor in (*decoder.model.parameters(), *decoder.model.buffers()))
+    return weights + decoder.state.bytes + device.peak_memory(prefill_and_step)
+
+
+def _measure_point(
+    session: _Session, device: Device, settings: ProfileSettings, pace: Pace, *, with_energy: bool
+) -> PointProfile:
+    decoder, (batch, context) = session.decoders[0], session.prompt.tokens.shape
+
+    def prefill() -> float:
+        decoder.reset()
+        return device.timed(session.prompt.read)
+
+    with memory_errors(_where(batch, context)):
+        prefill_timing = sample(pace.beside(prefill), settings=settings, lasting=_on_cpu(device))
+        decode_timing = _decode(session.decoders, device, settings, pace)
+        energy = None
+        if settings.energy_seconds and with_energy:
+            steps = ceil(_BURST_MS / decode_timing.median_ms)
+            energy = decode_energy(
+                lambda: _steps(decoder, steps, device),
+                device=device,
+                seconds=settings.energy_seconds,
+                tokens=steps * batch,
+            )
+    return PointProfile(
+        batch=batch,
+        context=context,
+        prefill=prefill_timing,
+        decode=decode_timing,
+        peak_memory_bytes=session.peak_memory_bytes,
+        kv_bytes=session.cost.kv_bytes,
+        recurrent_bytes=session.cost.recurrent_bytes,
+        decode_bytes=session.cost.decode_bytes,
+        energy=energy,
+    )
+
+
+def _decode(decoders: Sequence[Decoder], device: Device, settings: ProfileSettings, pace: Pace) -> Timing:
+    def steps(count: int) -> float:
+        return step_ms(decoders, device, count=count)
+
+    count = ceil(DECODE_SAMPLE_MS / len(decoders) / min(steps(1) for _ in range(3)))
+    return sample(
+        pace.beside(lambda: steps(count)),
+        settings=settings,
+        runs=count * len(decoders),
+        lasting=_on_cpu(device),
+    )
+
+
+def _on_cpu(device: Device) -> bool:
+    return device.torch_device.type == "cpu"
+
+
+def _unsteady(*timings: Timing) -> bool:
+    """Whether one of them is not clean by its own samples, as other programs make it on a CPU."""
+    return any(instability(timing, "cpu") for timing in timings)
+
+
+def _measure_largest(
+    model: HybridLM, context: int, device: Device, settings: ProfileSettings, pace: Pace, seed: int
+) -> LargestBatch:
+    with memory_errors(f"largest batch at context {context}"):
+        decoder = largest_decoder(model, context, device, seed=seed)
+        found = LargestBatch(
+            context=context, batch=decoder.tokens.shape[0], decode=_decode([decoder], device, settings, pace)
+        )
+    del decoder
+    release(device)
+    return found
+
+
+def decode_energy(
+    burst: Callable[[], None],
+    *,
+    device: Device,
+    seconds: float,
+    tokens: int,
+    clock: Callable[[], float] = perf_counter,
+) -> Energy:
+    """Energy of calling `burst`, which decodes `tokens` and returns when it is done, for so many seconds.
+
+    One burst goes before: the counter lags by up to 100 ms, at the end as at the beginning if the load is the same at both.
+    """
+    burst()
+    bursts, started, before = 0, clock(), device.energy_j()
+    while clock() - started < seconds:
+        burst()
+        bursts += 1
+    elapsed = clock() - started
+    return Energy(energy_j=device.energy_j() - before, seconds=elapsed, tokens=bursts * tokens)
+
+
+def _steps(decoder: Decoder, count: int, device: Device) -> None:
+    for _ in range(count):
+        rewind(decoder)
+        decoder.step()
+    device.synchronize()
+
+
+def _without_energy(device: Device) -> dict[str, str]:
+    try:
+        device.energy_j()
+    except DeviceError as error:
+        return dict.fromkeys(("energy_j_per_token", "power_w"), str(error))
+    return {}
+
+
+def _require_memory(architecture: Architecture, settings: ProfileSettings, device: Device) -> None:
+    """Raises MemoryError where weights and states alone are more than is free: a CPU would not be told, but killed."""
+    needed, free = 0, device.free_memory()
+    for context in settings.contexts:
+        for batch in settings.batch_sizes:
+            found = cost(architecture, batch=batch, context=context, dtype=device.dtype)
+            needed += found.state_bytes
+            if needed + found.param_bytes > free:
+                raise MemoryError(
+                    f"{_where(batch, context)}: weights ({found.param_bytes / 1e9:.3g} GB) and states ({needed / 1e9:.3g} GB, those of "
+                    f"the batch sizes and contexts before it included) need more than the {free / 1e9:.3g} GB that are free"
+                )
+
+
+def _where(batch: int, context: int) -> str:
+    return f"batch {batch}, context {context}"

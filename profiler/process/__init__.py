@@ -1,0 +1,1 @@
+"""Processes that measure, so that a crash takes nothing else with it."""

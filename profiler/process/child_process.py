@@ -1,0 +1,104 @@
+"""A process of our own that works for this one: started, asked over a socket pair, killed, and told why it ended by itself.
+
+What it writes to its standard output and error goes to a file of no name, of which the last words are the reason of a death.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+
+from operators.base.errors import CrashError, DeviceError, OutOfMemoryError
+
+KILL_TIMEOUT_S = 30.0
+_STDERR_BYTES = 2000
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+class Child:
+    """Runs `python -m MODULE SOCKET PARENT *arguments`, which calls `settle_in` and sends pickled values. Close it.
+
+    It ends with the thread that started it, however that ends. called: for messages, as in `profiling`. environment: what it has besides
+    this process's own.
+    """
+
+    def __init__(
+        self, module: str, *arguments: str, called: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._called = called
+        self.connection: Connection
+        self.connection, theirs = Pipe()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid()), *arguments]
+        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                command,
+                env={**os.environ, **(environment or {}), "PYTHONPATH": path},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def death(self, phase: str) -> CrashError | OutOfMemoryError:
+        """Why a process that does not answer any more has ended, with what it last wrote. phase: what it did, as in `measuring`."""
+        try:
+            code = self._process.wait(KILL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return CrashError(f"the {self._called} process stopped answering while {phase}")
+        if code == -signal.SIGKILL:  # not by us, who do not ask afterwards
+            return OutOfMemoryError(
+                f"the {self._called} process was killed while {phase}, as the system does when memory runs out"
+            )
+        self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _STDERR_BYTES))
+        lines = self._output.read().decode(errors="replace").split("\n")
+        said = " / ".join(" ".join(line.split()) for line in lines if line.strip())[-300:]
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+        return CrashError(
+            f"the {self._called} process ended {how} while {phase}" + (f": {said}" if said else "")
+        )
+
+    def kill(self) -> None:
+        """Returns at once; `close` waits for the end."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Kills it. Raises DeviceError if it does not end, as it cannot while a driver does not let it go."""
+        self.kill()
+        self.connection.close()
+        self._output.close()
+        try:
+            self._process.wait(KILL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise DeviceError(
+                f"process {self.pid} did not end within {KILL_TIMEOUT_S:g} s of being killed"
+            ) from None
+
+
+def settle_in(parent: int) -> None:
+    """What such a process does first: the kernel is to kill it when its parent ends, even by SIGKILL, and before its parent for memory.
+
+    Ctrl-C in a terminal reaches both; the parent decides.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # it ended before
+        sys.exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")

@@ -1,0 +1,189 @@
+"""Profiles architectures in a process of their own, so that one that crashes, hangs or exhausts memory takes nothing else with it.
+
+This is the side that asks; `profiler.process.worker_process` is the one that works. They send each other pickled values over a socket pair.
+
+After an out-of-memory, or an error that is ours to raise, the process has cleaned up and serves the next request. After anything
+else (an illegal access, which leaves a CUDA context unusable, a signal, a passed deadline, a defect) it is killed: the kernel releases
+its locks, the driver its memory. The next request starts another, not sooner: starting loads the device, so that nothing may be
+measured meanwhile, and the next request comes at once anyway. Each process times the anchor model before it serves, which tells
+whether the device still is what it was.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import Any, Literal, Self
+
+from operators.architecture import Architecture
+from operators.base.errors import CrashError, DeadlineError, DeviceError, OutOfMemoryError
+from profiler.device.lock import WAIT_LIMIT_S, Standing, shared
+from profiler.process.child_process import Child
+from profiler.profile import Profile, ProfileSettings
+
+START_TIMEOUT_S = 120.0  # a busy machine may take long to import PyTorch and the kernel libraries
+CHECK_TIMEOUT_S = 30.0
+# The anchor may take so many times what it took at first. Slower alone is bad: the first time may have met low clocks.
+# On a CPU that others use the time says nothing of its health; there it only has to answer.
+SLOWEST_ANCHOR = {"cpu": inf, "cuda": 1.1}
+
+_PHASES: dict[Standing, str] = {
+    "free": "preparing",
+    "waiting": "waiting for the device",
+    "shared": "building",
+    "exclusive": "measuring",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A measurement to make."""
+
+    architecture: Architecture
+    settings: ProfileSettings
+    backend: str
+    seed: int
+
+
+ANCHOR: Literal["anchor"] = "anchor"  # asks for the time of the anchor model instead, in ms
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a request. fit: whether the process can serve another one. Its `value` is an exception where it went wrong."""
+
+    value: Any
+    fit: bool = True
+
+
+class ProfilingWorker:
+    """A process that measures on one device, replaced when it breaks. Not to be shared between threads; close it, or use `with`.
+
+    It ends with the thread that started it, however that ends.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._child: Child | None = None
+        self._checked = False
+        self._anchor_ms: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that is there to serve the next request, if there is one."""
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        """Starts the process and waits until it could measure. The caller holds the device's shared lock, as importing loads it too.
+
+        Raises DeviceError where that fails. `profile` does this where it was not done.
+        """
+        self._started()
+
+    def profile(
+        self,
+        architecture: Architecture,
+        settings: ProfileSettings,
+        *,
+        backend: str = "auto",
+        seed: int = 0,
+        deadline_s: float,
+    ) -> Profile:
+        """Measures as `profiler.measuring.measure.measure` does. `deadline_s` is for building and measuring;
+        waiting for the device does not count.
+
+        The caller holds none of the device's locks. Raises what `measure` raises of ours, OutOfMemoryError, DeadlineError, CrashError;
+        DeviceError also where the device is not what it was when this object first used it. A defect is a RuntimeError with its traceback
+        as a note.
+        """
+        child = self._child
+        if child is None or not child.alive:
+            with shared(self.device):
+                child = self._started()
+        if not self._checked:
+            self._check(child)
+        profile: Profile = self._asked(child, Request(architecture, settings, backend, seed), deadline_s)
+        return profile
+
+    def close(self) -> None:
+        """Kills the process, if there is one. Raises DeviceError if it does not end, as it cannot while a driver does not let it go."""
+        child, self._child = self._child, None
+        if child is not None:
+            try:
+                child.close()
+            except DeviceError as error:
+                raise DeviceError(f"device {self.device}: {error}") from None
+
+    def _started(self) -> Child:
+        self.close()
+        child = Child("profiler.process.worker_process", self.device, called="profiling")
+        self._child, self._checked = child, False
+        try:
+            self._asked(child, None, START_TIMEOUT_S)
+        except (CrashError, DeadlineError, OutOfMemoryError) as error:
+            raise DeviceError(f"device {self.device} cannot be opened: {error}") from None
+        return child
+
+    def _check(self, child: Child) -> None:
+        try:
+            anchor_ms: float = self._asked(child, ANCHOR, CHECK_TIMEOUT_S)
+        except (CrashError, DeadlineError, OutOfMemoryError) as error:
+            raise DeviceError(f"device {self.device} cannot run the anchor model: {error}") from None
+        if self._anchor_ms is None:
+            self._anchor_ms = anchor_ms
+        if anchor_ms > self._anchor_ms * SLOWEST_ANCHOR[self.device.partition(":")[0]]:
+            self.close()
+            raise DeviceError(
+                f"device {self.device} is not what it was: a step of the anchor model takes {anchor_ms:.4g} ms, "
+                f"at first it took {self._anchor_ms:.4g} ms"
+            )
+        self._checked = True
+
+    def _asked(self, child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Any:
+        """What the process answers to a request, or, without one, to having been started. Raises the answer where it is an exception.
+
+        The process is killed unless it can serve the next request.
+        """
+        try:
+            answer = _answer(child, request, deadline_s)
+        except BaseException:  # an interrupt too: the answer would come later, to another question
+            self.close()
+            raise
+        if not answer.fit:
+            self.close()
+        if isinstance(answer.value, Exception):
+            raise answer.value
+        return answer.value
+
+
+def _answer(child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Answer:
+    """Waits for the answer; what comes before it says how the process stands to the device.
+
+    Raises DeadlineError, and CrashError or OutOfMemoryError where the process ended.
+    """
+    if request is not None:
+        try:
+            child.connection.send(request)
+        except OSError:
+            raise child.death("idle") from None
+    standing: Standing = "free"
+    counted, since = 0.0, monotonic()
+    while True:
+        # The lock ends a wait by itself, with an error that names the holders; beyond that, the process hangs.
+        left = 2 * WAIT_LIMIT_S if standing == "waiting" else deadline_s - counted
+        if not child.connection.poll(max(0.0, left - (monotonic() - since))):
+            raise DeadlineError(f"not finished after {deadline_s:g} s, while {_PHASES[standing]}")
+        try:
+            message: Answer | Standing = child.connection.recv()
+        except (EOFError, OSError):
+            raise child.death(_PHASES[standing]) from None
+        if isinstance(message, Answer):
+            return message
+        now = monotonic()
+        counted += 0.0 if standing == "waiting" else now - since
+        standing, since = message, now

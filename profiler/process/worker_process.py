@@ -1,0 +1,112 @@
+"""What runs in the process of a `profiler.process.worker.ProfilingWorker`: python -m
+profiler.process.worker_process SOCKET PARENT DEVICE.
+"""
+
+import gc
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import torch
+
+from operators.base.errors import CrashError, FrontrunnerError, OutOfMemoryError
+from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.lock import enrol, exclusive, observed
+from profiler.measuring.anchor import Anchor
+from profiler.measuring.measure import measure
+from profiler.process.child_process import settle_in
+from profiler.process.worker import Answer, Request
+from profiler.profile import Profile
+
+_CHECKS = 3  # timings of the anchor for one answer: the fastest counts, as the clocks of an idle GPU take a moment to rise
+
+
+def main(socket: int, parent: int, device: str) -> None:
+    """Serves until the other end is closed."""
+    settle_in(parent)
+    torch.set_num_threads(1)  # measuring sets its own number
+    with Connection(socket) as connection, suppress(EOFError, BrokenPipeError):
+        started = _answered(lambda: _open(device), None)
+        if isinstance(started.value, Exception):
+            connection.send(Answer(started.value, fit=False))
+            return
+        opened, anchor = started.value
+        connection.send(Answer(None))
+        with observed(connection.send):
+            while True:
+                request = connection.recv()
+                connection.send(_answered(partial(_serve, request, opened, anchor), opened))
+
+
+def _open(name: str) -> tuple[Device, Anchor]:
+    device = open_device(name)
+    enrol(device)  # the parent holds the lock for this process
+    return device, Anchor(device)
+
+
+def _serve(request: Request | Literal["anchor"], device: Device, anchor: Anchor) -> Profile | float:
+    if isinstance(request, Request):
+        return measure(
+            request.architecture,
+            request.settings,
+            device=device.label,
+            backend=request.backend,
+            seed=request.seed,
+            anchor=anchor,
+        )
+    with exclusive(device.label):
+        return min(anchor.time().median_ms for _ in range(_CHECKS))
+
+
+def _answered(work: Callable[[], Any], device: Device | None) -> Answer:
+    """What `work` returns or why it failed, after everything that it left in memory is gone."""
+    try:
+        with memory_errors():
+            answer = Answer(work())
+    except Exception as error:
+        answer = _failure(error)
+    # Not earlier: while an error is handled, its frames hold the model.
+    broken = _cleaned(device)
+    return Answer(CrashError(f"the device gave up: {broken}"), fit=False) if broken else answer
+
+
+def _failure(error: Exception) -> Answer:
+    if isinstance(error, FrontrunnerError):
+        return Answer(type(error)(str(error)))
+    if (lack := _lack_of_memory(error)) is not None:
+        # Within a graph's capture it ends in another error, and may leave the allocator half-way.
+        return Answer(OutOfMemoryError(_first_line(lack)), fit=lack is error)
+    defect = RuntimeError(f"{type(error).__name__}: {_first_line(error)}")
+    defect.add_note(traceback.format_exc())
+    return Answer(defect, fit=False)
+
+
+def _lack_of_memory(error: BaseException | None) -> BaseException | None:
+    """The error itself or the first behind it that says that memory ran out."""
+    if error is None or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return error
+    return _lack_of_memory(error.__cause__ or error.__context__)
+
+
+def _cleaned(device: Device | None) -> str:
+    """Frees what is not in use any more -> why the device does not go on, or nothing: after an illegal access every call to it fails."""
+    try:
+        if device is not None:
+            device.synchronize()
+        gc.collect()
+        torch.cuda.empty_cache()  # nothing where CUDA was not used
+    except RuntimeError as error:
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

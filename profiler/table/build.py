@@ -1,0 +1,207 @@
+"""Measures the entries of a latency table: what one more layer adds to a model.
+
+A model of k feed-forward networks, and the same with a layer before each of them, are timed by turns. The difference divided by k is the
+layer's share of a decode step. It is measured in this company because its kernels, among equals, can find in the L2 cache what in a real
+model other layers' weights have driven out: attention of width 1024 seemed 15 % cheaper on an H100. What a prompt costs does not depend on
+that, and the clocks of a device that works hard do on how long it does: k equal layers and 2k are compared. The rest of a model is twice
+the time of k networks less that of 2k.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from operators import registry
+from operators.architecture import Architecture, Layer, Rope
+from operators.base.errors import TableError
+from profiler.device.device import Device, memory_errors
+from profiler.device.lock import exclusive, shared
+from profiler.measuring.anchor import Anchor
+from profiler.measuring.conditions import core_share, lost_core
+from profiler.measuring.decoder import random_model
+from profiler.measuring.pace import Pace
+from profiler.profile import MOST_ERROR
+from profiler.table.latency_table import LatencyTable
+from profiler.table.parts import Entry, Part, Point, Rest
+from profiler.table.stopwatch import Stopwatch
+from profiler.timing import lasting_error, standard_error
+
+_WARMUP = 2
+_MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
+_TRIES = 3
+_NEGLIGIBLE = 0.01  # of a model's time: a part that takes next to none is known well enough by that
+_CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
+_FEWEST_LAYERS, _MOST_LAYERS = (
+    16,
+    32,
+)  # of a decode step on a GPU: what an address costs there is averaged over as many as models have
+_MOST_PREFILL_LAYERS = 8
+# So many times do k networks' weights fill the L2 cache. At twice it would, with random replacement, still serve a fifth of the reads.
+_CACHES = 4
+_PREFILL_TOKENS = 65_536  # that k layers read together
+_CPU_MEMORY = 2 << 30
+
+Progress = Callable[[Entry, int, int], None]  # an entry, how many are done, of how many
+
+
+def build(
+    table: LatencyTable,
+    architectures: Iterable[Architecture],
+    points: Sequence[Point],
+    *,
+    device: Device,
+    on_entry: Progress | None = None,
+) -> None:
+    """Measures and stores, one after the other, what the table is missing for these architectures at these points.
+
+    Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are kept.
+    """
+    pace = _pace(device)
+    parts = sorted(
+        table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details)
+    )
+    for done, part in enumerate(parts, 1):
+        entry = measure_part(part, device, pace)
+        table.add([entry])
+        if on_entry is not None:
+            on_entry(entry, done, len(parts))
+
+
+def _pace(device: Device) -> Pace:
+    with shared(device.label):
+        anchor = Anchor(device)
+    return Pace(anchor)
+
+
+def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
+    """The cost of one part, from models built for it. Takes the device's locks.
+
+    Raises TableError where memory runs out, and on a CPU where other programs did not let it be measured well in so many tries.
+    """
+    layers = layers_for(part, device)
+    try:
+        with torch.inference_mode(), memory_errors():
+            with shared(device.label):
+                short, long = (stopwatch(part, stack, device) for stack in stacks(part, layers))
+            on_cpu = device.torch_device.type == "cpu"
+            for _ in range(_TRIES):
+                with exclusive(device.label):
+                    share = core_share(device)
+                    entry = fit(part, pace.beside(short), pace.beside(long), layers, lasting=on_cpu)
+                    disturbed = (lost_core(share()) or _unstable(entry, short())) if on_cpu else ""
+                if not disturbed:
+                    return entry
+        raise TableError(f"{part}: not measured well in {_TRIES} tries: {disturbed}")
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TableError(
+            f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """The layers of the shorter and of the longer model; `count` is how many the shorter has."""
+    company = _company(part.width)
+    added = part.what if isinstance(part.what, Layer) else company
+    beside = company if part.phase == "decode" else added
+    return (beside,) * count, (added, beside) * count
+
+
+def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable[[], float]:
+    """Times a model of these layers."""
+    rest = part.what if isinstance(part.what, Rest) else Rest(vocabulary=2, tied_embeddings=True)
+    architecture = Architecture(
+        width=part.width,
+        vocabulary=rest.vocabulary,
+        tied_embeddings=rest.tied_embeddings,
+        normalized_head=rest.normalized_head,
+        layers=layers,
+        rope=Rope() if part.rope else None,
+    )
+    model = random_model(architecture, device, backend="auto", seed=0)
+    return Stopwatch(model, Point(part.phase, part.batch, part.context), device).elapsed
+
+
+def fit(
+    part: Part,
+    short: Callable[[], float],
+    long: Callable[[], float],
+    layers: int,
+    lasting: bool = False,
+    clock: Callable[[], float] = perf_counter,
+) -> Entry:
+    """Times two models, the shorter of so many layers, by turns until the medians are known to 1 % or a second has passed.
+
+    `clock` returns seconds. lasting: see `timing.sample`.
+    """
+
+    def cost(one: float, two: float) -> float:
+        return (two - one) / layers if isinstance(part.what, Layer) else 2 * one - two
+
+    for _ in range(_WARMUP):
+        short(), long()
+    costs: list[float] = []
+    started = clock()
+    while True:
+        one, two = short(), long()
+        costs.append(cost(one, two))
+        if len(costs) < _MIN_ROUNDS:
+            continue
+        error_ms = lasting_error(costs) if lasting else standard_error(sorted(costs))
+        if error_ms <= _RELATIVE_ERROR * median(costs) or clock() - started >= _MAX_SECONDS:
+            # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is that.
+            return Entry(**dict(part), ms=max(0.0, median(costs)), error_ms=error_ms, rounds=len(costs))
+
+
+def _unstable(entry: Entry, model_ms: float) -> str:
+    """Why an entry is not clean by its own rounds; empty where it is, or where it hardly counts in the model that it was taken from."""
+    off = 2 * entry.error_ms
+    if off <= max(MOST_ERROR * entry.ms, _NEGLIGIBLE * model_ms):
+        return ""
+    percent = f"{off / entry.ms:.0%} of {entry.ms:.3g} ms" if entry.ms else f"{off:.3g} ms of nothing"
+    return f"unstable: ± {percent}, expected at most ± {MOST_ERROR:.0%}"
+
+
+def layers_for(part: Part, device: Device) -> int:
+    """How many layers k the shorter model has."""
+    company, itemsize, on_gpu = (
+        _company(part.width),
+        device.dtype.itemsize,
+        device.torch_device.type == "cuda",
+    )
+    layer = part.what if isinstance(part.what, Layer) else company
+    weights = registry.get(company.operator).parameters(part.width, company.shape) * itemsize
+    state = sum(
+        spec.bytes
+        for spec in registry.get(layer.operator)
+        .state(layer.shape, part.batch, part.context, device.dtype)
+        .values()
+    )
+    added = registry.get(layer.operator).parameters(part.width, layer.shape) * itemsize + state
+    both = (
+        added + 2 * weights if part.phase == "decode" else 3 * added
+    )  # of the two models, per layer of the shorter
+    if isinstance(part.what, Rest) and not (on_gpu and part.phase == "decode"):
+        wanted = 1  # the fewer layers, the less of their noise; nothing has to be driven out of a cache
+    elif not on_gpu:
+        wanted = _CPU_LAYERS
+    elif part.phase == "prefill":
+        wanted = min(max(_PREFILL_TOKENS // (part.batch * part.context), 2), _MOST_PREFILL_LAYERS)
+    else:
+        cache = torch.cuda.get_device_properties(device.torch_device).L2_cache_size
+        fewest = 2 if isinstance(part.what, Rest) else _FEWEST_LAYERS
+        wanted = min(max(ceil(_CACHES * cache / weights), fewest), _MOST_LAYERS)
+    return max(1, min(wanted, memory_for_models(device) // both))
+
+
+def memory_for_models(device: Device) -> int:
+    """Bytes that weights and state of the models under a table may take, so that there is room for what is computed."""
+    if device.torch_device.type == "cpu":
+        return _CPU_MEMORY
+    return int(torch.cuda.get_device_properties(device.torch_device).total_memory // 2)
+
+
+def _company(width: int) -> Layer:
+    return Layer(operator="swiglu", shape=registry.get("swiglu").shape.make(width))

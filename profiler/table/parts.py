@@ -1,0 +1,136 @@
+"""What a model is made of as a latency table sees it: kinds of layers, and the rest, at one phase, batch size and context."""
+
+from bisect import bisect_left
+from collections.abc import Hashable, Iterator
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from operators import registry
+from operators.architecture import Architecture, Layer
+from operators.base.value import Value
+from operators.operator import Shape
+
+Phase = Literal["decode", "prefill"]
+
+
+class Point(NamedTuple):
+    """Under which circumstances a model is timed. context: tokens of a row, meta tokens not counted."""
+
+    phase: Phase
+    batch: int
+    context: int
+
+
+class Rest(Value):
+    """What a model has besides its layers: embedding, final normalization, head and the choice of the next token."""
+
+    vocabulary: int
+    tied_embeddings: bool
+    normalized_head: bool = False
+
+
+class Part(Value):
+    """A piece of a model at one point. context: tokens, meta tokens included, as many as its cost depends on (1: on none).
+
+    rope: whether the model has rotary positions, which changes the kernels of attention; false for the rest of a model.
+    """
+
+    phase: Phase
+    batch: int
+    context: int
+    width: int
+    rope: bool
+    what: Layer | Rest
+
+    @property
+    def name(self) -> str:
+        return self.what.operator if isinstance(self.what, Layer) else "rest"
+
+    @property
+    def details(self) -> str:
+        """The part in short, as in `heads=8 kv_heads=4 head_dim=64`: what is neither off nor the usual."""
+        if isinstance(self.what, Rest):
+            head = "normalized" if self.what.normalized_head else ""
+            return f"vocabulary={self.what.vocabulary} {'tied' if self.what.tied_embeddings else 'untied'} {head}".strip()
+        shown = [
+            f"{name}={value}"
+            for name, value in self.what.shape.model_dump().items()
+            if value not in (None, False, "none")
+        ]
+        norm = (self.what.norm, self.what.norm_position)
+        return " ".join(
+            [*shown, *(norm if norm != ("rmsnorm", "before") else ()), *(() if self.rope else ("no rope",))]
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.details}) at width {self.width}, {self.phase}, batch {self.batch}, context {self.context}"
+
+
+class Entry(Part):
+    """A part's measured cost, the median of `rounds` pairs of samples. error_ms: its standard error."""
+
+    ms: float
+    error_ms: float
+    rounds: int
+
+
+def parts_of(architecture: Architecture, point: Point) -> Iterator[Part]:
+    """What a model is made of, each kind of layer once."""
+    phase, batch, tokens = point.phase, point.batch, point.context + architecture.meta_tokens
+    width, rope = architecture.width, architecture.rope is not None
+    for layer in {layer_key(layer, width, rope): layer for layer in architecture.layers}.values():
+        context = tokens if phase == "prefill" else _reach(layer.operator, layer.shape, tokens)
+        yield Part(phase=phase, batch=batch, context=context, width=width, rope=rope, what=layer)
+    rest = rest_of(architecture)
+    yield Part(
+        phase=phase,
+        batch=batch,
+        context=tokens if phase == "prefill" else 1,
+        width=width,
+        rope=False,
+        what=rest,
+    )
+
+
+def rest_of(architecture: Architecture) -> Rest:
+    return Rest(
+        vocabulary=architecture.vocabulary,
+        tied_embeddings=architecture.tied_embeddings,
+        normalized_head=architecture.normalized_head,
+    )
+
+
+@cache
+def _reach(operator: str, shape: Shape, tokens: int) -> int:
+    """The fewest tokens that fill an operator's state as `tokens` do: 1 for recurrent state, a window's length, or all of them."""
+
+    def state(length: int) -> Any:
+        return registry.get(operator).state(shape, 1, length, torch.float32)
+
+    full = state(tokens)
+    return 1 + bisect_left(range(1, tokens + 1), True, key=lambda length: state(length) == full)
+
+
+def depends_on_context(part: Part) -> bool:
+    """Whether one token more or less changes a decode step of it, so that entries lie on a line."""
+    if part.phase == "prefill" or part.context == 1 or isinstance(part.what, Rest):
+        return False
+    return _reach(part.what.operator, part.what.shape, part.context + 1) > part.context
+
+
+def layer_key(layer: Layer, width: int, rope: bool) -> Hashable:
+    # Plain fields: hashing a pydantic value takes longer than all the rest of a prediction.
+    return (width, rope, layer.operator, layer.norm, layer.norm_position, *layer.shape.__dict__.values())
+
+
+def part_key(part: Part) -> Hashable:
+    if isinstance(part.what, Rest):
+        return part.width, *part.what.__dict__.values()
+    return layer_key(part.what, part.width, part.rope)
+
+
+def place(part: Part) -> Hashable:
+    """What entries on one line have in common."""
+    return part.phase, part.batch, part_key(part)

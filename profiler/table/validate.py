@@ -1,0 +1,137 @@
+"""How well a latency table predicts whole models that it was not built from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from operators.architecture import Architecture
+from operators.base.errors import TableError
+from operators.cost import parameters
+from operators.model import HybridLM
+from profiler.device.device import Device, memory_errors
+from profiler.device.lock import exclusive, shared
+from profiler.measuring.anchor import Anchor
+from profiler.measuring.conditions import core_share, lost_core
+from profiler.measuring.decoder import random_model
+from profiler.measuring.pace import Pace
+from profiler.profile import instability
+from profiler.table.latency_table import Estimate, LatencyTable
+from profiler.table.parts import Point
+from profiler.table.stopwatch import Stopwatch
+from profiler.timing import SamplingSettings, Timing, sample
+
+_SETTINGS = SamplingSettings(warmup=3, min_samples=10, min_seconds=0.1, max_seconds=0.5)
+_DRIFT, _TRIES = 0.01, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model at one point. drift: of the anchor model's time from before the measurement to after it.
+
+    tainted: whether every try was, on a GPU by a drift above 1 %. A CPU drifts more than that all the time, which its times are freed of
+    (see `profiler.measuring.pace`): there by samples that say little, or by a core that it shared.
+    """
+
+    architecture: Architecture
+    point: Point
+    params: int
+    predicted: Estimate
+    measured: Timing
+    drift: float
+    tainted: bool
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of predictions at one point.
+
+    models: how many were measured well.
+    tainted: how many others were not, and are left out.
+    mape, p95: mean and 95th percentile of |predicted / measured − 1|.
+    bias: mean of predicted / measured − 1.
+    tau: Kendall's τ between predicted and measured times.
+    params_tau: Kendall's τ between numbers of parameters and measured times.
+    """
+
+    models: int
+    tainted: int
+    mape: float
+    p95: float
+    bias: float
+    tau: float
+    params_tau: float
+
+
+def validate(
+    table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], device: Device
+) -> Iterator[Case]:
+    """Measures each model at each point.
+
+    Takes the device's locks itself. Raises TableError before it measures one with a missing entry.
+    """
+    with shared(device.label):
+        anchor = Anchor(device)
+    pace = Pace(anchor)
+    for architecture in architectures:
+        predicted = {point: table.latency(architecture, point) for point in points}
+        with shared(device.label), torch.inference_mode(), memory_errors():
+            model = random_model(architecture, device, backend="auto", seed=0)
+        for point in points:
+            measured, drift, tainted = _measured(model, point, device, anchor, pace)
+            yield Case(
+                architecture, point, parameters(architecture), predicted[point], measured, drift, tainted
+            )
+
+
+def _measured(
+    model: HybridLM, point: Point, device: Device, anchor: Anchor, pace: Pace
+) -> tuple[Timing, float, bool]:
+    """One timing between two of the anchor model; again where it was tainted, see `Case`."""
+    with torch.inference_mode(), memory_errors():
+        with shared(device.label):
+            stopwatch = Stopwatch(model, point, device)
+        on_gpu = device.torch_device.type == "cuda"
+        with exclusive(device.label):
+            for _ in range(_TRIES):
+                before = anchor.time().median_ms
+                share = core_share(device)
+                timing = sample(pace.beside(stopwatch.elapsed), settings=_SETTINGS, lasting=not on_gpu)
+                lost = lost_core(share())
+                drift = anchor.time().median_ms / before - 1
+                tainted = abs(drift) > _DRIFT if on_gpu else bool(lost or instability(timing, "cpu"))
+                if not tainted:
+                    break
+    return timing, drift, tainted
+
+
+def accuracy(cases: Sequence[Case]) -> Accuracy:
+    """Of cases at one point. Raises TableError where more than half are tainted: what is left was chosen by chance."""
+    kept = [case for case in cases if not case.tainted]
+    if 2 * len(kept) < max(1, len(cases)):
+        raise TableError(
+            f"{len(cases) - len(kept)} of {len(cases)} models could not be measured well, expected at most half: the device was not quiet "
+            "(it drifted, or other programs had it); try again when it is"
+        )
+    predicted, measured, params = (
+        np.array(values)
+        for values in zip(*((c.predicted.ms, c.measured.median_ms, c.params) for c in kept), strict=True)
+    )
+    error = predicted / measured - 1
+    return Accuracy(
+        models=len(kept),
+        tainted=len(cases) - len(kept),
+        mape=float(np.abs(error).mean()),
+        p95=float(np.percentile(np.abs(error), 95)),
+        bias=float(error.mean()),
+        tau=kendall_tau(predicted, measured),
+        params_tau=kendall_tau(params, measured),
+    )
+
+
+def kendall_tau(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
+    """Kendall's τ-b (1945), which takes account of ties; NaN where all of one side are equal."""
+    # The p-value, which is not used, is cheapest by its asymptotic formula.
+    return float(stats.kendalltau(a, b, method="asymptotic").statistic)

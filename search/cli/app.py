@@ -1,0 +1,319 @@
+"""The command line: reads arguments, calls the rooms, prints what they return."""
+
+import os
+import signal
+import sys
+from enum import StrEnum
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from operators.base.errors import FrontrunnerError
+from search.cli.arguments import joined
+from search.cli.bench import bench
+from search.cli.data import data_app
+from search.cli.device import compare, doctor, operators, profile, warm
+from search.cli.frontier import frontier
+from search.cli.jobs import jobs, logs, run_name, stop, submit
+from search.cli.law import law_app
+from search.cli.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    DeviceName,
+    Model,
+    Results,
+    Run,
+    example,
+    plain_console,
+    print_json,
+    whole_number,
+)
+from search.cli.study import study_app
+from search.cli.table import table_app
+from search.cli.watch import watch
+
+if TYPE_CHECKING:
+    from search.runs.folder import RunFolder
+
+app = typer.Typer(
+    help="Searches for the fastest hybrid small language models by latency measured on the device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data_app, name="data")
+app.add_typer(table_app, name="table")
+app.add_typer(law_app, name="law")
+app.add_typer(study_app, name="study")
+console = plain_console()
+
+RunOfCandidate = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run, by name or folder; or RUN:ID.", show_default=False)
+]
+CandidateId = Annotated[
+    int | None,
+    typer.Argument(
+        metavar="ID",
+        help="Id of a candidate, as in the frontier table.",
+        show_default=False,
+        parser=whole_number(0),
+    ),
+]
+
+
+class ExecutorName(StrEnum):
+    ray = "ray"
+    inline = "inline"
+
+
+@app.command(epilog=example("frontrunner search configs/quick.yaml --name first"))
+def search(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster.", show_default="a local one")
+    ] = None,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")
+    ] = ExecutorName.ray,
+) -> None:
+    """Search: propose, measure and train candidates, and keep the Pareto frontier."""
+    from search.config import run as config_module
+    from search.runs import run
+
+    settings = config_module.load(config)
+    name = run_name(name, config)
+    folder = run.start(
+        settings, results=results, name=name, console=console, executor=executor.value, address=address
+    )
+    _drive(folder, executor, address)
+
+
+@app.command(epilog=example("frontrunner resume first"))
+def resume(
+    run_name: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Name of a run in the results folder, or its folder.", show_default=False
+        ),
+    ],
+    results: Results = DEFAULT_RESULTS,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster.", show_default="a local one")
+    ] = None,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")
+    ] = ExecutorName.ray,
+) -> None:
+    """Go on with a run that was interrupted or killed."""
+    from search.runs.folder import find_folder
+
+    _drive(find_folder(results, run_name), executor, address)
+
+
+@app.command(epilog=example("frontrunner status first --json"))
+def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """How far a run is, and what its gates turned away."""
+    from search.runs.run import print_standing, standing
+
+    found = standing(results, run)
+    if as_json:
+        print_json(found)
+    else:
+        print_standing(console, found)
+
+
+app.command(epilog=example("frontrunner watch first"))(watch)
+app.command(epilog=example("frontrunner submit run.yaml --address http://10.0.0.1:8265 --name first"))(submit)
+app.command(epilog=example("frontrunner jobs --address http://10.0.0.1:8265"))(jobs)
+app.command(epilog=example("frontrunner logs first-20260101-120000 --address http://10.0.0.1:8265"))(logs)
+app.command(epilog=example("frontrunner stop first-20260101-120000 --address http://10.0.0.1:8265"))(stop)
+
+
+app.command(
+    epilog=example(
+        "frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' --plot front.png"
+    )
+)(frontier)
+
+
+@app.command(epilog=example("frontrunner show first 17"))
+def show(
+    run: RunOfCandidate,
+    candidate: CandidateId = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Everything about one candidate: architecture, scores, timing, origin."""
+    from search.runs.sources import candidate_named
+    from search.view.candidate import candidate_json, print_candidate
+
+    folder, ledger, entry = candidate_named(run, candidate, results)
+    if as_json:
+        print_json(candidate_json(folder, ledger, entry))
+    else:
+        print_candidate(console, folder, entry)
+
+
+@app.command(epilog=example("frontrunner export first 17 --to winner"))
+def export(
+    run: RunOfCandidate,
+    candidate: CandidateId = None,
+    *,
+    to: Annotated[Path, typer.Option(help="New or empty folder to write.", show_default=False)],
+    without_weights: Annotated[
+        bool, typer.Option("--without-weights", help="Leave out the trained weights.")
+    ] = False,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write a candidate's architecture, scores, provenance and trained weights to a folder."""
+    from search.runs.export import export as write
+    from search.runs.sources import candidate_named
+
+    folder, ledger, entry = candidate_named(run, candidate, results)
+    write(folder, ledger, entry, to, weights=not without_weights)
+    how = (
+        f"`frontrunner profile {to}` measures it"
+        if without_weights
+        else f"{to}/README.md shows how to run it"
+    )
+    console.print(f"exported candidate {entry.number} of {folder.name} to {to}; {how}", soft_wrap=True)
+
+
+@app.command("import", epilog=example("frontrunner import Llama-3.2-1B --to llama"))
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Hugging Face folder (config.json, safetensors) or .gguf file.", show_default=False
+        ),
+    ],
+    to: Annotated[
+        Path | None, typer.Option(help="New or empty folder to write.", show_default="imported/NAME")
+    ] = None,
+) -> None:
+    """Turn a published model into an architecture with its weights."""
+    from search.runs.importing import import_model, model_name
+
+    to = to if to is not None else Path("imported") / model_name(source)
+    found = import_model(source, to)
+    console.print(
+        f"imported {found.architecture.name}, {found.parameters:,} parameters, to {to}",
+        soft_wrap=True,
+        markup=False,
+    )
+    for remark in found.remarks:
+        console.print(remark, soft_wrap=True, markup=False)
+    if found.without_tokenizer:
+        console.print(
+            f"no tokenizer.json, which search.export.load needs: {found.without_tokenizer}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+@app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
+def train(
+    architecture: Model,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults"),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Token budget.", show_default="the proxy section's", parser=whole_number(1)),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Synthetic tasks beside, as in recall,copy.", show_default="the tasks section's"),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of weights and batches.", parser=whole_number(0, 2**63 - 1))
+    ] = 0,
+    device: DeviceName = "cpu",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File to go on from after a kill.", show_default="none is written")
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Train one architecture as the proxy does and print its score."""
+    from search.runs.sources import architecture_of
+    from search.view.candidate import task_settings, train_on_tasks, train_once
+
+    shown, wanted = None if as_json else console, task_settings(config, tasks)
+    _, model = architecture_of(architecture, results)
+    score = train_once(
+        model,
+        config_path=config,
+        tokens=tokens,
+        seed=seed,
+        device=device,
+        checkpoint=checkpoint,
+        console=shown,
+    )
+    scores = train_on_tasks(model, wanted, seed=seed, device=device, console=shown)
+    if as_json:
+        print_json(
+            {**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]}
+        )
+
+
+app.command(epilog=example("frontrunner profile smollm2-135m first:17 --batch 1 8 --context 512"))(profile)
+app.command(
+    epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0")
+)(compare)
+app.command(epilog=example("frontrunner operators --device cuda:0"))(operators)
+app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))(warm)
+app.command(epilog=example("frontrunner doctor --json"))(doctor)
+app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))(bench)
+
+
+def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
+    from search.runs.run import go_on
+
+    try:
+        go_on(folder, executor=executor.value, address=address, console=console)
+    except KeyboardInterrupt:  # what it said is all that there is to say
+        raise typer.Exit(130) from None
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Runs a command; every error of ours is one line on standard error and exit code 1, a wrong call is 2, an interrupt 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without the letters of µ or × shows ? for them
+    try:
+        try:
+            app(joined(sys.argv[1:]))
+        finally:
+            sys.stdout.flush()  # here, where it can be said that it failed
+    except BrokenPipeError:  # who reads, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except FrontrunnerError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(1)
+    except MemoryError as error:
+        sys.stderr.write(f"error: out of memory: {' '.join(str(error).split())[:200]}\n")
+        sys.exit(1)
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        sys.stderr.write(f"error: {error.filename or 'standard output'}: {error.strerror}\n")
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,82 @@
+"""`frontrunner bench`: lists benchmarks, writes the record of one, or makes pages of results from records."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from operators.base.errors import ConfigError
+
+console = Console(highlight=False)
+REPORT = "report"  # takes the place of a name, so no benchmark may be called so
+
+
+def bench(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"Name of the benchmark; `{REPORT}` makes docs/results/ from the records.",
+            show_default="list all",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda:N, or cuda, on which studies train with every GPU.", show_default="cpu"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File of the record.", show_default="results/benchmarks/DEVICE/NAME.json"),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help=f"With `{REPORT}`: write nothing, fail where a page is stale.")
+    ] = False,
+) -> None:
+    """Run a benchmark and write its record; without a name, list what there is."""
+    measures = name not in (None, REPORT)
+    for option, given, fits in (
+        ("--device", device is not None, measures),
+        ("--out", out is not None, measures),
+        ("--check", check, name == REPORT),
+    ):
+        if given and not fits:
+            expected = f"`{REPORT}`" if option == "--check" else "the name of a benchmark"
+            raise ConfigError(f"bench {option}: expected {expected} before it, got {name or 'none'}")
+    if name is None:
+        _list()
+    elif name == REPORT:
+        _report(check=check)
+    else:
+        from search.benchmarks.registry import measure_and_write
+
+        path = measure_and_write(name, device=device or "cpu", out=out, console=console)
+        console.print(f"record: {path}", soft_wrap=True)
+
+
+def _list() -> None:
+    from search.benchmarks import registry
+
+    width = max(map(len, registry.names())) + 2
+    for benchmark in map(registry.get, registry.names()):
+        needs = [*(["a GPU"] if benchmark.gpu else []), *dict.fromkeys(benchmark.needs.values())]
+        behind = f" (needs {', '.join(needs)})" if needs else ""
+        # Without markup: Rich would take the brackets of a package's extra for a style.
+        console.print(f"{benchmark.name:<{width}}{benchmark.summary}{behind}", markup=False, soft_wrap=True)
+
+
+def _report(*, check: bool) -> None:
+    """Raises ConfigError where `check` finds a page that is not what the records give."""
+    from search.benchmarks.pages import PAGES, pages, write_pages
+
+    if check:
+        if stale := [str(page.path) for page in pages() if page.stale]:
+            raise ConfigError(
+                f"{', '.join(stale)}: not what the records give; `frontrunner bench {REPORT}` writes them"
+            )
+        console.print(f"{PAGES}: every page is what the records give")
+        return
+    changed = write_pages()
+    for path in changed:
+        console.print(f"written: {path}", soft_wrap=True)
+    if not changed:
+        console.print(f"{PAGES}: every page was what the records give, nothing written")

@@ -1,0 +1,213 @@
+"""`frontrunner data`: prepares text, and tells what was prepared."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from operators.base.errors import ConfigError, DataError, one_line
+from search.cli.options import AsJson, plain_console, print_json, whole_number
+
+if TYPE_CHECKING:
+    from proxy_train.text.data_settings import DataSettings
+    from proxy_train.text.prepare import OnProgress
+    from proxy_train.text.source_record import SourceRecord
+
+data_app = typer.Typer(
+    help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None
+)
+
+RUN_FILE = (".yaml", ".yml")
+SAID_EVERY_S = 0.2, 10.0  # how often progress is shown in a terminal, and elsewhere
+
+
+@data_app.command(epilog="Example: frontrunner data prepare my-texts/ more.jsonl.zst --vocabulary 16384")
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG_OR_SOURCE...", help="A run file, or files and folders of text."),
+    ],
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096", parser=whole_number(1)),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json.", show_default="the run's, or one is trained")
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Where the text is.", show_default="the run's, or text")
+    ] = None,
+) -> None:
+    """Turn text into tokens in the cache, where a search finds them; goes on where an earlier try ended."""
+    from proxy_train.text.prepare import prepare as prepared
+
+    settings = settings_of(sources, vocabulary=vocabulary, tokenizer=tokenizer, text_column=text_column)
+    start = time.perf_counter()
+    console = plain_console(stderr=True)
+    try:
+        with _progress(console) as show:
+            corpus = prepared(
+                settings, on_progress=show, on_source=lambda record: print_source(console, record)
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command goes on from here")
+        raise typer.Exit(130) from None
+    _print({**information(corpus.folder, verify=False), "seconds": round(time.perf_counter() - start, 1)})
+
+
+@data_app.command(epilog="Example: frontrunner data info configs/quick.yaml --verify")
+def info(
+    where: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG_OR_FOLDER", help="A run file, or a folder of prepared data.", show_default=False
+        ),
+    ],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all files and compare them with the manifest.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Counts, bytes per token, unigram loss and place of prepared data."""
+    from proxy_train.text.prepare import prepared
+
+    folder = Path(where)
+    if where.endswith(RUN_FILE):
+        folder = prepared(settings_of([where]))
+        if not folder.exists():
+            raise DataError(
+                f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` does it"
+            )
+    found = information(folder, verify=verify)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def settings_of(
+    sources: list[str],
+    *,
+    vocabulary: int | None = None,
+    tokenizer: Path | None = None,
+    text_column: str | None = None,
+) -> "DataSettings":
+    """A run file's settings, or those of sources, with what is given in their place. Raises ConfigError, DataError."""
+    from pydantic import ValidationError
+
+    from proxy_train.text import tokenizer as bpe
+    from proxy_train.text.data_settings import DataSettings
+    from search.config import run as config
+
+    is_run = len(sources) == 1 and sources[0].endswith(RUN_FILE)
+    given: dict[str, Any] = config.load(Path(sources[0])).data.model_dump() if is_run else {"source": sources}
+    if tokenizer is not None:
+        given |= {"tokenizer": str(tokenizer)}
+        vocabulary = vocabulary or max(bpe.SMALLEST_VOCABULARY, bpe.ids_needed(bpe.load_tokenizer(tokenizer)))
+    given |= {
+        name: value
+        for name, value in (("vocabulary", vocabulary), ("text_column", text_column))
+        if value is not None
+    }
+    try:
+        return DataSettings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+
+
+def information(folder: Path, *, verify: bool) -> dict[str, Any]:
+    """What a folder of prepared data holds. Raises DataError where it is unfinished or damaged; without `verify` file sizes tell."""
+    from proxy_train.text.corpus import finished_manifest, unknown_tokens
+
+    manifest, digest = finished_manifest(folder, hashes=verify)
+    tokens, text_bytes = (
+        manifest.train_tokens + manifest.validation_tokens,
+        manifest.train_bytes + manifest.validation_bytes,
+    )
+    return {
+        "folder": str(folder.absolute()),
+        "digest": digest,
+        "files": "as the manifest says" if verify else "of the sizes that the manifest says",
+        **(_source(manifest.read) if manifest.read else {}),
+        "vocabulary": manifest.vocabulary,
+        "tokenizer_tokens": manifest.tokenizer_tokens,
+        "end_of_document": manifest.end_of_document,
+        "train_documents": manifest.train_documents,
+        "train_tokens": manifest.train_tokens,
+        "train_bytes": manifest.train_bytes,
+        "validation_documents": manifest.validation_documents,
+        "validation_tokens": manifest.validation_tokens,
+        "validation_bytes": manifest.validation_bytes,
+        "validation_unknown_tokens": unknown_tokens(folder),
+        "bytes_per_token": round(text_bytes / tokens, 4),
+        "unigram_loss": round(manifest.unigram_loss, 4),
+        "shards": len(manifest.shards),
+        "shard_tokens": manifest.shard_tokens,
+        "dtype": manifest.dtype,
+        "disk_bytes": sum(file.bytes for file in (*manifest.files.values(), *manifest.shards)),
+    }
+
+
+def print_source(console: Console, record: "SourceRecord") -> None:
+    """Says which files are read, and on a second line which are not: nothing of a source is left out in silence."""
+    from proxy_train.text import source_record as names
+
+    console.print(f"reads {names.reads(record)}", soft_wrap=True, markup=False)
+    if record.not_read:
+        console.print(f"does not read {names.leaves_out(record.not_read)}", soft_wrap=True, markup=False)
+    if record.empty_files.count:
+        console.print(f"empty: {names.shown(record.empty_files)}", soft_wrap=True, markup=False)
+    if record.repeated_files.count:
+        more_than_once = names.shown(record.repeated_files)
+        console.print(
+            f"reads more than once, as several sources name it: {more_than_once}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _source(record: "SourceRecord") -> dict[str, Any]:
+    """What was read and what was not when the data was prepared."""
+    from proxy_train.text import source_record as names
+
+    return {
+        "files_read": names.reads(record),
+        "files_not_read": names.leaves_out(record.not_read) or "none",
+        "empty_files": f"{record.empty_files.count:,} {names.shown(record.empty_files)}".strip(),
+        "repeated_files": f"{record.repeated_files.count:,} {names.shown(record.repeated_files)}".strip(),
+        "blank_documents": record.blank_documents,
+    }
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator["OnProgress"]:
+    said, said_at = "", 0.0
+    in_terminal, elsewhere = SAID_EVERY_S
+
+    with console.status("reading") as status:
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal said, said_at
+            now = time.monotonic()
+            if what == said and now - said_at < (in_terminal if console.is_terminal else elsewhere):
+                return
+            said, said_at = what, now
+            line = f"{what}: {done:,}{f' of {total:,}' if total else ''} documents"
+            if console.is_terminal:
+                status.update(line)
+            else:
+                console.print(line, soft_wrap=True)
+
+        yield show
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = plain_console()
+    for key, value in found.items():
+        console.print(
+            f"{key:<24}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False
+        )

@@ -1,0 +1,197 @@
+"""`frontrunner profile`, `compare`, `operators`, `warm`, `doctor`: read arguments, call the rooms, print what they return."""
+
+from typing import Annotated, Any
+
+import typer
+
+from search.cli.arguments import whole_numbers
+from search.cli.options import (
+    DEFAULT_RESULTS,
+    MODEL,
+    AsJson,
+    DeviceName,
+    Results,
+    Threads,
+    finite_number,
+    plain_console,
+    print_json,
+    whole_number,
+)
+from search.view.terminal_tables import sheet, show
+
+console = plain_console()
+
+
+def profile(
+    architectures: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders with an architecture.yaml, candidates as RUN:ID, or shipped names.",
+            show_default=False,
+        ),
+    ],
+    batch: Annotated[
+        list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="1,8")
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="256")
+    ] = None,
+    threads: Threads = 1,
+    device: DeviceName = "cpu",
+    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    energy: Annotated[
+        float,
+        typer.Option(
+            help="Seconds to decode for the energy a token; 0 leaves it out.", parser=finite_number(0)
+        ),
+    ] = 0.0,
+    largest_batch: Annotated[
+        bool, typer.Option("--largest-batch", help="Also the largest batch that fits, and decoding there.")
+    ] = False,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency, throughput, memory and energy of architectures."""
+    from search.runs.sources import architecture_of
+    from search.view.profiles import print_profiles, profile_each, profile_settings, profiles_json
+
+    settings = profile_settings(
+        batch_sizes=whole_numbers("--batch", batch or ["1,8"]),
+        contexts=whole_numbers("--context", context or ["256"]),
+        threads=threads,
+        energy_seconds=energy,
+        largest_batch=largest_batch,
+    )
+    found = profile_each(
+        [architecture_of(text, results) for text in architectures], settings, device=device, backend=backend
+    )
+    if as_json:
+        print_json(profiles_json(found))
+    else:
+        print_profiles(console, found)
+    if any(entry.problem for entry in found):
+        raise typer.Exit(1)
+
+
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help=MODEL, show_default=False),
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help=MODEL, show_default=False)],
+    batch: Annotated[int, typer.Option(help="Batch size.", parser=whole_number(1))] = 1,
+    context: Annotated[int, typer.Option(help="Tokens in the state.", parser=whole_number(1))] = 256,
+    rounds: Annotated[
+        int, typer.Option(help="Fresh processes for each of the two.", parser=whole_number(3))
+    ] = 6,
+    threads: Threads = 1,
+    device: DeviceName = "cpu",
+    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Is B's decode step faster than A's? Interleaved measurements in fresh processes, and a verdict."""
+    from search.evaluation.comparing import compare as compared
+    from search.evaluation.comparing import print_comparison
+    from search.runs.sources import architecture_of
+    from search.view.profiles import profile_settings
+
+    (a_name, a), (b_name, b) = (architecture_of(text, results) for text in (first, second))
+    settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
+
+    def on_round(number: int, a_ms: float, b_ms: float) -> None:
+        if not as_json:
+            console.print(f"round {number} of {rounds}: {a_ms:.4g} ms, {b_ms:.4g} ms", markup=False)
+
+    found = compared(a, b, settings, device=device, backend=backend, rounds=rounds, on_round=on_round)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_comparison(console, (a_name, b_name), found)
+
+
+def operators(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
+    """Every operator with each of its backends: usable here, or the reason why not."""
+    from profiler.device.device import open_device
+    from search.view.doctor import backend_rows
+
+    rows = backend_rows(open_device(device))
+    if as_json:
+        print_json(rows)
+        return
+    names = tuple(rows[0])
+    show(console, sheet(names, (tuple(row.values()) for row in rows), words=names))
+
+
+def warm(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPACE_OR_ARCH...", help="Run files, folders of runs, and models.", show_default=False
+        ),
+    ],
+    batch: Annotated[
+        list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024", parser=whole_number(1)),
+    ] = None,
+    device: DeviceName = "cuda:0",
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Processes at the same time.", show_default="one a core", parser=whole_number(1)),
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Compile and tune the kernels that a search or an architecture will need, in parallel."""
+    from dataclasses import asdict
+
+    from profiler.device.device import open_device
+    from profiler.kernels.warm import warm as prepared
+    from search.evaluation.warming import print_warmed, warm_jobs
+
+    open_device(device)  # says once, not for every job, that there is none
+    found = []
+    for done in prepared(
+        warm_jobs(
+            sources,
+            batches=whole_numbers("--batch", batch or []) or None,
+            tokens=tokens,
+            device=device,
+            results=results,
+        ),
+        processes=processes,
+    ):
+        found.append(asdict(done))
+        if not as_json:
+            print_warmed(console, done)
+    if as_json:
+        print_json(found)
+    if any(done["problem"] for done in found):
+        raise typer.Exit(1)
+
+
+def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Versions, devices, and what can be used here."""
+    from search.view.doctor import examine
+
+    found = examine(results)
+    if as_json:
+        print_json(found)
+        return
+    _print_mapping({key: found[key] for key in ("python", "platform", "cores")})
+    _print_mapping({"results": found["results"]["folder"], "writable": found["results"]["writable"]})
+    _print_mapping({name: version or "not installed" for name, version in found["packages"].items()})
+    for entry in found["devices"]:
+        state = "usable" if entry["usable"] else f"not usable: {entry['reason']}"
+        details = ", ".join(
+            f"{key} {value}" for key, value in entry.items() if key not in ("device", "usable", "reason")
+        )
+        _print_mapping({entry["device"]: f"{state}{', ' + details if details else ''}"})
+
+
+def _print_mapping(mapping: dict[str, Any]) -> None:
+    for key, value in mapping.items():
+        console.print(f"{key:<24}{value}", soft_wrap=True, markup=False)

@@ -1,0 +1,89 @@
+"""`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call the room, print what it returns."""
+
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import AsJson, plain_console, print_json
+from search.view.terminal_tables import sheet, show
+
+console = plain_console()
+
+Address = Annotated[str, typer.Option(help="Ray's dashboard, as http://HOST:8265.", show_default=False)]
+Job = Annotated[str, typer.Argument(help="Id of a job, as `submit` printed it.", show_default=False)]
+
+
+def run_name(name: str | None, config: Path) -> str:
+    """The name that was given, or one for a new run of a configuration file, with the time in it."""
+    if name is not None:
+        return name
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", config.stem).strip("-._")[:40] or "run"
+    return f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def submit(
+    config: Annotated[
+        Path, typer.Argument(metavar="RUN.yaml", help="YAML file of the run.", show_default=False)
+    ],
+    address: Address,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    results: Annotated[
+        str | None, typer.Option(help="Folder on the cluster's head.", show_default="~/frontrunner/results")
+    ] = None,
+) -> None:
+    """Search on a Ray cluster that goes on when this terminal is gone."""
+    from operators.base.errors import ConfigError
+    from search.cluster import jobs
+    from search.config import run as config_module
+
+    if resume and name is None:
+        raise ConfigError("--resume: expected --name with it, that of the run to go on with")
+    settings = config_module.load(config)
+    job = jobs.submit(settings, address=address, name=run_name(name, config), resume=resume, results=results)
+    console.print(
+        f"job {job}; `frontrunner logs {job} --address {address}` shows what it says",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def jobs(address: Address, as_json: AsJson = False) -> None:
+    """The searches that were submitted to a cluster."""
+    from search.cluster import jobs
+
+    rows = jobs.jobs(address)
+    if as_json:
+        print_json(rows)
+        return
+    names = ("job", "run", "status", "started", "ended")
+    cells = ([str(row[name] or "") for name in names] for row in rows)
+    show(console, sheet(names, cells, words=names, optional=("started", "ended")))
+    for row in rows:
+        if row["reason"]:
+            console.print(f"{row['job']}: {row['reason']}", soft_wrap=True, markup=False)
+
+
+def logs(job: Job, address: Address) -> None:
+    """What a submitted search has printed so far."""
+    from search.cluster import jobs
+
+    sys.stdout.write(jobs.logs(address, job))
+
+
+def stop(job: Job, address: Address) -> None:
+    """End a submitted search, as Ctrl-C does; `submit --resume` goes on with it."""
+    from search.cluster import jobs
+
+    was_running = jobs.stop(address, job)
+    console.print(
+        f"job {job} {'was asked to end' if was_running else 'was not running any more'}",
+        soft_wrap=True,
+        markup=False,
+    )

@@ -1,0 +1,151 @@
+"""`frontrunner table`: reads arguments, calls the rooms, prints what they return."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    DeviceName,
+    Results,
+    Threads,
+    plain_console,
+    print_json,
+    whole_number,
+)
+from search.view.terminal_tables import show
+
+table_app = typer.Typer(
+    help="What each layer costs on a device, and how well that predicts whole models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+console = plain_console()
+
+TableFile = Annotated[
+    Path | None,
+    typer.Option("--table", help="File of the table.", show_default="results/tables/, one a device"),
+]
+
+
+@table_app.command(
+    "build", epilog="Example: frontrunner table build configs/quick.yaml --batch 1 --batch 8 --context 1024"
+)
+def build_(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPACE_OR_ARCH...", help="Run files, folders of runs, and models.", show_default=False
+        ),
+    ],
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            parser=whole_number(1), help="Batch size; repeatable.", show_default="the run's, or 1 and 8"
+        ),
+    ] = None,
+    context: Annotated[
+        list[int] | None,
+        typer.Option(parser=whole_number(1), help="Tokens; repeatable.", show_default="the run's, or 1024"),
+    ] = None,
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+    table: TableFile = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the entries that architectures, or all of a search space, need and the table lacks."""
+    from operators.base.threads import torch_threads
+    from profiler.device.device import open_device
+    from profiler.table.build import build
+    from profiler.table.latency_table import LatencyTable, default_path
+    from search.runs.table_for_space import progress, wanted
+
+    found = wanted(sources, batches=batch, contexts=context, results=results)
+    opened = open_device(device)
+    with torch_threads(threads):
+        kept = LatencyTable.open(table or default_path(opened), opened)
+        before = len(kept.entries)
+        build(
+            kept,
+            found.architectures,
+            found.points,
+            device=opened,
+            on_entry=None if as_json else progress(console),
+        )
+    summary = {"table": str(kept.path), "measured": len(kept.entries) - before, "entries": len(kept.entries)}
+    if as_json:
+        print_json(summary)
+    else:
+        console.print(
+            f"{kept.path}: {summary['entries']} entries, {summary['measured']} of them new", soft_wrap=True
+        )
+
+
+@table_app.command("show", epilog="Example: frontrunner table show --device cpu --json")
+def show_(
+    device: DeviceName = "cpu", threads: Threads = 1, table: TableFile = None, as_json: AsJson = False
+) -> None:
+    """The entries of a table: those of a device, or of any file."""
+    from operators.base.threads import torch_threads
+    from profiler.device.device import open_device
+    from profiler.table.latency_table import LatencyTable, default_path
+    from search.runs.table_for_space import entries_table
+
+    with torch_threads(threads):
+        path = table or default_path(open_device(device))
+    found = LatencyTable.read(path)
+    if as_json:
+        entries = [entry.model_dump(mode="json") for entry in found.entries]
+        print_json({"table": str(path), "conditions": found.conditions, "entries": entries})
+        return
+    console.print(
+        f"{path}\n{', '.join(f'{name} {value}' for name, value in found.conditions.items())}", markup=False
+    )
+    show(console, entries_table(found.entries))
+
+
+@table_app.command(
+    "validate",
+    epilog="Example: frontrunner table validate configs/table_cuda.yaml --holdout 60 --device cuda:0",
+)
+def validate_(
+    config: Annotated[
+        Path,
+        typer.Argument(help="YAML file of a run, whose space models are drawn from.", show_default=False),
+    ],
+    holdout: Annotated[
+        int, typer.Option(parser=whole_number(2), help="How many models to draw and measure.")
+    ] = 60,
+    seed: Annotated[int, typer.Option(parser=whole_number(0), help="Seed of the draw.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda:N.", show_default="the run's")] = None,
+    table: TableFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models drawn at random, and compare them with what the table predicts."""
+    from operators.base.threads import torch_threads
+    from profiler.device.device import open_device
+    from profiler.table.latency_table import LatencyTable, default_path
+    from search.runs.table_for_space import (
+        accuracy_figures,
+        accuracy_table,
+        build_and_validate,
+        load_space,
+        samples,
+    )
+
+    run = load_space(config)
+    opened, quiet = open_device(device or run.device), plain_console(stderr=True)
+    with torch_threads(run.profile.threads):
+        kept = LatencyTable.open(table or default_path(opened), opened)
+        found = build_and_validate(
+            kept, run, count=holdout, seed=seed, device=opened, console=quiet if as_json else console
+        )
+    if as_json:
+        accuracy = {name: asdict(is_) for name, is_ in accuracy_figures(found).items()}
+        print_json({"table": str(kept.path), "accuracy": accuracy, "models": samples(found)})
+    else:
+        show(console, accuracy_table(found))

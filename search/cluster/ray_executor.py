@@ -1,0 +1,316 @@
+"""Ray: evaluations in worker processes of a cluster, which may lose any of them."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from operators.base.errors import DataError, DeviceError, RunError
+from profiler.device.lock import shared
+from proxy_train.text.data import Corpus
+from search.cluster.connect import answers, connect, demands, living, room, spans_machines
+from search.cluster.executor import Lost
+from search.cluster.shipping import files_of
+from search.cluster.steps import Step, assignment, first_step, places
+from search.cluster.worker import Home, Worker
+from search.evaluation.evaluate import Job, Measured, Outcome, failure
+
+START_TIMEOUT_S = 120
+STILLBORN = 8  # so many in a row may die before they are ready; a node that goes takes several with it
+HEAD_CHECK_S = 2.0
+HEAD_PATIENCE_S = 20.0  # less than the minute after which Ray ends this process without a word of ours
+
+
+@dataclass(eq=False)
+class _Member:
+    """One worker; where it lives is known once it is ready. wanted: the kind of device that it was asked for, and kinds: that it has."""
+
+    actor: Any
+    wanted: str
+    home: Home | None = None
+    kinds: frozenset[str] = frozenset()
+
+
+class RayExecutor:
+    """Workers (actors) on a Ray cluster: a local one that ends with this object, or a running one at `address`.
+
+    One that dies or whose node is lost is replaced as soon as there is room, and its job is Lost. One that passes the deadline is killed
+    and replaced, and its candidate has the status `timeout`. One whose machine fails it (its device, its data, its disk) is given up, and
+    its job is Lost. What a worker that was given up may still answer is never looked at. A job of several
+    parts (`search.cluster.steps`) that is lost with the worker of one begins anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        device: str,
+        deadline_s: float,
+        kinds: Sequence[str] = (),
+        address: str | None = None,
+        worker: type = Worker,
+    ) -> None:
+        """Begins with as many of the `workers` as there is room for; on a cluster at `address` the others join when there is.
+
+        kinds: as those of the jobs; there is a worker for each. worker: the class of the actors. Raises ConfigError where the cluster does
+        not answer or lacks what is asked for, DeviceError where its workers cannot use the device.
+        """
+        connect(address, workers=workers)
+        import ray
+
+        self._ray, self._device, self._deadline_s, self._remote = ray, device, deadline_s, address is not None
+        self._kinds = tuple(kinds)
+        self._ready: dict[
+            Any, _Member
+        ] = {}  # those that are starting, by the reference of their first answer
+        self._idle: list[_Member] = []
+        self._busy: dict[
+            Any, tuple[_Member, Step, float]
+        ] = {}  # with the deadline, by the reference of the outcome
+        self._waiting: list[Step] = []
+        self._quiet = ExitStack()
+        self._far = self._remote and spans_machines(ray.nodes())
+        self._files: dict[str, dict[str, Any]] = {}  # of texts, by their digest
+        self._headless, self._stillborn = False, 0
+        self._fault = ""  # of the machine of the worker that was given up last
+        self._head = ray.get_runtime_context().gcs_address
+        self._head_answered = self._head_asked = began = time.monotonic()
+        self._living = dict.fromkeys(
+            self._kinds or ("",), began
+        )  # when a worker was last there, by the kind that it has
+        self._actors = {
+            wanted: ray.remote(max_restarts=0, **demands(device, wanted))(worker) for wanted in ("", *kinds)
+        }
+        try:
+            fitting = room(living(ray.nodes()), device=device, kinds=kinds)
+            count = workers if self._remote else min(workers, fitting)
+            self._start([*kinds, *[""] * (count - len(kinds))])
+            soon = min(workers, fitting)
+            while (
+                len(self._idle) < soon
+                and (self._ready or not self._idle)
+                and time.monotonic() < began + START_TIMEOUT_S
+            ):
+                self._step()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def capacity(self) -> int:
+        return max(1, places([*self._idle, *(member for member, _, _ in self._busy.values())], self._kinds))
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(first_step(job))
+        self._assign()
+
+    def place(self, number: int) -> str:
+        return next(
+            (str(member.home) for member, step, _ in self._busy.values() if step.job.number == number), ""
+        )
+
+    def next(self) -> tuple[Job, Outcome | Lost]:
+        while True:
+            if (ended := self._step()) is not None:
+                return ended
+
+    def close(self) -> None:
+        self._quiet.close()
+        members = [*self._idle, *(member for member, _, _ in self._busy.values()), *self._ready.values()]
+        self._idle, self._busy, self._ready = [], {}, {}
+        self._waiting.clear()
+        for member in (
+            members if not self._headless else ()
+        ):  # nobody would answer; they end with this process
+            self._kill(member)
+        self._ray.shutdown()
+
+    def _start(self, wanted: Sequence[str]) -> None:
+        """Asks for a new worker with each kind of device, any where it is empty.
+
+        They report when they have finished importing: on this machine that must not fall into a measurement.
+        """
+        if not self._remote and not self._ready:
+            with suppress(
+                DeviceError
+            ):  # who measures for so long hangs, and will be found out by its deadline
+                self._quiet.enter_context(shared(self._device, timeout_s=START_TIMEOUT_S))
+        for kind in wanted:
+            member = _Member(self._actors[kind].remote(self._device), kind)
+            self._ready[member.actor.ready.remote(alone=self._remote, kinds=self._kinds)] = member
+
+    def _assign(self) -> None:
+        while self._idle and (
+            found := assignment(
+                self._waiting, self._idle, busy=[(who, what) for who, what, _ in self._busy.values()]
+            )
+        ):
+            step, member = found
+            self._waiting.remove(step)
+            self._idle.remove(member)
+            self._busy[self._begun(step, member.actor)] = (
+                member,
+                step,
+                time.monotonic() + step.left_s(self._deadline_s),
+            )
+
+    def _begun(self, step: Step, actor: Any) -> Any:
+        """The reference of what comes of a step that a worker is given."""
+        job = step.job
+        if step.kind:
+            return actor.measure.remote(job, step.begun(), step.label)
+        files = self._shipped(job.corpus)
+        return (
+            actor.evaluate.remote(job, files) if step.whole else actor.train.remote(job, step.begun(), files)
+        )
+
+    def _shipped(self, corpus: Corpus) -> dict[str, Any] | None:
+        """References to the files of the text, for workers on machines without them; None where all are on this one."""
+        if not self._far:
+            return None
+        if corpus.digest not in self._files:
+            self._files[corpus.digest] = {
+                name: self._ray.put(content) for name, content in files_of(corpus).items()
+            }
+        return self._files[corpus.digest]
+
+    def _step(self) -> tuple[Job, Outcome | Lost] | None:
+        """Waits for one piece of news, at most for HEAD_CHECK_S: a job that ended, or None."""
+        self._assign()
+        self._check_workers()
+        now = time.monotonic()
+        soonest = min((deadline for _, _, deadline in self._busy.values()), default=now + HEAD_CHECK_S)
+        done, _ = self._ray.wait(
+            [*self._busy, *self._ready], num_returns=1, timeout=max(0.0, min(soonest - now, HEAD_CHECK_S))
+        )
+        self._check_head()
+        if done and done[0] in self._ready:
+            self._started(done[0])
+        elif done:
+            return self._ended(done[0])
+        for reference, (member, step, deadline) in list(self._busy.items()):
+            if deadline <= time.monotonic():
+                del self._busy[reference]
+                self._replace(member)
+                return step.job, failure(
+                    step.job, "timeout", f"not finished after {self._deadline_s:g} s", **step.known()
+                )
+        return None
+
+    def _started(self, reference: Any) -> None:
+        """A new worker has reported."""
+        member = self._ready.pop(reference)
+        if not self._ready:
+            self._quiet.close()
+        try:
+            member.home = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, DeviceError | OSError):
+                raise
+            self._give_up(member, _line(error.cause))
+            return
+        except self._ray.exceptions.RayError as error:
+            self._await_head()
+            self._stillborn += 1
+            if self._stillborn > STILLBORN:
+                raise RunError(
+                    f"no worker can be started, {self._stillborn} in a row died at once: {_line(error)}"
+                ) from None
+            self._replace(member)
+            return
+        self._stillborn = 0
+        member.kinds = frozenset(self._kinds) & member.home.types
+        self._idle.append(member)
+
+    def _ended(self, reference: Any) -> tuple[Job, Outcome | Lost] | None:
+        """A job that ended; None where it goes on with its next part."""
+        member, step, _ = self._busy.pop(reference)
+        job = step.job
+        try:
+            found: Outcome | Measured = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, DeviceError | DataError | OSError):
+                raise
+            self._give_up(member, _line(error.cause))
+            return job, Lost("machine", f"{member.home}: {_line(error.cause)}")
+        except self._ray.exceptions.RayError as error:
+            self._await_head()
+            lost = not self._node_lives(member)
+            self._replace(member)
+            if lost:
+                return job, Lost("machine", f"the node of {member.home} was lost")
+            if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+                return job, failure(
+                    job, "out_of_memory", f"the worker was killed: {_line(error)}", **step.known()
+                )
+            blame: Literal["machine", "worker"] = (
+                "machine" if step.kind else "worker"
+            )  # candidates are measured in a process beside it
+            return job, Lost(blame, f"the worker process died: {_line(error)}")
+        self._idle.append(member)
+        if isinstance(found, Measured):
+            self._waiting.append(step.following(found))
+        self._assign()
+        return None if isinstance(found, Measured) else (job, found)
+
+    def _replace(self, member: _Member) -> None:
+        self._kill(member)
+        self._start([member.wanted])
+
+    def _kill(self, member: _Member) -> None:
+        with suppress(self._ray.exceptions.RaySystemError):  # it never began
+            self._ray.kill(member.actor)
+
+    def _give_up(self, member: _Member, fault: str) -> None:
+        """Without another one in its place, which would fail alike on that machine."""
+        self._kill(member)
+        self._fault = fault
+
+    def _node_lives(self, member: _Member) -> bool:
+        return any(
+            node["Alive"] for node in self._ray.nodes() if member.home and node["NodeID"] == member.home.node
+        )
+
+    def _check_workers(self) -> None:
+        """Raises DeviceError or RunError where nobody is left who could evaluate, or measure what waits for it."""
+        now, everyone = time.monotonic(), [*self._idle, *(member for member, _, _ in self._busy.values())]
+        for kind, last in self._living.items():
+            which = f"worker with {kind}" if kind else "worker"
+            wanted = not everyone or any(step.kind == kind for step in self._waiting)
+            if not wanted or any(not kind or kind in member.kinds for member in everyone):
+                self._living[kind] = now
+            elif not self._ready:
+                raise DeviceError(f"no {which} is left: {self._fault}")
+            elif now - last > START_TIMEOUT_S:
+                lacks = f"the cluster has had no room for a {which} for {START_TIMEOUT_S} s"
+                raise RunError(f"{lacks}; `frontrunner resume` goes on when it has")
+
+    def _check_head(self) -> None:
+        """Now and then, whether the head answers. Raises RunError as `_head_answers` does."""
+        if time.monotonic() - self._head_asked >= HEAD_CHECK_S:
+            self._head_asked = time.monotonic()
+            self._head_answers()
+
+    def _await_head(self) -> None:
+        """Before Ray is asked what it asks its head, which would never come back. Raises RunError as `_head_answers` does."""
+        while not self._head_answers():
+            time.sleep(HEAD_CHECK_S / 4)
+
+    def _head_answers(self) -> bool:
+        """Whether the cluster's head does. Raises RunError where it has not for long: Ray would end this process."""
+        if answers(self._head, timeout_s=HEAD_CHECK_S):
+            self._head_answered = time.monotonic()
+            return True
+        if time.monotonic() - self._head_answered > HEAD_PATIENCE_S:
+            self._headless = True
+            raise RunError(
+                f"the head of the Ray cluster at {self._head} does not answer any more; what was recorded is kept, "
+                "`frontrunner resume` goes on once it is back"
+            )
+        return False
+
+
+def _line(error: BaseException) -> str:
+    """What it says, in one line."""
+    return " ".join(str(error).split("\n\n")[0].split())[:300]

@@ -1,0 +1,1 @@
+"""The settings of a run: frozen values that import no machinery."""

@@ -1,0 +1,195 @@
+"""The one schema of a run. Every key has a default; unknown keys are refused."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from operators.architecture import not_installed
+from operators.base import plain_yaml
+from operators.base.errors import ConfigError, one_line
+from operators.base.value import Value
+from profiler.profile import ProfileSettings
+from proxy_train.tasks import TaskSettings
+from proxy_train.text.data import DataSettings
+from proxy_train.train import ProxySettings
+from search.evaluation.fidelity import FidelitySettings
+from search.gates.screen import TABLE_METRICS, GateSettings
+from search.objectives import (
+    PROXY_METRICS,
+    TASK_METRICS,
+    Constraint,
+    Objective,
+    base_of,
+    parse_constraint,
+    parse_objective,
+)
+from search.searchers.evolution import EvolutionSettings
+from search.searchers.registry import SearcherSettings
+from search.spaces.free import SpaceSettings
+
+
+def _several(value: Any) -> Any:
+    return ((value,) if value else ()) if isinstance(value, str) else value
+
+
+class RunConfig(Value):
+    """What a search is asked to do. The keys within a key are told by its settings: `search.spaces.free`, `proxy_train.settings` and so on.
+
+    seed: of the search and of its trainings. objectives: metrics to make small (or large, where more is better), such as
+    `loss` and `decode_ms@b1`. constraints: `METRIC <= NUMBER` or `>=`, as in `params <= 20e6`.
+    candidates: how many are evaluated, failures included. workers: how many at most at the same time.
+    device: where they are trained and measured; `cuda` is a GPU of its own for each worker, `cuda:0` one that all share.
+    device_kind: of the accelerators that candidates are measured on, in Ray's words, as `H100`, or a list of several; any where it is
+    empty. Workers on nodes of a kind measure there, one candidate at a time on a device, and everyone trains: a proxy that the smallest
+    GPU of the cluster cannot hold is `out_of_memory`. Where few have a kind that many lack, one of them is kept ready to measure
+    (`search.cluster.steps`). Several kinds measure every candidate on each, and objectives and constraints name the one that they mean,
+    `decode_ms@b1/H100`; what is computed or trained, as `params` and `loss`, is named as ever.
+    time_s: seconds of search after which no evaluation is begun any more, over all processes that drive the run; no limit where it is null.
+    deadline_s: seconds after which one evaluation is given up. retries: how often one that was lost with its worker is made again.
+    repeats: how many candidates may be evaluated a second time, as a share of all: those whose place on the frontier the noise of training
+    leaves in doubt (`search.runs.repeats`).
+    keep_weights: whose trained weights stay in the run's folder.
+    fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up
+    (`search.evaluation.fidelity`): rungs, eta.
+    gates: what is turned away before that, and the share let through to learn how often a gate is wrong
+    (`search.gates.screen`): table, audit.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    workers: Annotated[int, Field(ge=1, le=4096)] = 2
+    device: str = "cpu"
+    device_kind: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_several)
+    ] = ()
+    time_s: Annotated[float, Field(gt=0)] | None = None
+    deadline_s: Annotated[float, Field(gt=0)] = 900.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    repeats: Annotated[float, Field(ge=0, le=1)] = 0.1
+    keep_weights: Literal["all", "frontier", "none"] = "all"
+    objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("loss", "decode_ms@b1")
+    constraints: tuple[str, ...] = ()
+    data: DataSettings = DataSettings()
+    proxy: ProxySettings = ProxySettings()
+    fidelity: FidelitySettings = FidelitySettings()
+    gates: GateSettings = GateSettings()
+    tasks: TaskSettings = TaskSettings()
+    profile: ProfileSettings = ProfileSettings()
+    space: SpaceSettings = SpaceSettings()
+    searcher: SearcherSettings = SearcherSettings()
+    evolution: EvolutionSettings = EvolutionSettings()
+
+    @model_validator(mode="after")
+    def _energy_has_a_counter(self) -> Self:
+        if self.profile.energy_seconds and self.device == "cpu":
+            raise ValueError(
+                "profile.energy_seconds: energy is read from a GPU's counter, expected 0 on device cpu"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_have_workers(self) -> Self:
+        kinds = self.device_kind
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"device_kind: expected each kind once, got {', '.join(kinds)}")
+        if len(kinds) > self.workers:
+            raise ValueError(
+                f"workers: expected at least {len(kinds)}, one for each device_kind, got {self.workers}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_exist(self) -> Self:
+        try:
+            wanted = self.parsed_objectives()
+            self.parsed_constraints()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if len({objective.metric for objective in wanted}) < len(wanted):
+            raise ValueError(f"objectives: expected each metric once, got {', '.join(self.objectives)}")
+        return self
+
+    @model_validator(mode="after")
+    def _head_fits_training(self) -> Self:
+        if self.proxy.weight_normalization and not self.space.normalized_head:
+            raise ValueError("proxy.weight_normalization: expected space.normalized_head: true with it")
+        return self
+
+    @model_validator(mode="after")
+    def _halving_can_compare(self) -> Self:
+        rungs, proxy = self.fidelity.rungs, self.proxy
+        if not rungs:
+            return self
+        steps = [tokens // proxy.batch_tokens for tokens in (*rungs, proxy.tokens)]
+        if steps[0] < 1 or any(later <= sooner for sooner, later in pairwise(steps)):
+            raise ValueError(
+                f"fidelity.rungs: expected tokens that grow by a batch of {proxy.batch_tokens} at least and stay below proxy.tokens, "
+                f"{proxy.tokens}; got {', '.join(map(str, rungs))}"
+            )
+        wanted = [objective.metric for objective in self.parsed_objectives()]
+        bounded = [constraint.metric for constraint in self.parsed_constraints()]
+        if not any(metric in PROXY_METRICS for metric in wanted):
+            raise ValueError(
+                f"fidelity.rungs: expected the loss among the objectives, which it stops by; got {', '.join(wanted)}"
+            )
+        late = [metric for metric in (*wanted, *bounded) if metric in TASK_METRICS]
+        if late:
+            raise ValueError(
+                f"fidelity.rungs: expected all but the loss to be known before training; {late[0]} is not"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _table_has_something_to_say(self) -> Self:
+        if self.gates.table and len(self.device_kind) > 1:
+            raise ValueError(
+                f"gates.table: expected one device_kind, which the latency table is of, got {', '.join(self.device_kind)}"
+            )
+        if self.gates.table and not any(
+            base_of(item.metric) in TABLE_METRICS for item in self.parsed_constraints()
+        ):
+            raise ValueError(
+                f"gates.table: expected a constraint on what the latency table predicts: {', '.join(TABLE_METRICS)}"
+            )
+        return self
+
+    def parsed_objectives(self) -> tuple[Objective, ...]:
+        return tuple(
+            parse_objective(name, self.profile, self.tasks, self.device_kind) for name in self.objectives
+        )
+
+    def parsed_constraints(self) -> tuple[Constraint, ...]:
+        return tuple(
+            parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in self.constraints
+        )
+
+    def to_yaml(self) -> str:
+        return plain_yaml.dump(self.model_dump(mode="json"))
+
+
+def parse(data: Any, *, where: str) -> RunConfig:
+    """A validated configuration from plain data. Raises ConfigError, one line that begins with `where`."""
+    try:
+        return RunConfig.model_validate({} if data is None else data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {one_line(error)}") from None
+
+
+def load(path: Path) -> RunConfig:
+    """Reads a YAML file. Raises ConfigError."""
+    return parse(plain(path), where=str(path))
+
+
+def plain(path: Path) -> Any:
+    """What a YAML file says, not validated. Raises ConfigError."""
+    try:
+        return plain_yaml.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        missing = not_installed(path) if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{missing}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,88 @@
+"""`frontrunner compare`: is one architecture faster than another? Interleaved measurements, each in a fresh process."""
+
+from collections.abc import Callable
+from statistics import median
+
+from rich.console import Console
+
+from operators import Architecture
+from operators.base.errors import DeviceError
+from profiler.device.device import open_device
+from profiler.measuring.comparison import Comparison, compare_times
+from profiler.process.worker import ProfilingWorker
+from profiler.profile import REPEATABILITY, Profile, ProfileSettings, key
+from search.evaluation.profiling import started
+
+ROUNDS = 6
+LEAST_ROUNDS = 3  # fewer say nothing of how far they differ
+AT_ONCE = 6  # processes that start at the same time, before any of them measures
+DEADLINE_S = 600.0
+
+
+def compare(
+    a: Architecture,
+    b: Architecture,
+    settings: ProfileSettings,
+    *,
+    device: str,
+    backend: str = "auto",
+    rounds: int = ROUNDS,
+    on_round: Callable[[int, float, float], None] = lambda number, a_ms, b_ms: None,
+) -> Comparison:
+    """Times a decode step of both at the first batch size and context of `settings`, `rounds` times, each time in processes of their own.
+
+    The two take turns in going first. A round in which one was tainted does not count and is made again, as often as there are rounds.
+    on_round: (number of the round, ms of A, ms of B). Raises what `ProfilingWorker.profile` raises, and DeviceError where fewer than
+    LEAST_ROUNDS count.
+    """
+    kind = open_device(device).torch_device.type
+    name = key("decode_ms", batch=settings.batch_sizes[0])
+    times: tuple[list[float], list[float]] = ([], [])
+    begun, reason = 0, ""
+    while len(times[0]) < rounds and begun < 2 * rounds:
+        chunk = range(begun, begun + min(AT_ONCE // 2, rounds - len(times[0]), 2 * rounds - begun))
+        begun = chunk.stop
+        with started(device, 2 * len(chunk)) as workers:
+            free = iter(workers)
+            for number in chunk:
+                order = (0, 1) if number % 2 == 0 else (1, 0)
+                pair = {side: _measured(next(free), (a, b)[side], settings, backend) for side in order}
+                tainted = [why for profile in pair.values() if (why := profile.taints().get(name))]
+                if tainted:
+                    reason = tainted[0]
+                    continue
+                for side, profile in pair.items():
+                    times[side].append(profile.points[0].decode.median_ms)
+                on_round(len(times[0]), times[0][-1], times[1][-1])
+    if len(times[0]) < LEAST_ROUNDS:
+        raise DeviceError(
+            f"device {device}: {len(times[0])} of {begun} rounds were measured well, expected at least {LEAST_ROUNDS}: {reason}"
+        )
+    return compare_times(*times, indistinct=REPEATABILITY[kind])
+
+
+def _measured(
+    worker: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, backend: str
+) -> Profile:
+    profile = worker.profile(architecture, settings, backend=backend, deadline_s=DEADLINE_S)
+    worker.close()
+    return profile
+
+
+def print_comparison(console: Console, names: tuple[str, str], found: Comparison) -> None:
+    ms = [
+        f"{name} {median(times):.4g} ms (from {min(times):.4g} to {max(times):.4g})"
+        for name, times in zip(names, (found.a_ms, found.b_ms), strict=True)
+    ]
+    console.print(f"median of {len(found.a_ms)} processes: {', '.join(ms)}", soft_wrap=True, markup=False)
+    console.print(
+        f"{names[1]} takes {found.ratio:.4f} times as long, {found.confidence:.0%} interval {found.low:.4f} to {found.high:.4f}; "
+        f"differences below {found.indistinct:.1%} are none",
+        soft_wrap=True,
+        markup=False,
+    )
+    verdict = {"faster": "is faster", "slower": "is slower", "cannot tell": "cannot be told apart in speed"}[
+        found.verdict
+    ]
+    what = f"{names[0]} and {names[1]}" if found.verdict == "cannot tell" else names[1]
+    console.print(f"{what} {verdict}", soft_wrap=True, markup=False)

@@ -1,0 +1,462 @@
+"""Scores one candidate: gates from cheap to dear. Runs in a worker; returns values, writes nothing.
+
+`evaluate` is the whole of it. Its two parts, `measure` and `train_measured`, can be done by different workers.
+"""
+
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from typing import Literal, TypeVar
+
+import torch
+from safetensors.torch import save
+
+from operators import Architecture
+from operators.base.errors import BackendError, DataError, DeviceError, DivergedError
+from operators.base.value import Value
+from profiler.device.device import give_back_memory, memory_errors
+from profiler.device.lock import shared
+from profiler.measuring.measure import Profile, ProfileSettings
+from profiler.process.worker import ProfilingWorker
+from profiler.profile import MOST_ERROR
+from proxy_train.tasks import TaskScore, TaskSettings, train_task
+from proxy_train.tasks import metrics as task_metrics
+from proxy_train.text.data import Corpus
+from proxy_train.train import ProxyScore, ProxySettings, Trained, train
+from search.evaluation.fidelity import FidelitySettings, Rung, costs_before_training, proxy_of, rung_metric
+from search.evaluation.profiling import Failure, profiled
+from search.gates.screen import LATENCY, RUNGS, TABLE, Audit, GateSettings, audits
+from search.objectives import PROXY_METRICS, Constraint, Objective, base_of, first_broken, on_kind
+
+Status = Literal[
+    "ok", "infeasible", "stopped", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"
+]
+T = TypeVar("T")
+RATES = ("decode_tokens_per_s", "achieved_bytes_per_s", "bandwidth_fraction", "throughput_tokens_per_s")
+"""Metrics that are an amount over a measured time."""
+
+# Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
+PROFILE_SHARE = 0.5
+
+
+class Evaluation(Value):
+    """A candidate's scores, or why it has none.
+
+    status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a rung of its training; `error`
+    is a defect of the program, with its traceback.
+    gate: which turned the candidate away, where one did; audits: of those that would have, but let it through (see `search.gates.screen`).
+    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). profile: or, where a run has several kinds of device, profiles
+    by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see `search.evaluation.fidelity`).
+    seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's locks, building the model to
+    be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which did something else meanwhile.
+    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`). measured_errors, taints: of such a mean
+    what `errors` and `tainted` say; None where the profiles say it.
+    """
+
+    status: Status
+    reason: str = ""
+    gate: str = ""
+    audits: tuple[Audit, ...] = ()
+    metrics: Mapping[str, float] = {}
+    standard_errors: Mapping[str, float] = {}
+    measured_errors: Mapping[str, float] | None = None
+    taints: Mapping[str, str] | None = None
+    profile: Profile | None = None
+    profiles: Mapping[str, Profile] = {}
+    proxy: ProxyScore | None = None
+    proxy_width: int | None = None
+    tasks: tuple[TaskScore, ...] = ()
+    backends: Mapping[str, str] = {}
+    seed: int
+    seconds: Mapping[str, float] = {}
+    versions: Mapping[str, str] = {}
+    traceback: str = ""
+
+    @property
+    def each_profile(self) -> Mapping[str, Profile]:
+        """By kind of device; the kind is empty where the run has not several."""
+        return {"": self.profile} if self.profile else self.profiles
+
+    def errors(self) -> dict[str, float]:
+        """By metric, how far what was measured may be off, relative to it."""
+        if self.measured_errors is not None:
+            return dict(self.measured_errors)
+        return {
+            on_kind(name, kind): error
+            for kind, profile in self.each_profile.items()
+            for name, error in profile.errors().items()
+        }
+
+    def tainted(self) -> Mapping[str, str]:
+        """By metric, why what was measured should not be trusted; a metric that is not in it is clean."""
+        if self.taints is not None:
+            return dict(self.taints)
+        return {
+            on_kind(name, kind): reason
+            for kind, profile in self.each_profile.items()
+            for name, reason in profile.taints().items()
+        }
+
+
+def mean(first: Evaluation, second: Evaluation) -> Evaluation:
+    """The first with the mean of both evaluations' metrics; as it is where the second has no scores.
+
+    What follows from other metrics, as tokens a second from the time of a step, follows from their means. A tainted figure is left out
+    where the other is clean. Two clean ones that differ by more than MOST_ERROR make a tainted mean. Where the second was not trained, what
+    comes of training is the first's.
+    """
+    if first.status != "ok" or second.status != "ok":
+        return first
+    at_first, at_second = first.tainted(), second.tainted()
+    both, means = set[str](), dict(first.metrics)
+    for name in means.keys() & second.metrics.keys():
+        if name in at_first and name not in at_second:
+            means[name] = second.metrics[name]
+        elif name in at_second and name not in at_first:
+            continue
+        else:
+            both.add(name)
+            means[name] = _mean_of(name, first.metrics[name], second.metrics[name])
+    off = {name: abs(first.metrics[name] - second.metrics[name]) / 2 for name in both}
+    errors, taints = dict[str, float](), dict[str, str]()
+    for name in first.errors().keys() | second.errors().keys() | at_first.keys() | at_second.keys():
+        if name not in means:
+            continue
+        cleanest = second if name in at_first and name not in at_second else first
+        error = cleanest.errors().get(name)
+        if name in both:
+            apart = off[name] / abs(means[name]) if means[name] else 0.0
+            error = max(error or 0.0, apart)
+            if apart > MOST_ERROR:
+                taints[name] = (
+                    f"two measurements differ: {first.metrics[name]:.4g} and {second.metrics[name]:.4g}, "
+                    f"expected within ± {MOST_ERROR:.0%} of their mean"
+                )
+        if name in at_first and name in at_second:
+            taints[name] = at_first[name]
+        if error is not None:
+            errors[name] = error
+    return first.model_copy(
+        update={
+            "metrics": means,
+            "standard_errors": off,
+            "measured_errors": errors,
+            "taints": taints,
+        }
+    )
+
+
+def _mean_of(name: str, first: float, second: float) -> float:
+    """Of a rate that of the times behind it, so that it goes on to follow from the mean time; of a perplexity that of the losses."""
+    base = base_of(name)
+    if base in RATES and first > 0 and second > 0:
+        return 2 / (1 / first + 1 / second)
+    if base == "perplexity" and first > 0 and second > 0:
+        return sqrt(first * second)
+    return (first + second) / 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
+
+    rungs: what is known of the others as it is submitted. table_said: what the latency table has against it, to be audited.
+    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`. trains: whether it is also trained.
+    """
+
+    number: int
+    architecture: Architecture
+    corpus: Corpus
+    proxy: ProxySettings
+    profile: ProfileSettings
+    constraints: tuple[Constraint, ...]
+    device: str
+    seed: int
+    deadline_s: float
+    fidelity: FidelitySettings
+    tasks: TaskSettings
+    gates: GateSettings = field(default_factory=GateSettings)
+    objectives: tuple[Objective, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    table_said: str = ""
+    kinds: tuple[str, ...] = ()
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An evaluation and, where training ended well, the trained weights as a safetensors file's content.
+
+    Weights of a narrower proxy fit no model of the candidate and are left out.
+    """
+
+    evaluation: Evaluation
+    weights: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a candidate before it is trained. profiles: by kind of device, as in Evaluation.each_profile; seconds as there."""
+
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    audits: tuple[Audit, ...] = ()
+
+    def also(self, kind: str, profile: Profile) -> "Measured":
+        return replace(self, profiles={**self.profiles, kind: profile})
+
+    def after(self, seconds: Mapping[str, float]) -> "Measured":
+        """After so much more time, by purpose."""
+        return replace(
+            self,
+            seconds={
+                **self.seconds,
+                **{name: self.seconds.get(name, 0.0) + more for name, more in seconds.items()},
+            },
+        )
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            on_kind(name, kind): value
+            for kind, profile in self.profiles.items()
+            for name, value in profile.metrics().items()
+        }
+
+    def known(self) -> dict[str, object]:
+        """As fields of an Evaluation."""
+        found = {"profile": self.profiles[""]} if "" in self.profiles else {"profiles": self.profiles}
+        used = {
+            f"{name}/{kind}" if kind else name: one
+            for kind, each in self.profiles.items()
+            for name, one in each.backends.items()
+        }
+        return {
+            **found,
+            "metrics": self.metrics(),
+            "seconds": self.seconds,
+            "backends": used,
+            "audits": self.audits,
+        }
+
+
+UNMEASURED = Measured()
+QUEUE = "queue"
+
+
+def worked(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Of wall times by purpose those of workers: all but the queue."""
+    return {purpose: spent for purpose, spent in seconds.items() if purpose != QUEUE}
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__}
+
+
+def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
+    """The outcome of a candidate that has no scores."""
+    data = {"status": status, "reason": reason, "seed": job.seed, "versions": versions(), **known}
+    return Outcome(Evaluation.model_validate(data))
+
+
+def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
+    """Measures the candidate and trains it here, as far as the gates let it. What goes wrong with it is the outcome.
+
+    Raises DeviceError, DataError and OSError for what is the machine's fault, as a GPU that fails or a full disk: another may do better.
+    """
+    found = measure(job, profiler)
+    return found if isinstance(found, Outcome) else train_measured(job, found)
+
+
+def measure(
+    job: Job, profiler: ProfilingWorker, before: Measured = UNMEASURED, *, kind: str = ""
+) -> Measured | Outcome:
+    """Profiles the candidate here and adds that to what was known before; its outcome where it ends with that. Raises as `evaluate` does.
+
+    kind: of the device, where the run has several.
+    """
+    known = before.known() if before.profiles else {}
+
+    def work() -> Measured | Outcome:
+        here: dict[str, float] = {}
+        found = _profiled(job, profiler, here, kind=kind)
+        if isinstance(found, Failure):
+            return failure(job, found.status, f"on {kind}: {found.reason}" if kind else found.reason, **known)
+        measured, audited = before.also(kind, found), list(before.audits)
+        if (reason := first_broken(job.constraints, measured.metrics())) and audits(
+            job.gates, LATENCY, job.architecture, seed=job.seed
+        ):
+            again = _profiled(job, profiler, here, kind=kind)
+            if isinstance(again, Profile):
+                measured, first_said = before.also(kind, again), reason
+                reason = first_broken(job.constraints, measured.metrics())
+                audited.append(Audit(gate=LATENCY, reason=first_said, wrong=reason is None))
+        if job.table_said:
+            audited.append(Audit(gate=TABLE, reason=job.table_said, wrong=reason is None))
+        measured = replace(measured.after(here), audits=tuple(audited))
+        return failure(job, "infeasible", reason, gate=LATENCY, **measured.known()) if reason else measured
+
+    return _settled(job, known, work)
+
+
+def train_measured(job: Job, measured: Measured) -> Outcome:
+    """Trains a candidate that was measured, as far as the rungs let it, where the job wants that. Raises as `evaluate` does."""
+    seconds, audited, metrics = dict(measured.seconds), list(measured.audits), measured.metrics()
+    known = {**measured.known(), "metrics": metrics, "seconds": seconds, "audits": audited}
+
+    def work() -> Outcome:
+        if not job.trains:
+            return Outcome(
+                Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
+            )
+        proxy = proxy_of(job.architecture, job.fidelity)
+        scaled = proxy.width != job.architecture.width
+        known["proxy_width"] = proxy.width if scaled else None
+        halving = _Halving(job, metrics, audited)
+        waiting = time.perf_counter()
+        with shared(job.device) as give_way, memory_errors():
+            seconds["wait"] += time.perf_counter() - waiting
+            trained = _trained(job, proxy, seconds, give_way, halving)
+            if isinstance(trained, _Stopped):
+                return failure(job, "stopped", str(trained), gate=trained.gate, **known)
+            metrics.update(trained.score.metrics())
+            known["proxy"] = trained.score
+            if job.tasks.names and first_broken(job.constraints, metrics) is None:
+                start = time.perf_counter()
+                scores = tuple(
+                    train_task(name, proxy, job.tasks, seed=job.seed, device=job.device)
+                    for name in job.tasks.names
+                )
+                seconds["tasks"] = time.perf_counter() - start
+                metrics.update(task_metrics(scores))
+                known["tasks"] = scores
+            give_back_memory()
+        if reason := first_broken(job.constraints, metrics):
+            return failure(job, "infeasible", reason, **known)
+        evaluation = Evaluation.model_validate(
+            {"status": "ok", "seed": job.seed, "versions": versions(), **known}
+        )
+        return Outcome(
+            evaluation,
+            None if scaled else save({name: tensor.contiguous() for name, tensor in trained.weights.items()}),
+        )
+
+    return _settled(job, known, work)
+
+
+def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
+    """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that happens."""
+    try:
+        return work()
+    except DivergedError as error:
+        failed = failure(job, "diverged", str(error), **known)
+    except BackendError as error:
+        failed = failure(job, "unbuildable", str(error), **known)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        failed = failure(job, "out_of_memory", _short(error), **known)
+    except (DeviceError, DataError, OSError):
+        raise
+    except Exception as error:  # a defect: the driver records it with its traceback and stops the search
+        failed = failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
+    give_back_memory()  # the error, which held the model, is gone
+    return failed
+
+
+def _profiled(
+    job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str
+) -> Profile | Failure:
+    """One measurement within what is left of the time for them on this device; what it took is added to `seconds`.
+
+    Raises DeviceError where the device cannot measure what an objective or a constraint asks for.
+    """
+    start = time.perf_counter()
+    left = PROFILE_SHARE * job.deadline_s / max(1, len(job.kinds)) - sum(seconds.values())
+    found = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=left)
+    held = found.lock_s if isinstance(found, Profile) else 0.0
+    seconds["profile"] = seconds.get("profile", 0.0) + held
+    seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
+    if isinstance(found, Profile):
+        for metric in [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]:
+            if (reason := found.absent.get(base_of(metric))) and metric == on_kind(
+                metric.partition("/")[0], kind
+            ):
+                raise DeviceError(f"device {job.device} cannot measure {metric}: {reason}")
+    return found
+
+
+def _trained(
+    job: Job,
+    proxy: Architecture,
+    seconds: dict[str, float],
+    give_way: Callable[[], float],
+    on_rung: "_Halving",
+) -> "Trained | _Stopped":
+    """The training, or why it was stopped; the time it took is added to `seconds` however it ends."""
+    start, paused = time.perf_counter(), 0.0
+
+    def pause() -> float:
+        nonlocal paused
+        paused += (waited := give_way())
+        return waited
+
+    try:
+        rungs = job.fidelity.rungs
+        return train(
+            proxy,
+            job.corpus,
+            job.proxy,
+            seed=job.seed,
+            device=job.device,
+            pause=pause,
+            rungs=rungs,
+            on_rung=on_rung,
+        )
+    except _Stopped as stopped:
+        found = stopped.with_traceback(None)  # which would hold the model
+    finally:
+        seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
+    give_back_memory()
+    return found
+
+
+class _Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """Ends a training at a rung; its text says why."""
+
+    def __init__(self, gate: str, reason: str) -> None:
+        super().__init__(reason)
+        self.gate = gate
+
+
+class _Halving:
+    """Called at a rung: notes the loss in `metrics`, and raises _Stopped for one that is too large, or notes that in `audited`."""
+
+    def __init__(self, job: Job, metrics: dict[str, float], audited: list[Audit]) -> None:
+        costs, eta = costs_before_training(job.objectives, metrics), job.fidelity.eta
+        self._limits = (
+            {rung.tokens: rung.limit(costs, eta=eta) for rung in job.rungs} if costs is not None else {}
+        )
+        self._lets_all_through = audits(job.gates, RUNGS, job.architecture, seed=job.seed)
+        self._job, self._metrics, self._audited = job, metrics, audited
+
+    def __call__(self, tokens: int, loss: float) -> None:
+        gate, limit = rung_metric(tokens), self._limits.get(tokens)
+        self._metrics[gate] = loss
+        if limit is None or loss <= limit:
+            return
+        known = ", ".join(
+            objective.metric for objective in self._job.objectives if objective.metric not in PROXY_METRICS
+        )
+        others = f"others no worse in {known}" if known else "others"
+        reason = f"loss {loss:.4f} after {tokens:,} tokens: expected at most {limit:.4f}, as 1 in {self._job.fidelity.eta} {others} had"
+        if not self._lets_all_through:
+            raise _Stopped(gate, reason)
+        if gate not in {
+            audit.gate for audit in self._audited
+        }:  # as it is again where a training began anew for lack of memory
+            self._audited.append(Audit(gate=gate, reason=reason))
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

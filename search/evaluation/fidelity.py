@@ -1,0 +1,106 @@
+"""What a candidate's proxy is: the target itself, or something cheaper that stands for it; and when its training is given up.
+
+Halving. While a candidate trains, its validation loss is taken at rungs, numbers of tokens below the budget. At each it has to be among the
+best 1/eta of the candidates that came to the same rung before, or its training ends there; nobody is waited for (asynchronous successive
+halving, Li et al. 2020, arXiv 1810.05934). Losses of different rungs are never compared.
+
+A loss alone says nothing against a candidate that is faster. So each is compared only with those that are no worse in every other
+objective, all of which are measured before training. Whoever is stopped has then met one that is no worse elsewhere and has a lower loss
+at the rung: if losses end in the order that they have there, it is dominated by that one or, where that one was stopped too, by who
+stopped it. Halving costs a member of the frontier only where the order of losses still changes;
+`search.gates.screen` audits how often it does.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from operators import Architecture
+from operators.base.value import Value
+from search.objectives import PROXY_METRICS, Objective
+
+WIDTH_STEP = 16  # widths of proxies are whole multiples of this, as the matrix units of GPUs want them
+
+
+class FidelitySettings(Value):
+    """How true to the target the training run is, and for whom it ends early; the `fidelity:` section of a run.
+
+    width_scale: the width of the model that is trained, over that of the candidate. What is measured is always the candidate itself.
+    rungs: numbers of tokens, below proxy.tokens, at which a candidate that learns worse than others is given up; where there are none all
+    are trained to the end. The loss there is that of the smaller budget that is as large (`proxy.budgets`), or else the loss under way.
+    eta: at a rung the best 1/eta go on, and everyone does while fewer than eta came to it.
+    """
+
+    width_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    eta: Annotated[int, Field(ge=2)] = 3
+
+    @model_validator(mode="after")
+    def _rungs_grow(self) -> Self:
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(
+                f"rungs: expected numbers of tokens that grow, got {', '.join(map(str, self.rungs))}"
+            )
+        return self
+
+
+def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:
+    """The architecture that is trained in place of the target: the same layers with the same genes, at the scaled width.
+
+    The width is the multiple of 16 nearest to the scaled one, at least 16 and never above the target's; at scale 1 it is the target's.
+    Heads keep their size and become fewer, at least one group, so that an operator may be a larger part of a narrow model.
+    """
+    if settings.width_scale == 1:
+        return target
+    width = WIDTH_STEP * max(1, round(settings.width_scale * target.width / WIDTH_STEP))
+    return target if width >= target.width else target.resized(width)
+
+
+def rung_metric(tokens: int) -> str:
+    """The name of the loss at a rung: no metric that could be an objective or bound."""
+    return f"loss@t{tokens}"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Who came to a rung so far: the costs in the objectives known before training, and the loss here."""
+
+    tokens: int
+    reached: tuple[tuple[tuple[float, ...], float], ...]
+
+    def limit(self, costs: tuple[float, ...], *, eta: int) -> float | None:
+        """The largest loss with which a candidate of such costs goes on; None where fewer than eta are there to compare it with."""
+        losses = sorted(
+            loss for others, loss in self.reached if all(a <= b for a, b in zip(others, costs, strict=True))
+        )
+        return losses[len(losses) // eta - 1] if len(losses) >= eta else None
+
+
+def rungs_of(
+    settings: FidelitySettings, objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]
+) -> tuple[Rung, ...]:
+    """Every rung with those who reached it, of the metrics of candidates that were trained to the end or stopped."""
+    costed = [
+        (costs, metrics)
+        for metrics in scores
+        if (costs := costs_before_training(objectives, metrics)) is not None
+    ]
+    names = {tokens: rung_metric(tokens) for tokens in settings.rungs}
+    return tuple(
+        Rung(tokens, tuple((costs, metrics[name]) for costs, metrics in costed if name in metrics))
+        for tokens, name in names.items()
+    )
+
+
+def costs_before_training(
+    objectives: Sequence[Objective], metrics: Mapping[str, float]
+) -> tuple[float, ...] | None:
+    """The costs in all objectives but the loss; None where one could not be measured."""
+    known = [objective for objective in objectives if objective.metric not in PROXY_METRICS]
+    return (
+        tuple(objective.cost(metrics) for objective in known)
+        if all(objective.metric in metrics for objective in known)
+        else None
+    )

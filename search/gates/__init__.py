@@ -1,0 +1,1 @@
+"""Rejects candidates that are not worth the next, dearer step."""

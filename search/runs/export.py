@@ -1,0 +1,187 @@
+"""Takes a candidate out of its run: a folder that builds and runs by itself."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from operators import Architecture, HybridLM
+from operators.base.errors import RunError
+from operators.base.files import whole_folder
+from proxy_train.text.tokenizer import load_published, load_tokenizer
+from search.evaluation.evaluate import Evaluation
+from search.evaluation.figures import exact_value
+from search.runs.folder import RunFolder
+from search.runs.ledger import Entry, Ledger
+
+README = """# Candidate {number} of run {run}
+
+`{shorthand}`, width {width}, {params:,} parameters, proxy loss {loss:.4f} nats per token.
+
+```python
+from search.export import load
+model, tokenizer = load({folder})
+print(tokenizer.decode(model.generate(tokenizer.encode("The people of the United States").ids, 40)))
+```
+
+`architecture.yaml` is the model, `model.safetensors` its weights after the proxy training, `scores.json` what was measured,
+`provenance.json` where it comes from, `tokenizer.json` what its tokens mean. It encodes text as the training did: no token is put
+before or behind the text, and the name of a special token in the text is text.
+"""
+
+
+BARE_README = """# Candidate {number} of run {run}, without weights
+
+`{shorthand}`, width {width}.
+
+`architecture.yaml` is the model, `scores.json` what was measured, `provenance.json` where it comes from, `tokenizer.json` what its tokens
+mean. `frontrunner train` and `frontrunner profile` take this folder.
+"""
+
+
+def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights: bool = True) -> None:
+    """Writes the candidate into `to`, a new or empty folder: all of it or nothing. Raises RunError.
+
+    weights: whether its trained weights are to be there too; without them any candidate can be written, even one without scores.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunError(f"{to}: exists already, expected a folder that is new or empty")
+    if weights:
+        if lacking := why_without_weights(folder, ledger, entry):
+            raise RunError(
+                f"candidate {entry.number} of run {folder.name} {lacking}; --without-weights exports all but them"
+            )
+        _require_whole(folder.weights(entry.number))
+    try:
+        _write(folder, ledger, entry, to, weights=weights)
+    except OSError as error:
+        raise RunError(f"{to}: cannot be written: {error.strerror}") from None
+
+
+def why_without_weights(folder: RunFolder, ledger: Ledger, entry: Entry) -> str:
+    """Why a candidate has no trained weights to export; empty where it has."""
+    evaluation = entry.evaluation
+    if evaluation is None:
+        return f"is not evaluated yet: `{folder.command('resume')}` does it"
+    if evaluation.proxy is None:
+        return f"was not trained to the end ({evaluation.status}): {evaluation.reason}"
+    if evaluation.proxy_width is not None:
+        return (
+            f"has no weights: its proxy was trained at width {evaluation.proxy_width}, not at its own "
+            f"{entry.architecture.width} (fidelity.width_scale)"
+        )
+    if not folder.weights(entry.number).is_file():
+        kept = evaluation.reason or f"keep_weights is {ledger.config.keep_weights}"
+        return f"has no weights, they are not in {folder.weights(entry.number)}: {kept}"
+    return ""
+
+
+def _require_whole(weights: Path) -> None:
+    """Raises RunError for a file that was cut or whose table of tensors is damaged; the tensors are not read."""
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{weights}: cannot be exported, the file is damaged: {error}") from None
+
+
+def _write(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights: bool) -> None:
+    evaluation = entry.evaluation
+    with whole_folder(to) as partial:
+        (partial / "architecture.yaml").write_text(entry.architecture.to_yaml(), encoding="utf-8")
+        scores = evaluation_json(evaluation) if evaluation else {}
+        kept = {key: value for key, value in scores.items() if key != "traceback"}
+        _write_json(partial / "scores.json", kept if evaluation else None)
+        _write_json(partial / "provenance.json", provenance(folder, ledger, entry))
+        tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
+        (partial / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+        common = {
+            "number": entry.number,
+            "run": folder.name,
+            "shorthand": entry.architecture.shorthand,
+            "width": entry.architecture.width,
+        }
+        if weights and evaluation is not None:
+            shutil.copyfile(folder.weights(entry.number), partial / "model.safetensors")
+            metrics = evaluation.metrics
+            text = README.format(
+                **common,
+                params=round(metrics["params"]),
+                loss=metrics["loss"],
+                folder=json.dumps(str(to), ensure_ascii=False),
+            )
+        else:
+            text = BARE_README.format(**common)
+        (partial / "README.md").write_text(text, encoding="utf-8")
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as JSON takes it: parameters and bytes are integers, and each metric that is not to be trusted has its reason."""
+    metrics = {name: exact_value(name, value) for name, value in evaluation.metrics.items()}
+    return {**evaluation.model_dump(mode="json"), "metrics": metrics, "tainted": evaluation.tainted()}
+
+
+def provenance(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:
+    """Where a candidate comes from: its run with the whole configuration, its parents, seed and versions."""
+    return {
+        "run": folder.name,
+        "candidate": entry.number,
+        "digest": entry.architecture.digest(),
+        "parents": list(entry.parents),
+        "origin": entry.origin,
+        "seed": entry.evaluation.seed if entry.evaluation else None,
+        "versions": dict(entry.evaluation.versions) if entry.evaluation else {},
+        "started": ledger.started,
+        "command": ledger.command,
+        "config": ledger.config.model_dump(mode="json"),
+    }
+
+
+def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenizer]:
+    """The model of an exported or imported folder with its weights, in evaluation mode, and its tokenizer.
+
+    The tokenizer encodes as the model was trained: for a candidate of a run as the run did, whatever version exported it; for a
+    published model as its own tokenizer.json says. Raises RunError, ArchitectureError, DataError.
+    """
+    folder = Path(folder)
+    architecture = Architecture.load(folder / "architecture.yaml")
+    tokenizer = _tokenizer(folder)
+    model = HybridLM(architecture, device=device)
+    try:
+        weights = load_file(folder / "model.safetensors", device=device)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder}: not an exported candidate: {error}") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != found:
+        odd = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )[0]
+        raise RunError(
+            f"{folder}: weight {odd}: expected shape {expected.get(odd, 'none')}, got {found.get(odd, 'none')}"
+        )
+    with torch.no_grad():
+        model.load_state_dict(weights)
+    return model.eval(), tokenizer
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    """Raises RunError, DataError."""
+    path = folder / "provenance.json"
+    if not path.exists():  # a published model was imported
+        return load_published(folder / "tokenizer.json")
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        end = origin.get("config", {}).get("data", {}).get("end_of_document")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{path}: expected where an exported candidate comes from, as JSON: {error}") from None
+    return load_tokenizer(folder / "tokenizer.json", end)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,94 @@
+"""The byte-level BPE in the metadata of a GGUF file, as a tokenizer of the package tokenizers."""
+
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from operators.base.errors import DataError
+from operators.published.gguf_file import GgufFile
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, LAST_KIND = 1, 2, 3, 4, 6  # kinds of tokens in GGUF
+SPLITS: dict[str, list[Any]] = {
+    "gpt-2": [],
+    "smollm": [pre_tokenizers.Digits(individual_digits=True)],
+}
+"""What splits text before GPT-2's pattern does, by the name that llama.cpp gives to the whole way of splitting."""
+
+
+def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
+    """The tokenizer of a GGUF file, or the reason why it cannot be made. Raises DataError for a damaged one."""
+    kind, split = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre") or "default"
+    if kind != "gpt2" or split not in list(SPLITS):  # a damaged name may be a list
+        return (
+            f"its tokenizer is {kind} with {split} splitting; known is gpt2 with one of {', '.join(SPLITS)}"
+        )
+    tokens, merges = _listed(file, "tokens", str), _listed(file, "merges", str)
+    kinds = _listed(file, "token_type", int) or [NORMAL] * len(tokens)
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    if not tokens or len(vocabulary) != len(tokens) or len(kinds) != len(tokens):
+        raise DataError(
+            f"{file.path}: expected a tokenizer of different tokens with a kind each, "
+            f"got {len(tokens)} tokens, {len(vocabulary)} of them different, and {len(kinds)} kinds"
+        )
+    if "" in vocabulary or any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise DataError(f"{file.path}: expected a tokenizer without empty tokens, and merges of two tokens")
+    if odd := [k for k in kinds if not NORMAL <= k <= LAST_KIND]:
+        raise DataError(
+            f"{file.path}: tokenizer.ggml.token_type: expected kinds from 1 to {LAST_KIND}, got {odd[0]}"
+        )
+    try:
+        tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
+    except Exception as error:  # tokenizers raises plain Exception for a merge of unknown tokens
+        raise DataError(f"{file.path}: tokenizer: {error}") from None
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [*SPLITS[split], pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    by_kind = list(zip(tokens, kinds, strict=True))
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t, k in by_kind if k in (UNKNOWN, CONTROL)])
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, k in by_kind if k == USER_DEFINED])
+    begin, end = _added(file, "bos", tokens), _added(file, "eos", tokens)
+    if begin or end:
+        around = [token for token in (begin, end) if token]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*begin, "$A", *end],
+            pair=[*begin, "$A", *end, *(f"{token}:1" for token in begin), "$B:1", *(f"{t}:1" for t in end)],
+            special_tokens=[(token, vocabulary[token]) for names in around for token in names],
+        )
+    return tokenizer
+
+
+def _listed(file: GgufFile, name: str, kind: type) -> list[Any]:
+    """A list of the metadata, empty where there is none."""
+    values = file.field(f"tokenizer.ggml.{name}")
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise DataError(
+            f"{file.path}: tokenizer.ggml.{name}: expected a list of {kind.__name__}, got {values!r:.60}"
+        )
+    return values
+
+
+def _added(file: GgufFile, which: str, tokens: list[str]) -> list[str]:
+    """The token that the tokenizer puts before (bos) or behind (eos) a text, in a list; empty where it puts none there."""
+    number, added = (
+        file.field(f"tokenizer.ggml.{which}_token_id"),
+        file.field(f"tokenizer.ggml.add_{which}_token"),
+    )
+    if number is not None and not (type(number) is int and 0 <= number < len(tokens)):
+        raise DataError(
+            f"{file.path}: tokenizer.ggml.{which}_token_id: expected one of {len(tokens)} tokens, got {number!r:.40}"
+        )
+    if added not in (None, False, True):
+        raise DataError(
+            f"{file.path}: tokenizer.ggml.add_{which}_token: expected true or false, got {added!r:.40}"
+        )
+    if not added:  # llama.cpp adds none to these kinds of splitting where the key is missing
+        return []
+    if number is None:
+        raise DataError(
+            f"{file.path}: tokenizer.ggml.{which}_token_id: missing, but add_{which}_token is true"
+        )
+    return [tokens[number]]

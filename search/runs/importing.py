@@ -1,0 +1,106 @@
+"""Turns a published model into a folder that `search.export.load` reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from operators import Architecture
+from operators.base.errors import DataError, RunError
+from operators.base.files import whole_folder
+from operators.published import describe, fitted, remark_on_steps
+from operators.published.gguf_file import GgufFile
+from operators.published.safetensors_folder import SafetensorsFolder
+from proxy_train.text.tokenizer import load_published
+from search.runs.gguf_tokenizer import gguf_tokenizer
+
+OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
+NAMED_TOKENS = 5  # so many fit a line
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written.
+
+    without_tokenizer: why there is no tokenizer.json, or None.
+    remarks: what a user should know besides, a line each.
+    """
+
+    architecture: Architecture
+    parameters: int
+    without_tokenizer: str | None
+    remarks: tuple[str, ...] = ()
+
+
+def import_model(source: Path, to: Path) -> Imported:
+    """Writes architecture.yaml, model.safetensors and tokenizer.json of a Hugging Face folder or a GGUF file into `to`: all or nothing.
+
+    `to` is a new or empty folder. Raises ArchitectureError for a model that we cannot express, DataError for files that are
+    missing, damaged or do not fit, RunError for a folder in use.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunError(f"{to}: exists already, expected a folder that is new or empty; --to names another")
+    tensors = _opened(source)
+    where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
+    published = describe(tensors.config, name=model_name(source), where=str(where))
+    weights = fitted(published, tensors, where=source)
+    remarks = [*tensors.remarks] if isinstance(tensors, SafetensorsFolder) else []
+    if steps := remark_on_steps(published, weights):
+        remarks.append(steps)
+    with whole_folder(to) as partial:
+        (partial / "architecture.yaml").write_text(published.architecture.to_yaml(), encoding="utf-8")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors"
+        )
+        (partial / "model.safetensors").chmod(0o644)  # it is written through a private temporary file
+        tokenizer = _tokenizer(tensors)
+        if isinstance(tokenizer, Tokenizer):
+            tokenizer.save(str(partial / "tokenizer.json"))
+            remarks += _beyond(tokenizer, published.architecture.vocabulary)
+    without = tokenizer if isinstance(tokenizer, str) else None
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    return Imported(published.architecture, parameters, without, tuple(remarks))
+
+
+def model_name(source: Path) -> str:
+    """What an imported model is called: the folder, or the file without its ending."""
+    return source.resolve().stem if source.is_file() else source.resolve().name
+
+
+def _opened(source: Path) -> SafetensorsFolder | GgufFile:
+    if source.is_dir():
+        return SafetensorsFolder(source)
+    if source.is_file() and source.suffix.lower() == ".gguf":
+        return GgufFile(source)
+    found = "a file of another kind" if source.exists() else "nothing there"
+    raise DataError(f"{source}: expected a Hugging Face folder or a .gguf file, found {found}")
+
+
+def _tokenizer(tensors: SafetensorsFolder | GgufFile) -> Tokenizer | str:
+    """The model's tokenizer, or the reason why there is none. Raises DataError for a damaged one."""
+    if isinstance(tensors, GgufFile):
+        return gguf_tokenizer(tensors)
+    source = tensors.folder / "tokenizer.json"
+    if source.is_file():
+        return load_published(source)
+    others = [name for name in OTHER_TOKENIZERS if (tensors.folder / name).is_file()]
+    if not others:
+        return f"{tensors.folder} has no tokenizer.json"
+    return (
+        f"{tensors.folder} has no tokenizer.json; it has {' and '.join(others)}, of which "
+        "`transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)` makes one"
+    )
+
+
+def _beyond(tokenizer: Tokenizer, rows: int) -> list[str]:
+    """A line on the tokens whose ids have no row in the embedding, where there are any."""
+    ids = {index: token for token, index in tokenizer.get_vocab().items() if index >= rows}
+    if not ids:
+        return []
+    named = ", ".join(f"{ids[index]} ({index})" for index in sorted(ids)[:NAMED_TOKENS])
+    more = f" and {len(ids) - NAMED_TOKENS:,} more" if len(ids) > NAMED_TOKENS else ""
+    return [
+        f"tokenizer.json: the tokenizer has ids up to {max(ids):,}, the embedding has {rows:,} rows: "
+        f"the model cannot read {named}{more}"
+    ]

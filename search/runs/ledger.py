@@ -1,0 +1,467 @@
+"""The run's truth: an Optuna study in SQLite. Written by the driver alone; resuming is opening it again.
+
+One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then COMPLETE (`ok`), PRUNED
+(`infeasible`, `stopped`) or FAIL. The state is the last thing written, so a trial is either whole or still to be evaluated.
+
+A trial that ended can never be changed. What becomes of a candidate that is evaluated once more is an attribute of the study, written as
+a whole: it is there or it is not.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from operators import Architecture
+from operators.base.errors import RunError
+from operators.base.value import Value
+from search.config import run as config_module
+from search.config.run import RunConfig
+from search.evaluation.evaluate import Evaluation, mean
+from search.searchers.contract import Proposal
+from search.spaces.free import SpaceSettings
+
+STUDY = "frontrunner"
+LOCK_TIMEOUT_S = 20.0  # for another program that reads or writes the file at the moment
+AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
+LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
+
+
+class Attempt(Value):
+    """When and where an evaluation was begun; place is for people, and empty where it was not known."""
+
+    at: datetime
+    place: str
+
+
+class Again(Value):
+    """A candidate's second evaluation, with another seed; evaluation, order and ended as of an Entry.
+
+    trains: whether it is trained again too, or only measured, because what was measured was tainted.
+    """
+
+    attempts: tuple[Attempt, ...]
+    evaluation: Evaluation | None = None
+    order: int | None = None
+    ended: datetime | None = None
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished.
+
+    screened: gate -> how many architectures came to it and how many it turned away until this one was found (`gates.Screen`).
+    attempts: each time that the evaluation was begun. ended: when it was acknowledged.
+    again: the second evaluation, where one was begun. With its end `evaluation` is the mean of both (`evaluate.mean`); first: without it.
+    """
+
+    number: int
+    architecture: Architecture
+    parents: tuple[int, ...]
+    origin: str
+    evaluation: Evaluation | None = None
+    order: int | None = None
+    attempts: tuple[Attempt, ...] = ()
+    ended: datetime | None = None
+    screened: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    again: Again | None = None
+    first: Evaluation | None = None
+
+    @property
+    def under_way(self) -> tuple[Attempt, ...]:
+        """The attempts at the evaluation that has not ended, if there is one."""
+        if self.evaluation is None:
+            return self.attempts
+        return self.again.attempts if self.again is not None and self.again.evaluation is None else ()
+
+    def tainted(self) -> Mapping[str, str]:
+        """By metric, why its figure is not to be trusted; without those that are."""
+        return self.evaluation.tainted() if self.evaluation else {}
+
+    def with_again(self, again: Again) -> "Entry":
+        """Raises ValueError where the first evaluation has not ended."""
+        if self.evaluation is None:
+            raise ValueError(f"candidate {self.number}: evaluated again before it was evaluated")
+        first = self.first or self.evaluation
+        return replace(
+            self,
+            evaluation=mean(first, again.evaluation) if again.evaluation else first,
+            again=again,
+            first=first,
+        )
+
+    @property
+    def proposal(self) -> Proposal[Architecture]:
+        return Proposal(
+            number=self.number, candidate=self.architecture, parents=self.parents, origin=self.origin
+        )
+
+
+class Ledger:
+    """Opened by `create` or `open_ledger`; see there."""
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
+        self._study, self._storage = study, storage
+        trials = study.get_trials(deepcopy=False)
+        self._trials = {trial.number: trial._trial_id for trial in trials}
+        self._told = {trial.number for trial in trials if trial.state.is_finished()}
+        self._entries: dict[int, Entry] = {}
+        self._ended: set[int] = set()  # of _entries, those that are final
+        self._again = {
+            number: _again(number, value)
+            for key, value in study.user_attrs.items()
+            if (number := _again_number(key)) is not None
+        }
+        self._attempts = {trial.number: list(trial.user_attrs.get("attempts", ())) for trial in trials}
+        self.config: RunConfig = config_module.parse(
+            study.user_attrs["config"], where="the ledger's configuration"
+        )
+
+    def propose(
+        self,
+        proposal: Proposal[Architecture],
+        features: Mapping[str, float],
+        screened: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """Records that a candidate is going to be evaluated. `features` become the trial's flat parameters; `screened`: see Entry."""
+        attributes = {
+            "architecture": json.loads(proposal.candidate.to_json()),
+            "shorthand": proposal.candidate.shorthand,
+            "parents": list(proposal.parents),
+            "origin": proposal.origin,
+            "screened": dict(screened or {}),
+        }
+        params, distributions = _flat_parameters(features, self.config.space)
+        template = create_trial(
+            state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes
+        )
+        with _told_when_it_cannot_be("written"):
+            trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        if number != proposal.number:
+            raise RunError(
+                f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?"
+            )
+        self._trials[number] = trial_id
+
+    def begin(self, number: int, place: str) -> None:
+        """Records that the evaluation of a candidate was given to somebody, for those who watch."""
+        trial_id = self._unfinished(number)
+        with _told_when_it_cannot_be("written"):
+            attempts = [
+                *self._attempts.get(number, ()),
+                Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json"),
+            ]
+            self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+        self._attempts[number] = attempts
+
+    def record(self, number: int, evaluation: Evaluation) -> int:
+        """Acknowledges an evaluation: when this returns its order, it survives `kill -9`. Raises RunError where the candidate has one."""
+        trial_id, order = self._unfinished(number), self._order
+        outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
+        with _told_when_it_cannot_be("written"):
+            for key, value in {
+                "outcome": outcome,
+                "metrics": dict(evaluation.metrics),
+                "order": order,
+                "evaluation": json.loads(evaluation.model_dump_json()),
+            }.items():
+                self._storage.set_trial_user_attr(trial_id, key, value)
+            if evaluation.status == "ok":
+                values = [
+                    evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()
+                ]
+                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
+            else:
+                state = (
+                    TrialState.PRUNED if evaluation.status in ("infeasible", "stopped") else TrialState.FAIL
+                )
+                self._storage.set_trial_state_values(trial_id, state)
+        self._told.add(number)
+        return order
+
+    def begin_again(self, number: int, place: str, *, trains: bool = True) -> None:
+        """Records that a candidate with an evaluation is being evaluated once more. Raises RunError where it has none, or two."""
+        before = self._again.get(number, Again(attempts=(), trains=trains))
+        self._write_again(
+            number,
+            before.model_copy(
+                update={"attempts": (*before.attempts, Attempt(at=datetime.now(UTC), place=place))}
+            ),
+        )
+
+    def record_again(self, number: int, evaluation: Evaluation) -> None:
+        """Acknowledges the second evaluation, as `record` does the first."""
+        before = self._again.get(number, Again(attempts=()))
+        self._write_again(
+            number,
+            before.model_copy(
+                update={"evaluation": evaluation, "order": self._order, "ended": datetime.now(UTC)}
+            ),
+        )
+
+    def _write_again(self, number: int, again: Again) -> None:
+        if number not in self._told:
+            raise RunError(f"candidate {number} of the ledger has no evaluation yet")
+        if number in self._again and self._again[number].evaluation is not None:
+            raise RunError(f"candidate {number} of the ledger has its second evaluation already")
+        with _told_when_it_cannot_be("written"):
+            self._study.set_user_attr(f"{AGAIN}{number}", again.model_dump(mode="json"))
+        self._again[number] = again
+
+    @property
+    def _order(self) -> int:
+        """How many evaluations are acknowledged."""
+        return len(self._told) + sum(again.evaluation is not None for again in self._again.values())
+
+    def _unfinished(self, number: int) -> int:
+        """The id of a trial that has no evaluation yet. Raises RunError."""
+        if number not in self._trials:
+            raise RunError(f"the ledger has no candidate {number}")
+        if number in self._told:
+            raise RunError(f"candidate {number} of the ledger has its evaluation already")
+        return self._trials[number]
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All candidates by number, as the ledger is now."""
+        with _told_when_it_cannot_be("read"):
+            attributes = (
+                self._study.user_attrs
+            )  # before the trials: who is in them a second time has ended the first
+            trials = self._study.get_trials(deepcopy=False)
+        for key, value in attributes.items():
+            number = _again_number(key)
+            if number is not None and (number not in self._again or self._again[number].evaluation is None):
+                self._again[number] = _again(number, value)
+        for trial in trials:
+            if trial.number not in self._ended:
+                entry = self._entries[trial.number] = _entry(trial)
+                if entry.evaluation is not None:  # it never changes again, and takes long to read
+                    self._ended.add(trial.number)
+        found = [self._entries[number] for number in sorted(self._entries)]
+        return tuple(
+            entry.with_again(self._again[entry.number]) if entry.number in self._again else entry
+            for entry in found
+        )
+
+    @property
+    def corpus_digest(self) -> str:
+        """What the text was when the run began, see `Corpus.digest`."""
+        return str(self._study.user_attrs["corpus"])
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the space had no new candidates any more."""
+        return self._flag("exhausted")
+
+    def exhaust(self) -> None:
+        """Records that the space has no new candidates."""
+        with _told_when_it_cannot_be("written"):
+            self._study.set_user_attr("exhausted", True)
+
+    @property
+    def time_up(self) -> bool:
+        """Whether a driver found the run's time to be up."""
+        return self._flag("time_up")
+
+    def _flag(self, name: str) -> bool:
+        with _told_when_it_cannot_be("read"):
+            return bool(self._study.user_attrs.get(name))
+
+    def end_time(self) -> None:
+        """Records that the run's time is up: whoever drives it next is not to find a moment left that is too short for anything."""
+        if not self.time_up:
+            with _told_when_it_cannot_be("written"):
+                self._study.set_user_attr("time_up", True)
+
+    def complete(self, entries: Sequence[Entry]) -> bool:
+        """Whether all candidates there will be have ended what was begun of them, given what `entries` returned."""
+        return self.ended(entries) and (self.exhausted or len(entries) >= self.config.candidates)
+
+    def ended(self, entries: Sequence[Entry]) -> bool:
+        """Whether nothing that was begun is left to do."""
+        return all(entry.evaluation and (entry.again is None or entry.again.evaluation) for entry in entries)
+
+    @property
+    def started(self) -> str:
+        """When and how the run was started, for people."""
+        return str(self._study.user_attrs["started"])
+
+    @property
+    def command(self) -> str:
+        return str(self._study.user_attrs["command"])
+
+    def close(self) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+
+def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = "") -> Ledger:
+    """A new, empty ledger at `path`. Raises RunError where it cannot be written."""
+    try:
+        return _create(path, config, started, corpus_digest)
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(
+            f"{path}: cannot be written: {str(getattr(error, 'orig', None) or error).splitlines()[0]}"
+        ) from None
+
+
+def _create(path: Path, config: RunConfig, started: str, corpus_digest: str) -> Ledger:
+    with _quiet_optuna():
+        storage = _storage(path)
+        objectives = config.parsed_objectives()
+        directions: list[Literal["minimize", "maximize"]] = [
+            "maximize" if wanted.maximize else "minimize" for wanted in objectives
+        ]
+        study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
+        study.set_metric_names([objective.metric for objective in objectives])
+    for key, value in {
+        "layout": LAYOUT,
+        "config": json.loads(config.model_dump_json()),
+        "corpus": corpus_digest,
+        "started": started,
+        "command": " ".join(sys.argv),
+    }.items():
+        study.set_user_attr(key, value)
+    return Ledger(study, storage)
+
+
+def open_ledger(path: Path) -> Ledger:
+    """An existing ledger. Raises RunError if it is missing, damaged or of another layout."""
+    if not path.is_file():
+        raise RunError(f"{path}: no ledger there; expected the file that `frontrunner search` writes")
+    try:
+        with _quiet_optuna():
+            storage = _storage(path)
+            study = optuna.load_study(study_name=STUDY, storage=storage)
+            layout = study.user_attrs.get("layout")
+    except OperationalError as error:
+        if "locked" not in str(error.orig):
+            raise RunError(f"{path}: not a ledger of frontrunner: {error.orig}") from None
+        raise RunError(f"{path}: does not answer: {error.orig}") from None
+    except (
+        Exception
+    ) as error:  # SQLAlchemy, Alembic and Optuna each have their own words for a file that is not theirs
+        raise RunError(f"{path}: not a ledger of frontrunner: {' '.join(str(error).split())[:200]}") from None
+    if layout != LAYOUT:
+        raise RunError(
+            f"{path}: written by another version of frontrunner (layout {layout}, expected {LAYOUT})"
+        )
+    try:
+        return Ledger(study, storage)
+    except (KeyError, StorageInternalError) as error:
+        reason = (
+            f"it lacks {error}"
+            if isinstance(error, KeyError)
+            else getattr(error.__cause__, "orig", None) or error
+        )
+        raise RunError(f"{path}: cannot be read: {str(reason).splitlines()[0]}") from None
+
+
+def _entry(trial: FrozenTrial) -> Entry:
+    attributes = trial.user_attrs
+    ended = trial.state.is_finished()
+    try:
+        return Entry(
+            number=trial.number,
+            architecture=Architecture.model_validate(attributes["architecture"]),
+            parents=tuple(attributes["parents"]),
+            origin=attributes["origin"],
+            evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
+            order=attributes["order"] if ended else None,
+            screened={
+                gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()
+            },
+            attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
+            ended=trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
+        )
+    except (KeyError, ValidationError) as error:
+        raise RunError(
+            f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def _again_number(key: str) -> int | None:
+    """The candidate whose second evaluation an attribute of the study is, if it is one."""
+    return int(key.removeprefix(AGAIN)) if key.startswith(AGAIN) else None
+
+
+def _again(number: int, value: object) -> Again:
+    try:
+        return Again.model_validate(value)
+    except ValidationError as error:
+        raise RunError(
+            f"candidate {number} of the ledger is damaged: {' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def _flat_parameters(
+    features: Mapping[str, float], space: SpaceSettings
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """Parameters with the ranges that the space gives them: Optuna's importances mean something only over the true ranges."""
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    whole = {
+        "width": (min(space.widths), max(space.widths)),
+        "depth": (space.min_depth, space.max_depth),
+        "meta_tokens": (min(space.meta_tokens), max(space.meta_tokens)),
+    }
+    for name, value in features.items():
+        if name in whole or name.endswith(".count"):
+            params[name] = round(value)
+            low, high = whole.get(name, (0, space.max_depth))
+            distributions[name] = IntDistribution(low, max(high, params[name]))
+        else:
+            params[name] = float(value)
+            usual = 12.0 if name.startswith("log10") else 4.0 if name.endswith("ratio") else 1.0
+            distributions[name] = FloatDistribution(0.0, max(usual, params[name]))
+    return params, distributions
+
+
+def _storage(path: Path) -> RDBStorage:
+    url = URL.create("sqlite", database=str(path.resolve())).render_as_string()  # quotes ?, %, # and braces
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
+
+
+@contextmanager
+def _told_when_it_cannot_be(done: Literal["read", "written"]) -> Iterator[None]:
+    """Raises RunError where the database refuses, as on a full disk or while another keeps it locked; what it held before stays whole."""
+    try:
+        yield
+    except StorageInternalError as error:
+        reason = str(getattr(error.__cause__, "orig", None) or error).splitlines()[0]
+        raise RunError(
+            f"the ledger cannot be {done} ({reason}); it is whole, and `frontrunner resume` goes on from there"
+        ) from error
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+
+def finished(entries: Sequence[Entry]) -> list[Entry]:
+    """Those with an evaluation, in the order in which their first ones were acknowledged."""
+    return sorted((entry for entry in entries if entry.order is not None), key=lambda entry: entry.order or 0)

@@ -1,0 +1,62 @@
+"""What the names on the command line mean: models, candidates and runs. `docs/reads.md` tells it to people.
+
+A run is a name in the results folder, or a path to the run's own folder (`search.runs.folder.find_folder`). A candidate is RUN:ID.
+A model is a file, a folder with an architecture.yaml, a candidate, or the name of a shipped architecture: the first that exists.
+"""
+
+import re
+from pathlib import Path
+
+from operators import Architecture
+from operators.architecture import SHIPPED, find_architecture, shipped_names
+from operators.base.errors import ArchitectureError, RunError
+from search.config import run as config_module
+from search.config.run import RunConfig
+from search.runs.folder import RunFolder
+from search.runs.ledger import Entry, Ledger
+from search.runs.run import candidate_of, opened
+
+_CANDIDATE = re.compile(r"(?P<run>.+):(?P<number>\d+)")
+_LEDGER = "ledger.db"  # tells the folder of a run
+
+
+def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
+    """A title and the architecture of a model; the title is the name that it was given by.
+
+    `./NAME` is the title of a file or folder here that has a shipped architecture's name. Raises ArchitectureError and RunError.
+    """
+    candidate, path = _CANDIDATE.fullmatch(text), Path(text)
+    if candidate is not None and not path.exists():
+        return text, candidate_of(results, candidate["run"], int(candidate["number"]))[2].architecture
+    if (path / _LEDGER).is_file():
+        raise ArchitectureError(f"{text}: the folder of a run, expected one of its candidates, as {path}:0")
+    try:
+        file = find_architecture(path)
+    except ArchitectureError as error:
+        if (results / path / _LEDGER).is_file():
+            raise ArchitectureError(f"{text}: a run, expected one of its candidates, as {text}:0") from None
+        raise error
+    shadows = text.lower() in shipped_names() and file.parent != SHIPPED
+    return f"./{path}" if shadows else str(path), Architecture.load(path)
+
+
+def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFolder, Ledger, Entry]:
+    """A candidate by its run and number, or by RUN:ID alone. Raises RunError."""
+    if number is None:
+        both = _CANDIDATE.fullmatch(run)
+        if both is None:
+            raise RunError(f"{run}: expected a candidate as well, as in `{run} 0` or `{run}:0`")
+        run, number = both["run"], int(both["number"])
+    return candidate_of(results, run, number)
+
+
+def run_or_architecture(text: str, results: Path) -> RunConfig | Architecture:
+    """The configuration of a run file or of a run that was begun, or a model. Raises ConfigError, ArchitectureError, RunError."""
+    path = Path(text)
+    if (path / _LEDGER).is_file():
+        return opened(results, str(path.absolute()))[1].config
+    if path.exists() and not path.is_dir() and path.suffix != ".json":
+        data = config_module.plain(path)
+        if not (isinstance(data, dict) and "layers" in data):
+            return config_module.parse(data, where=text)
+    return architecture_of(text, results)[1]

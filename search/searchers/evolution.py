@@ -1,0 +1,105 @@
+"""Aging evolution with Pareto ranking: the plain searcher, and what guided search falls back on."""
+
+from typing import Annotated, TypeVar
+
+import numpy as np
+from numpy.random import Generator
+from pydantic import Field
+
+from operators.base.value import Value
+from search import pareto
+from search.searchers.contract import Proposal, Searcher
+from search.spaces.free import Space
+
+T = TypeVar("T")
+
+BREED_TRIES = 100
+"""How many children may turn out to be known before a random member is proposed instead."""
+
+
+class EvolutionSettings(Value):
+    """The `evolution` section of a run.
+
+    population: how many proposals come before the first child, and how many of the latest successful evaluations may breed.
+    tournament: how many of them compete to be a parent. crossover: probability that a child has two parents.
+    second_mutation: probability that a child is mutated twice.
+    """
+
+    population: Annotated[int, Field(ge=1)] = 16
+    tournament: Annotated[int, Field(ge=1)] = 4
+    crossover: Annotated[float, Field(ge=0, le=1)] = 0.3
+    second_mutation: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class Evolution(Searcher[T]):
+    """Aging evolution with Pareto ranking, steady-state and asynchronous; a Proposer[T].
+
+    Who is older than the latest `population` successful evaluations breeds no more (Real et al. 2018, arXiv 1802.01548), except the
+    frontier, which does not age. Parents win tournaments by front and then by crowding distance (NSGA-II, Deb et al. 2002).
+    """
+
+    def __init__(self, space: Space[T], settings: EvolutionSettings, *, seed: int) -> None:
+        super().__init__(space, seed=seed)
+        self._settings = settings
+        self._seeds = tuple(space.seeds())[
+            : (settings.population + 1) // 2
+        ]  # the others are random: known designs are alike
+        self._parents: dict[int, tuple[int, float]] = {}
+
+    @property
+    def population(self) -> tuple[int, ...]:
+        """The latest successful evaluations, oldest first."""
+        return tuple(self._scores)[-self._settings.population :]
+
+    def _propose(self, rng: Generator) -> Proposal[T]:
+        return (self._first(rng) if self._next < self._settings.population else None) or self._child(rng)
+
+    def _learn(self, number: int) -> None:
+        if number in self._scores:
+            self._parents = self._ranked(sorted({*self.population, *self._frontier}))
+
+    def _ranked(self, members: list[int]) -> dict[int, tuple[int, float]]:
+        """Member -> what a tournament compares: its front, and its crowding distance there, negative so that less is better."""
+        points = np.array([self._scores[member] for member in members])
+        fronts, distances = pareto.ranks(points), np.zeros(len(members))
+        for front in np.unique(fronts):
+            distances[fronts == front] = pareto.crowding(points[fronts == front])
+        return {
+            member: (int(front), -float(distance))
+            for member, front, distance in zip(members, fronts, distances, strict=True)
+        }
+
+    def _first(self, rng: Generator) -> Proposal[T] | None:
+        return self._seeded(self._seeds) or self._random(rng)
+
+    def _child(self, rng: Generator) -> Proposal[T]:
+        """A new child of the fittest; where they give only known ones, or there are none, a random member."""
+        for _ in range(BREED_TRIES if self._parents else 0):
+            bred = self._bred(rng)
+            if bred is not None and not self._known(bred.candidate):
+                return bred
+        return self._random_or_exhausted(rng)
+
+    def _bred(self, rng: Generator) -> Proposal[T] | None:
+        first = self._tournament(rng, but=None)
+        parents: tuple[int, ...] = (first,)
+        candidate, origin = self._proposals[first].candidate, []
+        if len(self._parents) > 1 and rng.random() < self._settings.crossover:
+            second = self._tournament(rng, but=first)
+            crossed = self._space.crossover(candidate, self._proposals[second].candidate, rng)
+            if crossed is None:
+                return None
+            parents, candidate, origin = (first, second), crossed, ["crossover"]
+        for _ in range(2 if rng.random() < self._settings.second_mutation else 1):
+            mutated = self._space.mutate(candidate, rng)
+            if mutated is None:
+                return None
+            candidate = mutated[0]
+            origin.append(mutated[1])
+        return Proposal(self._next, candidate, parents, "+".join(origin))
+
+    def _tournament(self, rng: Generator, *, but: int | None) -> int:
+        """The best of a few breeding members drawn at random, `but` not among them; of equals the first drawn."""
+        members = [member for member in self._parents if member != but]
+        drawn = rng.choice(len(members), min(self._settings.tournament, len(members)), replace=False)
+        return min((members[int(index)] for index in drawn), key=lambda member: self._parents[member])

@@ -1,0 +1,71 @@
+"""The searchers by name."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from operators.base.errors import ConfigError
+from operators.base.value import Value
+from search.searchers.contract import Proposer
+from search.searchers.evolution import Evolution, EvolutionSettings
+from search.searchers.guided import Guided, Known
+from search.searchers.random_search import RandomSearch
+from search.searchers.regularized_evolution import Aging
+from search.spaces.encoding import ArchitectureEncoding, EncodedSpace
+from search.spaces.free import ArchitectureSpace, Space
+
+T = TypeVar("T")
+Name = Literal["guided", "evolution", "aging", "random", "nsga2", "tpe", "gp"]
+NAMES: tuple[str, ...] = get_args(Name)
+
+
+class SearcherSettings(Value):
+    """The `searcher` section of a run.
+
+    guided: evolution screened by surrogates. evolution: with Pareto ranks. aging: as published, for the first objective. nsga2, tpe, gp:
+    Optuna's; gp needs scipy, and seconds a proposal. What these share, such as a population, is in the `evolution` section.
+    """
+
+    name: Name = "guided"
+
+
+def searcher(
+    name: str, space: Space[T], settings: EvolutionSettings, *, seed: int, known: Known[T] | None = None
+) -> Proposer[T]:
+    """The searcher `name`. known: see `Guided`; the others have no use for it. Raises ConfigError."""
+    plain: dict[str, Callable[[], Proposer[T]]] = {
+        "guided": lambda: Guided(space, settings, seed=seed, known=known),
+        "evolution": lambda: Evolution(space, settings, seed=seed),
+        "aging": lambda: Aging(space, settings, seed=seed),
+        "random": lambda: RandomSearch(space, seed=seed),
+    }
+    return plain[name]() if name in plain else _optuna(name, space, settings, seed)
+
+
+def _optuna(name: str, space: Space[T], settings: EvolutionSettings, seed: int) -> Proposer[T]:
+    if name == "gp" and importlib.util.find_spec("scipy") is None:
+        raise ConfigError(
+            "searcher.name: gp needs the package scipy, which is not installed: pip install scipy"
+        )
+    from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+
+    from search.searchers.optuna_samplers import OptunaProposer
+
+    samplers: dict[str, Callable[[int], BaseSampler]] = {
+        "nsga2": lambda number: NSGAIISampler(population_size=max(2, settings.population), seed=number),
+        "tpe": lambda number: TPESampler(seed=number),
+        "gp": lambda number: GPSampler(seed=number),
+    }
+    if name not in samplers:
+        raise ConfigError(f"searcher.name: expected one of {', '.join(NAMES)}, got {name!r}")
+    return OptunaProposer(_encoded(name, space), samplers[name], name=name, seed=seed)
+
+
+def _encoded(name: str, space: Any) -> EncodedSpace[Any]:
+    if isinstance(space, ArchitectureSpace):
+        return ArchitectureEncoding(space)
+    if not hasattr(space, "dimensions"):
+        raise ConfigError(
+            f"searcher.name: {name} needs a space that can be written in whole numbers, which {type(space).__name__} cannot"
+        )
+    return cast("EncodedSpace[Any]", space)

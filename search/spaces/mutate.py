@@ -1,0 +1,279 @@
+"""Small changes of an architecture: pure functions that return a new one, or None where they do not apply.
+
+A mutation takes what it may choose from (`Choices`), a parent made of these, and a random generator. It keeps to the choices, to the
+bounds on depth and to at least one mixer; whether its result is accepted by a run's constraints is for the space to say.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import TypeVar
+
+from numpy.random import Generator
+
+from operators import registry
+from operators.architecture import Architecture, Layer, distinct
+from operators.cost import layer_sizes, parameters, surrounding_parameters
+from search.config.choices import Choices, Layers, OpenGenes, norm_of, normalized
+
+T = TypeVar("T")
+TRADE_TOLERANCE = 0.2
+"""Largest relative difference in parameters that still counts as `about equal` when depth is traded for width."""
+
+
+Mutation = Callable[[Architecture, Choices, Generator], Architecture | None]
+
+
+def pick(options: Sequence[T], rng: Generator) -> T:
+    """One of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def is_mixer(layer: Layer) -> bool:
+    return registry.get(layer.operator).kind == "mixer"
+
+
+def alike(child: Architecture, parent: Architecture) -> bool:
+    """Whether nothing that a mutation may change is different."""
+    return (child.width, child.meta_tokens, child.layers) == (parent.width, parent.meta_tokens, parent.layers)
+
+
+def blocks(layers: Layers) -> list[Layers]:
+    """The sequence in pieces that begin with a mixer and hold the feed-forward networks that follow it."""
+    starts = [0, *[number for number, layer in enumerate(layers) if number and is_mixer(layer)], len(layers)]
+    return [layers[start:end] for start, end in pairwise(starts)]
+
+
+def replace_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another operator in one place; three times out of four a mixer for a mixer, a feed-forward network for its like."""
+    where = int(rng.integers(parent.depth))
+    old = parent.layers[where]
+    kind = registry.get(old.operator).kind
+    others = [name for name in choices.available(parent.width) if name != old.operator]
+    alike = [name for name in others if registry.get(name).kind == kind]
+    names = alike if alike and (rng.random() < 0.75 or _is_last_mixer(parent.layers, where)) else others
+    if not names:
+        return None
+    return _with(
+        parent,
+        (
+            *parent.layers[:where],
+            _layer_like(parent, pick(names, rng), where, choices, rng),
+            *parent.layers[where + 1 :],
+        ),
+    )
+
+
+def insert_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """One layer more; a mixer and a feed-forward network are equally likely."""
+    if parent.depth >= choices.depths[1]:
+        return None
+    kinds = [names for kind in ("mixer", "feedforward") if (names := choices.available(parent.width, kind))]
+    where = int(rng.integers(parent.depth + 1))
+    layer = _layer_like(parent, pick(pick(kinds, rng), rng), min(where, parent.depth - 1), choices, rng)
+    return _with(parent, (*parent.layers[:where], layer, *parent.layers[where:]))
+
+
+def delete_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """One layer less."""
+    if parent.depth <= choices.depths[0]:
+        return None
+    where = int(rng.integers(parent.depth))
+    return _with(parent, parent.layers[:where] + parent.layers[where + 1 :])
+
+
+def swap_operators(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Two different layers change places."""
+    first = int(rng.integers(parent.depth))
+    equal = {place for place, layer in distinct(parent.layers).items() if layer == parent.layers[first]}
+    partners = [number for number, layer in enumerate(parent.layers) if id(layer) not in equal]
+    if not partners:
+        return None
+    second, layers = pick(partners, rng), list(parent.layers)
+    layers[first], layers[second] = layers[second], layers[first]
+    return _with(parent, tuple(layers))
+
+
+def repeat_block(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Two or more neighbouring layers, once more right behind themselves."""
+    longest = min(choices.depths[1] - parent.depth, parent.depth)
+    if longest < 2:
+        return None
+    length = int(rng.integers(2, longest + 1))
+    end = int(rng.integers(length, parent.depth + 1))
+    return _with(parent, parent.layers[:end] + parent.layers[end - length :])
+
+
+def cut_block(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Two or more neighbouring layers less."""
+    longest = parent.depth - choices.depths[0]
+    if longest < 2:
+        return None
+    length = int(rng.integers(2, longest + 1))
+    start = int(rng.integers(parent.depth - length + 1))
+    return _with(parent, parent.layers[:start] + parent.layers[start + length :])
+
+
+def trade_depth_for_width(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Wider and shallower at about equal parameters."""
+    return _trade(parent, choices, rng, [width for width in choices.widths if width > parent.width])
+
+
+def trade_width_for_depth(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Narrower and deeper at about equal parameters."""
+    return _trade(parent, choices, rng, [width for width in choices.widths if width < parent.width])
+
+
+def change_width(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """The next width up or down with the same layers."""
+    here = choices.widths.index(parent.width)
+    width = pick(
+        [number for number in (here - 1, here + 1) if 0 <= number < len(choices.widths)] or [here], rng
+    )
+    layers = choices.resized(parent.layers, parent.width, choices.widths[width])
+    return None if width == here or layers is None else _with(parent, layers, width=choices.widths[width])
+
+
+def change_ratio(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another ratio of a feed-forward network's inner width to the width."""
+    return _change_gene(parent, choices, rng, choices.ratios)
+
+
+def change_shape(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another value of one gene of an operator, the feed-forward ratio excepted."""
+    return _change_gene(parent, choices, rng, choices.shapes)
+
+
+def change_meta_tokens(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another number of meta tokens."""
+    others = [count for count in choices.meta_tokens if count != parent.meta_tokens]
+    return parent.model_copy(update={"name": "", "meta_tokens": pick(others, rng)}) if others else None
+
+
+def change_normalization(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """Another normalization in one layer, or in all layers before or behind a place: a split by depth is one step away."""
+    norm, where = pick(choices.norms, rng), int(rng.integers(parent.depth))
+    start, end = pick(((where, where + 1), (0, where + 1), (where, parent.depth)), rng)
+    layers = tuple(
+        normalized(layer, norm) if start <= number < end else layer
+        for number, layer in enumerate(parent.layers)
+    )
+    return _with(parent, layers) if layers != parent.layers else None
+
+
+MUTATIONS: Mapping[str, Mutation] = {
+    "replace": replace_operator,
+    "insert": insert_operator,
+    "delete": delete_operator,
+    "swap": swap_operators,
+    "repeat_block": repeat_block,
+    "cut_block": cut_block,
+    "deeper": trade_width_for_depth,
+    "wider": trade_depth_for_width,
+    "width": change_width,
+    "ratio": change_ratio,
+    "shape": change_shape,
+    "meta_tokens": change_meta_tokens,
+    "normalization": change_normalization,
+}
+
+
+def crossover(a: Architecture, b: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
+    """The beginning of one parent and the end of the other, cut at the same relative depth, at the width of either."""
+    if rng.random() < 0.5:
+        a, b = b, a
+    cut, width = rng.random(), pick((a.width, b.width), rng)
+    head, tail = a.layers[: round(cut * a.depth)], b.layers[round(cut * b.depth) :]
+    resized = [choices.resized(part, parent.width, width) for part, parent in ((head, a), (tail, b))]
+    if resized[0] is None or resized[1] is None:
+        return None
+    layers = resized[0] + resized[1]
+    if not choices.depths[0] <= len(layers) <= choices.depths[1]:
+        return None
+    child = _with(a, layers, width=width)
+    return child and child.model_copy(update={"meta_tokens": pick((a.meta_tokens, b.meta_tokens), rng)})
+
+
+def _with(parent: Architecture, layers: Layers, *, width: int | None = None) -> Architecture | None:
+    """The parent with other layers, if a mixer is among them. A child has no name: it is not the model that was named."""
+    if not any(map(is_mixer, layers)):
+        return None
+    return parent.model_copy(update={"name": "", "layers": layers, "width": width or parent.width})
+
+
+def _is_last_mixer(layers: Layers, where: int) -> bool:
+    return is_mixer(layers[where]) and sum(map(is_mixer, layers)) == 1
+
+
+def _layer_like(parent: Architecture, name: str, where: int, choices: Choices, rng: Generator) -> Layer:
+    """A layer of that operator: mostly as the parent has it elsewhere, since real models repeat their shapes; normalized as at `where`."""
+    present = [layer for layer in parent.layers if layer.operator == name]
+    layer = (
+        pick(present, rng) if present and rng.random() < 0.75 else pick(choices.at(name, parent.width), rng)
+    )
+    return normalized(layer, norm_of(parent.layers[where]))
+
+
+def _change_gene(
+    parent: Architecture, choices: Choices, rng: Generator, allowed: OpenGenes
+) -> Architecture | None:
+    """One gene of one operator: in a single layer or, as often, in all of its layers."""
+    present = sorted({layer.operator for layer in parent.layers})
+    genes = [(name, *gene) for name in present for gene in allowed[name]]
+    for order in rng.permutation(len(genes)):
+        name, column, options = genes[order]
+        value = pick(options, rng)
+        places = [number for number, layer in enumerate(parent.layers) if layer.operator == name]
+        places = places if rng.random() < 0.5 else [pick(places, rng)]
+        changed: dict[int, Layer] = {}
+        for place, layer in distinct([parent.layers[number] for number in places]).items():
+            values = choices.values(layer, parent.width)
+            if values is None:
+                return None
+            other = choices.layers[name, parent.width].get((*values[:column], value, *values[column + 1 :]))
+            changed[place] = layer if other is None else normalized(other, norm_of(layer))
+        layers = list(parent.layers)
+        for number in places:
+            layers[number] = changed[id(layers[number])]
+        if tuple(layers) != parent.layers:
+            return _with(parent, tuple(layers))
+    return None
+
+
+def _trade(
+    parent: Architecture, choices: Choices, rng: Generator, widths: Sequence[int]
+) -> Architecture | None:
+    """At one of `widths`, the depth whose parameters are nearest to the parent's; None if that is not near or no other depth."""
+    wanted = parameters(parent)
+    for order in rng.permutation(len(widths)):
+        width = widths[order]
+        layers = choices.resized(parent.layers, parent.width, width)
+        if layers is None:
+            continue
+        low, high = choices.depths
+        depths = range(parent.depth + 1, high + 1) if width < parent.width else range(low, parent.depth)
+        sizes, parts = layer_sizes(layers, width), blocks(layers)
+        sized = [tuple([sizes[id(layer)] for layer in part]) for part in parts]
+        missing = wanted - surrounding_parameters(parent, width)
+        off = [(abs(sum(_laid(sized, depth, parent.depth)) - missing), depth) for depth in depths]
+        for _, depth in sorted(pair for pair in off if pair[0] <= TRADE_TOLERANCE * wanted):
+            child = _with(parent, _laid(parts, depth, parent.depth), width=width)
+            if child is not None:
+                return child
+    return None
+
+
+def stretched(layers: Layers, depth: int) -> Layers:
+    """The sequence at another depth: its blocks repeated or left out evenly, so that the order and the share of operators stay.
+
+    Where whole blocks do not add up to `depth`, the last one is repeated or cut short.
+    """
+    return _laid(blocks(layers), depth, len(layers))
+
+
+def _laid(parts: Sequence[tuple[T, ...]], depth: int, before: int) -> tuple[T, ...]:
+    """What `stretched` makes of blocks with so many layers before, or of a number for each of these."""
+    count = max(1, round(len(parts) * depth / before))
+    out = tuple(chain.from_iterable([parts[number * len(parts) // count] for number in range(count)]))
+    while len(out) < depth:
+        out += parts[-1]
+    return out[:depth]

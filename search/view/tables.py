@@ -1,0 +1,254 @@
+"""A run as pandas frames, and frames as tables for a terminal, CSV, JSON or Markdown. docs/columns.md says what each column is."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from operators.base.errors import ConfigError
+from search.evaluation.evaluate import worked
+from search.evaluation.figures import exact_value, formatted, percent, with_unit
+from search.objectives import Constraint, Objective, qualifies
+from search.runs.frontier import frontier_of, scored
+from search.runs.ledger import Entry
+from search.view.terminal_tables import Sheet, sheet
+
+SPREAD = "_spread"
+"""Behind a metric's name: the column of how far it may be off, relative to it."""
+MARK = "!"
+"""Behind a figure that was measured under conditions that are not to be trusted."""
+_WORDS = ("architecture", "status", "reason", "origin", "parents", "tainted", "frontier")
+_OPTIONAL = ("params", "width", "depth")
+_STAR = "*"
+
+
+def frame(
+    entries: Sequence[Entry],
+    objectives: Sequence[Objective],
+    metrics: Sequence[str],
+    *,
+    where: Sequence[Constraint] = (),
+) -> pd.DataFrame:
+    """One row a candidate: what it is, every metric and its spread, how it ended, and whether it is on the frontier.
+
+    where: keeps the candidates that meet all of these; the frontier is theirs.
+    """
+    on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
+    kept = [entry for entry in entries if qualifying(entry, where)]
+    rows = [_row(entry, metrics, on_frontier=entry.number in on_frontier) for entry in kept]
+    first, last = ("id", "architecture", "width", "depth"), _TAIL
+    found = dict.fromkeys(name for row in rows for name in row if name not in last)
+    columns = [*dict.fromkeys((*first, *metrics, *found)), *last]
+    table = pd.DataFrame(rows, columns=columns)
+    for name in metrics:
+        values = [exact_value(name, value) for value in table[name] if pd.notna(value)]
+        if values and all(isinstance(value, int) for value in values):
+            table[name] = table[name].astype("Int64")  # which has integers beside what is missing
+    table["frontier"] = table["frontier"].astype(bool)
+    return table
+
+
+_TAIL = ("status", "reason", "tainted", "origin", "parents", "seconds", "frontier")
+
+
+def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str, Any]:
+    evaluation = entry.evaluation
+    known = evaluation.metrics if evaluation else {}
+    return {
+        "id": entry.number,
+        "architecture": entry.architecture.shorthand,
+        "width": entry.architecture.width,
+        "depth": entry.architecture.depth,
+        **dict.fromkeys(metrics),
+        **{name: exact_value(name, value) for name, value in known.items()},
+        **{name + SPREAD: value for name, value in spreads(entry).items()},
+        "status": evaluation.status if evaluation else "unfinished",
+        "reason": evaluation.reason if evaluation else "",
+        "tainted": list(dict.fromkeys(entry.tainted().values())),
+        "origin": entry.origin,
+        "parents": list(entry.parents),
+        "seconds": sum(worked(evaluation.seconds).values()) if evaluation else None,
+        "frontier": on_frontier,
+    }
+
+
+def spreads(entry: Entry) -> dict[str, float]:
+    """By metric, how far its figure may be off, relative to it: by its measurement, or by what two evaluations differ."""
+    evaluation = entry.evaluation
+    if evaluation is None:
+        return {}
+    found = {name: error for name, error in evaluation.errors().items() if name in evaluation.metrics}
+    for name, error in evaluation.standard_errors.items():
+        value = abs(evaluation.metrics.get(name, 0.0))
+        if error and value:
+            found[name] = max(found.get(name, 0.0), error / value)
+    return found
+
+
+def qualifying(entry: Entry, where: Sequence[Constraint]) -> bool:
+    """Whether a candidate has the metric of every constraint, and keeps it."""
+    return qualifies(entry.evaluation.metrics if entry.evaluation else {}, where)
+
+
+def sorted_by(table: pd.DataFrame, name: str, *, descending: bool = False) -> pd.DataFrame:
+    """Rows by a column, those without a value last. Raises ConfigError for a column that does not exist."""
+    if name not in table.columns:
+        raise ConfigError(f"unknown column {name!r}: expected one of {', '.join(table.columns)}")
+    return table.sort_values(name, ascending=not descending, kind="stable", na_position="last")
+
+
+def columns_for(
+    table: pd.DataFrame,
+    objectives: Sequence[Objective],
+    *,
+    with_status: bool = False,
+    also: Iterable[str] = (),
+) -> list[str]:
+    """What people look at first: the objectives, what the rows were chosen or sorted by (`also`), sizes, the architecture."""
+    wanted = ["id", *(objective.metric for objective in objectives), *also, "params", "width", "depth"]
+    wanted += ["architecture"]
+    wanted = ["frontier", *wanted, "status"] if with_status else wanted
+    return [name for name in dict.fromkeys(wanted) if name in table.columns]
+
+
+def candidates_sheet(
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    entries: Sequence[Entry],
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+) -> Sheet:
+    """For a terminal: `0.557! ± 2%` is a figure that is not to be trusted, and its spread. A star marks the frontier."""
+    tainted = {entry.number: entry.tainted() for entry in entries}
+    rows = [_cells(row, columns, tainted.get(row["id"], {})) for row in table.to_dict(orient="records")]
+    listed = {number: tainted.get(number, {}) for number in table["id"]}
+    shown = {
+        number: [reason for name, reason in reasons.items() if name in columns]
+        for number, reasons in listed.items()
+    }
+    headers = {name: _STAR if name == "frontier" else with_unit(name) for name in columns}
+    asked = columns[: columns.index("params")] if "params" in columns else columns
+    return sheet(
+        list(headers.values()),
+        rows,
+        words=[headers[name] for name in columns if name in _WORDS],
+        optional=[headers[name] for name in _OPTIONAL if name in columns and name not in asked],
+        title=title,
+        notes=[*notes, *taint_notes(shown)],
+    )
+
+
+def _cells(row: Mapping[Any, Any], columns: Sequence[str], tainted: Mapping[str, str]) -> list[str]:
+    cells = []
+    for name in columns:
+        if name == "frontier":
+            cells.append(_STAR if row[name] else "")
+            continue
+        cell, spread = formatted(name, row[name]), row.get(name + SPREAD)
+        if cell:
+            cell += MARK if name in tainted else ""
+            cell += f" ± {percent(spread)}" if spread is not None and pd.notna(spread) else ""
+        cells.append(cell)
+    return cells
+
+
+def taint_notes(reasons: Mapping[Any, Sequence[str]]) -> list[str]:
+    """What stands below a table with marks: each kind of reason once, with whose figures it concerns; nothing without reasons.
+
+    reasons: by what the figures are of, as a candidate's id.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for owner, said in reasons.items():
+        parts = [part.strip() for text in said for part in text.split(";")]
+        for kind in dict.fromkeys(part.partition(":")[0] for part in parts if part):
+            by_kind.setdefault(kind, []).append(str(owner))
+    listed = "; ".join(f"{kind} ({', '.join(owners)})" for kind, owners in by_kind.items())
+    return [f"{MARK} tainted, not to be trusted: {listed}"] if by_kind else []
+
+
+def left_out(entries: Sequence[Entry], objectives: Sequence[Objective]) -> str:
+    """Why not all of these candidates are compared for the frontier; empty where all are."""
+    compared = {entry.number for entry in scored(entries, objectives)}
+    reasons: Counter[str] = Counter()
+    for entry in entries:
+        if entry.number in compared:
+            continue
+        status = entry.evaluation.status if entry.evaluation else "unfinished"
+        lacking = [
+            each.metric
+            for each in objectives
+            if entry.evaluation and each.metric not in entry.evaluation.metrics
+        ]
+        reasons[status if status != "ok" else f"without {lacking[0]}" if lacking else "unfinished"] += 1
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"not compared: {listed}" if listed else ""
+
+
+def why_none(entries: Sequence[Entry], where: Sequence[Constraint]) -> str:
+    """Why no candidate meets the constraints."""
+    known = [(entry.number, entry.evaluation.metrics) for entry in entries if entry.evaluation]
+    if not known:
+        return "no candidate is evaluated yet"
+    for constraint in where:
+        values = {
+            number: metrics[constraint.metric] for number, metrics in known if constraint.metric in metrics
+        }
+        if not values:
+            return f"no candidate has {constraint.metric}"
+        if all(constraint.broken_by({constraint.metric: value}) for value in values.values()):
+            nearest = min(values, key=lambda number: abs(values[number] - constraint.bound))
+            return f"no candidate keeps {constraint}: the nearest, {nearest}, has {exact_value(constraint.metric, values[nearest])}"
+    return f"no candidate keeps {' and '.join(map(str, where))} together"
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON takes them: plain values, every digit, None for what is missing, lists as lists."""
+    return [
+        {str(name): _plain(value) for name, value in row.items()} for row in table.to_dict(orient="records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return value
+    if pd.isna(value):
+        return None
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def csv(table: pd.DataFrame) -> str:
+    """Every column. Lists are text: `2 7 18`, and reasons with semicolons. Text that a spreadsheet takes for a formula is quoted by `'`."""
+    out = table.copy()
+    for name in out.columns:
+        if not pd.api.types.is_numeric_dtype(out[name]):
+            out[name] = [_csv_cell(value) for value in out[name]]
+    return out.to_csv(index=False, lineterminator="\n")
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list):
+        value = "; ".join(value) if value and isinstance(value[0], str) else " ".join(map(str, value))
+    if not isinstance(value, str):
+        return value
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def markdown(table: pd.DataFrame, columns: Sequence[str], entries: Sequence[Entry]) -> str:
+    """The same cells as in a terminal."""
+    shown = candidates_sheet(table, columns, entries, title="")
+    lines = [_markdown_row(shown.names), "|" + "|".join("---" for _ in columns) + "|"]
+    lines += map(_markdown_row, shown.rows)
+    return "\n".join([*lines, *(f"\n{_escaped(note)}" for note in shown.notes)])
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(cell: str) -> str:
+    """One line; `|` would end the cell, and a lone `*` begin a list or emphasis."""
+    return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").split())

@@ -1,0 +1,44 @@
+"""Ray clusters of several nodes on this machine."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from search.cluster.connect import use_token
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+SOON = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_timeout_ms": 1000}
+
+
+@contextmanager
+def nodes(*others):
+    """One node and the others, each with what it has besides, on loopback.
+
+    It asks for Ray's token, and is quick to notice that a node is gone.
+    """
+    use_token(None)
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone
+    subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"],
+        capture_output=True,
+        check=True,
+    )
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    try:
+        found = cluster_utils.Cluster(
+            initialize_head=True,
+            head_node_args={
+                **NODE,
+                "include_dashboard": False,
+                "_system_config": {**SOON, "health_check_failure_threshold": 2},
+            },
+        )
+        for other in others:
+            found.add_node(**NODE, **other)
+    except Exception as error:
+        pytest.skip(f"Ray cannot start a cluster of several nodes here: {error}")
+    yield found
+    found.shutdown()

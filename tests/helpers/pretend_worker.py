@@ -1,0 +1,42 @@
+"""A worker of a cluster that pretends to evaluate, in a moment, and writes down what it does; `job.corpus` is the folder for that."""
+
+import os
+import time
+
+from search.cluster.worker import home
+from tests.conftest import pretended
+
+
+class PretendWorker:
+    def __init__(self, device):
+        pass
+
+    def ready(self, *, alone, kinds):
+        return home()
+
+    def evaluate(self, job, files):
+        note(job.corpus / "begun", job.number)
+        time.sleep(0.1)
+        note(job.corpus / "evaluated", job.number)
+        return pretended(job)
+
+    def measure(self, job, before, kind):
+        """Dies where a file tells it to, the first time."""
+        note(job.corpus / "measured", job.number, kind, *home().types)
+        order = job.corpus / f"die {job.number}"
+        if order.exists():
+            order.unlink()
+            os._exit(1)
+        return before.after({"profile": 0.0})
+
+    def train(self, job, measured, files):
+        note(job.corpus / "trained", job.number, *home().types)
+        time.sleep(0.3)
+        return pretended(job)
+
+
+def note(path, number, *further):
+    line = f"{' '.join(map(str, (number, os.getpid(), *further)))}\n".encode()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, line)
+    os.close(file)

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import pytest
+
+from operators.base.errors import ConfigError
+from search.config import run as config_module
+from search.studies import experiment
+from search.studies.law.law import LawSettings
+from search.studies.normalization import NormalizationSettings
+from search.studies.operators import OperatorSettings
+from search.studies.ranks import RankSettings
+from search.studies.rates import RateSettings
+
+EXPERIMENTS = {
+    "law": LawSettings,
+    "study_normalization": NormalizationSettings,
+    "study_operators": OperatorSettings,
+    "study_ranks": RankSettings,
+    "study_rates": RateSettings,
+}
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=str)
+def test_shipped_configurations_are_valid(path):
+    kind = EXPERIMENTS.get(path.stem.rpartition("_")[0])
+    if kind is None:
+        config_module.load(path)
+    else:
+        experiment.load(kind, path)
+
+
+def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("")
+    config = config_module.load(path)
+    path.write_text(config.to_yaml())
+    assert config_module.load(path) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("candidats: 3", "unknown key candidats: expected .*candidates"),
+        ("proxy: {tokns: 3}", "proxy: unknown key tokns: expected .*tokens"),
+        ("profile: {batch: 3}", "profile: unknown key batch: expected .*batch_sizes"),
+        ("data: {path: x}", "data: unknown key path: expected .*source"),
+        ("space: {depth: 3}", "space: unknown key depth: expected .*min_depth"),
+        ("candidates: 0", "candidates: expected at least 1, got 0"),
+        ("candidates: many", "candidates: expected a whole number, got 'many'"),
+        ("objectives: [speed]", "unknown metric 'speed'"),
+        ("objectives: [loss, loss]", "each metric once"),
+        ("objectives: []", "objectives: .*at least 1"),
+        ("constraints: ['params = 3']", "as in 'params <= 3e6'"),
+        ("constraints: ['decode_ms@b4 <= 3']", "expected one of decode_ms@b1, decode_ms@b8"),
+        ("constraints: ['decode_ms@b1.c99 <= 3']", "expected one of decode_ms@b1, decode_ms@b8"),
+        ("profile: {context: 3}", "profile: unknown key context: expected .*contexts"),
+        ("profile: {energy_seconds: 5}", "energy is read from a GPU's counter, expected 0 on device cpu"),
+        ("objectives: [throughput_tokens_per_s]", "set profile.largest_batch"),
+        ("objectives: [loss, recall_accuracy]", "add recall to tasks.names"),
+        ("fidelity: {width_scale: 1.5}", r"fidelity\.width_scale: expected at most 1, got 1\.5"),
+        (
+            "fidelity: {rungs: [20000, 10000]}",
+            "rungs: expected numbers of tokens that grow, got 20000, 10000",
+        ),
+        (
+            "fidelity: {rungs: [100]}",
+            "expected tokens that grow by a batch of 512 at least and stay below proxy.tokens, 150000; got 100",
+        ),
+        ("fidelity: {rungs: [150000]}", "stay below proxy.tokens, 150000; got 150000"),
+        ("fidelity: {rungs: [5200, 5300]}", "grow by a batch of 512 at least"),
+        ("fidelity: {rungs: [10000], eta: 1}", "fidelity.eta: expected at least 2, got 1"),
+        (
+            "{fidelity: {rungs: [10000]}, objectives: [params, decode_ms@b1]}",
+            "the loss among the objectives, .*; got params, decode_ms@b1",
+        ),
+        (
+            "{fidelity: {rungs: [10000]}, tasks: {names: [recall]}, constraints: ['recall_accuracy >= 0.5']}",
+            "all but the loss to be known before training; recall_accuracy is not",
+        ),
+        (
+            "gates: {table: true}",
+            "expected a constraint on what the latency table predicts: decode_ms, decode_tokens_per_s, prefill_ms",
+        ),
+        ("gates: {audit: 2}", "gates.audit: expected at most 1, got 2"),
+        (
+            "objectives: [loss@t20000]",
+            "metric 'loss@t20000' does not depend on the batch size: expected loss",
+        ),
+        ("device_kind: [H100, H100]", "device_kind: expected each kind once, got H100, H100"),
+        ("device_kind: [H100, A100, L4]", "workers: expected at least 3, one for each device_kind, got 2"),
+        (
+            "device_kind: [H100, A100]",
+            "'decode_ms@b1' is measured on each device_kind: expected one of decode_ms@b1/H100,",
+        ),
+        (
+            "objectives: [loss, decode_ms@b1/H100]",
+            "does not depend on the kind of device in this run: expected decode_ms@b1",
+        ),
+        ("device_kind: [H100, 'a b']", "device_kind"),
+        (
+            "{device_kind: [H100, A100], gates: {table: true}, objectives: [loss], constraints: ['decode_ms@b1/A100 <= 3']}",
+            "gates.table: expected one device_kind, which the latency table is of, got H100, A100",
+        ),
+        ("space: {operators: [atention]}", "unknown operator 'atention'"),
+        ("space: {operators: [swiglu]}", "at least one mixer"),
+        ("proxy: {weight_normalization: true}", "expected space.normalized_head: true with it"),
+        ("[1, 2", "not YAML"),
+        ("- a list", "expected a mapping of keys to values, got"),
+        ('constraints: "params <= 1e6"', "constraints: expected a list, got 'params <= 1e6'"),
+        ("a: !!python/object/apply:os.system [true]", "not YAML"),
+        ("seed: 1\nseed: 2", "key 'seed' is given twice"),
+        ("[" * 5000, "nested too deeply|not YAML"),
+        ("seed: " + "9" * 5000, "not YAML|seed"),
+    ],
+)
+def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, says):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says) as caught:
+        config_module.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        config_module.load(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        config_module.load(tmp_path / "binary.yaml")

@@ -1,0 +1,67 @@
+"""What `frontrunner warm` makes of its arguments."""
+
+from pathlib import Path
+
+import pytest
+
+from operators.base.errors import ArchitectureError, ConfigError
+from search.evaluation.warming import warm_jobs
+
+RUN = """
+proxy: {batch_size: 4, sequence_length: 64, tokens: 1024}
+profile: {batch_sizes: [1, 3], contexts: [32, 48]}
+space:
+  operators: [attention, swiglu]
+  widths: [64, 128]
+  genes: {attention: {head_dim: [32], group: [1], qk_norm: [none], window: [null]}, swiglu: {ratio: [2, 4]}}
+"""
+
+
+def test_a_run_gives_every_shape_of_its_space_once_at_its_own_sizes(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(RUN, encoding="utf-8")
+    found = warm_jobs([str(file), str(file)], batches=None, tokens=None, device="cpu")
+    shapes = [(job.layer.operator, *job.layer.shape.model_dump().values()) for job in found]
+    assert len(set(shapes)) == len(shapes)
+    # A ratio of 4 at width 64 and one of 2 at width 128 are the same hidden size.
+    assert sorted(hidden for name, hidden, *_ in shapes if name == "swiglu") == [128, 256, 512]
+    assert sum(name == "attention" for name, *_ in shapes) == 2
+    assert {job.workload.training for job in found} == {((4, 64),)}
+    assert {job.workload.decoding for job in found} == {((1, 32), (3, 32), (1, 48), (3, 48))}
+
+
+def test_what_is_trained_at_half_its_width_is_prepared_at_half_its_width(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(RUN + "fidelity: {width_scale: 0.5}\n", encoding="utf-8")
+    found = warm_jobs([str(file)], batches=None, tokens=None, device="cpu")
+    hidden = {
+        (job.layer.shape.model_dump()["hidden"], bool(job.workload.training), bool(job.workload.decoding))
+        for job in found
+        if job.layer.operator == "swiglu"
+    }
+    trained, measured = (
+        [(64, True, False), (128, True, False), (256, True, False)],
+        [(128, False, True), (256, False, True), (512, False, True)],
+    )
+    assert hidden == {*trained, *measured}
+    heads = {
+        job.layer.shape.model_dump()["heads"]
+        for job in found
+        if job.layer.operator == "attention" and job.workload.training
+    }
+    assert heads == {1, 2}
+
+
+def test_architectures_are_found_by_name_and_sizes_can_be_given() -> None:
+    found = warm_jobs(["tiny-hybrid"], batches=[2], tokens=128, device="cpu")
+    assert [job.layer.operator for job in found] == ["deltanet", "swiglu", "attention", "mamba2"]
+    assert found[0].workload.decoding == ((2, 128),)
+
+
+def test_what_is_neither_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ArchitectureError, match="nonsense"):
+        warm_jobs(["nonsense"], batches=None, tokens=None, device="cpu")
+    file = tmp_path / "broken.yaml"
+    file.write_text("layers: [", encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        warm_jobs([str(file)], batches=None, tokens=None, device="cpu")

@@ -1,0 +1,44 @@
+"""Constraints that need no measurement: what they are about is computed, and nothing else."""
+
+import pytest
+import torch
+
+from operators.architecture import Architecture, layers_from_shorthand
+from operators.cost import cost
+from search.config.run import RunConfig, parse
+from search.gates import arithmetic as arithmetic_module
+from search.gates.arithmetic import arithmetic, arithmetic_check
+
+MEMBER = Architecture(width=64, layers=layers_from_shorthand("a f", width=64), vocabulary=512)
+
+
+def config(*constraints: str) -> RunConfig:
+    profile = {"batch_sizes": [1, 3], "contexts": [64, 128]}
+    return parse({"device": "cpu", "constraints": list(constraints), "profile": profile}, where="run.yaml")
+
+
+def test_metrics_are_those_of_the_constraints() -> None:
+    found = arithmetic(
+        config("kv_bytes@b3.c128 <= 1e9", "state_bytes@b1 <= 1e9", "param_bytes <= 1e9", "loss <= 5")
+    )(MEMBER)
+    small, large = (
+        cost(MEMBER, batch=batch, context=context, dtype=torch.float32)
+        for batch, context in ((1, 64), (3, 128))
+    )
+    assert found == {
+        "kv_bytes@b3.c128": large.kv_bytes,
+        "state_bytes@b1": small.state_bytes,
+        "param_bytes": small.param_bytes,
+    }
+    assert large.kv_bytes == 6 * small.kv_bytes > 0
+
+
+def test_a_bound_on_parameters_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = cost(MEMBER, batch=1, context=64).params
+    monkeypatch.setattr(arithmetic_module, "cost", None)
+    exactly, less = (arithmetic_check(config(f"params <= {bound}")) for bound in (params, params - 1))
+    assert exactly is not None
+    assert exactly(MEMBER) is None
+    assert less is not None
+    assert "params" in str(less(MEMBER))
+    assert arithmetic_check(config()) is None

@@ -1,0 +1,137 @@
+"""What the latency table tells a guided search of its objectives beforehand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from operators import Architecture
+from operators.base.errors import TableError
+from profiler.device.device import open_device
+from profiler.table.latency_table import LatencyTable
+from profiler.table.parts import Entry, Point
+from search.config import run as config_module
+from search.evaluation.evaluate import Evaluation, Outcome
+from search.gates import table as table_gate
+from search.gates.table import known_costs, members
+from search.runs import ledger as ledger_module
+from search.runs import loop as driver
+from search.runs.folder import RunFolder
+from search.runs.loop import drive, prepare_run
+from search.spaces.free import ArchitectureSpace
+from tests.conftest import PretendExecutor
+
+RUN = {
+    "objectives": ["decode_ms@b2", "loss", "decode_tokens_per_s@b1"],
+    "profile": {"batch_sizes": [1, 2], "contexts": [24]},
+    "space": {
+        "operators": ["attention", "swiglu"],
+        "widths": [32, 64],
+        "min_depth": 1,
+        "max_depth": 40,
+        "genes": {
+            "attention": {"head_dim": [16], "group": [1], "qk_norm": ["none"], "window": [None]},
+            "swiglu": {"ratio": [2]},
+        },
+    },
+    "evolution": {"population": 12},
+}
+POINTS = [Point("decode", 1, 24), Point("decode", 2, 24)]
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """One whose layers each take 3 ms if they are attention and 1 ms if not, embedding and head 2."""
+    monkeypatch.setattr(table_gate, "default_path", lambda device: tmp_path / "table.json")
+    return LatencyTable.open(tmp_path / "table.json", open_device("cpu"))
+
+
+def fill(table, config, vocabulary=300):
+    ms = {"rest": 2.0, "attention": 3.0, "swiglu": 1.0}
+    parts = table.missing(members(ArchitectureSpace(config.space, vocabulary)), POINTS)
+    table.add(Entry(**dict(part), ms=ms[part.name], error_ms=0.0, rounds=9) for part in parts)
+
+
+def step_ms(architecture):
+    return 2.0 + sum(3.0 if layer.operator == "attention" else 1.0 for layer in architecture.layers)
+
+
+@pytest.mark.parametrize("normalized_head", [False, True])
+def test_costs_are_what_the_table_sums_up(table, normalized_head):
+    config = config_module.parse(
+        {**RUN, "space": {**RUN["space"], "normalized_head": normalized_head}}, where="x"
+    )
+    fill(table, config)
+    space = ArchitectureSpace(config.space, 300)
+    known, rng = known_costs(config, space), np.random.default_rng(0)
+    assert set(known) == {0, 2}
+    for architecture in [space.sample(rng) for _ in range(20)]:
+        assert known[0](architecture) == pytest.approx(step_ms(architecture))
+        assert known[2](architecture) == pytest.approx(
+            -1000 / step_ms(architecture)
+        )  # a throughput is to be large, a cost small
+
+
+def test_nothing_is_known_without_a_table_of_the_space_and_the_device(table):
+    config = config_module.parse(RUN, where="x")
+    space = ArchitectureSpace(config.space, 300)
+    assert known_costs(config, space) == {}
+    fill(table, config)
+    assert known_costs(config, space)
+    assert known_costs(config, ArchitectureSpace(config.space, 299)) == {}
+    assert known_costs(config.model_copy(update={"objectives": ("loss", "params")}), space) == {}
+    assert (
+        known_costs(config.model_copy(update={"device": "cuda:77"}), space) == {}
+    )  # as where the driver has no GPU
+    table.path.write_text("{")
+    with pytest.raises(TableError, match="no latency table, or a damaged one"):
+        known_costs(config, space)
+
+
+def evaluated(job):
+    """A latency exactly as the table has it, and a loss that nothing tells."""
+    lottery = float(np.random.default_rng(int(job.architecture.digest()[:8], 16)).random())
+    ms = step_ms(job.architecture)
+    metrics = {"loss": lottery, "decode_ms@b2": ms, "decode_tokens_per_s@b1": 1000 / ms}
+    return Outcome(Evaluation(status="ok", metrics=metrics, seed=0))
+
+
+def test_a_search_forecasts_latency_as_an_exact_table_has_it(
+    tmp_path, monkeypatch, table, text_folder, corpus
+):
+    data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
+    config = config_module.parse({**RUN, "data": data, "candidates": 30}, where="x")
+    fill(table, config, corpus.vocabulary)
+    made, searcher = [], driver.searcher
+    monkeypatch.setattr(
+        driver, "searcher", lambda *given, **options: made.append(searcher(*given, **options)) or made[-1]
+    )
+    prepared = prepare_run(config)
+    for number, each in enumerate((prepared, dataclasses.replace(prepared, known={}))):
+        (tmp_path / f"{number}").mkdir()
+        folder = RunFolder(tmp_path / f"{number}")
+        drive(
+            each,
+            folder,
+            ledger_module.create(folder.ledger, config, started="now"),
+            PretendExecutor(answer=evaluated),
+        )
+    deepest = [
+        Architecture.from_shorthand("a f " * pairs, width=64, vocabulary=300, genes=GENES)
+        for pairs in range(12, 20)
+    ]
+    truth = np.array([[step_ms(each), 0.0, -1000 / step_ms(each)] for each in deepest])
+    errors = []
+    for proposer in made:
+        expected = proposer._forecast()
+        means, deviations = expected.predict(
+            *proposer._columns(np.array([proposer._row(each) for each in deepest]))
+        )
+        errors.append(np.abs(means - expected.warped(truth))[:, [0, 2]].max())
+        known = deviations[:, [0, 2]].max()
+        assert (known < 1e-9) == (proposer is made[0])
+    assert errors[0] == pytest.approx(0, abs=1e-9)
+    assert errors[1] > 1e-3
+
+
+GENES = {"attention": {"head_dim": 16, "group": 1, "qk_norm": "none"}, "swiglu": {"ratio": 2}}

@@ -1,0 +1,165 @@
+import sqlite3
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from operators.base.errors import RunError
+from search.evaluation.evaluate import Evaluation, Outcome
+from search.runs import ledger as ledger_module
+from search.runs.folder import RunFolder
+from search.runs.ledger import finished
+from search.runs.loop import drive
+from search.searchers.contract import Proposal
+from tests.conftest import PretendExecutor, pretended
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+@pytest.fixture
+def ledger(folder, tiny_config):
+    return ledger_module.create(folder.ledger, tiny_config, started="now")
+
+
+def mixed(job):
+    """One candidate diverges and one breaks a constraint; the others have scores."""
+    if job.number == 1:
+        return Outcome(Evaluation(status="diverged", reason="the loss is nan", seed=0))
+    if job.number == 2:
+        return Outcome(
+            Evaluation(status="infeasible", reason="too slow", metrics={"decode_ms@b1": 9.0}, seed=0)
+        )
+    return pretended(job)
+
+
+def test_what_was_recorded_is_read_back_by_another_opening(folder, ledger, prepared):
+    drive(prepared, folder, ledger, PretendExecutor(answer=mixed))
+    entries = ledger.entries()
+    again = ledger_module.open_ledger(folder.ledger)
+    assert again.entries() == entries
+    assert again.config == prepared.config
+    assert [entry.evaluation.status for entry in entries] == [
+        "ok",
+        "diverged",
+        "infeasible",
+        "ok",
+        "ok",
+        "ok",
+    ]
+    assert [entry.order for entry in finished(entries)] == list(range(6))
+    assert all(entry.architecture.digest() for entry in entries)
+
+
+def test_optuna_reads_it_as_a_study_of_its_own(folder, ledger, prepared):
+    drive(prepared, folder, ledger, PretendExecutor(answer=mixed))
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder.ledger}")
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, *[TrialState.COMPLETE] * 3]
+    assert study.metric_names == ["loss", "decode_ms@b1"]
+    first = study.trials[0]
+    assert first.values == [first.user_attrs["metrics"]["loss"], first.user_attrs["metrics"]["decode_ms@b1"]]
+    assert first.params["width"] in (16, 32)
+    assert first.params["attention.count"] >= 1
+    assert study.trials[1].user_attrs["outcome"] == "diverged: the loss is nan"
+    assert {trial.number for trial in study.best_trials} <= {0, 3, 4, 5}
+
+
+def test_a_candidate_without_a_final_state_is_unfinished(folder, ledger, prepared):
+    executor = PretendExecutor(answer=lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        drive(prepared, folder, ledger, executor)
+    (entry,) = ledger_module.open_ledger(folder.ledger).entries()
+    assert entry.evaluation is None
+    assert entry.order is None
+
+
+def test_two_writers_are_noticed(folder, ledger, prepared, tiny_config):
+    other = ledger_module.open_ledger(folder.ledger)
+    drive(prepared, folder, other, PretendExecutor())
+    with pytest.raises(RunError, match="another process"):
+        ledger.propose(other.entries()[0].proposal, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all" * 100])
+def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
+    path = tmp_path / "ledger.db"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="not a ledger"):
+        ledger_module.open_ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("DELETE FROM study_user_attributes WHERE key = 'config'", "cannot be read: it lacks 'config'"),
+        (
+            "ALTER TABLE trial_user_attributes RENAME COLUMN value_json TO other",
+            "cannot be read: no such column: trial_user_attributes.value_json",
+        ),
+    ],
+)
+def test_a_ledger_that_is_damaged_further_in_is_refused_in_one_line(folder, ledger, prepared, damage, says):
+    drive(prepared, folder, ledger, PretendExecutor())
+    with sqlite3.connect(folder.ledger) as connection:
+        connection.execute(damage)
+    with pytest.raises(RunError) as caught:
+        ledger_module.open_ledger(folder.ledger)
+    assert str(caught.value) == f"{folder.ledger}: {says}"
+
+
+def test_another_layout_is_refused(folder, ledger):
+    with sqlite3.connect(folder.ledger) as connection:
+        connection.execute("UPDATE study_user_attributes SET value_json = '99' WHERE key = 'layout'")
+    with pytest.raises(
+        RunError, match=rf"another version of frontrunner \(layout 99, expected {ledger_module.LAYOUT}\)"
+    ):
+        ledger_module.open_ledger(folder.ledger)
+
+
+def test_a_missing_ledger_is_said(tmp_path):
+    with pytest.raises(RunError, match="no ledger there"):
+        ledger_module.open_ledger(tmp_path / "ledger.db")
+
+
+def test_a_ledger_that_another_program_keeps_locked_is_said(folder, ledger, prepared, monkeypatch):
+    monkeypatch.setattr(ledger_module, "LOCK_TIMEOUT_S", 0.1)
+    impatient = ledger_module.open_ledger(folder.ledger)
+    with sqlite3.connect(folder.ledger, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RunError, match=r"the ledger cannot be read \(database is locked\)"):
+            impatient.entries()
+        with pytest.raises(RunError, match="cannot be read"):
+            assert impatient.time_up
+        with pytest.raises(RunError, match=r"the ledger cannot be written \(database is locked\)"):
+            impatient.exhaust()
+        with pytest.raises(RunError, match=r"ledger.db: does not answer: database is locked"):
+            ledger_module.open_ledger(folder.ledger)
+        other.execute("ROLLBACK")
+    impatient.close()
+    impatient = ledger_module.open_ledger(folder.ledger)
+    drive(prepared, folder, impatient, PretendExecutor())
+    assert len(finished(impatient.entries())) == 6
+
+
+def test_a_reader_sees_a_second_evaluation_only_with_the_first(folder, ledger, prepared, monkeypatch):
+    first = prepared.space.seeds()[0]
+    ledger.propose(Proposal(0, first, (), "seed"), {})
+    ledger.begin(0, "here")
+    reader = ledger_module.open_ledger(folder.ledger)
+    real = reader._study.get_trials
+
+    def raced(**options):
+        found = real(**options)
+        ledger.record(0, Evaluation(status="ok", metrics={"loss": 1.0, "decode_ms@b1": 1.0}, seed=0))
+        ledger.begin_again(0, "here")
+        return found
+
+    monkeypatch.setattr(reader._study, "get_trials", raced)
+    (entry,) = reader.entries()
+    assert entry.again is None
+    monkeypatch.undo()
+    (entry,) = reader.entries()
+    assert entry.again is not None

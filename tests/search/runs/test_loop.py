@@ -1,0 +1,313 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from operators.base.errors import ConfigError, RunError
+from search.cluster.executor import Lost
+from search.config import run as config_module
+from search.evaluation.evaluate import Evaluation, Outcome
+from search.runs import ledger as ledger_module
+from search.runs import loop as driver
+from search.runs.folder import RunFolder
+from search.runs.frontier import frontier_of, hypervolume_gain
+from search.runs.loop import check_constraints, drive, prepare_run
+from search.runs.run import complete
+from search.searchers.registry import SearcherSettings
+from tests.conftest import PretendExecutor, pretended
+
+
+def searched(path, prepared, executor, **options):
+    path.mkdir()
+    folder = RunFolder(path)
+    ledger = ledger_module.create(folder.ledger, prepared.config, started="now")
+    drive(prepared, folder, ledger, executor, **options)
+    return ledger.entries()
+
+
+def larger(prepared, **changes):
+    config = prepared.config.model_copy(update=changes)
+    return type(prepared)(config, prepared.corpus, prepared.space)
+
+
+def test_every_candidate_is_new_and_evaluated_once(tmp_path, prepared):
+    executor = PretendExecutor(capacity=3, rng=random.Random(0))
+    entries = searched(tmp_path / "run", larger(prepared, candidates=30), executor)
+    assert len({entry.architecture.digest() for entry in entries}) == 30
+    assert sorted(executor.answered) == list(range(30))
+    assert any(entry.parents for entry in entries)
+
+
+def test_the_same_answers_in_the_same_order_give_the_same_search(tmp_path, prepared):
+    many = larger(prepared, candidates=25)
+    first = searched(tmp_path / "a", many, PretendExecutor(capacity=3, rng=random.Random(5)))
+    second = searched(tmp_path / "b", many, PretendExecutor(capacity=3, rng=random.Random(5)))
+    assert [entry.architecture for entry in first] == [entry.architecture for entry in second]
+
+
+@pytest.mark.parametrize("searcher", ["guided", "random"])  # whose proposals never have parents
+def test_the_frontier_outgrows_the_first_candidates(tmp_path, prepared, searcher):
+    many = larger(prepared, candidates=40, searcher=SearcherSettings(name=searcher))
+    entries = searched(tmp_path / "run", many, PretendExecutor())
+    objectives = prepared.config.parsed_objectives()
+    gain = hypervolume_gain(entries, objectives, first=4)
+    assert gain.final > gain.initial == hypervolume_gain(entries, objectives, first=4).initial > 0
+    everything = hypervolume_gain(entries, objectives, first=40)
+    assert everything.initial == everything.final == gain.final
+
+
+def test_failed_and_infeasible_candidates_are_no_frontier(tmp_path, prepared):
+    def answer(job):
+        if job.number % 2:
+            return Outcome(
+                Evaluation(
+                    status="infeasible", reason="too slow", metrics={"loss": 0.0, "decode_ms@b1": 0.0}, seed=0
+                )
+            )
+        return pretended(job)
+
+    entries = searched(tmp_path / "run", larger(prepared, candidates=12), PretendExecutor(answer=answer))
+    assert {entry.number % 2 for entry in frontier_of(entries, prepared.config.parsed_objectives())} == {0}
+
+
+def test_an_unexpected_failure_is_recorded_and_raised_and_the_run_goes_on_without_it(tmp_path, prepared):
+    def answer(job):
+        return (
+            Outcome(Evaluation(status="error", reason="KeyError: 'x'", seed=0))
+            if job.number == 2
+            else pretended(job)
+        )
+
+    with pytest.raises(RunError, match="candidate 2 failed in an unexpected way: KeyError"):
+        searched(tmp_path / "run", prepared, PretendExecutor(answer=answer))
+    folder = RunFolder(tmp_path / "run")
+    ledger = ledger_module.open_ledger(folder.ledger)
+    executor = PretendExecutor()
+    drive(prepared, folder, ledger, executor)
+    assert executor.answered == [3, 4, 5]
+
+
+def test_a_small_space_ends_the_search_early(tmp_path, tiny_config, corpus):
+    space = {"operators": ["attention", "swiglu"], "widths": [16], "min_depth": 2, "max_depth": 2}
+    genes = {
+        "attention": {"head_dim": [8], "group": [1], "qk_norm": ["none"], "window": [None]},
+        "swiglu": {"ratio": [2]},
+    }
+    data = {**tiny_config.model_dump(mode="json"), "space": {**space, "genes": genes}, "candidates": 50}
+    config = config_module.parse(data, where="small")
+    entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())
+    assert {entry.architecture.shorthand for entry in entries} == {"a a", "a f", "f a"}
+
+
+def test_a_search_ends_when_its_time_is_up_and_does_not_begin_again(tmp_path, prepared):
+    def answer(job):
+        time.sleep(0.1)
+        return pretended(job)
+
+    limited = larger(prepared, candidates=1000, time_s=0.5)
+    entries = searched(tmp_path / "run", limited, PretendExecutor(answer=answer))
+    assert 1 <= len(entries) <= 5  # fewer than five where the machine is busy
+    assert all(entry.evaluation for entry in entries)
+    ledger = ledger_module.open_ledger(RunFolder(tmp_path / "run").ledger)
+    assert complete(ledger, ledger.entries())
+    drive(limited, RunFolder(tmp_path / "run"), ledger, PretendExecutor(answer=answer))
+    assert len(ledger.entries()) == len(entries)
+
+
+@dataclass
+class Losing(PretendExecutor):
+    """Loses the first evaluations of some candidates: number -> how."""
+
+    losses: dict = field(default_factory=dict)
+
+    def next(self):
+        job, outcome = super().next()
+        return (job, self.losses[job.number].pop(0)) if self.losses.get(job.number) else (job, outcome)
+
+
+MACHINE, WORKER = (
+    Lost("machine", "the node of 10.0.0.7 was lost"),
+    Lost("worker", "the worker process died: signal 11"),
+)
+
+
+def test_what_was_lost_is_made_again_within_its_bound(tmp_path, prepared):
+    losses = {
+        0: [MACHINE, MACHINE],
+        1: [WORKER],
+        2: [WORKER, WORKER],
+        3: [MACHINE, WORKER, MACHINE],
+        4: [WORKER, MACHINE],
+    }
+    executor = Losing(capacity=3, losses=losses)
+    entries = searched(tmp_path / "run", prepared, executor)
+    assert [entry.evaluation.status for entry in entries] == ["ok", "ok", "crashed", "crashed", "ok", "ok"]
+    assert entries[2].evaluation.reason == "2 times: the worker process died: signal 11"
+    assert entries[3].evaluation.reason == "3 times: the node of 10.0.0.7 was lost"
+    assert [len(entry.attempts) for entry in entries] == [3, 2, 2, 3, 3, 1]
+    assert sorted(entry.order for entry in entries) == list(range(6))
+
+
+def test_nothing_is_made_again_where_that_is_not_wanted(tmp_path, prepared):
+    entries = searched(tmp_path / "run", larger(prepared, retries=0), Losing(losses={1: [MACHINE]}))
+    assert [entry.evaluation.status for entry in entries] == ["ok", "crashed", "ok", "ok", "ok", "ok"]
+    assert entries[1].evaluation.reason == "the node of 10.0.0.7 was lost"
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", 12), ("none", 0)])
+def test_weights_are_kept_as_asked(tmp_path, prepared, keep, kept):
+    executor = PretendExecutor(answer=lambda job: Outcome(pretended(job).evaluation, b"weights"))
+    searched(tmp_path / "run", larger(prepared, candidates=12, keep_weights=keep), executor)
+    assert len(list((tmp_path / "run").glob("weights/*"))) == kept
+
+
+def test_weights_of_the_frontier_alone(tmp_path, prepared):
+    executor = PretendExecutor(answer=lambda job: Outcome(pretended(job).evaluation, b"weights"))
+    entries = searched(tmp_path / "run", larger(prepared, candidates=20, keep_weights="frontier"), executor)
+    best = {f"{entry.number:05d}" for entry in frontier_of(entries, prepared.config.parsed_objectives())}
+    assert {path.stem for path in (tmp_path / "run" / "weights").iterdir()} == best
+
+
+@pytest.mark.parametrize(
+    ("constraints", "says"),
+    [
+        (
+            ["params <= 1000"],
+            "constraint 'params <= 1000': no sample of the space meets it, the closest of .* has",
+        ),
+        (["params >= 1e12"], "no sample of the space meets it"),
+        (["params <= 12000", "state_bytes@b1 >= 8000"], "no sample of the space meets them together"),
+        (
+            ["loss <= 5", "params <= 1e9", "loss >= 6"],
+            "constraints 'loss >= 6' and 'loss <= 5' contradict each other",
+        ),
+        (["decode_ms@b1 < 1", "decode_ms@b1 >= 1"], "contradict each other: no decode_ms@b1 meets both"),
+        (["decode_ms@b1 <= 1e-6"], "no sample meets it; of .* measured, .* the closest has"),
+    ],
+)
+def test_a_constraint_that_nothing_meets_is_found_before_any_work(tiny_config, constraints, says):
+    config = config_module.parse(
+        {**tiny_config.model_dump(mode="json"), "constraints": constraints}, where="x"
+    )
+    with pytest.raises(ConfigError, match=says):
+        check_constraints(prepare_run(config))
+
+
+def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config):
+    data = tiny_config.model_dump(mode="json")
+    too_large = {**data["profile"], "batch_sizes": [1_000_000], "contexts": [100_000_000]}
+    impossible = ["decode_ms@b1000000 <= 1e-6"]
+    changed = {"profile": too_large, "constraints": impossible, "objectives": ["loss", "decode_ms@b1000000"]}
+    check_constraints(prepare_run(config_module.parse({**data, **changed}, where="x")))
+
+
+def test_arithmetic_constraints_hold_for_every_candidate(tmp_path, tiny_config):
+    config = config_module.parse(
+        {**tiny_config.model_dump(mode="json"), "constraints": ["params <= 14000"], "candidates": 20},
+        where="x",
+    )
+    entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())
+    from operators.cost import parameters
+
+    assert max(parameters(entry.architecture) for entry in entries) <= 14000
+
+
+KILLED = """
+    import sys, time
+    sys.path.insert(0, {root!r})
+    from pathlib import Path
+    from search import ledger as ledger_module
+    from search.runs.loop import Prepared, drive
+    from search.runs.folder import RunFolder
+    from search.spaces.free import ArchitectureSpace
+    from tests.conftest import PretendExecutor, pretended
+
+    folder = RunFolder(Path({folder!r}))
+    with folder.driving():
+        ledger = ledger_module.open_ledger(folder.ledger)
+        prepared = Prepared(ledger.config, None, ArchitectureSpace(ledger.config.space, 300))
+        def answer(job):
+            with (folder.path / "evaluated").open("a") as file:
+                file.write(f"{{job.number}}\\n")
+            time.sleep(0.02)
+            return pretended(job)
+        print("driving", flush=True)
+        drive(prepared, folder, ledger, PretendExecutor(capacity=2, answer=answer))
+"""
+
+
+KILLS = 5
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared, pytestconfig):
+    many = larger(prepared, candidates=120)
+    expected = searched(tmp_path / "undisturbed", many, PretendExecutor(capacity=2))
+    (tmp_path / "killed").mkdir()
+    folder = RunFolder(tmp_path / "killed")
+    ledger_module.create(folder.ledger, many.config, started="now").close()
+    script = textwrap.dedent(KILLED.format(root=str(pytestconfig.rootpath), folder=str(folder.path)))
+    rng, acknowledged = random.Random(1), {}
+    for attempt in range(KILLS + 1):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "driving\n"
+        if attempt < KILLS:
+            time.sleep(rng.uniform(0.0, 0.5))
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        entries = ledger_module.open_ledger(folder.ledger).entries()
+        now = {entry.number: entry for entry in entries if entry.evaluation}
+        assert {number: now[number] for number in acknowledged} == acknowledged
+        acknowledged = now
+    assert process.returncode == 0
+    assert len(acknowledged) == 120
+    assert len({entry.architecture.digest() for entry in entries}) == 120
+    assert sorted(entry.order for entry in entries) == list(range(120))
+    evaluated = (folder.path / "evaluated").read_text().split()
+    assert len(evaluated) <= 120 + KILLS * 2  # only what was under way at a kill is evaluated again
+    objectives = many.config.parsed_objectives()
+    assert len(frontier_of(entries, objectives)) >= 1
+    assert hypervolume_gain(entries, objectives, first=4).final > 0
+    assert len(expected) == len(entries)
+
+
+def test_two_drivers_on_one_run_are_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    with (
+        folder.driving(),
+        pytest.raises(RunError, match=f"being driven by process {os.getpid()}"),
+        RunFolder(tmp_path).driving(),
+    ):
+        pass
+    assert folder.driver() is None
+
+
+def test_a_target_that_only_one_mixer_meets_is_not_refused(tiny_config, monkeypatch):
+    """The smallest by parameters need not be the fastest."""
+    operators = ["attention", "deltanet", "short_conv", "swiglu"]
+    space = {**tiny_config.space.model_dump(mode="json"), "operators": operators, "genes": {}, "widths": [32]}
+    config = config_module.parse(
+        {**tiny_config.model_dump(mode="json"), "space": space, "constraints": ["decode_ms@b1 <= 1"]},
+        where="x",
+    )
+
+    def profiled(worker, architecture, *rest, **options):
+        slow = sum(layer.operator in ("attention", "deltanet") for layer in architecture.layers)
+        return SimpleNamespace(
+            metrics=lambda: {"decode_ms@b1": slow + 0.5, "decode_tokens_per_s@b1": 2.0 - slow}
+        )
+
+    monkeypatch.setattr(driver, "profiled", profiled)
+    check_constraints(prepare_run(config))
+    for impossible, closest in (("decode_ms@b1 <= 0.1", 0.5), ("decode_tokens_per_s@b1 >= 3", 2)):
+        with pytest.raises(
+            ConfigError, match=f"no sample meets it; of .* measured, .* the closest has {closest}"
+        ):
+            check_constraints(prepare_run(config.model_copy(update={"constraints": (impossible,)})))

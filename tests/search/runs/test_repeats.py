@@ -1,0 +1,267 @@
+"""Evaluating once more whom the noise of training leaves in doubt."""
+
+import dataclasses
+import io
+import random
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from operators.base.errors import RunError
+from search import pareto
+from search.evaluation.evaluate import Evaluation, Outcome, mean
+from search.runs import ledger as ledger_module
+from search.runs.folder import RunFolder
+from search.runs.frontier import errors, frontier_of, scored, training_noise
+from search.runs.loop import drive
+from search.runs.repeats import next_repeat
+from search.runs.run import standing
+from search.runs.worker_time import worker_seconds
+from search.searchers.registry import SearcherSettings
+from search.view.candidate import print_candidate
+from search.view.tables import frame
+from tests.conftest import PretendExecutor, pretended
+
+EVOLUTION = SearcherSettings(name="evolution")  # quick to ask
+
+
+def with_repeats(prepared, share, **changes):
+    config = prepared.config.model_copy(update={"repeats": share, "searcher": EVOLUTION, **changes})
+    return dataclasses.replace(prepared, config=config)
+
+
+def searched(path, prepared, executor):
+    path.mkdir()
+    folder = RunFolder(path)
+    ledger = ledger_module.create(folder.ledger, prepared.config, started="now")
+    drive(prepared, folder, ledger, executor)
+    return ledger.entries()
+
+
+def noisy(job, deviation=0.05):
+    """The true scores with noise that depends on the architecture and the seed."""
+    found = pretended(job).evaluation
+    draw = np.random.default_rng([int(job.architecture.digest()[:12], 16), job.seed]).normal()
+    return Outcome(
+        found.model_copy(
+            update={"metrics": {**found.metrics, "loss": found.metrics["loss"] + deviation * float(draw)}}
+        )
+    )
+
+
+def twice(entries):
+    return [entry for entry in entries if entry.again is not None]
+
+
+def test_scores_that_repeat_are_made_twice_only_to_learn_that(tmp_path, prepared):
+    executor = PretendExecutor()
+    entries = searched(tmp_path / "run", with_repeats(prepared, 0.5, candidates=40), executor)
+    assert len(twice(entries)) == 3
+    assert len(executor.answered) == 43
+    assert {entry.evaluation.standard_errors["loss"] for entry in twice(entries)} == {0.0}
+
+
+def test_repeats_keep_to_their_share_and_each_candidate_to_one(tmp_path, prepared):
+    jobs = []
+    answer = lambda job: jobs.append((job.number, job.seed)) or noisy(job)  # noqa: E731
+    entries = searched(
+        tmp_path / "run",
+        with_repeats(prepared, 0.2, candidates=40),
+        PretendExecutor(capacity=3, answer=answer),
+    )
+    assert 4 <= len(twice(entries)) <= 8
+    assert sorted(jobs) == sorted(
+        [(entry.number, 0) for entry in entries] + [(entry.number, 1) for entry in twice(entries)]
+    )
+    assert searched(
+        tmp_path / "none", with_repeats(prepared, 0, candidates=12), PretendExecutor(answer=noisy)
+    )
+    for entry in twice(entries):
+        values = [entry.first.metrics["loss"], entry.again.evaluation.metrics["loss"]]
+        assert entry.evaluation.metrics["loss"] == pytest.approx(np.mean(values))
+        assert entry.evaluation.standard_errors["loss"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(2))
+
+
+def test_noise_and_errors_are_those_of_the_draws(tmp_path, prepared):
+    entries = searched(
+        tmp_path / "run", with_repeats(prepared, 1.0, candidates=120), PretendExecutor(answer=noisy)
+    )
+    objectives = prepared.config.parsed_objectives()
+    noise = training_noise(entries, objectives)
+    assert len(twice(entries)) > 10
+    assert noise[1] == 0
+    assert 0.03 < noise[0] < 0.09  # of 0.05; those that are chosen for luck come out a little above
+    off = errors(scored(entries, objectives), objectives)[:, 0]
+    again = np.array([entry.again is not None for entry in scored(entries, objectives)])
+    assert off[again] == pytest.approx(noise[0] / np.sqrt(2))
+    assert off[~again] == pytest.approx(noise[0])
+
+
+def test_a_doubt_is_a_dominance_within_the_error() -> None:
+    # 1 beats 0 clearly; 2 is beaten by 1 within the error; 3 by nobody; 4 by 1 within the error, and by 3 clearly.
+    points = [[3.0, 2.0], [2.0, 1.0], [2.1, 1.5], [1.0, 4.0], [2.2, 5.0]]
+    errors = [[0.1, 0.0]] * 5
+    assert pareto.doubts(points, errors).tolist() == [0, 1, 1, 0, 0]
+    assert pareto.doubts(points, np.zeros((5, 2))).tolist() == [0] * 5
+
+
+def test_who_is_in_most_doubts_is_next_and_nobody_where_all_is_clear(tmp_path, prepared):
+    config = with_repeats(prepared, 1.0).config
+
+    def entry(number, loss, ms, again=None):
+        first = Evaluation(status="ok", metrics={"loss": loss, "decode_ms@b1": ms}, seed=0)
+        made = ledger_module.Entry(number, prepared.space.seeds()[0], (), "seed", first, number)
+        second = first.model_copy(update={"metrics": {"loss": again or 0.0, "decode_ms@b1": ms}, "seed": 1})
+        return made if again is None else made.with_again(ledger_module.Again(attempts=(), evaluation=second))
+
+    pairs = [entry(0, 9.0, 9.0, 9.1), entry(1, 9.0, 9.5, 8.9), entry(2, 9.0, 9.6, 9.1)]  # noise of 0.07
+    assert next_repeat([*pairs, entry(3, 2.0, 1.0), entry(4, 2.05, 1.5), entry(5, 2.02, 2.0)], config) == 3
+    assert (
+        next_repeat([*pairs, entry(3, 2.0, 1.0, 2.0), entry(4, 2.05, 1.5), entry(5, 2.5, 2.0)], config) == 4
+    )
+    assert next_repeat([*pairs, entry(3, 2.0, 1.0), entry(4, 2.5, 1.5), entry(5, 1.5, 2.0)], config) is None
+
+
+def test_a_second_evaluation_without_scores_changes_nothing(tmp_path, prepared):
+    def answer(job):
+        return (
+            noisy(job)
+            if job.seed == 0
+            else Outcome(Evaluation(status="diverged", reason="the loss is nan", seed=job.seed))
+        )
+
+    entries = searched(
+        tmp_path / "run", with_repeats(prepared, 0.3, candidates=20), PretendExecutor(answer=answer)
+    )
+    assert twice(entries)
+    assert all(entry.evaluation == entry.first for entry in twice(entries))
+    assert mean(entries[0].first or entries[0].evaluation, entries[0].evaluation).standard_errors["loss"] == 0
+
+
+@pytest.mark.parametrize("searcher", ["guided", "evolution", "nsga2", "aging", "random"])
+def test_a_run_that_is_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, prepared, searcher):
+    settings = prepared.config.searcher.model_copy(update={"name": searcher})
+    wanted = with_repeats(prepared, 0.3, candidates=24, searcher=settings)
+    calm = searched(tmp_path / "calm", wanted, PretendExecutor(answer=noisy))
+    assert len(twice(calm)) > 3
+    (tmp_path / "killed").mkdir()
+    folder, left, evaluated = RunFolder(tmp_path / "killed"), random.Random(3), []
+    ledger_module.create(folder.ledger, wanted.config, started="now").close()
+
+    class Killed(BaseException):
+        pass
+
+    while True:
+        fuse = left.randrange(1, 6)
+
+        def answer(job):
+            nonlocal fuse
+            fuse -= 1
+            if fuse < 0:
+                raise Killed
+            evaluated.append((job.number, job.seed))
+            return noisy(job)
+
+        ledger = ledger_module.open_ledger(folder.ledger)
+        try:
+            drive(wanted, folder, ledger, PretendExecutor(answer=answer))
+            break
+        except Killed:
+            ledger.close()
+    assert len(evaluated) == len(set(evaluated)) == 24 + len(twice(calm))
+    found = ledger.entries()
+    assert [entry.architecture for entry in found] == [entry.architecture for entry in calm]
+    assert [entry.evaluation for entry in found] == [entry.evaluation for entry in calm]
+    assert ledger_module.open_ledger(folder.ledger).entries() == found
+
+
+def test_the_ledger_takes_a_second_evaluation_once_and_after_the_first(tmp_path, prepared):
+    ledger = ledger_module.create(tmp_path / "ledger.db", prepared.config, started="now")
+    proposal = ledger_module.Entry(0, prepared.space.seeds()[0], (), "seed").proposal
+    ledger.propose(proposal, {"width": 16.0})
+    scores = Evaluation(status="ok", metrics={"loss": 3.0, "decode_ms@b1": 1.0}, seed=0)
+    with pytest.raises(RunError, match="candidate 0 of the ledger has no evaluation yet"):
+        ledger.begin_again(0, "here")
+    ledger.record(0, scores)
+    ledger.begin_again(0, "here")
+    assert not ledger.complete(ledger.entries())
+    ledger.record_again(0, scores.model_copy(update={"seed": 1}))
+    with pytest.raises(RunError, match="candidate 0 of the ledger has its second evaluation already"):
+        ledger.record_again(0, scores)
+    assert [len(entry.again.attempts) for entry in ledger.entries()] == [1]
+
+
+@pytest.mark.slow
+def test_the_frontier_kept_is_no_worse_in_truth_for_as_many_evaluations(tmp_path, prepared):
+    """Kept are as many candidates as evaluations allow; what counts is what they truly are."""
+    gained = []
+    for seed in range(4):
+        truth = {}
+        for share, candidates in ((0.0, 44), (0.1, 40)):
+            wanted = with_repeats(prepared, share, candidates=candidates, seed=seed)
+            answer = lambda job: noisy(job, 0.3)  # noqa: E731
+            entries = searched(tmp_path / f"{seed}-{share}", wanted, PretendExecutor(answer=answer))
+            kept = frontier_of(entries, wanted.config.parsed_objectives())
+            truth[share] = pareto.hypervolume([true_scores(entry.architecture) for entry in kept], (4.0, 6.0))
+        gained.append(truth[0.1] - truth[0.0])
+    assert np.mean(gained) > -0.01
+
+
+def true_scores(architecture):
+    decode_ms = architecture.depth + architecture.width / 64
+    return 10 / decode_ms + 0.1 * len({layer.operator for layer in architecture.layers}), decode_ms
+
+
+def test_a_candidate_that_was_evaluated_twice_is_one_candidate_for_people(tmp_path, prepared):
+    wanted = with_repeats(prepared, 0.3, candidates=16)
+    entries = searched(tmp_path / "run", wanted, PretendExecutor(answer=noisy))
+    entry = twice(entries)[0]
+    second = entry.again.evaluation
+    found = standing(tmp_path, "run")
+    assert (found["candidates"], found["evaluated"], found["evaluated_twice"], found["state"]) == (
+        16,
+        16,
+        len(twice(entries)),
+        "complete",
+    )
+    table = frame(entries, wanted.config.parsed_objectives(), ["loss"])
+    assert table["id"].tolist() == list(range(16))
+    assert table["loss"][entry.number] == pytest.approx(
+        (entry.first.metrics["loss"] + second.metrics["loss"]) / 2
+    )
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_candidate(console, RunFolder(tmp_path / "run"), entry)
+    text = console.export_text()
+    assert "evaluated twice: the mean and both evaluations" in text
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("loss ")]
+    shown = [entry.evaluation.metrics["loss"], entry.first.metrics["loss"], second.metrics["loss"]]
+    assert [float(cell) for cell in row[1:4]] == pytest.approx(shown, rel=1e-3)
+
+
+def test_the_time_of_a_second_evaluation_counts(tmp_path, prepared):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def at(seconds):
+        return start + timedelta(seconds=seconds)
+
+    first = Evaluation(status="ok", metrics={"loss": 3.0}, seed=0, seconds={"train": 6.0})
+    attempt = ledger_module.Attempt(at=start, place="here")
+    entry = ledger_module.Entry(
+        0, prepared.space.seeds()[0], (), "seed", first, 0, attempts=(attempt,), ended=at(10)
+    )
+    again = ledger_module.Again(attempts=(attempt.model_copy(update={"at": at(20)}),))
+    assert worker_seconds([entry.with_again(again)], workers=1, now=at(25)) == {
+        "train": 6.0,
+        "other": 9.0,
+        "idle": 0.0,
+    }
+    ended = again.model_copy(
+        update={"evaluation": first.model_copy(update={"seconds": {"train": 5.0}}), "ended": at(28)}
+    )
+    assert worker_seconds([entry.with_again(ended)], workers=1, now=None) == {
+        "train": 11.0,
+        "other": 7.0,
+        "idle": 0.0,
+    }

@@ -1,0 +1,42 @@
+"""The expected hypervolume gain against its definition: sampled scores, and hypervolumes by moocore."""
+
+import numpy as np
+import pytest
+
+from search import pareto
+from search.searchers.expected_gain import expected_gain, open_boxes
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_equals_the_mean_gain_of_samples(objectives: int) -> None:
+    rng = np.random.default_rng(objectives)
+    front, reference = rng.random((8, objectives)), np.full(objectives, 1.2)
+    means, deviations = 0.8 * rng.random((4, objectives)), 0.05 + 0.2 * rng.random((4, objectives))
+    expected = expected_gain(means, deviations, open_boxes(front, reference))
+    before = pareto.hypervolume(front, reference)
+    for mean, deviation, found in zip(means, deviations, expected, strict=True):
+        samples = mean + deviation * rng.normal(size=(4000, objectives))
+        gains = [pareto.hypervolume(np.vstack([front, sample]), reference) - before for sample in samples]
+        assert found == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / np.sqrt(4000) + 1e-5)
+
+
+def test_exact_predictions_gain_what_they_add() -> None:
+    front, reference = [[0.2, 0.8], [0.5, 0.5], [0.8, 0.2]], np.array([1.0, 1.0])
+    points = np.array([[0.3, 0.6], [0.5, 0.5], [0.9, 0.9], [0.1, 0.1], [-1.0, 0.9], [2.0, 0.0]])
+    before = pareto.hypervolume(front, reference)
+    added = [pareto.hypervolume([*front, point], reference) - before for point in points]
+    assert expected_gain(points, np.zeros_like(points), open_boxes(front, reference)) == pytest.approx(added)
+
+
+def test_boxes_are_disjoint_and_leave_out_what_is_dominated() -> None:
+    rng = np.random.default_rng(0)
+    front, reference = rng.random((12, 3)), np.ones(3)
+    boxes = open_boxes(front, reference)
+    for point in rng.random((500, 3)):
+        inside = ((boxes[:, :, 0] < point) & (point < boxes[:, :, 1])).all(1).sum()
+        assert inside == (0 if any((other <= point).all() for other in front) else 1)
+
+
+def test_without_a_frontier_all_below_the_reference_is_open() -> None:
+    gain = expected_gain(np.array([[0.5, 0.25]]), np.zeros((1, 2)), open_boxes(np.empty((0, 2)), [1.0, 1.0]))
+    assert gain == pytest.approx([0.5 * 0.75])

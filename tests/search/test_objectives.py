@@ -1,0 +1,137 @@
+from contextlib import nullcontext
+from itertools import product
+
+import pytest
+
+from operators.base.errors import ConfigError
+from profiler.profile import ProfileSettings
+from proxy_train.tasks import TASKS, TaskSettings
+from search.objectives import (
+    first_broken,
+    metric_of,
+    names,
+    parse_constraint,
+    parse_objective,
+    require_agreement,
+)
+
+SETTINGS = ProfileSettings(batch_sizes=(1, 8), contexts=(256,))
+FURTHER = ProfileSettings(batch_sizes=(1, 8), contexts=(256, 32_768), largest_batch=True)
+
+
+def test_less_is_better_for_every_cost():
+    metrics = {"loss": 3.0, "decode_tokens_per_s@b8": 500.0}
+    assert parse_objective("loss", SETTINGS).cost(metrics) == 3.0
+    assert parse_objective("decode_tokens_per_s@b8", SETTINGS).cost(metrics) == -500.0
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "kept"),
+    [
+        ("params <= 3e6", 3e6, True),
+        ("params<=3e6", 3e6 + 1, False),
+        ("params < 3e6", 3e6, False),
+        ("decode_ms@b1 >= 0.5", 0.5, True),
+        ("decode_ms@b1 > 0.5", 0.5, False),
+        ("params <= 3_000_000", 2_999_999, True),
+    ],
+)
+def test_constraints_mean_what_they_say(text, value, kept):
+    constraint = parse_constraint(text, SETTINGS)
+    assert (constraint.broken_by({constraint.metric: value}) is None) is kept
+
+
+def test_a_constraint_waits_for_its_metric():
+    constraint = parse_constraint("loss <= 2", SETTINGS)
+    assert constraint.broken_by({"params": 1.0}) is None
+    assert first_broken([constraint], {"loss": 2.5}) == "loss is 2.5, expected <= 2"
+
+
+@pytest.mark.parametrize("relations", product(["<=", "<", ">=", ">"], repeat=2))
+@pytest.mark.parametrize("bounds", [(1, 2), (2, 1), (1, 1)])
+def test_constraints_contradict_each_other_where_no_number_meets_both(relations, bounds):
+    both = [
+        parse_constraint(f"loss {relation} {bound}", SETTINGS)
+        for relation, bound in zip(relations, bounds, strict=True)
+    ]
+    met = any(first_broken(both, {"loss": value}) is None for value in (0.5, 1, 1.5, 2, 2.5))
+    with (
+        nullcontext()
+        if met
+        else pytest.raises(ConfigError, match="contradict each other: no loss meets both")
+    ):
+        require_agreement(both)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["params", "params <= ", "params == 3", "<= 3", "params <= nan", "params <= 1e", "params <= 3 or 1"],
+)
+def test_a_constraint_that_is_none_says_how_one_looks(text):
+    with pytest.raises(ConfigError, match="as in 'params <= 3e6'"):
+        parse_constraint(text, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("speed", "expected one of params, .*decode_ms@b1, decode_ms@b8"),
+        ("decode_ms", "expected one of decode_ms@b1, decode_ms@b8"),
+        ("decode_ms@b3", "expected one of decode_ms@b1, decode_ms@b8"),
+        ("loss@b1", "does not depend on the batch size: expected loss"),
+    ],
+)
+def test_an_unknown_metric_says_what_exists(name, says):
+    with pytest.raises(ConfigError, match=says):
+        metric_of(name, SETTINGS)
+
+
+def test_every_name_that_is_offered_is_accepted():
+    for name in names(SETTINGS):
+        metric_of(name, SETTINGS)
+
+
+def test_further_contexts_have_names_of_their_own():
+    assert set(names(FURTHER)) >= {
+        "params",
+        "decode_ms@b8",
+        "decode_ms@b8.c32768",
+        "largest_batch",
+        "throughput_tokens_per_s@c32768",
+    }
+    assert parse_objective("throughput_tokens_per_s@c32768", FURTHER).maximize
+    constraint = parse_constraint("decode_ms@b1.c32768 <= 2", FURTHER)
+    assert constraint.broken_by({"decode_ms@b1": 3.0}) is None
+    assert constraint.broken_by({"decode_ms@b1.c32768": 3.0}) == "decode_ms@b1.c32768 is 3, expected <= 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "decode_ms@b1.c256",
+            "expected one of decode_ms@b1, decode_ms@b8, decode_ms@b1.c32768, decode_ms@b8.c32768",
+        ),
+        ("decode_ms@c32768", "expected one of decode_ms@b1,"),
+        ("largest_batch@b1", "contexts: expected one of largest_batch, largest_batch@c32768"),
+        ("power_w@b1", "measured only where the profile asks for it: set profile.energy_seconds"),
+    ],
+)
+def test_a_metric_of_another_context_says_what_exists(name, says):
+    with pytest.raises(ConfigError, match=says):
+        metric_of(name, FURTHER)
+
+
+def test_a_task_s_metric_needs_its_task():
+    with pytest.raises(
+        ConfigError, match=r"measured only where its task is trained: add copy to tasks\.names"
+    ):
+        parse_objective("copy_accuracy", SETTINGS, TaskSettings(names=("recall",)))
+    assert (
+        parse_objective("recall_accuracy", SETTINGS, TaskSettings(names=("recall",))).cost(
+            {"recall_accuracy": 0.25}
+        )
+        == -0.25
+    )
+    assert not {f"{name}_accuracy" for name in TASKS} & set(names(SETTINGS))
+    assert {f"{name}_accuracy" for name in TASKS} < set(names(SETTINGS, TaskSettings(names=tuple(TASKS))))
