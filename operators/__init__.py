@@ -7,7 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from operators.architecture import Architecture, Layer, Rope
+    from operators.architecture import Architecture, Layer
+    from operators.layers.rope import Rope
     from operators.model import HybridLM
 
 __all__ = ["Architecture", "HybridLM", "Layer", "Rope"]
@@ -16,7 +17,7 @@ _HOMES = {
     "Architecture": "operators.architecture",
     "HybridLM": "operators.model",
     "Layer": "operators.architecture",
-    "Rope": "operators.architecture",
+    "Rope": "operators.layers.rope",
 }
 
 

@@ -12,6 +12,7 @@ from operators import registry
 from operators.base import plain_yaml
 from operators.base.errors import ArchitectureError, in_words, one_line
 from operators.base.value import Value, whole
+from operators.layers.rope import Rope
 from operators.operator import Shape
 
 Genes = Mapping[str, Mapping[str, Any]]
@@ -19,31 +20,6 @@ MAX_DEPTH = 1024
 IN_A_FOLDER = "architecture.yaml"
 _NOT_INSTALLED = "the shipped files (configs/) are not in this installation, they come with the source"
 SHIPPED = Path(__file__).resolve().parent.parent / "configs" / "architectures"
-
-
-class RopeScaling(Value):
-    """How Llama 3.1 stretches rotary positions: frequencies that turn less than `low` times within `original_context` tokens are
-    divided by `factor`, those that turn more than `high` times are kept, those between are mixed of both.
-    """
-
-    kind: Literal["llama3"] = "llama3"
-    factor: float = Field(ge=1)
-    low: float = Field(default=1.0, gt=0)
-    high: float = Field(default=4.0, gt=0)
-    original_context: int = Field(default=8192, ge=1)
-
-    @model_validator(mode="after")
-    def _low_below_high(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"expected low below high, got low {self.low:g} and high {self.high:g}")
-        return self
-
-
-class Rope(Value):
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864)."""
-
-    theta: float = Field(default=10_000.0, gt=0)
-    scaling: RopeScaling | None = None
 
 
 NormKind = Literal["rmsnorm", "layernorm"]

@@ -6,18 +6,29 @@ Tensor shapes are written with B rows, T tokens, W width, H heads, D head dimens
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.base.value import Value
-
-if TYPE_CHECKING:
-    from operators.architecture import Architecture
+from operators.layers.rope import Rope
 
 State = dict[str, Tensor]
+
+
+class Surroundings(Protocol):
+    """All that an operator sees of the architecture that it is built for."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def norm_eps(self) -> float: ...
+
+    @property
+    def rope(self) -> Rope | None: ...
 
 
 class Shape(Value):
@@ -187,7 +198,7 @@ class Operator:
     genes: Mapping[str, tuple[Any, ...]]
     parameters: Callable[[int, Any], int]
     flops: Callable[[int, Any, int], int]
-    build: Callable[["Architecture", Any, Any], OperatorModule]
+    build: Callable[[Surroundings, Any, Any], OperatorModule]
     source: str
     backends: Mapping[str, Backend] = field(default_factory=lambda: {"reference": Backend(load=lambda: None)})
     state: Callable[[Any, int, int, torch.dtype], dict[str, TensorSpec]] = _no_state

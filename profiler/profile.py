@@ -6,8 +6,43 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from operators.base.value import Value
-from profiler.measuring.conditions import Conditions
+from profiler.device.nvml import Reading
 from profiler.timing import SamplingSettings, Timing
+
+
+class Conditions(Value):
+    """What held while something was measured.
+
+    anchor_before, anchor_after: one step of the anchor model around it. drift: their difference over their mean.
+    before, after: the device at those moments. clock_reasons: of both. violations_ns: how far each counter went on between them.
+    foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and why.
+    attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted, empty where it can be.
+    lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became samples.
+    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several threads, and where it is
+    not known.
+    """
+
+    anchor_before: Timing
+    anchor_after: Timing
+    drift: float
+    max_drift: float
+    before: Reading
+    after: Reading
+    clock_reasons: tuple[str, ...]
+    violations_ns: Mapping[str, int]
+    foreign_pids: tuple[int, ...]
+    notes: tuple[str, ...]
+    attempts: int
+    tainted: tuple[str, ...]
+    lock_s: float
+    busy_s: float
+    core_share: float | None = None
+
+    @property
+    def anchor_ms(self) -> float:
+        """Mean of both anchors."""
+        return (self.anchor_before.median_ms + self.anchor_after.median_ms) / 2
+
 
 LEAST_ENERGY_SECONDS = 5.0  # the counter moves every 20 to 100 ms: less than 2 % of this
 # How far the median of one process can be repeated by another: the benchmark `repeat` measures it.

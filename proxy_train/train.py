@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from operators.architecture import Architecture
 from operators.base.errors import ConfigError, DataError, DivergedError
 from operators.base.threads import torch_threads
+from operators.cost import training_flops
 from operators.kernels.libraries import deterministic
 from operators.model import HybridLM
-from proxy_train.flops import training_flops
 from proxy_train.settings import ProxyScore, ProxySettings
-from proxy_train.text.data import Corpus, bits_per_byte, require_windows, validation_batches
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data import bits_per_byte, require_windows, validation_batches
 from proxy_train.text.unigram import scored_unigram_loss
 from proxy_train.trainer import Fitted, Hooks, Plan, Trainer
 

@@ -18,7 +18,8 @@ from proxy_train.optim import Optimizer
 from proxy_train.schedule import Schedule
 from proxy_train.settings import BudgetScore, ProxySettings
 from proxy_train.step import Step, own_stream
-from proxy_train.text.data import Corpus, batches
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data import batches
 
 DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
 GPU_STEPS_UNSEEN = (

@@ -14,7 +14,7 @@ from math import isfinite, isnan, nan
 from operators.base.errors import ConfigError
 from profiler.profile import METRICS as PROFILE_METRICS
 from profiler.profile import Metric, ProfileSettings
-from proxy_train.tasks import TaskSettings
+from proxy_train.task_settings import TaskSettings
 
 PROXY_METRICS: dict[str, Metric] = {
     "loss": Metric("nats/token", False, "architecture", "validation loss after the proxy training"),

@@ -22,11 +22,13 @@ from profiler.table import validate as table_validate
 from profiler.table.latency_table import LatencyTable
 from profiler.timing import SamplingSettings
 from proxy_train.text import shards
-from proxy_train.text.data import Corpus, DataSettings, prepare
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data_settings import DataSettings
+from proxy_train.text.prepare import prepare
 from search.cli import app as cli
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.evaluation.evaluate import Evaluation, Job, Outcome
+from search.evaluation.outcome import Evaluation, Job, Outcome
 from search.runs.loop import Prepared
 from search.spaces.free import ArchitectureSpace
 from tests.helpers.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch

@@ -13,11 +13,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture, Rope
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
-from operators.layers.rope import frequencies, rotate
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.layers.rope import Rope, frequencies, rotate
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class Attention(OperatorModule):
     writes: ClassVar = ("o_proj",)
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
 
-    def __init__(self, architecture: Architecture, shape: AttentionShape, attend: Attend) -> None:
+    def __init__(self, architecture: Surroundings, shape: AttentionShape, attend: Attend) -> None:
         super().__init__()
         self.shape, self.rope, self.attend = shape, architecture.rope, attend
         width, queries, keys = (

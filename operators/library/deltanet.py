@@ -6,7 +6,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
 from operators.layers.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
 from operators.layers.normalization import RMSNorm, l2_normalized
@@ -18,7 +17,7 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 
 class DeltaNetShape(Shape):
@@ -84,7 +83,7 @@ class DeltaNet(OperatorModule):
     writes: ClassVar = ("o_proj",)
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
 
-    def __init__(self, architecture: Architecture, shape: DeltaNetShape, delta_rule: Recurrence) -> None:
+    def __init__(self, architecture: Surroundings, shape: DeltaNetShape, delta_rule: Recurrence) -> None:
         super().__init__()
         self.shape, self.delta_rule = shape, delta_rule
         width = architecture.width

@@ -7,7 +7,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
 from operators.layers.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
 from operators.layers.normalization import RMSNorm, l2_normalized
@@ -19,7 +18,7 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
 
 # Published models keep this value inside the operator, whatever the layers' normalizations use.
 HEAD_NORM_EPS = 1e-5
@@ -158,7 +157,7 @@ class GatedDeltaNet(KeepsFloat32):
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
     precise: ClassVar = ("A_log", "dt_bias")
 
-    def __init__(self, architecture: Architecture, shape: GatedDeltaNetShape, delta_rule: Recurrence) -> None:
+    def __init__(self, architecture: Surroundings, shape: GatedDeltaNetShape, delta_rule: Recurrence) -> None:
         super().__init__()
         self.shape, self.delta_rule = shape, delta_rule
         width = architecture.width

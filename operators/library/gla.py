@@ -7,11 +7,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 CHUNK = 16
 GATE_RANK = 16
@@ -111,7 +110,7 @@ class GLA(OperatorModule):
     within: ClassVar = ("decay_up_proj",)
     writes: ClassVar = ("o_proj",)
 
-    def __init__(self, architecture: Architecture, shape: GLAShape, gla: Recurrence) -> None:
+    def __init__(self, architecture: Surroundings, shape: GLAShape, gla: Recurrence) -> None:
         super().__init__()
         self.shape, self.gla = shape, gla
         width = architecture.width

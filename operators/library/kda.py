@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
 from operators.layers.delta_rule import delta_rule_flops
 from operators.layers.normalization import RMSNorm, l2_normalized
@@ -19,7 +18,7 @@ from operators.layers.short_convolution import (
     load_causal_conv1d,
 )
 from operators.library.gated_deltanet import GatedDeltaNetShape
-from operators.operator import Backend, Operator, State, TensorSpec
+from operators.operator import Backend, Operator, State, Surroundings, TensorSpec
 
 CHUNK = 8
 
@@ -190,7 +189,7 @@ class KDA(KeepsFloat32):
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
     precise: ClassVar = ("A_log", "dt_bias")
 
-    def __init__(self, architecture: Architecture, shape: KDAShape, kda: Recurrence) -> None:
+    def __init__(self, architecture: Surroundings, shape: KDAShape, kda: Recurrence) -> None:
         super().__init__()
         self.shape, self.kda = shape, kda
         width, rank = architecture.width, shape.value_dim

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
 from operators.layers.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
 from operators.layers.short_convolution import (
@@ -18,7 +17,7 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
 
 # A segment is as many chunks of as many tokens: long enough to take few steps in Python, short enough to stay in a cache.
 CHUNK = 8
@@ -219,7 +218,7 @@ class Mamba(KeepsFloat32):
     writes: ClassVar = ("out_proj",)
     precise: ClassVar = ("A_log", "D", "dt_proj.bias")
 
-    def __init__(self, architecture: Architecture, shape: MambaShape, selective: Recurrence) -> None:
+    def __init__(self, architecture: Surroundings, shape: MambaShape, selective: Recurrence) -> None:
         super().__init__()
         self.shape, self.selective = shape, selective
         self.in_proj = nn.Linear(architecture.width, 2 * shape.inner, bias=False)

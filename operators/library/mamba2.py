@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import (
@@ -27,7 +26,7 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
 
 CHUNK = 64
 LIBRARY_CHUNK = 256  # that of the published models, and the one that mamba_ssm is tuned for
@@ -212,7 +211,7 @@ class Mamba2(KeepsFloat32):
     writes: ClassVar = ("out_proj",)
     precise: ClassVar = ("A_log", "dt_bias", "D")
 
-    def __init__(self, architecture: Architecture, shape: Mamba2Shape, ssd: SSD) -> None:
+    def __init__(self, architecture: Surroundings, shape: Mamba2Shape, ssd: SSD) -> None:
         super().__init__()
         self.shape, self.ssd = shape, ssd
         self.in_proj = nn.Linear(

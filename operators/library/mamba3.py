@@ -13,10 +13,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 CHUNK = 64
 WEAKEST = 1e-4  # of the decay rates
@@ -196,7 +195,7 @@ class Mamba3(OperatorModule):
     reads: ClassVar = ("in_proj",)
     writes: ClassVar = ("out_proj",)
 
-    def __init__(self, architecture: Architecture, shape: Mamba3Shape, trapezoid: Trapezoid) -> None:
+    def __init__(self, architecture: Surroundings, shape: Mamba3Shape, trapezoid: Trapezoid) -> None:
         super().__init__()
         self.shape, self.trapezoid = shape, trapezoid
         self.in_proj = nn.Linear(architecture.width, sum(shape.split), bias=False)

@@ -5,9 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.library.swiglu import FeedForwardShape
-from operators.operator import Operator, OperatorModule, State
+from operators.operator import Operator, OperatorModule, State, Surroundings
 
 
 class ReLU2(OperatorModule):
@@ -29,7 +28,7 @@ class ReLU2(OperatorModule):
         return self.forward(x)
 
 
-def build(architecture: Architecture, shape: FeedForwardShape, kernels: None) -> ReLU2:
+def build(architecture: Surroundings, shape: FeedForwardShape, kernels: None) -> ReLU2:
     return ReLU2(architecture.width, shape)
 
 

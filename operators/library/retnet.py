@@ -8,12 +8,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
 from operators.layers.rope import rotate
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 CHUNK = 64
 # Retention rotates by definition, whether the architecture's attention does or not.
@@ -130,7 +129,7 @@ class RetNet(OperatorModule):
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj")
     writes: ClassVar = ("o_proj",)
 
-    def __init__(self, architecture: Architecture, shape: RetNetShape, retention: Recurrence) -> None:
+    def __init__(self, architecture: Surroundings, shape: RetNetShape, retention: Recurrence) -> None:
         super().__init__()
         self.shape, self.retention = shape, retention
         width = architecture.width

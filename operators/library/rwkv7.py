@@ -12,10 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.base.errors import ArchitectureError
 from operators.layers.recurrence import Recurrence, by_chunk, from_chunks
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 CHUNK = 64
 # exp(-1/2), the strongest log decay of a token; so a chunk's decays stay far from the limits of float32.
@@ -149,7 +148,7 @@ class RWKV7(OperatorModule):
     within: ClassVar = ("decay_up_proj", "a_up_proj", "gate_up_proj")
     writes: ClassVar = ("o_proj",)
 
-    def __init__(self, architecture: Architecture, shape: RWKV7Shape, delta_rule: Recurrence) -> None:
+    def __init__(self, architecture: Surroundings, shape: RWKV7Shape, delta_rule: Recurrence) -> None:
         """Raises ArchitectureError for a shape of another width."""
         super().__init__()
         width, inner = architecture.width, shape.inner

@@ -6,7 +6,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import refusal
 from operators.layers.short_convolution import (
     REFERENCE,
@@ -17,7 +16,7 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 
 class ShortConvShape(Shape):
@@ -40,7 +39,7 @@ class ShortConv(OperatorModule):
     reads: ClassVar = ("in_proj",)
     writes: ClassVar = ("out_proj",)
 
-    def __init__(self, architecture: Architecture, shape: ShortConvShape, kernels: Convolution) -> None:
+    def __init__(self, architecture: Surroundings, shape: ShortConvShape, kernels: Convolution) -> None:
         super().__init__()
         self.in_proj = nn.Linear(architecture.width, 3 * shape.channels, bias=False)
         self.conv = ShortConvolution(shape.channels, shape.conv, silu=False, kernels=kernels)

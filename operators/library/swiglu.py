@@ -8,9 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.architecture import Architecture
 from operators.kernels.libraries import load, refusal
-from operators.operator import Backend, Operator, OperatorModule, Shape, State
+from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings
 
 # (gate, up) -> silu(gate) * up, all of one shape.
 Gated = Callable[[Tensor, Tensor], Tensor]
@@ -71,7 +70,7 @@ class SwiGLU(OperatorModule):
         return self.forward(x)
 
 
-def build(architecture: Architecture, shape: FeedForwardShape, kernels: Gated) -> SwiGLU:
+def build(architecture: Surroundings, shape: FeedForwardShape, kernels: Gated) -> SwiGLU:
     return SwiGLU(architecture.width, shape, kernels)
 
 

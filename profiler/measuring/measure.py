@@ -33,11 +33,19 @@ from profiler.device.device import Device, memory_errors, open_device
 from profiler.device.lock import shared
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.capacity import largest_decoder, release
-from profiler.measuring.conditions import Conditions, watched
+from profiler.measuring.conditions import watched
 from profiler.measuring.decoder import Decoder, Prompt, random_model
 from profiler.measuring.decoder_copies import copies, rewind, step_ms
 from profiler.measuring.pace import Pace
-from profiler.profile import Energy, LargestBatch, PointProfile, Profile, ProfileSettings, instability
+from profiler.profile import (
+    Conditions,
+    Energy,
+    LargestBatch,
+    PointProfile,
+    Profile,
+    ProfileSettings,
+    instability,
+)
 from profiler.timing import Timing, sample
 
 # Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a single interruption.

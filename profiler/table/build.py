@@ -15,8 +15,9 @@ from time import perf_counter
 import torch
 
 from operators import registry
-from operators.architecture import Architecture, Layer, Rope
+from operators.architecture import Architecture, Layer
 from operators.base.errors import TableError
+from operators.layers.rope import Rope
 from profiler.device.device import Device, memory_errors
 from profiler.device.lock import exclusive, shared
 from profiler.measuring.anchor import Anchor

@@ -5,7 +5,8 @@ from functools import lru_cache
 import numpy as np
 
 from proxy_train.settings import ProxySettings
-from proxy_train.text.data import Corpus, validation_batches
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data import validation_batches
 from proxy_train.text.prepare import unigram_loss
 
 _AT_ONCE = 2**22  # ids, so that a large corpus takes little memory

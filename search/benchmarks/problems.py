@@ -30,9 +30,10 @@ from search import pareto
 from search.benchmarks.replay import read_replay
 from search.config import run as config_module
 from search.config.run import RunConfig
+from search.config.searcher import EvolutionSettings
 from search.gates.arithmetic import arithmetic_check
 from search.gates.screen import Screen
-from search.searchers.evolution import Evolution, EvolutionSettings
+from search.searchers.evolution import Evolution
 from search.spaces.encoding import ArchitectureEncoding, Dimension, EncodedSpace, IntegerSpace, Vector
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space

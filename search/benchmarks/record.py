@@ -13,7 +13,7 @@ from operators.base.errors import ConfigError
 from operators.base.files import write_whole
 from operators.base.value import Value
 from profiler.device.device import Device, open_device
-from proxy_train.text.data import DataSettings
+from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.prepare import prepared
 from search.benchmarks.benchmark import Measured
 

@@ -15,12 +15,14 @@ from profiler.kernels.warm import warm
 from search.benchmarks.record import RESULTS, folder
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.evaluation.warming import warm_jobs
+from search.config.searcher import SearcherSettings
 from search.runs import run
+from search.runs.entry import Entry
 from search.runs.folder import find_folder
-from search.runs.ledger import Entry, open_ledger
-from search.searchers.registry import SearcherSettings
+from search.runs.ledger import open_ledger
+from search.runs.warming import warm_jobs
 from search.studies.experiment import ExperimentSettings
+from search.view.run import go_on
 
 _CONFIGS = {
     "cuda": Path("configs/h100_small.yaml"),
@@ -88,7 +90,7 @@ def searched(
         at = find_folder(RESULTS, path.name)
     else:
         at = run.start(config, results=RESULTS, name=path.name, console=console, executor="ray")
-    run.go_on(at, executor="ray", address=None, console=console)
+    go_on(at, executor="ray", address=None, console=console)
     return open_ledger(at.ledger).entries(), at.path
 
 

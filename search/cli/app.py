@@ -120,7 +120,8 @@ def resume(
 @app.command(epilog=example("frontrunner status first --json"))
 def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """How far a run is, and what its gates turned away."""
-    from search.runs.run import print_standing, standing
+    from search.runs.status import standing
+    from search.view.run import print_standing
 
     found = standing(results, run)
     if as_json:
@@ -276,7 +277,7 @@ app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu
 
 
 def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
-    from search.runs.run import go_on
+    from search.view.run import go_on
 
     try:
         go_on(folder, executor=executor.value, address=address, console=console)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from operators.base.errors import ConfigError, DataError, one_line
 from search.cli.options import AsJson, plain_console, print_json, whole_number
+from search.runs.text_read import print_source
 
 if TYPE_CHECKING:
     from proxy_train.text.data_settings import DataSettings
@@ -150,24 +151,6 @@ def information(folder: Path, *, verify: bool) -> dict[str, Any]:
         "dtype": manifest.dtype,
         "disk_bytes": sum(file.bytes for file in (*manifest.files.values(), *manifest.shards)),
     }
-
-
-def print_source(console: Console, record: "SourceRecord") -> None:
-    """Says which files are read, and on a second line which are not: nothing of a source is left out in silence."""
-    from proxy_train.text import source_record as names
-
-    console.print(f"reads {names.reads(record)}", soft_wrap=True, markup=False)
-    if record.not_read:
-        console.print(f"does not read {names.leaves_out(record.not_read)}", soft_wrap=True, markup=False)
-    if record.empty_files.count:
-        console.print(f"empty: {names.shown(record.empty_files)}", soft_wrap=True, markup=False)
-    if record.repeated_files.count:
-        more_than_once = names.shown(record.repeated_files)
-        console.print(
-            f"reads more than once, as several sources name it: {more_than_once}",
-            soft_wrap=True,
-            markup=False,
-        )
 
 
 def _source(record: "SourceRecord") -> dict[str, Any]:

@@ -92,8 +92,8 @@ def compare(
 ) -> None:
     """Is B's decode step faster than A's? Interleaved measurements in fresh processes, and a verdict."""
     from search.evaluation.comparing import compare as compared
-    from search.evaluation.comparing import print_comparison
     from search.runs.sources import architecture_of
+    from search.view.comparison import print_comparison
     from search.view.profiles import profile_settings
 
     (a_name, a), (b_name, b) = (architecture_of(text, results) for text in (first, second))
@@ -150,7 +150,8 @@ def warm(
 
     from profiler.device.device import open_device
     from profiler.kernels.warm import warm as prepared
-    from search.evaluation.warming import print_warmed, warm_jobs
+    from search.runs.warming import warm_jobs
+    from search.view.warmed import print_warmed
 
     open_device(device)  # says once, not for every job, that there is none
     found = []

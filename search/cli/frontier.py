@@ -61,7 +61,7 @@ def frontier(
     """The Pareto frontier of a run, or of those of its candidates that meet conditions, as a table."""
     from search.objectives import names, parse_constraint
     from search.runs.frontier import scored
-    from search.runs.run import opened
+    from search.runs.status import opened
     from search.view import tables
     from search.view.frontier_plot import plot_format, plot_frontier
 

@@ -62,7 +62,8 @@ def build_(
     from profiler.device.device import open_device
     from profiler.table.build import build
     from profiler.table.latency_table import LatencyTable, default_path
-    from search.runs.table_for_space import progress, wanted
+    from search.runs.table_for_space import wanted
+    from search.view.latency_table import progress
 
     found = wanted(sources, batches=batch, contexts=context, results=results)
     opened = open_device(device)
@@ -93,7 +94,7 @@ def show_(
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.latency_table import LatencyTable, default_path
-    from search.runs.table_for_space import entries_table
+    from search.view.latency_table import entries_table
 
     with torch_threads(threads):
         path = table or default_path(open_device(device))
@@ -129,13 +130,8 @@ def validate_(
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.latency_table import LatencyTable, default_path
-    from search.runs.table_for_space import (
-        accuracy_figures,
-        accuracy_table,
-        build_and_validate,
-        load_space,
-        samples,
-    )
+    from search.runs.table_for_space import accuracy_figures, load_space, samples
+    from search.view.latency_table import accuracy_table, build_and_validate
 
     run = load_space(config)
     opened, quiet = open_device(device or run.device), plain_console(stderr=True)

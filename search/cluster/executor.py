@@ -6,7 +6,8 @@ from typing import Literal, Protocol
 
 from operators.base.errors import RunError
 from profiler.process.worker import ProfilingWorker
-from search.evaluation.evaluate import Job, Outcome, evaluate, failure
+from search.evaluation.evaluate import evaluate, failure
+from search.evaluation.outcome import Job, Outcome
 
 
 @dataclass(frozen=True)

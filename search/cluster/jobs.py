@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from operators.base.errors import ConfigError, RunError
 from search.cluster.connect import answers, use_token
 from search.cluster.own_code import write_own_code
+from search.config.name import check_name, listed
 from search.config.run import RunConfig
-from search.runs.folder import check_name, listed
 
 _RUN = "frontrunner"  # among a job's metadata, the run that it drives
 RESULTS = (

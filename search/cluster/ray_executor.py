@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from operators.base.errors import DataError, DeviceError, RunError
 from profiler.device.lock import shared
-from proxy_train.text.data import Corpus
+from proxy_train.text.corpus import Corpus
 from search.cluster.connect import answers, connect, demands, living, room, spans_machines
 from search.cluster.executor import Lost
 from search.cluster.shipping import files_of
 from search.cluster.steps import Step, assignment, first_step, places
 from search.cluster.worker import Home, Worker
-from search.evaluation.evaluate import Job, Measured, Outcome, failure
+from search.evaluation.evaluate import failure
+from search.evaluation.outcome import Job, Measured, Outcome
 
 START_TIMEOUT_S = 120
 STILLBORN = 8  # so many in a row may die before they are ready; a node that goes takes several with it

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from search.evaluation.evaluate import QUEUE, UNMEASURED, Job, Measured, worked
+from search.evaluation.outcome import QUEUE, UNMEASURED, Job, Measured, worked
 
 MANY = 3
 

@@ -12,7 +12,8 @@ from profiler.process.worker import ProfilingWorker
 from proxy_train.text.prepare import default_cache
 from search.cluster.connect import types_of
 from search.cluster.shipping import at_hand
-from search.evaluation.evaluate import Job, Measured, Outcome, evaluate, measure, train_measured
+from search.evaluation.evaluate import evaluate, measure, train_measured
+from search.evaluation.outcome import Job, Measured, Outcome
 
 
 @dataclass(frozen=True)

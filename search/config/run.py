@@ -11,11 +11,12 @@ from operators.base import plain_yaml
 from operators.base.errors import ConfigError, one_line
 from operators.base.value import Value
 from profiler.profile import ProfileSettings
-from proxy_train.tasks import TaskSettings
-from proxy_train.text.data import DataSettings
-from proxy_train.train import ProxySettings
-from search.evaluation.fidelity import FidelitySettings
-from search.gates.screen import TABLE_METRICS, GateSettings
+from proxy_train.settings import ProxySettings
+from proxy_train.task_settings import TaskSettings
+from proxy_train.text.data_settings import DataSettings
+from search.config.evaluation import TABLE_METRICS, FidelitySettings, GateSettings
+from search.config.searcher import EvolutionSettings, SearcherSettings
+from search.config.space import SpaceSettings
 from search.objectives import (
     PROXY_METRICS,
     TASK_METRICS,
@@ -25,9 +26,6 @@ from search.objectives import (
     parse_constraint,
     parse_objective,
 )
-from search.searchers.evolution import EvolutionSettings
-from search.searchers.registry import SearcherSettings
-from search.spaces.free import SpaceSettings
 
 
 def _several(value: Any) -> Any:
@@ -35,7 +33,7 @@ def _several(value: Any) -> Any:
 
 
 class RunConfig(Value):
-    """What a search is asked to do. The keys within a key are told by its settings: `search.spaces.free`, `proxy_train.settings` and so on.
+    """What a search is asked to do. The keys within a key are told by its settings, as `search.config.space`.
 
     seed: of the search and of its trainings. objectives: metrics to make small (or large, where more is better), such as
     `loss` and `decode_ms@b1`. constraints: `METRIC <= NUMBER` or `>=`, as in `params <= 20e6`.

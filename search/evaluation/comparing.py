@@ -1,9 +1,6 @@
 """`frontrunner compare`: is one architecture faster than another? Interleaved measurements, each in a fresh process."""
 
 from collections.abc import Callable
-from statistics import median
-
-from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import DeviceError
@@ -67,22 +64,3 @@ def _measured(
     profile = worker.profile(architecture, settings, backend=backend, deadline_s=DEADLINE_S)
     worker.close()
     return profile
-
-
-def print_comparison(console: Console, names: tuple[str, str], found: Comparison) -> None:
-    ms = [
-        f"{name} {median(times):.4g} ms (from {min(times):.4g} to {max(times):.4g})"
-        for name, times in zip(names, (found.a_ms, found.b_ms), strict=True)
-    ]
-    console.print(f"median of {len(found.a_ms)} processes: {', '.join(ms)}", soft_wrap=True, markup=False)
-    console.print(
-        f"{names[1]} takes {found.ratio:.4f} times as long, {found.confidence:.0%} interval {found.low:.4f} to {found.high:.4f}; "
-        f"differences below {found.indistinct:.1%} are none",
-        soft_wrap=True,
-        markup=False,
-    )
-    verdict = {"faster": "is faster", "slower": "is slower", "cannot tell": "cannot be told apart in speed"}[
-        found.verdict
-    ]
-    what = f"{names[0]} and {names[1]}" if found.verdict == "cannot tell" else names[1]
-    console.print(f"{what} {verdict}", soft_wrap=True, markup=False)

@@ -7,248 +7,31 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from math import sqrt
-from typing import Literal, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save
 
 from operators import Architecture
 from operators.base.errors import BackendError, DataError, DeviceError, DivergedError
-from operators.base.value import Value
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
-from profiler.measuring.measure import Profile, ProfileSettings
 from profiler.process.worker import ProfilingWorker
-from profiler.profile import MOST_ERROR
-from proxy_train.tasks import TaskScore, TaskSettings, train_task
-from proxy_train.tasks import metrics as task_metrics
-from proxy_train.text.data import Corpus
-from proxy_train.train import ProxyScore, ProxySettings, Trained, train
-from search.evaluation.fidelity import FidelitySettings, Rung, costs_before_training, proxy_of, rung_metric
+from profiler.profile import Profile
+from proxy_train.task_settings import metrics as task_metrics
+from proxy_train.tasks import train_task
+from proxy_train.train import Trained, train
+from search.evaluation.audits import LATENCY, RUNGS, TABLE, Audit, audits
+from search.evaluation.fidelity import costs_before_training, proxy_of, rung_metric
+from search.evaluation.outcome import UNMEASURED, Evaluation, Job, Measured, Outcome, Status
 from search.evaluation.profiling import Failure, profiled
-from search.gates.screen import LATENCY, RUNGS, TABLE, Audit, GateSettings, audits
-from search.objectives import PROXY_METRICS, Constraint, Objective, base_of, first_broken, on_kind
+from search.objectives import PROXY_METRICS, base_of, first_broken, on_kind
 
-Status = Literal[
-    "ok", "infeasible", "stopped", "diverged", "out_of_memory", "unbuildable", "timeout", "crashed", "error"
-]
 T = TypeVar("T")
-RATES = ("decode_tokens_per_s", "achieved_bytes_per_s", "bandwidth_fraction", "throughput_tokens_per_s")
-"""Metrics that are an amount over a measured time."""
 
 # Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
 PROFILE_SHARE = 0.5
-
-
-class Evaluation(Value):
-    """A candidate's scores, or why it has none.
-
-    status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a rung of its training; `error`
-    is a defect of the program, with its traceback.
-    gate: which turned the candidate away, where one did; audits: of those that would have, but let it through (see `search.gates.screen`).
-    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). profile: or, where a run has several kinds of device, profiles
-    by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see `search.evaluation.fidelity`).
-    seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's locks, building the model to
-    be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which did something else meanwhile.
-    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`). measured_errors, taints: of such a mean
-    what `errors` and `tainted` say; None where the profiles say it.
-    """
-
-    status: Status
-    reason: str = ""
-    gate: str = ""
-    audits: tuple[Audit, ...] = ()
-    metrics: Mapping[str, float] = {}
-    standard_errors: Mapping[str, float] = {}
-    measured_errors: Mapping[str, float] | None = None
-    taints: Mapping[str, str] | None = None
-    profile: Profile | None = None
-    profiles: Mapping[str, Profile] = {}
-    proxy: ProxyScore | None = None
-    proxy_width: int | None = None
-    tasks: tuple[TaskScore, ...] = ()
-    backends: Mapping[str, str] = {}
-    seed: int
-    seconds: Mapping[str, float] = {}
-    versions: Mapping[str, str] = {}
-    traceback: str = ""
-
-    @property
-    def each_profile(self) -> Mapping[str, Profile]:
-        """By kind of device; the kind is empty where the run has not several."""
-        return {"": self.profile} if self.profile else self.profiles
-
-    def errors(self) -> dict[str, float]:
-        """By metric, how far what was measured may be off, relative to it."""
-        if self.measured_errors is not None:
-            return dict(self.measured_errors)
-        return {
-            on_kind(name, kind): error
-            for kind, profile in self.each_profile.items()
-            for name, error in profile.errors().items()
-        }
-
-    def tainted(self) -> Mapping[str, str]:
-        """By metric, why what was measured should not be trusted; a metric that is not in it is clean."""
-        if self.taints is not None:
-            return dict(self.taints)
-        return {
-            on_kind(name, kind): reason
-            for kind, profile in self.each_profile.items()
-            for name, reason in profile.taints().items()
-        }
-
-
-def mean(first: Evaluation, second: Evaluation) -> Evaluation:
-    """The first with the mean of both evaluations' metrics; as it is where the second has no scores.
-
-    What follows from other metrics, as tokens a second from the time of a step, follows from their means. A tainted figure is left out
-    where the other is clean. Two clean ones that differ by more than MOST_ERROR make a tainted mean. Where the second was not trained, what
-    comes of training is the first's.
-    """
-    if first.status != "ok" or second.status != "ok":
-        return first
-    at_first, at_second = first.tainted(), second.tainted()
-    both, means = set[str](), dict(first.metrics)
-    for name in means.keys() & second.metrics.keys():
-        if name in at_first and name not in at_second:
-            means[name] = second.metrics[name]
-        elif name in at_second and name not in at_first:
-            continue
-        else:
-            both.add(name)
-            means[name] = _mean_of(name, first.metrics[name], second.metrics[name])
-    off = {name: abs(first.metrics[name] - second.metrics[name]) / 2 for name in both}
-    errors, taints = dict[str, float](), dict[str, str]()
-    for name in first.errors().keys() | second.errors().keys() | at_first.keys() | at_second.keys():
-        if name not in means:
-            continue
-        cleanest = second if name in at_first and name not in at_second else first
-        error = cleanest.errors().get(name)
-        if name in both:
-            apart = off[name] / abs(means[name]) if means[name] else 0.0
-            error = max(error or 0.0, apart)
-            if apart > MOST_ERROR:
-                taints[name] = (
-                    f"two measurements differ: {first.metrics[name]:.4g} and {second.metrics[name]:.4g}, "
-                    f"expected within ± {MOST_ERROR:.0%} of their mean"
-                )
-        if name in at_first and name in at_second:
-            taints[name] = at_first[name]
-        if error is not None:
-            errors[name] = error
-    return first.model_copy(
-        update={
-            "metrics": means,
-            "standard_errors": off,
-            "measured_errors": errors,
-            "taints": taints,
-        }
-    )
-
-
-def _mean_of(name: str, first: float, second: float) -> float:
-    """Of a rate that of the times behind it, so that it goes on to follow from the mean time; of a perplexity that of the losses."""
-    base = base_of(name)
-    if base in RATES and first > 0 and second > 0:
-        return 2 / (1 / first + 1 / second)
-    if base == "perplexity" and first > 0 and second > 0:
-        return sqrt(first * second)
-    return (first + second) / 2
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
-
-    rungs: what is known of the others as it is submitted. table_said: what the latency table has against it, to be audited.
-    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`. trains: whether it is also trained.
-    """
-
-    number: int
-    architecture: Architecture
-    corpus: Corpus
-    proxy: ProxySettings
-    profile: ProfileSettings
-    constraints: tuple[Constraint, ...]
-    device: str
-    seed: int
-    deadline_s: float
-    fidelity: FidelitySettings
-    tasks: TaskSettings
-    gates: GateSettings = field(default_factory=GateSettings)
-    objectives: tuple[Objective, ...] = ()
-    rungs: tuple[Rung, ...] = ()
-    table_said: str = ""
-    kinds: tuple[str, ...] = ()
-    trains: bool = True
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """An evaluation and, where training ended well, the trained weights as a safetensors file's content.
-
-    Weights of a narrower proxy fit no model of the candidate and are left out.
-    """
-
-    evaluation: Evaluation
-    weights: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What is known of a candidate before it is trained. profiles: by kind of device, as in Evaluation.each_profile; seconds as there."""
-
-    profiles: Mapping[str, Profile] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    audits: tuple[Audit, ...] = ()
-
-    def also(self, kind: str, profile: Profile) -> "Measured":
-        return replace(self, profiles={**self.profiles, kind: profile})
-
-    def after(self, seconds: Mapping[str, float]) -> "Measured":
-        """After so much more time, by purpose."""
-        return replace(
-            self,
-            seconds={
-                **self.seconds,
-                **{name: self.seconds.get(name, 0.0) + more for name, more in seconds.items()},
-            },
-        )
-
-    def metrics(self) -> dict[str, float]:
-        return {
-            on_kind(name, kind): value
-            for kind, profile in self.profiles.items()
-            for name, value in profile.metrics().items()
-        }
-
-    def known(self) -> dict[str, object]:
-        """As fields of an Evaluation."""
-        found = {"profile": self.profiles[""]} if "" in self.profiles else {"profiles": self.profiles}
-        used = {
-            f"{name}/{kind}" if kind else name: one
-            for kind, each in self.profiles.items()
-            for name, one in each.backends.items()
-        }
-        return {
-            **found,
-            "metrics": self.metrics(),
-            "seconds": self.seconds,
-            "backends": used,
-            "audits": self.audits,
-        }
-
-
-UNMEASURED = Measured()
-QUEUE = "queue"
-
-
-def worked(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Of wall times by purpose those of workers: all but the queue."""
-    return {purpose: spent for purpose, spent in seconds.items() if purpose != QUEUE}
 
 
 def versions() -> dict[str, str]:

@@ -13,37 +13,12 @@ stopped it. Halving costs a member of the frontier only where the order of losse
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
-
-from pydantic import Field, model_validator
 
 from operators import Architecture
-from operators.base.value import Value
+from search.config.evaluation import FidelitySettings
 from search.objectives import PROXY_METRICS, Objective
 
 WIDTH_STEP = 16  # widths of proxies are whole multiples of this, as the matrix units of GPUs want them
-
-
-class FidelitySettings(Value):
-    """How true to the target the training run is, and for whom it ends early; the `fidelity:` section of a run.
-
-    width_scale: the width of the model that is trained, over that of the candidate. What is measured is always the candidate itself.
-    rungs: numbers of tokens, below proxy.tokens, at which a candidate that learns worse than others is given up; where there are none all
-    are trained to the end. The loss there is that of the smaller budget that is as large (`proxy.budgets`), or else the loss under way.
-    eta: at a rung the best 1/eta go on, and everyone does while fewer than eta came to it.
-    """
-
-    width_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    rungs: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    eta: Annotated[int, Field(ge=2)] = 3
-
-    @model_validator(mode="after")
-    def _rungs_grow(self) -> Self:
-        if list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(
-                f"rungs: expected numbers of tokens that grow, got {', '.join(map(str, self.rungs))}"
-            )
-        return self
 
 
 def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:

@@ -8,53 +8,15 @@ seed and the architecture alone, is let through, and what becomes of these is co
 - a rung is wrong about a candidate that is on the frontier when it is trained to the end. Who audits one rung passes all.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated
-
-from pydantic import Field
 
 from operators import Architecture
-from operators.base.value import Value
-from profiler.table.parts import Phase
-
-ARITHMETIC, TABLE, LATENCY, RUNGS = "arithmetic", "table", "latency", "rungs"
-
-TABLE_METRICS: dict[str, Phase] = {
-    "decode_ms": "decode",
-    "decode_tokens_per_s": "decode",
-    "prefill_ms": "prefill",
-}
-"""What the latency table predicts, and of which phase."""
+from search.config.evaluation import GateSettings
+from search.evaluation.audits import ARITHMETIC, TABLE, audits
 
 Check = Callable[[Architecture], str | None]
 """Why a gate turns an architecture away, or None."""
-
-
-class GateSettings(Value):
-    """The `gates:` section of a run.
-
-    table: turn away who breaks a constraint on latency by more than the error of the device's latency table, before it is measured.
-    audit: the share of those turned away, by each gate but arithmetic, that is let through to learn how often the gate is wrong.
-    """
-
-    table: bool = False
-    audit: Annotated[float, Field(ge=0, le=1)] = 0.05
-
-
-class Audit(Value):
-    """What a gate said against a candidate that it let through for an audit. wrong: None where the run's frontier decides it."""
-
-    gate: str
-    reason: str
-    wrong: bool | None = None
-
-
-def audits(settings: GateSettings, gate: str, architecture: Architecture, *, seed: int) -> bool:
-    """Whether the gate lets this one through even if it would turn it away."""
-    drawn = hashlib.sha256(f"{seed} {gate} {architecture.digest()}".encode()).digest()
-    return int.from_bytes(drawn[:8], "big") < settings.audit * 2**64
 
 
 class Screen:

@@ -17,11 +17,13 @@ from profiler.profile import ProfileSettings, key
 from profiler.table.latency_table import LatencyTable, default_path
 from profiler.table.parts import Point
 from search.config.choices import normalized
+from search.config.evaluation import TABLE_METRICS
 from search.config.run import RunConfig
-from search.gates.screen import TABLE_METRICS, Check
+from search.config.space import SpaceSettings
+from search.gates.screen import Check
 from search.objectives import Constraint, Objective
 from search.searchers.guided import Known
-from search.spaces.free import ArchitectureSpace, SpaceSettings
+from search.spaces.free import ArchitectureSpace
 
 LEAST_MODELS = 20  # held out, before their 95th percentile says anything
 

@@ -14,10 +14,11 @@ from operators import Architecture, HybridLM
 from operators.base.errors import RunError
 from operators.base.files import whole_folder
 from proxy_train.text.tokenizer import load_published, load_tokenizer
-from search.evaluation.evaluate import Evaluation
 from search.evaluation.figures import exact_value
+from search.evaluation.outcome import Evaluation
+from search.runs.entry import Entry
 from search.runs.folder import RunFolder
-from search.runs.ledger import Entry, Ledger
+from search.runs.ledger import Ledger
 
 README = """# Candidate {number} of run {run}
 

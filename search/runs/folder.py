@@ -2,18 +2,16 @@
 
 import fcntl
 import os
-import re
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from operators.base.errors import RunError
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from search.config.name import NAME, check_name, listed
 
 
 @dataclass(frozen=True)
@@ -92,15 +90,6 @@ def _locked(file: IO[str], kind: int, *, tries: int) -> bool:
     return False
 
 
-def check_name(name: str) -> str:
-    """The name, if it may be a run's. Raises RunError."""
-    if not NAME.fullmatch(name):
-        raise RunError(
-            f"run name {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit"
-        )
-    return name
-
-
 def new_folder(results: Path, name: str) -> RunFolder:
     """The folder for a new run, not made yet. Raises RunError if it exists."""
     folder = RunFolder(results / check_name(name))
@@ -131,10 +120,3 @@ def find_folder(results: Path, run: str, *, holds: str = "ledger.db", what: str 
     shown = listed([file.parent.name for file in known])
     at = f"{run} has no {holds}, " if is_path else ""
     raise RunError(f"unknown {what} {run!r}: {at}expected one of those in {results}: {shown}")
-
-
-def listed(names: Sequence[str], *, at_most: int = 8) -> str:
-    """Names for a message, the latest at the end: all of them, or the last few and how many there are."""
-    if len(names) <= at_most:
-        return ", ".join(names) or "none"
-    return f"{', '.join(names[-at_most:])} (the latest {at_most} of {len(names)})"

@@ -7,7 +7,7 @@ import numpy as np
 
 from search import pareto
 from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, base_of, qualifies
-from search.runs.ledger import Entry, finished
+from search.runs.entry import Entry, finished
 
 LEAST_PAIRS = 3
 """Candidates that must have been evaluated twice before the noise of training is known."""

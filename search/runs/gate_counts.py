@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from search.config.run import RunConfig
-from search.evaluation.evaluate import Evaluation
+from search.evaluation.audits import ARITHMETIC, LATENCY, TABLE
 from search.evaluation.fidelity import rung_metric
-from search.gates.screen import ARITHMETIC, LATENCY, TABLE
+from search.evaluation.outcome import Evaluation
+from search.runs.entry import Entry
 from search.runs.frontier import frontier_of
-from search.runs.ledger import Entry
-from search.view.terminal_tables import Sheet, sheet
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,3 @@ def _verdicts(name: str, ended: Sequence[tuple[Evaluation, bool]]) -> list[bool]
             if audit.gate == name and (audit.wrong is not None or evaluation.proxy is not None):
                 found.append(on_frontier if audit.wrong is None else audit.wrong)
     return found
-
-
-def gates_table(gates: Sequence[Gate]) -> Sheet:
-    """A row for each gate."""
-    rows = (
-        (gate.name, *(f"{count:,}" for count in (gate.seen, gate.turned_away, gate.audited, gate.wrong)))
-        for gate in gates
-    )
-    return sheet(("gate", "seen", "turned away", "of these audited", "wrong"), rows, words=("gate",))

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -28,88 +27,17 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators import Architecture
 from operators.base.errors import RunError
-from operators.base.value import Value
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.evaluation.evaluate import Evaluation, mean
+from search.config.space import SpaceSettings
+from search.evaluation.outcome import Evaluation
+from search.runs.entry import Again, Attempt, Entry
 from search.searchers.contract import Proposal
-from search.spaces.free import SpaceSettings
 
 STUDY = "frontrunner"
 LOCK_TIMEOUT_S = 20.0  # for another program that reads or writes the file at the moment
 AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
 LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
-
-
-class Attempt(Value):
-    """When and where an evaluation was begun; place is for people, and empty where it was not known."""
-
-    at: datetime
-    place: str
-
-
-class Again(Value):
-    """A candidate's second evaluation, with another seed; evaluation, order and ended as of an Entry.
-
-    trains: whether it is trained again too, or only measured, because what was measured was tainted.
-    """
-
-    attempts: tuple[Attempt, ...]
-    evaluation: Evaluation | None = None
-    order: int | None = None
-    ended: datetime | None = None
-    trains: bool = True
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished.
-
-    screened: gate -> how many architectures came to it and how many it turned away until this one was found (`gates.Screen`).
-    attempts: each time that the evaluation was begun. ended: when it was acknowledged.
-    again: the second evaluation, where one was begun. With its end `evaluation` is the mean of both (`evaluate.mean`); first: without it.
-    """
-
-    number: int
-    architecture: Architecture
-    parents: tuple[int, ...]
-    origin: str
-    evaluation: Evaluation | None = None
-    order: int | None = None
-    attempts: tuple[Attempt, ...] = ()
-    ended: datetime | None = None
-    screened: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    again: Again | None = None
-    first: Evaluation | None = None
-
-    @property
-    def under_way(self) -> tuple[Attempt, ...]:
-        """The attempts at the evaluation that has not ended, if there is one."""
-        if self.evaluation is None:
-            return self.attempts
-        return self.again.attempts if self.again is not None and self.again.evaluation is None else ()
-
-    def tainted(self) -> Mapping[str, str]:
-        """By metric, why its figure is not to be trusted; without those that are."""
-        return self.evaluation.tainted() if self.evaluation else {}
-
-    def with_again(self, again: Again) -> "Entry":
-        """Raises ValueError where the first evaluation has not ended."""
-        if self.evaluation is None:
-            raise ValueError(f"candidate {self.number}: evaluated again before it was evaluated")
-        first = self.first or self.evaluation
-        return replace(
-            self,
-            evaluation=mean(first, again.evaluation) if again.evaluation else first,
-            again=again,
-            first=first,
-        )
-
-    @property
-    def proposal(self) -> Proposal[Architecture]:
-        return Proposal(
-            number=self.number, candidate=self.architecture, parents=self.parents, origin=self.origin
-        )
 
 
 class Ledger:
@@ -460,8 +388,3 @@ def _quiet_optuna() -> Iterator[None]:
             yield
         finally:
             optuna.logging.set_verbosity(verbosity)
-
-
-def finished(entries: Sequence[Entry]) -> list[Entry]:
-    """Those with an evaluation, in the order in which their first ones were acknowledged."""
-    return sorted((entry for entry in entries if entry.order is not None), key=lambda entry: entry.order or 0)

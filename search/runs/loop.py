@@ -14,20 +14,24 @@ from operators.base.errors import ConfigError, RunError, SpaceExhausted
 from operators.base.files import write_whole
 from operators.cost import cost
 from profiler.process.worker import ProfilingWorker
-from proxy_train.text.data import Corpus, prepare, require_windows
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data import require_windows
+from proxy_train.text.prepare import prepare
 from proxy_train.text.source_record import SourceRecord
 from search.cluster.executor import Executor, Lost, Retries
+from search.config.evaluation import GateSettings
 from search.config.run import RunConfig
-from search.evaluation.evaluate import Evaluation, Job, Outcome
 from search.evaluation.fidelity import rungs_of
+from search.evaluation.outcome import Evaluation, Job, Outcome
 from search.evaluation.profiling import Failure, profiled
 from search.gates.arithmetic import arithmetic, arithmetic_check
-from search.gates.screen import GateSettings, Screen
+from search.gates.screen import Screen
 from search.gates.table import in_time, known_costs, table_check
 from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken, require_agreement
+from search.runs.entry import Again, Entry, finished
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, trained_twice
-from search.runs.ledger import Again, Entry, Ledger, finished
+from search.runs.ledger import Ledger
 from search.runs.repeats import next_remeasured, next_repeat
 from search.runs.worker_time import searched
 from search.searchers.contract import Proposer

@@ -13,6 +13,7 @@ import numpy as np
 
 from search import pareto
 from search.config.run import RunConfig
+from search.runs.entry import Entry
 from search.runs.frontier import (
     LEAST_PAIRS,
     costs,
@@ -23,7 +24,6 @@ from search.runs.frontier import (
     training_noise,
     unclean,
 )
-from search.runs.ledger import Entry
 
 GIVEN_UP = 3
 """Candidates that stayed tainted when they were measured again, before no more are."""

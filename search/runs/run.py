@@ -1,43 +1,37 @@
 """A run from start to end: what the commands `search`, `resume` and `status` do."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from operators.base.errors import ConfigError, RunError
 from operators.base.files import whole_folder
 from profiler.device.device import open_device
-from proxy_train.text.corpus import finished_manifest, unknown_tokens
-from proxy_train.text.data import Corpus, DataSettings
-from search.cli.data import print_source
+from proxy_train.text.corpus import Corpus, finished_manifest, unknown_tokens
+from proxy_train.text.data_settings import DataSettings
 from search.cluster.connect import require_room
 from search.cluster.executor import InlineExecutor
 from search.config.run import RunConfig
-from search.objectives import by_kind, names
+from search.objectives import Objective
 from search.runs import ledger as ledger_module
-from search.runs.export import why_without_weights
-from search.runs.folder import RunFolder, find_folder, new_folder
-from search.runs.frontier import frontier_of, hypervolume_gain
-from search.runs.gate_counts import Gate, counted, gates_table
-from search.runs.ledger import Entry, Ledger
-from search.runs.loop import check_constraints, drive, prepare_run
-from search.runs.repeats import next_repeat
-from search.spaces.edges import at_edges
-from search.view.frontier_plot import plot_frontier
-from search.view.progress import display
-from search.view.tables import candidates_sheet, columns_for, frame, sorted_by
-from search.view.terminal_tables import show
+from search.runs.folder import RunFolder, new_folder
+from search.runs.ledger import Ledger
+from search.runs.loop import Progress, check_constraints, drive, prepare_run
+from search.runs.status import complete
+from search.runs.text_read import print_source
 
 if TYPE_CHECKING:
     from search.cluster.executor import Executor
 
 PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
 CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
+
+Display = Callable[[Console, tuple[Objective, ...]], AbstractContextManager[Callable[[Progress], None]]]
 
 
 def start(
@@ -97,8 +91,15 @@ def _require_used(corpus: Corpus) -> None:
         )
 
 
-def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Console) -> None:
-    """Drives a run to its end and prints its frontier; what was interrupted says how to go on, and raises KeyboardInterrupt."""
+def drive_to_end(
+    folder: RunFolder, *, executor: str, address: str | None, console: Console, display: Display
+) -> Ledger:
+    """Drives a run until nothing is left to do, and returns its ledger.
+
+    display: shows progress while it goes on.
+
+    An interrupted run says how to go on and raises KeyboardInterrupt.
+    """
     with folder.driving():
         ledger = ledger_module.open_ledger(folder.ledger)
         config = ledger.config
@@ -125,7 +126,7 @@ def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Con
                     soft_wrap=True,
                 )
                 raise
-        _conclude(folder, ledger, console)
+    return ledger
 
 
 def _executor(kind: str, config: RunConfig, address: str | None, console: Console) -> "Executor":
@@ -153,126 +154,3 @@ def _require_no_kind(config: RunConfig) -> None:
         raise ConfigError(
             f"device_kind {', '.join(config.device_kind)}: kinds are found by Ray, not by --executor inline"
         )
-
-
-def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
-    entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
-    best = frontier_of(entries, objectives)
-    if not best:
-        reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
-        raise RunError(
-            f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}"
-        )
-    kinds, first = by_kind(objectives, ledger.config.device_kind), ledger.config.evolution.population
-    for kind, wanted in kinds.items():
-        table = frame(
-            entries, wanted, names(ledger.config.profile, ledger.config.tasks, ledger.config.device_kind)
-        )
-        table = sorted_by(table[table["frontier"]], wanted[0].metric)
-        title = (
-            f"frontier of {folder.name}{kind and f' on {kind}'}: {len(table)} of {len(entries)} candidates"
-        )
-        show(console, candidates_sheet(table, columns_for(table, wanted), entries, title=title))
-        plot_frontier(
-            entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}", first=first
-        )
-    gain = hypervolume_gain(entries, objectives, first=first)
-    if gain is not None:
-        began = f"of the first {min(first, len(entries))} proposals alone {gain.initial:.4f}"
-        console.print(f"hypervolume {gain.final:.4f}, {began}", soft_wrap=True)
-    for line in at_edges([entry.architecture for entry in best], ledger.config.space):
-        console.print(line, soft_wrap=True, markup=False)
-    gates = counted(entries, ledger.config)
-    if any(gate.turned_away for gate in gates):
-        show(console, gates_table(gates))
-    if ledger.exhausted:
-        asked = ledger.config.candidates
-        console.print(
-            f"the space has no more than {len(entries)} candidates, fewer than the {asked} asked for",
-            soft_wrap=True,
-        )
-    elif ledger.time_up and len(entries) < ledger.config.candidates:
-        console.print(
-            f"the time of {ledger.config.time_s:g} s was up after {len(entries)} candidates", soft_wrap=True
-        )
-    without = ["--without-weights"] if why_without_weights(folder, ledger, best[0]) else []
-    for label, value in (
-        *(("plot", str(folder.plot(kind))) for kind in kinds),
-        ("look further", folder.command("frontier", "--all")),
-        ("", folder.command("show", best[0].number)),
-        ("export", folder.command("export", best[0].number, *without, "--to", "winner")),
-    ):
-        console.print(f"{label:<14}{value}", soft_wrap=True, markup=False)
-
-
-def opened(results: Path, run: str) -> tuple[RunFolder, Ledger]:
-    """An existing run, for reading. Raises RunError."""
-    folder = find_folder(results, run)
-    return folder, ledger_module.open_ledger(folder.ledger)
-
-
-def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledger, Entry]:
-    """One candidate of a run. Raises RunError."""
-    folder, ledger = opened(results, run)
-    entries = ledger.entries()
-    for entry in entries:
-        if entry.number == number:
-            return folder, ledger, entry
-    known = f"expected 0 to {len(entries) - 1}" if entries else "it has none yet"
-    raise RunError(f"run {run} has no candidate {number}: {known}")
-
-
-def complete(ledger: Ledger, entries: Sequence[Entry]) -> bool:
-    """Whether nothing is left to do, second evaluations included, given what the ledger's `entries` returned."""
-    if ledger.time_up and ledger.ended(entries):
-        return True
-    return ledger.complete(entries) and next_repeat(entries, ledger.config) is None
-
-
-def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str:
-    """Whether a run is driven, complete or stopped, for people."""
-    if driver := folder.driver():
-        return f"driven by process {driver}"
-    return "complete" if complete(ledger, entries) else f"stopped, `{folder.command('resume')}` goes on"
-
-
-def standing(results: Path, run: str) -> dict[str, Any]:
-    """How far a run is, for people and scripts."""
-    folder, ledger = opened(results, run)
-    entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
-    ended = [entry.evaluation for entry in entries if entry.evaluation]
-    gain = hypervolume_gain(entries, objectives, first=ledger.config.evolution.population)
-    return {
-        "run": folder.name,
-        "state": state_of(folder, ledger, entries),
-        "started": ledger.started,
-        "candidates": ledger.config.candidates,
-        "evaluated": len(ended),
-        "evaluated_twice": sum(bool(found.standard_errors) for found in ended),
-        "unfinished": len(entries) - len(ended),
-        **{
-            status: sum(found.status == status for found in ended)
-            for status in sorted({found.status for found in ended})
-        },
-        "tainted": sum(bool(entry.tainted()) for entry in entries),
-        "best_loss": min((found.metrics["loss"] for found in ended if "loss" in found.metrics), default=None),
-        "frontier": len(frontier_of(entries, objectives)),
-        "hypervolume": gain and gain.final,
-        "hypervolume_initial": gain and gain.initial,
-        "folder": str(folder.path),
-        "gates": {
-            gate.name: {key: value for key, value in asdict(gate).items() if key != "name"}
-            for gate in counted(entries, ledger.config)
-        },
-    }
-
-
-def print_standing(console: Console, found: Mapping[str, Any]) -> None:
-    """What `standing` returns, for people."""
-    for key, value in found.items():
-        if key != "gates":
-            shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
-            unit = " nats/token" if key == "best_loss" and value is not None else ""
-            console.print(f"{key:<24}{shown}{unit}", soft_wrap=True, markup=False)
-    if found["gates"]:
-        show(console, gates_table([Gate(name, **counts) for name, counts in found["gates"].items()]))

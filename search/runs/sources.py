@@ -12,9 +12,10 @@ from operators.architecture import SHIPPED, find_architecture, shipped_names
 from operators.base.errors import ArchitectureError, RunError
 from search.config import run as config_module
 from search.config.run import RunConfig
+from search.runs.entry import Entry
 from search.runs.folder import RunFolder
-from search.runs.ledger import Entry, Ledger
-from search.runs.run import candidate_of, opened
+from search.runs.ledger import Ledger
+from search.runs.status import candidate_of, opened
 
 _CANDIDATE = re.compile(r"(?P<run>.+):(?P<number>\d+)")
 _LEDGER = "ledger.db"  # tells the folder of a run

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate
 
-from search.evaluation.evaluate import QUEUE, Evaluation, worked
-from search.runs.ledger import Attempt, Entry
+from search.evaluation.outcome import QUEUE, Evaluation, worked
+from search.runs.entry import Attempt, Entry
 
 
 def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | None) -> dict[str, float]:

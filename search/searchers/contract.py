@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from operators.base.errors import ConfigError, SpaceExhausted
 from search import pareto
-from search.spaces.free import Space
+from search.spaces.contract import Space
 
 T = TypeVar("T")
 

@@ -1,34 +1,19 @@
 """Aging evolution with Pareto ranking: the plain searcher, and what guided search falls back on."""
 
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
-from pydantic import Field
 
-from operators.base.value import Value
 from search import pareto
+from search.config.searcher import EvolutionSettings
 from search.searchers.contract import Proposal, Searcher
-from search.spaces.free import Space
+from search.spaces.contract import Space
 
 T = TypeVar("T")
 
 BREED_TRIES = 100
 """How many children may turn out to be known before a random member is proposed instead."""
-
-
-class EvolutionSettings(Value):
-    """The `evolution` section of a run.
-
-    population: how many proposals come before the first child, and how many of the latest successful evaluations may breed.
-    tournament: how many of them compete to be a parent. crossover: probability that a child has two parents.
-    second_mutation: probability that a child is mutated twice.
-    """
-
-    population: Annotated[int, Field(ge=1)] = 16
-    tournament: Annotated[int, Field(ge=1)] = 4
-    crossover: Annotated[float, Field(ge=0, le=1)] = 0.3
-    second_mutation: Annotated[float, Field(ge=0, le=1)] = 0.2
 
 
 class Evolution(Searcher[T]):

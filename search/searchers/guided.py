@@ -9,13 +9,14 @@ from numpy.random import Generator
 
 from operators.base.threads import torch_threads
 from search import pareto
+from search.config.searcher import EvolutionSettings
 from search.pareto import Floats
 from search.searchers.contract import Proposal
-from search.searchers.evolution import Evolution, EvolutionSettings
+from search.searchers.evolution import Evolution
 from search.searchers.expected_gain import expected_gain, open_boxes
 from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit
 from search.searchers.surrogate import conditioned, first_kernel
-from search.spaces.free import Space
+from search.spaces.contract import Space
 
 T = TypeVar("T")
 Known = Mapping[int, Callable[[T], float]]

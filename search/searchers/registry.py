@@ -2,31 +2,20 @@
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 from operators.base.errors import ConfigError
-from operators.base.value import Value
+from search.config.searcher import NAMES, EvolutionSettings
 from search.searchers.contract import Proposer
-from search.searchers.evolution import Evolution, EvolutionSettings
+from search.searchers.evolution import Evolution
 from search.searchers.guided import Guided, Known
 from search.searchers.random_search import RandomSearch
 from search.searchers.regularized_evolution import Aging
+from search.spaces.contract import Space
 from search.spaces.encoding import ArchitectureEncoding, EncodedSpace
-from search.spaces.free import ArchitectureSpace, Space
+from search.spaces.free import ArchitectureSpace
 
 T = TypeVar("T")
-Name = Literal["guided", "evolution", "aging", "random", "nsga2", "tpe", "gp"]
-NAMES: tuple[str, ...] = get_args(Name)
-
-
-class SearcherSettings(Value):
-    """The `searcher` section of a run.
-
-    guided: evolution screened by surrogates. evolution: with Pareto ranks. aging: as published, for the first objective. nsga2, tpe, gp:
-    Optuna's; gp needs scipy, and seconds a proposal. What these share, such as a population, is in the `evolution` section.
-    """
-
-    name: Name = "guided"
 
 
 def searcher(

@@ -4,9 +4,10 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
+from search.config.searcher import EvolutionSettings
 from search.searchers.contract import Proposal, Searcher
-from search.searchers.evolution import BREED_TRIES, EvolutionSettings
-from search.spaces.free import Space
+from search.searchers.evolution import BREED_TRIES
+from search.spaces.contract import Space
 
 T = TypeVar("T")
 

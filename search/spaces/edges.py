@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from operators import Architecture
-from search.spaces.free import SpaceSettings
+from search.config.space import SpaceSettings
 
 _FEWEST = 3
 """Members of a frontier of which anything is said."""

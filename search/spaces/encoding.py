@@ -10,7 +10,8 @@ from numpy.random import Generator
 
 from operators import Architecture
 from search.config.choices import norm_of, normalized
-from search.spaces.free import ArchitectureSpace, Space
+from search.spaces.contract import Space
+from search.spaces.free import ArchitectureSpace
 
 T = TypeVar("T")
 V = TypeVar("V")

@@ -1,212 +1,25 @@
 """What a search may try: the protocol of a search space, and the space of architectures."""
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from typing import Annotated, Any, Protocol, Self, TypeVar
+from typing import TypeVar
 
 from numpy.random import Generator
-from pydantic import Field, ValidationError, model_validator
 
-from operators import registry
 from operators.architecture import Architecture, Layer
-from operators.base.errors import ArchitectureError, ConfigError, one_line
-from operators.base.value import Value
-from search.config.choices import Choices, Norm, norm_of, normalized
+from operators.base.errors import ConfigError
+from search.config.choices import Choices, norm_of, normalized
+from search.config.space import SpaceSettings, _listed, choices_of
 from search.spaces import mutate
 from search.spaces.features import Features
 from search.spaces.mutate import pick
 from search.spaces.seeds import designs_of, first_members, rescaled_to, shallow_members
-from search.spaces.stages import StageSettings, require_sequences
 
 T = TypeVar("T")
 
 CHILD_TRIES = 50
 """How many children of the same parents are made before they are said to have none; a proposer can turn to others."""
-
-
-class Space(Protocol[T]):
-    """What a proposer needs to know of the things that it searches. All randomness comes from the generator given."""
-
-    def seeds(self) -> Sequence[T]:
-        """A few members worth trying first, such as the extremes; may be empty."""
-        ...
-
-    def sample(self, rng: Generator) -> T:
-        """A random member. Raises ConfigError when none can be found."""
-        ...
-
-    def mutate(self, parent: T, rng: Generator) -> tuple[T, str] | None:
-        """A member that differs from the parent in one respect, and that respect's name; None when none can be found."""
-        ...
-
-    def crossover(self, a: T, b: T, rng: Generator) -> T | None:
-        """A member made of two, perhaps equal to one of them; None when none can be found."""
-        ...
-
-    def features(self, member: T) -> Mapping[str, float]:
-        """The member in finite numbers, with the same keys for every member."""
-        ...
-
-    def key(self, member: T) -> str:
-        """The member's identity: equal for equal members alone."""
-        ...
-
-
-class SpaceSettings(Value):
-    """The `space` section of a run.
-
-    operators: names or symbols, all that exist by default. widths: of the residual stream. min_depth, max_depth: layers.
-    genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
-    meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
-    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. normalized_head: of all architectures.
-    stages: where it is given, even as `{}`, sequences are not free but those of Nemotron-Flash's space (`search.spaces.stages`).
-    max_tries: draws after which the space is said to have no member.
-    """
-
-    operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.names)
-    widths: Annotated[tuple[Annotated[int, Field(ge=8, le=65_536)], ...], Field(min_length=1)] = (
-        96,
-        128,
-        160,
-        192,
-        256,
-    )
-    min_depth: Annotated[int, Field(ge=1, le=1024)] = 4
-    max_depth: Annotated[int, Field(ge=1, le=1024)] = 16
-    genes: Mapping[str, Mapping[str, tuple[bool | int | float | str | None, ...]]] = {}
-    meta_tokens: Annotated[tuple[Annotated[int, Field(ge=0, le=65_536)], ...], Field(min_length=1)] = (0,)
-    norms: Annotated[tuple[Norm, ...], Field(min_length=1)] = (("rmsnorm", "before"),)
-    normalized_head: bool = False
-    stages: StageSettings | None = None
-    max_tries: Annotated[int, Field(ge=1)] = 1000
-
-    @model_validator(mode="after")
-    def _has_members(self) -> Self:
-        if self.min_depth > self.max_depth:
-            raise ValueError(
-                f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}"
-            )
-        choices_of(self)
-        if self.stages is not None:
-            kinds = [registry.get(registry.name_of(token)).kind for token in self.operators]
-            require_sequences(
-                self.stages,
-                kinds.count("mixer"),
-                kinds.count("feedforward"),
-                (self.min_depth, self.max_depth),
-            )
-        return self
-
-
-def choices_of(settings: SpaceSettings) -> Choices:
-    """All that the settings let an architecture be made of. Raises ValueError, one line, for settings that let none be made."""
-    names = tuple(sorted(_names("operators", settings.operators)))
-    widths = tuple(sorted(_unique("widths", settings.widths)))
-    asked = dict(zip(_names("genes", list(settings.genes)), settings.genes.values(), strict=True))
-    if not any(registry.get(name).kind == "mixer" for name in names):
-        mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
-        raise ValueError(
-            f"operators: expected at least one mixer ({', '.join(mixers)}), got {', '.join(names)}"
-        )
-    for name in asked:
-        if name not in names:
-            raise ValueError(f"genes: {name} is not among the operators {', '.join(names)}")
-    genes = {name: _genes(name, asked.get(name, {})) for name in names}
-    layers = {(name, width): _layers(name, width, genes[name]) for name in names for width in widths}
-    for name, chosen in asked.items():
-        for gene, values in chosen.items():
-            for value in values:
-                if not any(_uses(gene, value, genes[name], layers[name, width]) for width in widths):
-                    reason = _why_not(name, widths[0], {gene: value})
-                    raise ValueError(
-                        f"genes.{name}.{gene}: no width of {_listed(widths)} can have {value!r}{reason}"
-                    )
-    for name in names:
-        if not any(layers[name, width] for width in widths):
-            raise ValueError(
-                f"operators: {name} cannot be built at any width of {_listed(widths)}{_why_not(name, widths[0], {})}"
-            )
-    for width in widths:
-        if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
-            raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
-    meta_tokens, norms = (
-        tuple(_unique("meta_tokens", settings.meta_tokens)),
-        tuple(_unique("norms", settings.norms)),
-    )
-    return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, norms, genes, layers)
-
-
-def _names(where: str, tokens: Sequence[str]) -> Sequence[str]:
-    try:
-        return _unique(where, [registry.name_of(token) for token in tokens])
-    except ArchitectureError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _unique(where: str, values: Sequence[T]) -> Sequence[T]:
-    repeated = [value for number, value in enumerate(values) if value in values[:number]]
-    if repeated:
-        raise ValueError(f"{where}: expected each once, got {repeated[0]} twice")
-    return values
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    operator = registry.get(name)
-    known = [
-        parameter.name
-        for parameter in inspect.signature(operator.shape.make).parameters.values()
-        if parameter.name != "width"
-    ]
-    for gene, values in asked.items():
-        if gene not in known:
-            raise ValueError(
-                f"genes.{name}: unknown gene {gene!r}: expected one of {', '.join(known) or 'none'}"
-            )
-        if not values:
-            raise ValueError(f"genes.{name}.{gene}: expected at least one value, got none")
-    return {**operator.genes, **asked}
-
-
-def _layers(name: str, width: int, genes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], Layer]:
-    """{values of the genes: layer} for every combination that `width` can have."""
-    table, made = {}, dict[Layer, Layer]()
-    for values in product(*genes.values()):
-        try:
-            layer = Layer(
-                operator=name,
-                shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))),
-            )
-            table[values] = made.setdefault(layer, layer)  # equal ones are one and the same
-        except (
-            ValueError,
-            TypeError,
-            ArithmeticError,
-        ):  # a shape that does not exist at this width is no choice there
-            continue
-    return table
-
-
-def _uses(
-    gene: str, value: object, genes: Mapping[str, object], table: Mapping[tuple[Any, ...], Layer]
-) -> bool:
-    column = list(genes).index(gene)
-    return any(values[column] == value for values in table)
-
-
-def _why_not(name: str, width: int, genes: Mapping[str, Any]) -> str:
-    """What the operator itself says of these genes with its defaults for the others, to be put behind a message."""
-    try:
-        registry.get(name).shape.make(width, **genes)
-    except (ValueError, TypeError, ArithmeticError) as error:
-        return f": {one_line(error) if isinstance(error, ValidationError) else error}"
-    return ""
 
 
 def accepts_everything(architecture: Architecture) -> bool:

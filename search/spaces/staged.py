@@ -10,10 +10,11 @@ from operators import registry
 from operators.architecture import Architecture, Layer, distinct
 from operators.base.errors import ConfigError
 from search.config.choices import Norm, norm_of, normalized
+from search.config.space import STAGES, SpaceSettings, StageSettings
 from search.spaces import mutate, stages
-from search.spaces.free import CHILD_TRIES, ArchitectureSpace, SpaceSettings, accepts_everything
+from search.spaces.free import CHILD_TRIES, ArchitectureSpace, accepts_everything
 from search.spaces.mutate import pick
-from search.spaces.stages import STAGES, Alphabet, Genome, StageSettings, readings, sequence
+from search.spaces.stages import Alphabet, Genome, readings, sequence
 
 
 def make_space(

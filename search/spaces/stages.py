@@ -8,76 +8,12 @@ mixers and one such number in a block; the published winners need the third mixe
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 from numpy.random import Generator
-from pydantic import Field, field_validator
 
-from operators.base.value import Value
+from search.config.space import STAGES, StageSettings
 from search.spaces.mutate import pick
-
-STAGES = 3  # early, middle, late
-
-
-class StageSettings(Value):
-    """The `space.stages` section of a run.
-
-    ratios: of a block's mixers, as in `1:2`, where each mixer takes its turn for as long as it has one: `1:2` is x y y, `1:2:1` is x y z y,
-    and `0:1` is one mixer alone. A ratio of more mixers than the space has is left out.
-    feedforwards: how many may follow a mixer. max_repeats: of a stage's block. `max_depth` of the space bounds all stages together: what is
-    beyond is cut from the last one.
-    """
-
-    ratios: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "0:1",
-        "1:1",
-        "1:2",
-        "1:3",
-        "1:1:1",
-        "1:2:1",
-        "1:1:2",
-        "1:3:1",
-        "1:1:3",
-    )
-    feedforwards: Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1)] = (0, 1, 2)
-    max_repeats: Annotated[int, Field(ge=1, le=64)] = 10
-
-    @field_validator("ratios")
-    @classmethod
-    def _are_ratios(cls, ratios: tuple[str, ...]) -> tuple[str, ...]:
-        for text in ratios:
-            shares = text.split(":")
-            if not all(share in set("0123456789") for share in shares) or not any(
-                share != "0" for share in shares
-            ):
-                raise ValueError(f"expected shares of 0 to 9 that are not all 0, as in 1:2, got {text!r}")
-        return ratios
-
-    def shares(self, mixers: int) -> tuple[tuple[int, ...], ...]:
-        """The ratios without their zeros, of at most that many mixers."""
-        found = [tuple(int(share) for share in text.split(":") if share != "0") for text in self.ratios]
-        return tuple(dict.fromkeys(ratio for ratio in found if len(ratio) <= mixers))
-
-
-def require_sequences(
-    settings: StageSettings, mixers: int, feedforwards: int, depths: tuple[int, int]
-) -> None:
-    """Raises ValueError, one line, where so many operators of either kind make no three stages of that depth."""
-    ratios, counts = settings.shares(mixers), settings.feedforwards
-    if any(counts) and feedforwards != 1:
-        raise ValueError(f"stages: expected one feed-forward network among operators, got {feedforwards}")
-    if not ratios:
-        raise ValueError(
-            f"stages.ratios: expected one of at most {mixers} mixers, got {', '.join(settings.ratios)}"
-        )
-    smallest, largest = min(map(sum, ratios)) * (1 + min(counts)), max(map(sum, ratios)) * (1 + max(counts))
-    least, most = (STAGES - 1) * smallest + 1, STAGES * largest * settings.max_repeats
-    if depths[1] < least:
-        raise ValueError(f"max_depth: expected at least {least} for {STAGES} stages, got {depths[1]}")
-    if depths[0] > most:
-        raise ValueError(
-            f"min_depth: expected at most {most}, which {STAGES} stages can have, got {depths[0]}"
-        )
 
 
 class Block(NamedTuple):

@@ -21,11 +21,14 @@ from profiler.device.lock import shared
 from profiler.kernels.warm import Workload, jobs, warm
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import ProfileSettings
-from proxy_train.text.data import Corpus, DataSettings, prepare
-from proxy_train.train import ProxyScore, ProxySettings, train
-from search.cli.data import print_source
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data_settings import DataSettings
+from proxy_train.text.prepare import prepare
+from proxy_train.train import train
 from search.config import run as config_module
 from search.evaluation.profiling import Failure, profiled
+from search.runs.text_read import print_source
 from search.studies import experiment_store
 from search.studies.experiment_store import Latency, Store, Training
 

@@ -16,7 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from operators.base.errors import RunError, one_line
 from operators.base.files import write_whole
 from operators.base.value import Value
-from search.runs.folder import RunFolder, check_name, find_folder
+from search.config.name import check_name
+from search.runs.folder import RunFolder, find_folder
 
 SETTINGS, RECORDS = "experiment.json", "records.jsonl"
 

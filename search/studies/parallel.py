@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 from operators.base.errors import DeviceError, OutOfMemoryError
 from profiler.device.gpus import alone
 from profiler.process.child_process import Child
-from proxy_train.text.data import Corpus
+from proxy_train.text.corpus import Corpus
 from search.studies import experiment
 from search.studies.experiment import Session, Wanted
 from search.studies.experiment_store import Training

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import ConfigError
-from search.spaces.free import SpaceSettings
+from search.config.space import SpaceSettings
 from search.spaces.staged import make_space
 from search.studies import experiment
 from search.studies.experiment import ExperimentSettings, Tokens, Wanted

@@ -11,7 +11,7 @@ from typing import TypeVar
 from operators.base.errors import FrontrunnerError
 from profiler.device.device import open_device
 from profiler.process.child_process import settle_in
-from proxy_train.text.data import Corpus
+from proxy_train.text.corpus import Corpus
 from search.studies import experiment
 
 T = TypeVar("T")

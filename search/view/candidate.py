@@ -14,17 +14,20 @@ from profiler.device.ceilings import matrix_product_flops_per_s
 from profiler.device.device import memory_errors, open_device
 from profiler.device.lock import shared
 from profiler.profile import Profile
-from proxy_train.tasks import TaskScore, TaskSettings, train_task
-from proxy_train.text.data import prepare
-from proxy_train.train import ProxyScore, ProxySettings, train
-from search.cli.data import print_source
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.task_settings import TaskScore, TaskSettings
+from proxy_train.tasks import train_task
+from proxy_train.text.prepare import prepare
+from proxy_train.train import train
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.evaluation.evaluate import Evaluation
 from search.evaluation.figures import formatted, percent, unit_of
+from search.evaluation.outcome import Evaluation
+from search.runs.entry import Entry
 from search.runs.export import evaluation_json, provenance
 from search.runs.folder import RunFolder
-from search.runs.ledger import Entry, Ledger
+from search.runs.ledger import Ledger
+from search.runs.text_read import print_source
 from search.view.profiles import print_conditions, print_remarks, timings
 from search.view.tables import MARK, spreads, taint_notes
 from search.view.terminal_tables import Sheet, sheet, show

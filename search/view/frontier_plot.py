@@ -13,8 +13,8 @@ from operators.base.errors import ConfigError
 from operators.base.files import write_whole
 from search import pareto
 from search.objectives import METRICS, Constraint, Objective, qualifies
+from search.runs.entry import Entry
 from search.runs.frontier import costs, frontier_of, scored
-from search.runs.ledger import Entry
 
 mpl.use("Agg")
 

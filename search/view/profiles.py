@@ -9,9 +9,8 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import ConfigError, one_line
-from profiler.measuring.conditions import Conditions
 from profiler.process.worker import ProfilingWorker
-from profiler.profile import Profile, ProfileSettings
+from profiler.profile import Conditions, Profile, ProfileSettings
 from profiler.timing import Timing
 from search.evaluation.figures import formatted, percent
 from search.evaluation.profiling import Failure, profiled

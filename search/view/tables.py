@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from operators.base.errors import ConfigError
-from search.evaluation.evaluate import worked
 from search.evaluation.figures import exact_value, formatted, percent, with_unit
+from search.evaluation.outcome import worked
 from search.objectives import Constraint, Objective, qualifies
+from search.runs.entry import Entry
 from search.runs.frontier import frontier_of, scored
-from search.runs.ledger import Entry
 from search.view.terminal_tables import Sheet, sheet
 
 SPREAD = "_spread"

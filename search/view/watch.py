@@ -11,10 +11,11 @@ from rich.live import Live
 from rich.text import Text
 
 from search.objectives import by_kind, names
+from search.runs.entry import Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import hypervolume_course
-from search.runs.ledger import Entry, Ledger
-from search.runs.run import opened, state_of
+from search.runs.ledger import Ledger
+from search.runs.status import opened, state_of
 from search.runs.worker_time import worker_seconds
 from search.view.progress import duration
 from search.view.tables import candidates_sheet, columns_for, frame, sorted_by

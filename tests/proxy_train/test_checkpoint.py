@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 from operators.base.errors import DataError
 from proxy_train import checkpoint
-from proxy_train.text.data import Corpus
+from proxy_train.text.corpus import Corpus
 from proxy_train.train import train
 from tests.proxy_train.test_train import SETTINGS, model_of, without_time
 

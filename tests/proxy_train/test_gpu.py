@@ -11,7 +11,7 @@ from operators.agreement import BOUNDS, relative_error
 from operators.architecture import Architecture
 from operators.model import HybridLM
 from proxy_train.loss import cross_entropy, load_fused
-from proxy_train.text.data import Corpus
+from proxy_train.text.corpus import Corpus
 from proxy_train.train import train
 from tests.proxy_train.test_train import SETTINGS, model_of
 

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from operators.architecture import Architecture
 from operators.model import HybridLM
-from proxy_train.tasks import TASKS, UNSCORED, TaskSettings, metrics, score_task, train_task
+from proxy_train.task_settings import TaskSettings, metrics
+from proxy_train.tasks import TASKS, UNSCORED, score_task, train_task
 
 SETTINGS = TaskSettings(symbols=6, sequence_length=33, copied=5)
 SMALL = TaskSettings(symbols=4, sequence_length=16, copied=3, tokens=2_000, batch_size=8, scored_sequences=64)

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from operators import registry
 from operators.architecture import Architecture
 from operators.base.errors import ConfigError, DataError, DivergedError
+from operators.cost import training_flops
 from operators.model import HybridLM
-from proxy_train.flops import training_flops
 from proxy_train.loss import cross_entropy
 from proxy_train.settings import ProxyScore, ProxySettings
-from proxy_train.text.data import Corpus, batches
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data import batches
 from proxy_train.text.unigram import scored_unigram_loss
 from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
 

@@ -5,7 +5,8 @@ import pytest
 
 from operators.base.errors import ConfigError
 from profiler.profile import ProfileSettings
-from proxy_train.tasks import TASKS, TaskSettings
+from proxy_train.task_settings import TaskSettings
+from proxy_train.tasks import TASKS
 from search.objectives import (
     first_broken,
     metric_of,

@@ -18,6 +18,7 @@ from search.config import run as config_module
 from search.runs import run
 from search.runs.frontier import frontier_of, hypervolume_gain
 from search.runs.ledger import open_ledger
+from search.view.run import go_on
 
 
 def quick(device: str, console: Console) -> Measured:
@@ -26,7 +27,7 @@ def quick(device: str, console: Console) -> Measured:
     name = f"bench-quick-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run.start(config, results=RESULTS, name=name, console=console)
     start = time.perf_counter()
-    run.go_on(folder, executor="ray", address=None, console=console)
+    go_on(folder, executor="ray", address=None, console=console)
     seconds = time.perf_counter() - start
     entries, objectives = open_ledger(folder.ledger).entries(), config.parsed_objectives()
     gain = hypervolume_gain(entries, objectives, first=config.evolution.population)

@@ -22,7 +22,7 @@ from profiler.device.device import open_device
 from profiler.device.gpus import devices
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.runs.ledger import Entry
+from search.runs.entry import Entry
 from search.runs.worker_time import searched
 
 _CANDIDATES = 28

@@ -27,8 +27,8 @@ from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import folder
 from search.config.run import RunConfig
 from search.evaluation.fidelity import proxy_of
+from search.runs.entry import Entry
 from search.runs.frontier import costs, scored
-from search.runs.ledger import Entry
 from search.runs.loop import prepare_run
 from search.runs.worker_time import searched, worker_seconds
 from search.studies import experiment

@@ -31,9 +31,9 @@ from operators.base.threads import compute_with_one_thread
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores, screened_space
 from search.config import run as config_module
-from search.searchers.evolution import EvolutionSettings
+from search.config.searcher import EvolutionSettings
 from search.searchers.registry import searcher
-from search.spaces.free import Space
+from search.spaces.contract import Space
 
 T = TypeVar("T")
 REPEATS = 10

@@ -22,16 +22,9 @@ from profiler.table.build import build
 from profiler.table.latency_table import LatencyTable, default_path
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.gates.table import members
-from search.runs.table_for_space import (
-    accuracy_figures,
-    accuracy_table,
-    build_and_validate,
-    default_points,
-    load_space,
-    progress,
-    space_of,
-)
+from search.runs.table_for_space import accuracy_figures, default_points, load_space, space_of
 from search.runs.table_for_space import samples as cases
+from search.view.latency_table import accuracy_table, build_and_validate, progress
 from search.view.terminal_tables import show
 
 HOLDOUT, SEED = 60, 0

@@ -27,14 +27,13 @@ from rich.console import Console
 from torch import Tensor
 
 from operators.architecture import Architecture
-from operators.cost import parameters
+from operators.cost import parameters, training_flops
 from operators.kernels.libraries import deterministic, load
 from operators.model import HybridLM
 from profiler.device.ceilings import matrix_product_flops_per_s
 from profiler.device.device import Device, open_device
 from profiler.device.lock import exclusive
 from profiler.kernels.warm import Workload, jobs, warm
-from proxy_train.flops import training_flops
 from proxy_train.optim import BETAS, Optimizer
 from proxy_train.settings import ProxySettings
 from proxy_train.step import Step, own_stream

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.base.errors import DataError
-from proxy_train.text.data import Corpus, batches, bits_per_byte, require_windows, validation_batches
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data import batches, bits_per_byte, require_windows, validation_batches
 from proxy_train.text.shards import Tokens
 from tests.helpers.speeches import training_ids
 

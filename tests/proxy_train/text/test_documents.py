@@ -11,8 +11,9 @@ import pytest
 
 from operators.base.errors import DataError
 from proxy_train.text import documents as documents_module
-from proxy_train.text.data import DataSettings, prepare
+from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.documents import read_documents, source_files
+from proxy_train.text.prepare import prepare
 
 TEXTS = ["one text\r\nof two lines\u2028or three", "  ", "naïve 🦅", "", "the last"]
 READ = [TEXTS[0], TEXTS[2], TEXTS[4]]

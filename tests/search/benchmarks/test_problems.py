@@ -11,7 +11,8 @@ from operators import Architecture
 from search import pareto
 from search.benchmarks import problems
 from search.benchmarks.problems import PROBLEMS, made_up_scores
-from search.spaces.free import ArchitectureSpace, SpaceSettings
+from search.config.space import SpaceSettings
+from search.spaces.free import ArchitectureSpace
 
 
 @pytest.mark.parametrize(

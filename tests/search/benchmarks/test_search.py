@@ -13,9 +13,9 @@ from search.benchmarks.library.scaling import rate, slower
 from search.benchmarks.library.search import Design, gain, volumes_over_time
 from search.benchmarks.runs import row
 from search.config import run as config_module
-from search.evaluation.evaluate import Evaluation
+from search.evaluation.outcome import Evaluation
 from search.objectives import parse_constraint
-from search.runs.ledger import Attempt, Entry
+from search.runs.entry import Attempt, Entry
 from search.spaces.seeds import designs_of
 from search.spaces.staged import make_space
 

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import RunError
-from proxy_train.text.data import Corpus
-from proxy_train.train import ProxyScore, ProxySettings
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.text.corpus import Corpus
 from search.benchmarks import record, registry
 from search.config.run import RunConfig
 from search.evaluation.profiling import Failure

@@ -15,9 +15,11 @@ from profiler.table.latency_table import LatencyTable
 from profiler.table.parts import Entry, Point, Rest
 from search.cli import table as table_cli
 from search.config import run as config_module
+from search.config.space import SpaceSettings
 from search.gates.table import digest_of, members
-from search.runs.table_for_space import default_points, entries_table, held_out, space_of, wanted
-from search.spaces.free import ArchitectureSpace, SpaceSettings
+from search.runs.table_for_space import default_points, held_out, space_of, wanted
+from search.spaces.free import ArchitectureSpace
+from search.view.latency_table import entries_table
 from tests.conftest import Call
 
 RUN = """

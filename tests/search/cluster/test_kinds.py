@@ -14,7 +14,8 @@ from search.cluster.connect import connect, living, types_of
 from search.cluster.executor import Lost
 from search.cluster.ray_executor import RayExecutor
 from search.config import run as config_module
-from search.evaluation.evaluate import Evaluation, Measured, Outcome, evaluate, measure, train_measured
+from search.evaluation.evaluate import evaluate, measure, train_measured
+from search.evaluation.outcome import Evaluation, Measured, Outcome
 from search.objectives import Constraint, by_kind, metric_of, names, parse_constraint, parse_objective
 from search.runs import ledger as ledger_module
 from search.runs import run
@@ -22,6 +23,7 @@ from search.runs.folder import RunFolder
 from search.runs.loop import Prepared, drive
 from search.view.candidate import print_candidate
 from search.view.frontier_plot import axis_label
+from search.view.run import go_on
 from tests.conftest import PretendExecutor
 from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.local_cluster import nodes
@@ -267,7 +269,7 @@ def test_a_search_on_two_kinds_ends_with_a_frontier_for_each(tiny_config, cluste
     folder = run.start(
         config, results=tmp_path, name="two", console=console, executor="ray", address=cluster.address
     )
-    run.go_on(folder, executor="ray", address=cluster.address, console=console)
+    go_on(folder, executor="ray", address=cluster.address, console=console)
     entries = ledger_module.open_ledger(folder.ledger).entries()
     assert {entry.evaluation.status for entry in entries} == {"ok"}
     assert all(set(entry.evaluation.profiles) == set(KINDS) for entry in entries)

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from operators.base.errors import ConfigError, DeviceError
-from proxy_train.tasks import TaskSettings, train_task
+from proxy_train.task_settings import TaskSettings
+from proxy_train.tasks import train_task
 from search.cluster.executor import InlineExecutor
 from search.cluster.ray_executor import RayExecutor
 from search.evaluation.evaluate import evaluate

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy_train.tasks import TaskSettings
+from proxy_train.task_settings import TaskSettings
 from search.cluster.steps import Step, assignment, first_step, places
-from search.evaluation.evaluate import Job, Measured
-from search.evaluation.fidelity import FidelitySettings
+from search.config.evaluation import FidelitySettings
+from search.evaluation.outcome import Job, Measured
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

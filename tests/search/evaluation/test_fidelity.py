@@ -9,13 +9,14 @@ import torch
 from operators import Architecture, HybridLM, registry
 from operators.base.errors import DivergedError, RunError
 from profiler.process.worker import ProfilingWorker
+from search.config.evaluation import FidelitySettings
 from search.evaluation import evaluate as evaluate_module
 from search.evaluation.evaluate import evaluate
-from search.evaluation.fidelity import FidelitySettings, proxy_of
+from search.evaluation.fidelity import proxy_of
 from search.runs import ledger as ledger_module
+from search.runs.entry import Entry
 from search.runs.export import export
 from search.runs.folder import RunFolder
-from search.runs.ledger import Entry
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.37, 0.5, 0.9])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from search import pareto
-from search.evaluation.evaluate import Evaluation, Outcome, mean
+from search.evaluation.outcome import Evaluation, Outcome, mean
 from search.objectives import Objective
+from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import (
     errors,
@@ -17,9 +18,9 @@ from search.runs.frontier import (
     trained_twice,
     unclean,
 )
-from search.runs.ledger import Again, Entry, open_ledger
+from search.runs.ledger import open_ledger
 from search.runs.repeats import GIVEN_UP
-from search.runs.run import complete
+from search.runs.status import complete
 from tests.conftest import PretendExecutor, pretended
 from tests.helpers.made_up_device import hybrid
 from tests.search.runs.test_repeats import searched, with_repeats

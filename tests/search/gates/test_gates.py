@@ -15,20 +15,24 @@ from profiler.table.latency_table import LatencyTable, Validation
 from profiler.table.parts import Entry as TableEntry
 from profiler.table.parts import Point
 from search.config import run as config_module
+from search.config.evaluation import GateSettings
 from search.evaluation import evaluate as evaluate_module
-from search.evaluation.evaluate import Evaluation, Outcome, evaluate
+from search.evaluation.audits import Audit, audits
+from search.evaluation.evaluate import evaluate
+from search.evaluation.outcome import Evaluation, Outcome
 from search.gates import table as table_gate
-from search.gates.screen import Audit, GateSettings, Screen, audits
+from search.gates.screen import Screen
 from search.gates.table import digest_of, is_kind, members, table_check
 from search.objectives import parse_constraint
 from search.runs import ledger as ledger_module
+from search.runs.entry import Entry
 from search.runs.folder import RunFolder
 from search.runs.gate_counts import Gate, counted
-from search.runs.ledger import Entry
 from search.runs.loop import check_constraints, drive, prepare_run
-from search.runs.run import print_standing, standing
+from search.runs.status import standing
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
+from search.view.run import print_standing
 from tests.conftest import PretendExecutor, pretended
 
 

@@ -11,7 +11,7 @@ from profiler.device.device import open_device
 from profiler.table.latency_table import LatencyTable
 from profiler.table.parts import Entry, Point
 from search.config import run as config_module
-from search.evaluation.evaluate import Evaluation, Outcome
+from search.evaluation.outcome import Evaluation, Outcome
 from search.gates import table as table_gate
 from search.gates.table import known_costs, members
 from search.runs import ledger as ledger_module

@@ -10,9 +10,9 @@ from operators.base.errors import DataError
 from proxy_train.text.prepare import prepare
 from proxy_train.train import train
 from search.runs import ledger as ledger_module
+from search.runs.entry import Entry
 from search.runs.export import export, load
 from search.runs.folder import RunFolder
-from search.runs.ledger import Entry
 from tests.conftest import pretended
 from tests.helpers.speeches import training_ids
 from tests.proxy_train.text.test_encoding import merged

@@ -6,7 +6,8 @@ import pytest
 
 from operators.base.errors import RunError
 from operators.base.files import write_whole
-from search.runs.folder import RunFolder, check_name, find_folder, new_folder
+from search.config.name import check_name
+from search.runs.folder import RunFolder, find_folder, new_folder
 
 
 @pytest.mark.parametrize("name", ["a", "quick-2026.11.21_x", "A" * 64, "0"])

@@ -13,11 +13,13 @@ from operators.base.errors import RunError
 from search import pareto
 from search.cluster.executor import InlineExecutor
 from search.config import run as config_module
-from search.evaluation.evaluate import Evaluation, Outcome, evaluate
-from search.evaluation.fidelity import FidelitySettings, Rung, costs_before_training, rung_metric, rungs_of
-from search.gates.screen import GateSettings
+from search.config.evaluation import FidelitySettings, GateSettings
+from search.evaluation.evaluate import evaluate
+from search.evaluation.fidelity import Rung, costs_before_training, rung_metric, rungs_of
+from search.evaluation.outcome import Evaluation, Outcome
 from search.objectives import Objective
 from search.runs import ledger as ledger_module
+from search.runs.entry import finished
 from search.runs.export import export
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, scored
@@ -277,7 +279,7 @@ def test_a_real_search_with_halving(tmp_path, tiny_config):
     finally:
         executor.close()
     before, statuses = [], []
-    for entry in ledger_module.finished(ledger.entries()):
+    for entry in finished(ledger.entries()):
         metrics, expected = entry.evaluation.metrics, "ok"
         for name in ("loss@t256", "loss@t512"):
             peers = [

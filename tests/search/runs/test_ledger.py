@@ -5,10 +5,10 @@ import pytest
 from optuna.trial import TrialState
 
 from operators.base.errors import RunError
-from search.evaluation.evaluate import Evaluation, Outcome
+from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
+from search.runs.entry import finished
 from search.runs.folder import RunFolder
-from search.runs.ledger import finished
 from search.runs.loop import drive
 from search.searchers.contract import Proposal
 from tests.conftest import PretendExecutor, pretended

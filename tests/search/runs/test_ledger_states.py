@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from operators import Architecture
 from operators.base.errors import RunError
 from search.config import run as config_module
-from search.evaluation.evaluate import Evaluation
+from search.evaluation.outcome import Evaluation
 from search.runs import ledger as ledger_module
-from search.runs.ledger import finished
-from search.searchers.evolution import Proposal
+from search.runs.entry import finished
+from search.searchers.contract import Proposal
 
 CONFIG = config_module.parse(
     {"candidates": 100, "space": {"operators": ["attention", "swiglu"]}}, where="states"

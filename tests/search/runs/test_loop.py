@@ -13,14 +13,14 @@ import pytest
 from operators.base.errors import ConfigError, RunError
 from search.cluster.executor import Lost
 from search.config import run as config_module
-from search.evaluation.evaluate import Evaluation, Outcome
+from search.config.searcher import SearcherSettings
+from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
 from search.runs import loop as driver
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, hypervolume_gain
 from search.runs.loop import check_constraints, drive, prepare_run
-from search.runs.run import complete
-from search.searchers.registry import SearcherSettings
+from search.runs.status import complete
 from tests.conftest import PretendExecutor, pretended
 
 

@@ -11,15 +11,15 @@ from rich.console import Console
 
 from operators.base.errors import RunError
 from search import pareto
-from search.evaluation.evaluate import Evaluation, Outcome, mean
+from search.config.searcher import SearcherSettings
+from search.evaluation.outcome import Evaluation, Outcome, mean
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
 from search.runs.frontier import errors, frontier_of, scored, training_noise
 from search.runs.loop import drive
 from search.runs.repeats import next_repeat
-from search.runs.run import standing
+from search.runs.status import standing
 from search.runs.worker_time import worker_seconds
-from search.searchers.registry import SearcherSettings
 from search.view.candidate import print_candidate
 from search.view.tables import frame
 from tests.conftest import PretendExecutor, pretended

@@ -10,9 +10,12 @@ from numpy.random import Generator
 
 from operators.base.errors import SpaceExhausted
 from search import pareto
+from search.config.searcher import EvolutionSettings
+from search.config.space import SpaceSettings
 from search.searchers.contract import Proposal, Proposer
-from search.searchers.evolution import Evolution, EvolutionSettings
-from search.spaces.free import ArchitectureSpace, Space, SpaceSettings
+from search.searchers.evolution import Evolution
+from search.spaces.contract import Space
+from search.spaces.free import ArchitectureSpace
 
 T = TypeVar("T")
 Point = tuple[int, ...]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from search import pareto
-from search.searchers.evolution import Evolution, EvolutionSettings
+from search.config.searcher import EvolutionSettings
+from search.searchers.evolution import Evolution
 from search.searchers.guided import SCREENED, Guided
 from search.searchers.registry import searcher
 from search.spaces.encoding import Dimension, IntegerSpace, Vector

@@ -8,11 +8,12 @@ import pytest
 
 from operators.base.errors import ConfigError, SpaceExhausted
 from search.config.run import parse
+from search.config.searcher import NAMES, EvolutionSettings
+from search.config.space import SpaceSettings
 from search.searchers.contract import Proposer
-from search.searchers.evolution import EvolutionSettings
-from search.searchers.registry import NAMES, searcher
+from search.searchers.registry import searcher
 from search.spaces.encoding import ArchitectureEncoding, Dimension, IntegerSpace
-from search.spaces.free import ArchitectureSpace, SpaceSettings
+from search.spaces.free import ArchitectureSpace
 from tests.search.searchers.test_evolution import Event
 from tests.search.searchers.test_evolution import drive as drive_scored
 

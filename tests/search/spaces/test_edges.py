@@ -3,8 +3,8 @@
 import pytest
 
 from operators import Architecture
+from search.config.space import SpaceSettings
 from search.spaces.edges import at_edges
-from search.spaces.free import SpaceSettings
 
 SPACE = SpaceSettings(operators=("attention", "swiglu"), widths=(64, 128, 256), min_depth=2, max_depth=6)
 

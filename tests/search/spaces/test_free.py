@@ -16,8 +16,9 @@ from operators import Architecture, registry
 from operators.base.errors import ConfigError, one_line
 from operators.cost import parameters
 from search.config.choices import norm_of
+from search.config.space import SpaceSettings, choices_of
 from search.spaces import mutate
-from search.spaces.free import ArchitectureSpace, SpaceSettings, choices_of
+from search.spaces.free import ArchitectureSpace
 
 VOCABULARY = 512
 SMALL = SpaceSettings(

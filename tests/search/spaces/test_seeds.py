@@ -5,8 +5,9 @@ import pytest
 
 from operators import Architecture, registry
 from operators.cost import parameters
+from search.config.space import SpaceSettings
 from search.spaces import mutate
-from search.spaces.free import ArchitectureSpace, SpaceSettings
+from search.spaces.free import ArchitectureSpace
 from tests.search.spaces.test_free import SPACES, VOCABULARY, WIDE, check, members
 
 

@@ -13,23 +13,12 @@ from pydantic import ValidationError
 from operators import Architecture
 from operators.base.errors import ConfigError, one_line
 from search.config.run import load
-from search.searchers.evolution import EvolutionSettings
+from search.config.searcher import EvolutionSettings
+from search.config.space import STAGES, SpaceSettings, StageSettings
 from search.searchers.registry import searcher
 from search.spaces.encoding import ArchitectureEncoding
-from search.spaces.free import SpaceSettings
 from search.spaces.staged import StagedSpace, make_space
-from search.spaces.stages import (
-    STAGES,
-    Alphabet,
-    Block,
-    Genome,
-    Stage,
-    StageSettings,
-    length,
-    readings,
-    sequence,
-    turns,
-)
+from search.spaces.stages import Alphabet, Block, Genome, Stage, length, readings, sequence, turns
 
 CONFIGS = Path(__file__).parent.parent.parent.parent / "configs"
 VOCABULARY = 512

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from operators import Architecture, HybridLM
 from operators.base.errors import ConfigError, DivergedError, RunError
-from proxy_train.text.data import Corpus
-from proxy_train.train import ProxyScore, ProxySettings
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.text.corpus import Corpus
 from search.config.run import RunConfig
 from search.evaluation.profiling import Failure
 from search.studies import experiment, experiment_store

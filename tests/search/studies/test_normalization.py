@@ -8,8 +8,8 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import ConfigError, DivergedError
-from proxy_train.text.data import Corpus
-from proxy_train.train import ProxyScore, ProxySettings
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.text.corpus import Corpus
 from search.config.run import RunConfig
 from search.studies import experiment
 from search.studies.normalization import NormalizationSettings, run

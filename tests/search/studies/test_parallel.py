@@ -18,8 +18,8 @@ from operators import Architecture
 from operators.base.errors import DeviceError
 from profiler.device import gpus
 from profiler.process.child_process import Child
-from proxy_train.text.data import Corpus
-from proxy_train.train import ProxyScore
+from proxy_train.settings import ProxyScore
+from proxy_train.text.corpus import Corpus
 from search.config.run import RunConfig
 from search.evaluation.profiling import Failure
 from search.studies import experiment, experiment_store, parallel

@@ -10,8 +10,8 @@ from rich.console import Console
 from operators import Architecture
 from operators.base.errors import ConfigError, DeviceError
 from operators.model import HybridLM
-from proxy_train.text.data import Corpus
-from proxy_train.train import ProxyScore, ProxySettings
+from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.text.corpus import Corpus
 from search.cli import app as cli
 from search.cli import study as study_cli
 from search.config.run import RunConfig

@@ -12,12 +12,12 @@ from rich.console import Console
 from operators import Architecture
 from operators.base.errors import ConfigError
 from search.cli.options import print_json
-from search.evaluation.evaluate import Evaluation
 from search.evaluation.figures import digits, exact_value, formatted, percent, scaled, with_unit
+from search.evaluation.outcome import Evaluation
 from search.objectives import Constraint, Objective
+from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of
-from search.runs.ledger import Again, Entry
 from search.view import candidate as details
 from search.view import tables
 from search.view.frontier_plot import plot_format, plot_frontier

@@ -6,11 +6,11 @@ from rich.console import Console
 
 from operators import Architecture
 from search.cli import app as cli
-from search.evaluation.evaluate import Evaluation, Outcome
+from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
+from search.runs.entry import Attempt, Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, hypervolume_course, hypervolume_gain
-from search.runs.ledger import Attempt, Entry
 from search.runs.loop import drive
 from search.runs.worker_time import worker_seconds
 from search.view.watch import sparkline, watch

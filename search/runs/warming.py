@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from operators.architecture import Architecture
-from profiler.kernels.warm import Job, Warmed, Workload, jobs
+from profiler.kernels.warm import Job, Workload, jobs
 from search.config.run import RunConfig
+from search.config.space import choices_of
 from search.evaluation.fidelity import proxy_of
 from search.runs.sources import run_or_architecture
-from search.spaces.free import choices_of
 
 
 def warm_jobs(
@@ -43,11 +41,6 @@ def warm_jobs(
         for job in work:
             found.setdefault((job.layer.operator, job.layer.shape.model_dump_json(), job.workload), job)
     return list(found.values())
-
-
-def print_warmed(console: Console, done: Warmed) -> None:
-    what = done.problem or f"{done.backend:<14}{done.seconds:6.1f} s, start {done.start_s:.1f} s"
-    console.print(f"{done.operator:<16}{what}  {done.shape}", soft_wrap=True, markup=False)
 
 
 def _members(run: RunConfig) -> list[Architecture]:

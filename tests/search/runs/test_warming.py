@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from operators.base.errors import ArchitectureError, ConfigError
-from search.evaluation.warming import warm_jobs
+from search.runs.warming import warm_jobs
 
 RUN = """
 proxy: {batch_size: 4, sequence_length: 64, tokens: 1024}

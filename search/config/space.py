@@ -1,0 +1,234 @@
+"""The `space` section of a run, and all that it lets an architecture be made of."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from operators import registry
+from operators.architecture import Layer
+from operators.base.errors import ArchitectureError, one_line
+from operators.base.value import Value
+from search.config.choices import Choices, Norm
+
+STAGES = 3  # early, middle, late
+
+
+class StageSettings(Value):
+    """The `space.stages` section of a run.
+
+    ratios: of a block's mixers, as in `1:2`, where each mixer takes its turn for as long as it has one: `1:2` is x y y, `1:2:1` is x y z y,
+    and `0:1` is one mixer alone. A ratio of more mixers than the space has is left out.
+    feedforwards: how many may follow a mixer. max_repeats: of a stage's block. `max_depth` of the space bounds all stages together: what is
+    beyond is cut from the last one.
+    """
+
+    ratios: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "0:1",
+        "1:1",
+        "1:2",
+        "1:3",
+        "1:1:1",
+        "1:2:1",
+        "1:1:2",
+        "1:3:1",
+        "1:1:3",
+    )
+    feedforwards: Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1)] = (0, 1, 2)
+    max_repeats: Annotated[int, Field(ge=1, le=64)] = 10
+
+    @field_validator("ratios")
+    @classmethod
+    def _are_ratios(cls, ratios: tuple[str, ...]) -> tuple[str, ...]:
+        for text in ratios:
+            shares = text.split(":")
+            if not all(share in set("0123456789") for share in shares) or not any(
+                share != "0" for share in shares
+            ):
+                raise ValueError(f"expected shares of 0 to 9 that are not all 0, as in 1:2, got {text!r}")
+        return ratios
+
+    def shares(self, mixers: int) -> tuple[tuple[int, ...], ...]:
+        """The ratios without their zeros, of at most that many mixers."""
+        found = [tuple(int(share) for share in text.split(":") if share != "0") for text in self.ratios]
+        return tuple(dict.fromkeys(ratio for ratio in found if len(ratio) <= mixers))
+
+
+def require_sequences(
+    settings: StageSettings, mixers: int, feedforwards: int, depths: tuple[int, int]
+) -> None:
+    """Raises ValueError, one line, where so many operators of either kind make no three stages of that depth."""
+    ratios, counts = settings.shares(mixers), settings.feedforwards
+    if any(counts) and feedforwards != 1:
+        raise ValueError(f"stages: expected one feed-forward network among operators, got {feedforwards}")
+    if not ratios:
+        raise ValueError(
+            f"stages.ratios: expected one of at most {mixers} mixers, got {', '.join(settings.ratios)}"
+        )
+    smallest, largest = min(map(sum, ratios)) * (1 + min(counts)), max(map(sum, ratios)) * (1 + max(counts))
+    least, most = (STAGES - 1) * smallest + 1, STAGES * largest * settings.max_repeats
+    if depths[1] < least:
+        raise ValueError(f"max_depth: expected at least {least} for {STAGES} stages, got {depths[1]}")
+    if depths[0] > most:
+        raise ValueError(
+            f"min_depth: expected at most {most}, which {STAGES} stages can have, got {depths[0]}"
+        )
+
+
+T = TypeVar("T")
+
+
+class SpaceSettings(Value):
+    """The `space` section of a run.
+
+    operators: names or symbols, all that exist by default. widths: of the residual stream. min_depth, max_depth: layers.
+    genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
+    meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
+    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. normalized_head: of all architectures.
+    stages: where it is given, even as `{}`, sequences are not free but those of Nemotron-Flash's space (`search.spaces.stages`).
+    max_tries: draws after which the space is said to have no member.
+    """
+
+    operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.names)
+    widths: Annotated[tuple[Annotated[int, Field(ge=8, le=65_536)], ...], Field(min_length=1)] = (
+        96,
+        128,
+        160,
+        192,
+        256,
+    )
+    min_depth: Annotated[int, Field(ge=1, le=1024)] = 4
+    max_depth: Annotated[int, Field(ge=1, le=1024)] = 16
+    genes: Mapping[str, Mapping[str, tuple[bool | int | float | str | None, ...]]] = {}
+    meta_tokens: Annotated[tuple[Annotated[int, Field(ge=0, le=65_536)], ...], Field(min_length=1)] = (0,)
+    norms: Annotated[tuple[Norm, ...], Field(min_length=1)] = (("rmsnorm", "before"),)
+    normalized_head: bool = False
+    stages: StageSettings | None = None
+    max_tries: Annotated[int, Field(ge=1)] = 1000
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        if self.min_depth > self.max_depth:
+            raise ValueError(
+                f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}"
+            )
+        choices_of(self)
+        if self.stages is not None:
+            kinds = [registry.get(registry.name_of(token)).kind for token in self.operators]
+            require_sequences(
+                self.stages,
+                kinds.count("mixer"),
+                kinds.count("feedforward"),
+                (self.min_depth, self.max_depth),
+            )
+        return self
+
+
+def choices_of(settings: SpaceSettings) -> Choices:
+    """All that the settings let an architecture be made of. Raises ValueError, one line, for settings that let none be made."""
+    names = tuple(sorted(_names("operators", settings.operators)))
+    widths = tuple(sorted(_unique("widths", settings.widths)))
+    asked = dict(zip(_names("genes", list(settings.genes)), settings.genes.values(), strict=True))
+    if not any(registry.get(name).kind == "mixer" for name in names):
+        mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
+        raise ValueError(
+            f"operators: expected at least one mixer ({', '.join(mixers)}), got {', '.join(names)}"
+        )
+    for name in asked:
+        if name not in names:
+            raise ValueError(f"genes: {name} is not among the operators {', '.join(names)}")
+    genes = {name: _genes(name, asked.get(name, {})) for name in names}
+    layers = {(name, width): _layers(name, width, genes[name]) for name in names for width in widths}
+    for name, chosen in asked.items():
+        for gene, values in chosen.items():
+            for value in values:
+                if not any(_uses(gene, value, genes[name], layers[name, width]) for width in widths):
+                    reason = _why_not(name, widths[0], {gene: value})
+                    raise ValueError(
+                        f"genes.{name}.{gene}: no width of {_listed(widths)} can have {value!r}{reason}"
+                    )
+    for name in names:
+        if not any(layers[name, width] for width in widths):
+            raise ValueError(
+                f"operators: {name} cannot be built at any width of {_listed(widths)}{_why_not(name, widths[0], {})}"
+            )
+    for width in widths:
+        if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
+            raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
+    meta_tokens, norms = (
+        tuple(_unique("meta_tokens", settings.meta_tokens)),
+        tuple(_unique("norms", settings.norms)),
+    )
+    return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, norms, genes, layers)
+
+
+def _names(where: str, tokens: Sequence[str]) -> Sequence[str]:
+    try:
+        return _unique(where, [registry.name_of(token) for token in tokens])
+    except ArchitectureError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _unique(where: str, values: Sequence[T]) -> Sequence[T]:
+    repeated = [value for number, value in enumerate(values) if value in values[:number]]
+    if repeated:
+        raise ValueError(f"{where}: expected each once, got {repeated[0]} twice")
+    return values
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    operator = registry.get(name)
+    known = [
+        parameter.name
+        for parameter in inspect.signature(operator.shape.make).parameters.values()
+        if parameter.name != "width"
+    ]
+    for gene, values in asked.items():
+        if gene not in known:
+            raise ValueError(
+                f"genes.{name}: unknown gene {gene!r}: expected one of {', '.join(known) or 'none'}"
+            )
+        if not values:
+            raise ValueError(f"genes.{name}.{gene}: expected at least one value, got none")
+    return {**operator.genes, **asked}
+
+
+def _layers(name: str, width: int, genes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], Layer]:
+    """{values of the genes: layer} for every combination that `width` can have."""
+    table, made = {}, dict[Layer, Layer]()
+    for values in product(*genes.values()):
+        try:
+            layer = Layer(
+                operator=name,
+                shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))),
+            )
+            table[values] = made.setdefault(layer, layer)  # equal ones are one and the same
+        except (
+            ValueError,
+            TypeError,
+            ArithmeticError,
+        ):  # a shape that does not exist at this width is no choice there
+            continue
+    return table
+
+
+def _uses(
+    gene: str, value: object, genes: Mapping[str, object], table: Mapping[tuple[Any, ...], Layer]
+) -> bool:
+    column = list(genes).index(gene)
+    return any(values[column] == value for values in table)
+
+
+def _why_not(name: str, width: int, genes: Mapping[str, Any]) -> str:
+    """What the operator itself says of these genes with its defaults for the others, to be put behind a message."""
+    try:
+        registry.get(name).shape.make(width, **genes)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        return f": {one_line(error) if isinstance(error, ValidationError) else error}"
+    return ""

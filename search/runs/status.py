@@ -1,0 +1,77 @@
+"""How far a run is, and its candidates, for reading."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from operators.base.errors import RunError
+from search.runs import ledger as ledger_module
+from search.runs.entry import Entry
+from search.runs.folder import RunFolder, find_folder
+from search.runs.frontier import frontier_of, hypervolume_gain
+from search.runs.gate_counts import counted
+from search.runs.ledger import Ledger
+from search.runs.repeats import next_repeat
+
+
+def opened(results: Path, run: str) -> tuple[RunFolder, Ledger]:
+    """An existing run, for reading. Raises RunError."""
+    folder = find_folder(results, run)
+    return folder, ledger_module.open_ledger(folder.ledger)
+
+
+def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledger, Entry]:
+    """One candidate of a run. Raises RunError."""
+    folder, ledger = opened(results, run)
+    entries = ledger.entries()
+    for entry in entries:
+        if entry.number == number:
+            return folder, ledger, entry
+    known = f"expected 0 to {len(entries) - 1}" if entries else "it has none yet"
+    raise RunError(f"run {run} has no candidate {number}: {known}")
+
+
+def complete(ledger: Ledger, entries: Sequence[Entry]) -> bool:
+    """Whether nothing is left to do, second evaluations included, given what the ledger's `entries` returned."""
+    if ledger.time_up and ledger.ended(entries):
+        return True
+    return ledger.complete(entries) and next_repeat(entries, ledger.config) is None
+
+
+def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str:
+    """Whether a run is driven, complete or stopped, for people."""
+    if driver := folder.driver():
+        return f"driven by process {driver}"
+    return "complete" if complete(ledger, entries) else f"stopped, `{folder.command('resume')}` goes on"
+
+
+def standing(results: Path, run: str) -> dict[str, Any]:
+    """How far a run is, for people and scripts."""
+    folder, ledger = opened(results, run)
+    entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
+    ended = [entry.evaluation for entry in entries if entry.evaluation]
+    gain = hypervolume_gain(entries, objectives, first=ledger.config.evolution.population)
+    return {
+        "run": folder.name,
+        "state": state_of(folder, ledger, entries),
+        "started": ledger.started,
+        "candidates": ledger.config.candidates,
+        "evaluated": len(ended),
+        "evaluated_twice": sum(bool(found.standard_errors) for found in ended),
+        "unfinished": len(entries) - len(ended),
+        **{
+            status: sum(found.status == status for found in ended)
+            for status in sorted({found.status for found in ended})
+        },
+        "tainted": sum(bool(entry.tainted()) for entry in entries),
+        "best_loss": min((found.metrics["loss"] for found in ended if "loss" in found.metrics), default=None),
+        "frontier": len(frontier_of(entries, objectives)),
+        "hypervolume": gain and gain.final,
+        "hypervolume_initial": gain and gain.initial,
+        "folder": str(folder.path),
+        "gates": {
+            gate.name: {key: value for key, value in asdict(gate).items() if key != "name"}
+            for gate in counted(entries, ledger.config)
+        },
+    }
