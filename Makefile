@@ -3,7 +3,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 SOURCES := operators profiler proxy_train search tests
 
-.PHONY: search test lint clean
+.PHONY: search test docs clean
 
 search: $(INSTALLED)
 	$(VENV)/bin/frontrunner search configs/quick.yaml
@@ -15,6 +15,13 @@ test: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pytest -n 2
 
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+$(VENV)/installed-docs: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frontrunner needs Python 3.11 or newer, " + sys.executable + " is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
@@ -24,4 +31,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

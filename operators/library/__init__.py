@@ -1,1 +1,1 @@
-"""One file an operator; the file name is its name. See CONTRIBUTING.md for how to add one."""
+"""One file an operator; the file name is its name. See docs/extending.md for how to add one."""
