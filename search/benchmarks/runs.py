@@ -25,8 +25,8 @@ from search.studies.experiment import ExperimentSettings
 from search.view.run import go_on
 
 _CONFIGS = {
-    "cuda": Path("configs/h100_small.yaml"),
-    "cpu": Path("configs/quick.yaml"),
+    "cuda": Path("h100_small"),
+    "cpu": Path("quick"),
 }  # the latter to see that it runs
 
 

@@ -13,6 +13,7 @@ import typer
 from operators.base.errors import FrontrunnerError
 from search.cli.arguments import joined
 from search.cli.bench import bench
+from search.cli.configs import configs_app
 from search.cli.data import data_app
 from search.cli.device import compare, doctor, operators, profile, warm
 from search.cli.frontier import frontier
@@ -44,6 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(configs_app, name="configs")
 app.add_typer(data_app, name="data")
 app.add_typer(table_app, name="table")
 app.add_typer(law_app, name="law")
@@ -69,9 +71,11 @@ class ExecutorName(StrEnum):
     inline = "inline"
 
 
-@app.command(epilog=example("frontrunner search configs/quick.yaml --name first"))
+@app.command(epilog=example("frontrunner search quick --name first"))
 def search(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(help="YAML file of the run, or a shipped name.", show_default=False)
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
@@ -219,12 +223,15 @@ def import_(
         )
 
 
-@app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
+@app.command(epilog=example("frontrunner train tiny-hybrid --tokens 300000"))
 def train(
     architecture: Model,
     config: Annotated[
         Path | None,
-        typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults"),
+        typer.Option(
+            help="Run file, or a shipped name, whose data and proxy sections to use.",
+            show_default="the defaults",
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
@@ -271,7 +278,7 @@ app.command(
     epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0")
 )(compare)
 app.command(epilog=example("frontrunner operators --device cuda:0"))(operators)
-app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))(warm)
+app.command(epilog=example("frontrunner warm quick llama-3.2-1b --device cuda:0"))(warm)
 app.command(epilog=example("frontrunner doctor --json"))(doctor)
 app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))(bench)
 

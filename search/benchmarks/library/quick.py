@@ -23,7 +23,7 @@ from search.view.run import go_on
 
 def quick(device: str, console: Console) -> Measured:
     """Time, losses and hypervolumes of the search, a row for each candidate, and the plot of the frontier."""
-    config = config_module.load(Path("configs/quick.yaml")).model_copy(update={"device": device})
+    config = config_module.load(Path("quick")).model_copy(update={"device": device})
     name = f"bench-quick-{datetime.now():%Y%m%d-%H%M%S}"
     folder = run.start(config, results=RESULTS, name=name, console=console)
     start = time.perf_counter()
