@@ -37,6 +37,7 @@ from search.cli.watch import watch
 
 if TYPE_CHECKING:
     from search.runs.folder import RunFolder
+    from search.runs.progress import Event
 
 app = typer.Typer(
     help="Searches for the fastest hybrid small language models by latency measured on the device.",
@@ -91,12 +92,15 @@ def search(
     from search.config import run as config_module
     from search.runs import run
 
-    settings = config_module.load(config)
-    name = run_name(name, config)
     folder = run.start(
-        settings, results=results, name=name, console=console, executor=executor.value, address=address
+        config_module.load(config),
+        results=results,
+        name=run_name(name, config),
+        executor=executor.value,
+        address=address,
+        on_event=_say,
     )
-    _drive(folder, executor, address)
+    _go_on(folder, executor, address)
 
 
 @app.command(epilog=example("frontrunner resume first"))
@@ -118,7 +122,7 @@ def resume(
     """Go on with a run that was interrupted or killed."""
     from search.runs.folder import find_folder
 
-    _drive(find_folder(results, run_name), executor, address)
+    _go_on(find_folder(results, run_name), executor, address)
 
 
 @app.command(epilog=example("frontrunner status first --json"))
@@ -283,13 +287,27 @@ app.command(epilog=example("frontrunner doctor --json"))(doctor)
 app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))(bench)
 
 
-def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
-    from search.view.run import go_on
+def _go_on(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
+    """Drives a run to its end and prints what it found."""
+    from search.runs.run import drive_to_end
+    from search.view.progress import display
+    from search.view.run import print_ended, write_plots
 
     try:
-        go_on(folder, executor=executor.value, address=address, console=console)
-    except KeyboardInterrupt:  # what it said is all that there is to say
+        with display(console) as show:
+            ended = drive_to_end(
+                folder, executor=executor.value, address=address, on_progress=show, on_event=_say
+            )
+    except KeyboardInterrupt:  # `display` has said how to go on
         raise typer.Exit(130) from None
+    write_plots(ended)
+    print_ended(console, ended)
+
+
+def _say(event: "Event") -> None:
+    from search.view.progress import print_event
+
+    print_event(console, event)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from operators.base import shipped
 from operators.base.errors import ConfigError, DataError, one_line
 from search.cli.options import AsJson, plain_console, print_json, whole_number
-from search.runs.text_read import print_source
+from search.view.text_read import print_source
 
 if TYPE_CHECKING:
     from proxy_train.text.data_settings import DataSettings

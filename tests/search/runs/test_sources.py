@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from search.runs.table_for_space import load_space
 from search.searchers.contract import Proposal
 from search.studies import experiment
 from search.studies.law.law import LawSettings
+from search.view.progress import print_event
 from tests.conftest import Call
 
 MODEL = Architecture.from_shorthand("a f", width=32, vocabulary=300)
@@ -197,17 +199,17 @@ def test_numbers_of_commands_are_read_as_yaml_reads_them() -> None:
 def test_of_two_searches_of_one_name_one_begins(
     tmp_path: Path, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch, corpus: object
 ) -> None:
-    prepare, console = run.prepare_run, Console(quiet=True)
+    prepare = run.prepare_run
 
-    def meanwhile(config: RunConfig) -> object:
+    def meanwhile(config: RunConfig, **_: object) -> object:
         monkeypatch.setattr(run, "prepare_run", prepare)
-        run.start(tiny_config, results=tmp_path / "results", name="same", console=console)
+        run.start(tiny_config, results=tmp_path / "results", name="same")
         return prepare(config)
 
     monkeypatch.setattr(run, "prepare_run", meanwhile)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(RunError, match=r"run same exists already"):
-        run.start(tiny_config, results=tmp_path / "results", name="same", console=console)
+        run.start(tiny_config, results=tmp_path / "results", name="same")
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["same"]
     assert ledger_module.open_ledger(tmp_path / "results" / "same" / "ledger.db").entries() == ()
 
@@ -225,7 +227,6 @@ def test_a_vocabulary_far_above_the_tokens_is_refused(
             tiny_config.model_copy(update={"data": data}),
             results=tmp_path,
             name="r",
-            console=Console(quiet=True),
         )
     assert not (tmp_path / "r").exists()
 
@@ -237,7 +238,8 @@ def test_there_are_no_more_workers_than_cores(
     monkeypatch.setattr(cluster, "RayExecutor", lambda *, workers, **_: started.append(workers))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     for wanted, address in ((64, None), (2, None), (64, "127.0.0.1:1")):
-        run._executor("ray", tiny_config.model_copy(update={"workers": wanted}), address, Console())
+        config = tiny_config.model_copy(update={"workers": wanted})
+        run._executor("ray", config, address, partial(print_event, Console()))
     assert started == [2, 2, 64]
     assert capsys.readouterr().out == "workers: 64 asked for, 2 work: this machine has 2 cores\n"
 
