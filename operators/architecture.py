@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from operators import registry
-from operators.base import plain_yaml
+from operators.base import plain_yaml, shipped
 from operators.base.errors import ArchitectureError, in_words, one_line
 from operators.base.value import Value, whole
 from operators.layers.rope import Rope
@@ -18,9 +18,6 @@ from operators.operator import Shape
 Genes = Mapping[str, Mapping[str, Any]]
 MAX_DEPTH = 1024
 IN_A_FOLDER = "architecture.yaml"
-_NOT_INSTALLED = "the shipped files (configs/) are not in this installation, they come with the source"
-SHIPPED = Path(__file__).resolve().parent.parent / "configs" / "architectures"
-
 
 NormKind = Literal["rmsnorm", "layernorm"]
 NormPosition = Literal["before", "after"]
@@ -121,11 +118,6 @@ def _repeated(entry: Mapping[str, Any], width: int, where: str) -> list[Any]:
     return once * count
 
 
-def shipped_names() -> tuple[str, ...]:
-    """The names of the architectures that are shipped in `configs/architectures/`, sorted; none where that folder is not installed."""
-    return tuple(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
-
-
 def find_architecture(path: Path | str) -> Path:
     """The file that a path or a shipped name means: a file or folder of the name goes before. Raises ArchitectureError for none.
 
@@ -136,9 +128,8 @@ def find_architecture(path: Path | str) -> Path:
         return path / IN_A_FOLDER
     if path.exists() and not path.is_dir():
         return path
-    known = shipped_names()
-    if str(path).lower() in known:
-        return SHIPPED / f"{str(path).lower()}.yaml"
+    if (file := shipped.find(path, "architecture")) is not None:
+        return file
     if path.is_dir():
         published = (
             "; `frontrunner import` makes one of a Hugging Face folder"
@@ -147,18 +138,12 @@ def find_architecture(path: Path | str) -> Path:
         )
         raise ArchitectureError(f"{path}: cannot be read: a folder without {IN_A_FOLDER}{published}")
     if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) != 1:
-        raise ArchitectureError(f"{path}: cannot be read: No such file or directory{not_installed(path)}")
-    listed = f"one of {', '.join(known)}" if known else f"a shipped name, but {_NOT_INSTALLED}"
+        raise ArchitectureError(f"{path}: cannot be read: No such file or directory{shipped.hint(path)}")
+    known = ", ".join(shipped.names("architecture"))
     raise ArchitectureError(
         f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, a folder with "
-        f"{IN_A_FOLDER}, a candidate as RUN:ID, or {listed}"
+        f"{IN_A_FOLDER}, a candidate as RUN:ID, or one of {known}"
     )
-
-
-def not_installed(path: Path) -> str:
-    """What to add to the message that a file is missing, where it is one that is shipped with the source alone."""
-    missing = path.parts[:1] == (SHIPPED.parent.name,) and not SHIPPED.is_dir()
-    return f"; {_NOT_INSTALLED}" if missing else ""
 
 
 class Architecture(Value):

@@ -124,9 +124,7 @@ def made_up_architectures() -> Problem[Architecture]:
 
     The best frontier known is that of a long evolution.
     """
-    space = ArchitectureEncoding(
-        ArchitectureSpace(config_module.load(Path("configs/quick.yaml")).space, 4096)
-    )
+    space = ArchitectureEncoding(ArchitectureSpace(config_module.load(Path("quick")).space, 4096))
     return _with_reference("made-up-architectures", space, made_up_scores, _evolved(space, made_up_scores))
 
 
@@ -135,7 +133,7 @@ def recorded_architectures() -> Problem[Architecture]:
 
     The best frontier known is that of a long evolution.
     """
-    config = config_module.load(Path("configs/h100_small.yaml"))
+    config = config_module.load(Path("h100_small"))
     space = ArchitectureEncoding(screened_space(config))
     replay = read_replay(_RECORD, config)
     return _with_reference("recorded-h200-small", space, replay, _evolved(space, replay))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,16 +18,17 @@ from search.config import run as config_module
 from search.config.run import RunConfig
 from search.config.searcher import SearcherSettings
 from search.runs import run
+from search.runs.ended import Ended
 from search.runs.entry import Entry
-from search.runs.folder import find_folder
-from search.runs.ledger import open_ledger
+from search.runs.folder import RunFolder, find_folder
 from search.runs.warming import warm_jobs
 from search.studies.experiment import ExperimentSettings
-from search.view.run import go_on
+from search.view.progress import display, print_event
+from search.view.run import print_ended, write_plots
 
 _CONFIGS = {
-    "cuda": Path("configs/h100_small.yaml"),
-    "cpu": Path("configs/quick.yaml"),
+    "cuda": Path("h100_small"),
+    "cpu": Path("quick"),
 }  # the latter to see that it runs
 
 
@@ -89,9 +91,21 @@ def searched(
     if path.exists():
         at = find_folder(RESULTS, path.name)
     else:
-        at = run.start(config, results=RESULTS, name=path.name, console=console, executor="ray")
-    go_on(at, executor="ray", address=None, console=console)
-    return open_ledger(at.ledger).entries(), at.path
+        at = run.start(
+            config, results=RESULTS, name=path.name, executor="ray", on_event=partial(print_event, console)
+        )
+    return go_on(at, console).entries, at.path
+
+
+def go_on(at: RunFolder, console: Console) -> Ended:
+    """Drives a run to its end, and prints and draws what it found."""
+    with display(console) as show:
+        ended = run.drive_to_end(
+            at, executor="ray", address=None, on_progress=show, on_event=partial(print_event, console)
+        )
+    write_plots(ended)
+    print_ended(console, ended)
+    return ended
 
 
 def row(entry: Entry) -> dict[str, Any]:

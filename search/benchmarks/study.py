@@ -18,7 +18,7 @@ _CONFIGS = {"cpu": "cpu", "cuda": "h100"}
 
 def load(of: type[S], name: str, device: str) -> S:
     """The settings of configs/NAME_cpu.yaml or configs/NAME_h100.yaml, for `device`. Raises ConfigError."""
-    path = Path("configs") / f"{name}_{_CONFIGS[open_device(device).torch_device.type]}.yaml"
+    path = Path(f"{name}_{_CONFIGS[open_device(device).torch_device.type]}")
     return experiment.load(of, path).model_copy(update={"device": device})
 
 

@@ -13,6 +13,7 @@ import typer
 from operators.base.errors import FrontrunnerError
 from search.cli.arguments import joined
 from search.cli.bench import bench
+from search.cli.configs import configs_app
 from search.cli.data import data_app
 from search.cli.device import compare, doctor, operators, profile, warm
 from search.cli.frontier import frontier
@@ -36,6 +37,7 @@ from search.cli.watch import watch
 
 if TYPE_CHECKING:
     from search.runs.folder import RunFolder
+    from search.runs.progress import Event
 
 app = typer.Typer(
     help="Searches for the fastest hybrid small language models by latency measured on the device.",
@@ -44,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(configs_app, name="configs")
 app.add_typer(data_app, name="data")
 app.add_typer(table_app, name="table")
 app.add_typer(law_app, name="law")
@@ -69,9 +72,11 @@ class ExecutorName(StrEnum):
     inline = "inline"
 
 
-@app.command(epilog=example("frontrunner search configs/quick.yaml --name first"))
+@app.command(epilog=example("frontrunner search quick --name first"))
 def search(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(help="YAML file of the run, or a shipped name.", show_default=False)
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
@@ -87,12 +92,15 @@ def search(
     from search.config import run as config_module
     from search.runs import run
 
-    settings = config_module.load(config)
-    name = run_name(name, config)
     folder = run.start(
-        settings, results=results, name=name, console=console, executor=executor.value, address=address
+        config_module.load(config),
+        results=results,
+        name=run_name(name, config),
+        executor=executor.value,
+        address=address,
+        on_event=_say,
     )
-    _drive(folder, executor, address)
+    _go_on(folder, executor, address)
 
 
 @app.command(epilog=example("frontrunner resume first"))
@@ -114,7 +122,7 @@ def resume(
     """Go on with a run that was interrupted or killed."""
     from search.runs.folder import find_folder
 
-    _drive(find_folder(results, run_name), executor, address)
+    _go_on(find_folder(results, run_name), executor, address)
 
 
 @app.command(epilog=example("frontrunner status first --json"))
@@ -219,12 +227,15 @@ def import_(
         )
 
 
-@app.command(epilog=example("frontrunner train configs/architectures/tiny-hybrid.yaml --tokens 300000"))
+@app.command(epilog=example("frontrunner train tiny-hybrid --tokens 300000"))
 def train(
     architecture: Model,
     config: Annotated[
         Path | None,
-        typer.Option(help="Run file whose data and proxy sections to use.", show_default="the defaults"),
+        typer.Option(
+            help="Run file, or a shipped name, whose data and proxy sections to use.",
+            show_default="the defaults",
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
@@ -271,18 +282,32 @@ app.command(
     epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0")
 )(compare)
 app.command(epilog=example("frontrunner operators --device cuda:0"))(operators)
-app.command(epilog=example("frontrunner warm configs/quick.yaml llama-3.2-1b --device cuda:0"))(warm)
+app.command(epilog=example("frontrunner warm quick llama-3.2-1b --device cuda:0"))(warm)
 app.command(epilog=example("frontrunner doctor --json"))(doctor)
 app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))(bench)
 
 
-def _drive(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
-    from search.view.run import go_on
+def _go_on(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
+    """Drives a run to its end and prints what it found."""
+    from search.runs.run import drive_to_end
+    from search.view.progress import display
+    from search.view.run import print_ended, write_plots
 
     try:
-        go_on(folder, executor=executor.value, address=address, console=console)
-    except KeyboardInterrupt:  # what it said is all that there is to say
+        with display(console) as show:
+            ended = drive_to_end(
+                folder, executor=executor.value, address=address, on_progress=show, on_event=_say
+            )
+    except KeyboardInterrupt:  # `display` has said how to go on
         raise typer.Exit(130) from None
+    write_plots(ended)
+    print_ended(console, ended)
+
+
+def _say(event: "Event") -> None:
+    from search.view.progress import print_event
+
+    print_event(console, event)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from operators.base import shipped
 from operators.base.errors import ConfigError, DataError, one_line
 from search.cli.options import AsJson, plain_console, print_json, whole_number
-from search.runs.text_read import print_source
+from search.view.text_read import print_source
 
 if TYPE_CHECKING:
     from proxy_train.text.data_settings import DataSettings
@@ -30,7 +31,10 @@ SAID_EVERY_S = 0.2, 10.0  # how often progress is shown in a terminal, and elsew
 def prepare(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="CONFIG_OR_SOURCE...", help="A run file, or files and folders of text."),
+        typer.Argument(
+            metavar="CONFIG_OR_SOURCE...",
+            help="A run file or a shipped one's name; or files and folders of text.",
+        ),
     ],
     vocabulary: Annotated[
         int | None,
@@ -60,12 +64,14 @@ def prepare(
     _print({**information(corpus.folder, verify=False), "seconds": round(time.perf_counter() - start, 1)})
 
 
-@data_app.command(epilog="Example: frontrunner data info configs/quick.yaml --verify")
+@data_app.command(epilog="Example: frontrunner data info quick --verify")
 def info(
     where: Annotated[
         str,
         typer.Argument(
-            metavar="CONFIG_OR_FOLDER", help="A run file, or a folder of prepared data.", show_default=False
+            metavar="CONFIG_OR_FOLDER",
+            help="A run file, a shipped one's name, or a folder of prepared data.",
+            show_default=False,
         ),
     ],
     verify: Annotated[
@@ -77,7 +83,7 @@ def info(
     from proxy_train.text.prepare import prepared
 
     folder = Path(where)
-    if where.endswith(RUN_FILE):
+    if _is_run_file(where):
         folder = prepared(settings_of([where]))
         if not folder.exists():
             raise DataError(
@@ -104,7 +110,7 @@ def settings_of(
     from proxy_train.text.data_settings import DataSettings
     from search.config import run as config
 
-    is_run = len(sources) == 1 and sources[0].endswith(RUN_FILE)
+    is_run = len(sources) == 1 and _is_run_file(sources[0])
     given: dict[str, Any] = config.load(Path(sources[0])).data.model_dump() if is_run else {"source": sources}
     if tokenizer is not None:
         given |= {"tokenizer": str(tokenizer)}
@@ -118,6 +124,12 @@ def settings_of(
         return DataSettings.model_validate(given)
     except ValidationError as error:
         raise ConfigError(one_line(error)) from None
+
+
+def _is_run_file(text: str) -> bool:
+    """Whether a run file is meant, by its ending or as a shipped configuration that no file or folder here hides."""
+    hidden = Path(text).exists()
+    return text.endswith(RUN_FILE) or (not hidden and shipped.find(Path(text), "configuration") is not None)
 
 
 def information(folder: Path, *, verify: bool) -> dict[str, Any]:

@@ -27,7 +27,10 @@ def run_name(name: str | None, config: Path) -> str:
 
 def submit(
     config: Annotated[
-        Path, typer.Argument(metavar="RUN.yaml", help="YAML file of the run.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="RUN.yaml", help="YAML file of the run, or a shipped name.", show_default=False
+        ),
     ],
     address: Address,
     name: Annotated[

@@ -45,11 +45,13 @@ Budget = Annotated[
 ]
 
 
-@law_app.command("run", epilog="Example: frontrunner law run configs/law_cpu.yaml")
+@law_app.command("run", epilog="Example: frontrunner law run law_cpu")
 def run_(
     config: Annotated[
         Path,
-        typer.Argument(help="YAML file: block, depths, widths, and a run's sections.", show_default=False),
+        typer.Argument(
+            help="YAML file (block, depths, widths, a run's sections), or a shipped name.", show_default=False
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")

@@ -29,13 +29,15 @@ class EqualName(StrEnum):
     latency = "latency"
 
 
-Config = Annotated[Path, typer.Argument(help="YAML file of the study.", show_default=False)]
+Config = Annotated[
+    Path, typer.Argument(help="YAML file of the study, or a shipped name.", show_default=False)
+]
 Name = Annotated[str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")]
 
 
 @study_app.command(
     "operators",
-    epilog="Example: frontrunner study operators configs/study_operators_cpu.yaml --equal latency",
+    epilog="Example: frontrunner study operators study_operators_cpu --equal latency",
 )
 def operators_(
     config: Config,
@@ -58,7 +60,7 @@ def operators_(
     _print_rows(rows, operators_table(rows, settings), as_json)
 
 
-@study_app.command("ranks", epilog="Example: frontrunner study ranks configs/study_ranks_cpu.yaml")
+@study_app.command("ranks", epilog="Example: frontrunner study ranks study_ranks_cpu")
 def ranks_(
     config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 ) -> None:
@@ -83,9 +85,7 @@ def ranks_(
         print_ranks(console, study)
 
 
-@study_app.command(
-    "normalization", epilog="Example: frontrunner study normalization configs/study_normalization_cpu.yaml"
-)
+@study_app.command("normalization", epilog="Example: frontrunner study normalization study_normalization_cpu")
 def normalization_(
     config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 ) -> None:
@@ -99,7 +99,7 @@ def normalization_(
     _print_rows(effects, normalization_table(effects, settings), as_json)
 
 
-@study_app.command("rates", epilog="Example: frontrunner study rates configs/study_rates_cpu.yaml")
+@study_app.command("rates", epilog="Example: frontrunner study rates study_rates_cpu")
 def rates_(
     config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 ) -> None:

@@ -32,13 +32,15 @@ TableFile = Annotated[
 
 
 @table_app.command(
-    "build", epilog="Example: frontrunner table build configs/quick.yaml --batch 1 --batch 8 --context 1024"
+    "build", epilog="Example: frontrunner table build quick --batch 1 --batch 8 --context 1024"
 )
 def build_(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPACE_OR_ARCH...", help="Run files, folders of runs, and models.", show_default=False
+            metavar="SPACE_OR_ARCH...",
+            help="Run files, shipped names, folders of runs, and models.",
+            show_default=False,
         ),
     ],
     batch: Annotated[
@@ -111,12 +113,15 @@ def show_(
 
 @table_app.command(
     "validate",
-    epilog="Example: frontrunner table validate configs/table_cuda.yaml --holdout 60 --device cuda:0",
+    epilog="Example: frontrunner table validate table_cuda --holdout 60 --device cuda:0",
 )
 def validate_(
     config: Annotated[
         Path,
-        typer.Argument(help="YAML file of a run, whose space models are drawn from.", show_default=False),
+        typer.Argument(
+            help="YAML file of a run, or a shipped name, whose space models are drawn from.",
+            show_default=False,
+        ),
     ],
     holdout: Annotated[
         int, typer.Option(parser=whole_number(2), help="How many models to draw and measure.")

@@ -12,8 +12,6 @@ def write_own_code(folder: Path) -> None:
     here = Path(__file__).resolve().parent.parent.parent
     for name in PACKAGES:
         shutil.copytree(here / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    if (here / "configs" / "architectures").is_dir():
-        shutil.copytree(here / "configs" / "architectures", folder / "configs" / "architectures")
     number = version("frontrunner")
     described = folder / f"frontrunner-{number}.dist-info"
     described.mkdir()

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from operators.architecture import not_installed
-from operators.base import plain_yaml
+from operators.base import plain_yaml, shipped
 from operators.base.errors import ConfigError, one_line
 from operators.base.value import Value
 from profiler.profile import ProfileSettings
@@ -176,16 +175,33 @@ def parse(data: Any, *, where: str) -> RunConfig:
 
 
 def load(path: Path) -> RunConfig:
-    """Reads a YAML file. Raises ConfigError."""
+    """Reads a YAML file, or the shipped configuration of that name. Raises ConfigError."""
     return parse(plain(path), where=str(path))
 
 
+def find_config(path: Path) -> Path:
+    """The file that a path or the name of a shipped configuration means; a file of that name goes before.
+
+    A name is one word with no folder before it and no ending behind it, as `quick`. Raises ConfigError for none.
+    """
+    if path.exists() and not path.is_dir():
+        return path
+    if (file := shipped.find(path, "configuration")) is not None:
+        return file
+    if path.is_dir() or path.suffix or len(path.parts) != 1:
+        return path  # reading it says what is wrong with it
+    known = ", ".join(shipped.names("configuration"))
+    raise ConfigError(
+        f"{path}: neither a file nor a shipped configuration: expected a YAML file or one of {known}"
+    )
+
+
 def plain(path: Path) -> Any:
-    """What a YAML file says, not validated. Raises ConfigError."""
+    """What a YAML file, or the shipped configuration of that name, says; not validated. Raises ConfigError."""
     try:
-        return plain_yaml.parse(path.read_text(encoding="utf-8"))
+        return plain_yaml.parse(find_config(path).read_text(encoding="utf-8"))
     except OSError as error:
-        missing = not_installed(path) if isinstance(error, FileNotFoundError) else ""
+        missing = shipped.hint(path) if isinstance(error, FileNotFoundError) else ""
         raise ConfigError(f"{path}: cannot be read: {error.strerror}{missing}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None

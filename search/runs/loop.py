@@ -32,6 +32,7 @@ from search.runs.entry import Again, Entry, finished
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, trained_twice
 from search.runs.ledger import Ledger
+from search.runs.progress import Progress
 from search.runs.repeats import next_remeasured, next_repeat
 from search.runs.worker_time import searched
 from search.searchers.contract import Proposer
@@ -55,48 +56,6 @@ class Prepared:
     space: ArchitectureSpace
     screen: Screen = field(default_factory=lambda: Screen(settings=GateSettings(), seed=0))
     known: Known[Architecture] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a search stands; `seconds` since this process began to drive it, `here` evaluations ended since then.
-
-    limit: seconds that this process had when it began, where the run's time is limited.
-    """
-
-    total: int
-    entries: tuple[Entry, ...]
-    running: int
-    seconds: float
-    here: int
-    limit: float | None = None
-
-    @property
-    def done(self) -> int:
-        return sum(entry.evaluation is not None for entry in self.entries)
-
-    @property
-    def failed(self) -> int:
-        return sum(
-            entry.evaluation is not None and entry.evaluation.status not in ("ok", "infeasible", "stopped")
-            for entry in self.entries
-        )
-
-    @property
-    def best_loss(self) -> float | None:
-        losses = [
-            entry.evaluation.metrics["loss"]
-            for entry in self.entries
-            if entry.evaluation and "loss" in entry.evaluation.metrics
-        ]
-        return min(losses, default=None)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """By the mean pace so far, at most to the run's limit; None before the first evaluation where there is none."""
-        paced = [self.seconds / self.here * (self.total - self.done)] if self.here else []
-        limited = [max(0.0, self.limit - self.seconds)] if self.limit is not None else []
-        return min((*paced, *limited), default=None)
 
 
 def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] | None = None) -> Prepared:
@@ -228,7 +187,9 @@ def drive(
     def report() -> None:
         seconds = time.monotonic() - start
         limit = None if config.time_s is None else config.time_s - before_s
-        on_progress(Progress(config.candidates, tuple(entries.values()), running, seconds, here, limit))
+        on_progress(
+            Progress(config.candidates, tuple(entries.values()), running, seconds, here, limit, objectives)
+        )
 
     def next_entry() -> Entry | None:
         """What to evaluate next: what was begun, then who is in doubt, then who is new, then who was not measured well."""

@@ -1,13 +1,10 @@
-"""A run from start to end: what the commands `search`, `resume` and `status` do."""
+"""A run from start to end: what a search and its resumption do. Nothing here prints."""
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from operators.base.errors import ConfigError, RunError
 from operators.base.files import whole_folder
@@ -15,23 +12,25 @@ from profiler.device.device import open_device
 from proxy_train.text.corpus import Corpus, finished_manifest, unknown_tokens
 from proxy_train.text.data_settings import DataSettings
 from search.cluster.connect import require_room
-from search.cluster.executor import InlineExecutor
+from search.cluster.executor import Executor, InlineExecutor
 from search.config.run import RunConfig
-from search.objectives import Objective
 from search.runs import ledger as ledger_module
+from search.runs.ended import Ended, conclude
 from search.runs.folder import RunFolder, new_folder
 from search.runs.ledger import Ledger
-from search.runs.loop import Progress, check_constraints, drive, prepare_run
+from search.runs.loop import check_constraints, drive, prepare_run
+from search.runs.progress import Checking, Event, FewerWorkers, Interrupted, Progress, UnknownTokens
 from search.runs.status import complete
-from search.runs.text_read import print_source
-
-if TYPE_CHECKING:
-    from search.cluster.executor import Executor
 
 PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
-CONFIG_NOTE = "# What the run was asked to do, for people; the ledger holds what counts. Changing this file changes nothing.\n"
+CONFIG_NOTE = "# What the run was asked to do, for people. The run reads its ledger: changing this file changes nothing.\n"
 
-Display = Callable[[Console, tuple[Objective, ...]], AbstractContextManager[Callable[[Progress], None]]]
+OnEvent = Callable[[Event], None]
+OnProgress = Callable[[Progress], None]
+
+
+def _ignore(news: object) -> None:
+    """Hears what nobody asked for."""
 
 
 def start(
@@ -39,13 +38,19 @@ def start(
     *,
     results: Path,
     name: str,
-    console: Console,
     executor: str = "inline",
     address: str | None = None,
+    on_event: OnEvent = _ignore,
 ) -> RunFolder:
-    """Checks everything that can be checked, then makes the run's folder with an empty ledger. Nothing is left behind by an error.
+    """Checks everything that can be checked, then makes the run's folder with an empty ledger.
 
-    executor, address: what is going to drive it; a cluster at an address has its own devices.
+    results: folder of all runs.
+    name: of the run, and of its folder in `results`.
+    executor: what is going to drive it: `inline` or `ray`.
+    address: of a running Ray cluster, which has its own devices; None for this machine.
+    on_event: hears what is worth a line.
+
+    Raises our errors and leaves nothing behind then.
     """
     folder = new_folder(results, name)
     config = config.model_copy(update={"data": config.data.absolute()})
@@ -54,91 +59,104 @@ def start(
     if executor == "ray":
         require_room(address, device=config.device, kinds=config.device_kind)
     else:
-        _require_no_kind(config)
-    console.print("preparing the text and checking the configuration", soft_wrap=True)
-    prepared = prepare_run(config, on_source=lambda record: print_source(console, record))
-    _require_used(prepared.corpus)
-    if unknown := unknown_tokens(prepared.corpus.folder):
-        console.print(
-            f"the tokenizer has no token for some of the text: {unknown:,} of {prepared.corpus.validation_tokens:,} "
-            "validation tokens are its unknown token",
-            soft_wrap=True,
-        )
+        _require_no_kind(config.device_kind)
+    on_event(Checking())
+    prepared = prepare_run(config, on_source=on_event)
+    corpus = prepared.corpus
+    _require_used(corpus)
+    if unknown := unknown_tokens(corpus.folder):
+        on_event(UnknownTokens(unknown=unknown, tokens=corpus.validation_tokens))
     check_constraints(prepared, measured_here=address is None)
     try:
         with whole_folder(folder.path) as building:
-            partial = RunFolder(building)
-            started = datetime.now().astimezone().isoformat(timespec="seconds")
-            ledger_module.create(
-                partial.ledger, config, started=started, corpus_digest=prepared.corpus.digest
-            ).close()
-            partial.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
-            partial.tokenizer.write_text(prepared.corpus.tokenizer().to_str(), encoding="utf-8")
+            _fill(RunFolder(building), config, corpus)
     except OSError as error:
         new_folder(results, name)  # raises where another search of that name has made it meanwhile
         raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
     return folder
 
 
+def _fill(folder: RunFolder, config: RunConfig, corpus: Corpus) -> None:
+    """Writes the files that a new run has."""
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    ledger_module.create(folder.ledger, config, started=started, corpus_digest=corpus.digest).close()
+    folder.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
+    folder.tokenizer.write_text(corpus.tokenizer().to_str(), encoding="utf-8")
+
+
 def _require_used(corpus: Corpus) -> None:
-    """Raises ConfigError for a vocabulary far above the tokens of the text: its rows would be measured, and never trained."""
+    """Raises ConfigError for a vocabulary far above the tokens of the text.
+
+    The rows of the embedding beyond them would be measured, and never trained.
+    """
     manifest, _ = finished_manifest(corpus.folder, hashes=False)
     tokens = manifest.tokenizer_tokens
     most = max(DataSettings().vocabulary, -(-tokens // PADDING) * PADDING)
     if corpus.vocabulary > most:
         raise ConfigError(
-            f"data.vocabulary: expected at most {most}, as the tokenizer has {tokens} tokens, got {corpus.vocabulary}"
+            f"data.vocabulary: expected at most {most}, as the tokenizer has {tokens} tokens, "
+            f"got {corpus.vocabulary}"
         )
 
 
 def drive_to_end(
-    folder: RunFolder, *, executor: str, address: str | None, console: Console, display: Display
-) -> Ledger:
-    """Drives a run until nothing is left to do, and returns its ledger.
+    folder: RunFolder,
+    *,
+    executor: str,
+    address: str | None,
+    on_progress: OnProgress = _ignore,
+    on_event: OnEvent = _ignore,
+) -> Ended:
+    """Drives a run until nothing is left to do, and returns what it found.
 
-    display: shows progress while it goes on.
+    executor: where evaluations run: `inline` or `ray`.
+    address: of a running Ray cluster; None for this machine.
+    on_progress: hears where the search stands, after every change.
+    on_event: hears what else is worth a line.
 
-    An interrupted run says how to go on and raises KeyboardInterrupt.
+    Raises Interrupted, a KeyboardInterrupt that says how to go on, and RunError where no candidate has scores.
     """
-    with folder.driving():
-        ledger = ledger_module.open_ledger(folder.ledger)
-        config = ledger.config
-        objectives = config.parsed_objectives()
+    with folder.driving(), closing(ledger_module.open_ledger(folder.ledger)) as ledger:
         if not complete(ledger, ledger.entries()):
             try:
-                prepared = prepare_run(config)
-                if prepared.corpus.digest != ledger.corpus_digest:
-                    raise RunError(
-                        f"run {folder.name}: the text of {config.data.source} is not what it was when the run began"
-                    )
-                with display(console, objectives) as shown:
-                    workers = _executor(executor, config, address, console)
-                    try:
-                        drive(prepared, folder, ledger, workers, on_progress=shown)
-                    finally:
-                        workers.close()
+                _drive(folder, ledger, executor, address, on_progress, on_event)
             except KeyboardInterrupt:
-                entries = ledger.entries()
-                done = sum(entry.evaluation is not None for entry in entries)
-                console.print(
-                    f"\ninterrupted: {done} of {config.candidates} candidates are evaluated and recorded; "
-                    f"go on with `{folder.command('resume')}`",
-                    soft_wrap=True,
-                )
-                raise
-    return ledger
+                done = sum(entry.evaluation is not None for entry in ledger.entries())
+                candidates, resume = ledger.config.candidates, folder.command("resume")
+                raise Interrupted(done=done, candidates=candidates, resume=resume) from None
+        return conclude(folder, ledger)
 
 
-def _executor(kind: str, config: RunConfig, address: str | None, console: Console) -> "Executor":
+def _drive(
+    folder: RunFolder,
+    ledger: Ledger,
+    executor: str,
+    address: str | None,
+    on_progress: OnProgress,
+    on_event: OnEvent,
+) -> None:
+    config, objectives = ledger.config, ledger.config.parsed_objectives()
+    prepared = prepare_run(config)
+    if prepared.corpus.digest != ledger.corpus_digest:
+        raise RunError(
+            f"run {folder.name}: the text of {config.data.source} is not what it was when the run began"
+        )
+    # Ray takes seconds to start its workers: the run shows where it stands meanwhile.
+    on_progress(Progress(config.candidates, ledger.entries(), 0, 0.0, 0, objectives=objectives))
+    with closing(_executor(executor, config, address, on_event)) as workers:
+        drive(prepared, folder, ledger, workers, on_progress=on_progress)
+
+
+def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEvent) -> Executor:
     if kind == "inline":
-        _require_no_kind(config)
+        _require_no_kind(config.device_kind)
         return InlineExecutor(config.device)
     from search.cluster.ray_executor import RayExecutor  # Ray takes a while to import
 
     count, cores = config.workers, len(os.sched_getaffinity(0))
     if address is None and count > cores:
         count = max(cores, len(config.device_kind))
-        console.print(f"workers: {config.workers} asked for, {count} work: this machine has {cores} cores")
+        on_event(FewerWorkers(wanted=config.workers, workers=count, cores=cores))
     return RayExecutor(
         workers=count,
         device=config.device,
@@ -148,9 +166,7 @@ def _executor(kind: str, config: RunConfig, address: str | None, console: Consol
     )
 
 
-def _require_no_kind(config: RunConfig) -> None:
-    """Raises ConfigError for a kind of device: Ray alone knows of which kind one is."""
-    if config.device_kind:
-        raise ConfigError(
-            f"device_kind {', '.join(config.device_kind)}: kinds are found by Ray, not by --executor inline"
-        )
+def _require_no_kind(kinds: tuple[str, ...]) -> None:
+    """Raises ConfigError for a kind of device: only Ray knows which kind a device is of."""
+    if kinds:
+        raise ConfigError(f"device_kind {', '.join(kinds)}: kinds are found by Ray, not by --executor inline")

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from operators import Architecture
-from operators.architecture import SHIPPED, find_architecture, shipped_names
+from operators.architecture import IN_A_FOLDER, find_architecture
+from operators.base import shipped
 from operators.base.errors import ArchitectureError, RunError
 from search.config import run as config_module
 from search.config.run import RunConfig
@@ -37,8 +38,8 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
         if (results / path / _LEDGER).is_file():
             raise ArchitectureError(f"{text}: a run, expected one of its candidates, as {text}:0") from None
         raise error
-    shadows = text.lower() in shipped_names() and file.parent != SHIPPED
-    return f"./{path}" if shadows else str(path), Architecture.load(path)
+    hidden = shipped.find(path, "architecture")  # by a file or folder here
+    return f"./{path}" if hidden not in (None, file) else str(path), Architecture.load(path)
 
 
 def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFolder, Ledger, Entry]:
@@ -52,7 +53,10 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
 
 
 def run_or_architecture(text: str, results: Path) -> RunConfig | Architecture:
-    """The configuration of a run file or of a run that was begun, or a model. Raises ConfigError, ArchitectureError, RunError."""
+    """The configuration of a run file, a shipped one or that of a run that was begun; or a model.
+
+    Raises ConfigError, ArchitectureError, RunError.
+    """
     path = Path(text)
     if (path / _LEDGER).is_file():
         return opened(results, str(path.absolute()))[1].config
@@ -60,4 +64,6 @@ def run_or_architecture(text: str, results: Path) -> RunConfig | Architecture:
         data = config_module.plain(path)
         if not (isinstance(data, dict) and "layers" in data):
             return config_module.parse(data, where=text)
+    elif not (path / IN_A_FOLDER).is_file() and shipped.find(path, "configuration") is not None:
+        return config_module.load(path)
     return architecture_of(text, results)[1]

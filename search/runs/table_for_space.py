@@ -60,8 +60,8 @@ def space_of(run: RunConfig) -> ArchitectureSpace:
 
 
 def load_space(path: Path) -> RunConfig:
-    """The run file at that path. Raises ConfigError for an architecture or anything else."""
-    if not path.is_file():
+    """The run file at that path, or the shipped one of that name. Raises ConfigError for anything else."""
+    if not config_module.find_config(path).is_file():
         raise ConfigError(
             f"{path}: expected the YAML file of a run, whose search space models are drawn from"
         )

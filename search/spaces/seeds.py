@@ -1,10 +1,12 @@
 """Where a search begins: the corners of a space, published designs as near as the space has them, and each mixer alone."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from operators import registry
-from operators.architecture import Architecture, Layer, shipped_names
+from operators.architecture import Architecture, Layer
+from operators.base import shipped
 from search.config.choices import Choices, norm_of, normalized
 from search.spaces.mutate import stretched
 
@@ -59,7 +61,8 @@ def _mixers(choices: Choices) -> list[str]:
 
 def designs_of(operators: Iterable[str]) -> list[Architecture]:
     """The shipped designs that are made of these operators alone."""
-    known, designs = set(operators), [Architecture.load(name) for name in DESIGNS if name in shipped_names()]
+    files = [shipped.find(Path(name), "architecture") for name in DESIGNS]
+    known, designs = set(operators), [Architecture.load(file) for file in files if file is not None]
     return [design for design in designs if {layer.operator for layer in design.layers} <= known]
 
 

@@ -28,9 +28,9 @@ from proxy_train.text.prepare import prepare
 from proxy_train.train import train
 from search.config import run as config_module
 from search.evaluation.profiling import Failure, profiled
-from search.runs.text_read import print_source
 from search.studies import experiment_store
 from search.studies.experiment_store import Latency, Store, Training
+from search.view.text_read import print_source
 
 S = TypeVar("S", bound="ExperimentSettings")
 Tokens = Annotated[int, Field(ge=1)]

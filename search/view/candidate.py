@@ -27,10 +27,10 @@ from search.runs.entry import Entry
 from search.runs.export import evaluation_json, provenance
 from search.runs.folder import RunFolder
 from search.runs.ledger import Ledger
-from search.runs.text_read import print_source
 from search.view.profiles import print_conditions, print_remarks, timings
 from search.view.tables import MARK, spreads, taint_notes
 from search.view.terminal_tables import Sheet, sheet, show
+from search.view.text_read import print_source
 
 
 def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:

@@ -5,87 +5,87 @@ from typing import Any
 
 from rich.console import Console
 
-from operators.base.errors import RunError
 from search.objectives import by_kind, names
-from search.runs.export import why_without_weights
-from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of, hypervolume_gain
-from search.runs.gate_counts import Gate, counted
-from search.runs.ledger import Ledger
-from search.runs.run import drive_to_end
-from search.spaces.edges import at_edges
+from search.runs.ended import Ended
+from search.runs.gate_counts import Gate
 from search.view.frontier_plot import plot_frontier
 from search.view.gates import gates_table
-from search.view.progress import display
 from search.view.tables import candidates_sheet, columns_for, frame, sorted_by
 from search.view.terminal_tables import show
 
 
-def _conclude(folder: RunFolder, ledger: Ledger, console: Console) -> None:
-    entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
-    best = frontier_of(entries, objectives)
-    if not best:
-        reasons = {entry.evaluation.reason for entry in entries if entry.evaluation}
-        raise RunError(
-            f"run {folder.name}: none of {len(entries)} candidates has scores: {'; '.join(sorted(reasons))[:300]}"
-        )
-    kinds, first = by_kind(objectives, ledger.config.device_kind), ledger.config.evolution.population
-    for kind, wanted in kinds.items():
-        table = frame(
-            entries, wanted, names(ledger.config.profile, ledger.config.tasks, ledger.config.device_kind)
-        )
-        table = sorted_by(table[table["frontier"]], wanted[0].metric)
-        title = (
-            f"frontier of {folder.name}{kind and f' on {kind}'}: {len(table)} of {len(entries)} candidates"
-        )
-        show(console, candidates_sheet(table, columns_for(table, wanted), entries, title=title))
-        plot_frontier(
-            entries, wanted, folder.plot(kind), title=f"{folder.name}{kind and f' on {kind}'}", first=first
-        )
-    gain = hypervolume_gain(entries, objectives, first=first)
-    if gain is not None:
-        began = f"of the first {min(first, len(entries))} proposals alone {gain.initial:.4f}"
-        console.print(f"hypervolume {gain.final:.4f}, {began}", soft_wrap=True)
-    for line in at_edges([entry.architecture for entry in best], ledger.config.space):
-        console.print(line, soft_wrap=True, markup=False)
-    gates = counted(entries, ledger.config)
-    if any(gate.turned_away for gate in gates):
-        show(console, gates_table(gates))
-    if ledger.exhausted:
-        asked = ledger.config.candidates
+def write_plots(ended: Ended) -> None:
+    """Draws the frontier into the run's folder, one plot for each kind of device."""
+    config, folder = ended.config, ended.folder
+    for kind, wanted in by_kind(config.parsed_objectives(), config.device_kind).items():
+        title, first = _titled(folder.name, kind), config.evolution.population
+        plot_frontier(ended.entries, wanted, folder.plot(kind), title=title, first=first)
+
+
+def print_ended(console: Console, ended: Ended) -> None:
+    """Prints the frontier, what it gained, what the gates rejected, and the commands that look further."""
+    _print_frontiers(console, ended)
+    first = min(ended.config.evolution.population, len(ended.entries))
+    if ended.gain is not None:
         console.print(
-            f"the space has no more than {len(entries)} candidates, fewer than the {asked} asked for",
+            f"hypervolume {ended.gain.final:.4f}, of the first {first} proposals alone "
+            f"{ended.gain.initial:.4f}",
             soft_wrap=True,
         )
-    elif ledger.time_up and len(entries) < ledger.config.candidates:
-        console.print(
-            f"the time of {ledger.config.time_s:g} s was up after {len(entries)} candidates", soft_wrap=True
-        )
-    without = ["--without-weights"] if why_without_weights(folder, ledger, best[0]) else []
+    for line in ended.edges:
+        console.print(line, soft_wrap=True, markup=False)
+    if any(gate.turned_away for gate in ended.gates):
+        show(console, gates_table(ended.gates))
+    if reason := _why_fewer(ended):
+        console.print(reason, soft_wrap=True)
+    _print_commands(console, ended)
+
+
+def _print_frontiers(console: Console, ended: Ended) -> None:
+    """A table for each kind of device."""
+    config, entries = ended.config, ended.entries
+    metrics = names(config.profile, config.tasks, config.device_kind)
+    for kind, wanted in by_kind(config.parsed_objectives(), config.device_kind).items():
+        table = frame(entries, wanted, metrics)
+        table = sorted_by(table[table["frontier"]], wanted[0].metric)
+        of_run = _titled(ended.folder.name, kind)
+        title = f"frontier of {of_run}: {len(table)} of {len(entries)} candidates"
+        show(console, candidates_sheet(table, columns_for(table, wanted), entries, title=title))
+
+
+def _why_fewer(ended: Ended) -> str:
+    """Why the run has fewer candidates than it was asked for; empty where it has not."""
+    found, wanted = len(ended.entries), ended.config.candidates
+    if ended.exhausted:
+        return f"the space has no more than {found} candidates, fewer than the {wanted} asked for"
+    if ended.time_up:
+        return f"the time of {ended.config.time_s:g} s was up after {found} candidates"
+    return ""
+
+
+def _print_commands(console: Console, ended: Ended) -> None:
+    folder, best = ended.folder, ended.frontier[0].number
+    without = [] if ended.best_has_weights else ["--without-weights"]
+    kinds = by_kind(ended.config.parsed_objectives(), ended.config.device_kind)
     for label, value in (
         *(("plot", str(folder.plot(kind))) for kind in kinds),
         ("look further", folder.command("frontier", "--all")),
-        ("", folder.command("show", best[0].number)),
-        ("export", folder.command("export", best[0].number, *without, "--to", "winner")),
+        ("", folder.command("show", best)),
+        ("export", folder.command("export", best, *without, "--to", "winner")),
     ):
         console.print(f"{label:<14}{value}", soft_wrap=True, markup=False)
 
 
-def print_standing(console: Console, found: Mapping[str, Any]) -> None:
-    """What `standing` returns, for people."""
-    for key, value in found.items():
+def _titled(name: str, kind: str) -> str:
+    return f"{name} on {kind}" if kind else name
+
+
+def print_standing(console: Console, standing: Mapping[str, Any]) -> None:
+    """Prints what `search.runs.status.standing` returns."""
+    for key, value in standing.items():
         if key != "gates":
-            shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
+            text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
             unit = " nats/token" if key == "best_loss" and value is not None else ""
-            console.print(f"{key:<24}{shown}{unit}", soft_wrap=True, markup=False)
-    if found["gates"]:
-        show(console, gates_table([Gate(name, **counts) for name, counts in found["gates"].items()]))
-
-
-def go_on(folder: RunFolder, *, executor: str, address: str | None, console: Console) -> None:
-    """Drives a run to its end and prints its frontier.
-
-    An interrupted run says how to go on and raises KeyboardInterrupt.
-    """
-    ledger = drive_to_end(folder, executor=executor, address=address, console=console, display=display)
-    _conclude(folder, ledger, console)
+            console.print(f"{key:<24}{text}{unit}", soft_wrap=True, markup=False)
+    if standing["gates"]:
+        show(console, gates_table([Gate(name, **counts) for name, counts in standing["gates"].items()]))

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from operators.architecture import Architecture, shipped_names
+from operators.architecture import Architecture
+from operators.base import shipped
 from operators.cost import cost
 from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.device.device import Device, open_device
@@ -58,7 +59,7 @@ def decode_published(device: str, console: Console) -> Measured:
     if opened.name in DATASHEET_BYTES_PER_S:
         figures["datasheet_bytes_per_s"] = DATASHEET_BYTES_PER_S[opened.name]
     samples = []
-    for model in (name for name in shipped_names() if name not in OURS):
+    for model in (name for name in shipped.names("architecture") if name not in OURS):
         of_model, sampled = _decode(Architecture.load(model), opened, figures)
         figures |= {f"{model}.{name}": value for name, value in of_model.items()}
         samples.append({"model": model, **sampled})

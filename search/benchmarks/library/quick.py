@@ -7,31 +7,28 @@ This is the search that a newcomer runs first. The record says how long it takes
 
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RESULTS
-from search.benchmarks.runs import row
+from search.benchmarks.runs import go_on, row
 from search.config import run as config_module
 from search.runs import run
-from search.runs.frontier import frontier_of, hypervolume_gain
-from search.runs.ledger import open_ledger
-from search.view.run import go_on
+from search.view.progress import print_event
 
 
 def quick(device: str, console: Console) -> Measured:
     """Time, losses and hypervolumes of the search, a row for each candidate, and the plot of the frontier."""
-    config = config_module.load(Path("configs/quick.yaml")).model_copy(update={"device": device})
+    config = config_module.load(Path("quick")).model_copy(update={"device": device})
     name = f"bench-quick-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = run.start(config, results=RESULTS, name=name, console=console)
+    folder = run.start(config, results=RESULTS, name=name, on_event=partial(print_event, console))
     start = time.perf_counter()
-    go_on(folder, executor="ray", address=None, console=console)
+    ended_run = go_on(folder, console)
     seconds = time.perf_counter() - start
-    entries, objectives = open_ledger(folder.ledger).entries(), config.parsed_objectives()
-    gain = hypervolume_gain(entries, objectives, first=config.evolution.population)
-    best = frontier_of(entries, objectives)
+    entries, best, gain = ended_run.entries, ended_run.frontier, ended_run.gain
     ended = [entry.evaluation for entry in entries if entry.evaluation]
     scores = [evaluation.proxy for evaluation in ended if evaluation.proxy]
     figures: Figures = {

@@ -84,7 +84,7 @@ def compare_searchers(device: str, console: Console) -> Measured:
 
 def _timed(name: str) -> dict[str, Any]:
     """Guided on a configuration's space, with its constraints on parameters and memory and made-up scores."""
-    config = config_module.load(Path("configs") / f"{name}.yaml")
+    config = config_module.load(Path(name))
     objectives = len(config.objectives)
     _, times = _ours(
         "guided", screened_space(config), lambda member: made_up_scores(member)[:objectives], FULL, 0

@@ -33,7 +33,7 @@ HOLDOUT, SEED = 60, 0
 def table_accuracy(device: str, console: Console) -> Measured:
     """Errors at every point, and every entry and model that they come from."""
     opened = open_device(device)
-    run = load_space(Path("configs") / f"table_{opened.torch_device.type}.yaml")
+    run = load_space(Path(f"table_{opened.torch_device.type}"))
     with torch_threads(run.profile.threads):
         table = LatencyTable.open(default_path(opened), opened)
         before, began = len(table.entries), time.perf_counter()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from operators import Architecture, HybridLM
-from operators import architecture as module
-from operators.architecture import find_architecture, shipped_names
+from operators.architecture import find_architecture
+from operators.base import shipped
 from operators.base.errors import ArchitectureError
 from operators.cost import parameters
 from operators.published import describe
@@ -82,8 +82,9 @@ def configs() -> dict[str, Any]:
 
 
 def test_every_published_model_is_there() -> None:
-    assert set(shipped_names()) == {*EXACT, *MILLIONS, "tiny-hybrid"}
-    assert all(Architecture.load(name).name == name for name in shipped_names())
+    names = shipped.names("architecture")
+    assert set(names) == {*EXACT, *MILLIONS, "tiny-hybrid"}
+    assert all(Architecture.load(name).name == name for name in names)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -160,16 +161,14 @@ def test_names_are_found_anywhere_and_files_go_before(
 
 
 def test_an_unknown_name_lists_those_that_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(
         ArchitectureError,
         match=r"llama-9: neither a file nor a shipped architecture: .*llama-3\.2-1b, .*tiny-hybrid",
     ):
         find_architecture("llama-9")
-    monkeypatch.setattr(module, "SHIPPED", tmp_path / "configs")
-    with pytest.raises(
-        ArchitectureError, match=r"the shipped files \(configs/\) are not in this installation"
-    ):
-        find_architecture("llama-3.2-1b")
+    with pytest.raises(ArchitectureError, match=r"the shipped file is named llama-3\.2-1b, without a folder"):
+        find_architecture("configs/architectures/llama-3.2-1b.yaml")
 
 
 @pytest.mark.parametrize(

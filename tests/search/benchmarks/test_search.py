@@ -81,7 +81,7 @@ def test_a_rate_is_that_between_two_counts_of_candidates_however_long_the_search
 
 
 def test_designs_are_members_at_widths_in_proportion() -> None:
-    config = config_module.load(Path("configs/h100_small.yaml"))
+    config = config_module.load(Path("h100_small"))
     constraint = parse_constraint("params <= 300e6", config.profile, config.tasks)
     space = make_space(
         config.space, 8192, accepts=lambda found: not constraint.broken_by({"params": parameters(found)})

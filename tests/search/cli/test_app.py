@@ -192,7 +192,6 @@ def test_a_changed_text_is_noticed(call, config, tiny_config, tmp_path, text_fol
         config_module.load(tmp_path / "own.yaml"),
         results=tmp_path / "results",
         name="own",
-        console=cli.console,
     )
     (own / "more.txt").write_text("some more words " * 50)
     refused(call("resume", "own", "--executor", "inline"), "is not what it was when the run began")

@@ -23,7 +23,7 @@ from search.runs.folder import RunFolder
 from search.runs.loop import Prepared, drive
 from search.view.candidate import print_candidate
 from search.view.frontier_plot import axis_label
-from search.view.run import go_on
+from search.view.run import print_ended, write_plots
 from tests.conftest import PretendExecutor
 from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.local_cluster import nodes
@@ -266,10 +266,10 @@ def test_a_search_on_two_kinds_ends_with_a_frontier_for_each(tiny_config, cluste
         update={"candidates": 2, "workers": 2, "device_kind": KINDS, "objectives": tuple(BOTH)}
     )
     console = Console(width=200, record=True)
-    folder = run.start(
-        config, results=tmp_path, name="two", console=console, executor="ray", address=cluster.address
-    )
-    go_on(folder, executor="ray", address=cluster.address, console=console)
+    folder = run.start(config, results=tmp_path, name="two", executor="ray", address=cluster.address)
+    ended = run.drive_to_end(folder, executor="ray", address=cluster.address)
+    write_plots(ended)
+    print_ended(console, ended)
     entries = ledger_module.open_ledger(folder.ledger).entries()
     assert {entry.evaluation.status for entry in entries} == {"ok"}
     assert all(set(entry.evaluation.profiles) == set(KINDS) for entry in entries)

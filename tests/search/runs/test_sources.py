@@ -1,7 +1,9 @@
 """Names of models, candidates and runs mean the same in every command, and what goes wrong is one line."""
 
 import os
+import re
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from operators import Architecture
-from operators import architecture as architecture_module
+from operators.base import shipped
 from operators.base.errors import ArchitectureError, ConfigError, RunError
 from search.cli.arguments import joined, whole_numbers
+from search.cli.data import settings_of
 from search.cluster import connect as cluster_connect
 from search.cluster import ray_executor as cluster
 from search.config import run as config_module
@@ -20,7 +23,11 @@ from search.runs import ledger as ledger_module
 from search.runs import run
 from search.runs.ledger import Ledger
 from search.runs.sources import architecture_of, candidate_named, run_or_architecture
+from search.runs.table_for_space import load_space
 from search.searchers.contract import Proposal
+from search.studies import experiment
+from search.studies.law.law import LawSettings
+from search.view.progress import print_event
 from tests.conftest import Call
 
 MODEL = Architecture.from_shorthand("a f", width=32, vocabulary=300)
@@ -114,13 +121,43 @@ def test_a_key_given_twice_is_refused_by_every_command_that_reads_run_files(here
             read()
 
 
-def test_an_installation_without_shipped_files_says_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architecture_module, "SHIPPED", here / "configs" / "architectures")
-    for name in ("smollm2-135m", "configs/architectures/tiny-hybrid.yaml"):
-        with pytest.raises(ArchitectureError, match=r"shipped files .* are not in this installation"):
-            architecture_of(name, here)
-    with pytest.raises(ConfigError, match=r"shipped files .* are not in this installation"):
-        config_module.load(Path("configs/quick.yaml"))
+def test_a_shipped_configuration_is_named_alone_and_a_file_of_that_name_goes_before(here: Path) -> None:
+    """`here` has no configs/: what a name means does not depend on where the command is called."""
+    (here / "law_cpu").mkdir()  # a folder is no configuration, and hides none
+    assert experiment.load(LawSettings, Path("law_cpu")).block == "a f"
+    quick = config_module.load(Path("quick"))
+    assert quick.candidates == 24
+    assert config_module.load(Path("QUICK")) == quick == run_or_architecture("quick", here)
+    assert load_space(Path("table_cpu")).profile.batch_sizes == (1, 4)
+    assert settings_of(["table_cpu"]).vocabulary == 4096
+    (here / "quick").write_text("candidates: 3")
+    assert config_module.load(Path("quick")).candidates == 3
+    assert settings_of(["quick"]).source == ("quick",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("qick", r"qick: neither a file nor a shipped configuration: expected .*h100_small, .*quick, "),
+        ("configs/quick.yaml", r"No such file or directory; the shipped file is named quick, without"),
+        ("quick.yaml", r"No such file or directory; the shipped file is named quick, without"),
+        ("quick.yml", r"quick.yml: cannot be read: No such file or directory$"),
+        ("nowhere/own.yaml", r"own.yaml: cannot be read: No such file or directory$"),
+        ("tiny-hybrid", r"tiny-hybrid: neither a file nor a shipped configuration"),
+    ],
+)
+def test_what_names_no_configuration_says_what_does(here: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config_module.load(Path(text))
+
+
+def test_every_shipped_file_begins_with_a_sentence_that_says_what_it_is(here: Path) -> None:
+    for kind in ("configuration", "architecture"):
+        for name in shipped.names(kind):
+            file = shipped.find(Path(name), kind)
+            assert file is not None
+            assert re.fullmatch(r"# .{20,106}[.?]", file.read_text().partition("\n")[0]), name
+    assert not set(shipped.names("configuration")) & set(shipped.names("architecture"))
 
 
 @pytest.mark.parametrize(
@@ -162,17 +199,17 @@ def test_numbers_of_commands_are_read_as_yaml_reads_them() -> None:
 def test_of_two_searches_of_one_name_one_begins(
     tmp_path: Path, tiny_config: RunConfig, monkeypatch: pytest.MonkeyPatch, corpus: object
 ) -> None:
-    prepare, console = run.prepare_run, Console(quiet=True)
+    prepare = run.prepare_run
 
-    def meanwhile(config: RunConfig) -> object:
+    def meanwhile(config: RunConfig, **_: object) -> object:
         monkeypatch.setattr(run, "prepare_run", prepare)
-        run.start(tiny_config, results=tmp_path / "results", name="same", console=console)
+        run.start(tiny_config, results=tmp_path / "results", name="same")
         return prepare(config)
 
     monkeypatch.setattr(run, "prepare_run", meanwhile)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(RunError, match=r"run same exists already"):
-        run.start(tiny_config, results=tmp_path / "results", name="same", console=console)
+        run.start(tiny_config, results=tmp_path / "results", name="same")
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["same"]
     assert ledger_module.open_ledger(tmp_path / "results" / "same" / "ledger.db").entries() == ()
 
@@ -190,7 +227,6 @@ def test_a_vocabulary_far_above_the_tokens_is_refused(
             tiny_config.model_copy(update={"data": data}),
             results=tmp_path,
             name="r",
-            console=Console(quiet=True),
         )
     assert not (tmp_path / "r").exists()
 
@@ -202,7 +238,8 @@ def test_there_are_no_more_workers_than_cores(
     monkeypatch.setattr(cluster, "RayExecutor", lambda *, workers, **_: started.append(workers))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     for wanted, address in ((64, None), (2, None), (64, "127.0.0.1:1")):
-        run._executor("ray", tiny_config.model_copy(update={"workers": wanted}), address, Console())
+        config = tiny_config.model_copy(update={"workers": wanted})
+        run._executor("ray", config, address, partial(print_event, Console()))
     assert started == [2, 2, 64]
     assert capsys.readouterr().out == "workers: 64 asked for, 2 work: this machine has 2 cores\n"
 

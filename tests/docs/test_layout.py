@@ -1,0 +1,44 @@
+"""docs/layout.md and the other pages against the files: what they name is there, and every folder is named."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT, rows, section, spans
+
+PACKAGES = ("operators", "profiler", "proxy_train", "search")
+LAYOUT = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+A_PATH = re.compile(r"(?:operators|profiler|proxy_train|search|tests|configs|docs)/[\w./-]+")
+
+
+def test_every_folder_of_the_packages_has_one_line():
+    named = [folder.strip("`/") for folder, *_ in rows(section(LAYOUT, "The folders"))]
+    folders = {
+        str(file.parent.relative_to(ROOT)) for name in PACKAGES for file in (ROOT / name).rglob("*.py")
+    }
+    assert sorted(folder for folder in named if folder.split("/")[0] in PACKAGES) == sorted(folders)
+    assert all((ROOT / folder).is_dir() for folder in named)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = [path for span in spans(page.read_text(encoding="utf-8")) for path in A_PATH.findall(span)]
+    written = [path for path in named if "NAME" not in path and "FILE" not in path and "DEVICE" not in path]
+    assert [path for path in written if not (ROOT / path).exists()] == []
+
+
+def test_the_contract_of_imports_is_the_one_that_is_checked():
+    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition('name = "Rooms of the search"')[2]
+    layers = re.findall(r'^    "([a-z| ]+)",$', contract.partition("]\n\n")[0], re.M)
+    shown = re.search(r"^```\n(cli\n.*?)^```$", LAYOUT, re.M | re.S)
+    assert shown is not None
+    assert shown[1].split("\n")[:-1] == layers
+
+
+def test_modules_that_a_page_imports_are_there():
+    code = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    modules = set(re.findall(rf"^from ((?:{'|'.join(PACKAGES)})[\w.]*) import", code, re.M))
+    new = {"search.spaces.alternating", "search.searchers.hill_climbing"}
+    assert [name for name in sorted(modules - new) if importlib.util.find_spec(name) is None] == []
