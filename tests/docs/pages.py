@@ -10,7 +10,8 @@ PAGES = [page for page in PAGES if "records" not in page.relative_to(ROOT).parts
 
 def fenced(text: str, language: str = "") -> list[str]:
     """The contents of a page's code blocks in one language; plain blocks have none."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
+    return [content for kind, content in blocks if kind == language]
 
 
 def without_fences(text: str) -> str:

@@ -17,7 +17,7 @@ def headline() -> list[tuple[str, str]]:
     """The figure and the record of each row of the headline table, from the records."""
     search, decode = record("h200/search")["figures"], record("h100/decode")["figures"]
     searchers, table = record("cpu/searchers"), record("h100/table")["figures"]
-    problems = len({sample["problem"] for sample in searchers["samples"]})
+    problems = len({sample["problem"] for sample in searchers["samples"] if "problem" in sample})
     best = sum(
         searchers["figures"][f"{which}problems_where_guided_has_the_best_mean_at_200"]
         for which in ("", "held_out_")
@@ -34,9 +34,7 @@ def headline() -> list[tuple[str, str]]:
 
 def test_every_headline_is_its_records_value():
     shown = [(figure, cited) for _, figure, cited in rows(section(README, "What stands on record"))]
-    assert shown == [
-        (figure, f"[{name}](results/benchmarks/{name}.json)") for figure, name in headline()
-    ]
+    assert shown == [(figure, f"[{name}](results/benchmarks/{name}.json)") for figure, name in headline()]
 
 
 def test_conditions_of_the_headlines_are_those_of_the_records():
