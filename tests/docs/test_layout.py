@@ -1,4 +1,4 @@
-"""docs/layout.md and the other pages against the files: what they name is there, and every folder is named."""
+"""docs/layout.md and the other pages against the files: what they name is there, each folder is named."""
 
 import importlib.util
 import re
