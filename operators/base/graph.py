@@ -47,6 +47,23 @@ def captured(
         graph = torch.cuda.CUDAGraph()
         if generator is not None:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=recording, pool=pool, capture_error_mode=error_mode):
-            run()
+        try:
+            with torch.cuda.graph(graph, stream=recording, pool=pool, capture_error_mode=error_mode):
+                run()
+        except BaseException:
+            for drawing in (torch.cuda.default_generators[torch.cuda.current_device()], generator):
+                if drawing is not None:
+                    _end_recording(drawing)
+            raise
     return graph
+
+
+def _end_recording(generator: torch.Generator) -> None:
+    """Lets a generator draw again after a capture that failed, from where it was.
+
+    torch ends a generator's recording only where the capture succeeds (seen with 2.11). Until then every
+    draw outside of a capture raises, so that no later model on this device could be initialized.
+    """
+    fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    fresh.set_offset(generator.get_offset())
+    generator.graphsafe_set_state(fresh.graphsafe_get_state())

@@ -71,3 +71,17 @@ def test_what_waits_for_the_device_cannot_be_captured() -> None:
         captured(lambda: total.item(), device=DEVICE, warmups=0)
     torch.cuda.synchronize()
     assert total.item() == 0
+
+
+def test_random_numbers_go_on_after_a_capture_that_failed() -> None:
+    own = torch.Generator(DEVICE).manual_seed(3)
+    torch.cuda.manual_seed(5)
+    drawn = [torch.rand(4, device=DEVICE), torch.rand(4, device=DEVICE, generator=own)]
+    with pytest.raises(RuntimeError):
+        captured(lambda: drawn[0].sum().item(), device=DEVICE, warmups=0, generator=own)
+    after = [torch.rand(4, device=DEVICE), torch.rand(4, device=DEVICE, generator=own)]
+    own.manual_seed(3)
+    torch.cuda.manual_seed(5)
+    for generator, first, second in zip((None, own), drawn, after, strict=True):
+        assert torch.equal(torch.rand(4, device=DEVICE, generator=generator), first)
+        assert torch.equal(torch.rand(4, device=DEVICE, generator=generator), second)
