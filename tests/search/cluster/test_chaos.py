@@ -22,8 +22,8 @@ DRIVER = """
     sys.path.insert(0, {root!r})
     from pathlib import Path
     from operators.base.errors import FrontrunnerError
-    from search import cluster
-    from search import ledger as ledger_module
+    from search.cluster import ray_executor as cluster
+    from search.runs import ledger as ledger_module
     from search.runs.loop import Prepared, drive
     from search.runs.folder import RunFolder
     from search.spaces.free import ArchitectureSpace

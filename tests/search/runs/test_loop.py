@@ -22,14 +22,7 @@ from search.runs.frontier import frontier_of, hypervolume_gain
 from search.runs.loop import check_constraints, drive, prepare_run
 from search.runs.status import complete
 from tests.conftest import PretendExecutor, pretended
-
-
-def searched(path, prepared, executor, **options):
-    path.mkdir()
-    folder = RunFolder(path)
-    ledger = ledger_module.create(folder.ledger, prepared.config, started="now")
-    drive(prepared, folder, ledger, executor, **options)
-    return ledger.entries()
+from tests.helpers.pretended_search import searched
 
 
 def larger(prepared, **changes):
@@ -223,11 +216,12 @@ KILLED = """
     import sys, time
     sys.path.insert(0, {root!r})
     from pathlib import Path
-    from search import ledger as ledger_module
+    from search.runs import ledger as ledger_module
     from search.runs.loop import Prepared, drive
     from search.runs.folder import RunFolder
     from search.spaces.free import ArchitectureSpace
     from tests.conftest import PretendExecutor, pretended
+from tests.helpers.pretended_search import searched
 
     folder = RunFolder(Path({folder!r}))
     with folder.driving():

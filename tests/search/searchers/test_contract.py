@@ -14,8 +14,8 @@ from search.searchers.contract import Proposer
 from search.searchers.registry import searcher
 from search.spaces.encoding import ArchitectureEncoding, Dimension, IntegerSpace
 from search.spaces.free import ArchitectureSpace
-from tests.search.searchers.test_evolution import Event
-from tests.search.searchers.test_evolution import drive as drive_scored
+from tests.helpers.driven_searcher import Event
+from tests.helpers.driven_searcher import drive as drive_scored
 
 BOX = IntegerSpace(
     {**{f"x{number}": Dimension(6) for number in range(4)}, "kind": Dimension(3, ordered=False)}

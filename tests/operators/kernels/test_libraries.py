@@ -16,7 +16,7 @@ from operators.kernels.libraries import _check_disk_cache
 TRAINING = """
 import json
 import torch
-from operators import kernel_libraries
+from operators.kernels import libraries as kernel_libraries
 from operators.architecture import Architecture
 from operators.model import HybridLM
 
