@@ -2,16 +2,13 @@
 
 import dataclasses
 
-from search.config.searcher import SearcherSettings
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
 from search.runs.loop import drive
 
-EVOLUTION = SearcherSettings(name="evolution")  # quick to ask
-
 
 def with_repeats(prepared, share, **changes):
-    config = prepared.config.model_copy(update={"repeats": share, "searcher": EVOLUTION, **changes})
+    config = prepared.config.model_copy(update={"repeats": share, **changes})
     return dataclasses.replace(prepared, config=config)
 
 

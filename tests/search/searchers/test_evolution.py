@@ -29,31 +29,6 @@ def tells(events: list[Event]) -> list[tuple[int, tuple[float, ...] | None]]:
     return [content for kind, content in events if kind == "tell"]
 
 
-def test_same_seed_same_proposals_other_seed_others() -> None:
-    assert drive(evolution(seed=3), 120) == drive(evolution(seed=3), 120)
-    assert proposals(drive(evolution(seed=3), 30)) != proposals(drive(evolution(seed=4), 30))
-
-
-@pytest.mark.parametrize("stop", [0, 1, 15, 16, 17, 60, 119])
-def test_replay_gives_the_same_next_proposal(stop: int) -> None:
-    events = drive(evolution(), 120)
-    cut = [index for index, (kind, _) in enumerate(events) if kind == "propose"][stop]
-    before, expected = events[:cut], events[cut][1]
-    resumed, all_restored_first = evolution(), evolution()
-    for kind, content in before:
-        if kind == "propose":
-            resumed.restore(content)
-        else:
-            resumed.tell(*content)
-    for proposal in proposals(before):
-        all_restored_first.restore(proposal)
-    for told in tells(before):
-        all_restored_first.tell(*told)
-    assert resumed.ask() == all_restored_first.ask() == expected
-    assert resumed.population == all_restored_first.population
-    assert resumed.frontier == all_restored_first.frontier
-
-
 def test_order_of_tells_matters_to_nothing_but_age() -> None:
     first, second = evolution(population=8), evolution(population=8)
     told = [(proposal.number, scores(proposal.candidate)) for proposal in (first.ask() for _ in range(8))]
@@ -72,14 +47,6 @@ def test_never_proposes_twice_even_while_pending() -> None:
     found = proposals(drive(evolution(Grid(length=3, size=6), second_mutation=0.5), 150, pending=10))
     assert len({proposal.candidate for proposal in found}) == len(found)
     assert [proposal.number for proposal in found] == list(range(150))
-
-
-@pytest.mark.parametrize("population", [4, 100])
-def test_small_space_is_exhausted(population: int) -> None:
-    proposer = evolution(Grid(length=2, size=5), population=population)
-    assert len(set(all_of(proposer, scores))) == 25
-    with pytest.raises(SpaceExhausted, match="proposed before"):
-        proposer.ask()
 
 
 def all_of(proposer: Evolution[T], objectives: Callable[[T], tuple[float, ...]]) -> list[T]:
@@ -199,24 +166,6 @@ def test_thousand_evaluations_with_a_frontier_of_equals() -> None:
         proposal = proposer.ask()
         proposer.tell(proposal.number, (1.0, 1.0))
     assert len(proposer.frontier) == 1000
-
-
-def test_wrong_use_is_refused() -> None:
-    proposer = evolution()
-    proposal, other = proposer.ask(), proposer.ask()
-    with pytest.raises(ValueError, match="never proposed"):
-        proposer.tell(99, (1.0,))
-    proposer.tell(proposal.number, (1.0, 2.0))
-    with pytest.raises(ValueError, match="told already"):
-        proposer.tell(proposal.number, (1.0, 2.0))
-    for wrong in ((1.0,), (1.0, float("nan")), (float("inf"), 1.0)):
-        with pytest.raises(ValueError, match="expected 2 finite objectives"):
-            proposer.tell(other.number, wrong)
-    proposer.tell(other.number, None)
-    with pytest.raises(ValueError, match="proposed before"):
-        proposer.restore(proposal)
-    with pytest.raises(ValueError, match="proposed before"):
-        proposer.restore(Proposal(7, proposal.candidate, (), "random"))
 
 
 @pytest.mark.parametrize(
