@@ -226,7 +226,6 @@ KILLED = """
     from search.runs.folder import RunFolder
     from search.spaces.free import ArchitectureSpace
     from tests.conftest import PretendExecutor, pretended
-from tests.helpers.pretended_search import searched
 
     folder = RunFolder(Path({folder!r}))
     with folder.driving():
