@@ -28,6 +28,7 @@ from proxy_train.text.prepare import prepare
 from search.cli import app as cli
 from search.config import run as config_module
 from search.config.run import RunConfig
+from search.config.searcher import SearcherSettings
 from search.evaluation.outcome import Evaluation, Job, Outcome
 from search.runs.preflight import Prepared
 from search.spaces.free import ArchitectureSpace
@@ -228,7 +229,9 @@ def corpus(tiny_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def prepared(tiny_config: RunConfig, corpus: Corpus) -> Prepared:
-    return Prepared(tiny_config, corpus, ArchitectureSpace(tiny_config.space, corpus.vocabulary))
+    """`tiny_config` for pretended evaluations: with the searcher that is quick to ask, where every second counts."""
+    config = tiny_config.model_copy(update={"searcher": SearcherSettings(name="evolution")})
+    return Prepared(config, corpus, ArchitectureSpace(config.space, corpus.vocabulary))
 
 
 @pytest.fixture

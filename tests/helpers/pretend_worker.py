@@ -3,6 +3,7 @@
 import os
 import time
 
+from operators.base.errors import DeviceError
 from search.cluster.worker import home
 from tests.conftest import pretended
 
@@ -21,12 +22,14 @@ class PretendWorker:
         return pretended(job)
 
     def measure(self, job, before, kind):
-        """Dies where a file tells it to, the first time."""
+        """Dies or loses its device where a file tells it to, the first time."""
         note(job.corpus / "measured", job.number, kind, *home().types)
-        order = job.corpus / f"die {job.number}"
-        if order.exists():
-            order.unlink()
-            os._exit(1)
+        for order in ("die", "break"):
+            if (file := job.corpus / f"{order} {job.number}").exists():
+                file.unlink()
+                if order == "die":
+                    os._exit(1)
+                raise DeviceError("fell off the bus")
         return before.after({"profile": 0.0})
 
     def train(self, job, measured, files):

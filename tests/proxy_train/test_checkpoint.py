@@ -10,7 +10,7 @@ from operators.base.errors import DataError
 from proxy_train import checkpoint
 from proxy_train.text.corpus import Corpus
 from proxy_train.train import train
-from tests.proxy_train.test_train import SETTINGS, model_of, without_time
+from tests.helpers.small_trainings import SETTINGS, model_of, without_time
 
 
 @pytest.fixture(scope="module")

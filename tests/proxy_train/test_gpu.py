@@ -13,7 +13,7 @@ from operators.model import HybridLM
 from proxy_train.loss import cross_entropy, load_fused
 from proxy_train.text.corpus import Corpus
 from proxy_train.train import train
-from tests.proxy_train.test_train import SETTINGS, model_of
+from tests.helpers.small_trainings import SETTINGS, model_of
 
 
 @pytest.fixture(scope="module")

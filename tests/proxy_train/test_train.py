@@ -22,19 +22,12 @@ from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches
 from proxy_train.text.unigram import scored_unigram_loss
 from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
-
-SETTINGS = ProxySettings(tokens=8_000, batch_size=2, sequence_length=64, validation_tokens=640)
+from tests.helpers.small_trainings import SETTINGS, model_of, without_time
 
 
 @pytest.fixture(scope="module")
 def corpus(sentences: Corpus) -> Corpus:
     return sentences
-
-
-def model_of(text: str = "a f", width: int = 32, **rest: object) -> Architecture:
-    return Architecture.from_shorthand(
-        text, width=width, vocabulary=272, genes={"attention": {"head_dim": 16}}, **rest
-    )
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +112,6 @@ def test_weights_are_whole_float32_and_nobody_elses(trained: Trained) -> None:
         for tensor in trained.weights.values()
     )
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in trained.weights.values())
-
-
-def without_time(score: ProxyScore) -> ProxyScore:
-    return score.model_copy(update={"seconds": 0.0, "tokens_per_s": 0.0, "flops_per_s": 0.0})
 
 
 def test_the_seed_decides_every_bit(trained: Trained, corpus: Corpus) -> None:

@@ -87,9 +87,17 @@ def test_an_unknown_metric_says_what_exists(name, says):
         metric_of(name, SETTINGS)
 
 
-def test_every_name_that_is_offered_is_accepted():
-    for name in names(SETTINGS):
-        metric_of(name, SETTINGS)
+@pytest.mark.parametrize("settings", [SETTINGS, FURTHER], ids=["plain", "further"])
+def test_every_name_that_is_offered_is_one_metric_of_its_own(settings):
+    offered = names(settings, TaskSettings(names=("copy",)))
+    for name in offered:
+        objective = parse_objective(name, settings, TaskSettings(names=("copy",)))
+        assert objective.metric == name
+        assert objective.cost({name: 2.0, **{other: 3.0 for other in offered if other != name}}) in (
+            2.0,
+            -2.0,
+        )
+    assert len(set(offered)) == len(offered)
 
 
 def test_further_contexts_have_names_of_their_own():

@@ -16,8 +16,8 @@ from operators.published.gguf_file import GgufFile
 from operators.published.gguf_metadata import llama_config
 from operators.published.rope_factors import llama3_scaling
 from search.runs.importing import import_model
-from tests.operators.published.test_families import CASES, published_model
-from tests.operators.published.test_import import write_gguf
+from tests.helpers.gguf_writer import write_gguf
+from tests.helpers.published_models import CASES, published_model
 
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +15,8 @@ from operators.base.errors import ArchitectureError, DataError, FrontrunnerError
 from operators.published import describe, fitted
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
-from tests.operators.published.test_families import CASES, published_model
+from tests.helpers.gguf_writer import write_gguf
+from tests.helpers.published_models import CASES, published_model
 
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
@@ -375,70 +375,6 @@ def test_a_folder_that_is_incomplete_or_damaged_is_named(case: str, folder: Path
     assert str(caught.value).startswith(str(folder))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def neighbours(matrix: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp's order of rows: the two members of a rotated pair one after the other."""
-    order = [
-        head * size + half + pair
-        for size in [len(matrix) // heads]
-        for head in range(heads)
-        for pair in range(size // 2)
-        for half in (0, size // 2)
-    ]
-    return matrix[order]
-
-
-def write_gguf(
-    path: Path,
-    theirs: Any,
-    *,
-    family: str = "llama",
-    quantize: Any = None,
-    also: Callable[[Any], Any] = lambda writer: None,
-    keep: Callable[[str], bool] = lambda name: True,
-    endian: Any = gguf.GGUFEndian.LITTLE,
-) -> None:
-    """A Llama as llama.cpp's converter writes it. also: what else goes into the file. keep: the tensors that do, by their names there."""
-    config = theirs.config
-    writer = gguf.GGUFWriter(path, family, endianess=endian)
-    writer.add_context_length(2048)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    also(writer)
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    inside = {
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "self_attn.o_proj": "attn_output",
-    }
-    inside |= {f"self_attn.{letter}_proj": f"attn_{letter}" for letter in "qkv"} | {
-        f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")
-    }
-    names |= {
-        f"model.layers.{n}.{old}": f"blk.{n}.{new}"
-        for n in range(config.num_hidden_layers)
-        for old, new in inside.items()
-    }
-    for name, tensor in theirs.named_parameters():
-        values = tensor.detach().numpy()
-        if "q_proj" in name or "k_proj" in name:
-            values = neighbours(
-                values, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
-            )
-        kind = quantize if quantize is not None and values.ndim == 2 else gguf.GGMLQuantizationType.F32
-        if keep(stored := f"{names[name.removesuffix('.weight')]}.weight"):
-            writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.mark.parametrize("tied", [False, True])

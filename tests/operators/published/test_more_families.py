@@ -11,7 +11,7 @@ from operators import Architecture, HybridLM
 from operators.base.errors import ArchitectureError
 from operators.published import Published, fitted
 from operators.published.families import ATTENTION, SWIGLU, Names, layer_names, outside_names
-from tests.operators.published.test_families import (
+from tests.helpers.published_models import (
     COMMON,
     EPS,
     FEEDFORWARD,

@@ -1,15 +1,15 @@
 """How many copies of a model are timed, and what their time is."""
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
 
 from operators import Architecture, HybridLM
 from profiler.device.device import Device, open_device
-from profiler.measuring import decoder_copies as module
 from profiler.measuring.decoder import Decoder
-from profiler.measuring.decoder_copies import copies, rewind, step_ms
+from profiler.measuring.decoder_copies import copies, step_ms
 
 GB = 10**9
 
@@ -44,17 +44,30 @@ def test_a_cpu_times_one() -> None:
     assert copies(1000, open_device("cpu")) == 1
 
 
-def test_a_step_is_the_mean_over_the_copies_at_the_end_of_their_context(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Clock:
+    """A device on which the steps of one copy take 1 ms each and those of the next 4 ms; notes what each call did."""
+
+    def __init__(self, decoders: list[Decoder]) -> None:
+        self._decoders, self._times = decoders, iter((1.0, 4.0))
+        self.lengths: list[list[int]] = []
+
+    def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
+        for _ in range(count):
+            before()
+            run()
+            self.lengths.append([length for decoder in self._decoders for length in decoder.state.lengths])
+        return next(self._times)
+
+
+def test_a_step_is_the_mean_over_the_copies_at_the_end_of_their_context() -> None:
     model = HybridLM(Architecture.from_shorthand("a f", width=64, vocabulary=64))
     decoders = [Decoder(model, 1, 8) for _ in range(2)]
-    for decoder in decoders:
-        rewind(decoder)
-        assert decoder.state.lengths == [7]
-    times = {id(decoder): ms for decoder, ms in zip(decoders, (1.0, 4.0), strict=True)}
-    monkeypatch.setattr(module, "_step_ms", lambda decoder, device, count: times[id(decoder)])
-    assert step_ms(decoders, open_device("cpu"), count=3) == 2.5
-    monkeypatch.undo()
-    assert step_ms(decoders, open_device("cpu"), count=3) > 0
-    assert [decoder.state.lengths for decoder in decoders] == [[8], [8]]
+    decoders[1].state.seek(3)
+    clock = Clock(decoders)
+    assert step_ms(decoders, cast(Device, clock), count=2) == 2.5
+    assert clock.lengths == [
+        [8, 3],
+        [8, 3],
+        [8, 8],
+        [8, 8],
+    ]  # a full context holds 8 tokens; the last is the step's

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,19 +22,11 @@ from operators.base.errors import (
 from profiler.device.lock import exclusive
 from profiler.process import worker as worker_module
 from profiler.process.worker import ProfilingWorker
-from profiler.profile import Profile, ProfileSettings
+from profiler.profile import Profile
 from tests.helpers.faulty_operators import Fault, architecture_with
+from tests.helpers.processes import alive, gone
+from tests.helpers.quick_profile import QUICK, SOUND
 
-QUICK = ProfileSettings(
-    batch_sizes=(1,),
-    contexts=(12,),
-    warmup=1,
-    min_samples=5,
-    min_seconds=0,
-    max_seconds=0.05,
-    relative_error=0.1,
-)
-SOUND = architecture_with("none")
 SERVED_AGAIN_S = 30.0  # at most, from the end of a failed measurement to that of the next one
 
 EVERY_FAULT: list[tuple[Fault, type[FrontrunnerError], str]] = [
@@ -48,7 +39,7 @@ PARENT = """
 import sys
 from profiler.process.worker import ProfilingWorker
 from tests.helpers.faulty_operators import architecture_with
-from tests.profiler.process.test_worker import QUICK, SOUND
+from tests.helpers.quick_profile import QUICK, SOUND
 worker = ProfilingWorker("cpu")
 worker.profile(SOUND, QUICK, deadline_s=60)
 print(worker.pid, flush=True)
@@ -74,22 +65,6 @@ def worker() -> Iterator[ProfilingWorker]:
 
 def measured(worker: ProfilingWorker, *, deadline_s: float = 60.0) -> Profile:
     return worker.profile(SOUND, QUICK, deadline_s=deadline_s)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def gone(pid: int) -> bool:
-    """Whether a process ends within a few seconds."""
-    deadline = time.monotonic() + 5
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not alive(pid)
 
 
 def test_the_process_measures_and_is_kept(worker: ProfilingWorker) -> None:

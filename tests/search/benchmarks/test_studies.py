@@ -20,7 +20,7 @@ from search.config.run import RunConfig
 from search.evaluation.profiling import Failure
 from search.studies import experiment
 from search.studies.law import report as law_report
-from tests.search.studies.test_experiment import score
+from tests.helpers.proxy_scores import score
 
 GENES = {"attention": {"head_dim": 8, "group": 1}}
 STUDIES: dict[str, dict[str, Any]] = {

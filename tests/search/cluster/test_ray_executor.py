@@ -12,7 +12,7 @@ from search.cluster.ray_executor import RayExecutor
 from search.evaluation.evaluate import evaluate
 from search.objectives import Objective, parse_constraint
 from tests.helpers.faulty_operators import architecture_with
-from tests.profiler.process.test_worker import alive, gone
+from tests.helpers.processes import alive, gone
 
 
 class Fatal:

@@ -23,7 +23,7 @@ from search.runs.repeats import GIVEN_UP
 from search.runs.status import complete
 from tests.conftest import PretendExecutor, pretended
 from tests.helpers.made_up_device import hybrid
-from tests.search.runs.test_repeats import searched, with_repeats
+from tests.helpers.pretended_search import searched, with_repeats
 
 OBJECTIVES = (Objective("loss", maximize=False), Objective("decode_ms@b1", maximize=False))
 REASON = "drift: the anchor model changed by 66.7%, expected at most 50%"

@@ -15,7 +15,7 @@ from search.runs.export import export, load
 from search.runs.folder import RunFolder
 from tests.conftest import pretended
 from tests.helpers.speeches import training_ids
-from tests.proxy_train.text.test_encoding import merged
+from tests.helpers.tokenizers import merged
 
 
 def test_an_exported_tokenizer_encodes_as_the_training_did(job, tiny_config, tmp_path, text_folder):

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from operators.base.errors import RunError
-from operators.base.files import write_whole
 from search.config.name import check_name
 from search.runs.folder import RunFolder, find_folder, new_folder
 
@@ -80,16 +79,6 @@ def test_what_is_to_be_typed_can_be_typed(tmp_path):
         "--results",
         f"{tmp_path}/a b",
     ]
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "deep" / "file"
-    write_whole(path, b"old")
-    with pytest.raises(TypeError):
-        write_whole(path, "not bytes")
-    assert path.read_bytes() == b"old"
-    write_whole(path, b"new")
-    assert path.read_bytes() == b"new"
 
 
 def test_a_lock_that_cannot_be_written_is_said(tmp_path):

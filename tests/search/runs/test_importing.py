@@ -17,8 +17,8 @@ from proxy_train.text.documents import read_documents
 from search.benchmarks.library.smollm2 import complete_and_score, published_file, scored_windows
 from search.runs.export import load
 from search.runs.importing import import_model
-from tests.operators.published.test_families import CASES, TOKENS, VOCABULARY, published_model
-from tests.operators.published.test_import import write_gguf
+from tests.helpers.gguf_writer import write_gguf
+from tests.helpers.published_models import CASES, TOKENS, VOCABULARY, published_model
 
 gguf = pytest.importorskip("gguf")
 

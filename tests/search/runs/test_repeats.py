@@ -1,6 +1,5 @@
 """Evaluating once more whom the noise of training leaves in doubt."""
 
-import dataclasses
 import io
 import random
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,6 @@ from rich.console import Console
 
 from operators.base.errors import RunError
 from search import pareto
-from search.config.searcher import SearcherSettings
 from search.evaluation.outcome import Evaluation, Outcome, mean
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
@@ -23,21 +21,7 @@ from search.runs.worker_time import worker_seconds
 from search.view.candidate import print_candidate
 from search.view.tables import frame
 from tests.conftest import PretendExecutor, pretended
-
-EVOLUTION = SearcherSettings(name="evolution")  # quick to ask
-
-
-def with_repeats(prepared, share, **changes):
-    config = prepared.config.model_copy(update={"repeats": share, "searcher": EVOLUTION, **changes})
-    return dataclasses.replace(prepared, config=config)
-
-
-def searched(path, prepared, executor):
-    path.mkdir()
-    folder = RunFolder(path)
-    ledger = ledger_module.create(folder.ledger, prepared.config, started="now")
-    drive(prepared, folder, ledger, executor)
-    return ledger.entries()
+from tests.helpers.pretended_search import searched, with_repeats
 
 
 def noisy(job, deviation=0.05):

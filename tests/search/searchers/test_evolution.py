@@ -1,89 +1,24 @@
 """Evolution on a small problem of whole numbers: repeatable, never twice the same, better than random."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.random import Generator
 
 from operators.base.errors import SpaceExhausted
 from search import pareto
 from search.config.searcher import EvolutionSettings
 from search.config.space import SpaceSettings
-from search.searchers.contract import Proposal, Proposer
+from search.searchers.contract import Proposal
 from search.searchers.evolution import Evolution
 from search.spaces.contract import Space
 from search.spaces.free import ArchitectureSpace
-
-T = TypeVar("T")
-Point = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Vectors of whole numbers below `size`; a Space[Point]."""
-
-    length: int = 8
-    size: int = 10
-    corners: tuple[Point, ...] = ()
-
-    def seeds(self) -> tuple[Point, ...]:
-        return self.corners
-
-    def sample(self, rng: Generator) -> Point:
-        return tuple(rng.integers(self.size, size=self.length).tolist())
-
-    def mutate(self, parent: Point, rng: Generator) -> tuple[Point, str] | None:
-        where, step = int(rng.integers(self.length)), int(rng.choice([-1, 1]))
-        child = (*parent[:where], min(self.size - 1, max(0, parent[where] + step)), *parent[where + 1 :])
-        return (child, "up" if step > 0 else "down") if child != parent else None
-
-    def crossover(self, a: Point, b: Point, rng: Generator) -> Point | None:
-        cut = int(rng.integers(self.length))
-        return a[:cut] + b[cut:]
-
-    def features(self, member: Point) -> dict[str, float]:
-        return {f"x{number}": float(value) for number, value in enumerate(member)}
-
-    def key(self, member: Point) -> str:
-        return repr(member)
-
-
-def scores(x: Point) -> tuple[float, float]:
-    """A frontier from all zeros to all nines, reached only by equal numbers: unequal ones pay."""
-    mean, uneven = float(np.mean(x)) / 9, float(np.std(x)) / 3
-    return (mean + uneven, (1 - mean) ** 2 + uneven)
+from tests.helpers.driven_searcher import Event, Grid, Point, T, drive, scores
 
 
 def evolution(space: Space[Point] | None = None, *, seed: int = 0, **changes: Any) -> Evolution[Point]:
     return Evolution(space or Grid(), EvolutionSettings(**changes), seed=seed)
-
-
-Event = tuple[str, Any]
-
-
-def drive(
-    proposer: Proposer[Any],
-    count: int,
-    *,
-    pending: int = 3,
-    seed: int = 0,
-    score: Callable[[Any], tuple[float, ...]] = scores,
-) -> list[Event]:
-    """Asks with several pending, and tells in a random order, with failures. Returns what happened."""
-    rng, waiting, events = np.random.default_rng(seed), list[Proposal[Any]](), list[Event]()
-    for _ in range(count):
-        proposal = proposer.ask()
-        waiting.append(proposal)
-        events.append(("propose", proposal))
-        while len(waiting) > pending:
-            done = waiting.pop(int(rng.integers(len(waiting))))
-            result = None if rng.random() < 0.15 else score(done.candidate)
-            proposer.tell(done.number, result)
-            events.append(("tell", (done.number, result)))
-    return events
 
 
 def proposals(events: list[Event]) -> list[Proposal[Point]]:
@@ -92,31 +27,6 @@ def proposals(events: list[Event]) -> list[Proposal[Point]]:
 
 def tells(events: list[Event]) -> list[tuple[int, tuple[float, ...] | None]]:
     return [content for kind, content in events if kind == "tell"]
-
-
-def test_same_seed_same_proposals_other_seed_others() -> None:
-    assert drive(evolution(seed=3), 120) == drive(evolution(seed=3), 120)
-    assert proposals(drive(evolution(seed=3), 30)) != proposals(drive(evolution(seed=4), 30))
-
-
-@pytest.mark.parametrize("stop", [0, 1, 15, 16, 17, 60, 119])
-def test_replay_gives_the_same_next_proposal(stop: int) -> None:
-    events = drive(evolution(), 120)
-    cut = [index for index, (kind, _) in enumerate(events) if kind == "propose"][stop]
-    before, expected = events[:cut], events[cut][1]
-    resumed, all_restored_first = evolution(), evolution()
-    for kind, content in before:
-        if kind == "propose":
-            resumed.restore(content)
-        else:
-            resumed.tell(*content)
-    for proposal in proposals(before):
-        all_restored_first.restore(proposal)
-    for told in tells(before):
-        all_restored_first.tell(*told)
-    assert resumed.ask() == all_restored_first.ask() == expected
-    assert resumed.population == all_restored_first.population
-    assert resumed.frontier == all_restored_first.frontier
 
 
 def test_order_of_tells_matters_to_nothing_but_age() -> None:
@@ -137,14 +47,6 @@ def test_never_proposes_twice_even_while_pending() -> None:
     found = proposals(drive(evolution(Grid(length=3, size=6), second_mutation=0.5), 150, pending=10))
     assert len({proposal.candidate for proposal in found}) == len(found)
     assert [proposal.number for proposal in found] == list(range(150))
-
-
-@pytest.mark.parametrize("population", [4, 100])
-def test_small_space_is_exhausted(population: int) -> None:
-    proposer = evolution(Grid(length=2, size=5), population=population)
-    assert len(set(all_of(proposer, scores))) == 25
-    with pytest.raises(SpaceExhausted, match="proposed before"):
-        proposer.ask()
 
 
 def all_of(proposer: Evolution[T], objectives: Callable[[T], tuple[float, ...]]) -> list[T]:
@@ -264,24 +166,6 @@ def test_thousand_evaluations_with_a_frontier_of_equals() -> None:
         proposal = proposer.ask()
         proposer.tell(proposal.number, (1.0, 1.0))
     assert len(proposer.frontier) == 1000
-
-
-def test_wrong_use_is_refused() -> None:
-    proposer = evolution()
-    proposal, other = proposer.ask(), proposer.ask()
-    with pytest.raises(ValueError, match="never proposed"):
-        proposer.tell(99, (1.0,))
-    proposer.tell(proposal.number, (1.0, 2.0))
-    with pytest.raises(ValueError, match="told already"):
-        proposer.tell(proposal.number, (1.0, 2.0))
-    for wrong in ((1.0,), (1.0, float("nan")), (float("inf"), 1.0)):
-        with pytest.raises(ValueError, match="expected 2 finite objectives"):
-            proposer.tell(other.number, wrong)
-    proposer.tell(other.number, None)
-    with pytest.raises(ValueError, match="proposed before"):
-        proposer.restore(proposal)
-    with pytest.raises(ValueError, match="proposed before"):
-        proposer.restore(Proposal(7, proposal.candidate, (), "random"))
 
 
 @pytest.mark.parametrize(

@@ -19,47 +19,10 @@ from search.config.choices import norm_of
 from search.config.space import SpaceSettings, choices_of
 from search.spaces import mutate
 from search.spaces.free import ArchitectureSpace
+from tests.helpers.small_spaces import FIXED_GENES, NORMS, SMALL, SPACES, VOCABULARY, WIDE, check, members
 
-VOCABULARY = 512
-SMALL = SpaceSettings(
-    operators=("a", "f", "r"), widths=(32, 64), min_depth=2, max_depth=5, meta_tokens=(0, 4)
-)
-NORMS = (("rmsnorm", "before"), ("layernorm", "before"), ("rmsnorm", "after"))
-WIDE = SpaceSettings(
-    widths=(64, 96, 128, 192, 256), min_depth=2, max_depth=24, meta_tokens=(0, 8), norms=NORMS
-)
-FIXED_GENES = SpaceSettings(
-    operators=("attention", "swiglu"),
-    widths=(48, 64, 80),
-    min_depth=1,
-    max_depth=12,
-    genes={
-        "a": {"head_dim": [16], "window": [None], "qk_norm": ["full"], "group": [1, 2]},
-        "f": {"ratio": [1.5, 3.5]},
-    },
-)
-SPACES = {
-    "small": ArchitectureSpace(SMALL, VOCABULARY),
-    "wide": ArchitectureSpace(WIDE, VOCABULARY),
-    "bounded": ArchitectureSpace(WIDE, VOCABULARY, accepts=lambda found: 2e5 <= parameters(found) <= 8e5),
-    "genes": ArchitectureSpace(FIXED_GENES, VOCABULARY),
-    "mixers": ArchitectureSpace(
-        SpaceSettings(operators=("a",), widths=(64,), min_depth=1, max_depth=3), VOCABULARY
-    ),
-}
 SEEDS = st.integers(0, 2**32 - 1)
 NAMES = st.sampled_from(sorted(SPACES))
-
-
-def members(space: ArchitectureSpace, count: int = 60) -> list[Architecture]:
-    rng = np.random.default_rng(0)
-    return [space.sample(rng) for _ in range(count)]
-
-
-def check(space: ArchitectureSpace, architecture: Architecture) -> None:
-    assert space.contains(architecture) is None
-    assert space.accepts(architecture)
-    assert Architecture.parse(architecture.model_dump()) == architecture
 
 
 @given(NAMES, SEEDS)

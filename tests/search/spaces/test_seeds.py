@@ -8,7 +8,7 @@ from operators.cost import parameters
 from search.config.space import SpaceSettings
 from search.spaces import mutate
 from search.spaces.free import ArchitectureSpace
-from tests.search.spaces.test_free import SPACES, VOCABULARY, WIDE, check, members
+from tests.helpers.small_spaces import SPACES, VOCABULARY, WIDE, check, members
 
 
 def test_seeds_begin_with_the_corners() -> None:

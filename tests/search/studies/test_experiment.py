@@ -1,7 +1,6 @@
 """Experiments: what is recorded survives a kill and is not made twice, and who may add to it."""
 
 import dataclasses
-import math
 import multiprocessing
 import weakref
 from collections.abc import Callable
@@ -23,25 +22,9 @@ from search.studies.experiment import Wanted
 from search.studies.experiment_store import Latency, Training
 from search.studies.law import law
 from search.studies.law.law import LawSettings
+from tests.helpers.proxy_scores import score
 
 Trained = list[tuple[int, int, int, int]]
-
-
-def score(loss: float, settings: ProxySettings, seed: int) -> ProxyScore:
-    return ProxyScore(
-        loss=loss,
-        perplexity=math.exp(loss),
-        bits_per_byte=1.0,
-        unigram_loss=6.0,
-        tokens=settings.tokens,
-        steps=settings.steps,
-        seconds=1.0,
-        tokens_per_s=1.0,
-        curve=(),
-        backends={},
-        device="cpu",
-        seed=seed,
-    )
 
 
 @pytest.fixture

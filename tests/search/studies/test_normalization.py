@@ -14,7 +14,7 @@ from search.config.run import RunConfig
 from search.studies import experiment
 from search.studies.normalization import NormalizationSettings, run
 from search.studies.report import normalization_table
-from tests.search.studies.test_experiment import score
+from tests.helpers.proxy_scores import score
 
 LOSSES = {False: (3.0, 3.2, 3.1), True: (2.9, 3.0, 3.1)}
 Asked = list[tuple[str, bool, bool, int]]

@@ -15,7 +15,7 @@ from search.config.run import RunConfig
 from search.studies import experiment
 from search.studies.rates import RateSettings, run
 from search.studies.report import rates_table
-from tests.search.studies.test_experiment import score
+from tests.helpers.proxy_scores import score
 
 RATES = [0.001, 0.002, 0.004, 0.008]
 Asked = list[tuple[int, float, int | None]]

@@ -15,8 +15,8 @@ from operators import HybridLM
 from operators.base.errors import DataError
 from operators.published import describe, fitted
 from operators.published.safetensors_folder import SafetensorsFolder
+from tests.helpers.published_models import CASES, VOCABULARY, published_model
 from tests.helpers.without_kernels import plain_definitions
-from tests.operators.published.test_families import CASES, VOCABULARY, published_model
 
 transformers = pytest.importorskip("transformers")
 

@@ -22,7 +22,7 @@ from search.studies import ranks as study_ranks
 from search.studies.operators import OperatorSettings, nearest, with_parameters
 from search.studies.ranks import RankSettings, drawn
 from search.studies.report import operators_table, print_ranks
-from tests.search.studies.test_experiment import score
+from tests.helpers.proxy_scores import score
 
 GENES = {
     "attention": {"head_dim": 16, "group": 1},

@@ -8,7 +8,7 @@ from operators.cost import parameters
 from search.config.space import SpaceSettings
 from search.spaces import mutate
 from search.spaces.free import ArchitectureSpace
-from tests.search.spaces.test_free import SPACES, VOCABULARY, members
+from tests.helpers.small_spaces import SPACES, VOCABULARY, members
 
 
 def test_trade_finds_equal_parameters_both_ways() -> None:

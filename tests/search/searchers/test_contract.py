@@ -10,12 +10,12 @@ from operators.base.errors import ConfigError, SpaceExhausted
 from search.config.run import parse
 from search.config.searcher import NAMES, EvolutionSettings
 from search.config.space import SpaceSettings
-from search.searchers.contract import Proposer
+from search.searchers.contract import Proposal, Proposer
 from search.searchers.registry import searcher
 from search.spaces.encoding import ArchitectureEncoding, Dimension, IntegerSpace
 from search.spaces.free import ArchitectureSpace
-from tests.search.searchers.test_evolution import Event
-from tests.search.searchers.test_evolution import drive as drive_scored
+from tests.helpers.driven_searcher import Event
+from tests.helpers.driven_searcher import drive as drive_scored
 
 BOX = IntegerSpace(
     {**{f"x{number}": Dimension(6) for number in range(4)}, "kind": Dimension(3, ordered=False)}
@@ -93,20 +93,33 @@ def test_a_small_space_is_proposed_whole_and_then_exhausted(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_failures_alone_stop_nobody(name: str) -> None:
-    proposer = made(name)
+    proposer, candidates = made(name), []
     for _ in range(20):
-        proposer.tell(proposer.ask().number, None)
+        proposal = proposer.ask()
+        candidates.append(proposal.candidate)
+        proposer.tell(proposal.number, None)
+    assert len(set(candidates)) == 20
+    assert proposer.frontier == ()
 
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("objectives", [1, 3])
 def test_one_objective_and_three(name: str, objectives: int) -> None:
-    proposer = made(name)
+    proposer, results = made(name), {}
     for _ in range(12):
         proposal = proposer.ask()
-        proposer.tell(
-            proposal.number, (*scores(BOX, proposal.candidate), float(proposal.candidate[0]))[:objectives]
+        results[proposal.number] = (*scores(BOX, proposal.candidate), -float(proposal.candidate[0]))[
+            :objectives
+        ]
+        proposer.tell(proposal.number, results[proposal.number])
+    assert set(proposer.frontier) == {
+        number
+        for number, result in results.items()
+        if not any(
+            other != result and all(a <= b for a, b in zip(other, result, strict=True))
+            for other in results.values()
         )
+    }
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -118,10 +131,13 @@ def test_wrong_use_is_refused(name: str) -> None:
     proposer.tell(proposal.number, (1.0, 2.0))
     with pytest.raises(ValueError, match="told already"):
         proposer.tell(proposal.number, (1.0, 2.0))
-    with pytest.raises(ValueError, match="expected 2 finite objectives"):
-        proposer.tell(other.number, (1.0, float("nan")))
-    with pytest.raises(ValueError, match="proposed before"):
-        proposer.restore(proposal)
+    for wrong in ((1.0,), (1.0, float("nan")), (float("inf"), 1.0)):
+        with pytest.raises(ValueError, match="expected 2 finite objectives"):
+            proposer.tell(other.number, wrong)
+    proposer.tell(other.number, None)
+    for known in (proposal, Proposal(7, proposal.candidate, (), "random")):
+        with pytest.raises(ValueError, match="proposed before"):
+            proposer.restore(known)
 
 
 def test_a_space_that_is_no_numbers_is_refused_where_numbers_are_needed() -> None:

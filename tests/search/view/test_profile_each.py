@@ -4,19 +4,9 @@ import pytest
 from rich.console import Console
 
 from operators.base.errors import DeviceError
-from profiler.profile import ProfileSettings
 from search.view.profiles import print_profiles, profile_each
 from tests.helpers.faulty_operators import architecture_with
-
-QUICK = ProfileSettings(
-    batch_sizes=(1,),
-    contexts=(12,),
-    warmup=1,
-    min_samples=5,
-    min_seconds=0,
-    max_seconds=0.05,
-    relative_error=0.1,
-)
+from tests.helpers.quick_profile import QUICK
 
 
 def test_an_architecture_that_crashes_is_a_line_among_the_others():

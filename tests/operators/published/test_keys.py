@@ -14,8 +14,8 @@ from operators.base.errors import ArchitectureError, DataError, FrontrunnerError
 from operators.published import describe, fitted, remark_on_steps
 from operators.published.json_file import read_mapping
 from operators.published.keys import FAMILY_WITHOUT_EFFECT, WITHOUT_EFFECT
+from tests.helpers.published_models import CASES, VOCABULARY, published_model
 from tests.helpers.without_kernels import plain_definitions
-from tests.operators.published.test_families import CASES, VOCABULARY, published_model
 
 transformers = pytest.importorskip("transformers")
 
