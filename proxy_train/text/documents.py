@@ -80,7 +80,7 @@ def list_source(source: str | Sequence[str]) -> Listing:
 
 
 def located(entry: str) -> Path:
-    """The absolute path that an entry of a source means. Raises DataError for an empty one and for the home of nobody."""
+    """The absolute path that an entry of a source means. Raises DataError for an empty one and nobody's home."""
     if not entry.strip():
         raise DataError(
             f"source {entry!r}: expected a path, got nothing; `.` names the folder that one is in"

@@ -104,7 +104,8 @@ def prepared(settings: DataSettings, *, cache: Path | None = None) -> Path:
 def what_is_read(settings: DataSettings, *, cache: Path | None = None) -> SourceRecord | None:
     """What of the source as it is now is read and what is not. Raises DataError.
 
-    The manifest tells it of the source that the corpus was made of; another one, with the same text, may have other files beside it.
+    The manifest tells it of the source that the corpus was made of; another one, with the same text, may have
+    other files beside it.
     """
     return _survey(settings, cache or default_cache(), lambda *_: None).read
 
@@ -173,7 +174,7 @@ def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey
 
 
 def _with_record(found: Survey, record: SourceRecord, files: tuple[str, ...], documents: int) -> Survey:
-    """The survey with what lies in the source now: what is not read may change while the text stays the same."""
+    """The survey with what lies in the source now: what is not read may change while the text does not."""
     read = record.after_reading(files, documents)
     return found.model_copy(update={"read": read, "blank_files": files, "blank_documents": documents})
 

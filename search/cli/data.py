@@ -126,7 +126,8 @@ def settings_of(
 def information(folder: Path, *, verify: bool, read: "SourceRecord | None" = None) -> dict[str, Any]:
     """What a folder of prepared data holds. Raises DataError where it is unfinished or damaged.
 
-    verify: compare hashes; else file sizes tell. read: what of the source is read; by default what the manifest says of the first source.
+    verify: compare hashes; else file sizes tell. read: what of the source is read; by default what the manifest
+    says of the first source.
     """
     from proxy_train.text.corpus import finished_manifest, unknown_tokens
 
