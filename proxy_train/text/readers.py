@@ -98,7 +98,7 @@ def _lines(path: Path, stream: Iterable[bytes], text_column: str, first: int = 1
         if not raw.isspace():
             where = f"{path} line {number}"
             line = _decoded(raw, where)
-            yield _document(_parsed(line, where), line.strip(), where, text_column)
+            yield _document(_parsed(line, where, text_column), line.strip(), where, text_column)
 
 
 def _json(path: Path, stream: io.BufferedReader, text_column: str) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _json(path: Path, stream: io.BufferedReader, text_column: str) -> Iterator[s
             yield from _lines(path, [first_line], text_column, number)
             yield from _lines(path, stream, text_column, number + 1)
             return
-    content = _parsed(_decoded(first_line + stream.read(), str(path)), str(path))
+    content = _parsed(_decoded(first_line + stream.read(), str(path)), str(path), text_column)
     if not isinstance(content, list):
         yield _document(content, json.dumps(content), str(path), text_column)
         return
@@ -163,9 +163,16 @@ def _text_lines(path: Path, stream: Iterable[bytes]) -> Iterator[str]:
         yield _decoded(raw, f"{path} line {number}")
 
 
-def _parsed(raw: str, where: str) -> Any:
+def _parsed(raw: str, where: str, text_column: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if (times := [key for key, _ in pairs].count(text_column)) > 1:
+            raise DataError(f'{where}: expected "{text_column}" once, got it {times} times')
+        return dict(pairs)
+
+    # Python would take the last of them. Looking into every object costs time: only where the name is there twice.
+    hook = once if raw.count(f'"{text_column}"') > 1 else None
     try:
-        return json.loads(raw)
+        return json.loads(raw, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON: {error}") from None
 

@@ -48,6 +48,7 @@ class Survey(Value):
     """What one reading of a source tells.
 
     source_sha256: over the SHA-256s of the documents, see `keyed`. characters: of all documents. read: the files that they came from.
+    blank_files, blank_documents: what only the reading tells about them, see `SourceRecord.after_reading`.
     """
 
     source_sha256: str
@@ -55,6 +56,8 @@ class Survey(Value):
     characters: int
     split: Split
     read: SourceRecord | None = None
+    blank_files: tuple[str, ...] = ()
+    blank_documents: int = 0
 
 
 def keyed(documents: Iterable[str], source: "hashlib._Hash") -> Iterator[tuple[str, bytes]]:

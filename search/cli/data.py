@@ -49,6 +49,7 @@ def prepare(
 ) -> None:
     """Turn text into tokens in the cache, where a search finds them; goes on where an earlier try ended."""
     from proxy_train.text.prepare import prepare as prepared
+    from proxy_train.text.prepare import what_is_read
 
     settings = settings_of(sources, vocabulary=vocabulary, tokenizer=tokenizer, text_column=text_column)
     start = time.perf_counter()
@@ -61,7 +62,8 @@ def prepare(
     except KeyboardInterrupt:
         console.print("interrupted: the same command goes on from here")
         raise typer.Exit(130) from None
-    _print({**information(corpus.folder, verify=False), "seconds": round(time.perf_counter() - start, 1)})
+    figures = information(corpus.folder, verify=False, read=what_is_read(settings))
+    _print({**figures, "seconds": round(time.perf_counter() - start, 1)})
 
 
 @data_app.command(epilog="Example: frontrunner data info quick --verify")
@@ -80,16 +82,17 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Counts, bytes per token, unigram loss and place of prepared data."""
-    from proxy_train.text.prepare import prepared
+    from proxy_train.text.prepare import prepared, what_is_read
 
-    folder = Path(where)
+    folder, read = Path(where), None
     if _is_run_file(where):
-        folder = prepared(settings_of([where]))
+        settings = settings_of([where])
+        folder, read = prepared(settings), what_is_read(settings)
         if not folder.exists():
             raise DataError(
                 f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` does it"
             )
-    found = information(folder, verify=verify)
+    found = information(folder, verify=verify, read=read)
     if as_json:
         print_json(found)
     else:
@@ -132,8 +135,12 @@ def _is_run_file(text: str) -> bool:
     return text.endswith(RUN_FILE) or (not hidden and shipped.find(Path(text), "configuration") is not None)
 
 
-def information(folder: Path, *, verify: bool) -> dict[str, Any]:
-    """What a folder of prepared data holds. Raises DataError where it is unfinished or damaged; without `verify` file sizes tell."""
+def information(folder: Path, *, verify: bool, read: "SourceRecord | None" = None) -> dict[str, Any]:
+    """What a folder of prepared data holds. Raises DataError where it is unfinished or damaged.
+
+    verify: compare hashes; else file sizes tell. read: what of the source is read; by default what the manifest
+    says of the first source.
+    """
     from proxy_train.text.corpus import finished_manifest, unknown_tokens
 
     manifest, digest = finished_manifest(folder, hashes=verify)
@@ -145,7 +152,7 @@ def information(folder: Path, *, verify: bool) -> dict[str, Any]:
         "folder": str(folder.absolute()),
         "digest": digest,
         "files": "as the manifest says" if verify else "of the sizes that the manifest says",
-        **(_source(manifest.read) if manifest.read else {}),
+        **(_source(record) if (record := read or manifest.read) else {}),
         "vocabulary": manifest.vocabulary,
         "tokenizer_tokens": manifest.tokenizer_tokens,
         "end_of_document": manifest.end_of_document,
@@ -204,5 +211,5 @@ def _print(found: dict[str, Any]) -> None:
     console = plain_console()
     for key, value in found.items():
         console.print(
-            f"{key:<24}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False
+            f"{key:<27}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False
         )

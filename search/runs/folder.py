@@ -125,7 +125,10 @@ def find_folder(results: Path, run: str, *, holds: str = "ledger.db", what: str 
     here = Path(os.path.normpath(run))
     if "\0" not in run and (here / holds).is_file():
         return RunFolder(here if here.name not in ("", "..") else here.resolve())
+    at = f"{run} has no {holds}, " if is_path else ""
+    if not results.is_dir():
+        lacking = "is not a folder" if results.exists() else "does not exist"
+        raise RunError(f"unknown {what} {run!r}: {at}expected one of those in {results}, which {lacking}")
     known = sorted(results.glob(f"*/{holds}"), key=lambda file: (file.stat().st_mtime, file))
     shown = listed([file.parent.name for file in known])
-    at = f"{run} has no {holds}, " if is_path else ""
     raise RunError(f"unknown {what} {run!r}: {at}expected one of those in {results}: {shown}")

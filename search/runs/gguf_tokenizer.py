@@ -1,18 +1,48 @@
 """The byte-level BPE in the metadata of a GGUF file, as a tokenizer of the package tokenizers."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from operators.base.errors import DataError
 from operators.published.gguf_file import GgufFile
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, LAST_KIND = 1, 2, 3, 4, 6  # kinds of tokens in GGUF
-# What splits text before GPT-2's pattern does, by the name that llama.cpp gives to the whole splitting.
-SPLITS: dict[str, list[Any]] = {
-    "gpt-2": [],
-    "smollm": [pre_tokenizers.Digits(individual_digits=True)],
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How text is split before its pieces become tokens.
+
+    steps: what splits it. then_gpt2: whether GPT-2's pattern splits the pieces once more. whole: whether a piece
+    that is a token is that one, whatever the merges make of it. begins: whether the token bos stands before a text
+    where the metadata does not say.
+    """
+
+    steps: tuple[Any, ...] = ()
+    then_gpt2: bool = True
+    whole: bool = False
+    begins: bool = False
+
+
+# The pattern in Meta's tokenizer of Llama 3, which its tokenizer.json and llama.cpp have too.
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA_3 = Splitting(
+    (pre_tokenizers.Split(Regex(_LLAMA_3), "isolated"),), then_gpt2=False, whole=True, begins=True
+)
+SPLITS = {
+    "gpt-2": Splitting(),
+    "smollm": Splitting((pre_tokenizers.Digits(individual_digits=True),)),
+    "llama-bpe": LLAMA_3,
+    "llama3": LLAMA_3,
+    "llama-v3": LLAMA_3,
+    "falcon3": LLAMA_3,
 }
+"""By the name that llama.cpp gives to the whole way of splitting."""
 
 
 def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
@@ -22,6 +52,7 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
         return (
             f"its tokenizer is {kind} with {split} splitting; known is gpt2 with one of {', '.join(SPLITS)}"
         )
+    way = SPLITS[split]
     tokens, merges = _listed(file, "tokens", str), _listed(file, "merges", str)
     kinds = _listed(file, "token_type", int) or [NORMAL] * len(tokens)
     pairs = [tuple(merge.split(" ")) for merge in merges]
@@ -38,17 +69,17 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
             f"{file.path}: tokenizer.ggml.token_type: expected kinds from 1 to {LAST_KIND}, got {odd[0]}"
         )
     try:
-        tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
+        tokenizer = Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=way.whole))
     except Exception as error:  # tokenizers raises plain Exception for a merge of unknown tokens
         raise DataError(f"{file.path}: tokenizer: {error}") from None
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*SPLITS[split], pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [*way.steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=way.then_gpt2)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     by_kind = list(zip(tokens, kinds, strict=True))
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t, k in by_kind if k in (UNKNOWN, CONTROL)])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t, k in by_kind if k == USER_DEFINED])
-    begin, end = _added(file, "bos", tokens), _added(file, "eos", tokens)
+    begin, end = _added(file, "bos", tokens, way.begins), _added(file, "eos", tokens, False)
     if begin or end:
         around = [token for token in (begin, end) if token]
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -71,10 +102,10 @@ def _listed(file: GgufFile, name: str, kind: type) -> list[Any]:
     return values
 
 
-def _added(file: GgufFile, which: str, tokens: list[str]) -> list[str]:
-    """The token that the tokenizer puts before or behind a text, in a list; empty where it puts none there.
+def _added(file: GgufFile, which: str, tokens: list[str], otherwise: bool) -> list[str]:
+    """The token that the tokenizer puts before (bos) or behind (eos) a text, in a list; empty where it puts none.
 
-    which: `bos` for before, `eos` for behind.
+    otherwise: whether it puts one where the metadata does not say, as llama.cpp does by the kind of splitting.
     """
     number, added = (
         file.field(f"tokenizer.ggml.{which}_token_id"),
@@ -89,10 +120,8 @@ def _added(file: GgufFile, which: str, tokens: list[str]) -> list[str]:
         raise DataError(
             f"{file.path}: tokenizer.ggml.add_{which}_token: expected true or false, got {added!r:.40}"
         )
-    if not added:  # llama.cpp adds none to these kinds of splitting where the key is missing
+    if not (otherwise if added is None else added):
         return []
     if number is None:
-        raise DataError(
-            f"{file.path}: tokenizer.ggml.{which}_token_id: missing, but add_{which}_token is true"
-        )
+        raise DataError(f"{file.path}: tokenizer.ggml.{which}_token_id: missing, but the tokenizer adds it")
     return [tokens[number]]

@@ -48,8 +48,10 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
 
 def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFolder, Ledger, Entry]:
     """A candidate by its run and number, or by RUN:ID alone. Raises RunError."""
+    both = _CANDIDATE.fullmatch(run)
+    if number is not None and both is not None and not Path(run).exists():
+        raise RunError(f"{run} {number}: expected one candidate, `{both['run']} {number}` or `{run}`")
     if number is None:
-        both = _CANDIDATE.fullmatch(run)
         if both is None:
             raise RunError(f"{run}: expected a candidate as well, as in `{run} 0` or `{run}:0`")
         run, number = both["run"], int(both["number"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from operators import Architecture, HybridLM, registry
-from operators.base.errors import StateError
+from operators.base.errors import DataError, StateError
 from operators.layers.normalization import build_norm
 from operators.layers.residual import add_norm_reference, best_add_norm
 from operators.library import mamba2
@@ -104,6 +104,22 @@ def test_meta_tokens_take_room_but_no_steps() -> None:
     before = model(tokens)
     model.meta.add_(1.0)
     assert (model(tokens) - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("wrong", [-1, VOCABULARY, 2**40])
+@torch.no_grad()
+def test_an_id_without_a_row_is_named_wherever_tokens_go_in(wrong: int) -> None:
+    model, tokens = build(architecture("a f")), tokens_of(2, 4)
+    tokens[1, 2] = wrong
+    says = f"tokens: got id {wrong}, expected from 0 to {VOCABULARY - 1}"
+    state = model.allocate_state(2, 8)
+    for read in (
+        lambda: model(tokens),
+        lambda: model.prefill(tokens, state),
+        lambda: model.step(tokens[:, 2], state),
+    ):
+        with pytest.raises(DataError, match=says):
+            read()
 
 
 @torch.no_grad()

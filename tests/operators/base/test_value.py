@@ -34,6 +34,14 @@ class Outer(Value):
         ({"count": True}, "count: expected a whole number, got true"),
         ({"count": "3"}, "count: expected a whole number, got '3'"),
         ({"count": 2.5}, "count: expected a whole number, got 2.5"),
+        (
+            {"\u00a0count": 2},
+            "unknown key '\\xa0count': expected count, limit, on, name, kind, inner, genes, some",
+        ),
+        (
+            {"": 2, "cont": 1},
+            "unknown keys '', cont: expected count, limit, on, name, kind, inner, genes, some",
+        ),
         ({"count": 0}, "count: expected at least 1, got 0"),
         ({"limit": "1e3"}, "limit: expected a number, got '1e3'"),
         ({"limit": False}, "limit: expected a number, got false"),

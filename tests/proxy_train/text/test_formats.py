@@ -161,6 +161,8 @@ def test_what_the_formats_allow_is_read(tmp_path: Path, name: str, raw: bytes, d
             r'a\.jsonl line 2: expected .* "text" is a string, got \{"text": null\}',
         ),
         ("a.jsonl", b'{"text": "x"}\n{"text": "cut', r"a\.jsonl line 2: not JSON"),
+        ("a.jsonl", b'{"text": "x", "text": "y"}', r'a\.jsonl line 1: expected "text" once, got it 2 times'),
+        ("a.json", b'[{"text": "x", "text": "y"}]', r'a\.json: expected "text" once, got it 2 times'),
         ("a.jsonl", b'{"text": "x\x00"}\n', r"a\.jsonl line 1: not JSON"),
         ("a.jsonl", '{"text": "x"}\n'.encode("utf-16"), r"a\.jsonl: is UTF-16 text: expected UTF-8; `iconv"),
         ("a.txt", "x".encode("utf-16"), r"a\.txt: is UTF-16 text"),

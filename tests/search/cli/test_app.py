@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from operators import Architecture, registry
+from proxy_train.task_settings import TaskSettings
+from proxy_train.tasks import train_task
 from proxy_train.train import evaluate
 from search.cli import app as cli
 from search.config import run as config_module
@@ -346,6 +348,26 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
     refused(call("train", tmp_path / "small.yaml", "--config", config, "--tasks", "memory"), "tasks: names.0")
     (tmp_path / "other.yaml").write_text("{width: 32, vocabulary: 301, layers: a f}")
     refused(call("train", tmp_path / "other.yaml", "--config", config), "the architecture 301")
+
+
+TASKS = TaskSettings(names=("recall",), tokens=2_000, batch_size=8, scored_sequences=64)
+
+
+def test_train_has_the_tasks_of_its_file_or_those_that_are_named(call, tiny_config, tmp_path):
+    (tmp_path / "small.yaml").write_text("{width: 32, vocabulary: 300, layers: a f}")
+    with_tasks = tmp_path / "tasks.yaml"
+    with_tasks.write_text(tiny_config.model_copy(update={"tasks": TASKS}).to_yaml())
+    code, out, _ = call(
+        "train", tmp_path / "small.yaml", "--config", with_tasks, "--tasks", "copy,noisy_recall"
+    )
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines() if ": accuracy" in line] == [
+        "copy",
+        "noisy_recall",
+    ]
+    tasks = json.loads(call("train", tmp_path / "small.yaml", "--config", with_tasks, "--json")[1])["tasks"]
+    expected = train_task("recall", Architecture.load(tmp_path / "small.yaml"), TASKS, seed=0)
+    assert [(task["task"], task["accuracy"]) for task in tasks] == [("recall", expected.accuracy)]
 
 
 def test_operators_and_doctor_tell_what_is_usable(call):

@@ -6,8 +6,11 @@ from pathlib import Path
 from unittest.mock import ANY, Mock
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
+from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.tokenizer import train_tokenizer
+from search.config.run import RunConfig
 from tests.conftest import Call
 
 
@@ -19,7 +22,8 @@ def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_fo
     )
     code, out, err = call("data", "prepare", config)
     assert code == 0
-    assert "vocabulary              300\n" in out
+    assert "vocabulary                 300\n" in out
+    assert "validation_unknown_tokens  0\n" in out
     assert "encoding: 1 of 8 documents" in err
     found = json.loads(call("data", "info", config, "--json")[1])
     assert found["train_documents"] + found["validation_documents"] == 8
@@ -31,6 +35,40 @@ def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_fo
     files = [path for path in Path(found["folder"]).iterdir() if path.name != "manifest.json"]
     assert found["disk_bytes"] == sum(path.stat().st_size for path in files)
     assert call("data", "info", found["folder"], "--json")[1] == json.dumps(found, indent=1) + "\n"
+
+
+def test_what_lies_beside_the_text_now_is_told_and_not_what_lay_there_before(
+    call: Call, config: Path, text_folder: Path
+) -> None:
+    assert "files_not_read             none\n" in call("data", "prepare", config)[1]
+    (text_folder / "notes.md").write_text("added later")
+    expected = "1 with an ending that is not read (notes.md)"
+    assert f"files_not_read             {expected}\n" in call("data", "prepare", config)[1]
+    assert json.loads(call("data", "info", config, "--json")[1])["files_not_read"] == expected
+
+
+def test_unknown_tokens_of_the_validation_text_are_counted_and_told_before_a_search(
+    call: Call, tmp_path: Path, tiny_config: RunConfig
+) -> None:
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "known": 2}, unk_token="<unk>"))  # noqa: S106  no password
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.add_special_tokens(["</s>"])
+    words.save(str(tmp_path / "words.json"))
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"known new{n} known"}) + "\n" for n in range(40)))
+    config = tmp_path / "words.yaml"
+    data = DataSettings(
+        source=str(text), tokenizer=str(tmp_path / "words.json"), end_of_document="</s>", vocabulary=300
+    )
+    # No architecture can meet the constraint: what the search tells comes before it is refused.
+    never = {"data": data, "constraints": ("params <= 1",)}
+    config.write_text(tiny_config.model_copy(update=never).to_yaml())
+    code, out, _ = call("search", config, "--name", "x", "--executor", "inline")
+    assert code == 1
+    found = json.loads(call("data", "info", config, "--json")[1])
+    unknown, tokens = found["validation_unknown_tokens"], found["validation_tokens"]
+    assert unknown * 4 == tokens > 0  # of `known new3 known </s>`
+    assert f"no token for some of the text: {unknown} of {tokens} validation tokens are its unknown" in out
 
 
 def test_a_search_finds_what_was_prepared(call: Call, config: Path) -> None:
@@ -50,14 +88,14 @@ def test_sources_and_options_take_the_place_of_a_run_file(
     (tmp_path / "more.jsonl").write_text('{"body": "one"}\n{"body": "two"}\n')
     (tmp_path / "other.jsonl").write_text('{"body": "three"}\n')
     assert (
-        "train_documents         2\n"
+        "train_documents            2\n"
         in call("data", "prepare", "more.jsonl", "other.jsonl", "--text-column", "body")[1]
     )
     tokenizer = train_tokenizer([path.read_text() for path in text_folder.iterdir()], 280)
     (tmp_path / "own.json").write_text(tokenizer.to_str())
     out = call("data", "prepare", text_folder, "--tokenizer", "own.json")[1]
-    assert "vocabulary              280\n" in out  # the tokenizer's
-    assert "vocabulary              310\n" in call("data", "prepare", config, "--vocabulary", "310")[1]
+    assert "vocabulary                 280\n" in out  # the tokenizer's
+    assert "vocabulary                 310\n" in call("data", "prepare", config, "--vocabulary", "310")[1]
     code, _, err = call("data", "prepare", text_folder, "--tokenizer", "own.json", "--vocabulary", "270")
     assert (code, err) == (
         1,
@@ -142,7 +180,9 @@ def test_what_is_read_and_what_is_not_is_said_before_and_kept(call: Call, tmp_pa
     assert found["train_documents"] + found["validation_documents"] == 2
     digest = found["digest"]
     (folder / ".DS_Store").write_text("")
-    assert f"digest                  {digest}\n" in call("data", "prepare", folder, "--vocabulary", "300")[1]
+    assert (
+        f"digest                     {digest}\n" in call("data", "prepare", folder, "--vocabulary", "300")[1]
+    )
 
 
 def test_a_manifest_of_before_the_record_is_still_read(call: Call, config: Path) -> None:

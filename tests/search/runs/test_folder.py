@@ -33,6 +33,14 @@ def test_a_run_that_exists_is_not_started_again(tmp_path):
         new_folder(tmp_path, "first")
 
 
+def test_a_results_folder_that_is_none_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"unknown run 'a': .* in .*/file, which is not a folder$"):
+        find_folder(tmp_path / "file", "a")
+    with pytest.raises(RunError, match=r"unknown run 'a': .* in .*/absent, which does not exist$"):
+        find_folder(tmp_path / "absent", "a")
+
+
 def test_an_unknown_run_names_those_that_exist(tmp_path):
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "ledger.db").touch()

@@ -28,8 +28,8 @@ TEXT = [
 ]
 
 
-def trained_tokenizer() -> Tokenizer:
-    """A byte-level BPE of at most VOCABULARY tokens whose digits stand by themselves, as SmolLM2's do."""
+def trained_tokenizer(size: int = VOCABULARY) -> Tokenizer:
+    """A byte-level BPE of at most `size` tokens whose digits stand by themselves, as SmolLM2's do."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -37,7 +37,7 @@ def trained_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken("<|im_start|>", special=True)]
     tokenizer.train_from_iterator(
-        TEXT, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
+        TEXT, trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
     )
     return tokenizer
 
@@ -269,12 +269,46 @@ def test_a_gguf_file_brings_its_tokenizer(call, tmp_path):
         assert tokenizer.decode(tokenizer.encode(text).ids) == original.decode(original.encode(text).ids)
 
 
+LLAMA_3 = (  # as in the tokenizer.json of meta-llama/Meta-Llama-3-8B
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+)
+
+
+@pytest.mark.parametrize("adds", [None, False])
+def test_the_tokenizer_of_a_llama_3_splits_as_the_published_one(call, tmp_path, adds):
+    inside = json.loads(trained_tokenizer(VOCABULARY - 20).to_str())
+    vocabulary = inside["model"]["vocab"]
+    for more in "IT'S4567L,…été!Ċč³":
+        vocabulary.setdefault(more, len(vocabulary))
+    vocabulary["ĠSTATES"] = len(vocabulary)  # no merge leads to it: it is used where it is a whole piece
+    assert len(vocabulary) <= VOCABULARY
+    inside["model"]["ignore_merges"] = True
+    inside["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        ],
+    }
+    original = Tokenizer.from_str(json.dumps(inside))
+    changes = {} if adds is None else {"add_bos": adds}
+    gguf_with(tmp_path / "tiny.gguf", original, pre="llama-bpe", bos_id=1, **changes)
+    assert call("import", tmp_path / "tiny.gguf")[0] == 0
+    tokenizer = Tokenizer.from_file("imported/tiny/tokenizer.json")
+    texts = (*TEXT, "IT'S 17891234,  they'LL\r\n\n \t go! STATES STATES!", "1²³4567 a's", "<|im_start|>a\n")
+    for text in texts:
+        assert tokenizer.encode(text).ids == [1] * (adds is None) + original.encode(text).ids
+    assert vocabulary["ĠSTATES"] in tokenizer.encode(texts[-3]).ids
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         (
             {"pre": "tekken"},
-            "its tokenizer is gpt2 with tekken splitting; known is gpt2 with one of gpt-2, smollm",
+            "its tokenizer is gpt2 with tekken splitting; known is gpt2 with one of gpt-2, smollm, "
+            "llama-bpe, llama3, llama-v3, falcon3",
         ),
         ({"model": "llama"}, "its tokenizer is llama with smollm splitting"),
         ({"pre": ["smollm"]}, "its tokenizer is gpt2 with ['smollm'] splitting"),

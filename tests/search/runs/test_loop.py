@@ -195,9 +195,11 @@ def test_a_constraint_that_nothing_meets_is_found_before_any_work(tiny_config, c
 
 
 def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config, monkeypatch):
-    measure, probes = driver.profiled, []
+    measure, probes = preflight.profiled, []
     monkeypatch.setattr(
-        driver, "profiled", lambda *given, **options: probes.append(measure(*given, **options)) or probes[-1]
+        preflight,
+        "profiled",
+        lambda *given, **options: probes.append(measure(*given, **options)) or probes[-1],
     )
     data = tiny_config.model_dump(mode="json")
     too_large = {**data["profile"], "batch_sizes": [1_000_000], "contexts": [100_000_000]}

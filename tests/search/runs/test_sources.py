@@ -111,6 +111,8 @@ def test_candidates_and_runs_are_named_in_either_way(here: Path, tiny_config: Ru
         assert candidate_named(*words, Path("results"))[2].architecture == MODEL
     with pytest.raises(RunError, match=r"first: expected a candidate as well, as in `first 0` or `first:0`"):
         candidate_named("first", None, Path("results"))
+    with pytest.raises(RunError, match=r"first:0 1: expected one candidate, `first 1` or `first:0`"):
+        candidate_named("first:0", 1, Path("results"))
     assert run_or_architecture("results/first", Path("nowhere")) == tiny_config
 
 
