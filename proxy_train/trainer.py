@@ -207,7 +207,7 @@ class Trainer:
             self.hooks.on_rung(tokens, loss)
 
     def _branch(self, schedule: Schedule) -> BudgetScore:
-        """Trains to the end of a smaller budget, whose rate decays, and scores it; then undoes all but the time."""
+        """Trains to the end of a smaller budget and scores it; then undoes all of it but the time."""
         saved = {name: tensor.clone() for name, tensor in self.optimizer.tensors().items()}
         losses = list(self.losses)
         self._train(schedule, until=schedule.steps, keep=False)
@@ -261,7 +261,8 @@ class Trainer:
             step, first = len(self.losses), self.losses[0]
             if not loss <= DIVERGED * first:
                 raise DivergedError(
-                    f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, {first:.4g}"
+                    f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, "
+                    f"{first:.4g}"
                 )
             if keep and self.hooks.on_step is not None:
                 self.hooks.on_step(step, loss)
@@ -280,7 +281,7 @@ class Trainer:
     def _resume(self) -> None:
         """Goes on from the checkpoint, if there is one.
 
-        The random state need not be restored: a step draws no number, and batches depend on seed and step
+        The random state is not restored: a step draws no number, and batches depend on seed and step
             alone.
         """
         saved = None if self.file is None else checkpoint.read(self.file, identity=self.identity)

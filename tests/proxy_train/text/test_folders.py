@@ -344,10 +344,10 @@ def test_the_cache_of_the_hub_is_read_through_its_snapshot(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("shard-0.tar", r"shard-0\.tar: an archive is not looked into: unpack it"),
+        ("shard-0.tar", r"shard-0\.tar: an archive, which is not read: unpack it"),
         ("deep/texts.ZIP", r"texts\.ZIP: an archive"),
         ("texts.tar.gz", r"texts\.tar\.gz: an archive"),
-        ("own.jsonl.gz", r"own\.jsonl: the same name as own\.jsonl\.gz beside it"),
+        ("own.jsonl.gz", r"own\.jsonl: its name differs from own\.jsonl\.gz beside it"),
         ("own.jsonl.aria2", r"own\.jsonl: its download is not finished"),
     ],
 )
@@ -359,7 +359,7 @@ def test_what_may_hold_the_same_or_other_text_is_refused(tmp_path: Path, name: s
 
 
 def test_an_archive_as_the_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"x\.tar\.gz: an archive is not looked into: unpack it"):
+    with pytest.raises(DataError, match=r"x\.tar\.gz: an archive, which is not read: unpack it"):
         read(put(tmp_path / "x.tar.gz"))
 
 
