@@ -139,7 +139,8 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.d
             if telling is not None and (dropped := sum(part.count(telling[1]) for part in parts)):
                 raise DataError(
                     f"the tokenizer would drop {dropped:,} characters of a document, "
-                    "for which it has no token: expected one with an unknown token (unk_token) or with bytes to fall back on"
+                    "for which it has no token: "
+                    "expected one with an unknown token (unk_token) or with bytes to fall back on"
                 )
             ids = np.concatenate([np.array(part, dtype=dtype) for part in (*parts, [end])])
             if (inside := int((ids == end).sum()) - 1) > 0:
