@@ -316,7 +316,7 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
         ({**weight_map, QUERY: "absent.safetensors"}, "names absent.safetensors"),
         (
             {**weight_map, QUERY: weight_map["lm_head.weight"]},
-            f"{QUERY} is not in {weight_map['lm_head.weight']}, as it says",
+            f"{QUERY} is not in {weight_map['lm_head.weight']}, where this index puts it",
         ),
         ({QUERY: 5}, "expected weight_map, a mapping from tensors to files"),
     ):

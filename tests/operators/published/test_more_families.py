@@ -10,7 +10,7 @@ from torch import Tensor
 from operators import Architecture, HybridLM
 from operators.base.errors import ArchitectureError
 from operators.published import Published, fitted
-from operators.published.families import ATTENTION, SWIGLU, Names, layer_names, outside_names
+from operators.published.tensor_names import ATTENTION, SWIGLU, Names, layer_names, outside_names
 from tests.operators.published.test_families import (
     COMMON,
     EPS,

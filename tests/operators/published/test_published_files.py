@@ -181,8 +181,8 @@ def test_shards_that_contradict_their_index_are_named(folder: Path) -> None:
         return str(caught.value)
 
     assert f"names ../{first}, which is not a file in that folder" in says({in_first: f"../{first}"})
-    assert f"{in_first} is not in {last}, as it says" in says({in_first: last})
-    assert f"absent.weight is not in {first}, as it says" in says({"absent.weight": first})
+    assert f"{in_first} is not in {last}, where this index puts it" in says({in_first: last})
+    assert f"absent.weight is not in {first}, where this index puts it" in says({"absent.weight": first})
     save_file({**load_file(folder / last), in_first: load_file(folder / first)[in_first]}, folder / last)
     assert f"{in_first} is in {first} and in {last}, expected in one" in says({})
     (folder / first).unlink()
