@@ -140,8 +140,8 @@ class Optimizer:
     def collect(self, *, first: bool) -> None:
         """Moves the gradients of a backward pass to the masters.
 
-        first: whether this is the step's first pass. Its gradients replace those of the step before; later
-            ones are added.
+        first: whether this is the step's first pass. Its gradients replace the last step's; later ones are
+            added.
         """
         gradients, sums = [], []
         for parameter, master in self._rounded:

@@ -50,7 +50,7 @@ def noisy_recall(settings: TaskSettings, count: int, *, rng: Generator) -> Seque
     """In-context recall with noise between the pairs.
 
     Half of the places of pairs hold two tokens of 2 symbols … 3 symbols - 1 instead, which have no meaning.
-    The scored positions are those of `recall`.
+    The rule for scored positions is that of `recall`.
     """
     return _recall(settings, count, 0.5, rng)
 

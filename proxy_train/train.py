@@ -198,7 +198,7 @@ def evaluate(
 ) -> tuple[float, float]:
     """Scores a model on the first `validation_tokens` tokens of the validation text.
 
-    Returns the loss in nats per token, and bits per byte. The bytes are exactly those of the scored tokens:
+    Returns the loss in nats per token, and bits per byte. The bytes are exactly the scored tokens':
     the end of a document costs bits and counts no byte. Tokens are read in windows of sequence_length, see
     `validation_batches`.
 

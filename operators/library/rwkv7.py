@@ -57,8 +57,8 @@ class RWKV7Shape(Shape):
     ) -> Self:
         """The shape of these genes at `width`.
 
-        Ranks are in units of √width, those of decay and `a` times head_dim / 64 as well. They are rounded to
-        multiples of 32.
+        Ranks are in units of √width, and for decay and `a` times head_dim / 64. They are rounded to multiples
+        of 32.
         """
 
         def rank(gene: float) -> int:
@@ -159,8 +159,8 @@ class RWKV7(OperatorModule):
     State: `recurrent` [B, H, K, V] (float32) with K = V = head_dim, and `shift` [B, W], the last token's
         input.
 
-    In the published model the first values of parameters depend on the layer's place. Here they are those of
-    a middle layer.
+    In the published model the first values of parameters depend on the layer's place. Here each layer starts
+    as a middle one.
     """
 
     reads: ClassVar = ("r_proj", "k_proj", "v_proj", "decay_down_proj", "a_down_proj", "gate_down_proj")

@@ -92,7 +92,7 @@ NEMOTRON_H_OLDER = {
 
 
 def _nemotron_h_kinds(config: Settings) -> list[str]:
-    """Our operator for every layer, by a list with two names or an older pattern of letters; all must agree."""
+    """Our operator for every layer, by a list (two keys) or an older pattern of letters; all must agree."""
     lists = {}
     for key in ("layers_block_type", "layer_types", "hybrid_override_pattern"):
         kinds = config.get(key, null=True)

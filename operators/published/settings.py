@@ -49,7 +49,7 @@ class Settings:
     def size(
         self, *keys: str, default: int | None = None, least: int = 1, most: int = 2**31, null: bool = False
     ) -> int:
-        """A whole number from `least` to `most`; the other arguments are those of `get`."""
+        """A whole number from `least` to `most`; see `get` for the other arguments."""
         value = self.get(*keys, default=default, null=null)
         if value is None:
             raise ArchitectureError(f"{self.where}: {keys[0]}: missing")

@@ -99,7 +99,7 @@ def attention_layer(
 
 
 def _windows(config: Settings) -> list[int | None]:
-    """The window of every block of Qwen2 or Qwen3: by `layer_types`, else from block `max_window_layers` on."""
+    """The window of every block of Qwen2 or Qwen3: by `layer_types` or from block `max_window_layers` on."""
     blocks, slides = config.size("num_hidden_layers", most=MAX_DEPTH), config.flag("use_sliding_window")
     config.without_effect(("sliding_window", "max_window_layers"))  # true where no window is used
     window = config.size("sliding_window", default=4096, null=True) if slides else None
@@ -122,7 +122,7 @@ def _windows(config: Settings) -> list[int | None]:
 
 
 def olmo_hybrid(config: Settings) -> Family:
-    """OLMo Hybrid: blocks of Gated DeltaNet, or of attention normalized after it. Raises ArchitectureError."""
+    """OLMo Hybrid: blocks of Gated DeltaNet, or of attention and norms after it. Raises ArchitectureError."""
     config.only("hidden_act", *SILU)
     config.only("attention_bias", False)
     heads = config.size("num_attention_heads")

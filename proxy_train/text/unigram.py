@@ -15,7 +15,7 @@ _AT_ONCE = 2**22  # ids counted at a time, so that a large corpus takes little m
 def scored_unigram_loss(corpus: Corpus, settings: ProxySettings) -> float:
     """The unigram loss in nats per token over the targets that `train.evaluate` scores.
 
-    The frequencies are those of the training tokens, see `prepare.unigram_loss`. The targets are the first
+    The frequencies come from the training tokens, see `prepare.unigram_loss`. The targets are the first
     `validation_tokens`, in whole windows. Raises DataError, see `require_windows`.
     """
     counts = np.zeros(corpus.vocabulary, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Our architectures against the published definitions in `transformers`: models that it saves, imported here, give the same logits."""
+"""Models that `transformers` saves give the same logits when they are imported."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +62,7 @@ def llama(tied: bool) -> Case:
 
 
 def llama3() -> Case:
-    """Positions stretched: with 16 tokens of original context, the pairs of a head are kept, mixed and divided."""
+    """Stretched positions: with an original context of 16, pairs of a head are kept, mixed and divided."""
     scaling = {
         "factor": 8.0,
         "low_freq_factor": 1.0,
@@ -133,7 +133,7 @@ def nemotron_h() -> Case:
         conv_kernel=4,
         chunk_size=32,
         layer_norm_epsilon=EPS,
-        # transformers takes this for the smallest step, but not when it decodes; the definition has no smallest step.
+        # transformers takes this for the smallest step, except when it decodes; the definition has none.
         time_step_min=1e-9,
         tie_word_embeddings=False,
         **COMMON,
@@ -144,7 +144,7 @@ def nemotron_h() -> Case:
 
 
 def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
-    # A theta of None is how this configuration spells "no rotation"; without rope_parameters it takes a default theta.
+    # In this configuration a theta of None means no rotation; without rope_parameters it has a default.
     theta = {"rope_type": "default", "rope_theta": 10_000.0 if rope else None}
     config = transformers.OlmoHybridConfig(
         layer_types=["linear_attention", "full_attention"],
@@ -176,7 +176,7 @@ def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
 
 
 def randomize(model: nn.Module) -> None:
-    """Every parameter differs from every other and from its initial value, so that a missing or swapped one shows."""
+    """Makes all parameters different, also from their first values: a missing or swapped one shows."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -189,14 +189,14 @@ def randomize(model: nn.Module) -> None:
 
 
 def decoded(model: HybridLM, tokens: Tensor, pieces: tuple[int, ...]) -> dict[int, Tensor]:
-    """Logits by position, from prefills of those lengths and steps for what is left."""
-    state, read, found = model.allocate_state(tokens.shape[0], tokens.shape[1]), 0, {}
+    """Logits by position, from prefills of these lengths and steps for the rest."""
+    state, read, logits = model.allocate_state(tokens.shape[0], tokens.shape[1]), 0, {}
     for length in pieces:
-        found[read + length - 1] = model.prefill(tokens[:, read : read + length], state)
+        logits[read + length - 1] = model.prefill(tokens[:, read : read + length], state)
         read += length
     for t in range(read, tokens.shape[1]):
-        found[t] = model.step(tokens[:, t], state)
-    return found
+        logits[t] = model.step(tokens[:, t], state)
+    return logits
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -250,7 +250,7 @@ def test_a_saved_model_is_the_architecture_and_has_the_logits(case: str, tmp_pat
 
 @torch.no_grad()
 def by_definition(module: Any, x: Tensor, kind: str) -> Tensor:
-    """DeltaNet or GLA, which transformers does not have, for x [T, W] one token and one head after another in float64."""
+    """DeltaNet or GLA for x [T, W] by definition, in float64; transformers does not have them."""
     weight = {name: value.double() for name, value in module.named_parameters()}
     shape = module.shape
 

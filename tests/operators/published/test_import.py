@@ -1,4 +1,4 @@
-"""Importing published models: what cannot be expressed or does not fit is refused, in one line that names it."""
+"""Importing published models: what does not fit is refused, in one line that names it."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ gguf = pytest.importorskip("gguf")
 
 
 def config_of(case: str, **changes: Any) -> dict[str, Any]:
-    """What transformers writes into config.json, with changes; None takes a key away."""
+    """The config.json that transformers writes, with changes; None removes a key."""
     config = {**json.loads(CASES[case]()[0].to_json_string(use_diff=False)), **changes}
     return {key: value for key, value in config.items() if key not in changes or value is not None}
 
@@ -229,7 +229,8 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "missing": (lambda weights: (weights.pop(NORM), weights.pop(QUERY)), f"missing weights: {QUERY}, {NORM}"),
     "extra": (
         lambda weights: weights.update({f"model.layers.{n}.x": torch.ones(1) for n in range(5)}),
-        "weights that the architecture does not have: model.layers.0.x, model.layers.1.x, model.layers.2.x and 2 more",
+        "weights that the architecture does not have: "
+        "model.layers.0.x, model.layers.1.x, model.layers.2.x and 2 more",
     ),
     "a layer more": (
         lambda weights: weights.update({"model.layers.2.mlp.up_proj.weight": torch.ones(80, 48)}),
@@ -245,7 +246,8 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     ),
     "a head of its own": (
         lambda weights: weights.update({"lm_head.weight": torch.ones(61, 48)}),
-        "lm_head.weight: expected the same values as model.embed_tokens.weight or none, as tie_word_embeddings is true",
+        "lm_head.weight: expected the same values as model.embed_tokens.weight or none, "
+        "as tie_word_embeddings is true",
     ),
 }
 
@@ -378,7 +380,7 @@ def test_a_folder_that_is_incomplete_or_damaged_is_named(case: str, folder: Path
 
 
 def neighbours(matrix: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp's order of rows: the two members of a rotated pair one after the other."""
+    """The order of rows in llama.cpp: the two members of a rotated pair are neighbours."""
     order = [
         head * size + half + pair
         for size in [len(matrix) // heads]
@@ -399,7 +401,11 @@ def write_gguf(
     keep: Callable[[str], bool] = lambda name: True,
     endian: Any = gguf.GGUFEndian.LITTLE,
 ) -> None:
-    """A Llama as llama.cpp's converter writes it. also: what else goes into the file. keep: the tensors that do, by their names there."""
+    """A Llama as llama.cpp's converter writes it.
+
+    also: writes further metadata.
+    keep: whether a tensor of this name in the file is written.
+    """
     config = theirs.config
     writer = gguf.GGUFWriter(path, family, endianess=endian)
     writer.add_context_length(2048)
@@ -468,9 +474,9 @@ def test_a_gguf_file_is_dequantized(tmp_path: Path) -> None:
     write_gguf(tmp_path / "small.gguf", theirs, quantize=gguf.GGMLQuantizationType.Q8_0)
     file = GgufFile(tmp_path / "small.gguf")
     for name, tensor in theirs.named_parameters():
-        found = file[name]
-        assert found.dtype == torch.float32
-        assert (found - tensor).abs().max() <= tensor.abs().max() / 127, name
+        tensor_read = file[name]
+        assert tensor_read.dtype == torch.float32
+        assert (tensor_read - tensor).abs().max() <= tensor.abs().max() / 127, name
 
 
 def other_family(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One encoding everywhere: what a tokenizer.json adds, cuts or finds in a text by itself never reaches the training."""
+"""One encoding everywhere: training never sees what a tokenizer.json adds to a text or cuts from it."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def unigram() -> Tokenizer:
-    """As T5: its `</s>` is a piece of the model, which cost nothing where a text spells it."""
+    """A tokenizer as T5's: `</s>` is a piece of the model, which a text that spells it would give."""
     pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -3.0) for letter in ["▁", *LETTERS])]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -29,7 +29,7 @@ def unigram() -> Tokenizer:
 
 
 def unigram_added_behind() -> Tokenizer:
-    """The end is not in the model: it is added behind its pieces."""
+    """A tokenizer whose end is an added token, with an id after the model's pieces."""
     tokenizer = Tokenizer(
         models.Unigram([("<unk>", 0.0), *((letter, -3.0) for letter in ["▁", *LETTERS])], unk_id=0)
     )
@@ -56,7 +56,7 @@ def word_pieces() -> Tokenizer:
 
 
 def byte_level(**model: Any) -> Tokenizer:
-    """Bytes, and `</s>` added behind them."""
+    """A tokenizer of bytes, with `</s>` added after them."""
     vocabulary = {letter: index for index, letter in enumerate(ALPHABET)}
     tokenizer = Tokenizer(models.BPE(vocabulary | model.pop("more", {}), model.pop("merges", []), **model))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -66,13 +66,13 @@ def byte_level(**model: Any) -> Tokenizer:
 
 
 def merged() -> Tokenizer:
-    """A merge makes the end from letters: it was trained on text that holds it."""
+    """A tokenizer with a merge that makes the end from letters, as after training on text that holds it."""
     more = {"</": 256, "s>": 257, "</s>": 258}
     return byte_level(more=more, merges=[("<", "/"), ("s", ">"), ("</", "s>")])
 
 
 def looked_up() -> Tokenizer:
-    """As Llama 3: a whole word that is in the vocabulary is taken before any merge."""
+    """A tokenizer as Llama 3's: a word in the vocabulary comes before any merge."""
     tokenizer = byte_level(more={"</s>": 256}, ignore_merges=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -84,7 +84,7 @@ def looked_up() -> Tokenizer:
 
 
 def not_special() -> Tokenizer:
-    """The end was added as any token."""
+    """A tokenizer whose end was added as an ordinary token."""
     tokenizer = byte_level(more={"</s>": 256})
     content = json.loads(tokenizer.to_str())
     content["added_tokens"][0]["special"] = False
@@ -92,14 +92,14 @@ def not_special() -> Tokenizer:
 
 
 def compatibility_forms() -> Tokenizer:
-    """A text's full-width signs become those of the end before the model sees them."""
+    """A tokenizer that turns full-width signs of a text into the end's."""
     tokenizer = unigram()
     tokenizer.normalizer = normalizers.NFKC()
     return tokenizer
 
 
 def adds_everything() -> Tokenizer:
-    """Begins and ends each text, cuts it after four tokens, fills it up to nine, and forgets merges at random."""
+    """A tokenizer that adds a beginning and an end, cuts, pads, and drops merges at random."""
     tokenizer = byte_level(more={"ab": 256}, merges=[("a", "b")], dropout=0.5)
     end = tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -111,7 +111,7 @@ def adds_everything() -> Tokenizer:
 
 
 def stripping() -> Tokenizer:
-    """The end takes the spaces around it with it."""
+    """A tokenizer whose end includes the spaces around it."""
     tokenizer = byte_level()
     tokenizer.add_special_tokens([AddedToken("</s>", special=True, lstrip=True, rstrip=True)])
     return tokenizer

@@ -1,4 +1,4 @@
-"""What a kill, a full disk or damage may leave of prepared text, and that the next start goes on from there."""
+"""After a kill, a full disk or damage, the next start goes on from what is whole."""
 
 import signal
 import subprocess
@@ -24,7 +24,7 @@ def corpus(source: str, tmp_path: Path) -> Corpus:
 def test_preparing_goes_on_after_a_failure(
     source: str, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch, finished: int
 ) -> None:
-    """The disk is full after so many shards; the next start writes the others, and the result is what it would have been."""
+    """When the disk is full after some shards, the next start writes the others, with the same result."""
     wanted = contents(prepare(small(source), cache=tmp_path / "other"))
     cache, write = tmp_path / "cache", prepare_module._save
 
