@@ -185,8 +185,7 @@ class Architecture(Value):
     width: of the residual stream.
     vocabulary: token ids are below it.
     layers: in order. They may be given as the shorthand `d f m f a f`, or as a list whose entries are
-        symbols,
-        whole layers, or `repeat: N` with such `layers`. The value always holds whole layers.
+        symbols, whole layers, or `repeat: N` with such `layers`. The value always holds whole layers.
     tied_embeddings: whether the head is the embedding.
     normalized_head: whether logits are divided by the norms of the head's rows, so that a token's logit does
         not depend on the length of its vector. `weight_normalization` of a training needs it.

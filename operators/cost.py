@@ -60,9 +60,8 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     """The costs of an architecture at one point.
 
     A decode step moves each of these bytes once: the weights of layers, final norm and head (tied or not),
-        the rows
-    of the embedding that it reads, and caches that grow with the context (keys and values). It reads and
-    writes all other state (recurrent), which therefore counts twice.
+    the rows of the embedding that it reads, and caches that grow with the context (keys and values). It reads
+    and writes all other state (recurrent), which therefore counts twice.
 
     batch: rows.
     context: tokens in each row.
@@ -159,9 +158,9 @@ def layer_parameters(operator: str, shape: Shape, norm: NormKind, width: int) ->
 def _sum(function: Callable[[int], int], first: int, last: int) -> int:
     """Σ function(i) for i from `first` to `last`, in about log(last) calls instead of `last`.
 
-    It is exact for a concave or convex function: there, three points on one line mean that the function is
-        linear
-    between them. FLOPs over the context are such a function: constant, linear, or linear up to a window.
+    It is exact for a concave or convex function: there, three points on one line mean that the
+    function is linear between them. FLOPs over the context are such a function: constant, linear,
+    or linear up to a window.
     """
     middle = (first + last) // 2
     low, center, high = function(first), function(middle), function(last)

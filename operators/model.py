@@ -88,14 +88,14 @@ class ModelState:
 class HybridLM(nn.Module):
     """The language model that an architecture describes, with random weights.
 
-    backend: `auto`, a backend's name for every operator, or a mapping from operator to backend (others:
-        auto).
+    backend: `auto`, a backend's name for every operator, or a mapping from operator
+        to backend (others: auto).
     device: of the weights; torch's generator there draws them.
     dtype: of weights and activations.
 
-    Attributes: `backends` has the backend that each operator got. `recompute` may be set: whether a backward
-        pass
-    computes each layer again instead of keeping its activations, which takes less memory and more time.
+    The attribute `backends` has the backend that each operator got. The attribute `recompute` may be set:
+    whether a backward pass computes each layer again instead of keeping its activations, which takes less
+    memory and more time.
 
     Raises BackendError where a named backend cannot be used.
     """
@@ -280,8 +280,8 @@ class HybridLM(nn.Module):
     def step(self, tokens: Tensor, state: ModelState) -> Tensor:
         """Reads one token a row: ids [B] -> logits [B, vocabulary].
 
-        A state without a prefill holds no meta tokens. Raises StateError where the state is of another batch
-        or full.
+        A state without a prefill holds no meta tokens. Raises StateError where the state is
+        of another batch or full.
         """
         one_each = [1] * tokens.shape[0]
         state.require_room(one_each)

@@ -132,9 +132,8 @@ class OperatorModule(nn.Module):
     def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
         """One token: x [B, W] -> [B, W]. Updates `state` in place.
 
-        Nothing in it may wait for the host or branch on values: a CUDA graph is captured from one call and
-            replayed
-        for all others.
+        Nothing in it may wait for the host or branch on values: a CUDA graph is captured from one call
+        and replayed for all others.
         """
         raise NotImplementedError
 

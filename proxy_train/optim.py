@@ -21,10 +21,10 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The parameters in three groups, each in exactly one; `peak` is a group's own learning rate.
 
-    Matrices that operators declare: learning_rate. They alone decay.
-    Embeddings, meta tokens and head: EMBEDDING_RATE times learning_rate. A normalized head makes them √width
-        times larger, and their rate with them.
-    The rest (normalizations, biases, convolutions, decay rates): learning_rate.
+    - Matrices that operators declare have learning_rate. They alone decay.
+    - Embeddings, meta tokens and head have EMBEDDING_RATE times learning_rate. A normalized head makes them
+      √width times larger, and their rate with them.
+    - The rest (normalizations, biases, convolutions, decay rates) has learning_rate.
 
     learning_rate: at its peak.
     weight_decay: of matrices.
@@ -62,8 +62,8 @@ def parameter_groups(
 def normalize_matrices(model: HybridLM, weights: Mapping[nn.Parameter, Tensor]) -> None:
     """Gives unit length to rows or columns of matrices [out, in] on the residual stream, in place.
 
-    A matrix that reads the stream gets unit rows, a matrix that writes it unit columns, as in Nemotron-Flash
-    (arXiv 2511.18890).
+    A matrix that reads the stream gets unit rows, a matrix that writes it unit columns.
+    Source: Nemotron-Flash (arXiv 2511.18890).
 
     weights: the tensor to change for each of the model's parameters.
     """
@@ -80,10 +80,9 @@ class Optimizer:
 
     A parameter in fewer than 32 bits has a float32 master. The optimizer changes the master, and the model
     gets it rounded after every step. So kernel libraries see a dtype that they take, and rounding loses no
-    update.
-    Autocast would not do: it casts float32 weights in the forward pass, which costs as many casts, leaves the
-    residual stream in float32, and makes a float32 model resolve to reference backends.
-    Nothing here waits for the device or moves a tensor, so that a CUDA graph can hold `collect` and `step`.
+    update. Autocast would not do: it casts float32 weights in the forward pass, which costs as many casts,
+    leaves the residual stream in float32, and makes a float32 model resolve to reference backends. Nothing
+    here waits for the device or moves a tensor, so that a CUDA graph can hold `collect` and `step`.
 
     learning_rate, weight_decay, base_width: see `parameter_groups`.
     gradient_clip: the largest norm of the gradient of all parameters.
@@ -140,8 +139,8 @@ class Optimizer:
     def collect(self, *, first: bool) -> None:
         """Moves the gradients of a backward pass to the masters.
 
-        first: whether this is the step's first pass. Its gradients replace the last step's; later ones are
-            added.
+        first: whether this is the step's first pass. Its gradients replace the last
+            step's; later ones are added.
         """
         gradients, sums = [], []
         for parameter, master in self._rounded:

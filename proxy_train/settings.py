@@ -102,8 +102,8 @@ class ProxyScore(Value):
     loss: on the validation text (nats per token).
     perplexity: the exponential of loss.
     bits_per_byte: the loss as bits for each byte of text.
-    unigram_loss: the loss of a model that knows only how often tokens occur, on the same tokens (nats per
-        token).
+    unigram_loss: the loss of a model that knows only how often tokens occur, on the
+        same tokens (nats per token).
     tokens: trained on.
     steps: trained.
     seconds: wall time of the training steps, without building and scoring the model.

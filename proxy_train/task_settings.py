@@ -41,8 +41,8 @@ class TaskSettings(Value):
                 f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), "
                 f"got {self.tokens}"
             )
-        # With more symbols hardly a key would occur twice; with more tokens to copy their answers have no
-        # room.
+        # With more symbols hardly a key would occur twice; with more tokens to
+        # copy their answers have no room.
         for name in ("symbols", "copied"):
             if 2 * getattr(self, name) > self.sequence_length:
                 raise ValueError(

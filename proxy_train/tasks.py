@@ -73,9 +73,9 @@ def _recall(settings: TaskSettings, count: int, noise: float, rng: Generator) ->
 def copy(settings: TaskSettings, count: int, *, rng: Generator) -> Sequences:
     """Selective copying: symbols lie at random among blanks; at the end the model writes them in their order.
 
-    Symbols are 0 … symbols - 1, drawn with replacement. The id `symbols` is the blank, `symbols` + 1 the
-    request. The last `copied` tokens are requests, and they alone are scored: the n-th asks for the n-th
-    symbol.
+    Symbols are 0 … symbols - 1, drawn with replacement. The id `symbols` is the blank, `symbols`
+    + 1 the request. The last `copied` tokens are requests, and they alone are scored: the n-th
+    asks for the n-th symbol.
     """
     copied, read = settings.copied, settings.sequence_length - settings.copied
     wanted = rng.integers(settings.symbols, size=(count, copied))
@@ -121,8 +121,8 @@ def train_task(
     Raises BackendError where a backend cannot be used, and DivergedError where a loss is not finite.
     """
     start, task = time.perf_counter(), TASKS[name]
-    # Two independent streams, so that the scored sequences depend on neither the number of steps nor the
-    # batch.
+    # Two independent streams, so that the scored sequences depend on neither the
+    # number of steps nor the batch.
     training, held_out = np.random.default_rng(seed).spawn(2)
     forked = [torch.device(device)] if device != "cpu" else []
     with torch.random.fork_rng(devices=forked), torch_threads(1):

@@ -61,19 +61,19 @@ def train(
     seed: fixes weights and batches.
     device: where to train, as torch writes it.
     threads: CPU threads that torch may use.
-    on_step: called as on_step(step from 1, training loss in nats per token) for every step, on a GPU up to 20
-        steps later.
+    on_step: called as on_step(step from 1, training loss in nats per token) for every step, on a
+        GPU up to 20 steps later.
     pause: called between steps with the device idle, on a GPU every 20 steps. It returns the seconds that are
         not to count as training time.
     checkpoint: a file that is written about once a minute and removed at the end. If it is there, the
         training goes on from it.
     rungs: numbers of tokens below the budget at which on_rung is called.
-    on_rung: called as on_rung(tokens, validation loss in nats per token). The loss is the score of the
-        smaller budget of as many tokens if there is one, else the loss under way. What on_rung raises ends
-        the training.
+    on_rung: called as on_rung(tokens, validation loss in nats per token). The loss is the score of
+        the smaller budget of as many tokens if there is one, else the loss under way. What on_rung
+        raises ends the training.
 
-    Raises DataError where the corpus does not fit (see `check_corpus`) or a checkpoint cannot be used or
-    written.
+    Raises DataError where the corpus does not fit (see `check_corpus`) or a checkpoint
+    cannot be used or written.
     Raises ConfigError where weights are normalized and the architecture's head is not.
     Raises BackendError where a backend cannot be used.
     Raises DivergedError where a training loss is not finite or above 1.5 times the first one, and where the

@@ -22,8 +22,8 @@ from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches
 
 DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
-# The host looks at the losses of this many steps at once: each look waits for the GPU. On a CPU it looks at
-# each.
+# The host looks at the losses of this many steps at once: each look waits for the
+# GPU. On a CPU it looks at each.
 GPU_STEPS_UNSEEN = 20
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints at least: a kill loses about a minute of training
 
@@ -281,8 +281,7 @@ class Trainer:
     def _resume(self) -> None:
         """Goes on from the checkpoint, if there is one.
 
-        The random state is not restored: a step draws no number, and batches depend on seed and step
-            alone.
+        The random state is not restored: a step draws no number, and batches depend on seed and step alone.
         """
         saved = None if self.file is None else checkpoint.read(self.file, identity=self.identity)
         if saved is None:

@@ -1,9 +1,9 @@
 """Compiles Triton kernels in parallel, before they are run.
 
 By itself Triton compiles a kernel when it is first launched, and the launch waits: dozens of kernels and
-configurations one after the other, on one core. Within `compiling_ahead` nothing is launched. A launch only
-notes what it would need, and all of that is compiled in parallel. The same calls made once more then find
-everything ready.
+configurations one after the other, on one core. Within `compiling_ahead` nothing is launched. A launch
+only notes what it would need, and all of that is compiled in parallel. The same calls made once more
+then find everything ready.
 """
 
 import importlib

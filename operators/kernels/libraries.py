@@ -26,8 +26,7 @@ HALF = (torch.bfloat16, torch.float16)
 _HEAVY = {"fla": "flash-linear-attention", "mamba_ssm": "mamba-ssm"}
 # Distributions whose versions decide whether compiled kernels fit; the cache's folder is named after them.
 VERSIONED = ("torch", "triton", "flash-linear-attention", "mamba-ssm")
-# An environment variable. Set to 1 it lets the libraries try all configurations, as is needed to write
-# `tuned/`.
+# An environment variable: 1 lets the libraries try all configurations, which is needed to write `tuned/`.
 FULL_TUNING = "FRONTRUNNER_FULL_TUNING"
 
 

@@ -60,9 +60,9 @@ def rotate(x: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | No
 def frequencies(theta: float, scaling: RopeScaling | None, half: int, device: torch.device) -> Tensor:
     """Radians per position of each pair: [D / 2] float32.
 
-    Kept, because a decode step would otherwise spend a dozen small kernels a layer on this constant. Before a
-    CUDA graph is captured, a warm-up has to call this once. Else the kept tensor would lie in the graph's own
-    memory.
+    Kept, because a decode step would otherwise spend a dozen small kernels a layer on this constant.
+    Before a CUDA graph is captured, a warm-up has to call this once. Else the kept tensor would lie
+    in the graph's own memory.
     """
     with torch.inference_mode(False):  # training may use the tensor later, even if decoding asks for it first
         frequency = theta ** (-torch.arange(half, device=device, dtype=torch.float32) / half)

@@ -32,8 +32,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: 
     else:
         x = torch.cat([state.mT.to(x.dtype), x], 1)
         state.copy_(x[:, x.shape[1] - (kernel - 1) :].mT)
-    # An image of height one: only two-dimensional convolutions take channels that lie last in memory, as
-    # here.
+    # An image of height one: only 2-dimensional convolutions take channels that lie last in memory.
     out = F.conv2d(x.mT[:, :, None], weight[:, None, None], bias, groups=channels).squeeze(2).mT
     return F.silu(out) if silu else out
 

@@ -1,8 +1,7 @@
 """Causal attention with grouped queries and rotary positions, as in Llama and Qwen3.
 
-Query-key normalization and a sliding window are optional. Attention: Vaswani et al. 2017 (arXiv 1706.03762);
-grouped
-queries: Ainslie et al. 2023 (arXiv 2305.13245).
+Query-key normalization and a sliding window are optional. The papers are Vaswani et al. 2017 (arXiv
+1706.03762) and, for grouped queries, Ainslie et al. 2023 (arXiv 2305.13245).
 """
 
 from collections.abc import Callable
@@ -182,9 +181,8 @@ def refuses_flash_attn(shape: AttentionShape, device: torch.device, dtype: torch
 class Attention(OperatorModule):
     """Causal attention.
 
-    State: `key` and `value` [B, S, Hkv, D]. Slot p mod S holds position p, so that a window needs as many
-        slots as it
-    is long.
+    State: `key` and `value` [B, S, Hkv, D]. Slot p mod S holds position p, so that a window needs as
+    many slots as it is long.
     """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj")

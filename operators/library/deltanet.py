@@ -89,9 +89,8 @@ def refuses_fla(shape: DeltaNetShape, device: torch.device, dtype: torch.dtype) 
 class DeltaNet(OperatorModule):
     """The delta rule after a convolution.
 
-    State: `recurrent` [B, H, D, D] (keys × values, float32), and `conv` [B, 3·H·D, conv - 1] for q, k and v
-        side by
-    side.
+    State: `recurrent` [B, H, D, D] (keys × values, float32), and `conv` [B, 3·H·D, conv - 1]
+    for q, k and v side by side.
     """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj")

@@ -139,9 +139,9 @@ def load_fla() -> Recurrence:
 def _backward_refused(utils: Any) -> bool:
     """Whether fla refuses the backward pass of its own kernels here.
 
-    On Hopper, Triton 3.4.0 to 3.7.0 compiles one of them wrongly (flash-linear-attention, issue 640).
-    Training then uses the kernels of KDA. The gated delta rule is KDA with the same decay for all channels of
-    a key.
+    On Hopper, Triton 3.4.0 to 3.7.0 compiles one of them wrongly (flash-linear-attention, issue
+    640). Training then uses the kernels of KDA. The gated delta rule is KDA with the same decay
+    for all channels of a key.
     """
     return bool(utils.IS_NVIDIA_HOPPER and utils.TRITON_ABOVE_3_4_0 and not utils.TRITON_ABOVE_3_7_1)
 
@@ -155,8 +155,8 @@ def refuses_fla(shape: GatedDeltaNetShape, device: torch.device, dtype: torch.dt
 class GatedDeltaNet(KeepsFloat32):
     """The gated delta rule after a convolution, with an output gate.
 
-    State: `recurrent` [B, H, K, V] (float32), and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by
-        side.
+    State: `recurrent` [B, H, K, V] (float32), and `conv` [B, H·(2K + V), conv - 1]
+    for q, k and v side by side.
     """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "a_proj", "b_proj", "g_proj")

@@ -21,8 +21,8 @@ from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
 from operators.operator import Backend, Operator, OperatorModule, State, Surroundings
 
 CHUNK = 16  # tokens: short, as `chunked_gla` explains
-# The paper's rank of the decay's projection, and the number that divides log decays: they stay close to 0
-# then.
+# The paper's rank of the decay's projection, and the number that divides log
+# decays: they stay close to 0 then.
 GATE_RANK = 16
 GATE_TEMPERATURE = 16
 

@@ -203,8 +203,8 @@ def refuses_fla(shape: KDAShape, device: torch.device, dtype: torch.dtype) -> st
 class KDA(KeepsFloat32):
     """Kimi Delta Attention after a convolution, with an output gate.
 
-    State: `recurrent` [B, H, K, V] (float32), and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by
-        side.
+    State: `recurrent` [B, H, K, V] (float32), and `conv` [B, H·(2K + V), conv - 1]
+    for q, k and v side by side.
     """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj", "decay_down_proj", "gate_down_proj")

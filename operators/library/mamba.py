@@ -19,8 +19,8 @@ from operators.layers.short_convolution import (
 )
 from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
 
-# Tokens of a chunk, and chunks of a segment: enough to take few steps in Python, few enough to stay in a
-# cache.
+# Tokens of a chunk, and chunks of a segment: enough to take few steps in Python,
+# few enough to stay in a cache.
 CHUNK = 8
 
 
@@ -128,8 +128,8 @@ class _SelectiveScan(torch.autograd.Function):
             states = u[s][..., None] * b[s][..., None, :]
             _linear_scan(decay, states, before[s])
             grad_c[s] = (grad_out[s][..., None, :] @ states)[..., 0, :]
-            # Two parts make grad h_t: what y_t sends, and what comes through h_{t+1}, which is decay_{t+1} ·
-            # grad h_{t+1}.
+            # Two parts make grad h_t: what y_t sends, and what comes through h_{t+1}, which
+            # is decay_{t+1} · grad h_{t+1}.
             sent = grad_out[s][..., None] * c[s][..., None, :]
             through = decay * sent
             after, grad = grad, _linear_scan(decay, through, grad, backward=True)

@@ -205,8 +205,7 @@ class Mamba3(OperatorModule):
     """Mamba3.
 
     State: `recurrent` [B, H, P, N], `angle` [B, H, R] and the last token's turned `key` [B, H, N], all
-        float32; and
-    the last token's `value` [B, H, P] in the dtype of activations.
+    float32; and the last token's `value` [B, H, P] in the dtype of activations.
     """
 
     reads: ClassVar = ("in_proj",)

@@ -68,8 +68,8 @@ def chunked_retention(q: Tensor, k: Tensor, v: Tensor, initial: Tensor | None) -
     age = torch.arange(1, size + 1, device=q.device)
     since = (age[:, None] - age).clamp(min=0)  # the clamp changes later tokens alone, which tril drops
     scores = q @ k.mT * (since * decay[..., None]).exp().tril()
-    # The last chunk may be filled up. A fixed decay would go on there, so its state counts from the last true
-    # token.
+    # The last chunk may be filled up. A fixed decay would go on there, so its state
+    # counts from the last true token.
     left = torch.full((q.shape[0], 1, 1), size, device=q.device)
     left[-1] -= -tokens % size
     written = (k * ((left - age).clamp(min=0) * decay).exp()[:, None, ..., None]).mT @ v

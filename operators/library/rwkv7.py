@@ -57,8 +57,8 @@ class RWKV7Shape(Shape):
     ) -> Self:
         """The shape of these genes at `width`.
 
-        Ranks are in units of √width, and for decay and `a` times head_dim / 64. They are rounded to multiples
-        of 32.
+        Ranks are in units of √width, and for decay and `a` times head_dim / 64. They are
+        rounded to multiples of 32.
         """
 
         def rank(gene: float) -> int:
@@ -156,8 +156,7 @@ def rwkv7_step(
 class RWKV7(OperatorModule):
     """RWKV-7 time mixing.
 
-    State: `recurrent` [B, H, K, V] (float32) with K = V = head_dim, and `shift` [B, W], the last token's
-        input.
+    State: `recurrent` [B, H, K, V] (float32), K = V = head_dim, and `shift` [B, W], the last input.
 
     In the published model the first values of parameters depend on the layer's place. Here each layer starts
     as a middle one.

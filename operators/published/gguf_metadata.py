@@ -29,8 +29,8 @@ SIZES = {
 # llama.cpp takes one number, or one for each layer.
 BY_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
 REALS = ("attention.layer_norm_rms_epsilon", "rope.freq_base")
-# Where they are missing, llama.cpp takes head_count for head_count_kv and 10000 for freq_base, and needs no
-# context.
+# Where they are missing, llama.cpp takes head_count for head_count_kv and 10000 for
+# freq_base, and needs no context.
 REQUIRED = {*SIZES.values()} - {"attention.head_count_kv", "rope.freq_base", "context_length"}
 HEAD_LENGTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 SCALINGS = ("rope.scaling.factor", "rope.scale_linear")  # the second is the old name
@@ -56,8 +56,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tensor_data_layout": ("Meta AI original pth",),  # the order of rows in which llama.cpp rotates them
     "use_parallel_residual": (False,),
 }
-# Keys that llama.cpp does not use here: that epsilon is for LayerNorm alone, the original context for yarn
-# alone.
+# Keys that llama.cpp does not use here: that epsilon is for LayerNorm alone, the
+# original context for yarn alone.
 WITHOUT_EFFECT = (
     "attention.layer_norm_epsilon",
     "rope.scaling.finetuned",

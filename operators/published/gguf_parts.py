@@ -10,8 +10,8 @@ import numpy as np
 
 from operators.base.errors import DataError
 
-# The names that llama-gguf-split and llama.cpp's converter give parts. They count from 1, the metadata from
-# 0.
+# The names that llama-gguf-split and llama.cpp's converter give parts. They count
+# from 1, the metadata from 0.
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE)
 # Tokens in a list at most: the reader needs time for each value, and a damaged file may name any length.
 LONGEST_ARRAY = 4_000_000
@@ -43,8 +43,8 @@ class GgufPart:
 def read_parts(path: Path) -> list[GgufPart]:
     """The file, followed by the other parts if it is the first of several.
 
-    Raises DataError for a damaged file, for a later part, and for parts that are missing or do not belong
-    together.
+    Raises DataError for a damaged file, for a later part, and for parts that are missing
+    or do not belong together.
     """
     first = GgufPart(path)
     named = PART.fullmatch(path.name)

@@ -1,8 +1,8 @@
 """Keys of a config.json that change nothing in the logits of a language model, by family.
 
-A key is mapped in `families`, or listed here, or refused. The keys here occur in configurations that
-`transformers` writes or that are published, and `transformers` computes the same logits whatever their values
-are.
+A key is mapped in `families`, or listed here, or refused. The keys here occur in configurations
+that `transformers` writes or that are published, and `transformers` computes the same logits
+whatever their values are.
 """
 
 from typing import Any

@@ -58,15 +58,15 @@ def _ramps(kept: np.ndarray, frequency: np.ndarray) -> list[tuple[float, float, 
         ramps.append((USUAL_LOW, USUAL_HIGH, _whole(np.median(contexts))))
     else:
         ramps += [(USUAL_LOW, USUAL_HIGH, c) for c in (USUAL_CONTEXT, *(2**n for n in range(31)))]
-    # kept = slope * frequency - offset, where slope = context / (2 pi (high - low)) and offset = low / (high
-    # - low).
+    # kept = slope * frequency - offset, where slope = context / (2 pi (high - low)) and
+    # offset = low / (high - low).
     if mixed.sum() >= 2:
         first, last = np.flatnonzero(mixed)[[0, -1]]
         slope = (kept[first] - kept[last]) / (frequency[first] - frequency[last])
         offset = slope * frequency[first] - kept[first]
     elif mixed.any():
-        # Many ramps go through the one mixed pair and are steep enough for its neighbours: take the least
-        # steep.
+        # Many ramps go through the one mixed pair and are steep enough for its
+        # neighbours: take the least steep.
         pair, share = frequency[mixed][0], kept[mixed][0]
         slopes = [share / (pair - f) for f in slow] + [(1 - share) / (f - pair) for f in fast]
         slope = max(slopes)
@@ -77,8 +77,8 @@ def _ramps(kept: np.ndarray, frequency: np.ndarray) -> list[tuple[float, float, 
     else:  # every frequency has the same factor, as with a ramp beyond the fastest pair
         slope, offset = 1 / frequency.max(), 1.0
     if 0 < slope < math.inf and 0 < offset < math.inf:
-        # Context, low and high may all be multiplied by the same number. A low of 1 reads best, then the
-        # usual context.
+        # Context, low and high may all be multiplied by the same number. A low of 1 reads
+        # best, then the usual context.
         ramps.append((1.0, round(float(1 + 1 / offset), 4), _whole(2 * math.pi * slope / offset)))
         span = float(USUAL_CONTEXT / (2 * math.pi * slope))
         ramps.append((float(offset) * span, float(1 + offset) * span, USUAL_CONTEXT))

@@ -143,8 +143,8 @@ def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -
 def _squeezed(part: Tensor, ndim: int) -> Tensor:
     """The tensor without dimensions of size 1 that we do not have.
 
-    A depthwise convolution is published as [C, 1, K] and is [C, K] here. Some vectors are published as [1, 1,
-    H, 1].
+    A depthwise convolution is published as [C, 1, K] and is [C, K] here. Some vectors are
+    published as [1, 1, H, 1].
     """
     if part.ndim <= ndim:
         return part

@@ -11,8 +11,8 @@ import yaml
 from operators.base.errors import DataError
 from proxy_train.text.formats import kind_of
 
-# `datasets` writes the first beside the .arrow files of a dataset, the second into a folder of several
-# datasets.
+# `datasets` writes the first beside the .arrow files of a dataset, the second into
+# a folder of several datasets.
 DATASET, SPLITS = "state.json", "dataset_dict.json"
 
 

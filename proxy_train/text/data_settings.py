@@ -16,8 +16,8 @@ class DataSettings(Value):
     text_column: the key of the text in a JSON object, or its column in a .csv, .tsv, .parquet or .arrow file.
     vocabulary: the vocabulary of the models, and of the byte-level BPE that is trained on the text (tokens).
     tokenizer: a tokenizer.json to use instead of that BPE; the vocabulary must have room for its tokens.
-    end_of_document: the token of this tokenizer that follows every document, if it has none of the usual
-        names.
+    end_of_document: the token of this tokenizer that follows every document, if it
+        has none of the usual names.
     validation_fraction: the share of the text that is held out, in whole documents.
     """
 

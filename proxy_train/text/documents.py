@@ -44,8 +44,8 @@ def read_documents(
     text_column: the key or column of the documents, see `read_file`.
     blanks: changed in place; it counts what is skipped.
 
-    Raises DataError for what is missing, not text or of a kind that is not read, and where there is no
-    document.
+    Raises DataError for what is missing, not text or of a kind that is not read, and
+    where there is no document.
     """
     blanks, listing, empty = blanks if blanks is not None else Blanks(), list_source(source), True
     for path in listing.files:

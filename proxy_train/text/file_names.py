@@ -14,8 +14,8 @@ _UNFINISHED = (".part", ".partial", ".incomplete", ".tmp", ".temp", ".crdownload
 _COPIES = ("~", ".bak", ".orig", ".swp", ".swo", ".lock")
 _SYSTEM = {"thumbs.db", "desktop.ini", "lost+found", "node_modules"}
 
-# Files of these names describe a data set, a model or a program. `datasets` and the Hub skip several of them
-# too.
+# Files of these names describe a data set, a model or a program. `datasets` and the
+# Hub skip several of them too.
 _ABOUT = re.compile(
     r"readme([-._]\w+)*"
     r"|(licen[cs]e|copying|notice|changelog|changes|contributing|contributors|authors|citation|code_of_conduct|"
@@ -31,8 +31,8 @@ _CACHE_OF_DATASETS = re.compile(r"(cache-[0-9a-f]+|tmp\w+)(_\d+_of_\d+)?\.arrow"
 def not_anybodys_text(name: str) -> str | None:
     """The reason to skip a file or folder of this name in a source; None where it is not skipped.
 
-    Hidden are names that begin with a dot, and folders of programs, as `__MACOSX`, `_delta_log` and
-    `_temporary`.
+    Hidden are names that begin with a dot, and folders of programs, as `__MACOSX`,
+    `_delta_log` and `_temporary`.
     """
     small = name.lower()
     if small.endswith(_UNFINISHED):

@@ -40,8 +40,8 @@ from proxy_train.text.split import Survey, keyed, survey
 
 # A part of the cache's keys: raise it when the same settings would give other files.
 FORMAT = 2
-# Seconds. A file that was changed this shortly before it is read may change again without a new time of
-# change.
+# Seconds. A file that was changed this shortly before it is read may change again
+# without a new time of change.
 _SETTLED_S = 2.0
 # A part of a remembered survey's key: raise it when the same files would give other documents.
 _READING = 2
@@ -60,10 +60,8 @@ def prepare(
 
     The cache has one folder for each content and settings. A folder is built under another name and then
     renamed, so that nothing half-written looks whole. A folder that a kill or a full disk left unfinished is
-    finished, and
-    a damaged one is mended: whole shards are kept, the others are written again. Processes that prepare the
-        same
-    text wait for each other.
+    finished, and a damaged one is mended: whole shards are kept, the others are written again. Processes that
+    prepare the same text wait for each other.
 
     settings: the source, its tokenizer and its split.
     cache: the folder of the cache; None for `$XDG_CACHE_HOME/frontrunner`, or else `~/.cache/frontrunner`.

@@ -99,8 +99,8 @@ def _whole(path: Path, stream: BinaryIO) -> Iterator[str]:
 
 
 def _lines(path: Path, stream: Iterable[bytes], text_column: str, first: int = 1) -> Iterator[str]:
-    # Lines are split as bytes, which end at \n alone: JSON strings may hold U+2028 and other line ends
-    # unescaped.
+    # Lines are split as bytes, which end at \n alone: JSON strings may hold U+2028
+    # and other line ends unescaped.
     for number, raw in enumerate(stream, start=first):
         if not raw.isspace():
             where = f"{path} line {number}"

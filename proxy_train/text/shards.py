@@ -10,8 +10,8 @@ import numpy as np
 from operators.base.errors import DataError
 from operators.base.value import Value
 
-# Tokens in each shard but the last, 128 or 256 MiB: a kill loses the work on one shard, and no folder has
-# many files.
+# Tokens in each shard but the last, 128 or 256 MiB: a kill loses the work on one shard,
+# and no folder has many files.
 SHARD_TOKENS = 2**26
 
 

@@ -14,8 +14,8 @@ from proxy_train.text.source_record import SourceRecord
 VALIDATION_CHARACTERS = 2**26
 # The largest text to train a tokenizer on: more text takes long and changes its merges little.
 TOKENIZER_CHARACTERS = 2**27
-# Bytes of a document's SHA-256 that are its key. Keys order the documents; 16 bytes are too many to be equal
-# by chance.
+# Bytes of a document's SHA-256 that are its key. Keys order the documents; 16 bytes are
+# too many to be equal by chance.
 _KEY = 16
 
 

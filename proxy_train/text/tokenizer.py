@@ -16,8 +16,8 @@ END_OF_DOCUMENT = "<|endoftext|>"
 # The usual names of a token that ends a document, in the order of the search.
 KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]")
 SMALLEST_VOCABULARY = 257  # the bytes and the end of a document
-# Characters. Longer documents are cut before they are encoded: the library needs a hundred times their
-# memory.
+# Characters. Longer documents are cut before they are encoded: the library needs
+# a hundred times their memory.
 _PIECE = 2**20
 # Where training cuts a word: the time to learn from one grows with the square of its length.
 _RUN = re.compile(r"\S{4096}|\s{4096}")
