@@ -1,4 +1,4 @@
-"""What a model is made of. Imports no other package of the house.
+"""What a model is made of. This package imports none of the others.
 
 The four names are imported when they are first used: they need torch, and much of the program does not.
 """

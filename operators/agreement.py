@@ -1,4 +1,7 @@
-"""How far a backend is from the float32 reference on the same weights: what decides whether it is offered and whether its speed counts."""
+"""Measures how far a backend is from the float32 reference on the same weights.
+
+A backend beyond the bounds is not offered, and its speed does not count.
+"""
 
 from dataclasses import dataclass
 
@@ -13,29 +16,34 @@ from operators.operator import OperatorModule, State
 
 @dataclass(frozen=True)
 class Bounds:
-    """Largest ‖found - expected‖ / ‖expected‖ of what an operator computes, and of a gradient."""
+    """The largest relative errors (see `relative_error`) of an operator's output and of a gradient."""
 
     output: float
     gradient: float
 
 
-# A number in bfloat16 is off by up to 2^-9, and an operator rounds a dozen times from its input to its output: about 1 %. Gradients pass
-# twice as many roundings. float16 has 3 bits more.
+# A number in bfloat16 is off by up to 2^-9, and an operator rounds a dozen times from its input to its
+# output: about 1 %. Gradients pass twice as many roundings. float16 has 3 bits more.
 BOUNDS = {
     torch.bfloat16: Bounds(output=2e-2, gradient=5e-2),
     torch.float16: Bounds(output=5e-3, gradient=2e-2),
     torch.float32: Bounds(output=1e-4, gradient=1e-3),
 }
-# Gradients of decay rates and step sizes are sums in which most cancels, so that whoever rounds is off by more. There the bound is this
-# many times what the reference itself loses in that dtype; the two errors are as if drawn apart, so it has to be more than 2.
+# Gradients of decay rates and step sizes are sums whose terms mostly cancel, so that rounding weighs more.
+# Their bound is this many times the error of the reference itself in that dtype. The two errors are
+# independent, so the number has to be more than 2.
 TIMES_UNAVOIDABLE = 4
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Relative errors. output: of the forward. decoded: of prefills and steps. gradients: of the input `x` and of each parameter.
+    """Relative errors of a backend, see `relative_error`.
 
-    unavoidable: those of the gradients if the reference computes in that dtype.
+    dtype: that the backend computed in.
+    output: error of the forward.
+    decoded: error of prefills and steps.
+    gradients: errors of the gradients of the input `x` and of each parameter, by name.
+    unavoidable: errors of the same gradients where the reference computes in that dtype.
     """
 
     dtype: torch.dtype
@@ -46,27 +54,30 @@ class Agreement:
 
     @property
     def complaint(self) -> str | None:
-        """What is beyond its bound, in words, or None."""
+        """What is beyond its bound, in words; None where nothing is."""
         bounds = BOUNDS[self.dtype]
-        found = {"output": (self.output, bounds.output), "decoded output": (self.decoded, bounds.output)}
+        errors = {"output": (self.output, bounds.output), "decoded output": (self.decoded, bounds.output)}
         for name, error in self.gradients.items():
-            found[f"gradient of {name}"] = (
+            errors[f"gradient of {name}"] = (
                 error,
                 max(bounds.gradient, TIMES_UNAVOIDABLE * self.unavoidable[name]),
             )
-        # Written so that NaN complains too.
+        # `not … <=` instead of `>`, so that NaN counts as wrong.
         wrong = [
             f"{what} off by {error:.1e} (bound {bound:.0e})"
-            for what, (error, bound) in found.items()
+            for what, (error, bound) in errors.items()
             if not error <= bound
         ]
         return f"differs from the reference: {', '.join(wrong)}" if wrong else None
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """‖found - expected‖ / ‖expected‖; NaN where `found` holds NaN. Numbers of 1e-4 on average count as that large, as some are 0."""
-    found, expected = found.detach().double(), expected.detach().double()
-    return float((found - expected).norm() / expected.norm().clamp(min=1e-4 * expected.numel() ** 0.5))
+def relative_error(computed: Tensor, expected: Tensor) -> float:
+    """‖computed - expected‖ / ‖expected‖; NaN where `computed` holds NaN.
+
+    The denominator is at least that of numbers of 1e-4, since some tensors are all zeros.
+    """
+    computed, expected = computed.detach().double(), expected.detach().double()
+    return float((computed - expected).norm() / expected.norm().clamp(min=1e-4 * expected.numel() ** 0.5))
 
 
 def agreement(
@@ -79,10 +90,18 @@ def agreement(
     tokens: int,
     seed: int = 0,
 ) -> Agreement:
-    """Compares the first layer's operator with the reference on fresh random inputs [B, T, W]. Raises BackendError.
+    """Compares the operator of an architecture's first layer with the reference, on random inputs [B, T, W].
 
-    The reference computes in float32 with the same rounded weights and inputs, so that only arithmetic differs. Before the tested
-    operator allocates anything, memory is filled with NaN, by which it is seen if it reads what it has not written.
+    The reference computes in float32 with the same rounded weights and inputs, so that only arithmetic
+    differs. Before the tested operator runs, free memory is filled with NaN: an operator that reads what it
+    has not written shows it.
+
+    backend: the tested one.
+    dtype: that it computes in.
+    batch, tokens: of the inputs.
+    seed: of weights and inputs.
+
+    Raises BackendError where the backend cannot be used.
     """
     with torch.backends.cudnn.flags(allow_tf32=False):
         generator = torch.Generator().manual_seed(seed)
@@ -95,13 +114,13 @@ def agreement(
         reference.load_state_dict(tested.state_dict())
         expected, expected_gradients = _forward_backward(reference, x.float(), seen.float())
         _poison(device, 4 * x.numel() * 4)
-        found, gradients = _forward_backward(tested, x, seen)
+        output, gradients = _forward_backward(tested, x, seen)
         _poison(device, 4 * x.numel() * 4)
         decoded = _decoded(tested, architecture, x, dtype)
         _, rounded = _forward_backward(_build(architecture, "reference", device, dtype, seed), x, seen)
         return Agreement(
             dtype=dtype,
-            output=relative_error(found, expected),
+            output=relative_error(output, expected),
             decoded=relative_error(decoded, expected),
             gradients={
                 name: relative_error(gradients[name], gradient)
@@ -133,9 +152,10 @@ def _forward_backward(module: OperatorModule, x: Tensor, seen: Tensor) -> tuple[
 
 @torch.no_grad()
 def _decoded(module: OperatorModule, architecture: Architecture, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Reads x [B, T, W] as a prefill of about half, a second one of about a third, and steps at the start of the rest, or all of it.
+    """The outputs for x [B, T, W], read as in decoding.
 
-    Steps are one token each, so that of long sequences only a few are taken; what is left is read by a last prefill.
+    A prefill reads about half, a second one about a third, up to 8 steps one token each, and a last prefill
+    the rest. There are few steps because one token at a time is slow.
     """
     layer, (batch, tokens, _) = architecture.layers[0], x.shape
     specs = registry.get(layer.operator).state(layer.shape, batch, tokens, dtype)

@@ -16,7 +16,7 @@ from operators.layers.rope import Rope
 from operators.operator import Shape
 
 Genes = Mapping[str, Mapping[str, Any]]
-MAX_DEPTH = 1024
+MAX_DEPTH = 1024  # no useful model is deeper, and a mistyped `repeat` would fill the memory
 IN_A_FOLDER = "architecture.yaml"
 
 NormKind = Literal["rmsnorm", "layernorm"]
@@ -26,6 +26,9 @@ NormPosition = Literal["before", "after"]
 class Layer(Value):
     """An operator with its shape, its normalization and a residual connection around both.
 
+    operator: its name.
+    shape: its dimensions.
+    norm: the kind of normalization.
     norm_position: `before` is x + operator(norm(x)); `after` is x + norm(operator(x)).
     """
 
@@ -59,12 +62,18 @@ class Layer(Value):
 
 
 def distinct(layers: Sequence[Layer]) -> dict[int, Layer]:
-    """The layers by `id`, each once: most of an architecture are one and the same value, so that few need be looked at."""
+    """The layers by `id`, each once: an architecture repeats a few values, so that few need be looked at."""
     return dict(zip(map(id, layers), layers, strict=True))
 
 
 def layers_from_shorthand(text: str, *, width: int, genes: Genes | None = None) -> tuple[Layer, ...]:
-    """Layers from symbols or names, as in `d f m f a f`, with default shapes at `width` or those that `genes` give per operator."""
+    """Layers from symbols or names, as in `d f m f a f`.
+
+    width: of the architecture.
+    genes: the genes of each operator's shape; left out, they have their defaults.
+
+    Raises ArchitectureError for an unknown operator, or where an operator has no such shape at this width.
+    """
     names = [registry.name_of(token) for token in text.split()]
     if not names:
         raise ArchitectureError("layers: expected at least one operator, as in 'd f m f a f', got none")
@@ -80,48 +89,56 @@ def _default_layer(name: str, width: int, genes: Mapping[str, Any]) -> Layer:
 
 
 def _expanded(layers: Sequence[Any], width: int, where: str) -> list[Any]:
-    """Whole layers from a list as people write it; what is in none of its forms stays for the validation. Raises ValueError."""
-    found: list[Any] = []
+    """Whole layers from a list as people write it, with symbols and repeats.
+
+    An entry in an unknown form stays as it is: the validation refuses it. Raises ValueError.
+    """
+    expanded: list[Any] = []
     for number, layer in enumerate(layers):
         place = f"{where}.{number}"
         try:
             if isinstance(layer, str):
-                found += layers_from_shorthand(layer, width=width)
+                expanded += layers_from_shorthand(layer, width=width)
             elif isinstance(layer, Mapping) and "repeat" in layer:
-                found += _repeated(layer, width, place)
+                expanded += _repeated(layer, width, place)
             elif isinstance(layer, Mapping) and "operator" in layer:
                 layer = {**layer, "operator": registry.name_of(str(layer["operator"]))}
                 if "shape" not in layer:
                     layer["shape"] = _default_layer(layer["operator"], width, {}).shape
-                found.append(layer)
+                expanded.append(layer)
             else:
-                found.append(layer)
+                expanded.append(layer)
         except ArchitectureError as error:
             raise ValueError(f"{place}: {error}") from None
-    return found
+    return expanded
 
 
 def _repeated(entry: Mapping[str, Any], width: int, where: str) -> list[Any]:
+    """The layers of an entry `{repeat: N, layers: …}`. Raises ValueError."""
     count, layers = whole(entry["repeat"]), entry.get("layers")
     layers = layers.split() if isinstance(layers, str) else layers
     if set(entry) != {"repeat", "layers"} or not isinstance(layers, list | tuple):
         raise ValueError(
-            f"{where}: expected repeat with a list of layers and nothing else, got {', '.join(map(str, entry))}"
+            f"{where}: expected repeat with a list of layers and nothing else, "
+            f"got {', '.join(map(str, entry))}"
         )
     if count is None or not 1 <= count <= MAX_DEPTH:
         raise ValueError(
             f"{where}.repeat: expected a whole number from 1 to {MAX_DEPTH}, got {in_words(entry['repeat'])}"
         )
     once = _expanded(layers, width, f"{where}.layers")
-    if count * len(once) > MAX_DEPTH:  # before it is built: repeats may lie within repeats
+    if count * len(once) > MAX_DEPTH:  # checked before the list is built, as repeats may lie within repeats
         raise ValueError(f"{where}: expected at most {MAX_DEPTH} layers, got {count} times {len(once)}")
     return once * count
 
 
 def find_architecture(path: Path | str) -> Path:
-    """The file that a path or a shipped name means: a file or folder of the name goes before. Raises ArchitectureError for none.
+    """The file that a path or a shipped name means.
 
-    A folder means the architecture.yaml in it. A name is one word with no folder before it and no .yaml, .yml or .json behind it.
+    A file or folder of this name comes first. A folder means the architecture.yaml in it. A shipped name is
+    one word, without a folder before it and without .yaml, .yml or .json after it.
+
+    Raises ArchitectureError where there is neither.
     """
     path = Path(path)
     if (path / IN_A_FOLDER).is_file():
@@ -147,13 +164,19 @@ def find_architecture(path: Path | str) -> Path:
 
 
 class Architecture(Value):
-    """A language model: width, vocabulary, layers and what surrounds them.
+    """What a language model is: width, vocabulary, layers and what surrounds them.
 
-    normalized_head: logits are divided by the norms of the head's rows (the embedding's, where it is tied), so that a token's logit does
-    not depend on the length of its vector; `weight_normalization` of a training needs it.
-
-    `layers` may be given as the shorthand `d f m f a f`, or as a list whose entries are symbols, whole layers, or `repeat: N` with
-    such `layers`; a value that was read always holds whole layers.
+    name: for people; it changes nothing.
+    width: of the residual stream.
+    vocabulary: token ids are below it.
+    layers: in order. They may be given as the shorthand `d f m f a f`, or as a list whose entries are
+        symbols, whole layers, or `repeat: N` with such `layers`. The value always holds whole layers.
+    tied_embeddings: whether the head is the embedding.
+    normalized_head: whether logits are divided by the norms of the head's rows, so that a token's logit does
+        not depend on the length of its vector. `weight_normalization` of a training needs it.
+    meta_tokens: learned vectors that come before every sequence.
+    rope: rotary positions of attention; None for none.
+    norm_eps: added to the mean square in normalizations.
     """
 
     name: str = ""
@@ -184,7 +207,12 @@ class Architecture(Value):
 
     @classmethod
     def parse(cls, data: Any, *, where: str = "") -> Self:
-        """A validated architecture from plain data. Raises ArchitectureError, one line that begins with `where`."""
+        """A validated architecture from plain data.
+
+        where: the source of the data, for messages.
+
+        Raises ArchitectureError, one line that begins with `where`.
+        """
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -194,12 +222,19 @@ class Architecture(Value):
     def from_shorthand(
         cls, text: str, *, width: int, vocabulary: int, genes: Genes | None = None, **rest: Any
     ) -> Self:
-        """An architecture from `d f m f a f`; `genes` changes the default shapes per operator, `rest` are further fields."""
+        """An architecture from a shorthand such as `d f m f a f`.
+
+        genes: the genes of each operator's shape; left out, they have their defaults.
+        rest: other fields of the architecture.
+
+        Raises ArchitectureError.
+        """
         layers = layers_from_shorthand(text, width=width, genes=genes)
         return cls.parse({"width": width, "vocabulary": vocabulary, "layers": layers, **rest})
 
     @classmethod
     def from_yaml(cls, text: str, *, where: str = "architecture") -> Self:
+        """An architecture from YAML. Raises ArchitectureError, one line that begins with `where`."""
         try:
             data = plain_yaml.parse(text)
         except ValueError as error:
@@ -208,6 +243,7 @@ class Architecture(Value):
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "architecture") -> Self:
+        """An architecture from JSON. Raises ArchitectureError, one line that begins with `where`."""
         try:
             data = plain_yaml.parse_json(text)
         except ValueError as error:
@@ -224,7 +260,12 @@ class Architecture(Value):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Reads a YAML or JSON file, a folder's architecture.yaml, or the shipped architecture of that name, as in `llama-3.2-1b`."""
+        """Reads a YAML or JSON file, a folder's architecture.yaml, or a shipped architecture.
+
+        path: of the file or folder, or a shipped name such as `llama-3.2-1b`.
+
+        Raises ArchitectureError.
+        """
         path = find_architecture(path)
         try:
             text = path.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ class Resolved:
 def reason_against(
     operator: str, backend: str, shape: Shape, device: torch.device, dtype: torch.dtype
 ) -> str | None:
-    """Why `backend` cannot serve `operator` at this shape, device and dtype; None if it can."""
+    """Why a backend cannot serve an operator at this shape, device and dtype; None where it can."""
     implementation = registry.get(operator).backends[backend]
     if reason := implementation.refuses(shape, device, dtype):
         return reason
@@ -33,7 +33,12 @@ def reason_against(
 
 
 def resolve(operator: str, wanted: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> Resolved:
-    """The backend to use. `auto` takes the first usable one; a named one is taken or refused with BackendError, never replaced."""
+    """The backend to use.
+
+    wanted: a backend's name, or `auto` for the first one that can be used.
+
+    Raises BackendError where the named backend cannot be used: another one never replaces it.
+    """
     backends = registry.get(operator).backends
     if wanted != "auto" and wanted not in backends:
         raise BackendError(

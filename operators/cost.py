@@ -1,4 +1,4 @@
-"""What an architecture costs by arithmetic: parameters, bytes and FLOPs, from the operators' own functions. No model is built."""
+"""What an architecture costs by arithmetic: parameters, bytes and FLOPs. No model is built."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,15 +18,17 @@ from operators.operator import Shape
 class Cost:
     """Exact costs at one batch size and context; meta tokens count on top of the context.
 
+    FLOPs are of the operators and the head alone, without normalizations and residual additions. A
+    multiply-add counts as 2.
+
     params: number of parameters; a tied head counts once.
     param_bytes: bytes of the parameters.
-    state_bytes: bytes of decode state allocated for `batch` rows of `context` tokens: kv_bytes + recurrent_bytes.
-    kv_bytes: of caches that grow with the context, those of a sliding window included. recurrent_bytes: of all other state.
-    decode_flops: FLOPs of one decode step of the whole batch, its token being the last of the context.
-    prefill_flops: FLOPs of reading `context` tokens in every row, up to the logits after the last one.
-    decode_bytes: bytes that one decode step has to move (the roofline of `cost`).
-
-    FLOPs count a multiply-add as 2 and are those of the operators and the head: normalizations and residual additions are left out.
+    state_bytes: bytes of decode state for `batch` rows of `context` tokens: kv_bytes + recurrent_bytes.
+    kv_bytes: bytes of caches that grow with the context, with or without a sliding window.
+    recurrent_bytes: bytes of all other state.
+    decode_flops: FLOPs of a decode step of the whole batch that reads the last token of the context.
+    prefill_flops: FLOPs to read `context` tokens in every row, up to the logits after the last one.
+    decode_bytes: bytes that a decode step has to move at least, see `cost`.
     """
 
     params: int
@@ -45,7 +47,7 @@ def parameters(architecture: Architecture) -> int:
 
 
 def surrounding_parameters(architecture: Architecture, width: int) -> int:
-    """Number of parameters outside of the layers, were the architecture of that width."""
+    """Number of parameters outside of the layers, if the architecture had this width."""
     matrices = 1 if architecture.tied_embeddings else 2
     return (
         matrices * architecture.vocabulary * width
@@ -55,10 +57,15 @@ def surrounding_parameters(architecture: Architecture, width: int) -> int:
 
 
 def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.dtype = torch.float32) -> Cost:
-    """Costs of `batch` rows of `context` tokens with weights and activations in `dtype` (that of a device: `Device.dtype`).
+    """The costs of an architecture at one point.
 
-    Bytes of a decode step, each moved once: the weights of layers, final norm and head (tied or not), of the embedding only the
-    rows read; the slots of caches that grow with the context (keys and values) read; all other state (recurrent) read and written.
+    A decode step moves each of these bytes once: the weights of layers, final norm and head (tied or not),
+    the rows of the embedding that it reads, and caches that grow with the context (keys and values). It reads
+    and writes all other state (recurrent), which therefore counts twice.
+
+    batch: rows.
+    context: tokens in each row.
+    dtype: of weights and activations; that of a device is `Device.dtype`.
     """
     width, itemsize = architecture.width, dtype.itemsize
     tokens = context + architecture.meta_tokens
@@ -72,7 +79,7 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
         recurrent_bytes += count * each.recurrent_bytes
         decode_flops += count * batch * each.decode_flops
         prefill_flops += count * batch * each.prefill_flops
-    widened = precise * (torch.float32.itemsize - itemsize)  # those that stay in float32
+    widened = precise * (torch.float32.itemsize - itemsize)  # extra bytes of parameters that stay in float32
     head = batch * 2 * width * architecture.vocabulary
     read = (
         _layer_parameters(architecture)
@@ -92,7 +99,12 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
 
 
 class _LayerCost(NamedTuple):
-    """Of one layer; FLOPs of one row. precise: parameters that stay in float32."""
+    """The costs of one layer.
+
+    precise: parameters that stay in float32.
+    kv_bytes, recurrent_bytes: as in `Cost`.
+    decode_flops, prefill_flops: as in `Cost`, of one row.
+    """
 
     precise: int
     kv_bytes: int
@@ -105,7 +117,9 @@ class _LayerCost(NamedTuple):
 def _layer_cost(
     name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype
 ) -> _LayerCost:
+    """The costs of one layer. Kept, as a search asks for the same few layers again and again."""
     operator = registry.get(name)
+    # A cache that grows with the context is larger for two tokens than for one.
     shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
     kv_bytes = recurrent_bytes = 0
     for key, spec in operator.state(shape, batch, tokens, dtype).items():
@@ -129,21 +143,24 @@ def _layer_parameters(architecture: Architecture) -> int:
 
 def layer_sizes(layers: Sequence[Layer], width: int) -> dict[int, int]:
     """Number of parameters of each of the layers, by its `id`."""
-    found = distinct(layers).items()
-    return {place: layer_parameters(layer.operator, layer.shape, layer.norm, width) for place, layer in found}
+    return {
+        place: layer_parameters(layer.operator, layer.shape, layer.norm, width)
+        for place, layer in distinct(layers).items()
+    }
 
 
 @lru_cache(maxsize=65_536)
 def layer_parameters(operator: str, shape: Shape, norm: NormKind, width: int) -> int:
-    """Number of parameters of one layer. Kept: a search asks for the same few all the time."""
+    """Number of parameters of one layer. Kept, as a search asks for the same few layers again and again."""
     return registry.get(operator).parameters(width, shape) + norm_parameters(norm, width)
 
 
 def _sum(function: Callable[[int], int], first: int, last: int) -> int:
-    """Σ function(i) for i from `first` to `last`, in about log(last) calls instead of last.
+    """Σ function(i) for i from `first` to `last`, in about log(last) calls instead of `last`.
 
-    Exact for a function that is concave or convex, as FLOPs over the context are: constant, linear, or linear up to a window.
-    For such a function, three points on one line mean that it is linear between them.
+    It is exact for a concave or convex function: there, three points on one line mean that the
+    function is linear between them. FLOPs over the context are such a function: constant, linear,
+    or linear up to a window.
     """
     middle = (first + last) // 2
     low, center, high = function(first), function(middle), function(last)
@@ -153,10 +170,10 @@ def _sum(function: Callable[[int], int], first: int, last: int) -> int:
 
 
 def training_flops(architecture: Architecture, sequence_length: int) -> float:
-    """FLOPs of the model for one trained token, the mean over a sequence: three times those of the forward pass.
+    """FLOPs of the model to train on one token, the mean over a sequence: three times the forward pass.
 
-    They are those of the operators and the head, a multiply-add counts as 2, and meta tokens are read once a sequence. What is computed
-    again to save memory does not count.
+    They are of the operators and the head alone, and a multiply-add counts as 2. Meta tokens are read once a
+    sequence. What is computed again to save memory does not count.
     """
     width, tokens = architecture.width, sequence_length + architecture.meta_tokens
     forward = 2 * width * architecture.vocabulary * sequence_length

@@ -1,4 +1,4 @@
-"""Architecture -> language model: training forward, and decoding from preallocated state."""
+"""The language model of an architecture: forward for training, prefill and steps for decoding."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,14 @@ from operators.operator import State
 
 @dataclass
 class ModelState:
-    """What decoding remembers, allocated once at stable addresses.
+    """What decoding remembers, allocated once at addresses that do not change.
 
-    layers: per layer its tensors by name, each with the batch first. position: [B] int64 on the device, tokens held per row.
-    capacity: tokens of a row that fit, meta tokens included. lengths: `position` as the host knows it, without asking the device.
-    head_norms: [vocabulary], what logits are divided by where the head is normalized: kept, as reading the whole head twice a step costs.
+    layers: for each layer its tensors by name, each with the batch first.
+    position: tokens that each row holds, on the device: [B] int64.
+    capacity: tokens that fit into a row, meta tokens included.
+    head_norms: where the head is normalized, the numbers that logits are divided by: [vocabulary]. They are
+        kept, since a step would otherwise read the whole head a second time.
+    lengths: the same numbers as `position` on the host, which need not ask the device.
     """
 
     layers: list[State]
@@ -44,7 +47,12 @@ class ModelState:
         return sum(tensor.nbytes for layer in self.layers for tensor in layer.values())
 
     def require_room(self, counts: Sequence[int]) -> None:
-        """Raises StateError unless there is one row for each of `counts` and so many more tokens fit into it."""
+        """Checks that the state can take more tokens.
+
+        counts: more tokens in each row.
+
+        Raises StateError where the state has another number of rows, or a row has too little room.
+        """
         if len(counts) != len(self.lengths):
             raise StateError(
                 f"the state was allocated for a batch of {len(self.lengths)}, got {len(counts)} rows"
@@ -52,17 +60,19 @@ class ModelState:
         for held, more in zip(self.lengths, counts, strict=True):
             if held + more > self.capacity:
                 raise StateError(
-                    f"the state was allocated for {self.capacity} tokens and holds {held}: {more} more do not fit"
+                    f"the state was allocated for {self.capacity} tokens and holds {held}: "
+                    f"{more} more do not fit"
                 )
 
     def count(self, counts: Sequence[int]) -> None:
-        """The host's side of what a step or a prefill did: so many more tokens in each row."""
+        """Counts on the host what a step or a prefill has read: `counts` more tokens in each row."""
         self.lengths = [held + more for held, more in zip(self.lengths, counts, strict=True)]
 
     def seek(self, length: int) -> None:
-        """Moves every row to `length` tokens and leaves what the layers remember as it is.
+        """Moves every row to `length` tokens, without changing what the layers remember.
 
-        Caches are overwritten from there, recurrent state is not set back: the next steps cost what they cost at that length.
+        Later tokens overwrite caches from there; recurrent state is not set back. So the next steps take as
+        long as steps at that length, which is what a measurement needs.
         """
         self.position.fill_(length)
         self.lengths = [length] * len(self.lengths)
@@ -76,12 +86,18 @@ class ModelState:
 
 
 class HybridLM(nn.Module):
-    """The language model that an architecture describes.
+    """The language model that an architecture describes, with random weights.
 
-    Its weights are random, drawn on `device` from torch's generator there.
-    backend: `auto`, a backend's name for every operator, or a mapping from operator to backend (others: auto).
-    `backends` tells afterwards which one each operator got. Raises BackendError.
-    recompute: whether a backward pass computes each layer once more instead of keeping what it computed, which takes less memory.
+    backend: `auto`, a backend's name for every operator, or a mapping from operator
+        to backend (others: auto).
+    device: of the weights; torch's generator there draws them.
+    dtype: of weights and activations.
+
+    The attribute `backends` has the backend that each operator got. The attribute `recompute` may be set:
+    whether a backward pass computes each layer again instead of keeping its activations, which takes less
+    memory and more time.
+
+    Raises BackendError where a named backend cannot be used.
     """
 
     def __init__(
@@ -99,10 +115,10 @@ class HybridLM(nn.Module):
         device, width = torch.device(device), architecture.width
         self.add_norm = add_norm_reference if backend == "reference" else best_add_norm(width, device, dtype)
         layers = []
-        with torch.device(device):  # billions of random weights take seconds on a GPU and minutes on a CPU
+        with torch.device(device):  # to draw billions of weights takes seconds on a GPU, minutes on a CPU
             for layer in architecture.layers:
-                wanted = backend if isinstance(backend, str) else backend.get(layer.operator, "auto")
-                resolved = backends.resolve(layer.operator, wanted, layer.shape, device, dtype)
+                choice = backend if isinstance(backend, str) else backend.get(layer.operator, "auto")
+                resolved = backends.resolve(layer.operator, choice, layer.shape, device, dtype)
                 self.backends[layer.operator] = resolved.name
                 operator = registry.get(layer.operator).build(architecture, layer.shape, resolved.kernels)
                 layers.append(
@@ -128,10 +144,11 @@ class HybridLM(nn.Module):
             built.operator.lay_together()
 
     def _initialize(self) -> None:
-        """Matrices ~ N(0, 1 / (3 fan_in)), those that write the residual stream smaller by √depth; embeddings ~ N(0, 1 / width).
+        """Draws the weights: matrices ~ N(0, 1 / (3 fan_in)), embeddings ~ N(0, 1 / width).
 
-        Where the head is normalized the length of its rows is free, and embeddings ~ N(0, 1): as large as what layers of normalized
-        matrices add to them, in which shorter ones would be lost.
+        Matrices that write the residual stream are smaller by √depth. Where the head is normalized, the
+        length of its rows is free, and embeddings ~ N(0, 1). Layers of normalized matrices add numbers of
+        that size to the stream, in which shorter embeddings would be lost.
         """
         for layer in self.layers:
             assert isinstance(layer, ResidualLayer)
@@ -147,7 +164,7 @@ class HybridLM(nn.Module):
                 )
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """tokens [B, T] -> what the head reads [B, T, W]; meta tokens are prepended and dropped again."""
+        """tokens [B, T] -> the input of the head [B, T, W]; meta tokens are put in front and dropped."""
         x = self._with_meta(self._embedded(tokens))
         for layer in self.layers:
             x = (
@@ -159,7 +176,7 @@ class HybridLM(nn.Module):
         return out
 
     def head_weight(self) -> Tensor:
-        """What a hidden vector is multiplied by to give logits [vocabulary, W]; rows of unit length where the head is normalized."""
+        """The matrix [vocabulary, W] that gives logits; a normalized head has rows of unit length."""
         weight = self.embedding.weight if self.head is None else self.head.weight
         return (
             F.normalize(weight.float(), dim=1).to(weight.dtype)
@@ -176,7 +193,7 @@ class HybridLM(nn.Module):
         return self.logits(self.hidden(tokens))
 
     def _logits(self, hidden: Tensor, state: ModelState) -> Tensor:
-        """hidden [B, W] -> [B, vocabulary], the same as `logits` without another pass over the head for its norms."""
+        """The same as `logits`, hidden [B, W] -> [B, vocabulary], with the head's norms from the state."""
         logits = F.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
         return logits if state.head_norms is None else (logits.float() / state.head_norms).to(logits.dtype)
 
@@ -196,9 +213,10 @@ class HybridLM(nn.Module):
         return x if self.meta is None else torch.cat([self.meta.expand(x.shape[0], -1, -1), x], 1)
 
     def allocate_state(self, batch: int, max_length: int) -> ModelState:
-        """Empty state for `batch` rows of up to `max_length` tokens (meta tokens come on top), beside the weights.
+        """Empty state on the device of the weights. Weights that change afterwards need a new state.
 
-        A normalized head is normalized by the norms that it has now: weights that change afterwards need a new state.
+        batch: rows.
+        max_length: tokens in a row, at most; meta tokens come on top.
         """
         weight, capacity = self.embedding.weight, max_length + self.architecture.meta_tokens
         layers = []
@@ -223,10 +241,16 @@ class HybridLM(nn.Module):
     def prefill(
         self, tokens: Tensor, state: ModelState, lengths: Sequence[int] | Tensor | None = None
     ) -> Tensor:
-        """Reads tokens [B, T] after those that `state` holds -> logits after each row's last one [B, vocabulary].
+        """Reads tokens after the ones in the state -> logits after each row's last token [B, vocabulary].
 
-        lengths: how many of a row's tokens to read, from 1 to T for each row; what is right of them is padding, which no operator sees.
-        Rows of equal length are read together. A tensor on a GPU is waited for. Raises StateError.
+        Rows of equal length are read together.
+
+        tokens: ids [B, T].
+        state: changed in place.
+        lengths: tokens to read in each row, from 1 to T; None for T. The tokens to the right of them are
+            padding, which no operator sees. A tensor on a GPU makes the host wait.
+
+        Raises StateError where the state is of another batch or too short, and for lengths that do not fit.
         """
         meta = self.architecture.meta_tokens if state.length == 0 else 0
         counts = [meta + length for length in _checked_lengths(tokens, lengths)]
@@ -247,7 +271,11 @@ class HybridLM(nn.Module):
         return self._logits(last, state)
 
     def _read(self, tokens: Tensor, state: ModelState, rows: Tensor | None, *, with_meta: bool) -> Tensor:
-        """tokens [G, T] into the state's rows [G] (None: all, in place) -> what the head reads after the last token [G, W]."""
+        """Reads tokens [G, T] into rows of the state -> the input of the head after the last token [G, W].
+
+        rows: which rows of the state, [G]; None for all, in place.
+        with_meta: whether to put the meta tokens in front.
+        """
         x = self._embedded(tokens)
         if with_meta:
             x = self._with_meta(x)
@@ -262,7 +290,11 @@ class HybridLM(nn.Module):
         return last
 
     def step(self, tokens: Tensor, state: ModelState) -> Tensor:
-        """Reads one token a row [B] -> logits [B, vocabulary]. A state that was never prefilled has no meta tokens. Raises StateError."""
+        """Reads one token a row: ids [B] -> logits [B, vocabulary].
+
+        A state without a prefill holds no meta tokens. Raises StateError where the state is
+        of another batch or full.
+        """
         one_each = [1] * tokens.shape[0]
         state.require_room(one_each)
         x, change = self._embedded(tokens), None
@@ -275,10 +307,12 @@ class HybridLM(nn.Module):
 
     @torch.inference_mode()
     def generate(self, tokens: Sequence[int], count: int) -> list[int]:
-        """`tokens` and `count` more, each the most likely next one.
+        """The prompt and the tokens that the model finds most likely to follow, one after the other.
 
-        tokens: ids of the prompt, at least one; each from 0 to the vocabulary's last. count: from 0 on.
-        Raises DataError.
+        tokens: ids of the prompt, at least one, each below the vocabulary.
+        count: tokens to add, 0 or more.
+
+        Raises DataError for an empty prompt, an id that the model does not have, or a negative count.
         """
         self._require_prompt(tokens, count)
         device = self.embedding.weight.device
@@ -299,7 +333,8 @@ class HybridLM(nn.Module):
         for place, token in enumerate(tokens):
             if not 0 <= token < rows:
                 raise DataError(
-                    f"prompt: token {place} has id {int(token)}, expected from 0 to {rows - 1}: the model has {rows} rows"
+                    f"prompt: token {place} has id {int(token)}, expected from 0 to {rows - 1}: "
+                    f"the model has {rows} rows"
                 )
 
 
@@ -308,10 +343,10 @@ def _checked_lengths(tokens: Tensor, lengths: Sequence[int] | Tensor | None) -> 
     batch, longest = tokens.shape
     if lengths is None:
         lengths = [longest] * batch
-    found: list[int] = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
-    if len(found) != batch:
-        raise StateError(f"lengths: expected one for each of {batch} rows, got {len(found)}")
-    for row, length in enumerate(found):
+    counts: list[int] = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    if len(counts) != batch:
+        raise StateError(f"lengths: expected one for each of {batch} rows, got {len(counts)}")
+    for row, length in enumerate(counts):
         if not 1 <= length <= longest:
             raise StateError(f"lengths: expected from 1 to {longest} tokens a row, got {length} in row {row}")
-    return found
+    return counts

@@ -1,6 +1,6 @@
 """What an operator must provide. Each file in `library/` ends with one `OPERATOR = Operator(…)`.
 
-Tensor shapes are written with B rows, T tokens, W width, H heads, D head dimension, S cache slots.
+In the shapes of tensors B is rows, T tokens, W width, H heads, D head dimension and S slots of a cache.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 class Surroundings(Protocol):
-    """All that an operator sees of the architecture that it is built for."""
+    """The part of an architecture that its operators see."""
 
     @property
     def width(self) -> int: ...
@@ -32,15 +32,18 @@ class Surroundings(Protocol):
 
 
 class Shape(Value):
-    """The dimensions of one operator, in absolute numbers. Subclasses add fields; all are frozen and validated.
+    """The dimensions of one operator, in absolute numbers; subclasses have the fields.
 
-    A search does not mutate the numbers themselves but *genes*: values relative to the width (a ratio, a head dimension),
-    so that one set of genes makes sense at every width. `make` and `genes` translate.
+    A search mutates genes, not these numbers. Genes are relative to the width (a ratio, say) or independent
+    of it (a head dimension), so that a set of genes makes sense at every width. `make` and `genes` translate.
     """
 
     @classmethod
     def make(cls, width: int, *args: Any, **genes: Any) -> Self:
-        """The shape at `width` that `genes` describe; genes left out take their defaults. Raises ValueError if there is none."""
+        """The shape of these genes at `width`; genes left out have their defaults.
+
+        Raises ValueError where there is no such shape.
+        """
         raise NotImplementedError
 
     def genes(self, width: int) -> dict[str, Any]:
@@ -50,7 +53,7 @@ class Shape(Value):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor that decode state needs, before it is allocated."""
+    """Shape and dtype of a tensor that decode state needs."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -61,9 +64,12 @@ class TensorSpec:
 
 
 class OperatorModule(nn.Module):
-    """The built operator. `reads` and `writes` name its matrices by their side of the residual stream, `within` those on neither.
+    """The built operator; subclasses name its matrices by their side of the residual stream.
 
-    joined: those of `reads` that `project` applies together, if there are any.
+    reads: linear layers that read the stream.
+    within: linear layers that neither read nor write it.
+    writes: linear layers that write it.
+    joined: the layers of `reads` that `project` applies in one product, if any.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -73,14 +79,15 @@ class OperatorModule(nn.Module):
     _together: "_Together | None" = None
 
     def lay_together(self) -> None:
-        """Moves the weights, and the biases, of `joined` side by side in memory. They stay the parameters that they are."""
+        """Moves weights and biases of the layers `joined` side by side in memory; they stay parameters."""
         if self.joined:
             self._together = _Together([self.get_submodule(name) for name in self.joined])
 
     def project(self, x: Tensor) -> Tensor:
         """x […, W] -> the outputs of the linear layers `joined`, side by side.
 
-        By one product where nothing is trained and they lie together: it reads the weights faster than several small ones.
+        Where nothing is trained and the weights lie together it is one product, which reads the weights
+        faster than several small ones.
         """
         together = self._usable()
         return (
@@ -88,7 +95,7 @@ class OperatorModule(nn.Module):
         )
 
     def project_each(self, x: Tensor) -> Sequence[Tensor]:
-        """The same, an output for each of `joined`."""
+        """The same as `project`, with one output for each of the layers `joined`."""
         together = self._usable()
         return (
             self._apart(x)
@@ -107,7 +114,7 @@ class OperatorModule(nn.Module):
         return [self.get_submodule(name)(x) for name in self.joined]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._together = None  # every parameter moves elsewhere
+        self._together = None  # every parameter moves to other memory
         super()._apply(fn, recurse)
         return self
 
@@ -116,21 +123,23 @@ class OperatorModule(nn.Module):
     ) -> Tensor:
         """All tokens at once: x [B, T, W] -> [B, T, W].
 
-        With `state` (prefill) the sequence continues from it and it is updated in place; `position` [B] (int64, on the device)
-        is the number of tokens that each row's state holds, and `length` a bound on it that the host knows.
+        state: for a prefill: the sequence continues from it, and it is updated in place. None for training.
+        position: tokens that each row of the state holds: [B] int64, on the device.
+        length: an upper bound of `position` that the host knows.
         """
         raise NotImplementedError
 
     def step(self, x: Tensor, state: State, position: Tensor) -> Tensor:
         """One token: x [B, W] -> [B, W]. Updates `state` in place.
 
-        Nothing in it may wait for the host or depend on values: a CUDA graph is captured from one call and replayed for all others.
+        Nothing in it may wait for the host or branch on values: a CUDA graph is captured from one call
+        and replayed for all others.
         """
         raise NotImplementedError
 
 
 class _Together:
-    """Linear layers whose weights [N, W], and biases [N], are made views of one tensor each: `weight`, `bias`."""
+    """Linear layers whose weights [N, W] become views of one tensor `weight`, and biases [N] of `bias`."""
 
     def __init__(self, layers: list[Any]) -> None:
         self.sizes: list[int] = [layer.weight.shape[0] for layer in layers]
@@ -147,7 +156,7 @@ class _Together:
         return together
 
     def holds(self) -> bool:
-        """Whether the parameters still lie where they were put, not copied or replaced."""
+        """Whether the parameters are still views of the tensors, neither copied nor replaced."""
         return all(getattr(layer, name).data_ptr() == address for layer, name, address in self.parameters)
 
 
@@ -159,8 +168,9 @@ def _accepts_everything(shape: Shape, device: torch.device, dtype: torch.dtype) 
 class Backend:
     """One implementation of an operator's kernels.
 
-    load: imports what it needs and returns the kernels, in a form that the operator's module knows; raises ImportError.
-    refuses: the reason why it cannot serve this shape, device and dtype, or None.
+    load: called without arguments; it imports what it needs and returns the kernels in a form that the
+        operator's module knows. It raises ImportError.
+    refuses: called with (shape, device, dtype); it returns why the backend cannot serve them, or None.
     """
 
     load: Callable[[], Any]
@@ -177,18 +187,20 @@ def _none_precise(shape: Any) -> int:
 
 @dataclass(frozen=True)
 class Operator:
-    """A mixer or a feed-forward network, as the rest of the house sees it.
+    """A mixer or a feed-forward network, as other code sees it.
 
     symbol: its letters in the shorthand `d f m f a f`.
+    kind: `mixer` or `feedforward`.
     shape: its Shape class.
-    genes: per gene the values that a search may choose.
-    parameters: (width, shape) -> number of parameters, exact.
-    flops: (width, shape, context) -> forward FLOPs of one token that sees `context` tokens (a multiply-add counts as 2).
+    genes: the values of each gene that a search may choose.
+    parameters: (width, shape) -> exact number of parameters.
+    flops: (width, shape, context) -> forward FLOPs of one token that sees `context` tokens; a multiply-add
+        counts as 2.
     build: (architecture, shape, kernels) -> module.
-    backends: fastest first; `reference` is mandatory.
-    state: (shape, batch, max_length, dtype) -> the tensors that decoding needs, each with the batch first and zeros when empty;
-        `dtype` is that of the activations.
-    source: the paper or model that defines it.
+    source: the paper or model that defines the operator.
+    backends: by name, the fastest first; `reference` is mandatory.
+    state: (shape, batch, max_length, dtype of the activations) -> the tensors that decoding needs, by name.
+        Each has the batch first, and zeros when it is empty.
     precise: shape -> number of parameters that stay in float32 in a model of fewer bits.
     """
 

@@ -1,4 +1,4 @@
-"""A training that is under way, in one file: it is there as a whole or not at all."""
+"""The state of an unfinished training in one file, which is there as a whole or not at all."""
 
 import json
 import os
@@ -17,9 +17,14 @@ from operators.base.errors import DataError
 def write(
     path: Path, tensors: Mapping[str, Tensor], *, identity: Mapping[str, Any], progress: Mapping[str, Any]
 ) -> None:
-    """Replaces the file by tensors (safetensors) with two JSON values in its header. Raises DataError where it cannot be written.
+    """Writes a checkpoint; a kill leaves the earlier file or this one, each whole.
 
-    identity: what the training is of, which `read` compares. A kill leaves the file of before, or this one.
+    path: the file (safetensors); its header holds the two JSON values.
+    tensors: by name.
+    identity: what training this is of; `read` compares it (JSON values by name).
+    progress: how far the training is (JSON values by name).
+
+    Raises DataError where the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     header = {"identity": json.dumps(identity), "progress": json.dumps(progress)}
@@ -40,24 +45,31 @@ def write(
 
 
 def read(path: Path, *, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and progress, or None where there is no file. Raises DataError for a damaged one and one of another training."""
+    """Tensors and progress of a checkpoint; None where there is no file.
+
+    identity: what training it has to be of.
+
+    Raises DataError for a file that is damaged or of another training.
+    """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            found, progress = json.loads(header["identity"]), json.loads(header["progress"])
+            recorded, progress = json.loads(header["identity"]), json.loads(header["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path}: not a whole checkpoint ({' '.join(str(error).split())}); remove it to train from the start"
+            f"{path}: not a whole checkpoint ({' '.join(str(error).split())}); "
+            "remove it to train from the start"
         ) from None
     expected = json.loads(json.dumps(identity))
-    if found != expected:
+    if recorded != expected:
         differing = sorted(
-            key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+            key for key in expected.keys() | recorded.keys() if expected.get(key) != recorded.get(key)
         )
         raise DataError(
-            f"{path}: a checkpoint of another training: expected the same {', '.join(differing)}; name another file"
+            f"{path}: a checkpoint of another training: expected the same {', '.join(differing)}; "
+            "name another file"
         )
     return tensors, dict(progress)

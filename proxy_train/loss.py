@@ -18,11 +18,15 @@ def cross_entropy(model: HybridLM, tokens: Tensor, targets: Tensor) -> Tensor:
 
 
 def load_fused() -> Loss:
-    """The same by flash-linear-attention, which never has the logits [B, T, vocabulary] in memory as a whole. Raises ImportError."""
+    """The same loss by flash-linear-attention, which never holds all logits [B, T, vocabulary] in memory.
+
+    Raises ImportError where the library is missing.
+    """
     library = load("fla.modules.fused_linear_cross_entropy")
 
     def fused(model: HybridLM, tokens: Tensor, targets: Tensor) -> Tensor:
-        # The head's gradient is summed over at most 8 parts of the tokens: in float32 its products would leave the fast matrix units.
+        # The head's gradient is a sum of at most 8 parts of the tokens, so bfloat16 is precise enough. In
+        # float32 its products would leave the fast matrix units.
         loss: Tensor = library.fused_linear_cross_entropy_loss(
             model.hidden(tokens).flatten(0, 1),
             targets.flatten(),
@@ -35,7 +39,7 @@ def load_fused() -> Loss:
 
 
 def best_loss(device: torch.device, dtype: torch.dtype) -> Loss:
-    """The fused one where it can be used."""
+    """The fused loss where device, dtype and installed libraries allow it, else `cross_entropy`."""
     if device.type != "cuda" or dtype not in HALF:
         return cross_entropy
     try:

@@ -1,4 +1,4 @@
-"""The optimizer: its groups, the float32 weights it keeps for a model in fewer bits, and the normalization of matrices."""
+"""The optimizer: its groups, float32 masters of weights in fewer bits, and the normalization of matrices."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,22 +10,29 @@ from torch.nn import functional as F
 from operators.model import HybridLM
 from operators.operator import OperatorModule
 
-# Found on runs of 150 steps at width 128, where one rate for all and a momentum of 0.9 end 0.3 nats per token higher.
-EMBEDDING_RATE = 8.0  # an embedding's row gets a gradient only when its token occurs
-BETAS = (0.8, 0.95)  # a run of 100 steps has no time for a long memory
+# Both were chosen on runs of 150 steps at width 128. One rate for all weights and a momentum of 0.9 end 0.3
+# nats per token higher there.
+EMBEDDING_RATE = 8.0  # an embedding's row gets a gradient only when its token occurs, so its steps are larger
+BETAS = (0.8, 0.95)  # short averages of the gradient: a run of 100 steps has no time for a long memory
 
 
 def parameter_groups(
     model: HybridLM, *, learning_rate: float, weight_decay: float, base_width: int | None = None
 ) -> list[dict[str, Any]]:
-    """Three groups, each parameter in exactly one; `peak` is a group's own learning rate.
+    """The parameters in three groups, each in exactly one; `peak` is a group's own learning rate.
 
-    The matrices that operators declare: learning_rate, and they alone decay. Embeddings, meta tokens and head: EMBEDDING_RATE times
-    learning_rate, and √width times that where the head is normalized, since they are so much larger then. Everything else (normalizations,
-    biases, convolutions, decay rates): learning_rate.
-    base_width: the width that learning_rate is meant for. At another width matrices get base_width / width of it, as the maximal update
-    parametrization has it for Adam (Yang et al. 2022, arXiv 2203.03466), and what they decay by stays the same; tables get the square root
-    of that, as their numbers start at width^-½. Over widths of 64, 128 and 256 the best rate then stays the same.
+    - Matrices that operators declare have learning_rate. They alone decay.
+    - Embeddings, meta tokens and head have EMBEDDING_RATE times learning_rate. A normalized head makes them
+      √width times larger, and their rate with them.
+    - The rest (normalizations, biases, convolutions, decay rates) has learning_rate.
+
+    learning_rate: at its peak.
+    weight_decay: of matrices.
+    base_width: the width that learning_rate is meant for. At another width matrices get base_width / width of
+        it, as in the maximal update parametrization for Adam (Yang et al. 2022, arXiv 2203.03466). A step
+        decays them by as much as at base_width. Embeddings, meta tokens and head get the square root of that
+        factor, as their numbers start at width^-½. The best rate is then the same at widths 64, 128 and 256.
+        None: no scaling.
     """
     operators = [module for module in model.modules() if isinstance(module, OperatorModule)]
     names = [
@@ -53,9 +60,12 @@ def parameter_groups(
 
 
 def normalize_matrices(model: HybridLM, weights: Mapping[nn.Parameter, Tensor]) -> None:
-    """Gives unit length to the rows of every matrix [out, in] that reads the residual stream, and to the columns of one that writes it.
+    """Gives unit length to rows or columns of matrices [out, in] on the residual stream, in place.
 
-    weights: what to change for each of the model's parameters. As in Nemotron-Flash (arXiv 2511.18890).
+    A matrix that reads the stream gets unit rows, a matrix that writes it unit columns.
+    Source: Nemotron-Flash (arXiv 2511.18890).
+
+    weights: the tensor to change for each of the model's parameters.
     """
     for module in model.modules():
         if isinstance(module, OperatorModule):
@@ -68,12 +78,15 @@ def normalize_matrices(model: HybridLM, weights: Mapping[nn.Parameter, Tensor]) 
 class Optimizer:
     """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) over `parameter_groups`, with clipped gradients.
 
-    Parameters in fewer than 32 bits have float32 masters, which are what is optimized; the model gets them rounded after every step. So
-    the kernel libraries see the dtype that they take, and no update is lost in rounding. (Casting float32 weights in the forward pass
-    instead, as autocast does, costs a cast a step too, leaves the residual stream in float32, and a float32 model resolves to references.)
-    Nothing here waits for the device, and everything stays where it lies: a CUDA graph can hold `collect` and `step`.
+    A parameter in fewer than 32 bits has a float32 master. The optimizer changes the master, and the model
+    gets it rounded after every step. So kernel libraries see a dtype that they take, and rounding loses no
+    update. Autocast would not do: it casts float32 weights in the forward pass, which costs as many casts,
+    leaves the residual stream in float32, and makes a float32 model resolve to reference backends. Nothing
+    here waits for the device or moves a tensor, so that a CUDA graph can hold `collect` and `step`.
 
-    normalized: matrices are normalized after every step, and before the first one; nothing decays then.
+    learning_rate, weight_decay, base_width: see `parameter_groups`.
+    gradient_clip: the largest norm of the gradient of all parameters.
+    normalized: whether matrices are normalized, before the first step and after each. Nothing decays then.
     """
 
     def __init__(
@@ -108,14 +121,14 @@ class Optimizer:
         ]
         on_gpu = model.embedding.weight.is_cuda
         self._adamw = torch.optim.AdamW(groups, betas=BETAS, fused=True, capturable=on_gpu)
-        if on_gpu:  # where a graph reads them
+        if on_gpu:  # a CUDA graph reads the rates from the device's memory at every replay
             for group in self._adamw.param_groups:
                 group["lr"] = torch.zeros((), device=model.embedding.weight.device)
         if normalized:
             self._normalize()
 
     def set_rate(self, share: float) -> None:
-        """Gives every group that share of its peak."""
+        """Gives every group this share of its peak."""
         for group in self._adamw.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(group["peak"] * share)
@@ -124,7 +137,11 @@ class Optimizer:
 
     @torch.no_grad()
     def collect(self, *, first: bool) -> None:
-        """Moves the gradients that a backward pass left to the masters: the first ones of a step are written, later ones added."""
+        """Moves the gradients of a backward pass to the masters.
+
+        first: whether this is the step's first pass. Its gradients replace the last
+            step's; later ones are added.
+        """
         gradients, sums = [], []
         for parameter, master in self._rounded:
             if parameter.grad is not None and master.grad is not None:
@@ -140,7 +157,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update by the gradients that were collected."""
+        """Updates the weights once by the collected gradients."""
         nn.utils.clip_grad_norm_(list(self.masters.values()), self.gradient_clip)
         self._adamw.step()
         for parameter, master in self.masters.items():
@@ -152,17 +169,23 @@ class Optimizer:
             self._round()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that training changes, by name: each parameter's master and its state in AdamW. Empty states are made first."""
-        found = {}
+        """All that training changes, by name: each parameter's master and its state in AdamW.
+
+        Before the first step the states are zeros.
+        """
+        by_name = {}
         for name, parameter in self.model.named_parameters():
             master = self.masters[parameter]
-            found[name] = master.detach()
-            found |= {f"{name}/{key}": tensor for key, tensor in self._state(master)}
-        return found
+            by_name[name] = master.detach()
+            by_name |= {f"{name}/{key}": tensor for key, tensor in self._state(master)}
+        return by_name
 
     @torch.no_grad()
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Puts tensors as `tensors` named them back, each into the memory where it lies."""
+        """Copies back what `tensors` returned.
+
+        Each tensor stays in its memory, which a CUDA graph may read.
+        """
         for name, tensor in self.tensors().items():
             tensor.copy_(saved[name])
         self._round()

@@ -1,4 +1,4 @@
-"""The learning rate over a run: its share of the peak at every step, and where the runs of several budgets part."""
+"""The learning rate over a run: its share of the peak at every step, and where budgets part."""
 
 import math
 from dataclasses import dataclass
@@ -6,17 +6,19 @@ from typing import Literal
 
 ScheduleKind = Literal["cosine", "wsd"]
 
-FLOOR = 0.1  # the share of the learning rate that is left at the last step of a cosine
-DECAY = 0.2  # the share of its steps over which a warm-up-stable-decay run decays
+FLOOR = 0.1  # share of the peak that is left at the last step of a cosine: the usual choice
+DECAY = 0.2  # share of a wsd run's steps in which its rate decays; larger budgets share the other steps
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The rate of one run to one budget, in steps from 0.
 
-    cosine: a line up to 1 over the warm-up, then a cosine down to FLOOR.
-    wsd: the same line, 1 until the last DECAY of the steps, then a line towards 0 (Hu et al. 2024, arXiv 2404.06395). Up to there runs of
-    all budgets with the same warm-up are one.
+    kind: `cosine`, a line up to 1 over the warm-up, then a cosine down to FLOOR; or `wsd`, the same line,
+        then 1 until the last DECAY of the steps, then a line towards 0 (Hu et al. 2024, arXiv 2404.06395).
+        Until they decay, wsd runs with the same warm-up are the same run.
+    steps: of the whole budget.
+    warmup: steps in which the rate rises.
     """
 
     kind: ScheduleKind

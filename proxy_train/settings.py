@@ -12,17 +12,23 @@ from proxy_train.schedule import Schedule, ScheduleKind
 class ProxySettings(Value):
     """How each candidate is trained; the `proxy:` section of a run.
 
-    tokens: the budget; as many whole batches of batch_size × sequence_length are trained as it holds.
-    micro_batch_size: rows that are read at once, whose gradients are added up to a batch; null is the whole batch, and fewer where the
-    device's memory does not hold them.
-    learning_rate: at its peak (what it means for which weights: `optim.parameter_groups`). base_width: the width that it was chosen for,
-    from which it is carried over to others; null uses it as it is everywhere. warmup_fraction: of the steps of the smallest budget.
-    schedule: `cosine`, or `wsd` (warm-up, stable, decay). budgets: smaller numbers of tokens that are scored too, each as a run of its own
-    whose rate has decayed by then; these runs share their stable part, so `schedule` has to be `wsd`.
-    weight_decay: of matrices. gradient_clip: the largest norm of a gradient.
-    weight_normalization: matrices keep unit rows or columns, and nothing decays (`optim.normalize_matrices`); takes architectures with
-    normalized_head alone.
-    validation_tokens: how many are scored at the end, at most.
+    tokens: the budget; the training takes as many whole batches of batch_size × sequence_length as it holds.
+    batch_size: sequences in a step.
+    micro_batch_size: sequences in one pass; the gradients of several passes add up to a step's. It has to
+        divide batch_size. null: the whole batch, or fewer where the device's memory does not hold it.
+    sequence_length: tokens in a sequence.
+    learning_rate: at its peak; `optim.parameter_groups` says what it means for which weights.
+    base_width: the width that learning_rate was chosen for; at another width the rate is scaled.
+        null: the rate is the same at every width.
+    warmup_fraction: the share of the smallest budget's steps in which the rate rises to its peak.
+    schedule: `cosine`, or `wsd` (warm-up, stable, decay).
+    budgets: smaller budgets (tokens) that are scored too. Each score is that of a run of its own, whose rate
+        has decayed by then. The runs share their stable part, so `schedule` has to be `wsd`.
+    weight_decay: of matrices.
+    gradient_clip: the largest norm of a gradient.
+    weight_normalization: matrices keep unit rows or columns, and nothing decays (`optim.normalize_matrices`).
+        It needs an architecture with normalized_head.
+    validation_tokens: tokens scored at the end, at most.
     """
 
     tokens: Annotated[int, Field(ge=1)] = 150_000
@@ -48,12 +54,14 @@ class ProxySettings(Value):
             )
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"micro_batch_size: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch_size}"
+                f"micro_batch_size: expected a divisor of batch_size {self.batch_size}, "
+                f"got {self.micro_batch_size}"
             )
         steps = [*(budget // batch for budget in self.budgets), self.steps]
         if any(later <= sooner for sooner, later in pairwise(steps)):
             raise ValueError(
-                f"budgets: expected them to grow by a batch of {batch} at least and to stay below tokens, got {self.budgets}"
+                f"budgets: expected them to grow by a batch of {batch} at least and to stay below tokens, "
+                f"got {self.budgets}"
             )
         if self.budgets and self.schedule != "wsd":
             raise ValueError("budgets: expected schedule wsd, as runs by a cosine have no part in common")
@@ -70,14 +78,18 @@ class ProxySettings(Value):
         return self.tokens // self.batch_tokens
 
     def schedules(self) -> tuple[Schedule, ...]:
-        """One for each budget, the whole one last; all warm up alike."""
+        """One schedule for each budget, the whole budget last; all have the same warm-up."""
         steps = [*(budget // self.batch_tokens for budget in self.budgets), self.steps]
         warmup = round(steps[0] * self.warmup_fraction)
         return tuple(Schedule(self.schedule, count, warmup) for count in steps)
 
 
 class BudgetScore(Value):
-    """What a run to a smaller budget of `tokens` would have scored: see `ProxyScore`."""
+    """What a run to a smaller budget would have scored.
+
+    tokens: that budget.
+    loss, bits_per_byte: as in `ProxyScore`.
+    """
 
     tokens: int
     loss: float
@@ -87,14 +99,27 @@ class BudgetScore(Value):
 class ProxyScore(Value):
     """How well an architecture learned.
 
-    loss: nats per token on the validation text; perplexity: its exponential; bits_per_byte: the same information for each byte of text.
-    unigram_loss: what knowing only the tokens' frequencies would lose, in nats per token, on the same tokens as `loss`.
-    tokens, steps: trained. seconds: wall time of the training steps, without building and scoring the model; startup_s: how much of it the
-    first steps took, in which kernels are compiled and tuned and a CUDA graph is captured, on a CPU nothing.
-    tokens_per_s: over the time after that. flops_per_s: the same in FLOPs of the model (`flops.training_flops`).
-    curve: (tokens trained, mean training loss since the point before). budgets: one for each of the settings' own.
-    backends: operator -> backend. dtype: of weights and activations. execution: see `step.Step`.
-    micro_batch_size, recomputed: how the memory was made to suffice (`recomputed`: layers are computed again in the backward pass).
+    loss: on the validation text (nats per token).
+    perplexity: the exponential of loss.
+    bits_per_byte: the loss as bits for each byte of text.
+    unigram_loss: the loss of a model that knows only how often tokens occur, on the
+        same tokens (nats per token).
+    tokens: trained on.
+    steps: trained.
+    seconds: wall time of the training steps, without building and scoring the model.
+    startup_s: the part of `seconds` that the first steps took. On a GPU they compile and tune kernels and
+        capture a CUDA graph; on a CPU it is 0.
+    tokens_per_s: speed of training after the startup.
+    flops_per_s: the same speed in FLOPs of the model (`operators.cost.training_flops`).
+    curve: points (tokens trained, mean training loss since the point before).
+    budgets: a score for each of `ProxySettings.budgets`.
+    backends: the backend of each operator.
+    dtype: of weights and activations.
+    execution: how steps ran, see `step.Step`.
+    micro_batch_size: sequences in one pass.
+    recomputed: whether the backward pass computed layers again, to save memory.
+    device: as torch writes it, such as `cpu` or `cuda:0`.
+    seed: of weights and batches.
     """
 
     loss: float

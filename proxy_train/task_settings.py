@@ -10,11 +10,16 @@ TaskName = Literal["recall", "noisy_recall", "copy"]
 
 
 class TaskSettings(Value):
-    """Which synthetic tasks a candidate is trained on beside the text, and how; the `tasks:` section of a run.
+    """Synthetic tasks that a candidate is trained on beside the text; the `tasks:` section of a run.
 
-    names: none by default. tokens: the budget of each task, in whole batches of batch_size × sequence_length.
-    symbols: keys, and as many values, of the recalls; symbols that are copied. copied: how many tokens of a sequence are copied.
-    learning_rate: at its peak. scored_sequences: held out.
+    names: the tasks; none by default.
+    tokens: the budget of each task; the training takes as many whole batches of batch_size × sequence_length.
+    batch_size: sequences in a step.
+    sequence_length: tokens in a sequence.
+    symbols: different keys of the recalls, and as many values; different symbols to copy.
+    copied: tokens of a sequence that are to be copied.
+    learning_rate: at its peak.
+    scored_sequences: held-out sequences that the score is over.
     """
 
     names: tuple[TaskName, ...] = ()
@@ -33,12 +38,16 @@ class TaskSettings(Value):
         if self.steps < 1:
             batch = self.batch_size * self.sequence_length
             raise ValueError(
-                f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), got {self.tokens}"
+                f"tokens: expected at least one batch of {batch} (batch_size × sequence_length), "
+                f"got {self.tokens}"
             )
-        for name in ("symbols", "copied"):  # with more symbols hardly a key would occur twice
+        # With more symbols hardly a key would occur twice; with more tokens to
+        # copy their answers have no room.
+        for name in ("symbols", "copied"):
             if 2 * getattr(self, name) > self.sequence_length:
                 raise ValueError(
-                    f"{name}: expected at most half of sequence_length {self.sequence_length}, got {getattr(self, name)}"
+                    f"{name}: expected at most half of sequence_length {self.sequence_length}, "
+                    f"got {getattr(self, name)}"
                 )
         return self
 
@@ -49,9 +58,16 @@ class TaskSettings(Value):
 
 
 class TaskScore(Value):
-    """accuracy: the share of held-out answers that are right. chance: of a guess among all possible answers.
+    """How well an architecture learned one task.
 
-    loss: nats per held-out answer. tokens: trained. seconds: wall time of training and scoring.
+    task: its name.
+    accuracy: share of held-out answers that are right.
+    chance: accuracy of a guess among all possible answers.
+    loss: nats per held-out answer.
+    tokens: trained on.
+    seconds: wall time of training and scoring.
+    backends: the backend of each operator.
+    seed: of weights and sequences.
     """
 
     task: TaskName

@@ -1,8 +1,8 @@
-"""Synthetic tasks beside the text loss: what a short run on text hides of a model's memory.
+"""Synthetic tasks, which show what a short run on text does not: how much a model remembers.
 
-After the suite of Poli et al. 2024 (Mechanistic Architecture Design, arXiv 2403.17844). A task's sequences come from a seed. The
-architecture is trained on each task from random weights, with its own layers and the task's small vocabulary, and scored on sequences
-that it was not trained on.
+They follow the suite of Poli et al. 2024 (Mechanistic Architecture Design, arXiv 2403.17844). A task draws
+its sequences from a seed. The architecture is trained on each task from random weights, with its own layers
+and the task's small vocabulary. It is scored on sequences that it was not trained on.
 """
 
 import math
@@ -26,24 +26,31 @@ UNSCORED = -100  # a target that counts neither in the loss nor in the accuracy
 
 
 class Sequences(NamedTuple):
-    """inputs and targets [N, T] int64: the target at a position is what a model should answer after reading up to there, or UNSCORED."""
+    """Sequences of one task.
+
+    inputs: token ids [N, T] int64.
+    targets: what a model should answer after it has read up to this position, or UNSCORED: [N, T] int64.
+    """
 
     inputs: np.ndarray
     targets: np.ndarray
 
 
 def recall(settings: TaskSettings, count: int, *, rng: Generator) -> Sequences:
-    """In-context recall: pairs of a key and its value, side by side; what followed this key before?
+    """In-context recall: a sequence of pairs, each a key and its value; what followed this key before?
 
-    Keys are 0 … symbols - 1, drawn with replacement, values symbols … 2 symbols - 1. Which value a key has is a permutation drawn anew
-    for every sequence. Scored: every key that occurred before in its sequence. An odd last token is a key.
+    Keys are 0 … symbols - 1, drawn with replacement. Values are symbols … 2 symbols - 1. Every sequence draws
+    anew which value a key has (a permutation). Scored is every key that occurred before in its sequence. In a
+    sequence of odd length the last token is a key.
     """
     return _recall(settings, count, 0.0, rng)
 
 
 def noisy_recall(settings: TaskSettings, count: int, *, rng: Generator) -> Sequences:
-    """In-context recall with noise between the pairs: half of the places of pairs hold two tokens of 2 symbols … 3 symbols - 1 instead,
-    which have no meaning. Scored as in `recall`.
+    """In-context recall with noise between the pairs.
+
+    Half of the places of pairs hold two tokens of 2 symbols … 3 symbols - 1 instead, which have no meaning.
+    The rule for scored positions is that of `recall`.
     """
     return _recall(settings, count, 0.5, rng)
 
@@ -64,14 +71,15 @@ def _recall(settings: TaskSettings, count: int, noise: float, rng: Generator) ->
 
 
 def copy(settings: TaskSettings, count: int, *, rng: Generator) -> Sequences:
-    """Selective copying: `copied` symbols lie at random among blanks; at the end they are to be told in their order.
+    """Selective copying: symbols lie at random among blanks; at the end the model writes them in their order.
 
-    Symbols are 0 … symbols - 1, drawn with replacement, `symbols` is the blank, `symbols` + 1 asks: the last `copied` tokens are that, and
-    they alone are scored, the n-th with the n-th symbol of the sequence.
+    Symbols are 0 … symbols - 1, drawn with replacement. The id `symbols` is the blank, `symbols`
+    + 1 the request. The last `copied` tokens are requests, and they alone are scored: the n-th
+    asks for the n-th symbol.
     """
-    told, read = settings.copied, settings.sequence_length - settings.copied
-    wanted = rng.integers(settings.symbols, size=(count, told))
-    places = np.sort(np.argsort(rng.random((count, read)), axis=1)[:, :told], axis=1)
+    copied, read = settings.copied, settings.sequence_length - settings.copied
+    wanted = rng.integers(settings.symbols, size=(count, copied))
+    places = np.sort(np.argsort(rng.random((count, read)), axis=1)[:, :copied], axis=1)
     inputs = np.full((count, settings.sequence_length), settings.symbols)
     np.put_along_axis(inputs, places, wanted, axis=1)
     inputs[:, read:] = settings.symbols + 1
@@ -82,7 +90,11 @@ def copy(settings: TaskSettings, count: int, *, rng: Generator) -> Sequences:
 
 @dataclass(frozen=True)
 class Task:
-    """draw(settings, count, rng=…) makes sequences. vocabulary(symbols): ids are below it. Answers are one of `symbols` each."""
+    """A task; each of its answers is one of `symbols` ids.
+
+    draw: called as draw(settings, count, rng=…) -> Sequences.
+    vocabulary: called as vocabulary(symbols) -> a number that every id is below.
+    """
 
     draw: Callable[..., Sequences]
     vocabulary: Callable[[int], int]
@@ -100,12 +112,17 @@ def train_task(
 ) -> TaskScore:
     """Trains the architecture's layers on one task from random weights and scores them on held-out sequences.
 
-    The seed fixes weights and sequences. On the CPU it uses one thread, so that the score is the same to the last bit; the number of
-    threads and torch's random state are afterwards as they were.
-    Raises BackendError, and DivergedError where a loss is not finite.
+    On the CPU it uses one thread, so that the score is the same to the last bit. Torch's number of threads
+    and random state are put back at the end.
+
+    seed: fixes weights and sequences.
+    device: where to train, as torch writes it.
+
+    Raises BackendError where a backend cannot be used, and DivergedError where a loss is not finite.
     """
     start, task = time.perf_counter(), TASKS[name]
-    # Independent streams: what is scored depends on neither the number of steps nor the batch.
+    # Two independent streams, so that the scored sequences depend on neither the
+    # number of steps nor the batch.
     training, held_out = np.random.default_rng(seed).spawn(2)
     forked = [torch.device(device)] if device != "cpu" else []
     with torch.random.fork_rng(devices=forked), torch_threads(1):
@@ -132,6 +149,7 @@ def train_task(
 
 
 def _fit(model: HybridLM, task: Task, settings: TaskSettings, rng: Generator) -> None:
+    """Trains the model in place: AdamW without decay; the rate rises for a tenth of the steps, then falls."""
     parameters, device = list(model.parameters()), model.embedding.weight.device
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     rate = torch.optim.lr_scheduler.OneCycleLR(
@@ -151,13 +169,16 @@ def _fit(model: HybridLM, task: Task, settings: TaskSettings, rng: Generator) ->
 
 
 def _answers(model: HybridLM, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Logits [answers, vocabulary] where something is scored: the head works for those positions alone."""
+    """Logits [answers, vocabulary] of the scored positions; the head computes no others."""
     asked = (targets != UNSCORED).to(inputs.device)
     return model.logits(model.hidden(inputs)[asked]).float()
 
 
 def score_task(model: HybridLM, sequences: Sequences, *, batch_size: int) -> tuple[float, float]:
-    """The share of answers that are the likeliest token of the whole vocabulary, and the loss in nats per answer."""
+    """The accuracy and the loss in nats per answer.
+
+    An answer counts as right where it is the likeliest token of the whole vocabulary.
+    """
     right, nats, device = 0, 0.0, model.embedding.weight.device
     with torch.no_grad():
         for first in range(0, len(sequences.inputs), batch_size):

@@ -23,12 +23,16 @@ from proxy_train.text.data import bits_per_byte, require_windows, validation_bat
 from proxy_train.text.unigram import scored_unigram_loss
 from proxy_train.trainer import Fitted, Hooks, Plan, Trainer
 
-CURVE_POINTS = 50
+CURVE_POINTS = 50  # enough to draw the curve; a run of 100,000 steps keeps no more in its ledger
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The score, and the weights that have it: `HybridLM.load_state_dict` takes them (float32, on the CPU)."""
+    """What a training leaves.
+
+    score: how well the architecture learned.
+    weights: the weights that have this score, by name (float32, on the CPU), for `HybridLM.load_state_dict`.
+    """
 
     score: ProxyScore
     weights: dict[str, Tensor]
@@ -48,19 +52,32 @@ def train(
     rungs: Sequence[int] = (),
     on_rung: Callable[[int, float], None] | None = None,
 ) -> Trained:
-    """Trains an architecture from random weights on a fixed budget of tokens and scores it on the validation text.
+    """Trains an architecture from random weights on a budget of tokens and scores it on the validation text.
 
-    On a GPU the model is in bfloat16 with float32 masters, on a CPU in float32. The seed fixes weights and batches; on the CPU with one
-    thread the score is the same to the last bit. `threads` is how many CPU threads torch may use; that setting and torch's random state
-    are afterwards as they were. Where a GPU's memory runs out it starts anew with fewer rows at once (`trainer.Plan`).
-    on_step(step from 1, training loss in nats per token) is called for every step, on a GPU some steps later.
-    pause: called between steps with the device idle, every 20 steps on a GPU; the seconds that it returns count for nothing.
-    checkpoint: a file that is written every minute or so and removed at the end; if it is there the training goes on from it.
-    on_rung(tokens, validation loss in nats per token) is called when each of `rungs`, numbers of tokens below the budget, is reached: with
-    the score of the smaller budget that has as many, or else with the loss under way. What it raises ends the training.
-    Raises DataError where the corpus does not fit (see `check_corpus`) and for a checkpoint that cannot be used or written, ConfigError
-    where weights are normalized and the head is not, BackendError, and DivergedError: as soon as a training loss is seen that is not finite
-    or above 1.5 times the first one, and where the validation loss ends no lower than the first training loss.
+    On a GPU the model is in bfloat16 with float32 masters, on a CPU in float32. On the CPU with one thread
+    the score is the same to the last bit. Where a GPU's memory runs out the training starts anew with fewer
+    rows in a pass (`trainer.Plan`). Torch's random state and number of threads are put back at the end.
+
+    seed: fixes weights and batches.
+    device: where to train, as torch writes it.
+    threads: CPU threads that torch may use.
+    on_step: called as on_step(step from 1, training loss in nats per token) for every step, on a
+        GPU up to 20 steps later.
+    pause: called between steps with the device idle, on a GPU every 20 steps. It returns the seconds that are
+        not to count as training time.
+    checkpoint: a file that is written about once a minute and removed at the end. If it is there, the
+        training goes on from it.
+    rungs: numbers of tokens below the budget at which on_rung is called.
+    on_rung: called as on_rung(tokens, validation loss in nats per token). The loss is the score of
+        the smaller budget of as many tokens if there is one, else the loss under way. What on_rung
+        raises ends the training.
+
+    Raises DataError where the corpus does not fit (see `check_corpus`) or a checkpoint
+    cannot be used or written.
+    Raises ConfigError where weights are normalized and the architecture's head is not.
+    Raises BackendError where a backend cannot be used.
+    Raises DivergedError where a training loss is not finite or above 1.5 times the first one, and where the
+    validation loss ends no lower than the first training loss.
     """
     check_corpus(architecture, corpus, settings)
     if settings.weight_normalization and not architecture.normalized_head:
@@ -84,7 +101,7 @@ def train(
                 )
         except torch.OutOfMemoryError as error:
             plan, reason = plan.thriftier(settings.batch_size), str(error)
-        gc.collect()  # what the failed attempt held, once its traceback is gone
+        gc.collect()  # frees what the failed attempt held, now that its traceback is gone
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     raise torch.OutOfMemoryError(f"one row at a time, with layers computed again: {reason}")
@@ -120,7 +137,8 @@ def _train(
     loss, per_byte = score(model)
     if not loss < fitted.losses[0]:
         raise DivergedError(
-            f"loss {loss:.4g} on the validation text after {len(fitted.losses)} steps: expected below the first one, {fitted.losses[0]:.4g}"
+            f"loss {loss:.4g} on the validation text after {len(fitted.losses)} steps: "
+            f"expected below the first one, {fitted.losses[0]:.4g}"
         )
     return Trained(
         _scored(
@@ -169,7 +187,8 @@ def check_corpus(architecture: Architecture, corpus: Corpus, settings: ProxySett
     """Raises DataError where the vocabularies differ or the text is too short for one batch."""
     if architecture.vocabulary != corpus.vocabulary:
         raise DataError(
-            f"vocabulary: the prepared data has {corpus.vocabulary}, the architecture {architecture.vocabulary}: expected the same"
+            f"vocabulary: the prepared data has {corpus.vocabulary}, "
+            f"the architecture {architecture.vocabulary}: expected the same"
         )
     require_windows(corpus, settings.sequence_length)
 
@@ -177,10 +196,15 @@ def check_corpus(architecture: Architecture, corpus: Corpus, settings: ProxySett
 def evaluate(
     model: HybridLM, corpus: Corpus, settings: ProxySettings, *, rows: int | None = None
 ) -> tuple[float, float]:
-    """Loss in nats per token, and bits per byte, over the first `validation_tokens` tokens of the validation text.
+    """Scores a model on the first `validation_tokens` tokens of the validation text.
 
-    They are read in windows of sequence_length (see `validation_batches`), `rows` at once (batch_size if it is left out). The bytes are
-    exactly those of the tokens that are scored: the end of a document costs bits and counts no byte. Raises DataError, see `check_corpus`.
+    Returns the loss in nats per token, and bits per byte. The bytes are exactly the scored tokens':
+    the end of a document costs bits and counts no byte. Tokens are read in windows of sequence_length, see
+    `validation_batches`.
+
+    rows: windows in one pass; None for settings.batch_size.
+
+    Raises DataError, see `check_corpus`.
     """
     check_corpus(model.architecture, corpus, settings)
     device = model.embedding.weight.device
@@ -203,7 +227,7 @@ def evaluate(
 
 
 def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float], ...]:
-    """At most CURVE_POINTS means over runs of steps of about equal length."""
+    """At most CURVE_POINTS points (tokens, mean loss), each over about the same number of steps."""
     ends = sorted({round(len(losses) * point / CURVE_POINTS) for point in range(1, CURVE_POINTS + 1)} - {0})
     return tuple(
         (end * tokens_per_step, math.fsum(losses[start:end]) / (end - start))
@@ -213,8 +237,8 @@ def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float]
 
 @contextmanager
 def _own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
-    """Seeds torch, sets its number of threads and has a GPU add up in a fixed order for a while; all are put back."""
-    on_cpu = device == "cpu"  # whose sums have a fixed order anyway
+    """Inside, torch has this seed and number of threads, and a GPU adds up in a fixed order."""
+    on_cpu = device == "cpu"  # a CPU adds up in a fixed order anyway
     with (
         torch.random.fork_rng(devices=[] if on_cpu else [torch.device(device)]),
         nullcontext() if on_cpu else deterministic(),

@@ -22,15 +22,15 @@ from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches
 
 DIVERGED = 1.5  # a training loss beyond this multiple of the first one does not come back
-GPU_STEPS_UNSEEN = (
-    20  # after so many the host waits for a GPU and looks at the losses; on a CPU it looks at each
-)
-CHECKPOINT_SECONDS = 60.0  # between two checkpoints at least
+# The host looks at the losses of this many steps at once: each look waits for the
+# GPU. On a CPU it looks at each.
+GPU_STEPS_UNSEEN = 20
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints at least: a kill loses about a minute of training
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What is called between steps, and at which numbers of tokens `on_rung` is; see `proxy_train.train.train`."""
+    """Functions of the caller that a training calls between steps; see `proxy_train.train.train`."""
 
     on_step: Callable[[int, float], None] | None = None
     pause: Callable[[], float] | None = None
@@ -40,13 +40,20 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the memory is to suffice: how many rows are read at once, and whether layers are computed again in the backward pass."""
+    """How a training is to fit into the device's memory.
+
+    micro_batch_size: rows in one pass.
+    recompute: whether the backward pass computes layers again instead of keeping their activations.
+    """
 
     micro_batch_size: int
     recompute: bool = False
 
     def thriftier(self, batch_size: int) -> "Plan | None":
-        """The next plan to try where memory ran out: at most half the rows, and at one row recomputing; None after that."""
+        """The next plan to try where memory ran out; None where nothing is left to try.
+
+        It has at most half the rows. With one row already, it computes layers again.
+        """
         if self.micro_batch_size > 1:
             half = self.micro_batch_size // 2
             return Plan(next(rows for rows in range(half, 0, -1) if batch_size % rows == 0))
@@ -55,7 +62,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training did, beside the weights. losses: of every step. weights: the float32 masters by name."""
+    """What a training did.
+
+    losses: training loss of every step (nats per token).
+    budgets: scores of the smaller budgets.
+    seconds: wall time of the steps.
+    startup_s: the part of `seconds` before steps ran at their final speed.
+    tokens_per_s: speed after that.
+    execution: see `step.Step`.
+    weights: float32 masters by name, on the CPU.
+    """
 
     losses: list[float]
     budgets: tuple[BudgetScore, ...]
@@ -69,8 +85,14 @@ class Fitted:
 class Trainer:
     """One training from its start, or from its checkpoint, to its end: `fit`.
 
-    identity: what the checkpoint has to be of. score: (model) -> loss and bits per byte, asked at the end of every smaller budget
-    and at every rung.
+    model: trained in place.
+    plan: how the training fits into memory.
+    seed: of the batches.
+    score: called as score(model) -> (loss in nats per token, bits per byte) at the end of every smaller
+        budget and at every rung.
+    hooks: functions of the caller.
+    file: the checkpoint, or None for none.
+    identity: what training the checkpoint has to belong to (JSON values by name).
     """
 
     def __init__(
@@ -116,10 +138,14 @@ class Trainer:
         self.budgets: list[BudgetScore] = []
         self.rungs: dict[int, float] = {}  # validation loss by tokens
         self.seconds = self.startup_s = 0.0
-        self.settled_steps = 0  # how many steps `seconds - startup_s` are for
+        self.settled_steps = 0  # steps that ran in `seconds - startup_s`
 
     def fit(self) -> Fitted:
-        """Raises DivergedError, DataError for a checkpoint that is damaged, of another training or cannot be written."""
+        """Trains to the end and returns what came of it.
+
+        Raises DivergedError where the loss runs away.
+        Raises DataError for a checkpoint that is damaged, of another training or cannot be written.
+        """
         self._resume()
         with own_stream(self.device):
             *smaller, whole = self.settings.schedules()
@@ -137,7 +163,7 @@ class Trainer:
         if self.file is not None:
             self.file.unlink(missing_ok=True)
         settled, seconds = self.settled_steps, self.seconds - self.startup_s
-        if settled == 0:
+        if settled == 0:  # a run shorter than the startup: its speed is that of all steps
             settled, seconds = len(self.losses), self.seconds
         weights = {
             name: self.optimizer.masters[parameter] for name, parameter in self.model.named_parameters()
@@ -153,9 +179,10 @@ class Trainer:
         )
 
     def _stops(self, smaller: Sequence[Schedule]) -> list[tuple[int, Schedule | None]]:
-        """(step, the smaller budget that parts there, None for a rung on the way) of what is still to come, by step.
+        """Where the training still has to stop, in order: (step, smaller budget that branches off there).
 
-        A rung at the end of a smaller budget has that one's loss, whose rate has decayed, and needs no stop of its own.
+        The budget is None at a rung. A rung at the end of a smaller budget takes that budget's loss, whose
+        rate has decayed, and needs no stop of its own.
         """
         ends = {schedule.steps for schedule in smaller}
         steps = {
@@ -165,11 +192,12 @@ class Trainer:
         return sorted([*stops, *((step, None) for step in steps)], key=lambda stop: stop[0])
 
     def _validated(self) -> tuple[float, float]:
-        """The score on the way. Raises DivergedError."""
+        """The score of the model as it is now. Raises DivergedError."""
         loss, bits_per_byte = self.score(self.model)
         if not math.isfinite(loss):
             raise DivergedError(
-                f"loss {loss:.4g} on the validation text after {len(self.losses)} steps: expected a finite number"
+                f"loss {loss:.4g} on the validation text after {len(self.losses)} steps: "
+                "expected a finite number"
             )
         return loss, bits_per_byte
 
@@ -179,7 +207,7 @@ class Trainer:
             self.hooks.on_rung(tokens, loss)
 
     def _branch(self, schedule: Schedule) -> BudgetScore:
-        """Lets the rate decay to the end of a smaller budget, scores that and takes everything back but the time."""
+        """Trains to the end of a smaller budget and scores it; then undoes all of it but the time."""
         saved = {name: tensor.clone() for name, tensor in self.optimizer.tensors().items()}
         losses = list(self.losses)
         self._train(schedule, until=schedule.steps, keep=False)
@@ -191,7 +219,10 @@ class Trainer:
         )
 
     def _train(self, schedule: Schedule, *, until: int, keep: bool = True) -> None:
-        """Steps from where the losses end up to the step `until`; `keep`: they belong to the whole budget and may be checkpointed."""
+        """Trains from where the losses end up to the step `until`.
+
+        keep: whether these steps belong to the whole budget, so that checkpoints and on_step see them.
+        """
         first, settings = len(self.losses), self.settings
         every = 1 if self.device.type == "cpu" else GPU_STEPS_UNSEEN
         stream = batches(
@@ -230,7 +261,8 @@ class Trainer:
             step, first = len(self.losses), self.losses[0]
             if not loss <= DIVERGED * first:
                 raise DivergedError(
-                    f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, {first:.4g}"
+                    f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, "
+                    f"{first:.4g}"
                 )
             if keep and self.hooks.on_step is not None:
                 self.hooks.on_step(step, loss)
@@ -247,11 +279,14 @@ class Trainer:
         checkpoint.write(file, self.optimizer.tensors(), identity=self.identity, progress=progress)
 
     def _resume(self) -> None:
-        """Takes up the checkpoint, if there is one. No random number is drawn in a step, and batches depend on the seed and the step."""
-        found = None if self.file is None else checkpoint.read(self.file, identity=self.identity)
-        if found is None:
+        """Goes on from the checkpoint, if there is one.
+
+        The random state is not restored: a step draws no number, and batches depend on seed and step alone.
+        """
+        saved = None if self.file is None else checkpoint.read(self.file, identity=self.identity)
+        if saved is None:
             return
-        tensors, progress = found
+        tensors, progress = saved
         self.optimizer.restore(tensors)
         self.losses = list(progress["losses"])
         self.budgets = [BudgetScore.model_validate(budget) for budget in progress["budgets"]]

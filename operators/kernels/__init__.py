@@ -1,1 +1,1 @@
-"""Kernel libraries and our own kernels: when they can be used, how they are compiled and tuned."""
+"""Kernel libraries: when they can be used, and how their kernels are compiled and tuned."""

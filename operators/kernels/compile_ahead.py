@@ -1,8 +1,9 @@
 """Compiles Triton kernels in parallel, before they are run.
 
-Left alone, Triton compiles a kernel when it is first launched, and the launch waits for it: dozens of kernels and configurations one after
-the other, on one core. Under `compiling_ahead` nothing is launched. Every launch only names what it would need, and all of that is compiled
-at the same time. The same calls once more then find everything ready.
+By itself Triton compiles a kernel when it is first launched, and the launch waits: dozens of kernels and
+configurations one after the other, on one core. Within `compiling_ahead` nothing is launched. A launch
+only notes what it would need, and all of that is compiled in parallel. The same calls made once more
+then find everything ready.
 """
 
 import importlib
@@ -15,10 +16,14 @@ from typing import Any
 
 @contextmanager
 def compiling_ahead(threads: int | None = None) -> Iterator[None]:
-    """Inside, launches of Triton kernels compute nothing: their outputs hold what was in memory. At the end every one, in each of its
-    configurations, is compiled; what does not compile is left to its launch to report. threads: as many as there are cores if None.
+    """Inside, launches of Triton kernels compute nothing; at the end each configuration is compiled.
 
-    For the whole process, other threads included: autograd launches from its own. Raises ImportError without Triton.
+    Outputs of such launches hold what was in memory. An error of compilation is left for the real launch to
+    report. This holds for the whole process with all its threads, as autograd launches kernels from its own.
+
+    threads: that compile; None for one a core.
+
+    Raises ImportError without Triton.
     """
     asynchronous = importlib.import_module("triton.runtime._async_compile")
     function = importlib.import_module("triton.runtime.jit").JITFunction
@@ -30,7 +35,7 @@ def compiling_ahead(threads: int | None = None) -> Iterator[None]:
     ):
 
         def compile_only(self: Any, *args: Any, **kwargs: Any) -> Any:
-            token = asynchronous.active_mode.set(mode)  # a thread of autograd's does not inherit it
+            token = asynchronous.active_mode.set(mode)  # autograd's threads do not inherit the mode
             try:
                 return compile_or_launch(self, *args, **{**kwargs, "warmup": True})
             finally:
@@ -39,7 +44,7 @@ def compiling_ahead(threads: int | None = None) -> Iterator[None]:
         def compile_each_configuration(self: Any, *args: Any, **kwargs: Any) -> None:
             self.nargs = dict(zip(self.arg_names, args, strict=False))
             for config in self.prune_configs(kwargs):
-                self.best_config = config  # which libraries ask for after a launch
+                self.best_config = config  # libraries read it after a launch
                 self.fn.run(*args, **{**kwargs, **config.all_kwargs()})
             self.nargs = None
 

@@ -1,7 +1,8 @@
-"""Kernel libraries: when they can be used, where their compiled kernels are kept, and which tuning choices they may try.
+"""Kernel libraries: when they can be used, where compiled kernels lie, and which configurations are tried.
 
-The first time it meets a shape, Triton compiles and times every configuration that a library lists for a kernel, one after the other:
-minutes for one operator. So results and binaries go to one folder for all processes, and `tuned/` names the configurations that won.
+When it meets a new shape, Triton compiles and times every configuration that a library lists for a kernel,
+one after the other. This takes minutes for one operator. So binaries and results go to one folder for all
+processes, and `tuned/` names the configurations that won.
 """
 
 import importlib
@@ -21,26 +22,27 @@ from typing import Any
 import torch
 
 HALF = (torch.bfloat16, torch.float16)
-# Package -> distribution. Their top level imports models of theirs, and with them transformers, for seconds.
+# Package -> distribution. Their top level imports models and with them transformers, which takes seconds.
 _HEAVY = {"fla": "flash-linear-attention", "mamba_ssm": "mamba-ssm"}
+# Distributions whose versions decide whether compiled kernels fit; the cache's folder is named after them.
 VERSIONED = ("torch", "triton", "flash-linear-attention", "mamba-ssm")
-# Set to 1 to let the libraries try all their configurations, as when measuring what belongs into `tuned/`.
+# An environment variable: 1 lets the libraries try all configurations, which is needed to write `tuned/`.
 FULL_TUNING = "FRONTRUNNER_FULL_TUNING"
 
 
-@cache  # what is found does not change, and looking through a library's kernels takes a moment
+@cache  # the outcome does not change, and to look through a library's kernels takes a moment
 def load(module: str) -> Any:
-    """Imports a module of a kernel library, with its kernels' cache and tuning choices set up. Raises ImportError."""
+    """Imports a module of a kernel library and sets up its kernels' cache and tuning. Raises ImportError."""
     use_kernel_cache()
     library = module.partition(".")[0]
     _lighten(library)
-    found = importlib.import_module(module)
+    imported = importlib.import_module(module)
     narrow(library)
-    return found
+    return imported
 
 
 def _lighten(library: str) -> None:
-    """Lets submodules of a library be imported without what its top level imports."""
+    """Makes it possible to import submodules of a library without all that its top level imports."""
     if library in sys.modules or library not in _HEAVY:
         return
     spec = importlib.util.find_spec(library)
@@ -52,7 +54,7 @@ def _lighten(library: str) -> None:
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a CUDA library that computes in 16 bits cannot serve this device and dtype, or None."""
+    """Why a CUDA library that computes in 16 bits cannot serve this device and dtype; None where it can."""
     if device.type != "cuda":
         return f"needs a CUDA device, got {device}"
     if dtype not in HALF:
@@ -65,7 +67,7 @@ def _plain(dtype: torch.dtype) -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels of this GPU and these versions are kept, unless TRITON_CACHE_DIR says otherwise."""
+    """The folder for compiled kernels of this GPU and these versions; TRITON_CACHE_DIR overrides it."""
     words = [torch.cuda.get_device_name() if torch.cuda.is_available() else "none"]
     for name in VERSIONED:
         try:
@@ -77,7 +79,7 @@ def cache_folder() -> Path:
 
 
 def use_kernel_cache() -> None:
-    """Makes Triton keep binaries and tuning results in `cache_folder()`, where the user has not chosen otherwise and there is a GPU."""
+    """On a GPU, makes Triton keep binaries and tuning results in `cache_folder()` or the user's choice."""
     if torch.cuda.is_available():
         os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder()))
         os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")
@@ -85,12 +87,13 @@ def use_kernel_cache() -> None:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Inside, backward passes add up in a fixed order where PyTorch and the kernel libraries can; what was set before is restored.
+    """Inside, backward passes add up in a fixed order where PyTorch and the kernel libraries can.
 
-    Atomic additions come in another order each time, and a training of thousands of steps ends a hundredth of a nat away. mamba_ssm's
-    selective scan, which operator mamba takes, has no other way.
+    Atomic additions come in another order each time, and after thousands of steps the losses of two equal
+    trainings differ by a hundredth of a nat. The selective scan of mamba_ssm, which operator mamba uses, has
+    no fixed order.
     """
-    # Without it PyTorch warns of every product; on Hopper it is what it takes anyway.
+    # Without this PyTorch warns of every product. On Hopper it is the default.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = (
         torch.are_deterministic_algorithms_enabled(),
@@ -99,7 +102,9 @@ def deterministic() -> Iterator[None]:
     memory: Any = torch.utils.deterministic
     filling = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    memory.fill_uninitialized_memory = False  # nothing here reads what it has not written
+    memory.fill_uninitialized_memory = (
+        False  # filling costs time, and nothing here reads what it has not written
+    )
     try:
         yield
     finally:
@@ -109,13 +114,19 @@ def deterministic() -> Iterator[None]:
 
 @cache
 def tuned(architecture: str) -> dict[str, list[dict[str, Any]]]:
-    """Per kernel the configurations worth trying on GPUs of an architecture such as `sm_90`; empty where nothing was measured."""
+    """The configurations of each kernel that are worth trying on a GPU; empty where nothing was measured.
+
+    architecture: of the GPU, such as `sm_90`.
+    """
     path = Path(__file__).parent / "tuned" / f"{architecture}.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))["kernels"]) if path.exists() else {}
 
 
 def narrow(library: str) -> None:
-    """Leaves the kernels of an imported library those of their configurations that `tuned` names; others keep all of theirs."""
+    """Removes configurations that `tuned` does not name from the kernels of an imported library.
+
+    A kernel that `tuned` does not name keeps all of its configurations.
+    """
     if not torch.cuda.is_available():
         return
     major, minor = torch.cuda.get_device_capability()
@@ -125,22 +136,22 @@ def narrow(library: str) -> None:
         if kept:
             autotuner.configs = kept
         autotuner.do_bench = _brief_bench
-        if any(config.pre_hook for config in autotuner.configs) and hasattr(
-            autotuner, "check_disk_cache"
-        ):  # since Triton 3.4
+        # Triton has check_disk_cache since version 3.4.
+        if any(config.pre_hook for config in autotuner.configs) and hasattr(autotuner, "check_disk_cache"):
             autotuner.check_disk_cache = partial(_check_disk_cache, autotuner)
 
 
 def _brief_bench(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:
-    """Times a kernel for some 25 ms, where Triton takes 125: hundreds of runs are enough to choose by."""
+    """Times a kernel for 25 ms, where Triton takes 125: hundreds of runs are enough for a choice."""
     return importlib.import_module("triton.testing").do_bench(call, warmup=5, rep=20, quantiles=quantiles)
 
 
 def _check_disk_cache(autotuner: Any, key: Any, configs: Sequence[Any], tune: Callable[[], None]) -> bool:
-    """Triton's own, for configurations with a function to call before the kernel, as those of Mamba2's backward pass have.
+    """Triton's own method, for configurations with a function to call before the kernel.
 
-    Functions cannot be written to a file, so that Triton would tune such kernels in every process anew; and another choice adds up in
-    another order: the same training, another loss.
+    Mamba2's backward pass has such configurations. Functions cannot be written to a file, so that Triton
+    would tune these kernels again in every process. Another choice adds up in another order: equal trainings
+    would have different losses. So the functions are left out here.
     """
     plain = {str(config): copy(config) for config in configs}
     for config in plain.values():
@@ -152,10 +163,10 @@ def _check_disk_cache(autotuner: Any, key: Any, configs: Sequence[Any], tune: Ca
             plain[str(config)]: timings for config, timings in autotuner.configs_timings.items()
         }
 
-    found: bool = type(autotuner).check_disk_cache(autotuner, key, list(plain.values()), tune_plainly)
+    was_cached: bool = type(autotuner).check_disk_cache(autotuner, key, list(plain.values()), tune_plainly)
     chosen = str(autotuner.cache[key])
     autotuner.cache[key] = next(config for config in configs if str(config) == chosen)
-    return found
+    return was_cached
 
 
 def described(config: Any) -> dict[str, Any]:
@@ -164,9 +175,12 @@ def described(config: Any) -> dict[str, Any]:
 
 
 def autotuners(library: str) -> list[tuple[str, Any]]:
-    """(name, autotuned kernel), of every module of the library that has been imported; different kernels may have the same name."""
+    """The autotuned kernels of a library, (name, kernel), in all modules that have been imported.
+
+    Different kernels may have the same name.
+    """
     kind = importlib.import_module("triton.runtime.autotuner").Autotuner
-    found = {}
+    kernels = {}
     for module in [
         module
         for name, module in sys.modules.items()
@@ -180,5 +194,5 @@ def autotuners(library: str) -> list[tuple[str, Any]]:
                     else None
                 )
             if value is not None:
-                found[id(value)] = (str(value.base_fn.__name__), value)
-    return list(found.values())
+                kernels[id(value)] = (str(value.base_fn.__name__), value)
+    return list(kernels.values())

@@ -1,7 +1,8 @@
-"""The delta rule, with or without decay, in chunked form and for one token.
+"""The delta rule, with or without decay, for a sequence in chunks and for one token.
 
-S_t = a_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ and o_t = S_tᵀ q_t / √K (Yang et al. 2024, arXiv 2406.06484). The decay
-a_t = exp(log_decay_t) is that of the gated delta rule (Yang et al. 2024, arXiv 2412.06464); without it a_t = 1.
+S_t = a_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ and o_t = S_tᵀ q_t / √K (Yang et al. 2024, arXiv
+2406.06484). The gated delta rule has a decay a_t = exp(log_decay_t) (Yang et al. 2024, arXiv 2412.06464);
+else a_t = 1.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor
 from operators.kernels.libraries import load
 from operators.layers.recurrence import by_chunk, from_chunks
 
-CHUNK = 64
+CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
 
 
 def chunked_delta_rule(
@@ -24,11 +25,16 @@ def chunked_delta_rule(
     log_decay: Tensor | None = None,
     initial: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """q and k [B, T, H, K], v [B, T, H, V], beta and log_decay (≤ 0) [B, T, H], initial [B, H, K, V]
-    -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
+    """The delta rule over a sequence -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
 
-    Inside a chunk the tokens' corrections U solve (I + A) U = β (V - K̃ S) with A strictly lower triangular (the UT transform),
-    so that only the chunks are left to be done one after another.
+    In a chunk the corrections U of the tokens solve (I + A) U = β (V - K̃ S), with A strictly lower
+    triangular (the UT transform). So only the chunks have to be computed one after another.
+
+    q, k: [B, T, H, K].
+    v: [B, T, H, V].
+    beta: [B, T, H].
+    log_decay: [B, T, H], not above 0; None for no decay.
+    initial: the state before [B, H, K, V]; None for zeros.
     """
     tokens, size = k.shape[1], min(CHUNK, k.shape[1])
     q, k, v = (by_chunk(x.float(), size).contiguous() for x in (q * k.shape[-1] ** -0.5, k, v))
@@ -38,15 +44,15 @@ def chunked_delta_rule(
     if log_decay is not None:
         total = by_chunk(log_decay.float()[..., None], size).cumsum(-2)
         future = torch.ones(size, size, dtype=torch.bool, device=k.device).triu(1)
-        # Masked before exp: the differences of the future are positive and could overflow.
+        # Masked before exp: differences to later tokens are positive and could overflow.
         ratio = (total - total.mT).masked_fill(future, float("-inf")).exp()
         within, scores = within * ratio, scores * ratio
         k_read, q, k_write = k * total.exp(), q * total.exp(), k * (total[..., -1:, :] - total).exp()
         keep = total[..., -1:, :].exp()
     else:
         scores = scores.tril()
-    # The solver looks at the strictly lower triangle alone, so the rest of A needs no mask.
-    # Its inverse takes fewer columns than its solutions for V and K̃ do, and products are cheaper than solving.
+    # The solver reads the strictly lower triangle alone, so the rest of A needs no mask. The inverse has
+    # fewer columns than the solutions for V and K̃ together, and a product costs less than solving.
     inverse = torch.linalg.solve_triangular(
         beta * within, torch.eye(size, device=k.device), upper=False, unitriangular=True
     )
@@ -67,7 +73,13 @@ def chunked_delta_rule(
 def delta_rule_step(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, state: Tensor
 ) -> Tensor:
-    """One token: q and k [B, H, K], v [B, H, V], beta and log_decay [B, H], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
+    """One token of the delta rule -> [B, H, V] float32.
+
+    q, k: [B, H, K].
+    v: [B, H, V].
+    beta, log_decay: [B, H].
+    state: [B, H, K, V] float32, updated in place.
+    """
     q, k, v = q.float() * k.shape[-1] ** -0.5, k.float(), v.float()
     if log_decay is not None:
         state.mul_(log_decay.float().exp()[..., None, None])
@@ -76,15 +88,20 @@ def delta_rule_step(
     return (q[..., None, :] @ state)[..., 0, :]
 
 
-# By which the kernel of version 0.6 is known; those of others take other arguments.
+# Arguments by which the kernel of version 0.6 is recognized; other versions' kernels take others.
 DECODE_ARGUMENTS = {"A_log", "dt_bias", "h0", "ht", "APPLY_BETA_SIGMOID", "ALLOW_NEG_EIGVAL", "STATE_V_FIRST"}
 
 
 def load_fla_step() -> Callable[..., Tensor]:
-    """One token by the kernel of flash-linear-attention, gates and normalization included. Raises ImportError.
+    """The step of flash-linear-attention for one token, with gates and normalization. Raises ImportError.
 
-    step(q, k, v, beta, state, negative=False, decay=None): q and k [B, H, K] of any length, v [B, H, V], beta [B, H] before its sigmoid,
-    which is doubled if `negative`, state [B, H, K, V] (float32, in place); decay: its input [B, H], A_log and dt_bias [H] -> [B, H, V].
+    It is called as step(q, k, v, beta, state, negative=False, decay=None) -> [B, H, V], with
+    q, k: [B, H, K] of any length.
+    v: [B, H, V].
+    beta: [B, H] before its sigmoid.
+    state: [B, H, K, V] float32, updated in place.
+    negative: whether beta is doubled.
+    decay: the decay's input [B, H], A_log and dt_bias [H].
 
     The kernel is launched without the library's own wrapper, which would write the new state to other memory.
     """
@@ -92,7 +109,8 @@ def load_fla_step() -> Callable[..., Tensor]:
     power_of_2 = load("triton").next_power_of_2
     if missing := DECODE_ARGUMENTS - set(kernel.arg_names):
         raise ImportError(
-            f"flash-linear-attention 0.6 is needed: its decode kernel does not take {', '.join(sorted(missing))} here"
+            "flash-linear-attention 0.6 is needed: its decode kernel does not take "
+            f"{', '.join(sorted(missing))} here"
         )
 
     def step(
@@ -147,5 +165,5 @@ def load_fla_step() -> Callable[..., Tensor]:
 
 
 def delta_rule_flops(heads: int, key_dim: int, value_dim: int, *, decay: bool) -> int:
-    """Forward FLOPs of one token: read with k, write, read with q, and the decay of the state if there is one."""
+    """Forward FLOPs of one token: a read with k, a write, a read with q, and the decay if there is one."""
     return heads * key_dim * value_dim * (7 if decay else 6)

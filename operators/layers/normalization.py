@@ -8,7 +8,9 @@ from torch.nn import functional as F
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over groups of the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467).
 
-    `group` (default: the whole dimension `size`) is the number of neighbours that share one root mean square.
+    size: of the last dimension.
+    eps: added to the mean square.
+    group: how many neighbours share a root mean square; None for all.
     """
 
     def __init__(self, size: int, *, eps: float, group: int | None = None) -> None:
@@ -18,7 +20,9 @@ class RMSNorm(nn.Module):
         self.group = group or size
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and self.weight.dtype == x.dtype:  # where one kernel does it, in float32 too
+        if (
+            x.is_cuda and self.weight.dtype == x.dtype
+        ):  # PyTorch has one kernel for this, which uses float32 too
             if self.group == self.weight.shape[0]:
                 return F.rms_norm(x, (self.group,), self.weight, self.eps)
             return (

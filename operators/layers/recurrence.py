@@ -1,6 +1,6 @@
-"""What the recurrent operators share: the form of their kernels, sequences in chunks, and state carried from chunk to chunk.
+"""Shared by recurrent operators: the form of their kernels, sequences in chunks, state from chunk to chunk.
 
-Chunks are written with N chunks of L tokens.
+In the shapes of tensors N is chunks and L tokens of a chunk.
 """
 
 import math
@@ -18,12 +18,12 @@ from operators.operator import OperatorModule
 
 @dataclass(frozen=True)
 class Recurrence:
-    """The kernels of a recurrent operator, as its backends provide them; the operator's file gives the arguments.
+    """The kernels of a recurrent operator, from one of its backends; its file gives their arguments.
 
-    scan: a whole sequence from an initial state (None: zeros) -> the output and the final state; a library that is given no initial
-    state may return None for the final one.
+    scan: a whole sequence from an initial state (None: zeros) -> the output and the final state. Without an
+        initial state a library may return None for the final one.
     step: one token -> the output; the state is updated in place.
-    convolution: the kernels of the convolution before it; None: the reference.
+    convolution: the kernels of the convolution before the recurrence; None for the reference.
     """
 
     scan: Callable[..., tuple[Tensor, Tensor]]
@@ -32,7 +32,9 @@ class Recurrence:
 
 
 class KeepsFloat32(OperatorModule):
-    """An operator some of whose parameters stay in float32 whatever the model is cast to, since bfloat16 would change what they mean.
+    """An operator with parameters that stay in float32 in a model of another dtype.
+
+    Rounded to bfloat16 these parameters (decay rates, say) would mean something else.
 
     precise: their names.
     """
@@ -57,21 +59,25 @@ class KeepsFloat32(OperatorModule):
 
 
 def by_chunk(x: Tensor, size: int) -> Tensor:
-    """x [B, T, H, D] -> a view [N, B, H, L, D] with L = `size`; the last chunk is filled up with zeros."""
+    """x [B, T, H, D] -> a view [N, B, H, L, D] with L = `size`; zeros fill up the last chunk."""
     x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size)) if x.shape[1] % size else x
     chunks: Tensor = x.unflatten(1, (-1, size))
     return chunks.permute(1, 0, 3, 2, 4)
 
 
 def from_chunks(x: Tensor, tokens: int) -> Tensor:
-    """The inverse of `by_chunk`: x [N, B, H, L, D] -> [B, T, H, D] without what filled up the last chunk."""
+    """The inverse of `by_chunk`: x [N, B, H, L, D] -> [B, T, H, D] with T = `tokens`, without the filling."""
     return x.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :tokens]
 
 
 def carry(decay: Tensor, written: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
-    """The state before each chunk [N, …] and after the last one […], where a chunk makes decay[n] · state + written[n] of it.
+    """The state before each chunk [N, …] and after the last one […].
 
-    decay broadcasts against written [N, …]; initial […] is the state before the first chunk.
+    A chunk turns a state into decay[n] · state + written[n].
+
+    decay: broadcasts against `written`.
+    written: what each chunk adds [N, …].
+    initial: the state before the first chunk […].
     """
     state, before = initial, []
     for factor, addition in zip(decay.unbind(0), written.unbind(0), strict=True):
@@ -81,6 +87,6 @@ def carry(decay: Tensor, written: Tensor, initial: Tensor) -> tuple[Tensor, Tens
 
 
 def initial_dt_bias(heads: int) -> Tensor:
-    """[H]: the inverse softplus of step sizes that are log-uniform in [1e-3, 1e-1], as Mamba initializes them."""
+    """[H]: the inverse softplus of step sizes that are log-uniform in [1e-3, 1e-1], as in Mamba."""
     dt = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(1e-1)))
     return dt + torch.log(-torch.expm1(-dt))

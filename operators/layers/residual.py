@@ -13,11 +13,12 @@ from operators.operator import OperatorModule, State
 
 # add_norm(norm, x [B, W], change [B, W] or None) -> x + change and norm(x + change).
 AddNorm = Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-_LARGEST_FUSED_BYTES = 65_536  # of one token, which the library's kernel holds in registers
-_NARROWEST_FUSED = 513  # for less the library has another kernel, which takes long to tune
+_LARGEST_FUSED_BYTES = 65_536  # of one token: the library's kernel holds a whole one in registers
+_NARROWEST_FUSED = 513  # for a smaller width the library has another kernel, which takes long to tune
 
 
 def add_norm_reference(norm: nn.Module, x: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
+    """An `AddNorm` in plain PyTorch."""
     total = x if change is None else x + change
     return total, norm(total)
 
@@ -39,7 +40,7 @@ def load_add_norm() -> AddNorm:
 
 
 def best_add_norm(width: int, device: torch.device, dtype: torch.dtype) -> AddNorm:
-    """The fused kernel where it can be used and is soon ready, else plain PyTorch."""
+    """The fused kernel where it can be used and is quickly tuned, else plain PyTorch."""
     if device.type != "cuda" or width < _NARROWEST_FUSED or width * dtype.itemsize > _LARGEST_FUSED_BYTES:
         return add_norm_reference
     try:
@@ -71,9 +72,14 @@ class ResidualLayer(nn.Module):
         return x + change
 
     def step(self, x: Tensor, change: Tensor | None, state: State, position: Tensor) -> tuple[Tensor, Tensor]:
-        """One token: the stream x [B, W] and what the layer before adds to it (None: nothing) -> the same for the layer after.
+        """One token -> the arguments x and change for the next layer.
 
-        The sum is left to whoever normalizes next, since a kernel can do both at once.
+        The next layer adds `change` to `x`, since one kernel can add and normalize at once.
+
+        x: the residual stream [B, W].
+        change: what the layer before adds to it [B, W]; None for nothing.
+        state: of the operator, changed in place.
+        position: tokens that each row of the state holds [B].
         """
         if self.before:
             x, normal = self.add_norm(self.norm, x, change)

@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves rotated against one another as in Llama."""
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), in halves of a head as in Llama."""
 
 import math
 from functools import cache
@@ -12,8 +12,13 @@ from operators.base.value import Value
 
 
 class RopeScaling(Value):
-    """How Llama 3.1 stretches rotary positions: frequencies that turn less than `low` times within `original_context` tokens are
-    divided by `factor`, those that turn more than `high` times are kept, those between are mixed of both.
+    """How Llama 3.1 stretches rotary positions: slow frequencies are divided by a factor, fast ones are kept.
+
+    kind: the only kind there is.
+    factor: that slow frequencies are divided by.
+    low: a frequency is slow if it turns less often than this within the original context.
+    high: a frequency is fast if it turns more often than this; one between is a mixture of both.
+    original_context: tokens that the model was first trained on.
     """
 
     kind: Literal["llama3"] = "llama3"
@@ -30,7 +35,11 @@ class RopeScaling(Value):
 
 
 class Rope(Value):
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864)."""
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
+
+    theta: the base of the frequencies.
+    scaling: how positions are stretched; None for not at all.
+    """
 
     theta: float = Field(default=10_000.0, gt=0)
     scaling: RopeScaling | None = None
@@ -49,18 +58,19 @@ def rotate(x: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | No
 
 @cache
 def frequencies(theta: float, scaling: RopeScaling | None, half: int, device: torch.device) -> Tensor:
-    """Radians per position of each pair [D / 2], float32.
+    """Radians per position of each pair: [D / 2] float32.
 
-    Kept, because a decode step would otherwise spend a dozen small kernels a layer on this constant. A CUDA graph must be warmed
-    up before it is captured, so that the kept tensor does not lie in the graph's own memory.
+    Kept, because a decode step would otherwise spend a dozen small kernels a layer on this constant.
+    Before a CUDA graph is captured, a warm-up has to call this once. Else the kept tensor would lie
+    in the graph's own memory.
     """
-    with torch.inference_mode(False):  # kept for training too, even if first asked for while decoding
+    with torch.inference_mode(False):  # training may use the tensor later, even if decoding asks for it first
         frequency = theta ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
         return frequency if scaling is None else _stretched(frequency, scaling)
 
 
 def _stretched(frequency: Tensor, scaling: RopeScaling) -> Tensor:
-    """Linear in the number of turns within the original context: all of frequency / factor up to `low`, all of frequency from `high`."""
+    """The frequencies of a scaling; between `low` and `high` the mixture is linear in the number of turns."""
     turns = scaling.original_context * frequency / (2 * math.pi)
     kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
     return kept * frequency + (1 - kept) * frequency / scaling.factor

@@ -1,4 +1,4 @@
-"""Depthwise causal convolution over a few tokens, which the recurrent operators put before their recurrence."""
+"""Depthwise causal convolution over a few tokens, which recurrent operators apply before their recurrence."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from operators.operator import TensorSpec
 class Convolution:
     """The kernels of a short convolution.
 
-    scan: x [B, T, C], weight [C, K], bias [C] or None, whether SiLU follows, state [B, C, K - 1] or None (updated in place) -> [B, T, C].
-    step: the same with x [B, C] -> [B, C], and never without a state.
+    scan: (x [B, T, C], weight [C, K], bias [C] or None, whether SiLU follows, state [B, C, K - 1] or None)
+        -> [B, T, C]. The state is updated in place.
+    step: the same for one token, x [B, C] -> [B, C], always with a state.
     """
 
     scan: Callable[[Tensor, Tensor, Tensor | None, bool, Tensor | None], Tensor]
@@ -24,18 +25,20 @@ class Convolution:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor | None) -> Tensor:
+    """`Convolution.scan` in plain PyTorch."""
     channels, kernel = weight.shape
     if state is None:
         x = F.pad(x, (0, 0, kernel - 1, 0))
     else:
         x = torch.cat([state.mT.to(x.dtype), x], 1)
         state.copy_(x[:, x.shape[1] - (kernel - 1) :].mT)
-    # As an image of height one: only two-dimensional convolutions take the channels last, as they lie here.
+    # An image of height one: only 2-dimensional convolutions take channels that lie last in memory.
     out = F.conv2d(x.mT[:, :, None], weight[:, None, None], bias, groups=channels).squeeze(2).mT
     return F.silu(out) if silu else out
 
 
 def convolve_step(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor) -> Tensor:
+    """`Convolution.step` in plain PyTorch."""
     window = torch.cat([state.to(x.dtype), x[..., None]], -1)
     state.copy_(window[..., 1:])
     out = (window * weight).sum(-1)
@@ -52,7 +55,7 @@ def load_causal_conv1d() -> Convolution:
 
     def scan(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor | None) -> Tensor:
         kept = weight.shape[1] - 1
-        # It reads 8 numbers at a time, which a slice of a wider tensor need not allow.
+        # The library reads 8 numbers at a time; a slice of a wider tensor may be laid out differently.
         if x.stride(2) != 1 or x.stride(1) % 8 or x.stride(0) % 8 or x.storage_offset() % 8:
             x = x.contiguous()
         initial = None if state is None else state.to(x.dtype).mT.contiguous().mT
@@ -72,7 +75,7 @@ def load_causal_conv1d() -> Convolution:
 
 
 def conv_refusal(channels: int, kernel: int) -> str | None:
-    """Why causal_conv1d cannot serve this size, or None."""
+    """Why causal_conv1d cannot serve this size; None where it can."""
     if not 2 <= kernel <= 4:
         return f"causal_conv1d convolves over 2 to 4 tokens, got {kernel}"
     if channels % 8:
@@ -81,9 +84,15 @@ def conv_refusal(channels: int, kernel: int) -> str | None:
 
 
 class ShortConvolution(nn.Module):
-    """Every channel by itself: silu(Σ_k weight[c, k] · x[t - K + 1 + k, c] + bias[c]).
+    """A convolution of each channel by itself: silu(Σ_k weight[c, k] · x[t - K + 1 + k, c] + bias[c]).
 
-    State: the last K - 1 inputs [B, C, K - 1], oldest first, zeros where there was no token.
+    State: the last K - 1 inputs [B, C, K - 1], the oldest first, zeros where there was no token.
+
+    channels: C.
+    kernel: K, tokens that an output sees.
+    bias: whether there is one.
+    silu: whether SiLU follows.
+    kernels: that compute it; None for the reference.
     """
 
     def __init__(

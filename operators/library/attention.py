@@ -1,6 +1,7 @@
-"""Causal attention with grouped queries, rotary positions, and optionally query-key normalization and a sliding window.
+"""Causal attention with grouped queries and rotary positions, as in Llama and Qwen3.
 
-Vaswani et al. 2017 (arXiv 1706.03762), grouped queries Ainslie et al. 2023 (arXiv 2305.13245), as in Llama and Qwen3.
+Query-key normalization and a sliding window are optional. The papers are Vaswani et al. 2017 (arXiv
+1706.03762) and, for grouped queries, Ainslie et al. 2023 (arXiv 2305.13245).
 """
 
 from collections.abc import Callable
@@ -21,15 +22,18 @@ from operators.operator import Backend, Operator, OperatorModule, Shape, State, 
 
 @dataclass(frozen=True)
 class Attend:
-    """The kernels of attention: q is [B, T, H, D], k and v are [B, S, Hkv, D], the outcome is [B, T, H, D].
+    """The kernels of attention, with q [B, T, H, D] and k and v [B, S, Hkv, D] -> [B, T, H, D].
 
-    masked(q, k, v, allowed): `allowed` [B or 1, T, S] (bool) says which slots a query may see; None means causal with T = S.
-    Those that follow may be None: then `masked` does their work.
-    causal(q, k, v, window): causal with T = S, every query seeing `window` tokens, itself included, or all.
-    cached(q, k, v, state, position): appends k and v [B, T, Hkv, D] to caches with a slot for every position, after the `position` [B]
-    tokens that they hold, and attends to all of them.
-    rotated(q, k, v, state, position, rope): the same for one token, where q and k are yet to be rotated.
-    ring(q, state, position): one token, which attends to all caches' slots that are filled; its own key and value are in them.
+    All but `masked` may be None: then `masked` does their work.
+
+    masked: (q, k, v, allowed). `allowed` [B or 1, T, S] (bool) is the slots that a query may see; None means
+        causal with T = S.
+    causal: (q, k, v, window), causal with T = S. Every query sees `window` tokens, its own included, or all.
+    cached: (q, k, v, state, position). It appends k and v [B, T, Hkv, D] to caches with a slot for every
+        position, after the `position` [B] tokens that they hold, and attends to all of these.
+    rotated: (q, k, v, state, position, rope), the same for one token; it also rotates q and k.
+    ring: (q, state, position) for one token. It attends to all filled slots of the caches, which hold the
+        token's own key and value already.
     """
 
     masked: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -40,11 +44,14 @@ class Attend:
 
 
 class AttentionShape(Shape):
-    """heads query heads of head_dim in groups that share kv_heads key-value heads.
+    """Query heads in groups, each of which shares a head of keys and values.
 
+    heads: query heads.
+    kv_heads: heads of keys and values.
+    head_dim: size of a head.
     qk_norm: `head` normalizes every head by itself (Qwen3), `full` all heads of a token together (OLMo 2).
-    window: how many tokens, itself included, a token sees; None is all.
-    qkv_bias: queries, keys and values have a bias (Qwen2).
+    window: tokens that a token sees, itself included; None for all.
+    qkv_bias: whether queries, keys and values have a bias (Qwen2).
     """
 
     heads: Annotated[int, Field(ge=1)]
@@ -58,7 +65,8 @@ class AttentionShape(Shape):
     def _whole_groups(self) -> Self:
         if self.heads % self.kv_heads:
             raise ValueError(
-                f"expected heads to be a multiple of kv_heads, got heads {self.heads} and kv_heads {self.kv_heads}"
+                "expected heads to be a multiple of kv_heads, "
+                f"got heads {self.heads} and kv_heads {self.kv_heads}"
             )
         return self
 
@@ -96,7 +104,7 @@ class AttentionShape(Shape):
 
 
 def attend_reference(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
-    """Softmax attention by its definition, scores in float32."""
+    """`Attend.masked` by the definition of softmax attention, with scores in float32."""
     group = q.shape[2] // k.shape[2]
     if allowed is None:
         allowed = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril()[None]
@@ -107,7 +115,7 @@ def attend_reference(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) ->
 
 
 def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
-    """The same by `torch.nn.functional.scaled_dot_product_attention`."""
+    """`Attend.masked` by `torch.nn.functional.scaled_dot_product_attention`."""
     mask = allowed[:, None] if allowed is not None else None
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
@@ -120,7 +128,7 @@ def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tens
 def _rotary_table(
     rope: Rope, half: int, slots: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [S, D / 2] of the positions of a cache. Kept, as captured graphs know where they lie."""
+    """Cosines and sines [S, D / 2] of a cache's positions. Kept, as captured graphs use their addresses."""
     with torch.inference_mode(False):
         angle = torch.arange(slots, device=device, dtype=torch.float32)[:, None] * frequencies(
             rope.theta, rope.scaling, half, device
@@ -149,14 +157,14 @@ def load_flash_attn() -> Attend:
 
     def rotated(q: Tensor, k: Tensor, v: Tensor, state: State, position: Tensor, rope: Rope) -> Tensor:
         table = _rotary_table(rope, q.shape[-1] // 2, state["key"].shape[1], q.device, q.dtype)
-        given = (q, state["key"], state["value"], k, v, *table)
+        arguments = (q, state["key"], state["value"], k, v, *table)
         y: Tensor = library.flash_attn_with_kvcache(
-            *given, cache_seqlens=position.to(torch.int32), causal=True, rotary_interleaved=False
+            *arguments, cache_seqlens=position.to(torch.int32), causal=True, rotary_interleaved=False
         )
         return y
 
     def ring(q: Tensor, state: State, position: Tensor) -> Tensor:
-        # Keys were rotated before they were stored, so the order of the slots does not matter.
+        # The cache holds rotated keys, so the order of the slots does not matter.
         filled = (position + 1).clamp(max=state["key"].shape[1]).to(torch.int32)
         y: Tensor = library.flash_attn_with_kvcache(q, state["key"], state["value"], cache_seqlens=filled)
         return y
@@ -171,7 +179,11 @@ def refuses_flash_attn(shape: AttentionShape, device: torch.device, dtype: torch
 
 
 class Attention(OperatorModule):
-    """State: `key` and `value` [B, S, Hkv, D]. Slot p mod S holds position p, so a window needs no more slots than it is long."""
+    """Causal attention.
+
+    State: `key` and `value` [B, S, Hkv, D]. Slot p mod S holds position p, so that a window needs as
+    many slots as it is long.
+    """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj")
     writes: ClassVar = ("o_proj",)
@@ -198,7 +210,10 @@ class Attention(OperatorModule):
             self.k_norm = RMSNorm(keys if whole else shape.head_dim, eps=architecture.norm_eps)
 
     def _project(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, W] at positions [B or 1, T] -> q [B, T, H, D], k and v [B, T, Hkv, D], normalized and, given positions, rotated."""
+        """x [B, T, W] -> q [B, T, H, D], k and v [B, T, Hkv, D], with q and k normalized.
+
+        positions: [B or 1, T], by which q and k are rotated; None for not at all.
+        """
         q, k, v = self.project_each(x)
         if self.q_norm is not None and self.k_norm is not None and self.shape.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
@@ -210,7 +225,11 @@ class Attention(OperatorModule):
         return q, k, v
 
     def _allowed(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Which of the keys' positions [B, S] (negative: an empty slot) the queries' positions [B, T] may see: [B, T, S]."""
+        """Whether a query may see a key: [B, T, S].
+
+        queries: their positions [B, T].
+        keys: their positions [B, S], negative for an empty slot.
+        """
         distance = queries[:, :, None] - keys[:, None, :]
         allowed = (distance >= 0) & (keys >= 0)[:, None, :]
         return allowed if self.shape.window is None else allowed & (distance < self.shape.window)
@@ -265,12 +284,13 @@ class Attention(OperatorModule):
 
 
 def _slot_positions(count: Tensor, slots: int) -> Tensor:
-    """The position that each slot holds after `count` [B] tokens, negative where it is empty: [B, S]."""
+    """The position that each slot holds after `count` [B] tokens, negative for an empty slot: [B, S]."""
     last = count[:, None] - 1
     return last - (last - torch.arange(slots, device=count.device)) % slots
 
 
 def _write(state: State, k: Tensor, v: Tensor, positions: Tensor) -> None:
+    """Writes k and v [B, T, Hkv, D] of these positions [B or 1, T] into the caches."""
     slots = (positions % state["key"].shape[1])[..., None, None].expand(k.shape[0], -1, *k.shape[2:])
     for name, new in (("key", k), ("value", v)):
         state[name].scatter_(1, slots, new.to(state[name].dtype))

@@ -1,4 +1,4 @@
-"""DeltaNet: linear attention whose state is corrected by the delta rule (Yang et al. 2024, arXiv 2406.06484)."""
+"""DeltaNet: linear attention corrected by the delta rule (Yang et al. 2024, arXiv 2406.06484)."""
 
 from typing import Annotated, Any, ClassVar, Self
 
@@ -21,7 +21,12 @@ from operators.operator import Backend, Operator, OperatorModule, Shape, State, 
 
 
 class DeltaNetShape(Shape):
-    """heads of head_dim for queries, keys and values alike, after a convolution over `conv` tokens."""
+    """Heads of one size after a convolution.
+
+    heads: how many.
+    head_dim: size of a query, a key and a value.
+    conv: tokens that the convolution sees.
+    """
 
     heads: Annotated[int, Field(ge=1)]
     head_dim: Annotated[int, Field(ge=1)]
@@ -42,12 +47,17 @@ class DeltaNetShape(Shape):
 def scan_reference(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The delta rule over q, k and v [B, T, H, D] before q and k have unit length, and beta [B, T, H] before its sigmoid."""
+    """The delta rule over a sequence, see `chunked_delta_rule`.
+
+    q, k, v: [B, T, H, D]; q and k have no unit length yet.
+    beta: [B, T, H] before its sigmoid.
+    initial: the state before [B, H, D, D]; None for zeros.
+    """
     return chunked_delta_rule(l2_normalized(q), l2_normalized(k), v, beta.sigmoid(), None, initial)
 
 
 def step_reference(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor) -> Tensor:
-    """One token of `scan_reference`, without T."""
+    """One token of `scan_reference`; its arguments have no dimension T."""
     return delta_rule_step(l2_normalized(q), l2_normalized(k), v, beta.sigmoid(), None, state)
 
 
@@ -77,7 +87,11 @@ def refuses_fla(shape: DeltaNetShape, device: torch.device, dtype: torch.dtype) 
 
 
 class DeltaNet(OperatorModule):
-    """State: `recurrent` [B, H, D, D] (keys × values, float32) and `conv` [B, 3·H·D, conv - 1] for q, k and v side by side."""
+    """The delta rule after a convolution.
+
+    State: `recurrent` [B, H, D, D] (keys × values, float32), and `conv` [B, 3·H·D, conv - 1]
+    for q, k and v side by side.
+    """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj")
     writes: ClassVar = ("o_proj",)

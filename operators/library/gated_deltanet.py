@@ -1,4 +1,7 @@
-"""Gated DeltaNet: the delta rule with a decay per head and an output gate (Yang et al. 2024, arXiv 2412.06464), as in OLMo Hybrid."""
+"""Gated DeltaNet: the delta rule with a decay per head and an output gate, as in OLMo Hybrid.
+
+Yang et al. 2024, arXiv 2412.06464.
+"""
 
 from typing import Annotated, Any, ClassVar, Self
 
@@ -9,6 +12,7 @@ from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
 from operators.layers.delta_rule import chunked_delta_rule, delta_rule_flops, delta_rule_step, load_fla_step
+from operators.layers.linear_attention import LinearAttentionShape, gated_output, matrix_state
 from operators.layers.normalization import RMSNorm, l2_normalized
 from operators.layers.recurrence import KeepsFloat32, Recurrence, initial_dt_bias
 from operators.layers.short_convolution import (
@@ -18,21 +22,20 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, State, Surroundings, TensorSpec
 
-# Published models keep this value inside the operator, whatever the layers' normalizations use.
+# Published models have this value in the operator, whatever the layers' normalizations have.
 HEAD_NORM_EPS = 1e-5
 
 
-class GatedDeltaNetShape(Shape):
-    """heads of key_dim for queries and keys and of value_dim for values, after a convolution over `conv` tokens.
+class GatedDeltaNetShape(LinearAttentionShape):
+    """Heads of key_dim for queries and keys, and of value_dim for values, after a convolution.
 
-    negative_eigenvalues: beta in (0, 2) instead of (0, 1), so that the state may also be reflected (Grazzi et al. 2024, arXiv 2411.12537).
+    conv: tokens that the convolution sees.
+    negative_eigenvalues: whether beta lies in (0, 2) instead of (0, 1), so that the state may also be
+        reflected (Grazzi et al. 2024, arXiv 2411.12537).
     """
 
-    heads: Annotated[int, Field(ge=1)]
-    key_dim: Annotated[int, Field(ge=1)]
-    value_dim: Annotated[int, Field(ge=1)]
     conv: Annotated[int, Field(ge=2)] = 4
     negative_eigenvalues: bool = False
 
@@ -64,20 +67,16 @@ class GatedDeltaNetShape(Shape):
             "negative_eigenvalues": self.negative_eigenvalues,
         }
 
-    @property
-    def keys(self) -> int:
-        return self.heads * self.key_dim
 
-    @property
-    def values(self) -> int:
-        return self.heads * self.value_dim
-
-
+# The decay's projection […, H], A_log [H] and dt_bias [H].
 Decay = tuple[Tensor, Tensor, Tensor]
 
 
 def _gates(decay: Decay, beta: Tensor, negative: bool) -> tuple[Tensor, Tensor]:
-    """The decay's projection […, H], A_log and dt_bias [H], and beta's projection […, H] -> beta and log decay […, H]; that in float32."""
+    """The decay and beta's projection […, H] -> beta […, H] and the log decay […, H] (float32).
+
+    negative: whether beta is doubled.
+    """
     raw, A_log, dt_bias = decay
     beta = beta.sigmoid()
     return 2 * beta if negative else beta, -A_log.float().exp() * F.softplus(raw.float() + dt_bias.float())
@@ -86,9 +85,12 @@ def _gates(decay: Decay, beta: Tensor, negative: bool) -> tuple[Tensor, Tensor]:
 def scan_reference(
     q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The gated delta rule over q and k [B, T, H, K] before they have unit length, v [B, T, H, V], and the gates' inputs.
+    """The gated delta rule over a sequence, see `chunked_delta_rule`.
 
-    decay and beta: as in `_gates`. negative: whether beta is doubled.
+    q, k: [B, T, H, K] before they have unit length.
+    v: [B, T, H, V].
+    decay, beta, negative: as in `_gates`.
+    initial: the state before [B, H, K, V]; None for zeros.
     """
     return chunked_delta_rule(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), initial)
 
@@ -96,7 +98,7 @@ def scan_reference(
 def step_reference(
     q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor
 ) -> Tensor:
-    """One token of `scan_reference`, without T."""
+    """One token of `scan_reference`; its arguments have no dimension T."""
     return delta_rule_step(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), state)
 
 
@@ -137,8 +139,9 @@ def load_fla() -> Recurrence:
 def _backward_refused(utils: Any) -> bool:
     """Whether fla refuses the backward pass of its own kernels here.
 
-    On Hopper, Triton 3.4.0 to 3.7.0 compiles one of them wrongly (flash-linear-attention, issue 640). Training then goes through the
-    kernels of KDA, to which the gated delta rule is the case that all channels of a key decay alike.
+    On Hopper, Triton 3.4.0 to 3.7.0 compiles one of them wrongly (flash-linear-attention, issue
+    640). Training then uses the kernels of KDA. The gated delta rule is KDA with the same decay
+    for all channels of a key.
     """
     return bool(utils.IS_NVIDIA_HOPPER and utils.TRITON_ABOVE_3_4_0 and not utils.TRITON_ABOVE_3_7_1)
 
@@ -150,7 +153,11 @@ def refuses_fla(shape: GatedDeltaNetShape, device: torch.device, dtype: torch.dt
 
 
 class GatedDeltaNet(KeepsFloat32):
-    """State: `recurrent` [B, H, K, V] (float32) and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by side."""
+    """The gated delta rule after a convolution, with an output gate.
+
+    State: `recurrent` [B, H, K, V] (float32), and `conv` [B, H·(2K + V), conv - 1]
+    for q, k and v side by side.
+    """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "a_proj", "b_proj", "g_proj")
     writes: ClassVar = ("o_proj",)
@@ -170,7 +177,7 @@ class GatedDeltaNet(KeepsFloat32):
         self.conv = ShortConvolution(
             2 * shape.keys + shape.values, shape.conv, kernels=delta_rule.convolution if delta_rule else None
         )
-        # Uniform in (0, 16]: rand() may be 0, whose logarithm would switch the decay off for ever.
+        # Uniform in (0, 16]: rand() may be 0, and the logarithm of 0 would switch the decay off for ever.
         self.A_log = nn.Parameter(torch.log(16 * (1 - torch.rand(shape.heads))))
         self.dt_bias = nn.Parameter(initial_dt_bias(shape.heads))
         self.o_norm = RMSNorm(shape.value_dim, eps=HEAD_NORM_EPS)
@@ -186,13 +193,11 @@ class GatedDeltaNet(KeepsFloat32):
         return q, k, v
 
     def _gates(self, x: Tensor) -> tuple[Decay, Tensor, bool]:
-        """x […, W] -> the kernels' arguments between v and the state."""
+        """x […, W] -> the arguments of the kernels between v and the state."""
         return (self.a_proj(x), self.A_log, self.dt_bias), self.b_proj(x), self.shape.negative_eigenvalues
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
-        gate = F.silu(self.g_proj(x))
-        y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
-        return y
+        return gated_output(x, out, gate=self.g_proj, norm=self.o_norm, projection=self.o_proj)
 
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
@@ -211,10 +216,8 @@ class GatedDeltaNet(KeepsFloat32):
 def state_spec(
     shape: GatedDeltaNetShape, batch: int, max_length: int, dtype: torch.dtype
 ) -> dict[str, TensorSpec]:
-    return {
-        "recurrent": TensorSpec((batch, shape.heads, shape.key_dim, shape.value_dim), torch.float32),
-        "conv": conv_spec(batch, 2 * shape.keys + shape.values, shape.conv, dtype),
-    }
+    conv = conv_spec(batch, 2 * shape.keys + shape.values, shape.conv, dtype)
+    return {**matrix_state(shape, batch, max_length, dtype), "conv": conv}
 
 
 def _matrix_elements(width: int, shape: GatedDeltaNetShape) -> int:

@@ -1,28 +1,34 @@
-"""Gated Linear Attention: a decay per key channel and token, and an output gate (Yang et al. 2023, arXiv 2312.06635)."""
+"""Gated Linear Attention: a decay per key channel and token, and an output gate.
 
-from typing import Annotated, Any, ClassVar, Self
+Yang et al. 2023, arXiv 2312.06635.
+"""
+
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
+from operators.layers.linear_attention import (
+    LinearAttentionShape,
+    gated_output,
+    matrix_state,
+    matrix_state_flops,
+)
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, State, Surroundings
 
-CHUNK = 16
+CHUNK = 16  # tokens: short, as `chunked_gla` explains
+# The paper's rank of the decay's projection, and the number that divides log
+# decays: they stay close to 0 then.
 GATE_RANK = 16
 GATE_TEMPERATURE = 16
 
 
-class GLAShape(Shape):
-    """heads of key_dim for queries and keys and of value_dim for values."""
-
-    heads: Annotated[int, Field(ge=1)]
-    key_dim: Annotated[int, Field(ge=1)]
-    value_dim: Annotated[int, Field(ge=1)]
+class GLAShape(LinearAttentionShape):
+    """Heads of key_dim for queries and keys, and of value_dim for values."""
 
     @classmethod
     def make(cls, width: int, *, head_dim: int = 64, expand: float = 1.0, key_ratio: float = 0.5) -> Self:
@@ -36,14 +42,6 @@ class GLAShape(Shape):
             "key_ratio": self.key_dim / self.value_dim,
         }
 
-    @property
-    def keys(self) -> int:
-        return self.heads * self.key_dim
-
-    @property
-    def values(self) -> int:
-        return self.heads * self.value_dim
-
 
 def chunked_gla(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, initial: Tensor | None
@@ -53,14 +51,14 @@ def chunked_gla(
     q, k and log_decay (≤ 0) [B, T, H, K], v [B, T, H, V], initial [B, H, K, V]
     -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
 
-    Every exponent is a difference along time and so never positive: however strong the decay, nothing overflows. This
-    costs [L, L, K] numbers a chunk, which is why the chunks are short.
+    Every exponent is a difference to an earlier token and so never positive: nothing overflows, however
+    strong the decay. This takes [L, L, K] numbers a chunk, which is why chunks are short.
     """
     tokens, size = q.shape[1], min(CHUNK, q.shape[1])
     q, k, v = (by_chunk(x.float(), size).contiguous() for x in (q * q.shape[-1] ** -0.5, k, v))
     total = by_chunk(log_decay.float(), size).contiguous().cumsum(-2)  # [chunks, B, H, L, K]
     last = total[..., -1:, :]
-    # The clamp only touches pairs against time, which tril drops.
+    # The clamp changes later tokens alone, which tril drops.
     ratio = (total[..., :, None, :] - total[..., None, :, :]).clamp(max=0).exp()  # [chunks, B, H, L, L, K]
     scores = ((ratio * k[..., None, :, :]) @ q[..., None])[..., 0].tril()
     written = (k * (last - total).exp()).mT @ v
@@ -70,7 +68,10 @@ def chunked_gla(
 
 
 def gla_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, state: Tensor) -> Tensor:
-    """One token: q, k and log_decay [B, H, K], v [B, H, V], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
+    """One token of gated linear attention -> [B, H, V] float32.
+
+    q, k and log_decay [B, H, K], v [B, H, V], state [B, H, K, V] (float32, updated in place).
+    """
     state.mul_(log_decay.float().exp()[..., None])
     state.addcmul_(k.float()[..., None], v.float()[..., None, :])
     q = q.float() * q.shape[-1] ** -0.5
@@ -104,7 +105,7 @@ def refuses_fla(shape: GLAShape, device: torch.device, dtype: torch.dtype) -> st
 
 
 class GLA(OperatorModule):
-    """State: `recurrent` [B, H, K, V] (float32)."""
+    """Gated linear attention with an output gate. State: `recurrent` [B, H, K, V] (float32)."""
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj", "decay_down_proj")
     within: ClassVar = ("decay_up_proj",)
@@ -131,9 +132,7 @@ class GLA(OperatorModule):
         return q, k, v, log_decay
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
-        gate = F.silu(self.g_proj(x))
-        y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
-        return y
+        return gated_output(x, out, gate=self.g_proj, norm=self.o_norm, projection=self.o_proj)
 
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
@@ -147,10 +146,6 @@ class GLA(OperatorModule):
         return self._output(x, self.gla.step(*self._recurrence(x), state["recurrent"]))
 
 
-def state_spec(shape: GLAShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
-    return {"recurrent": TensorSpec((batch, shape.heads, shape.key_dim, shape.value_dim), torch.float32)}
-
-
 def _matrix_elements(width: int, shape: GLAShape) -> int:
     return width * (2 * shape.keys + 3 * shape.values) + GATE_RANK * (width + shape.keys)
 
@@ -160,8 +155,7 @@ def parameters(width: int, shape: GLAShape) -> int:
 
 
 def flops(width: int, shape: GLAShape, context: int) -> int:
-    """The recurrence counts as decay, write and read of the state."""
-    return 2 * _matrix_elements(width, shape) + 5 * shape.keys * shape.value_dim
+    return 2 * _matrix_elements(width, shape) + matrix_state_flops(shape)
 
 
 OPERATOR = Operator(
@@ -176,6 +170,6 @@ OPERATOR = Operator(
         "fla": Backend(load=load_fla, refuses=refuses_fla),
         "reference": Backend(load=lambda: Recurrence(scan=chunked_gla, step=gla_step)),
     },
-    state=state_spec,
+    state=matrix_state,
     source="Yang et al. 2023, arXiv 2312.06635",
 )

@@ -1,4 +1,7 @@
-"""Kimi Delta Attention: the delta rule with a decay per key channel and token (Kimi Team 2025, arXiv 2510.26692), as in Kimi Linear."""
+"""Kimi Delta Attention: the delta rule with a decay per key channel and token, as in Kimi Linear.
+
+Kimi Team 2025, arXiv 2510.26692.
+"""
 
 from typing import ClassVar, Self
 
@@ -8,6 +11,7 @@ from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
 from operators.layers.delta_rule import delta_rule_flops
+from operators.layers.linear_attention import matrix_state
 from operators.layers.normalization import RMSNorm, l2_normalized
 from operators.layers.recurrence import KeepsFloat32, Recurrence, by_chunk, from_chunks, initial_dt_bias
 from operators.layers.short_convolution import (
@@ -20,11 +24,11 @@ from operators.layers.short_convolution import (
 from operators.library.gated_deltanet import GatedDeltaNetShape
 from operators.operator import Backend, Operator, State, Surroundings, TensorSpec
 
-CHUNK = 8
+CHUNK = 8  # tokens: short, as `chunked_kda` explains
 
 
 class KDAShape(GatedDeltaNetShape):
-    """The same numbers as a Gated DeltaNet's; the decay and the output gate come from projections of rank value_dim."""
+    """The numbers of a Gated DeltaNet; decay and output gate come from projections of rank value_dim."""
 
     @classmethod
     def make(
@@ -50,24 +54,27 @@ class KDAShape(GatedDeltaNetShape):
 def chunked_kda(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """S_t = (I - β_t k_t k_tᵀ) diag(exp(log_decay_t)) S_{t-1} + β_t k_t v_tᵀ and o_t = S_tᵀ q_t / √K, in chunks.
+    """The recurrence of Kimi Delta Attention, in chunks.
 
-    q, k (of unit length) and log_decay (≤ 0) [B, T, H, K], v [B, T, H, V], beta [B, T, H], initial [B, H, K, V]
-    -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
+    S_t = (I - β_t k_t k_tᵀ) diag(exp(log_decay_t)) S_{t-1} + β_t k_t v_tᵀ and o_t = S_tᵀ q_t / √K.
 
-    Every exponent is a difference along time and so never positive: however strong the decay, nothing overflows. This costs [L, L, K]
-    numbers a chunk, which is why the chunks are short. Within one the tokens' corrections solve a triangular system (the UT transform).
+    q, k (of unit length) and log_decay (≤ 0) [B, T, H, K], v [B, T, H, V], beta [B, T, H], initial [B, H, K,
+    V] -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
+
+    Every exponent is a difference to an earlier token and so never positive: nothing overflows, however
+    strong the decay. This takes [L, L, K] numbers a chunk, which is why chunks are short. In a chunk the
+    corrections of the tokens solve a triangular system (the UT transform).
     """
     tokens, size = q.shape[1], min(CHUNK, q.shape[1])
     q, k, v = (by_chunk(x.float(), size).contiguous() for x in (q * q.shape[-1] ** -0.5, k, v))
     beta = by_chunk(beta.float()[..., None], size)
     total = by_chunk(log_decay.float(), size).contiguous().cumsum(-2)  # [chunks, B, H, L, K]
     last = total[..., -1:, :]
-    # The clamp only touches pairs against time, which tril and the solver drop.
+    # The clamp changes later tokens alone, which tril and the solver drop.
     ratio = (total[..., :, None, :] - total[..., None, :, :]).clamp(max=0).exp()  # [chunks, B, H, L, L, K]
     within, scores = ((ratio * k[..., None, :, :]) @ torch.stack([k, q], -1)).unbind(-1)
     scores = scores.tril()
-    # The solver looks at the strictly lower triangle alone.
+    # The solver reads the strictly lower triangle alone.
     inverse = torch.linalg.solve_triangular(
         beta * within, torch.eye(size, device=k.device), upper=False, unitriangular=True
     )
@@ -95,7 +102,10 @@ def chunked_kda(
 
 
 def kda_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, state: Tensor) -> Tensor:
-    """One token: q, k and log_decay [B, H, K], v [B, H, V], beta [B, H], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
+    """One token of the rule -> [B, H, V] float32.
+
+    q, k and log_decay [B, H, K], v [B, H, V], beta [B, H], state [B, H, K, V] (float32, updated in place).
+    """
     q, k, v = q.float() * q.shape[-1] ** -0.5, k.float(), v.float()
     state.mul_(log_decay.float().exp()[..., None])
     correction = beta.float()[..., None] * (v - (k[..., None, :] @ state)[..., 0, :])
@@ -103,11 +113,15 @@ def kda_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, s
     return (q[..., None, :] @ state)[..., 0, :]
 
 
+# The decay's projection […, H, K], A_log [H] and dt_bias [H·K].
 Decay = tuple[Tensor, Tensor, Tensor]
 
 
 def _gates(decay: Decay, beta: Tensor, negative: bool) -> tuple[Tensor, Tensor]:
-    """The decay's projection […, H, K], A_log [H], dt_bias [H·K] and beta's projection […, H] -> log decay […, H, K] (float32), beta."""
+    """The decay and beta's projection […, H] -> the log decay […, H, K] (float32) and beta […, H].
+
+    negative: whether beta is doubled.
+    """
     raw, A_log, dt_bias = decay
     dt = F.softplus(raw.float() + dt_bias.float().view(raw.shape[-2:]))
     beta = beta.sigmoid()
@@ -117,14 +131,20 @@ def _gates(decay: Decay, beta: Tensor, negative: bool) -> tuple[Tensor, Tensor]:
 def scan_reference(
     q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`chunked_kda` of q and k [B, T, H, K] before they have unit length, v [B, T, H, V] and the inputs of `_gates`."""
+    """The rule over a sequence, see `chunked_kda`.
+
+    q, k: [B, T, H, K] before they have unit length.
+    v: [B, T, H, V].
+    decay, beta, negative: as in `_gates`.
+    initial: the state before [B, H, K, V]; None for zeros.
+    """
     return chunked_kda(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), initial)
 
 
 def step_reference(
     q: Tensor, k: Tensor, v: Tensor, decay: Decay, beta: Tensor, negative: bool, state: Tensor
 ) -> Tensor:
-    """One token of `scan_reference`, without T."""
+    """One token of `scan_reference`; its arguments have no dimension T."""
     return kda_step(l2_normalized(q), l2_normalized(k), v, *_gates(decay, beta, negative), state)
 
 
@@ -154,7 +174,7 @@ def load_fla() -> Recurrence:
         raw, A_log, dt_bias = decay
         q, k, v, raw, beta = (y[:, None].contiguous() for y in (q, k, v, raw, beta))
         out = torch.empty_like(v)
-        # This one, unlike the function that the library documents, writes the state where it was.
+        # Unlike the library's documented function, this one writes the new state into the memory of the old.
         one_token(
             q,
             k,
@@ -181,7 +201,11 @@ def refuses_fla(shape: KDAShape, device: torch.device, dtype: torch.dtype) -> st
 
 
 class KDA(KeepsFloat32):
-    """State: `recurrent` [B, H, K, V] (float32) and `conv` [B, H·(2K + V), conv - 1] for q, k and v side by side."""
+    """Kimi Delta Attention after a convolution, with an output gate.
+
+    State: `recurrent` [B, H, K, V] (float32), and `conv` [B, H·(2K + V), conv - 1]
+    for q, k and v side by side.
+    """
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj", "decay_down_proj", "gate_down_proj")
     within: ClassVar = ("decay_up_proj", "gate_up_proj")
@@ -241,10 +265,8 @@ class KDA(KeepsFloat32):
 
 
 def state_spec(shape: KDAShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
-    return {
-        "recurrent": TensorSpec((batch, shape.heads, shape.key_dim, shape.value_dim), torch.float32),
-        "conv": conv_spec(batch, 2 * shape.keys + shape.values, shape.conv, dtype),
-    }
+    conv = conv_spec(batch, 2 * shape.keys + shape.values, shape.conv, dtype)
+    return {**matrix_state(shape, batch, max_length, dtype), "conv": conv}
 
 
 def _matrix_elements(width: int, shape: KDAShape) -> int:

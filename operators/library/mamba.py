@@ -19,12 +19,19 @@ from operators.layers.short_convolution import (
 )
 from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
 
-# A segment is as many chunks of as many tokens: long enough to take few steps in Python, short enough to stay in a cache.
+# Tokens of a chunk, and chunks of a segment: enough to take few steps in Python,
+# few enough to stay in a cache.
 CHUNK = 8
 
 
 class MambaShape(Shape):
-    """inner channels, each with a state of `state`; step sizes of rank dt_rank; a convolution over `conv` tokens."""
+    """Channels with a state each, after a convolution.
+
+    inner: channels.
+    state: numbers that a channel remembers.
+    dt_rank: rank of the projection to step sizes.
+    conv: tokens that the convolution sees.
+    """
 
     inner: Annotated[int, Field(ge=1)]
     state: Annotated[int, Field(ge=1)]
@@ -52,11 +59,16 @@ class MambaShape(Shape):
 
 
 def _linear_scan(decay: Tensor, states: Tensor, initial: Tensor, *, backward: bool = False) -> Tensor:
-    """h_t = decay_t · h_{t-1} + states_t, written over `states` [N, L, …] from `initial` […]; from the last token to the first if
-    `backward`. Returns the last h.
+    """h_t = decay_t · h_{t-1} + states_t over a segment of chunks; returns the last h.
 
-    First all chunks at once from zero, for what each adds to the state; then the states between chunks; then all chunks at once
-    from where they truly start. So T tokens take 2 L + T / L steps and nothing is ever divided by a decay.
+    It first runs all chunks at once from zero, which gives what each adds to the state; then the states
+    between chunks; then all chunks at once from their true starts. So T tokens take 2 L + T / L steps, and
+    nothing is ever divided by a decay.
+
+    decay: [N, L, …].
+    states: [N, L, …]; the h_t are written over it.
+    initial: h before the first token […].
+    backward: whether to run from the last token to the first.
     """
     order = range(states.shape[1])[:: -1 if backward else 1]
     added = torch.zeros_like(states[:, 0])
@@ -73,7 +85,7 @@ def _linear_scan(decay: Tensor, states: Tensor, initial: Tensor, *, backward: bo
 
 
 def _segments(x: Tensor) -> Tensor:
-    """x [B, T, D] -> [S, N, L, B, D] with zeros where there is no token."""
+    """x [B, T, D] -> [S, N, L, B, D] in S segments, with zeros where there is no token."""
     size = min(CHUNK, x.shape[1])
     chunks = min(CHUNK, -(-x.shape[1] // size))
     x = F.pad(x, (0, 0, 0, -x.shape[1] % (size * chunks)))
@@ -81,13 +93,19 @@ def _segments(x: Tensor) -> Tensor:
 
 
 class _SelectiveScan(torch.autograd.Function):
-    """The recurrence with a backward pass that computes the states anew, segment by segment, instead of keeping all of them."""
+    """The recurrence with a backward pass that computes the states again, segment by segment.
+
+    To keep all states of a training sequence would take too much memory.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, dt: Tensor, u: Tensor, a: Tensor, b: Tensor, c: Tensor, initial: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """dt and u = dt · x [S, N, L, B, D], a [D, N'], b and c [S, N, L, B, N'], initial [B, D, N'] -> y like u, and the final state."""
+        """The output y, in the shape of u, and the final state [B, D, N'].
+
+        dt and u = dt · x [S, N, L, B, D], a [D, N'], b and c [S, N, L, B, N'], initial [B, D, N'].
+        """
         state, before, out = initial, [], []
         for dt_s, u_s, b_s, c_s in zip(dt, u, b, c, strict=True):
             before.append(state)
@@ -110,7 +128,8 @@ class _SelectiveScan(torch.autograd.Function):
             states = u[s][..., None] * b[s][..., None, :]
             _linear_scan(decay, states, before[s])
             grad_c[s] = (grad_out[s][..., None, :] @ states)[..., 0, :]
-            # What reaches h_{t-1} through h_t is decay_t · grad h_t, and grad h_t = what y_t sends + what reaches h_t through h_{t+1}.
+            # Two parts make grad h_t: what y_t sends, and what comes through h_{t+1}, which
+            # is decay_{t+1} · grad h_{t+1}.
             sent = grad_out[s][..., None] * c[s][..., None, :]
             through = decay * sent
             after, grad = grad, _linear_scan(decay, through, grad, backward=True)
@@ -143,33 +162,37 @@ def selective_scan(
 def selective_step(
     x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor
 ) -> Tensor:
-    """One token: x and dt [B, D], a [D, N], b and c [B, N], d [D], state [B, D, N] (float32, in place) -> [B, D] float32."""
+    """One token of the recurrence -> [B, D] float32.
+
+    x and dt [B, D], a [D, N], b and c [B, N], d [D], state [B, D, N] (float32, updated in place).
+    """
     x, dt = x.float(), dt.float()
     state.mul_((dt[..., None] * a.float()).exp())
     state.addcmul_((dt * x)[..., None], b.float()[:, None])
     return (state @ c.float()[..., None])[..., 0] + x * d.float()
 
 
+# dt as projected […, D], and its bias [D].
 Steps = tuple[Tensor, Tensor]
 
 
 def _positive(steps: Steps) -> Tensor:
-    """dt […, D] as projected and its bias [D] -> dt […, D] (float32, > 0)."""
-    # The bias is added in float32: in bfloat16 the small steps, which remember longest, would be rounded away.
+    """The step sizes dt […, D] (float32, > 0)."""
+    # The sum is in float32: bfloat16 would round away small steps, which remember longest.
     return F.softplus(steps[0].float() + steps[1].float())
 
 
 def scan_reference(
     x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`selective_scan` with steps: dt as projected [B, T, D] and its bias [D]."""
+    """`selective_scan` with `steps` in place of dt."""
     return selective_scan(x, _positive(steps), a, b, c, d, initial)
 
 
 def step_reference(
     x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor
 ) -> Tensor:
-    """One token of `scan_reference`, without T."""
+    """One token of `scan_reference`; its arguments have no dimension T."""
     return selective_step(x, _positive(steps), a, b, c, d, state)
 
 
@@ -187,9 +210,8 @@ def load_mamba_ssm() -> Recurrence:
             x.mT, dt.mT, a, *along, D=d, delta_bias=bias.float(), delta_softplus=True, return_last_state=True
         )
         y = y.mT
-        if (
-            initial is not None
-        ):  # the library always starts from zero, so what an earlier state still adds comes on top
+        if initial is not None:
+            # The library always starts from zero. What the earlier state still adds is added here.
             total = _positive(steps).cumsum(1)
             y = y.float()
             for n in range(a.shape[1]):
@@ -211,7 +233,7 @@ def refuses_mamba_ssm(shape: MambaShape, device: torch.device, dtype: torch.dtyp
 
 
 class Mamba(KeepsFloat32):
-    """State: `recurrent` [B, D, N] (float32) and `conv` [B, D, conv - 1]."""
+    """Mamba. State: `recurrent` [B, D, N] (float32) and `conv` [B, D, conv - 1]."""
 
     reads: ClassVar = ("in_proj",)
     within: ClassVar = ("x_proj", "dt_proj")
@@ -233,7 +255,7 @@ class Mamba(KeepsFloat32):
         self.out_proj = nn.Linear(shape.inner, architecture.width, bias=False)
 
     def _recurrence(self, x: Tensor) -> tuple[Tensor, Steps, Tensor, Tensor, Tensor, Tensor]:
-        """x […, D] -> the arguments of the kernels, up to the state."""
+        """x […, D] -> the arguments of the kernels before the state."""
         rank, b, c = self.x_proj(x).split([self.shape.dt_rank, self.shape.state, self.shape.state], -1)
         steps = (F.linear(rank, self.dt_proj.weight), self.dt_proj.bias)
         return x, steps, -self.A_log.float().exp(), b, c, self.D
@@ -277,7 +299,11 @@ def parameters(width: int, shape: MambaShape) -> int:
 
 
 def flops(width: int, shape: MambaShape, context: int) -> int:
-    """The recurrence counts as decay, write and read of the state, and the decays of its own that every number of it has."""
+    """Forward FLOPs of one token.
+
+    The recurrence counts as decay, write and read of the state. Every number of the state has a decay of its
+    own, which counts as well.
+    """
     return 2 * _matrix_elements(width, shape) + 2 * shape.inner * shape.conv + 6 * shape.inner * shape.state
 
 

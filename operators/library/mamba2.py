@@ -28,16 +28,22 @@ from operators.layers.short_convolution import (
 )
 from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
 
-CHUNK = 64
-LIBRARY_CHUNK = 256  # that of the published models, and the one that mamba_ssm is tuned for
-LARGEST_NORM_BYTES = 65_536
-LARGEST_INDEX = (
-    2**31 - 1
-)  # the library's kernels compute with 32 bits where in a tensor they are, and beyond that read elsewhere
+CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
+LIBRARY_CHUNK = 256  # the published models have it, and mamba_ssm is tuned for it
+LARGEST_NORM_BYTES = 65_536  # the library's kernel normalizes a whole group of channels in registers
+# The library's kernels compute addresses within a tensor in 32 bits, and read other memory beyond that.
+LARGEST_INDEX = 2**31 - 1
 
 
 class Mamba2Shape(Shape):
-    """heads of head_dim, each with a state of `state` per channel; groups of heads share B and C; a convolution over `conv` tokens."""
+    """Heads of channels with a state each, after a convolution.
+
+    heads: how many.
+    head_dim: channels of a head.
+    state: numbers that a channel remembers.
+    groups: of heads; the heads of a group share B and C.
+    conv: tokens that the convolution sees.
+    """
 
     heads: Annotated[int, Field(ge=1)]
     head_dim: Annotated[int, Field(ge=1)]
@@ -95,14 +101,14 @@ def chunked_ssd(
     """
     tokens, size, groups = x.shape[1], min(CHUNK, x.shape[1]), b.shape[2]
     x, dt, b, c = x.float(), dt.float(), b.float(), c.float()
-    # Tokens last: then the heads of a group lie together and share one product with its b and c.
+    # Tokens last, so that the heads of a group lie together and share one product with its b and c.
     inputs = by_chunk(x * dt[..., None], size).mT.contiguous()  # [chunks, B, H, P, L]
     total = by_chunk((dt * a.float())[..., None], size).mT.cumsum(-1)  # [chunks, B, H, 1, L]
     b, c = (by_chunk(y, size).contiguous() for y in (b, c))  # [chunks, B, G, L, N]
     last = total[..., -1:]
 
     past = torch.ones(size, size, dtype=torch.bool, device=x.device).tril(-1)
-    # [from, to]; masked before exp, since differences against time are positive and could overflow.
+    # [from, to]; masked before exp, since differences to earlier tokens are positive and could overflow.
     ratio = (total - total.mT).masked_fill(past, float("-inf")).exp()
     scores = (b @ c.mT)[:, :, :, None] * ratio.unflatten(2, (groups, -1))
     out = inputs @ scores.flatten(2, 3)
@@ -118,7 +124,10 @@ def chunked_ssd(
 
 
 def ssd_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
-    """One token: x [B, H, P], dt [B, H], a and d [H], b and c [B, G, N], state [B, H, P, N] (float32, in place) -> [B, H, P] float32."""
+    """One token of the recurrence -> [B, H, P] float32.
+
+    x [B, H, P], dt [B, H], a and d [H], b and c [B, G, N], state [B, H, P, N] (float32, updated in place).
+    """
     x, dt = x.float(), dt.float()
     b, c = (y.float().repeat_interleave(x.shape[1] // y.shape[1], 1) for y in (b, c))
     state.mul_((dt * a.float()).exp()[..., None, None])
@@ -128,30 +137,34 @@ def ssd_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, 
 
 @dataclass(frozen=True)
 class SSD(Recurrence):
-    """Also the gated normalization: gated_norm(y, z […, H·P], norm) -> norm(y · silu(z))."""
+    """The kernels of Mamba2.
+
+    gated_norm: (y, z […, H·P], norm) -> norm(y · silu(z)); None for the reference.
+    """
 
     gated_norm: Callable[[Tensor, Tensor, RMSNorm], Tensor] | None = None
 
 
+# dt as projected […, H], and dt_bias [H].
 Steps = tuple[Tensor, Tensor]
 
 
 def _positive(steps: Steps) -> Tensor:
-    """dt […, H] as projected and dt_bias [H] -> dt […, H] (float32, > 0)."""
+    """The step sizes dt […, H] (float32, > 0)."""
     return F.softplus(steps[0].float() + steps[1].float())
 
 
 def scan_reference(
     x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`chunked_ssd` with steps: dt as projected [B, T, H] and dt_bias [H]."""
+    """`chunked_ssd` with `steps` in place of dt."""
     return chunked_ssd(x, _positive(steps), a, b, c, d, initial)
 
 
 def step_reference(
     x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor
 ) -> Tensor:
-    """One token of `scan_reference`, without T."""
+    """One token of `scan_reference`; its arguments have no dimension T."""
     return ssd_step(x, _positive(steps), a, b, c, d, state)
 
 
@@ -182,7 +195,7 @@ def load_mamba_ssm() -> SSD:
 
     def step(x: Tensor, steps: Steps, a: Tensor, b: Tensor, c: Tensor, d: Tensor, state: Tensor) -> Tensor:
         heads, size, states = state.shape[1:]
-        # What is the same for a whole head is handed over with strides of 0, by which the kernel knows it.
+        # The kernel recognizes by strides of 0 what is the same for a whole head.
         dt, dt_bias = steps[0][..., None].expand(-1, -1, size), steps[1][:, None].expand(heads, size)
         a, d = a[:, None, None].expand(heads, size, states), d[:, None].expand(heads, size)
         y: Tensor = update(state, x, dt, a, b, c, d, dt_bias=dt_bias, dt_softplus=True)
@@ -200,12 +213,13 @@ def load_mamba_ssm() -> SSD:
 def refuses_mamba_ssm(shape: Mamba2Shape, device: torch.device, dtype: torch.dtype) -> str | None:
     group = shape.inner // shape.groups
     if group * dtype.itemsize > LARGEST_NORM_BYTES:
-        return f"mamba_ssm normalizes up to {LARGEST_NORM_BYTES // dtype.itemsize} channels together, got {group}"
+        most = LARGEST_NORM_BYTES // dtype.itemsize
+        return f"mamba_ssm normalizes up to {most} channels together, got {group}"
     return refusal(device, dtype) or conv_refusal(shape.conv_channels, shape.conv)
 
 
 class Mamba2(KeepsFloat32):
-    """State: `recurrent` [B, H, P, N] (float32) and `conv` [B, H·P + 2·G·N, conv - 1]."""
+    """Mamba2. State: `recurrent` [B, H, P, N] (float32) and `conv` [B, H·P + 2·G·N, conv - 1]."""
 
     reads: ClassVar = ("in_proj",)
     writes: ClassVar = ("out_proj",)
@@ -227,12 +241,12 @@ class Mamba2(KeepsFloat32):
         self.out_proj = nn.Linear(shape.inner, architecture.width, bias=False)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x […, W] -> z […, H·P], what the convolution reads […, H·P + 2·G·N], and dt before bias and softplus […, H]."""
+        """x […, W] -> z […, H·P], the convolution's input […, H·P + 2·G·N], and dt as projected […, H]."""
         z, xbc, dt = self.in_proj(x).split([self.shape.inner, self.shape.conv_channels, self.shape.heads], -1)
         return z, xbc, dt
 
     def _recurrence(self, xbc: Tensor, dt: Tensor) -> tuple[Tensor, Steps, Tensor, Tensor, Tensor, Tensor]:
-        """The arguments of the kernels, up to the state."""
+        """The arguments of the kernels before the state."""
         shape, shared = self.shape, self.shape.groups * self.shape.state
         x, b, c = xbc.split([shape.inner, shared, shared], -1)
         b, c = b.unflatten(-1, (shape.groups, -1)), c.unflatten(-1, (shape.groups, -1))
@@ -246,6 +260,7 @@ class Mamba2(KeepsFloat32):
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
     ) -> Tensor:
+        # More rows than the library's kernels can address are read in several parts.
         rows = max(1, LARGEST_INDEX // (x.shape[1] * self.in_proj.out_features))
         if rows < x.shape[0]:
             states = [
@@ -285,7 +300,7 @@ def parameters(width: int, shape: Mamba2Shape) -> int:
 
 
 def flops(width: int, shape: Mamba2Shape, context: int) -> int:
-    """The recurrence counts as decay, write and read of the state."""
+    """Forward FLOPs of one token; the recurrence counts as decay, write and read of the state."""
     return (
         2 * _matrix_elements(width, shape)
         + 2 * shape.conv_channels * shape.conv

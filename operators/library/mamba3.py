@@ -1,6 +1,7 @@
-"""Mamba3: a state space under the trapezoidal rule, whose state turns as the data say (Lahoti et al. 2026, arXiv 2603.15569).
+"""Mamba3: a state space by the trapezoidal rule, whose state turns by angles that depend on the data.
 
-One input and one output a head (SISO), as in mamba-ssm 2.3; the variant with several (MIMO) is another operator.
+Lahoti et al. 2026, arXiv 2603.15569. A head has one input and one output (SISO), as in mamba-ssm 2.3. The
+variant with several (MIMO) would be another operator.
 """
 
 import math
@@ -17,14 +18,21 @@ from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
-CHUNK = 64
-WEAKEST = 1e-4  # of the decay rates
-# The published model keeps this value inside the operator, whatever the layers' normalizations use.
+CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
+WEAKEST = 1e-4  # the smallest decay rate, as in the published model: a state is never kept for ever
+# The published model has this value in the operator, whatever the layers' normalizations have.
 HEAD_NORM_EPS = 1e-5
 
 
 class Mamba3Shape(Shape):
-    """heads of head_dim, each with a state of `state` per channel, of which `angles` pairs turn; groups of heads share B and C."""
+    """Heads of channels with a state each, parts of which turn.
+
+    heads: how many.
+    head_dim: channels of a head.
+    state: numbers that a channel remembers.
+    angles: pairs of these numbers that turn.
+    groups: of heads; the heads of a group share B and C.
+    """
 
     heads: Annotated[int, Field(ge=1)]
     head_dim: Annotated[int, Field(ge=1)]
@@ -40,7 +48,8 @@ class Mamba3Shape(Shape):
             )
         if 2 * self.angles > self.state:
             raise ValueError(
-                f"expected at most half as many angles as state, got angles {self.angles} and state {self.state}"
+                "expected at most half as many angles as state, "
+                f"got angles {self.angles} and state {self.state}"
             )
         return self
 
@@ -79,14 +88,14 @@ class Mamba3Shape(Shape):
 
     @property
     def split(self) -> list[int]:
-        """What a projected token is made of: z, v, k, q, dt, decay rate, share of the trapezoid, angles."""
+        """Sizes of the parts of a projected token: z, v, k, q, dt, decay rate, trapezoid's share, angles."""
         shared = self.groups * self.state
         return [self.inner, self.inner, shared, shared, self.heads, self.heads, self.heads, self.angles]
 
 
 @dataclass(frozen=True)
 class Trapezoid:
-    """The kernels of Mamba3, as its backends provide them.
+    """The kernels of Mamba3.
 
     scan: a whole sequence from an initial state (None: zeros) -> the output and the final state.
     step: one token -> the output; the state is updated in place.
@@ -97,7 +106,10 @@ class Trapezoid:
 
 
 def _turned(x: Tensor, bias: Tensor, angle: Tensor) -> Tensor:
-    """x […, G, N] plus bias [H, N], its first pairs of neighbours turned by angle […, H, R]: […, H, N] float32."""
+    """x […, G, N] plus a bias [H, N], with the first pairs of neighbours turned -> […, H, N] float32.
+
+    angle: that each pair is turned by […, H, R].
+    """
     x = x.float().repeat_interleave(bias.shape[0] // x.shape[-2], -2) + bias.float()
     pairs = 2 * angle.shape[-1]
     first, second = x[..., :pairs].unflatten(-1, (-1, 2)).unbind(-1)
@@ -119,18 +131,18 @@ def chunked_trapezoid(
     d: Tensor,
     initial: State | None,
 ) -> tuple[Tensor, State]:
-    """With the decay α_t = exp(rate_t dt_t) and λ_t = sigmoid(share_t), in chunks:
+    """The recurrence of Mamba3, in chunks -> y [B, T, H, P] (float32) and the final state.
 
-    h_t = α_t h_{t-1} + α_t (1 - λ_t) dt_t v_{t-1} k̂_{t-1}ᵀ + λ_t dt_t v_t k̂_tᵀ and y_t = h_t q̂_t + d v_t.
-
+    h_t = α_t h_{t-1} + α_t (1 - λ_t) dt_t v_{t-1} k̂_{t-1}ᵀ + λ_t dt_t v_t k̂_tᵀ and y_t = h_t q̂_t + d v_t,
+    with the decay α_t = exp(rate_t dt_t) and λ_t = sigmoid(share_t).
     q̂ and k̂ are q + q_bias and k + k_bias, turned by the sum of π tanh(angles) dt over all tokens so far.
 
-    q and k [B, T, G, N], v [B, T, H, P], rate (< 0), dt (> 0) and share [B, T, H], angles [B, T, R], q_bias and k_bias [H, N], d [H],
-    initial as in Mamba3's state -> y [B, T, H, P] (float32) and the final state.
+    q and k [B, T, G, N], v [B, T, H, P], rate (< 0), dt (> 0) and share [B, T, H], angles [B, T, R],
+    q_bias and k_bias [H, N], d [H], initial as the state of `Mamba3`.
     """
     tokens, size, values = v.shape[1], min(CHUNK, v.shape[1]), v
     v, dt, share = v.float(), dt.float(), share.float().sigmoid()
-    # In float64, since a sum over many tokens would lose the digits that its remainder consists of.
+    # In float64: a float32 sum over many tokens would lose the digits of the remainder.
     turn = (angles.float().tanh()[..., None, :] * (math.pi * dt[..., None])).double().cumsum(1)
     angle = (turn if initial is None else turn + initial["angle"][:, None]).remainder(2 * math.pi).float()
     q, k = _turned(q, q_bias, angle), _turned(k, k_bias, angle)
@@ -141,16 +153,15 @@ def chunked_trapezoid(
     if initial is not None:
         before_first = later[:, 0, :, None] * initial["value"].float()
         start = initial["recurrent"].float() + before_first[..., None] * initial["key"].float()[..., None, :]
-    # What a token leaves for later ones: its own end of the trapezoid and the beginning of the next one.
+    # What a token leaves for later ones: the end of its own trapezoid and the beginning of the next one.
     left = now + F.pad(later[:, 1:], (0, 0, 0, 1))
     q, k, v = (by_chunk(x, size).contiguous() for x in (q, k, v))
-    now, left, total = (
-        by_chunk(x[..., None], size).mT for x in (now, left, rate.float() * dt)
-    )  # [chunks, B, H, 1, L]
+    # [chunks, B, H, 1, L]
+    now, left, total = (by_chunk(x[..., None], size).mT for x in (now, left, rate.float() * dt))
     total = total.cumsum(-1)
     last = total[..., -1:]
     not_past = torch.ones(size, size, dtype=torch.bool, device=v.device).triu()
-    # [to, from]; masked before exp, since differences against time are positive and could overflow.
+    # [to, from]; masked before exp, since differences to earlier tokens are positive and could overflow.
     weights = (total.mT - total).masked_fill(not_past, float("-inf")).exp() * left + torch.diag_embed(
         now[..., 0, :]
     )
@@ -173,7 +184,10 @@ def trapezoid_step(
     d: Tensor,
     state: State,
 ) -> Tensor:
-    """One token, its arguments as those of `chunked_trapezoid` without T, state in place -> [B, H, P] float32."""
+    """One token of `chunked_trapezoid` -> [B, H, P] float32.
+
+    The arguments have no dimension T; the state is updated in place.
+    """
     dt, share = dt.float(), share.float().sigmoid()
     state["angle"].add_(angles.float().tanh()[:, None] * (math.pi * dt[..., None])).remainder_(2 * math.pi)
     q, k = _turned(q, q_bias, state["angle"]), _turned(k, k_bias, state["angle"])
@@ -188,8 +202,10 @@ def trapezoid_step(
 
 
 class Mamba3(OperatorModule):
-    """State: `recurrent` [B, H, P, N], `angle` [B, H, R] and the last token's turned `key` [B, H, N] (float32), and its `value` [B, H, P]
-    (the activations' dtype).
+    """Mamba3.
+
+    State: `recurrent` [B, H, P, N], `angle` [B, H, R] and the last token's turned `key` [B, H, N], all
+    float32; and the last token's `value` [B, H, P] in the dtype of activations.
     """
 
     reads: ClassVar = ("in_proj",)
@@ -208,7 +224,7 @@ class Mamba3(OperatorModule):
         self.out_proj = nn.Linear(shape.inner, architecture.width, bias=False)
 
     def _project(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x […, W] -> z […, H·P] and the arguments of the kernels, up to the state."""
+        """x […, W] -> z […, H·P] and the arguments of the kernels before the state."""
         z, v, k, q, dt, rate, share, angles = self.in_proj(x).split(self.shape.split, -1)
         k, q = (
             norm(y.unflatten(-1, (self.shape.groups, -1))) for norm, y in ((self.B_norm, k), (self.C_norm, q))
@@ -255,7 +271,7 @@ def parameters(width: int, shape: Mamba3Shape) -> int:
 
 
 def flops(width: int, shape: Mamba3Shape, context: int) -> int:
-    """The recurrence counts as decay, two writes and a read of the state."""
+    """Forward FLOPs of one token; the recurrence counts as decay, two writes and a read of the state."""
     return 2 * _matrix_elements(width, shape) + 7 * shape.inner * shape.state
 
 

@@ -10,6 +10,8 @@ from operators.operator import Operator, OperatorModule, State, Surroundings
 
 
 class ReLU2(OperatorModule):
+    """down(relu(up(x))²). It has no state."""
+
     reads: ClassVar = ("up_proj",)
     writes: ClassVar = ("down_proj",)
 

@@ -1,4 +1,7 @@
-"""RetNet's multi-scale retention: linear attention whose decay is fixed, and another in every head (Sun et al. 2023, arXiv 2307.08621)."""
+"""RetNet's retention: linear attention with a fixed decay, different in each head.
+
+Sun et al. 2023, arXiv 2307.08621.
+"""
 
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self
@@ -6,25 +9,28 @@ from typing import Annotated, Any, ClassVar, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
+from operators.layers.linear_attention import (
+    LinearAttentionShape,
+    gated_output,
+    matrix_state,
+    matrix_state_flops,
+)
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
 from operators.layers.rope import rotate
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, State, Surroundings
 
-CHUNK = 64
-# Retention rotates by definition, whether the architecture's attention does or not.
+CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
+# The base of the rotation. Retention rotates by definition, whether the architecture's attention does or not.
 THETA = 10_000.0
 
 
-class RetNetShape(Shape):
-    """heads of key_dim (even, since it is rotated) for queries and keys and of value_dim for values."""
+class RetNetShape(LinearAttentionShape):
+    """Heads of key_dim, which is even since keys are rotated, and of value_dim."""
 
-    heads: Annotated[int, Field(ge=1)]
     key_dim: Annotated[int, Field(ge=2)]
-    value_dim: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
     def _rotatable(self) -> Self:
@@ -44,32 +50,26 @@ class RetNetShape(Shape):
             "value_ratio": self.value_dim / self.key_dim,
         }
 
-    @property
-    def keys(self) -> int:
-        return self.heads * self.key_dim
-
-    @property
-    def values(self) -> int:
-        return self.heads * self.value_dim
-
 
 def log_decay(heads: int, device: torch.device) -> Tensor:
-    """[H] float32: log(1 - 2^-(5 + h)), so that head h forgets half of a token after about 22 · 2^h others."""
+    """[H] float32: log(1 - 2^-(5 + h)). Head h forgets half of a token after about 22 · 2^h further ones."""
     return torch.log1p(-torch.exp2(-5.0 - torch.arange(heads, device=device)))
 
 
 def chunked_retention(q: Tensor, k: Tensor, v: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor]:
     """S_t = exp(log_decay) S_{t-1} + k_t v_tᵀ and o_t = S_tᵀ q_t / √K, in chunks.
 
-    q and k [B, T, H, K], v [B, T, H, V], initial [B, H, K, V] -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
+    q and k [B, T, H, K], v [B, T, H, V], initial [B, H, K, V]
+    -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
     """
     tokens, size, heads = q.shape[1], min(CHUNK, q.shape[1]), q.shape[2]
     q, k, v = (by_chunk(x.float(), size).contiguous() for x in (q * q.shape[-1] ** -0.5, k, v))
     decay = log_decay(heads, q.device)[:, None]
     age = torch.arange(1, size + 1, device=q.device)
-    since = (age[:, None] - age).clamp(min=0)  # the clamp only touches pairs against time, which tril drops
+    since = (age[:, None] - age).clamp(min=0)  # the clamp changes later tokens alone, which tril drops
     scores = q @ k.mT * (since * decay[..., None]).exp().tril()
-    # The last chunk may be filled up, and a fixed decay would go on there; so its state counts from the last true token.
+    # The last chunk may be filled up. A fixed decay would go on there, so its state
+    # counts from the last true token.
     left = torch.full((q.shape[0], 1, 1), size, device=q.device)
     left[-1] -= -tokens % size
     written = (k * ((left - age).clamp(min=0) * decay).exp()[:, None, ..., None]).mT @ v
@@ -79,7 +79,10 @@ def chunked_retention(q: Tensor, k: Tensor, v: Tensor, initial: Tensor | None) -
 
 
 def retention_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
-    """One token: q and k [B, H, K], v [B, H, V], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
+    """One token of the retention -> [B, H, V] float32.
+
+    q and k [B, H, K], v [B, H, V], state [B, H, K, V] (float32, updated in place).
+    """
     state.mul_(log_decay(q.shape[1], q.device).exp()[:, None, None])
     state.addcmul_(k.float()[..., None], v.float()[..., None, :])
     q = q.float() * q.shape[-1] ** -0.5
@@ -88,7 +91,8 @@ def retention_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> Tensor:
 
 @cache
 def _kept_log_decay(heads: int, device: torch.device) -> Tensor:
-    # A constant, so that a decode step need not compute it; outside inference mode, since training may be the next to use it.
+    """`log_decay`, computed once, so that a decode step need not."""
+    # Outside inference mode, since training may use the tensor later.
     with torch.inference_mode(False):
         return log_decay(heads, device)
 
@@ -119,12 +123,15 @@ def load_fla() -> Recurrence:
 
 def refuses_fla(shape: RetNetShape, device: torch.device, dtype: torch.dtype) -> str | None:
     if shape.key_dim > 64 or shape.value_dim > 128:
-        return f"fla's kernels run out of shared memory beyond keys of 64 and values of 128, got {shape.key_dim} and {shape.value_dim}"
+        return (
+            "fla's kernels run out of shared memory beyond keys of 64 and values of 128, "
+            f"got {shape.key_dim} and {shape.value_dim}"
+        )
     return refusal(device, dtype)
 
 
 class RetNet(OperatorModule):
-    """State: `recurrent` [B, H, K, V] (float32)."""
+    """Retention with an output gate. State: `recurrent` [B, H, K, V] (float32)."""
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj")
     writes: ClassVar = ("o_proj",)
@@ -148,9 +155,7 @@ class RetNet(OperatorModule):
         return rotate(q, positions, THETA), rotate(k, positions, THETA), v
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
-        gate = F.silu(self.g_proj(x))
-        y: Tensor = self.o_proj(self.o_norm(out.to(x.dtype)).flatten(-2) * gate)
-        return y
+        return gated_output(x, out, gate=self.g_proj, norm=self.o_norm, projection=self.o_proj)
 
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
@@ -168,10 +173,6 @@ class RetNet(OperatorModule):
         return self._output(x, self.retention.step(q, k, v, state["recurrent"]))
 
 
-def state_spec(shape: RetNetShape, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
-    return {"recurrent": TensorSpec((batch, shape.heads, shape.key_dim, shape.value_dim), torch.float32)}
-
-
 def _matrix_elements(width: int, shape: RetNetShape) -> int:
     return width * (2 * shape.keys + 3 * shape.values)
 
@@ -181,8 +182,7 @@ def parameters(width: int, shape: RetNetShape) -> int:
 
 
 def flops(width: int, shape: RetNetShape, context: int) -> int:
-    """The recurrence counts as decay, write and read of the state."""
-    return 2 * _matrix_elements(width, shape) + 5 * shape.keys * shape.value_dim
+    return 2 * _matrix_elements(width, shape) + matrix_state_flops(shape)
 
 
 OPERATOR = Operator(
@@ -197,6 +197,6 @@ OPERATOR = Operator(
         "fla": Backend(load=load_fla, refuses=refuses_fla),
         "reference": Backend(load=lambda: Recurrence(scan=chunked_retention, step=retention_step)),
     },
-    state=state_spec,
+    state=matrix_state,
     source="Sun et al. 2023, arXiv 2307.08621",
 )

@@ -1,7 +1,7 @@
-"""RWKV-7 time mixing: a delta rule with a decay and a learning rate per channel and token (Peng et al. 2025, arXiv 2503.14456).
+"""RWKV-7 time mixing: a delta rule with a decay and a learning rate per channel and token.
 
-An operator is one layer, so what couples the layers of the published model is left out: its values are mixed with those of the
-first layer (`v_first`), here every layer keeps its own. The rest is as published.
+Peng et al. 2025, arXiv 2503.14456. The published model mixes the values of each layer with the first layer's
+(`v_first`). An operator is one layer and has its own values alone. The rest is as published.
 """
 
 import math
@@ -16,20 +16,25 @@ from operators.base.errors import ArchitectureError
 from operators.layers.recurrence import Recurrence, by_chunk, from_chunks
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
-CHUNK = 64
-# exp(-1/2), the strongest log decay of a token; so a chunk's decays stay far from the limits of float32.
+CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
+# exp(-1/2), the strongest log decay of a token: the decays of a chunk stay far from the limits of float32.
 STRONGEST = 0.6065306597126334
-# Published models keep this value per channel of a head inside the operator, whatever the layers' normalizations use.
+# Published models have this value, times the size of a head, whatever the layers' normalizations have.
 HEAD_NORM_EPS = 1e-5
-RANK_UNIT = 32
+RANK_UNIT = 32  # ranks are multiples of this, as in published models
 
 Rank = Annotated[int, Field(ge=RANK_UNIT, multiple_of=RANK_UNIT)]
 
 
 class RWKV7Shape(Shape):
-    """heads of head_dim; low-rank projections for decay, learning rate (`a`) and gate.
+    """Heads of one size, and projections of low rank.
 
-    width: that of the residual stream, of which the state keeps the last token.
+    width: of the residual stream; the state keeps the last token of it.
+    heads: how many.
+    head_dim: size of a head.
+    decay_rank: rank of the decay's projection.
+    a_rank: rank of the learning rate's projection.
+    gate_rank: rank of the output gate's projection.
     """
 
     width: Annotated[int, Field(ge=1)]
@@ -50,7 +55,11 @@ class RWKV7Shape(Shape):
         a_rank: float = 2.5,
         gate_rank: float = 5.0,
     ) -> Self:
-        """Ranks in parts of √width, those of decay and `a` also in proportion to head_dim / 64, in whole multiples of 32."""
+        """The shape of these genes at `width`.
+
+        Ranks are in units of √width, and for decay and `a` times head_dim / 64. They are
+        rounded to multiples of 32.
+        """
 
         def rank(gene: float) -> int:
             return RANK_UNIT * max(1, round(gene * math.sqrt(width) / RANK_UNIT))
@@ -83,19 +92,22 @@ class RWKV7Shape(Shape):
 def chunked_rwkv7(
     r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, removed: Tensor, rate: Tensor, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """S_t = (diag(exp(log_decay_t)) - (rate_t ⊙ removed_t) removed_tᵀ) S_{t-1} + k_t v_tᵀ and o_t = S_tᵀ r_t, in chunks.
+    """The recurrence of RWKV-7, in chunks -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
 
-    r, log_decay (from -exp(-1/2) to 0), k, removed (of unit length) and rate (in (0, 1)) [B, T, H, K], v [B, T, H, V],
-    initial [B, H, K, V] -> out [B, T, H, V] and the final state [B, H, K, V], both float32.
+    S_t = (diag(exp(log_decay_t)) - (rate_t ⊙ removed_t) removed_tᵀ) S_{t-1} + k_t v_tᵀ and o_t = S_tᵀ r_t.
+    With z_t = -S_{t-1}ᵀ removed_t a token writes (rate ⊙ removed)_t z_tᵀ + k_t v_tᵀ, and the z of a chunk
+    solve a triangular system.
 
-    With z_t = -S_{t-1}ᵀ removed_t a token writes (rate ⊙ removed)_t z_tᵀ + k_t v_tᵀ, and inside a chunk the z solve a triangular system.
+    r, log_decay (from -exp(-1/2) to 0), k, removed (of unit length) and rate (in (0, 1)) [B, T, H, K],
+    v [B, T, H, V], initial [B, H, K, V].
     """
     tokens, size = r.shape[1], min(CHUNK, r.shape[1])
     r, log_decay, k, v, removed, rate = (
         by_chunk(x.float(), size).contiguous() for x in (r, log_decay, k, v, removed, rate)
     )
     total = log_decay.cumsum(-2)  # [chunks, B, H, L, K]
-    # A decay along time splits into two factors around the chunk's middle, both within exp(±20) since the log decay is bounded.
+    # A decay between two tokens is a product of two factors around the chunk's middle. As the log decay is
+    # bounded, both lie within exp(±20).
     middle = total[..., -1:, :] / 2
     to_middle, from_middle = (middle - total).exp(), (total - middle).exp()
     sources = torch.cat([rate * removed * to_middle, k * to_middle], -2)
@@ -103,7 +115,7 @@ def chunked_rwkv7(
     erased = -removed * (total - log_decay - middle).exp()  # before the token's own decay
     onto_z, onto_v = (erased @ sources.mT).split(size, -1)
     seen_z, seen_v = (scores.tril() for scores in (read @ sources.mT).split(size, -1))
-    # The solver looks at the strictly lower triangle alone.
+    # The solver reads the strictly lower triangle alone.
     inverse = torch.linalg.solve_triangular(
         -onto_z, torch.eye(size, device=k.device), upper=False, unitriangular=True
     )
@@ -129,7 +141,10 @@ def chunked_rwkv7(
 def rwkv7_step(
     r: Tensor, log_decay: Tensor, k: Tensor, v: Tensor, removed: Tensor, rate: Tensor, state: Tensor
 ) -> Tensor:
-    """One token: r, log_decay, k, removed and rate [B, H, K], v [B, H, V], state [B, H, K, V] (float32, in place) -> [B, H, V] float32."""
+    """One token of the recurrence -> [B, H, V] float32.
+
+    r, log_decay, k, removed and rate [B, H, K], v [B, H, V], state [B, H, K, V] (float32, updated in place).
+    """
     removed = removed.float()
     z = -(removed[..., None, :] @ state)
     state.mul_(log_decay.float().exp()[..., None])
@@ -139,9 +154,12 @@ def rwkv7_step(
 
 
 class RWKV7(OperatorModule):
-    """State: `recurrent` [B, H, K, V] (float32), K = V = head_dim, and `shift` [B, W], the last token's input.
+    """RWKV-7 time mixing.
 
-    Parameters start as in the middle layer of the published model, where they depend on the layer's place.
+    State: `recurrent` [B, H, K, V] (float32), K = V = head_dim, and `shift` [B, W], the last input.
+
+    In the published model the first values of parameters depend on the layer's place. Here each layer starts
+    as a middle one.
     """
 
     reads: ClassVar = ("r_proj", "k_proj", "v_proj", "decay_down_proj", "a_down_proj", "gate_down_proj")
@@ -179,7 +197,11 @@ class RWKV7(OperatorModule):
         self.o_proj = nn.Linear(inner, width, bias=False)
 
     def _project(self, x: Tensor, before: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """x and the tokens before it […, W] -> the arguments of the kernels up to the state, each […, H, K], and the gate […, H·K]."""
+        """The arguments of the kernels before the state, each […, H, K], and the gate […, H·K].
+
+        x: the tokens […, W].
+        before: the token before each of them […, W].
+        """
         mixed = torch.addcmul(x, before - x, self.mix.view(-1, *[1] * (x.dim() - 1), x.shape[-1]))
         x_r, x_decay, x_k, x_v, x_a, x_gate = mixed.unbind(0)
         log_decay = -STRONGEST * self.decay_up_proj(self.decay_down_proj(x_decay).tanh()).float().sigmoid()
@@ -198,7 +220,11 @@ class RWKV7(OperatorModule):
         return (r, log_decay, k, v, F.normalize(removed.float(), dim=-1), rate), gate
 
     def _output(self, out: Tensor, parts: tuple[Tensor, ...], gate: Tensor) -> Tensor:
-        """out, r, k and v […, H, K] -> […, W]; a token also reads what it has just written, past the state."""
+        """The recurrence's out […, H, K] -> […, W]; a token also reads its own value, which the state lacks.
+
+        parts: what `_project` returned.
+        gate: […, H·K].
+        """
         r, _, k, v, _, _ = parts
         norm = self.o_norm
         rows = out.float().reshape(-1, self.shape.inner)
@@ -227,7 +253,10 @@ class RWKV7(OperatorModule):
 
 
 def _initial_mix(width: int) -> Tensor:
-    """[6, W]: the shares of the token before in what r, decay, k, v, a and gate read, smaller from channel to channel."""
+    """[6, W]: the share of the token before in the inputs of r, decay, k, v, a and gate.
+
+    It falls from channel to channel.
+    """
     channel = torch.arange(width) / width
     return torch.stack([1 - channel ** (0.5 * power) for power in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)])
 
@@ -250,7 +279,7 @@ def parameters(width: int, shape: RWKV7Shape) -> int:
 
 
 def flops(width: int, shape: RWKV7Shape, context: int) -> int:
-    """The recurrence counts as a read, the decay, two writes and another read of the state."""
+    """Forward FLOPs of one token; the recurrence counts as decay, two reads and two writes of the state."""
     return 2 * _matrix_elements(width, shape) + 9 * shape.inner * shape.head_dim
 
 

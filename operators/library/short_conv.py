@@ -1,4 +1,4 @@
-"""Gated short convolution: the mixer of LFM2 (Liquid AI 2025, arXiv 2511.23404), which remembers a few tokens and no more."""
+"""Gated short convolution: the mixer of LFM2 (Liquid AI 2025, arXiv 2511.23404), with a short memory."""
 
 from typing import Annotated, Any, ClassVar, Self
 
@@ -20,7 +20,11 @@ from operators.operator import Backend, Operator, OperatorModule, Shape, State, 
 
 
 class ShortConvShape(Shape):
-    """channels, each by itself convolved over `conv` tokens."""
+    """Channels, each convolved by itself.
+
+    channels: how many.
+    conv: tokens that the convolution sees.
+    """
 
     channels: Annotated[int, Field(ge=1)]
     conv: Annotated[int, Field(ge=2)] = 3
@@ -34,7 +38,7 @@ class ShortConvShape(Shape):
 
 
 class ShortConv(OperatorModule):
-    """c ⊙ conv(b ⊙ x), where b, c and x are projections of the input. State: `conv` [B, C, conv - 1]."""
+    """c ⊙ conv(b ⊙ x), with projections b, c and x of the input. State: `conv` [B, C, conv - 1]."""
 
     reads: ClassVar = ("in_proj",)
     writes: ClassVar = ("out_proj",)

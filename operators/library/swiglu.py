@@ -16,7 +16,10 @@ Gated = Callable[[Tensor, Tensor], Tensor]
 
 
 class FeedForwardShape(Shape):
-    """hidden: the inner width. Its gene `ratio` is hidden / width."""
+    """The shape of a feed-forward network; its gene `ratio` is hidden / width.
+
+    hidden: the inner width.
+    """
 
     hidden: Annotated[int, Field(ge=1)]
 
@@ -33,7 +36,7 @@ def gated_reference(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def load_fla() -> Gated:
-    """One kernel forward and one backward, of flash-linear-attention. Raises ImportError."""
+    """The kernels of flash-linear-attention, one forward and one backward. Raises ImportError."""
     library = load("fla.modules.activations")
 
     def gated(gate: Tensor, up: Tensor) -> Tensor:
@@ -48,6 +51,8 @@ def refuses_fla(shape: FeedForwardShape, device: torch.device, dtype: torch.dtyp
 
 
 class SwiGLU(OperatorModule):
+    """down(silu(gate(x)) * up(x)). It has no state."""
+
     reads: ClassVar = ("gate_proj", "up_proj")
     writes: ClassVar = ("down_proj",)
     joined: ClassVar = ("gate_proj", "up_proj")

@@ -1,4 +1,4 @@
-"""Models that others published: their configuration in our terms, and which of their tensors each of our parameters is."""
+"""Published models: their configuration as an architecture, and their tensors as our parameters."""
 
 from operators.published.families import Published, describe
 from operators.published.weights import fitted, remark_on_steps

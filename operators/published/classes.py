@@ -1,4 +1,4 @@
-"""The classes that a config.json names, and those of a family in `transformers`."""
+"""Checks that the classes that a config.json names are the ones of its family in `transformers`."""
 
 from operators.published.settings import Settings
 
@@ -10,15 +10,21 @@ CLASSES = {
     "nemotron_h": "NemotronH",
     "olmo_hybrid": "OlmoHybrid",
 }
-"""What the classes of a family in `transformers` begin with."""
+"""The beginning of the names of a family's classes in `transformers`."""
 
 
 def check_classes(config: Settings, family: str) -> None:
-    """Refuses another model than the language model of the family: a classifier, or code of its own under another name."""
+    """Refuses a model that is not the family's language model, as a classifier or a model with its own code.
+
+    config: of the model.
+    family: its model_type.
+
+    Raises ArchitectureError.
+    """
     stem = CLASSES[family]
     known = {f"{stem}ForCausalLM".lower(), f"{stem}Model".lower()}
     for name in config.names("architectures") or ():
-        if name.lower() not in known:  # the first Llamas say LLaMAForCausalLM
+        if name.lower() not in known:  # in small letters, as the first Llamas name LLaMAForCausalLM
             raise config.error("architectures", f"{stem}ForCausalLM or {stem}Model", name)
     own_code = config.mapping("auto_map")
     for key in ("AutoModel", "AutoModelForCausalLM"):

@@ -1,4 +1,4 @@
-"""A GGUF model of the llama family, as llama.cpp writes it: the same shapes as in `transformers` under other names."""
+"""Reads a GGUF model of the llama family, which has the shapes of `transformers` under other names."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -31,15 +31,19 @@ INSIDE = {
     "ffn_down": "mlp.down_proj",
 }
 EMBEDDING, HEAD, FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
-SHOWN = 3
+SHOWN = 3  # names in a message; the others are counted
 
 
 class GgufFile(Mapping[str, Tensor]):
-    """The tensors of a GGUF model under their names in `transformers`; each is dequantized to float32 when it is asked for.
+    """The tensors of a GGUF model, under their names in `transformers`.
+
+    Each is dequantized to float32 when it is asked for. The attribute `config` is the metadata as a
+    config.json of model_type `llama`.
 
     path: the file, or the first of its parts.
-    config: the metadata as a config.json of model_type `llama`.
-    Raises DataError for files that cannot be read, ArchitectureError for what is not a llama or cannot be expressed.
+
+    Raises DataError for files that cannot be read, and ArchitectureError for a model that is no llama or that
+    an architecture cannot express.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,11 +71,11 @@ class GgufFile(Mapping[str, Tensor]):
             self._stretch(self._values(factors))
 
     def field(self, key: str) -> Any:
-        """A value of the metadata: a number, a string, a list of those, or None."""
+        """A value of the metadata: a number, a string, a list of such values, or None."""
         return self._parts[0].value(key)
 
     def _stretch(self, factors: np.ndarray) -> None:
-        """Makes the factors of each frequency a setting of the configuration."""
+        """Turns the factors of the frequencies into a setting of the configuration."""
         theta, head_dim = self.config.get("rope_theta", 10_000.0), self.config["head_dim"]
         if not factors.size or factors.shape != (head_dim // 2,):
             raise DataError(
@@ -88,7 +92,7 @@ class GgufFile(Mapping[str, Tensor]):
             self.config["rope_scaling"] = scaling
 
     def _values(self, tensor: Any) -> np.ndarray:
-        """The values in float32, exactly those that the quantized ones stand for."""
+        """The values in float32, exactly as the quantized ones mean them."""
         import gguf
 
         try:
@@ -119,7 +123,7 @@ class GgufFile(Mapping[str, Tensor]):
 
 
 def _published_name(name: str) -> str:
-    """The name in `transformers`, empty for a tensor that has none there."""
+    """The name of a tensor in `transformers`; "" for one that has none there."""
     inside = re.fullmatch(r"blk\.(0|[1-9]\d*)\.(\w+)\.weight", name)
     if inside and inside[2] in INSIDE:
         return f"model.layers.{inside[1]}.{INSIDE[inside[2]]}.weight"
@@ -127,6 +131,9 @@ def _published_name(name: str) -> str:
 
 
 def _halves_together(matrix: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of every head from pair by pair, as llama.cpp rotates neighbours, to all first members and then all second ones."""
+    """The rows of each head with the first members of all pairs before the second ones.
+
+    llama.cpp rotates neighbouring rows, `transformers` and we the two halves of a head.
+    """
     pairs = matrix.reshape(heads, -1, 2, *matrix.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(matrix.shape))

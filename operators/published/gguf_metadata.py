@@ -1,6 +1,7 @@
-"""The metadata of a GGUF file of the llama family -> a config.json of model_type `llama`; every key is used, harmless or refused.
+"""Turns the metadata of a GGUF file of the llama family into a config.json of model_type `llama`.
 
-What a key means is what llama.cpp makes of it (`load_hparams` and its graph of the llama family).
+Every key is used, known to be harmless, or refused. A key means what llama.cpp makes of it (`load_hparams`
+and the graph of the llama family).
 """
 
 import math
@@ -28,12 +29,13 @@ SIZES = {
 # llama.cpp takes one number, or one for each layer.
 BY_LAYER = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
 REALS = ("attention.layer_norm_rms_epsilon", "rope.freq_base")
-# llama.cpp takes a head_count_kv like head_count and a freq_base of 10000 where there is none, and lives without the context.
+# Where they are missing, llama.cpp takes head_count for head_count_kv and 10000 for
+# freq_base, and needs no context.
 REQUIRED = {*SIZES.values()} - {"attention.head_count_kv", "rope.freq_base", "context_length"}
 HEAD_LENGTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 SCALINGS = ("rope.scaling.factor", "rope.scale_linear")  # the second is the old name
 
-# Keys that change the mathematics, with the values that leave it as it is here.
+# Keys that change the computation, with the values that do not.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
@@ -51,28 +53,33 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "pooling_type": (0,),
     "residual_scale": (1.0,),
     "rope.scaling.attn_factor": (1.0,),
-    "tensor_data_layout": ("Meta AI original pth",),  # rows as llama.cpp rotates them
+    "tensor_data_layout": ("Meta AI original pth",),  # the order of rows in which llama.cpp rotates them
     "use_parallel_residual": (False,),
 }
-# Keys that llama.cpp does not compute with: only LayerNorm has that epsilon, only yarn looks at the original context.
+# Keys that llama.cpp does not use here: that epsilon is for LayerNorm alone, the
+# original context for yarn alone.
 WITHOUT_EFFECT = (
     "attention.layer_norm_epsilon",
     "rope.scaling.finetuned",
     "rope.scaling.original_context_length",
 )
-# Whole groups of keys that say where a file comes from, how it was cut, or how text becomes tokens.
-# `quantize.` is llama-quantize's note of its importance matrix, `mradermacher.` the same of a well-known publisher.
+# Groups of keys on the origin of a file, on how it was split, or on how text becomes tokens. llama-quantize
+# notes its importance matrix under `quantize.`, a well-known publisher under `mradermacher.`.
 DESCRIPTIVE = ("GGUF.", "general.", "tokenizer.", "split.", "quantize.", "mradermacher.")
 
 
 def llama_config(
     value: Callable[[str], Any], keys: Iterable[str], *, vocabulary: int, tied: bool, where: str
 ) -> dict[str, Any]:
-    """The config.json that the metadata amounts to, without what `rope_freqs.weight` adds.
+    """The config.json that the metadata means, without what `rope_freqs.weight` adds.
 
-    value: a key -> its number, string, list of those, or None.
+    value: called with a key, returns its number, string, list of such values, or None.
+    keys: all keys of the metadata.
     vocabulary: rows of the embedding.
-    Raises ArchitectureError, one line that begins with `where`, for what a llama here cannot be.
+    tied: whether the file has no head of its own.
+    where: the file, for messages.
+
+    Raises ArchitectureError, one line that begins with `where`, for a model that is no llama as we have it.
     """
 
     def refused(key: str, expected: str) -> ArchitectureError:
@@ -134,19 +141,19 @@ def llama_config(
 def _require_no_stretch(
     value: Callable[[str], Any], refused: Callable[[str, str], ArchitectureError]
 ) -> None:
-    """Refuses what stretches positions by metadata; the stretch of Llama 3 is in the tensor `rope_freqs.weight` instead."""
+    """Refuses metadata that stretches positions; the stretch of Llama 3 is in `rope_freqs.weight` instead."""
     kind = f"{FAMILY}.rope.scaling.type"
     if value(kind) == "none":
         return
     if value(kind) not in (None, "linear"):
         raise refused(kind, "'none', or 'linear' with a factor of 1")
-    for name in SCALINGS:  # llama.cpp takes a factor without a type as linear, and 0 as no factor
+    for name in SCALINGS:  # for llama.cpp a factor without a type is linear, and 0 is no factor
         if value(f"{FAMILY}.{name}") not in (None, 0.0, 1.0):
             raise refused(f"{FAMILY}.{name}", "1 with linear scaling")
 
 
 def _short(value: Any) -> Any:
-    """A float32 of the metadata as the number that was meant: 1e-05, not 9.999999747378752e-06."""
+    """A float32 of the metadata by its shortest decimal: 1e-05 instead of 9.999999747378752e-06."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 

@@ -1,4 +1,4 @@
-"""GGUF files as the package gguf reads them, whole ones only: one file, or all parts of a model that was split."""
+"""Reads GGUF files by the package gguf: one file, or all parts of a split model. Damaged ones are refused."""
 
 import math
 import re
@@ -10,16 +10,19 @@ import numpy as np
 
 from operators.base.errors import DataError
 
-# As llama-gguf-split and the converter of llama.cpp name the parts, counted from 1; the metadata counts from 0.
+# The names that llama-gguf-split and llama.cpp's converter give parts. They count
+# from 1, the metadata from 0.
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE)
-LONGEST_ARRAY = (
-    4_000_000  # tokens at most; the reader takes its time for each value, also of a damaged length
-)
+# Tokens in a list at most: the reader needs time for each value, and a damaged file may name any length.
+LONGEST_ARRAY = 4_000_000
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
 
 
 class GgufPart:
-    """One file: its metadata and its tensors (`ReaderTensor` of the package gguf). Raises DataError for a damaged one."""
+    """One file: its metadata, and its tensors (`ReaderTensor` of the package gguf) in `tensors`.
+
+    Raises DataError for a damaged file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,7 +33,7 @@ class GgufPart:
         return iter(self._fields)
 
     def value(self, key: str) -> Any:
-        """A number, a string, a list of those, or None. Raises DataError for text that is not UTF-8."""
+        """A number, a string, a list of such values, or None. Raises DataError for text that is not UTF-8."""
         try:
             return self._fields[key].contents() if key in self._fields else None
         except (ValueError, TypeError, IndexError) as error:
@@ -38,9 +41,10 @@ class GgufPart:
 
 
 def read_parts(path: Path) -> list[GgufPart]:
-    """The file, followed by the others where it is the first part of several.
+    """The file, followed by the other parts if it is the first of several.
 
-    Raises DataError for a damaged file, for a later part, and for parts that are missing or do not belong together.
+    Raises DataError for a damaged file, for a later part, and for parts that are missing
+    or do not belong together.
     """
     first = GgufPart(path)
     named = PART.fullmatch(path.name)
@@ -75,17 +79,18 @@ def read_parts(path: Path) -> list[GgufPart]:
 
 
 def _require_same_model(first: GgufPart, part: GgufPart, number: int) -> None:
-    """A later part says which it is; whatever else it says, the first one must say too."""
+    """Raises DataError unless a later part has this number, and all other metadata as the first part."""
     for key in {NUMBER, COUNT, TENSORS, *part}:
         expected = number if key == NUMBER else first.value(key)
         if not key.startswith("GGUF.") and part.value(key) != expected:
             raise DataError(
-                f"{part.path}: {key}: expected {expected!r:.60}, as it is part {number + 1} of {first.path.name}, "
-                f"got {part.value(key)!r:.60}"
+                f"{part.path}: {key}: expected {expected!r:.60}, "
+                f"as it is part {number + 1} of {first.path.name}, got {part.value(key)!r:.60}"
             )
 
 
 def _require_all_tensors(parts: list[GgufPart]) -> None:
+    """Raises DataError for a tensor in two parts, or another number of tensors than the first part states."""
     places: dict[str, Path] = {}
     for part in parts:
         for tensor in part.tensors:
@@ -94,7 +99,8 @@ def _require_all_tensors(parts: list[GgufPart]) -> None:
             places[tensor.name] = part.path
     if (expected := parts[0].value(TENSORS)) != len(places):
         raise DataError(
-            f"{parts[0].path}: {TENSORS}: expected {len(places)}, as all parts together have, got {expected!r:.40}"
+            f"{parts[0].path}: {TENSORS}: expected {len(places)}, as all parts together have, "
+            f"got {expected!r:.40}"
         )
 
 
@@ -108,7 +114,10 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
         ) from None
 
     class WithinTheFile(gguf.GGUFReader):
-        """The reader takes what lies behind the end for nothing, and would count a damaged length for hours."""
+        """A reader that refuses what lies beyond the end of the file.
+
+        The library's reader takes it for empty, and would count a damaged length for hours.
+        """
 
         def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **named: Any) -> Any:
             if offset + int(count) * np.dtype(dtype).itemsize > len(self.data):
@@ -117,14 +126,14 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
 
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
             if raw_type == gguf.GGUFValueType.ARRAY:
-                length = int(self._get(orig_offs + 4, np.uint64)[0])  # behind the type of its values
+                length = int(self._get(orig_offs + 4, np.uint64)[0])  # it follows the type of the values
                 if length > LONGEST_ARRAY:
                     raise ValueError(f"a list of {length} values, expected at most {LONGEST_ARRAY}")
             return super()._get_field_parts(orig_offs, raw_type)
 
     try:
         reader = WithinTheFile(path)
-    except Exception as error:  # damaged bytes may trip the reader anywhere: all of it is about this file
+    except Exception as error:  # on damaged bytes the reader may raise anything
         reason = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
         raise DataError(f"{path}: not a GGUF file that can be read: {reason:.200}") from None
     if reader.endianess != gguf.GGUFEndian.LITTLE:
@@ -134,12 +143,16 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _require_no_gaps(path: Path, reader: Any) -> None:
-    """Tensors follow one another, padded to the alignment, to the end: else one is lost, or two share their bytes."""
+    """Raises DataError unless tensors follow one another to the end of the file, padded to the alignment.
+
+    Otherwise a tensor is lost, or two tensors share bytes.
+    """
     begin = reader.data_offset
     for tensor in reader.tensors:
         if tensor.data_offset != begin:
             raise DataError(
-                f"{path}: {tensor.name}: expected to begin at byte {begin}, got {tensor.data_offset}: a damaged GGUF file"
+                f"{path}: {tensor.name}: expected to begin at byte {begin}, got {tensor.data_offset}: "
+                "a damaged GGUF file"
             )
         begin += math.ceil(tensor.n_bytes / int(reader.alignment)) * int(reader.alignment)
     if len(reader.data) > begin:

@@ -1,4 +1,4 @@
-"""JSON files of others, read strictly: a key that stands twice is refused, where Python would take the last."""
+"""Reads JSON files of published models: a doubled key is refused, of which Python would take the last."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from operators.base.errors import DataError
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file. Raises DataError naming the file."""
+    """The mapping in a JSON file. Raises DataError, which names the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A folder as `transformers` saves it: config.json and weights in one or several safetensors files. Nothing pickled is read."""
+"""Reads a folder as `transformers` saves it: config.json and safetensors files, never pickled weights."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,8 +25,10 @@ OTHERS = {
 class SafetensorsFolder(Mapping[str, Tensor]):
     """The tensors of a folder by name; each is read (mapped from its file) when it is asked for.
 
-    Which files are the model is decided as `transformers` decides it. remarks: what a user should know about that, a line each.
-    Raises DataError.
+    The choice of the model's files is that of `transformers`. Attributes: `config` is the content of
+    config.json, `remarks` has lines for the user about that choice.
+
+    Raises DataError for a folder that is not whole, or of another layout.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +41,7 @@ class SafetensorsFolder(Mapping[str, Tensor]):
 
     def _has(self, name: str) -> bool:
         path = self.folder / name
-        if path.is_symlink() and not path.exists():  # a download into the Hub's cache that was given up
+        if path.is_symlink() and not path.exists():  # an unfinished download in the Hub's cache
             raise DataError(f"{path}: a link to {path.readlink()}, which is not there")
         return path.is_file()
 
@@ -69,7 +71,7 @@ class SafetensorsFolder(Mapping[str, Tensor]):
                 files[name] = file
         for name, file in weight_map.items():
             if files.get(name) != file:
-                raise DataError(f"{index}: {name} is not in {file}, as it says")
+                raise DataError(f"{index}: {name} is not in {file}, where this index puts it")
         return files
 
     def _no_weights(self) -> DataError:
@@ -105,7 +107,8 @@ class SafetensorsFolder(Mapping[str, Tensor]):
 def _refuse_other_layouts(folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         raise DataError(
-            f"{folder}: adapter_config.json makes it an adapter of another model, expected the model with the adapter merged"
+            f"{folder}: adapter_config.json makes it an adapter of another model, "
+            "expected the model with the adapter merged"
         )
     snapshots = folder / "snapshots"
     if not (folder / "config.json").exists() and snapshots.is_dir():

@@ -1,4 +1,4 @@
-"""Values of a config.json, checked one by one as they are read; what nothing reads is refused at the end."""
+"""Values of a config.json, each checked as it is read; a key that nothing reads is refused at the end."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,10 +8,15 @@ from operators.base.errors import ArchitectureError
 
 
 class Settings:
-    """The mapping of a config.json. A key that is missing takes the default; without one it is an error.
+    """The mapping of a config.json.
 
-    Null stands for a missing key only where `transformers` takes it so, which the caller says with `null`.
-    Every complaint is an ArchitectureError of one line: `where: key: expected …, got …`.
+    A missing key has the default; where there is no default it is an error. Null counts as a missing key only
+    where `transformers` takes it so, which the argument `null` of a method states. Every error is an
+    ArchitectureError of one
+    line: `where: key: expected …, got …`.
+
+    values: the mapping.
+    where: its file and place, for messages.
     """
 
     def __init__(self, values: Mapping[str, Any], *, where: str) -> None:
@@ -19,13 +24,15 @@ class Settings:
         self._read: set[str] = set()
 
     def error(self, key: str, expected: str, got: Any) -> ArchitectureError:
+        """The error for a value that is not what was expected."""
         return ArchitectureError(f"{self.where}: {key}: expected {expected}, got {got!r:.80}")
 
     def get(self, *keys: str, default: Any = None, null: bool = False) -> Any:
         """The value of a setting.
 
-        keys: its names, as one setting may have had several; those that are there must agree.
-        null: whether a null means the default.
+        keys: its names, as a setting may have had several over time; the ones that are there must agree.
+        default: the value where no name is there.
+        null: whether null means the default.
         """
         self._read.update(keys)
         present = [key for key in keys if key in self.values and not (null and self.values[key] is None)]
@@ -42,7 +49,7 @@ class Settings:
     def size(
         self, *keys: str, default: int | None = None, least: int = 1, most: int = 2**31, null: bool = False
     ) -> int:
-        """A whole number from `least` to `most`."""
+        """A whole number from `least` to `most`; see `get` for the other arguments."""
         value = self.get(*keys, default=default, null=null)
         if value is None:
             raise ArchitectureError(f"{self.where}: {keys[0]}: missing")
@@ -58,20 +65,21 @@ class Settings:
         return float(value)
 
     def flag(self, key: str, *, default: bool = False) -> bool:
+        """A boolean."""
         value = self.get(key, default=default)
         if not isinstance(value, bool):
             raise self.error(key, "true or false", value)
         return value
 
     def mapping(self, key: str) -> "Settings":
-        """A mapping inside, empty where it is missing or null."""
+        """A mapping in the mapping; it is empty where it is missing or null."""
         value = self.get(key, default={}, null=True)
         if not isinstance(value, Mapping):
             raise self.error(key, "a mapping", value)
         return Settings(value, where=f"{self.where}: {key}")
 
     def names(self, key: str) -> list[str] | None:
-        """A list of strings, or None where it is missing or null."""
+        """A list of strings; None where it is missing or null."""
         value = self.get(key, null=True)
         if value is not None and not (
             isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -80,19 +88,20 @@ class Settings:
         return value
 
     def only(self, key: str, *values: Any, null: bool = False) -> None:
-        """Refuses anything but `values`: a setting that has one meaning here. A missing one has the first of them."""
-        given = self.get(key, default=values[0], null=null)
-        if not any(_same(given, value) for value in values):
-            raise self.error(key, " or ".join(map(repr, values)), given)
+        """Refuses all values of a setting but these; a missing key has the first of them."""
+        setting = self.get(key, default=values[0], null=null)
+        if not any(_same(setting, value) for value in values):
+            raise self.error(key, " or ".join(map(repr, values)), setting)
 
     def without_effect(self, keys: Iterable[str]) -> None:
-        """Takes keys for read that change nothing in what the model computes."""
+        """Counts keys as read that change nothing in what the model computes."""
         self._read.update(keys)
 
     def refuse_unread(self, family: str, neutral: Mapping[str, Any]) -> None:
         """Refuses every key that was not read, because it may change what the model computes.
 
-        family: for which the keys are known. neutral: the one value of a key with which it changes nothing.
+        family: of the model, for messages.
+        neutral: for some keys the one value with which the key changes nothing.
         """
         for key, value in self.values.items():
             if key in self._read:

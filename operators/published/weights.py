@@ -1,4 +1,4 @@
-"""Tensors of a published model -> the weights of our model, each name, shape and dtype checked."""
+"""Turns the tensors of a published model into the weights of our model; checks each name, shape and dtype."""
 
 import math
 from collections.abc import Mapping
@@ -14,16 +14,20 @@ from operators.layers.rope import frequencies
 from operators.model import HybridLM
 from operators.published.families import Published
 
-SHOWN = 3
+SHOWN = 3  # names in a message; the others are counted
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 HEAD = "lm_head.weight"
 FREQUENCIES = "rotary_emb.inv_freq"
 
 
 def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path | str) -> dict[str, Tensor]:
-    """The state of our model, from tensors that are read one at a time; in the published dtype.
+    """The weights of our model by name, in the published dtype.
 
-    Raises DataError naming the tensors that are missing, that nothing here takes, or that have another shape or dtype.
+    published: the model in our terms.
+    tensors: its tensors by name; they are read one at a time.
+    where: their file or folder, for messages.
+
+    Raises DataError, which names the tensors that are missing, unknown, or of another shape or dtype.
     """
     names = dict(published.names)
     theirs = _spelled(published, tensors, where)
@@ -31,16 +35,17 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
         _check_frequencies(published, tensors[theirs.pop(name)], f"{where}: {name}")
     embedding = names["embedding.weight"][0]
     if published.architecture.tied_embeddings and embedding not in theirs and HEAD in theirs:
-        names["embedding.weight"] = (HEAD,)  # transformers ties to the one of the two that is there
-    wanted = {part for parts in names.values() for part in parts}
-    surplus = sorted(theirs.keys() - wanted)
-    if missing := sorted(wanted - theirs.keys()):
+        names["embedding.weight"] = (HEAD,)  # transformers ties both to the one of them that is there
+    expected = {part for parts in names.values() for part in parts}
+    surplus = sorted(theirs.keys() - expected)
+    if missing := sorted(expected - theirs.keys()):
         instead = f"; found instead: {_listed([theirs[name] for name in surplus])}" if surplus else ""
         raise DataError(f"{where}: missing weights: {_listed(missing)}{instead}")
     if published.architecture.tied_embeddings and HEAD in surplus:
         if not torch.equal(tensors[theirs[HEAD]], tensors[theirs[embedding]]):
             raise DataError(
-                f"{where}: {HEAD}: expected the same values as {embedding} or none, as tie_word_embeddings is true"
+                f"{where}: {HEAD}: expected the same values as {embedding} or none, "
+                "as tie_word_embeddings is true"
             )
         surplus.remove(HEAD)
     if surplus:
@@ -53,17 +58,19 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
 
 
 def expected_shapes(published: Published) -> dict[str, torch.Size]:
-    """The shape of each of our parameters; nothing is allocated."""
+    """The shape of each of our parameters, by name; nothing is allocated."""
     with torch.device("meta"):
         model = HybridLM(published.architecture, backend="reference", device="meta")
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def remark_on_steps(published: Published, weights: Mapping[str, Tensor]) -> str | None:
-    """A line for a user whose Mamba2 layers can take steps that `transformers` raises while it reads a prompt, or None.
+    """A line for the user where `transformers` may raise steps of Mamba2 layers for a prompt; else None.
 
-    weights: as `fitted` returns them. What enters a layer's projection is as long as its normalization's weights allow, so that the
-    weights bound every step from below.
+    The input of a layer's projection is at most as long as its normalization's weights allow. So the weights
+    give a lower bound of every step.
+
+    weights: as `fitted` returns them.
     """
     for number, layer in enumerate(published.architecture.layers):
         if layer.operator != "mamba2" or not published.shortest_step:
@@ -75,16 +82,18 @@ def remark_on_steps(published: Published, weights: Mapping[str, Tensor]) -> str 
         )
         if F.softplus(bias - reach).min() < published.shortest_step:
             return (
-                f"time_step_min {published.shortest_step:g}: transformers raises shorter steps of Mamba2 layers to it when it reads"
-                " a prompt, but not when it generates; here none is raised, so a prompt's logits can differ from its"
+                f"time_step_min {published.shortest_step:g}: "
+                "transformers raises shorter steps of Mamba2 layers to it when it reads a prompt, "
+                "but not when it generates; here none is raised, so a prompt's logits can differ from its"
             )
     return None
 
 
 def _spelled(published: Published, tensors: Mapping[str, Tensor], where: Path | str) -> dict[str, str]:
-    """Our family's name of every tensor -> its name in the file.
+    """The name of every tensor as `published.names` spells it -> its name in the file.
 
-    As in `transformers` the name of the model inside the language model, `model.` or `backbone.`, may be missing or too much.
+    As in `transformers`, the prefix of the model inside the language model (`model.` or `backbone.`) may be
+    missing or added.
     """
     known = {part for parts in published.names.values() for part in parts} | {HEAD}
     inner = published.names["embedding.weight"][0].partition(".")[0] + "."
@@ -101,7 +110,7 @@ def _spelled(published: Published, tensors: Mapping[str, Tensor], where: Path | 
 
 
 def _check_frequencies(published: Published, stored: Tensor, where: str) -> None:
-    """Refuses frequencies of positions, which some files carry, that differ from what follows from the configuration."""
+    """Refuses frequencies of positions, which some files have, that differ from the configuration's."""
     architecture = published.architecture
     shapes: list[Any] = [layer.shape for layer in architecture.layers if layer.operator == "attention"]
     if architecture.rope is None or not shapes:
@@ -109,12 +118,13 @@ def _check_frequencies(published: Published, stored: Tensor, where: str) -> None
     rope = architecture.rope
     expected = frequencies(rope.theta, rope.scaling, shapes[0].head_dim // 2, torch.device("cpu"))
     rounding = 1e-2 if stored.dtype in (torch.bfloat16, torch.float16) else 1e-4
-    # 1e-7: the smallest ones vanish in float16.
+    # 1e-7: the smallest frequencies are 0 in float16.
     if stored.shape != expected.shape or not torch.allclose(stored.float(), expected, rounding, 1e-7):
         raise DataError(f"{where}: expected the frequencies that follow from config.json, got others")
 
 
 def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -> Tensor:
+    """The parts, by their names in the file, one under the other in this shape. Raises DataError."""
     for name, part in parts.items():
         if part.dtype not in FLOATS:
             got = str(part.dtype).removeprefix("torch.")
@@ -131,7 +141,11 @@ def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -
 
 
 def _squeezed(part: Tensor, ndim: int) -> Tensor:
-    """A depthwise convolution is published as [C, 1, K] and is [C, K] here; some vectors are published as [1, 1, H, 1]."""
+    """The tensor without dimensions of size 1 that we do not have.
+
+    A depthwise convolution is published as [C, 1, K] and is [C, K] here. Some vectors are
+    published as [1, 1, H, 1].
+    """
     if part.ndim <= ndim:
         return part
     return part.squeeze(1) if part.ndim == ndim + 1 and part.shape[1] == 1 else part.squeeze()

@@ -1,4 +1,4 @@
-"""A folder of prepared text: its manifest, and the value that stands for it."""
+"""Prepared text: the manifest of its folder, and `Corpus`, the value that others use."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,13 +24,24 @@ VALIDATION, TOKEN_BYTES, TOKENIZER, MANIFEST = (
 
 
 class Manifest(Value):
-    """What was made of a source.
+    """What was prepared from a source.
 
-    source_sha256: see `split.Survey`. vocabulary: every id is below it; tokenizer_tokens: how many tokens the tokenizer has.
-    end_of_document: the token behind every document. train_bytes, validation_bytes: UTF-8 bytes of the documents, the ends of documents
-    counting none. shard_tokens: in each shard but the last. files, shards: what there must be beside the manifest.
-    finished: whether all shards are there. unigram_loss: nats per token, see `prepare.unigram_loss`; 0 before that.
-    read: what of the source was read and what was not, when it was prepared; None in manifests written before this was recorded.
+    format: `prepare.FORMAT`.
+    source_sha256: see `split.Survey`.
+    vocabulary: every id is below it.
+    validation_fraction: see `DataSettings`.
+    tokenizer_tokens: tokens that the tokenizer has.
+    end_of_document: the token that follows every document.
+    dtype: of the ids on disk (`uint16` or `uint32`).
+    train_documents, validation_documents: how many documents.
+    train_bytes, validation_bytes: UTF-8 bytes of the documents; the ends of documents count none.
+    validation_tokens: tokens of the validation text, ends of documents included.
+    shard_tokens: tokens in each shard but the last.
+    files: the other files beside the manifest, by name.
+    shards: the shards beside the manifest, in order.
+    finished: whether all shards are there.
+    unigram_loss: nats per token, see `prepare.unigram_loss`; 0 until all shards are there.
+    read: what of the source was read and what was not; None in manifests of versions that did not record it.
     """
 
     format: int
@@ -53,11 +64,14 @@ class Manifest(Value):
     read: SourceRecord | None = None
 
     def text(self) -> str:
-        """What is in the file."""
+        """The content of the file."""
         return self.model_dump_json(indent=2) + "\n"
 
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that decides what models see: not of what lay beside the text, which may change without it."""
+        """SHA-256 (hex) of all that decides what models see.
+
+        `read` does not count: files beside the text may change without it.
+        """
         deciding = self.model_dump_json(indent=2, exclude={"read"}) + "\n"
         return hashlib.sha256(deciding.encode()).hexdigest()
 
@@ -68,11 +82,19 @@ class Manifest(Value):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Prepared tokens: a path and numbers, so that it costs nothing to send to another process. Files are opened when they are read.
+    """Prepared tokens.
 
-    vocabulary: what the models must have; every id is below it.
-    train_tokens, validation_tokens: how many there are, ends of documents included. validation_bytes: of the documents, in UTF-8.
-    unigram_loss: nats per token. digest: see `Manifest.digest`; the manifest holds the hashes of all files.
+    The value holds a path and numbers alone, so that it costs nothing to send to another process. Its methods
+    open the files.
+
+    folder: of the manifest and the files.
+    vocabulary: the vocabulary that models must have; every id is below it.
+    dtype: of the ids on disk (`uint16` or `uint32`).
+    train_tokens, validation_tokens: tokens, ends of documents included.
+    shard_tokens: tokens in each shard but the last.
+    validation_bytes: of the validation documents, in UTF-8.
+    unigram_loss: nats per token, see `prepare.unigram_loss`.
+    digest: see `Manifest.digest`; the manifest holds the hashes of all files.
     """
 
     folder: Path
@@ -86,7 +108,7 @@ class Corpus:
     digest: str
 
     def train(self) -> Tokens:
-        """Token ids of the training documents, each followed by the end-of-document token: train_tokens of them."""
+        """Ids of the training documents, each followed by the end-of-document token: train_tokens in all."""
         firsts = range(0, self.train_tokens, self.shard_tokens)
         counts = [min(self.shard_tokens, self.train_tokens - first) for first in firsts]
         return Tokens(
@@ -97,15 +119,15 @@ class Corpus:
         )
 
     def validation(self) -> np.ndarray:
-        """The same of the validation documents: [validation_tokens], read-only."""
+        """The same for the validation documents: [validation_tokens], read-only."""
         return open_tokens(self.folder / VALIDATION, self.dtype, self.validation_tokens)
 
     def token_bytes(self) -> np.ndarray:
-        """How many bytes of text each id stands for (the end of a document: none): [vocabulary] uint32."""
+        """How many bytes of text each id stands for (none for the end of a document): [vocabulary] uint32."""
         return open_tokens(self.folder / TOKEN_BYTES, "uint32", self.vocabulary)
 
     def tokenizer(self) -> Tokenizer:
-        """Decodes ids, and encodes text as the corpus was. Raises DataError where the file is not the one that the corpus was made with."""
+        """The tokenizer that encoded the corpus. Raises DataError where its file has been changed."""
         manifest, _ = read_manifest(self.folder)
         if wrong := damage(self.folder / TOKENIZER, manifest.files[TOKENIZER]):
             raise DataError(f"{wrong}; prepare the data again on this machine")
@@ -113,7 +135,7 @@ class Corpus:
 
 
 def unknown_tokens(folder: Path) -> int:
-    """How many of a folder's validation tokens stand for text that the tokenizer has no token for. Raises DataError."""
+    """How many validation tokens in a folder stand for text without a token of its own. Raises DataError."""
     manifest, _ = read_manifest(folder)
     unknown = bpe.unknown_id(bpe.load_tokenizer(folder / TOKENIZER, manifest.end_of_document))
     validation = open_tokens(folder / VALIDATION, manifest.dtype, manifest.validation_tokens)
@@ -138,7 +160,12 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
 
 
 def finished_manifest(folder: Path, *, hashes: bool) -> tuple[Manifest, str]:
-    """The same. Raises DataError where preparing is not finished, and for every file of another size or, if compared, another hash."""
+    """The manifest of a folder and its digest, if the folder is finished and whole.
+
+    hashes: whether to compare the files' hashes, beside their sizes.
+
+    Raises DataError where preparing is not finished, or a file has another size or hash.
+    """
     manifest, digest = read_manifest(folder)
     if not manifest.finished:
         raise DataError(f"{folder}: preparing was interrupted; prepare the data again to finish it")
@@ -146,15 +173,14 @@ def finished_manifest(folder: Path, *, hashes: bool) -> tuple[Manifest, str]:
         **manifest.files,
         **{shard_name(number): shard for number, shard in enumerate(manifest.shards)},
     }
-    if wrong := [
-        found for name, record in records.items() if (found := damage(folder / name, record, hashes=hashes))
-    ]:
+    damages = [damage(folder / name, record, hashes=hashes) for name, record in records.items()]
+    if wrong := [damaged for damaged in damages if damaged]:
         raise DataError(f"{'; '.join(wrong)}; prepare the data again on this machine")
     return manifest, digest
 
 
 def open_corpus(folder: Path) -> Corpus:
-    """The corpus in a folder. Raises DataError where there is none, it is not finished, or a file of it is damaged."""
+    """The corpus in a folder. Raises DataError where there is none, or it is unfinished or damaged."""
     manifest, digest = finished_manifest(folder, hashes=True)
     return Corpus(
         folder=folder.absolute(),

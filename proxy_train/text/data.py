@@ -1,4 +1,4 @@
-"""Deterministic batches of prepared tokens, and what their losses mean for each byte of text."""
+"""Deterministic batches of prepared tokens, and bits per byte from their losses."""
 
 import math
 from collections.abc import Iterator
@@ -25,21 +25,27 @@ __all__ = [
 
 
 def require_windows(corpus: Corpus, sequence_length: int) -> None:
-    """Raises DataError where the training or the validation text has less than one window of sequence_length + 1 tokens."""
+    """Raises DataError where either text has fewer tokens than one window, sequence_length + 1."""
     for side, have in (("training", corpus.train_tokens), ("validation", corpus.validation_tokens)):
         if have < sequence_length + 1:
             raise DataError(
-                f"{side} text too short for one batch: it has {have} tokens, sequence_length {sequence_length} needs {sequence_length + 1}"
+                f"{side} text too short for one batch: it has {have} tokens, "
+                f"sequence_length {sequence_length} needs {sequence_length + 1}"
             )
 
 
 def batches(
     corpus: Corpus, *, batch_size: int, sequence_length: int, steps: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets, both [batch_size, sequence_length] int64: windows of the training tokens in an order fixed by the seed.
+    """Batches of training tokens: inputs and targets, both [batch_size, sequence_length] int64.
 
-    An epoch reads windows that lie side by side, each once, so that no token is a target twice in it; the next one begins at another
-    token and in another order. A target is the token after its input. Windows may cross the ends of documents.
+    A target is the token after its input. An epoch reads neighbouring windows, each once, so that no token is
+    a target twice in it. The next epoch begins at another token and has another order. Windows may cross the
+    ends of documents.
+
+    steps: how many batches.
+    seed: fixes the windows and their order.
+
     Raises DataError, see `require_windows`.
     """
     require_windows(corpus, sequence_length)
@@ -54,7 +60,7 @@ def batches(
 
 
 def _epoch(tokens: int, sequence_length: int, rng: np.random.Generator) -> np.ndarray:
-    """Where the windows of one epoch begin, shuffled."""
+    """The first tokens of the windows of one epoch, shuffled: [windows]."""
     first = rng.integers(min(sequence_length, tokens - sequence_length))
     return first + sequence_length * rng.permutation((tokens - 1 - first) // sequence_length)
 
@@ -62,9 +68,12 @@ def _epoch(tokens: int, sequence_length: int, rng: np.random.Generator) -> np.nd
 def validation_batches(
     corpus: Corpus, *, batch_size: int, sequence_length: int, tokens: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets [B, sequence_length] int64, B ≤ batch_size: windows side by side from the start of the validation tokens.
+    """Batches of validation tokens: inputs and targets, both [B, sequence_length] int64, with B ≤ batch_size.
 
-    As many whole windows as `tokens` targets make, at least one, at most all there are. No token is a target twice.
+    Windows are neighbours, from the first token on. No token is a target twice.
+
+    tokens: how many targets; they are rounded down to whole windows, at least one and at most all there are.
+
     Raises DataError, see `require_windows`.
     """
     require_windows(corpus, sequence_length)
@@ -81,5 +90,9 @@ def _shifted(windows: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
 
 
 def bits_per_byte(nats: float, text_bytes: int) -> float:
-    """The information in bits for each byte of the text that the scored tokens stand for; `nats` is their summed loss."""
+    """The loss in bits for each byte of text.
+
+    nats: the summed loss of the scored tokens.
+    text_bytes: bytes of text that these tokens stand for.
+    """
     return nats / math.log(2) / text_bytes

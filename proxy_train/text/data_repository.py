@@ -1,4 +1,4 @@
-"""What the library `datasets` and the Hugging Face Hub write beside text: which files a data set has, which splits and configurations."""
+"""Reads what the library `datasets` and the Hugging Face Hub write beside text."""
 
 import fnmatch
 import json
@@ -11,16 +11,23 @@ import yaml
 from operators.base.errors import DataError
 from proxy_train.text.formats import kind_of
 
-# What `datasets` writes into a folder beside its .arrow files, and into a folder of several such folders.
+# `datasets` writes the first beside the .arrow files of a dataset, the second into
+# a folder of several datasets.
 DATASET, SPLITS = "state.json", "dataset_dict.json"
 
 
 def dataset_files(state: Path) -> list[str]:
-    """The names of the .arrow files that a dataset's state names: others in its folder are caches of the library."""
+    """The .arrow files that a dataset's state names; others in its folder are caches of the library.
+
+    state: the file DATASET of the dataset.
+
+    Raises DataError where the file is no such state, or the dataset is a selection of its rows.
+    """
     content = _json_object(state)
     if content.get("_indices_data_files"):
         raise DataError(
-            f"{state}: the dataset is a selection of its rows: save it again after `dataset.flatten_indices()`"
+            f"{state}: the dataset is a selection of its rows: "
+            "save it again after `dataset.flatten_indices()`"
         )
     try:
         names = [str(file["filename"]) for file in content["_data_files"]]
@@ -36,7 +43,7 @@ def dataset_files(state: Path) -> list[str]:
 
 
 def require_one_split(splits: Path) -> None:
-    """Raises DataError for a saved dataset with several splits."""
+    """Raises DataError where the file SPLITS of a saved dataset names several splits."""
     names = _json_object(splits).get("splits")
     if isinstance(names, list) and len(names) > 1:
         paths = ", ".join(str(splits.parent / str(name)) for name in names)
@@ -46,7 +53,7 @@ def require_one_split(splits: Path) -> None:
 
 
 def is_cache_of_hub(folders: Collection[str]) -> bool:
-    """Whether a folder with these folders is where the Hub's client keeps a repository."""
+    """Whether a folder with these subfolders is the place where the Hub's client keeps a repository."""
     return "snapshots" in folders and ("blobs" in folders or "refs" in folders)
 
 
@@ -55,14 +62,16 @@ def require_one_version(snapshots: Path, names: Iterable[str]) -> None:
     versions = [str(snapshots / name) for name in names if not name.startswith(".")]
     if len(versions) > 1:
         raise DataError(
-            f"{snapshots}: {len(versions)} versions of one repository: expected one of {', '.join(versions)} as the source"
+            f"{snapshots}: {len(versions)} versions of one repository: "
+            f"expected one of {', '.join(versions)} as the source"
         )
 
 
 def require_one_configuration(folder: Path, files: Iterable[Path]) -> None:
-    """Raises DataError where the README.md of a data repository names several configurations that are there.
+    """Raises DataError where files of several configurations of a data repository would be read.
 
-    files: those that are going to be read.
+    folder: the repository; its README.md names the configurations.
+    files: the files that are going to be read.
     """
     inside = {path.relative_to(folder).as_posix() for path in files if path.is_relative_to(folder)}
     present = {}
@@ -73,13 +82,13 @@ def require_one_configuration(folder: Path, files: Iterable[Path]) -> None:
     if len(set(present.values())) > 1:
         first = ", ".join(f"{name} ({min(members)})" for name, members in sorted(present.items())[:10])
         raise DataError(
-            f"{folder}: a data set with {len(present)} configurations, by its README.md: expected the folder or files of one as "
-            f"the source; {first}"
+            f"{folder}: a data set with {len(present)} configurations, by its README.md: "
+            f"expected the folder or files of one as the source; {first}"
         )
 
 
 def _configurations(readme: Path) -> list[tuple[str, list[str]]]:
-    """Name and file patterns of each configuration of a data set, by the head of its README.md, which may lack them."""
+    """Name and file patterns of each configuration in the head of a README.md, if it has such a head."""
     try:
         lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -99,7 +108,7 @@ def _configurations(readme: Path) -> list[tuple[str, list[str]]]:
 
 
 def _patterns(data_files: Any) -> list[str]:
-    """The patterns in one entry, which is a pattern, a list of such entries, or an object with them under `path`."""
+    """The patterns in an entry: a pattern, a list of entries, or an object with an entry under `path`."""
     if isinstance(data_files, str):
         return [data_files.removeprefix("./")]
     if isinstance(data_files, dict):

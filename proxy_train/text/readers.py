@@ -1,4 +1,4 @@
-"""One file -> its documents, read as a stream, so that a file may be larger than memory."""
+"""Reads the documents of one file as a stream, so that the file may be larger than memory."""
 
 import csv
 import io
@@ -16,18 +16,24 @@ from typing import Any, BinaryIO
 from operators.base.errors import DataError
 from proxy_train.text.formats import BEGINNING, COMPRESSIONS, Kind, kind_of, not_text, pyarrow, unfetched
 
-_ROWS = 256  # of a .parquet file, held at a time
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BLANK = b" \t\r\n"
+_ROWS = 256  # rows of a .parquet file in memory at a time: documents may be long
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows programs write it; it is not text
+_BLANK = b" \t\r\n"  # the white space of JSON
 
 
 def read_file(path: Path, text_column: str) -> Iterator[str]:
-    """The documents of a file as they stand in it, blank ones among them; none where it is empty.
+    """The documents of a file as they stand in it, blank ones included; none where the file is empty.
 
-    A .txt file is one document. A .jsonl file has one a line, under the key `text_column`; blank lines are passed over. A .json file is
-    such lines, one object, or an array of objects, which is held in memory. A .csv or .tsv file has a line of column names, a .parquet or
-    .arrow file (as the library `datasets` saves them) has columns: each row is a document, in the column `text_column`.
-    Raises DataError for what is unreadable, damaged, or not text, with the line or row (both from 1).
+    .txt: the file is one document.
+    .jsonl: each line is an object with a document; blank lines are skipped.
+    .json: such lines, one object, or an array of objects, which is held in memory.
+    .csv, .tsv: the first line has the column names; each row is a document.
+    .parquet, .arrow (as the library `datasets` saves them): each row is a document.
+
+    path: the file; its ending names the format and the compression, see `formats`.
+    text_column: the key or column of the documents.
+
+    Raises DataError for a file that is unreadable, damaged or not text, with the line or row (both from 1).
     """
     kind = kind_of(path.name)
     if kind is None:
@@ -56,7 +62,7 @@ def read_file(path: Path, text_column: str) -> Iterator[str]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    # EOFError, the errors of zlib and lzma, and OSErrors without strerror: a damaged file.
+    # A damaged file raises EOFError, an error of zlib or lzma, or an OSError without strerror.
     try:
         yield
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
@@ -71,7 +77,7 @@ def _opened(path: Path, kind: Kind) -> io.BufferedReader:
 
 @contextmanager
 def _seekable(path: Path, kind: Kind) -> Iterator[BinaryIO]:
-    """The file, or what a compressed one holds: Parquet is read from its end."""
+    """The file, uncompressed and open at its start. It can be sought in, as Parquet is read from its end."""
     with _opened(path, kind) as stream:
         if pointer := unfetched(stream.peek(BEGINNING)[:BEGINNING]):
             raise DataError(f"{path}: is {pointer}")
@@ -85,7 +91,7 @@ def _seekable(path: Path, kind: Kind) -> Iterator[BinaryIO]:
 
 
 def _whole(path: Path, stream: BinaryIO) -> Iterator[str]:
-    # Bytes, because text mode would turn \r\n into \n, and bits per byte counts the bytes of the file.
+    # The file is read as bytes: text mode would turn \r\n into \n, and bits per byte counts the file's bytes.
     raw = stream.read()
     if (junk := raw.find(0)) >= 0:
         raise DataError(f"{path}: expected UTF-8 text, got byte 0x00 at offset {junk}")
@@ -93,7 +99,8 @@ def _whole(path: Path, stream: BinaryIO) -> Iterator[str]:
 
 
 def _lines(path: Path, stream: Iterable[bytes], text_column: str, first: int = 1) -> Iterator[str]:
-    # Lines of bytes end at \n alone: JSON strings may hold U+2028 and its like as they are.
+    # Lines are split as bytes, which end at \n alone: JSON strings may hold U+2028
+    # and other line ends unescaped.
     for number, raw in enumerate(stream, start=first):
         if not raw.isspace():
             where = f"{path} line {number}"
@@ -102,7 +109,10 @@ def _lines(path: Path, stream: Iterable[bytes], text_column: str, first: int = 1
 
 
 def _json(path: Path, stream: io.BufferedReader, text_column: str) -> Iterator[str]:
-    """An array of objects, one object, or an object a line; told apart as the library `datasets` does, by the beginning."""
+    """Documents of an array of objects, of one object, or of an object a line.
+
+    The beginning of the file decides which of them it is, as in the library `datasets`.
+    """
     first_line, blank_lines = stream.readline(), 0
     while first_line and first_line.isspace():
         first_line, blank_lines = stream.readline(), blank_lines + 1
@@ -111,7 +121,7 @@ def _json(path: Path, stream: io.BufferedReader, text_column: str) -> Iterator[s
     if not first_line.lstrip(_BLANK).startswith(b"["):
         try:
             json.loads(first_line)
-        except (ValueError, RecursionError):  # an object over several lines, or damaged
+        except (ValueError, RecursionError):  # one object over several lines, or a damaged file
             pass
         else:
             number = blank_lines + 1
@@ -124,16 +134,15 @@ def _json(path: Path, stream: io.BufferedReader, text_column: str) -> Iterator[s
         return
     for number, record in enumerate(content, start=1):
         where = f"{path} item {number}"
-        if isinstance(record, str) and text_column == "text":  # datasets names the column of bare strings so
+        if isinstance(record, str) and text_column == "text":  # the name that datasets gives bare strings
             yield _encodable(record, where, text_column)
         else:
             yield _document(record, json.dumps(record), where, text_column)
 
 
 def _separated(path: Path, stream: Iterable[bytes], text_column: str, separator: str) -> Iterator[str]:
-    csv.field_size_limit(
-        sys.maxsize
-    )  # the module refuses fields beyond 131,072 characters; documents are longer
+    # By default the module refuses fields beyond 131,072 characters; documents may be longer.
+    csv.field_size_limit(sys.maxsize)
     rows = csv.reader(_text_lines(path, stream), delimiter=separator, strict=True)
     columns: list[str] = []
     try:
@@ -216,7 +225,9 @@ def _parquet(path: Path, file: BinaryIO, text_column: str) -> Iterator[str]:
 def _arrow(path: Path, file: BinaryIO, text_column: str) -> Iterator[str]:
     arrow, ipc = pyarrow("pyarrow", path), pyarrow("pyarrow.ipc", path)
     try:
-        is_file = file.read(6) == b"ARROW1"  # the other of Arrow's two layouts; `datasets` writes streams
+        is_file = (
+            file.read(6) == b"ARROW1"
+        )  # Arrow has two layouts, files and streams; `datasets` writes streams
         file.seek(0)
         if is_file:
             with ipc.open_file(file) as table:
@@ -252,7 +263,8 @@ def _rows(path: Path, text_column: str, batches: Iterable[Any]) -> Iterator[str]
 def _require_column(path: Path, text_column: str, columns: list[str]) -> None:
     if text_column not in columns:
         raise DataError(
-            f'{path}: expected a column "{text_column}", got {", ".join(columns) or "none"}; data.text_column names another'
+            f'{path}: expected a column "{text_column}", got {", ".join(columns) or "none"}; '
+            "data.text_column names another"
         )
     if (times := columns.count(text_column)) > 1:
         raise DataError(f'{path}: expected one column "{text_column}", got {times} of that name')

@@ -1,4 +1,4 @@
-"""Token ids on disk: files of equal length, memory-mapped and read as one sequence."""
+"""Token ids on disk: files of equal length (shards), memory-mapped and read as one sequence."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,18 +10,24 @@ import numpy as np
 from operators.base.errors import DataError
 from operators.base.value import Value
 
-SHARD_TOKENS = 2**26  # in each shard but the last one: 128 or 256 MiB
+# Tokens in each shard but the last, 128 or 256 MiB: a kill loses the work on one shard,
+# and no folder has many files.
+SHARD_TOKENS = 2**26
 
 
 class FileRecord(Value):
-    """What a file must be to count as whole."""
+    """The size and SHA-256 (hex) that a file must have to count as whole."""
 
     bytes: int
     sha256: str
 
 
 class ShardRecord(FileRecord):
-    """A shard, and where its text ends: behind `document_tokens` tokens of the source's document number `document` (from 0)."""
+    """A shard, and where its text ends.
+
+    document: the number (from 0) of the source's document that its last token is from.
+    document_tokens: how many tokens of that document stand in this shard and before.
+    """
 
     document: int
     document_tokens: int
@@ -44,9 +50,9 @@ class Tokens:
             done = 0
             while done < length:
                 shard, place = divmod(start + done, each)
-                found = self.shards[shard][place : place + length - done]
-                row[done : done + len(found)] = found
-                done += len(found)
+                part = self.shards[shard][place : place + length - done]
+                row[done : done + len(part)] = part
+                done += len(part)
         return rows
 
 
@@ -56,13 +62,14 @@ def shard_name(number: int) -> str:
 
 def open_tokens(path: Path, dtype: str, count: int) -> np.ndarray:
     """The ids of one file: [count], read-only. Raises DataError for a file of another size."""
-    wanted = np.dtype(dtype).newbyteorder("<")
+    on_disk = np.dtype(dtype).newbyteorder("<")
     try:
-        if (have := path.stat().st_size) != count * wanted.itemsize:
+        if (size := path.stat().st_size) != count * on_disk.itemsize:
             raise DataError(
-                f"{path}: expected {count * wanted.itemsize} bytes, got {have}; prepare the data again on this machine"
+                f"{path}: expected {count * on_disk.itemsize} bytes, got {size}; "
+                "prepare the data again on this machine"
             )
-        return np.memmap(path, dtype=wanted, mode="r", shape=(count,))
+        return np.memmap(path, dtype=on_disk, mode="r", shape=(count,))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be opened ({error}); prepare the data again on this machine"
@@ -72,9 +79,12 @@ def open_tokens(path: Path, dtype: str, count: int) -> np.ndarray:
 def write_shards(
     folder: Path, encoded: Iterator[tuple[int, int, np.ndarray]], *, number: int
 ) -> Iterator[ShardRecord]:
-    """Writes the shards from `number` on; each is in place, whole, before its record comes.
+    """Writes shards, and yields the record of each when its file is in place, whole.
 
-    encoded: pieces of the text in their order: the number of a document, how many of its tokens come before, and its ids from there on.
+    folder: of the shards.
+    encoded: pieces of the text in order: (number of a document, how many of its tokens come before, its ids
+        from there on).
+    number: of the first shard to write.
     """
     rest = next(encoded, None)
     while rest is not None:
@@ -96,18 +106,21 @@ def write_shards(
 
 
 def record(path: Path) -> FileRecord:
-    """Raises OSError."""
+    """The size and SHA-256 of a file as it is. Raises OSError."""
     with path.open("rb") as file:
         return FileRecord(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def damage(path: Path, expected: FileRecord, *, hashes: bool = True) -> str | None:
-    """What is wrong with a file, in one line; None where it is whole. Without `hashes` its size tells."""
+    """What is wrong with a file, in one line; None where it is whole.
+
+    hashes: whether to compare its SHA-256, beside its size.
+    """
     try:
         if (size := path.stat().st_size) != expected.bytes:
             return f"{path}: expected {expected.bytes} bytes, got {size}"
-        if hashes and (found := record(path).sha256) != expected.sha256:
-            return f"{path}: expected the SHA-256 {expected.sha256[:12]}…, got {found[:12]}…"
+        if hashes and (sha256 := record(path).sha256) != expected.sha256:
+            return f"{path}: expected the SHA-256 {expected.sha256[:12]}…, got {sha256[:12]}…"
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror}"
     return None

@@ -1,26 +1,28 @@
-"""What of a source is read and what is not: counts and names, for the manifest and for people."""
+"""Records which files of a source are read and which are not, for the manifest and for people."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from operators.base.value import Value
 
-NAMED = 10  # files that are named of each kind; the others are counted
+NAMED = 10  # files of each kind that are named; the others are counted, so that a message stays readable
 
 
 class Names(Value):
-    """How many files there are of a kind, and the first of them by name."""
+    """How many files there are of a kind, and the names of the first NAMED."""
 
     count: int
     first: tuple[str, ...]
 
 
 class SourceRecord(Value):
-    """What of a source is read.
+    """Which files of a source are read.
 
-    files: how many of each ending. repeated_files: those that several entries of the source name; they are read as often.
-    not_read: why not -> which; a folder that is not entered counts as one. blank_documents: documents of white space alone, which are
-    passed over. Empty files and blank documents are complete only after all text was read.
+    files: how many files of each ending.
+    not_read: the files that are not read, by reason; a folder that is not searched counts as one.
+    empty_files: files without text; complete only after all text was read.
+    repeated_files: files that several entries of the source name; they are read as often.
+    blank_documents: documents of white space alone, which are skipped; counted while the text is read.
     """
 
     files: Mapping[str, int]
@@ -30,7 +32,11 @@ class SourceRecord(Value):
     blank_documents: int = 0
 
     def after_reading(self, empty_files: Sequence[str], blank_documents: int) -> "SourceRecord":
-        """The same with what only reading tells: files that hold no text though they have bytes, and documents without any."""
+        """The same record with what only reading shows.
+
+        empty_files: names of files that have bytes but no text.
+        blank_documents: documents of white space alone.
+        """
         first = (*self.empty_files.first, *sorted(map(printable, empty_files)))[:NAMED]
         empty = Names(count=self.empty_files.count + len(empty_files), first=first)
         return self.model_copy(update={"empty_files": empty, "blank_documents": blank_documents})
@@ -57,14 +63,16 @@ def reads(record: SourceRecord) -> str:
 
 
 def leaves_out(not_read: Mapping[str, Names]) -> str:
-    """One line: what is not read, why, and the first names; empty where everything is."""
-    return "; ".join(f"{found.count:,} {why} ({shown(found)})" for why, found in not_read.items())
+    """One line: what is not read, why, and the first names; "" where everything is read."""
+    return "; ".join(f"{files.count:,} {why} ({shown(files)})" for why, files in not_read.items())
 
 
-def shown(found: Names) -> str:
-    more = found.count - len(found.first)
-    return ", ".join(found.first) + (f" and {more:,} more" if more else "")
+def shown(files: Names) -> str:
+    """The names, and how many more there are."""
+    more = files.count - len(files.first)
+    return ", ".join(files.first) + (f" and {more:,} more" if more else "")
 
 
 def counted(endings: Iterable[str]) -> Mapping[str, int]:
+    """How often each ending occurs, in alphabetical order."""
     return dict(sorted(Counter(endings).items()))

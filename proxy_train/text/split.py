@@ -1,4 +1,4 @@
-"""Which documents are for training and which for validation: decided by their contents, in one pass that holds no text."""
+"""Decides by their contents which documents are for validation, in one pass that keeps no text in memory."""
 
 import hashlib
 from array import array
@@ -10,21 +10,23 @@ from operators.base.errors import DataError
 from operators.base.value import Value
 from proxy_train.text.source_record import SourceRecord
 
-VALIDATION_CHARACTERS = (
-    2**26
-)  # as much as is ever held out: no run scores more, and the validation text is held in memory to be sorted
-TOKENIZER_CHARACTERS = (
-    2**27
-)  # as much as a tokenizer is trained on: more changes its merges little and takes long
-_KEY = 16  # bytes of a document's SHA-256 that stand for it: their order is its order, and equal ones mean equal documents
+# The largest validation text: no run scores more, and the text is in memory while it is sorted.
+VALIDATION_CHARACTERS = 2**26
+# The largest text to train a tokenizer on: more text takes long and changes its merges little.
+TOKENIZER_CHARACTERS = 2**27
+# Bytes of a document's SHA-256 that are its key. Keys order the documents; 16 bytes are
+# too many to be equal by chance.
+_KEY = 16
 
 
 class Split(Value):
-    """The rule of a source. Keys are the beginnings of SHA-256s, in hexadecimal.
+    """Which text of a source is for validation. Keys are the first _KEY bytes of a SHA-256, in hexadecimal.
 
-    Held out are the documents whose key is from `first` to `last` and that have at most `longest` characters. Where all documents are
-    equal, `cut` is how many characters of each are for training; the rest is the validation. The tokenizer is trained on the documents
-    for training with keys up to `sample`.
+    first, last: documents with keys from `first` to `last` are held out,
+    longest: if they have at most this many characters.
+    cut: where all documents are equal, the characters of each that are for training; the rest is for
+        validation. None where documents differ.
+    sample: the tokenizer is trained on training documents with keys up to this one.
     """
 
     first: str
@@ -34,21 +36,26 @@ class Split(Value):
     sample: str
 
     def parts(self, text: str, key: bytes) -> tuple[str, str]:
-        """What of a document is for training and what for validation; one of them is empty, unless documents are cut."""
+        """The parts of a document for training and for validation; one is empty, unless documents are cut."""
         if self.cut is not None:
             return text[: self.cut], text[self.cut :]
         held_out = self.first <= key[:_KEY].hex() <= self.last and len(text) <= self.longest
         return ("", text) if held_out else (text, "")
 
     def sampled(self, key: bytes) -> bool:
+        """Whether the tokenizer is trained on the document with this key."""
         return key[:_KEY].hex() <= self.sample
 
 
 class Survey(Value):
-    """What one reading of a source tells.
+    """What one reading of a source shows.
 
-    source_sha256: over the SHA-256s of the documents, see `keyed`. characters: of all documents. read: the files that they came from.
-    blank_files, blank_documents: what only the reading tells about them, see `SourceRecord.after_reading`.
+    source_sha256: SHA-256 (hex) over the SHA-256s of the documents, see `keyed`.
+    documents: how many.
+    characters: of all documents.
+    split: which of them are for validation.
+    read: the files that they came from.
+    blank_files, blank_documents: what reading alone shows of them, see `SourceRecord.after_reading`.
     """
 
     source_sha256: str
@@ -69,12 +76,16 @@ def keyed(documents: Iterable[str], source: "hashlib._Hash") -> Iterator[tuple[s
 
 
 def survey(documents: Iterable[str], validation_fraction: float) -> Survey:
-    """Reads all documents once and decides their split; 24 bytes a document are held, and as many again to sort them.
+    """Reads all documents once and decides their split.
 
-    Documents go to validation by ascending key until they hold `validation_fraction` of the text, at most VALIDATION_CHARACTERS. A
-    document longer than that share stays in training; where all are, the shortest is the validation. Equal documents go to the same side;
-    where all are equal (one single document, above all), each is cut and the tail is the validation.
-    Raises DataError where one character is all there is.
+    It needs 24 bytes of memory a document, and as many again to sort them. Documents go to validation by
+    ascending key until they hold their share of the text. A document longer than that share stays in
+    training; where all are, the shortest one is the validation. Equal documents go to the same side. Where
+    all are equal (or there is only one), each is cut and its tail is the validation.
+
+    validation_fraction: the share of the text's characters for validation, at most VALIDATION_CHARACTERS.
+
+    Raises DataError where the text is a single character.
     """
     source, keys, lengths = hashlib.sha256(), bytearray(), array("q")
     for text, key in keyed(documents, source):
@@ -93,13 +104,18 @@ def survey(documents: Iterable[str], validation_fraction: float) -> Survey:
 
 
 def _split(keys: np.ndarray, lengths: np.ndarray, characters: int, validation_fraction: float) -> Split:
-    """keys: [documents] of bytes. lengths: [documents], in characters."""
+    """The split of the documents.
+
+    keys: [documents] of bytes.
+    lengths: [documents], in characters.
+    characters: the sum of all lengths.
+    """
     keys, places = np.unique(keys, return_index=True)
     lengths = lengths[places]
     everything = "f" * 2 * _KEY
 
     def key(place: int) -> str:
-        return keys[place : place + 1].tobytes().hex()  # an element of its own would lose zeros at its end
+        return keys[place : place + 1].tobytes().hex()  # a slice, as a single element loses zeros at its end
 
     if len(keys) == 1:
         have = int(lengths[0])

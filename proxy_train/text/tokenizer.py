@@ -13,29 +13,25 @@ from operators.base.errors import DataError
 from proxy_train.text import tokenizer_file
 
 END_OF_DOCUMENT = "<|endoftext|>"
-KNOWN_ENDS = (
-    END_OF_DOCUMENT,
-    "<|end_of_text|>",
-    "<|eos|>",
-    "<eos>",
-    "</s>",
-    "[EOS]",
-)  # looked for in this order
+# The usual names of a token that ends a document, in the order of the search.
+KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "<|eos|>", "<eos>", "</s>", "[EOS]")
 SMALLEST_VOCABULARY = 257  # the bytes and the end of a document
-_PIECE = (
-    2**20
-)  # characters: longer documents are cut for the tokenizer, which needs a hundred times their memory
-_RUN = re.compile(
-    r"\S{4096}|\s{4096}"
-)  # a word this long is cut: learning from one takes time that grows by the square of its length
-_TOGETHER = 64  # documents that are encoded in parallel, if they are not longer than a piece
+# Characters. Longer documents are cut before they are encoded: the library needs
+# a hundred times their memory.
+_PIECE = 2**20
+# Where training cuts a word: the time to learn from one grows with the square of its length.
+_RUN = re.compile(r"\S{4096}|\s{4096}")
+_TOGETHER = 64  # documents that are encoded in parallel, as long as they have less than a piece together
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE of at most `vocabulary` tokens (fewer where the text has no more pairs that occur twice); deterministic.
+    """Trains a byte-level BPE; the same documents give the same tokenizer.
 
-    Text without white space, as encoded pictures are, is cut for it every 4096 characters, and so is white space alone.
-    Every text has tokens, and every token stands for a known number of bytes.
+    Every text has tokens, and every token stands for a known number of bytes. A run of 4096 characters
+    without white space (an encoded picture, say) or of white space alone is cut.
+
+    documents: the text.
+    vocabulary: tokens at most; the tokenizer has fewer where no more pairs occur twice in the text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -54,10 +50,13 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path, end: str | None = None) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, made to encode as training does: see `tokenizer_file.as_trained`.
+    """The tokenizer of a tokenizer.json, changed to encode as training does: see `tokenizer_file.as_trained`.
+
+    What its `to_str` returns encodes the same.
 
     end: its end-of-document token, or None for the first of KNOWN_ENDS.
-    What `to_str` says of it encodes the same. Raises DataError.
+
+    Raises DataError.
     """
     content = tokenizer_file.read(path)
     trained = tokenizer_file.as_trained(content, _first_end(tokenizer_file.tokens(content), end))
@@ -65,29 +64,35 @@ def load_tokenizer(path: Path, end: str | None = None) -> Tokenizer:
 
 
 def load_published(path: Path) -> Tokenizer:
-    """The tokenizer of a published model's tokenizer.json: it adds and matches special tokens as its file says.
+    """The tokenizer of a published model's tokenizer.json, which treats special tokens as the file asks.
 
-    Truncation, padding and dropout, which belong to one use of it, are left out. Raises DataError.
+    Truncation, padding and dropout belong to one use of the tokenizer and are left out. Raises DataError.
     """
     return Tokenizer.from_str(json.dumps(tokenizer_file.as_published(tokenizer_file.read(path))))
 
 
 def encodes_otherwise(path: Path, end: str | None) -> bool:
-    """Whether texts prepared by earlier versions with this tokenizer.json may have other tokens. Raises DataError."""
+    """Whether earlier versions may have encoded a text differently with this file. Raises DataError."""
     content = tokenizer_file.read(path)
     return tokenizer_file.encodes_otherwise(content, _first_end(tokenizer_file.tokens(content), end))
 
 
 def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
-    """The token that stands behind every document: `token`, or the first of KNOWN_ENDS. Raises DataError where it has none."""
+    """The token that follows every document.
+
+    token: its name, or None for the first of KNOWN_ENDS.
+    where: the tokenizer's file, for the message.
+
+    Raises DataError where the tokenizer has no such token.
+    """
     if (known := _first_end(tokenizer.get_vocab(), token)) is not None:
         return known
-    wanted = (
+    missing = (
         "none of its tokens ends documents by its name; data.end_of_document names one"
         if token is None
         else f"it has no token {token}"
     )
-    raise DataError(f"{where}: {wanted}")
+    raise DataError(f"{where}: {missing}")
 
 
 def require_room(tokenizer: Tokenizer, vocabulary: int, where: str) -> None:
@@ -104,11 +109,16 @@ def ids_needed(tokenizer: Tokenizer) -> int:
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The token ids of each document, the id `end` behind them.
+    """The token ids of each document, followed by the id `end`.
 
-    A document of more than a million characters is encoded in pieces that begin with a line break where there is one.
-    Raises DataError for text that the tokenizer has no token for and no way to say so, and where a text itself gives the id `end`: it
-    would be one document for us and two for the model.
+    A document of more than a million characters is encoded in pieces. A piece begins with a line break where
+    there is one.
+
+    end: the id that ends a document.
+    dtype: of the ids.
+
+    Raises DataError for text that the tokenizer would drop because it has no token for it.
+    Raises DataError where a text itself gives the id `end`: the document would look like two to the model.
     """
     content = json.loads(tokenizer.to_str())
     telling = tokenizer_file.telling_what_it_drops(content)
@@ -122,29 +132,32 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.d
                     [piece for some in pieces for piece in some], add_special_tokens=False
                 )
             )
-        except Exception as error:  # tokenizers raises plain Exception for text that it has no token for
+        except Exception as error:  # the library raises plain Exception for text that has no token
             raise DataError(f"the tokenizer cannot encode the text of a document: {error}") from None
         for some in pieces:
             parts = [next(encodings).ids for _ in some]
             if telling is not None and (dropped := sum(part.count(telling[1]) for part in parts)):
                 raise DataError(
-                    f"the tokenizer would drop {dropped:,} characters of a document, for which it has no token: expected "
-                    "one with an unknown token (unk_token) or with bytes to fall back on"
+                    f"the tokenizer would drop {dropped:,} characters of a document, "
+                    "for which it has no token: "
+                    "expected one with an unknown token (unk_token) or with bytes to fall back on"
                 )
             ids = np.concatenate([np.array(part, dtype=dtype) for part in (*parts, [end])])
             if (inside := int((ids == end).sum()) - 1) > 0:
                 raise DataError(
-                    f"end of document {tokenizer.id_to_token(end)!r}: the text of a document gives this token "
-                    f"{inside:,} times, expected one that no text gives; data.end_of_document names another"
+                    f"end of document {tokenizer.id_to_token(end)!r}: "
+                    f"the text of a document gives this token {inside:,} times, "
+                    "expected one that no text gives; data.end_of_document names another"
                 )
             yield ids
 
 
 def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
-    """How many bytes of text each id stands for: [vocabulary] uint32. The id `end` and ids without a token stand for none.
+    """How many bytes of text each id stands for: [vocabulary] uint32.
 
-    Exact for byte-level tokenizers. For others it is the bytes that the tokens spell, the spaces that they add included; what
-    they lose (capitals, unknown characters) has no bytes.
+    For byte-level tokenizers this is exact. For others it counts the bytes that the tokens spell, with the
+    spaces that the tokenizer adds. What it loses (capitals, unknown characters) counts no bytes. The id `end`
+    and ids without a token stand for none.
     """
     content = json.loads(tokenizer.to_str())
     added = {token["content"]: token["special"] for token in content["added_tokens"]}
@@ -152,13 +165,11 @@ def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
     lengths = np.zeros(vocabulary, dtype=np.uint32)
     for token, index in tokenizer.get_vocab().items():
         if token in added:
-            lengths[index] = (
-                0 if added[token] else len(token.encode())
-            )  # special ones never stand for text, see `_plain`
+            # Special tokens never stand for text, see `_plain`.
+            lengths[index] = 0 if added[token] else len(token.encode())
         else:
-            lengths[index] = (
-                len(token) if byte_level else _spelled(token)
-            )  # the byte-level alphabet writes a byte as one character
+            # The byte-level alphabet writes a byte as one character.
+            lengths[index] = len(token) if byte_level else _spelled(token)
     lengths[end] = 0
     if (unknown := unknown_id(tokenizer)) is not None:
         lengths[unknown] = 0
@@ -166,7 +177,7 @@ def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:
 
 
 def unknown_id(tokenizer: Tokenizer) -> int | None:
-    """The id that stands for text without a token of its own, if there is one."""
+    """The id for text that has no token of its own; None where the tokenizer has no such id."""
     name = tokenizer_file.unknown_token(json.loads(tokenizer.to_str()))
     return None if name is None else tokenizer.token_to_id(name)
 
@@ -176,9 +187,13 @@ def _first_end(vocabulary: Container[str], token: str | None) -> str | None:
 
 
 def _spelled(token: str) -> int:
+    """How many bytes of text a token spells.
+
+    WordPiece writes ## before the next part of a word, SentencePiece ▁ for a space.
+    """
     if (
         len(token) == 6 and token.startswith("<0x") and token.endswith(">")
-    ):  # SentencePiece's way to write one byte
+    ):  # SentencePiece's name of one byte
         return 1
     return len(token.removeprefix("##").replace("▁", " ").encode())
 
@@ -212,7 +227,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """The text in pieces, in none of which a run of _RUN goes on."""
+    """The text in pieces; each ends where a run of _RUN does."""
     start = 0
     for run in _RUN.finditer(text):
         yield text[start : run.end()]
@@ -221,9 +236,9 @@ def _cut(text: str) -> Iterator[str]:
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.encode_special_tokens = (
-        True  # a text that happens to hold "<|endoftext|>" is text; this is not kept in tokenizer.json
-    )
+    """The same tokenizer, set to take all text as text and to cut and pad nothing."""
+    # A text that happens to hold "<|endoftext|>" is text. A tokenizer.json does not keep this setting.
+    tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -1,4 +1,4 @@
-"""A tokenizer.json as a value: read, checked, and rewritten so that it encodes every text in one way only."""
+"""Reads and checks a tokenizer.json, and rewrites it so that every text has one encoding only."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,15 @@ from tokenizers import Tokenizer
 from operators.base.errors import DataError
 
 KINDS = ("BPE", "Unigram", "WordLevel", "WordPiece")
-# Settings of a model that draw another encoding each time.
+# Settings of a model with which a text is encoded differently each time.
 _RANDOM = ("dropout", "alpha", "nbest_size")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a tokenizer.json, every token of which has one id and every id one token.
+    """The content of a tokenizer.json in which every token has one id and every id one token.
 
-    Raises DataError for a file that is missing or damaged, for a model of an unknown type, and for ids that contradict each other.
+    Raises DataError for a file that is missing or damaged, for a model of an unknown type, and for ids that
+    contradict each other.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
@@ -24,31 +25,36 @@ def read(path: Path) -> dict[str, Any]:
         tokenizer = Tokenizer.from_str(json.dumps(content))
     except OSError as error:
         raise DataError(f"{path}: not a tokenizer.json that can be read: {error.strerror}") from None
-    except Exception as error:  # tokenizers raises plain Exception for what it cannot read
+    except Exception as error:  # the library raises plain Exception for what it cannot read
         raise DataError(f"{path}: not a tokenizer.json that can be read: {error}") from None
     for token in content["added_tokens"]:
-        # The library numbers added tokens itself where the file's ids have holes or are taken.
+        # Where the ids in the file have holes or are taken, the library numbers added tokens itself.
         if (index := tokenizer.token_to_id(token["content"])) != token["id"]:
             raise DataError(
-                f"{path}: added_tokens: {token['content']!r} has id {token['id']} in the file, but the library "
-                f"tokenizers gives it {index}: expected ids that follow the vocabulary's without a hole"
+                f"{path}: added_tokens: {token['content']!r} has id {token['id']} in the file, "
+                f"but the library tokenizers gives it {index}: "
+                "expected ids that follow the vocabulary's without a hole"
             )
     checked: dict[str, Any] = content
     return checked
 
 
 def as_published(content: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer without what cuts, fills up or varies its encodings: truncation, padding, dropout."""
+    """The same tokenizer without truncation, padding and dropout."""
     model = {key: None if key in _RANDOM else value for key, value in content["model"].items()}
     return {**content, "truncation": None, "padding": None, "model": model}
 
 
 def as_trained(content: dict[str, Any], end: str | None) -> dict[str, Any]:
-    """The tokenizer as training encodes: every text gives its own tokens, nothing is added to them or cut from them.
+    """The same tokenizer as training uses it: a text gives its own tokens alone, all of them.
 
-    Special tokens and `end` become tokens of the model alone, so that their names in a text are text. Where the model itself could
-    make one of them from text, a last step of the pre-tokenizer cuts such text behind the first character.
-    The ids stay what they are; where that cannot be (a Unigram model with holes) special tokens stay added tokens.
+    Special tokens and `end` become tokens of the model alone, so that their names in a text are text. Where
+    the model itself could make one of them from text, the pre-tokenizer gets a last step, which cuts such
+    text after its first character. The ids stay the same. Where they cannot (a Unigram model with holes in
+    its ids), special tokens stay added tokens.
+
+    content: of the tokenizer.json.
+    end: the end-of-document token, if the tokenizer has one.
     """
     kept, protected = as_published(content), _protected(content, end)
     rewritten = {
@@ -64,7 +70,7 @@ def as_trained(content: dict[str, Any], end: str | None) -> dict[str, Any]:
 
 
 def encodes_otherwise(content: dict[str, Any], end: str | None) -> bool:
-    """Whether `as_trained` may encode a text otherwise than the file does with special tokens taken as text."""
+    """Whether `as_trained` may encode a text differently from the file with special tokens taken as text."""
     plain = [token["content"] for token in content["added_tokens"] if not token["special"]]
     return (
         end in plain
@@ -74,14 +80,14 @@ def encodes_otherwise(content: dict[str, Any], end: str | None) -> bool:
 
 
 def tokens(content: dict[str, Any]) -> set[str]:
-    """All tokens, added ones included."""
+    """The names of all tokens, added ones included."""
     vocabulary = content["model"]["vocab"]
     names = [entry[0] for entry in vocabulary] if isinstance(vocabulary, list) else vocabulary
     return {*names, *(token["content"] for token in content["added_tokens"])}
 
 
 def unknown_token(content: dict[str, Any]) -> str | None:
-    """The token that stands for text that the model has no token for, if there is one."""
+    """The token for text that has no token of its own; None where there is none."""
     model = content["model"]
     if isinstance(model["vocab"], list):
         index = model.get("unk_id")
@@ -91,9 +97,9 @@ def unknown_token(content: dict[str, Any]) -> str | None:
 
 
 def telling_what_it_drops(content: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
-    """The tokenizer with an id of its own for what it would drop without a word, and that id; None where it drops nothing.
+    """The tokenizer with a new id for text that it would drop, and that id; None where it drops nothing.
 
-    A BPE does that with characters that it does not know, unless it has an unknown token or works on bytes.
+    A BPE drops characters that it does not know, unless it has an unknown token or works on bytes.
     """
     model = content["model"]
     by_bytes = model.get("byte_fallback") or '"ByteLevel"' in json.dumps(content["pre_tokenizer"])
@@ -107,6 +113,7 @@ def telling_what_it_drops(content: dict[str, Any]) -> tuple[dict[str, Any], int]
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a doubled key, of which `json` would keep the last."""
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -116,7 +123,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _require_sound(content: Any) -> None:
-    """Raises ValueError; fills in what older files leave out."""
+    """Raises ValueError for content that is no tokenizer, and fills in what older files leave out."""
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError("expected a mapping with a model")
     model = content["model"]
@@ -142,7 +149,7 @@ def _require_sound(content: Any) -> None:
 
 
 def _kind(model: dict[str, Any]) -> str:
-    """The type of a model; files of older versions do not name it."""
+    """The type of a model. Files of older versions do not name it: then its keys decide."""
     guessed = (
         "Unigram" if isinstance(model.get("vocab"), list) else "BPE" if "merges" in model else "WordLevel"
     )
@@ -156,7 +163,10 @@ def _protected(content: dict[str, Any], end: str | None) -> list[str]:
 
 
 def _from_text(content: dict[str, Any], token: str) -> bool:
-    """Whether the model could make a token from text that spells it: all models look it up, a BPE needs a merge that ends in it."""
+    """Whether the model could make a token from text that spells it.
+
+    A BPE needs a merge that ends in it; all other models look it up.
+    """
     model = content["model"]
     if _kind(model) != "BPE" or model.get("ignore_merges"):
         return True
@@ -166,11 +176,11 @@ def _from_text(content: dict[str, Any], token: str) -> bool:
 
 
 def _apart(content: dict[str, Any], tokens: list[str]) -> Any:
-    """The pre-tokenizer with a step behind it that cuts each of `tokens` in two; one of a single character cannot be cut."""
+    """The pre-tokenizer with a last step that cuts each of `tokens` in two, if they have two characters."""
     before = content.get("pre_tokenizer")
-    wanted = [_cut(token) for token in tokens if len(token) > 1]
-    there = json.dumps(before)
-    missing = [pattern for pattern in wanted if json.dumps(pattern)[1:-1] not in there]
+    patterns = [_cut(token) for token in tokens if len(token) > 1]
+    before_text = json.dumps(before)
+    missing = [pattern for pattern in patterns if json.dumps(pattern)[1:-1] not in before_text]
     if not missing:
         return before
     step = {
@@ -183,18 +193,18 @@ def _apart(content: dict[str, Any], tokens: list[str]) -> Any:
 
 
 def _cut(token: str) -> str:
-    """A regular expression for the first character of a token where the others follow."""
+    """A regular expression for the first character of a token, where the others follow."""
     first, *others = (f"\\x{{{ord(character):x}}}" for character in token)
     return f"{first}(?={''.join(others)})"
 
 
 def _with_added(content: dict[str, Any]) -> Any:
-    """The model's vocabulary with all added tokens in it under their ids, or None where a list has no such place."""
+    """The model's vocabulary with all added tokens under their ids; None where a list has no such place."""
     model, added = content["model"], sorted(content["added_tokens"], key=lambda token: int(token["id"]))
     if isinstance(model["vocab"], dict):
         return {**model["vocab"], **{token["content"]: token["id"] for token in added}}
     names = {entry[0] for entry in model["vocab"]}
-    # Not below the worst score: the price of unknown text goes by that.
+    # The new tokens get the worst score, none below it: the price of unknown text depends on the worst.
     vocabulary, score = list(model["vocab"]), min(entry[1] for entry in model["vocab"])
     for token in added:
         if token["content"] in names:

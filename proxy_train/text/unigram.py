@@ -1,4 +1,4 @@
-"""What a model loses that knows only how often tokens occur, on the same tokens that a trained model is scored on."""
+"""The loss of a model that knows only how often tokens occur, on the tokens that others are scored on."""
 
 from functools import lru_cache
 
@@ -9,13 +9,14 @@ from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import validation_batches
 from proxy_train.text.prepare import unigram_loss
 
-_AT_ONCE = 2**22  # ids, so that a large corpus takes little memory
+_AT_ONCE = 2**22  # ids counted at a time, so that a large corpus takes little memory
 
 
 def scored_unigram_loss(corpus: Corpus, settings: ProxySettings) -> float:
-    """Nats per token over the targets that `train.evaluate` scores: the first `validation_tokens` in whole windows.
+    """The unigram loss in nats per token over the targets that `train.evaluate` scores.
 
-    Frequencies are those of the training tokens, one added to each (see `prepare.unigram_loss`). Raises DataError, see `require_windows`.
+    The frequencies come from the training tokens, see `prepare.unigram_loss`. The targets are the first
+    `validation_tokens`, in whole windows. Raises DataError, see `require_windows`.
     """
     counts = np.zeros(corpus.vocabulary, dtype=np.int64)
     for _, targets in validation_batches(
@@ -28,7 +29,7 @@ def scored_unigram_loss(corpus: Corpus, settings: ProxySettings) -> float:
     return unigram_loss(_training_counts(corpus), counts)
 
 
-@lru_cache(maxsize=2)  # A worker trains many candidates on one corpus.
+@lru_cache(maxsize=2)  # a worker trains many candidates on one corpus
 def _training_counts(corpus: Corpus) -> np.ndarray:
     """How often each id occurs in the training tokens: [vocabulary]."""
     counts = np.zeros(corpus.vocabulary, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Architectures as values: reading, writing, identity, and one-line errors for what cannot exist."""
+"""Architectures as values: reading, writing, identity, and one-line errors for impossible ones."""
 
 import os
 import subprocess

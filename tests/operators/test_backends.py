@@ -1,4 +1,4 @@
-"""Choosing backends: what is refused with which reason, what auto takes, and parameters that stay in float32."""
+"""The choice of backends: reasons for a refusal, what auto takes, and parameters in float32."""
 
 import sys
 from pathlib import Path
@@ -35,7 +35,8 @@ def test_a_library_for_gpus_is_refused_on_a_cpu(name: str, backend: str) -> None
     )
     with pytest.raises(
         BackendError,
-        match=f"backend {backend} of operator {name} cannot be used on cpu in torch.bfloat16: needs a CUDA device",
+        match=f"backend {backend} of operator {name} cannot be used on cpu in torch.bfloat16: "
+        "needs a CUDA device",
     ):
         resolve(name, backend, shape, CPU, torch.bfloat16)
     assert resolve(name, "auto", shape, CPU, torch.bfloat16).name in ("reference", "sdpa")
@@ -56,9 +57,9 @@ def test_shapes_that_a_library_cannot_serve_are_refused(
     name: str, backend: str, genes: dict[str, object], reason: str
 ) -> None:
     shape = registry.get(name).shape.make(1020, **genes)
-    found = reason_against(name, backend, shape, CUDA, torch.bfloat16)
-    assert found is not None
-    assert reason in found
+    refusal = reason_against(name, backend, shape, CUDA, torch.bfloat16)
+    assert refusal is not None
+    assert reason in refusal
 
 
 @pytest.mark.parametrize(
@@ -104,15 +105,16 @@ def test_agreement_of_the_reference_with_itself() -> None:
 
 def test_disagreement_is_said_and_nan_is_one() -> None:
     known = {"x": 0.01, "A_log": 0.001, "D": 0.06}
-    found = Agreement(
+    compared = Agreement(
         torch.bfloat16,
         output=0.1,
         decoded=float("nan"),
         gradients={"x": 0.01, "A_log": 0.2, "D": 0.2},
         unavoidable=known,
     )
-    assert found.complaint == (
-        "differs from the reference: output off by 1.0e-01 (bound 2e-02), decoded output off by nan (bound 2e-02), "
+    assert compared.complaint == (
+        "differs from the reference: output off by 1.0e-01 (bound 2e-02), "
+        "decoded output off by nan (bound 2e-02), "
         "gradient of A_log off by 2.0e-01 (bound 5e-02)"
     )
     assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(

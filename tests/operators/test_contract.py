@@ -1,4 +1,4 @@
-"""What every operator promises. A new file in operators/library/ is tested here the moment it exists."""
+"""The contract of every operator. It covers a new file in operators/library/ as soon as it exists."""
 
 import os
 from itertools import pairwise, product
@@ -26,7 +26,7 @@ def gene_combinations(name: str) -> list[dict[str, Any]]:
 
 
 def shape_of(name: str, which: str = "first") -> Shape:
-    """At WIDTH: the default shape, or the one with the first or last choice of every gene."""
+    """The shape at WIDTH: the default, or the one with the first or last choice of every gene."""
     combinations = gene_combinations(name)
     genes = {"default": {}, "first": combinations[0], "last": combinations[-1]}[which]
     return registry.get(name).shape.make(WIDTH, **genes)
@@ -56,7 +56,7 @@ def allocate(
 
 
 def decode(module: OperatorModule, x: Tensor, state: State, pieces: tuple[int, ...]) -> Tensor:
-    """Prefills x [B, T, W] piece by piece, then steps through what is left."""
+    """Prefills x [B, T, W] piece by piece, then steps through the rest."""
     position = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
     out, read = [], 0
     with torch.no_grad():
@@ -69,7 +69,7 @@ def decode(module: OperatorModule, x: Tensor, state: State, pieces: tuple[int, .
 
 
 def assert_close(ours: Tensor, expected: Tensor) -> None:
-    """Largest error in parts of the largest expected value."""
+    """The largest error over the largest expected value."""
     scale = expected.abs().max().clamp(min=1e-3)
     assert ours.shape == expected.shape
     assert ((ours - expected).abs().max() / scale).item() < 2e-5
@@ -217,16 +217,16 @@ def test_genes_and_make_are_inverse(name: str) -> None:
     operator = registry.get(name)
     for width, genes in product((32, 48, 100, 192, 768, 2048), gene_combinations(name)):
         shape = operator.shape.make(width, **genes)
-        found = shape.genes(width)
-        assert operator.shape.make(width, **found) == shape
-        assert set(genes) <= set(found)
+        genes_of_shape = shape.genes(width)
+        assert operator.shape.make(width, **genes_of_shape) == shape
+        assert set(genes) <= set(genes_of_shape)
         assert operator.shape.model_validate(shape.model_dump(mode="json")) == shape
 
 
 @every_operator
 def test_a_resized_layer_keeps_its_genes(name: str) -> None:
     for genes in gene_combinations(name):
-        # At 1536 every combination divides evenly, so that its genes are met exactly.
+        # At 1536 every combination divides evenly, so that the shape has exactly these genes.
         layer = Layer(operator=name, shape=registry.get(name).shape.make(1536, **genes))
         assert layer.resized(1536, 1536) == layer
         assert layer.resized(1536, 768).shape == registry.get(name).shape.make(768, **layer.shape.genes(1536))
@@ -254,10 +254,10 @@ def test_backend_equals_the_reference(name: str, backend: str, which: str) -> No
         pytest.skip(f"{name}: {backend} cannot be used on a CPU: {reason}")
     architecture = architecture_of(name, which)
     for tokens in (1, 17, 63, 100):
-        found = agreement(
+        compared = agreement(
             architecture, backend, device=CPU, dtype=torch.float32, batch=2, tokens=tokens, seed=tokens
         )
-        assert found.complaint is None, f"{tokens} tokens: {found.complaint}"
+        assert compared.complaint is None, f"{tokens} tokens: {compared.complaint}"
 
 
 @pytest.mark.gpu
@@ -266,7 +266,7 @@ def test_backend_equals_the_reference(name: str, backend: str, which: str) -> No
 )
 @pytest.mark.parametrize("which", ["default", "last"])
 def test_backend_equals_the_reference_on_a_gpu(name: str, backend: str, which: str) -> None:
-    """Output, every gradient, and decoding in pieces, in bfloat16 against the float32 reference; bounds: operators/agreement.py."""
+    """Outputs, gradients and decoding in bfloat16 stay within the bounds of operators/agreement.py."""
     if DEVICE.type != "cuda":
         pytest.skip("needs a CUDA device: torch sees none")
     shape = shape_at(name, which, GPU_WIDTH)
@@ -277,10 +277,12 @@ def test_backend_equals_the_reference_on_a_gpu(name: str, backend: str, which: s
     sizes = [(63, 1), (63, 3), (1000, 1), (1000, 3)] + ([(4097, 1), (4097, 3)] if which == "default" else [])
     for tokens, batch in sizes:
         seed = int.from_bytes(os.urandom(4), "little")
-        found = agreement(
+        compared = agreement(
             architecture, backend, device=DEVICE, dtype=torch.bfloat16, batch=batch, tokens=tokens, seed=seed
         )
-        assert found.complaint is None, f"{tokens} tokens, batch {batch}, seed {seed}: {found.complaint}"
+        assert compared.complaint is None, (
+            f"{tokens} tokens, batch {batch}, seed {seed}: {compared.complaint}"
+        )
 
 
 @pytest.mark.gpu

@@ -49,26 +49,26 @@ def test_parameters_are_those_of_the_built_model(architecture: Architecture) -> 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bytes_are_those_of_the_built_model(architecture: Architecture, dtype: torch.dtype) -> None:
-    model, found = (
+    model, costs = (
         HybridLM(architecture, backend="reference", dtype=dtype),
         cost(architecture, batch=3, context=17, dtype=dtype),
     )
-    assert found.param_bytes == sum(parameter.nbytes for parameter in model.parameters())
-    assert found.state_bytes == model.allocate_state(3, 17).bytes
+    assert costs.param_bytes == sum(parameter.nbytes for parameter in model.parameters())
+    assert costs.state_bytes == model.allocate_state(3, 17).bytes
 
 
 def test_a_step_by_hand() -> None:
     architecture = Architecture.from_shorthand(
         "a f", width=64, vocabulary=100, meta_tokens=2, genes={"attention": {"head_dim": 16}}
     )
-    found = cost(architecture, batch=3, context=10)
+    costs = cost(architecture, batch=3, context=10)
     kv = 2 * 32 * (10 + 2)  # keys and values, 2 heads of 16, the context and the meta tokens
     layers = 2 * 64 * (64 + 32) + 3 * 64 * 192 + 2 * 64
-    assert found.params == 100 * 64 + 2 * 64 + layers + 64
-    assert found.state_bytes == 4 * 3 * kv
-    assert found.decode_bytes == 4 * (layers + 64 + 100 * 64 + 3 * 64 + 3 * kv)
-    assert found.decode_flops == 3 * (2 * (layers - 2 * 64) + 4 * 12 * 64 + 2 * 64 * 100)
-    assert found.prefill_flops == 3 * (12 * 2 * (layers - 2 * 64) + 4 * 64 * sum(range(1, 13)) + 2 * 64 * 100)
+    assert costs.params == 100 * 64 + 2 * 64 + layers + 64
+    assert costs.state_bytes == 4 * 3 * kv
+    assert costs.decode_bytes == 4 * (layers + 64 + 100 * 64 + 3 * 64 + 3 * kv)
+    assert costs.decode_flops == 3 * (2 * (layers - 2 * 64) + 4 * 12 * 64 + 2 * 64 * 100)
+    assert costs.prefill_flops == 3 * (12 * 2 * (layers - 2 * 64) + 4 * 64 * sum(range(1, 13)) + 2 * 64 * 100)
 
 
 def test_untied_embeddings_add_parameters_but_no_traffic() -> None:
@@ -114,7 +114,7 @@ def test_prefill_flops_are_the_sum_over_tokens(architecture: Architecture) -> No
 
 @pytest.mark.parametrize("shorthand", ["f r", "a", "a f a r"])
 def test_decode_flops_agree_with_the_flop_counter(shorthand: str) -> None:
-    """Exactly: every FLOP of these operators that is counted by either side is one of a matrix product."""
+    """Exactly the same, as all FLOPs of these operators are in matrix products."""
     architecture = Architecture.from_shorthand(
         shorthand, width=64, vocabulary=100, genes={"attention": {"head_dim": 16}}
     )
@@ -126,7 +126,7 @@ def test_decode_flops_agree_with_the_flop_counter(shorthand: str) -> None:
 
 
 def test_prefill_flops_agree_with_the_flop_counter() -> None:
-    """Within 5 %: the reference also multiplies the masked half of the scores, 10 tokens wide beside a width of 256."""
+    """Within 5 %: the reference also multiplies masked scores, 10 tokens beside a width of 256."""
     architecture = Architecture.from_shorthand("a f a r", width=256, vocabulary=100)
     model = HybridLM(architecture, backend="reference").eval()
     state = model.allocate_state(3, 10)

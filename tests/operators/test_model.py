@@ -1,4 +1,4 @@
-"""HybridLM: what the layers make together, decoding from its state, and the state's limits."""
+"""HybridLM: the layers together, decoding from its state, and the state's limits."""
 
 import copy
 from typing import Any, ClassVar
@@ -42,7 +42,7 @@ def tokens_of(batch: int, length: int) -> Tensor:
 
 @torch.no_grad()
 def check_decoding(model: HybridLM, tokens: Tensor, pieces: tuple[int, ...]) -> None:
-    """Prefills of those lengths, then steps: the logits of the forward at every position they give."""
+    """Prefills of these lengths, then steps, give the logits of the forward at their positions."""
     expected, state, read = model(tokens), model.allocate_state(*tokens.shape), 0
     for length in pieces:
         logits = model.prefill(tokens[:, read : read + length], state)
@@ -139,20 +139,20 @@ def test_state_refuses_what_it_was_not_allocated_for() -> None:
 
 @torch.no_grad()
 def check_rows_alone(model: HybridLM, tokens: Tensor, *, pieces: list[list[int]], steps: int) -> None:
-    """Ragged prefills (tokens to read by piece and row), then steps: in each row the logits that it has alone, without padding."""
+    """Ragged prefills, then steps: each row has the logits that it has alone, without padding."""
     batch, longest = len(pieces[0]), max(max(piece) for piece in pieces)
     totals = [sum(counts) for counts in zip(*pieces, strict=True)]
     together = model.allocate_state(batch, max(totals) + steps)
     alone = [model.allocate_state(1, max(totals) + steps) for _ in range(batch)]
     read = [0] * batch
     for lengths in pieces:
-        padded = torch.full((batch, longest), -1)  # an index that fails wherever it is looked up
+        padded = torch.full((batch, longest), -1)  # no token has this id: an embedding of it fails
         for row, length in enumerate(lengths):
             padded[row, :length] = tokens[row, read[row] : read[row] + length]
-        found = model.prefill(padded, together, lengths)
+        logits = model.prefill(padded, together, lengths)
         for row, length in enumerate(lengths):
             expected = model.prefill(padded[row : row + 1, :length], alone[row])
-            torch.testing.assert_close(found[row], expected[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(logits[row], expected[0], rtol=1e-4, atol=1e-5)
             read[row] += length
     assert (
         together.lengths
@@ -160,10 +160,10 @@ def check_rows_alone(model: HybridLM, tokens: Tensor, *, pieces: list[list[int]]
         == [model.architecture.meta_tokens + total for total in totals]
     )
     for _ in range(steps):
-        found = model.step(torch.stack([tokens[row, at] for row, at in enumerate(read)]), together)
+        logits = model.step(torch.stack([tokens[row, at] for row, at in enumerate(read)]), together)
         for row, at in enumerate(read):
             torch.testing.assert_close(
-                found[row], model.step(tokens[row, at : at + 1], alone[row])[0], rtol=1e-4, atol=1e-5
+                logits[row], model.step(tokens[row, at : at + 1], alone[row])[0], rtol=1e-4, atol=1e-5
             )
         read = [at + 1 for at in read]
 
@@ -194,7 +194,7 @@ def test_lengths_may_be_a_tensor_and_equal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "said"),
+    ("lengths", "message"),
     [
         ([4], "lengths: expected one for each of 2 rows, got 1"),
         ([4, 0], "lengths: expected from 1 to 6 tokens a row, got 0 in row 1"),
@@ -203,10 +203,10 @@ def test_lengths_may_be_a_tensor_and_equal() -> None:
     ],
 )
 @torch.no_grad()
-def test_bad_lengths_are_refused(lengths: list[int] | Tensor, said: str) -> None:
+def test_bad_lengths_are_refused(lengths: list[int] | Tensor, message: str) -> None:
     model = build(architecture("d a"))
     state = model.allocate_state(2, 10)
-    with pytest.raises(StateError, match=said):
+    with pytest.raises(StateError, match=message):
         model.prefill(tokens_of(2, 6), state, lengths)
     with pytest.raises(StateError, match="expected from 1 to 0 tokens a row, got 0 in row 0"):
         model.prefill(tokens_of(2, 0), state)
@@ -329,8 +329,8 @@ def test_the_fused_sum_and_normalization_equal_the_plain_ones(kind: str, batch: 
     x, change = torch.randn(2, batch, width, device="cuda").bfloat16()
     for change_or_none in (change, None):
         expected = add_norm_reference(norm, x.float(), None if change_or_none is None else change.float())
-        found = fused(norm.bfloat16(), x, change_or_none)
-        for ours, theirs in zip(found, expected, strict=True):
+        computed = fused(norm.bfloat16(), x, change_or_none)
+        for ours, theirs in zip(computed, expected, strict=True):
             assert ours.dtype == torch.bfloat16
             assert ((ours.float() - theirs).norm() / theirs.norm()).item() < 2**-8 + 2**-9
         norm = norm.float()
@@ -362,7 +362,7 @@ def test_mamba2_reads_rows_in_parts_where_addresses_would_not_fit(monkeypatch: p
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_normalized_head_by_its_definition(tied: bool) -> None:
-    """In training and in decoding, which keeps the rows' norms."""
+    """Logits are divided in training, and in decoding, which keeps the norms of the rows."""
     model = build(architecture("a f", normalized_head=True, tied_embeddings=tied))
     tokens = tokens_of(2, 12)
     with torch.no_grad():
@@ -380,15 +380,15 @@ def test_a_normalized_head_by_its_definition(tied: bool) -> None:
 
 def test_recomputed_layers_have_the_same_gradients() -> None:
     model, tokens = build(architecture(meta_tokens=3)), tokens_of(2, 12)
-    found = []
+    runs = []
     for recompute in (False, True):
         model.recompute = recompute
         kept: list[Tensor] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x) or x, lambda x: x):
             out = model(tokens)
-        found.append(
+        runs.append(
             (torch.autograd.grad(out.square().sum(), list(model.parameters())), sum(x.nbytes for x in kept))
         )
-    (expected, all_bytes), (gradients, fewer_bytes) = found
+    (expected, all_bytes), (gradients, fewer_bytes) = runs
     assert all(torch.equal(*pair) for pair in zip(gradients, expected, strict=True))
     assert fewer_bytes < all_bytes / 5

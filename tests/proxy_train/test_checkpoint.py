@@ -1,4 +1,4 @@
-"""Checkpoints of a proxy run: a killed training goes on to the same end, and what cannot be used or written is said."""
+"""Checkpoints of a proxy run: a killed training goes on to the same end, and a bad file is one line."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def corpus(sentences: Corpus) -> Corpus:
 def test_a_killed_training_ends_the_same_to_the_last_bit(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
-    """Killed in the stable part, in it after a smaller budget was scored, and in the last decay."""
+    """Kills in the stable part, after the score of a smaller budget, and in the last decay."""
     monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
     settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 7680})
     expected = train(model_of(), corpus, settings, seed=0)
@@ -35,12 +35,12 @@ def test_a_killed_training_ends_the_same_to_the_last_bit(
     with pytest.raises(KeyboardInterrupt):
         train(model_of(), corpus, settings, seed=0, on_step=kill, checkpoint=file)
     assert [path.name for path in file.parent.iterdir()] == ["checkpoint"]
-    found = train(
+    resumed = train(
         model_of(), corpus, settings, seed=0, on_step=lambda step, loss: steps.append(step), checkpoint=file
     )
     assert steps == list(range(killed_at, 61))
-    assert without_time(found.score) == without_time(expected.score)
-    assert all(torch.equal(found.weights[name], tensor) for name, tensor in expected.weights.items())
+    assert without_time(resumed.score) == without_time(expected.score)
+    assert all(torch.equal(resumed.weights[name], tensor) for name, tensor in expected.weights.items())
     assert list(file.parent.iterdir()) == []
 
 

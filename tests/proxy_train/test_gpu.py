@@ -96,13 +96,13 @@ def test_a_rung_on_a_gpu_changes_nothing_and_ends_a_training_when_it_raises(corp
 def test_the_fused_loss_and_its_gradients(normalized: bool) -> None:
     architecture = Architecture.from_shorthand("f", width=128, vocabulary=1000, normalized_head=normalized)
     tokens, targets = torch.randint(1000, (2, 3, 70), device="cuda")
-    found = []
+    runs = []
     for dtype, loss_of in ((torch.bfloat16, load_fused()), (torch.float32, cross_entropy)):
         torch.manual_seed(0)
         model = HybridLM(architecture, device="cuda", dtype=torch.bfloat16).to(dtype)
         loss = loss_of(model, tokens, targets)
-        found.append((loss.item(), torch.autograd.grad(loss, list(model.parameters()))))
-    (fused, gradients), (expected, expected_gradients) = found
+        runs.append((loss.item(), torch.autograd.grad(loss, list(model.parameters()))))
+    (fused, gradients), (expected, expected_gradients) = runs
     assert fused == pytest.approx(expected, rel=BOUNDS[torch.bfloat16].output)
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         assert relative_error(gradient, reference) < BOUNDS[torch.bfloat16].gradient

@@ -1,4 +1,4 @@
-"""Which parameter learns how fast, what clipping and masters do, and along which axis matrices are normalized."""
+"""Learning rates by parameter, clipping, masters, and the axis along which matrices are normalized."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from operators.architecture import Architecture
 from operators.model import HybridLM
 from proxy_train.optim import BETAS, EMBEDDING_RATE, Optimizer, normalize_matrices, parameter_groups
 
-# By hand from the papers: which matrices of an operator read the residual stream, and which write it. The others do neither.
+# By hand from the papers: the matrices of an operator that read the residual stream, and that write it.
 SIDES = {
     "attention": ("q_proj k_proj v_proj", "o_proj"),
     "deltanet": ("q_proj k_proj v_proj b_proj", "o_proj"),
@@ -103,7 +103,7 @@ def test_decay_shrinks_matrices_alone() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_two_steps_by_the_definition_of_adam(dtype: torch.dtype) -> None:
-    """Clipping to norm 1, then Adam with decoupled decay, in float64; the second step tells whether the state is kept."""
+    """Clipping to norm 1, then Adam with decoupled decay, in float64. The second step needs the state."""
     model = model_of("a f").to(dtype)
     expected = {name: parameter.detach().double() for name, parameter in model.named_parameters()}
     moments = {name: (torch.zeros_like(value), torch.zeros_like(value)) for name, value in expected.items()}
@@ -213,7 +213,7 @@ def test_matrices_stay_normalized_and_do_not_decay(dtype: torch.dtype) -> None:
 
 
 def test_restored_tensors_are_those_that_were_saved() -> None:
-    """Also where the training that takes them up has not made a step yet."""
+    """Also where the training that restores them has not made a step yet."""
     model = model_of("a f").to(torch.bfloat16)
     optimizer = optimizer_of(model)
 

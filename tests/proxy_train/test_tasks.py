@@ -1,4 +1,4 @@
-"""Synthetic tasks: what they ask against solvers written from the definitions, and what is scored."""
+"""Synthetic tasks, against solvers written from their definitions."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SMALL = TaskSettings(symbols=4, sequence_length=16, copied=3, tokens=2_000, batc
 
 
 def solved_recall(tokens, symbols):
-    """The answer to every position by remembering pairs as one reads: keys stand at even places, what is no key there is noise."""
+    """Answers a recall by a dictionary of the pairs so far. Keys are at even places; other ids are noise."""
     known, answers = {}, []
     for place, token in enumerate(tokens):
         is_key = place % 2 == 0 and token < symbols
@@ -84,7 +84,7 @@ def model_of(text="a f", width=32, **rest):
 
 
 class Oracle(HybridLM):
-    """Answers with what the recall's solver says: its hidden state holds the answer's id instead of features."""
+    """A model that answers as the recall's solver: its hidden state holds the answer's id."""
 
     def hidden(self, tokens):
         answers = [solved_recall(row, 6) for row in tokens.tolist()]
@@ -153,7 +153,7 @@ def test_impossible_settings_are_refused(given, says):
 
 @pytest.mark.slow
 def test_attention_learns_to_recall_and_short_convolutions_cannot():
-    """Two convolutions of four tokens see the last three pairs: a key that recurs within these is all that they can answer."""
+    """Two convolutions of four tokens see three pairs, and can answer keys that recur within these."""
     settings = TaskSettings(tokens=600_000)
     genes = {"attention": {"head_dim": 32, "group": 1}}
     attention, convolution = (

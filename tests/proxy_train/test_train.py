@@ -42,7 +42,7 @@ def test_it_learns_far_below_the_unigram_loss(trained: Trained) -> None:
 
 
 def unigram_by_hand(corpus: Corpus, settings: ProxySettings) -> float:
-    """Over the targets of the first whole windows: the tokens from the second on, as many as are scored."""
+    """The unigram loss by hand, over the targets of the first whole windows."""
     counts = Counter(int(index) for shard in corpus.train().shards for index in shard)
     length = settings.sequence_length
     windows = max(1, min(settings.validation_tokens, corpus.validation_tokens - 1) // length)
@@ -76,10 +76,11 @@ def test_the_score_agrees_with_itself(trained: Trained, corpus: Corpus) -> None:
 
 
 def test_loss_and_bits_per_byte_by_hand(trained: Trained, corpus: Corpus) -> None:
-    """One token after the other, and the bytes by decoding: nothing of evaluate's own arithmetic."""
+    """One token after the other, with bytes by decoding: none of evaluate's own arithmetic."""
     model = HybridLM(model_of())
     model.load_state_dict(trained.weights)
     tokenizer, held = corpus.tokenizer(), torch.from_numpy(corpus.validation().astype(np.int64))
+    end = tokenizer.token_to_id("<|endoftext|>")
     nats, count, text_bytes = 0.0, 0, 0
     for start in range(0, 640, 64):
         window = held[start : start + 65]
@@ -87,10 +88,9 @@ def test_loss_and_bits_per_byte_by_hand(trained: Trained, corpus: Corpus) -> Non
         for position, target in enumerate(window[1:].tolist()):
             nats -= math.log(probabilities[position, target].item())
             count += 1
-        text_bytes += len(tokenizer.decode(window[1:].tolist(), skip_special_tokens=True).encode())
-    assert (
-        held[1:641] == tokenizer.token_to_id("<|endoftext|>")
-    ).any()  # an end of a document is among them, and counts no byte
+        # The end of a document counts no byte. Here it is an ordinary token, which decoding would write.
+        text_bytes += len(tokenizer.decode([token for token in window[1:].tolist() if token != end]).encode())
+    assert (held[1:641] == end).any()
     assert trained.score.loss == pytest.approx(nats / count, rel=1e-5)
     assert trained.score.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
 
@@ -190,7 +190,8 @@ def test_the_first_loss_is_that_of_a_guess(corpus: Corpus) -> None:
         on_step=lambda step, loss: steps.append((step, loss)),
     )
     assert [step for step, _ in steps] == [1, 2, 3, 4, 5]
-    # A uniform guess loses ln 272; logits of about unit variance lose half a nat more, and the tied embedding favours the token just read.
+    # A uniform guess loses ln 272. Logits of about unit variance lose half a nat more, and the tied embedding
+    # favours the token that was just read.
     assert 0 < steps[0][1] - math.log(272) < 1
 
 
@@ -330,7 +331,7 @@ def test_where_memory_runs_out_fewer_rows_are_read_at_once(
 
 
 def test_each_budget_scores_as_a_run_of_its_own(corpus: Corpus) -> None:
-    """The smallest decides the warm-up, so runs of their own that have it too are the same to the last bit."""
+    """The smallest budget decides the warm-up; separate runs with this warm-up are equal to the last bit."""
     seen: list[int] = []
     settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (1280, 3840), "tokens": 7680})
     together = train(model_of(), corpus, settings, seed=0, on_step=lambda step, loss: seen.append(step)).score
@@ -410,7 +411,7 @@ def test_a_training_that_goes_on_tells_of_the_rungs_before(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
-    told: list[tuple[int, float]] = []
+    reached: list[tuple[int, float]] = []
 
     def kill(step: int, loss: float) -> None:
         if step == 35:
@@ -423,22 +424,22 @@ def test_a_training_that_goes_on_tells_of_the_rungs_before(
             SETTINGS,
             seed=0,
             rungs=(2560, 5120),
-            on_rung=lambda *rung: told.append(rung),
+            on_rung=lambda *rung: reached.append(rung),
             **options,
         )
 
     run()
-    expected, told = told, []
+    expected, reached = reached, []
     with pytest.raises(KeyboardInterrupt):
         run(on_step=kill, checkpoint=tmp_path / "checkpoint")
-    assert told == expected[:1]
-    told = []
+    assert reached == expected[:1]
+    reached = []
     run(checkpoint=tmp_path / "checkpoint")
-    assert told == expected
+    assert reached == expected
 
 
 def test_flops_of_a_token_by_hand() -> None:
-    """Llama-like at width 32: q, k, v, o, three matrices of swiglu, the head; attention to half of 64 tokens on average."""
+    """By hand for a Llama of width 32: its matrices, and attention to half of 64 tokens on average."""
     architecture = model_of()
     swiglu = architecture.layers[1].shape
     matrices = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * swiglu.hidden + 32 * 272

@@ -1,4 +1,4 @@
-"""What YAML means, by the tables of YAML 1.2's core schema, and what is written, by PyYAML's own reader of YAML 1.1."""
+"""Reading follows YAML 1.2's core schema; PyYAML's reader of YAML 1.1 reads what we write."""
 
 import math
 from typing import Any

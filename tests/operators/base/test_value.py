@@ -1,4 +1,4 @@
-"""Numbers, text and truth values are not taken for one another; what was expected is said in YAML's words."""
+"""Numbers, text and truth values are not mixed up; errors name what was expected in YAML's words."""
 
 import re
 from collections.abc import Mapping
@@ -97,10 +97,12 @@ def test_whole_is_asked_of_any_number(value: Any) -> None:
 
 
 def test_no_kind_of_finding_is_told_in_pydantics_words() -> None:
-    """Over all kinds that pydantic has: also those that no model here has yet."""
+    """All kinds of errors of pydantic, also ones that no model here can have."""
     for kind in list_all_errors():
-        said = expectation(kind["type"], kind["example_context"])
-        assert not re.search(r"[Ii]nput|[Tt]uple|dictionary|instance|should|valid|String|\{", said), said
+        message = expectation(kind["type"], kind["example_context"])
+        assert not re.search(r"[Ii]nput|[Tt]uple|dictionary|instance|should|valid|String|\{", message), (
+            message
+        )
 
 
 def test_what_was_found_is_short() -> None:

@@ -48,7 +48,7 @@ def test_every_configuration_is_compiled_and_nothing_runs() -> None:
         launch_both()
     assert not y.any()
     compiled = {"add": dict(_compiled(_add_one.fn.fn)), "double": dict(_compiled(_double))}
-    assert [len(found) for found in compiled.values()] == [4, 1]
+    assert [len(binaries) for binaries in compiled.values()] == [4, 1]
 
     launch_both()
     torch.testing.assert_close(y, (x + 1) * 2)

@@ -1,4 +1,4 @@
-"""What one process has tuned, no other tunes again, and so both train alike."""
+"""A process takes over what another one has tuned, so that both train alike."""
 
 import json
 import subprocess
@@ -29,7 +29,8 @@ tokens = torch.arange(8 * 256, device="cuda").reshape(8, 256) % 512
 with kernel_libraries.deterministic():
     loss = model(tokens).float().logsumexp(-1).sum()
     loss.backward()
-print(json.dumps([len(tuned), loss.item(), sum(parameter.grad.double().abs().sum().item() for parameter in model.parameters())]))
+gradients = sum(parameter.grad.double().abs().sum().item() for parameter in model.parameters())
+print(json.dumps([len(tuned), loss.item(), gradients]))
 """
 
 
@@ -63,7 +64,7 @@ class Config(SimpleNamespace):
 
 
 class Autotuner:
-    """As Triton's: tunes whatever it was given, unless nothing has a hook and a file says which was fastest."""
+    """Triton's behaviour: it tunes, unless no configuration has a hook and a file has the fastest."""
 
     files: dict[str, str]
 
@@ -89,7 +90,7 @@ class Autotuner:
 
 def test_configurations_with_hooks_are_kept_and_get_their_hooks_back() -> None:
     files: dict[str, str] = {}
-    for found, times in [(False, {16: 2.0, 32: 1.0}), (True, {16: 1.0, 32: 2.0})]:
+    for was_cached, times in [(False, {16: 2.0, 32: 1.0}), (True, {16: 1.0, 32: 2.0})]:
         autotuner = Autotuner(files)
         configs = [Config(block=block, pre_hook=lambda: None) for block in times]
 
@@ -99,6 +100,6 @@ def test_configurations_with_hooks_are_kept_and_get_their_hooks_back() -> None:
             tuner.configs_timings = {config: ms[config.block] for config in given}
             tuner.cache["key"] = min(given, key=lambda config: ms[config.block])
 
-        assert _check_disk_cache(autotuner, "key", configs, tune) is found
+        assert _check_disk_cache(autotuner, "key", configs, tune) is was_cached
         assert autotuner.cache["key"] is configs[1]  # the fastest of the first process
         assert all(config.pre_hook for config in configs)

@@ -162,7 +162,7 @@ def random(*shape: int) -> Tensor:
 
 
 def log_decay(strength: float, *shape: int) -> Tensor:
-    """From almost none to about `strength`, so that weak and strong decays stand side by side."""
+    """Log decays from almost 0 to about `strength`: weak and strong ones are neighbours."""
     return -strength * torch.rand(*shape, dtype=torch.float64) ** 3
 
 
@@ -250,7 +250,7 @@ def selective_inputs(tokens: int, strength: float) -> Inputs:
 
 
 def trapezoid_inputs(tokens: int, strength: float, groups: int) -> Inputs:
-    """With three of four pairs turning; the state under its own names."""
+    """Inputs in which three of four pairs turn; the state has its own names."""
     keys = {name: random(B, tokens, groups, 8) for name in ("q", "k")} | {
         name: random(H, 8) for name in ("q_bias", "k_bias")
     }
@@ -277,7 +277,7 @@ TRAPEZOID_STATE = ("recurrent", "angle", "key", "value")
 
 
 def flat(state: Inputs) -> Tensor:
-    """A trapezoid's state as one tensor in which angles that mean the same are equal."""
+    """A trapezoid's state as one tensor, in which equivalent angles are equal."""
     parts = [state["recurrent"], state["angle"].cos(), state["angle"].sin(), state["key"], state["value"]]
     return torch.cat([part.flatten() for part in parts])
 
@@ -292,20 +292,20 @@ def with_flat_state(scan: Callable[..., tuple[Tensor, Inputs]]) -> Scan:
 
 
 def check(scan: Scan, naive: Scan, inputs: Inputs, **fixed: None) -> None:
-    """Outputs, final states and the gradients of every input, largest error in parts of the largest value."""
-    found = []
+    """Compares outputs, final states and all gradients by the largest error over the largest value."""
+    runs = []
     for function, dtype in ((scan, torch.float32), (naive, torch.float64)):
         leaves = {name: value.to(dtype).requires_grad_() for name, value in inputs.items()}
         out, final = function(**leaves, **fixed)
         torch.manual_seed(1)
         loss = (torch.randn(out.shape, dtype=torch.float64) * out).sum() + final.square().sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
-        found.append(
+        runs.append(
             {"out": out, "final": final}
             | {f"gradient of {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
         )
-    for name, expected in found[1].items():
-        error = (found[0][name] - expected).abs().max() / expected.abs().max()
+    for name, expected in runs[1].items():
+        error = (runs[0][name] - expected).abs().max() / expected.abs().max()
         # Gradients of decays are small differences of large sums, so float32 leaves fewer digits of them.
         assert error < (1e-3 if name.startswith("gradient") else 1e-4), f"{name}: {error:.1e}"
 

@@ -1,4 +1,4 @@
-"""Our architectures against the published definitions in `transformers`: models that it saves, imported here, give the same logits."""
+"""Models that `transformers` saves give the same logits when they are imported."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def test_a_saved_model_is_the_architecture_and_has_the_logits(case: str, tmp_pat
 
 @torch.no_grad()
 def by_definition(module: Any, x: Tensor, kind: str) -> Tensor:
-    """DeltaNet or GLA, which transformers does not have, for x [T, W] one token and one head after another in float64."""
+    """DeltaNet or GLA for x [T, W] by definition, in float64; transformers does not have them."""
     weight = {name: value.double() for name, value in module.named_parameters()}
     shape = module.shape
 

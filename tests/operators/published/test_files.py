@@ -1,4 +1,4 @@
-"""Which files and which tensors of a folder are the model: what `transformers` reads is read, anything else is refused by name."""
+"""Files and tensors of a folder: we read what `transformers` reads, and refuse anything else by name."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(models: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A copy to change, of `untied` or of the one that a test names as its parameter."""
+    """A copy that a test may change: of `untied`, or of the folder that the test's parameter names."""
     shutil.copytree(models / getattr(request, "param", "untied"), tmp_path / "model")
     return tmp_path / "model"
 
@@ -181,8 +181,8 @@ def test_shards_that_contradict_their_index_are_named(folder: Path) -> None:
         return str(caught.value)
 
     assert f"names ../{first}, which is not a file in that folder" in says({in_first: f"../{first}"})
-    assert f"{in_first} is not in {last}, as it says" in says({in_first: last})
-    assert f"absent.weight is not in {first}, as it says" in says({"absent.weight": first})
+    assert f"{in_first} is not in {last}, where this index puts it" in says({in_first: last})
+    assert f"absent.weight is not in {first}, where this index puts it" in says({"absent.weight": first})
     save_file({**load_file(folder / last), in_first: load_file(folder / first)[in_first]}, folder / last)
     assert f"{in_first} is in {first} and in {last}, expected in one" in says({})
     (folder / first).unlink()
@@ -190,7 +190,7 @@ def test_shards_that_contradict_their_index_are_named(folder: Path) -> None:
 
 
 def linked(folder: Path) -> Path:
-    """The folder as a download lies in the Hub's cache: links of a snapshot to blobs with other names."""
+    """The folder as a download in the Hub's cache: a snapshot with links to blobs of other names."""
     snapshot, blobs = (
         folder.parent / "models--a--b" / "snapshots" / "0123",
         folder.parent / "models--a--b" / "blobs",
@@ -245,7 +245,8 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "GGUF": (moved("model-q4.gguf"), "found model-q4.gguf: it is read when it is named itself"),
     "an adapter": (
         lambda folder: (folder / "adapter_config.json").write_text("{}"),
-        "adapter_config.json makes it an adapter of another model, expected the model with the adapter merged",
+        "adapter_config.json makes it an adapter of another model, "
+        "expected the model with the adapter merged",
     ),
 }
 

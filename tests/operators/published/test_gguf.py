@@ -1,4 +1,4 @@
-"""GGUF files: every key is used, harmless or refused; every part is read; whatever is damaged is named in one line."""
+"""GGUF files: every key is used, harmless or refused, every part is read, and damage is one line."""
 
 import re
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def llama(case: str = "llama") -> Any:
     return published_model(CASES[case]()[0])
 
 
-# What llama.cpp does not compute with in this family, or what says only how long texts were.
+# Keys that llama.cpp does not use in this family, and the one for the length of the training texts.
 HARMLESS = {
     "llama.context_length",
     "llama.attention.layer_norm_epsilon",
@@ -71,7 +71,7 @@ HARMLESS = {
 
 
 def keys_of_llama_cpp(group: type = gguf.Keys) -> list[str]:
-    """Every key of a model's mathematics that the package gguf lists, as a llama has it."""
+    """Every key for a model's computation that the package gguf lists, under the prefix of a llama."""
     keys = []
     for name, value in vars(group).items():
         if isinstance(value, type):
@@ -87,7 +87,7 @@ def test_the_package_lists_the_keys() -> None:
 
 
 def outcome_of(metadata: dict[str, Any]) -> str:
-    """The digest of the architecture, or why there is none."""
+    """The digest of the architecture, or the error."""
     try:
         return architecture_of(metadata).digest()
     except ArchitectureError as error:
@@ -131,7 +131,7 @@ def test_no_key_is_ignored(key: str) -> None:
 def test_a_value_that_changes_the_mathematics_is_named(key: str, value: Any) -> None:
     with pytest.raises(ArchitectureError) as caught:
         architecture_of({**METADATA, f"llama.{key}": value})
-    # A head's length is one fact in three keys: the one that is named may be its sibling.
+    # Three keys have the length of a head: the error may name another one of them.
     named = key if not key.endswith(("key_length", "value_length")) else "llama."
     assert named in str(caught.value)
     assert f"got {value!r}" in str(caught.value) or "the length of a head" in str(caught.value)
@@ -194,7 +194,7 @@ def test_a_file_of_another_kind_is_refused(more: dict[str, Any], says: str) -> N
 
 
 def factors_of(scaling: dict[str, Any], theta: float, head_dim: int) -> np.ndarray:
-    """What llama.cpp's converter stores: plain frequencies divided by those that transformers computes for the scaling."""
+    """The factors of llama.cpp's converter: plain frequencies over the ones of transformers."""
     config = transformers.LlamaConfig(
         hidden_size=head_dim,
         num_attention_heads=1,
@@ -312,7 +312,7 @@ def write_part(path: Path, number: int, keep: Callable[[str], bool], *, count: i
 
 
 def in_part(number: int) -> Callable[[str], bool]:
-    """The head is in the last part, which a reader of the first alone would take for a tied one."""
+    """The head is in the last part: a reader of the first part alone would take it for a tied one."""
     return lambda name: ("blk.1" in name) + 2 * (name == "output.weight") == number
 
 
@@ -399,7 +399,7 @@ def test_a_part_under_another_name_is_refused(tmp_path: Path) -> None:
 def rewritten(
     *changes: tuple[bytes, bytes], also: Callable[[Any], Any] = lambda w: None
 ) -> Callable[[Path], None]:
-    """A file with bytes of its own kind of damage."""
+    """A file with one kind of damage."""
 
     def write(path: Path) -> None:
         write_gguf(path, llama(), also=also)
@@ -421,7 +421,7 @@ def cut(share: float) -> Callable[[Path], None]:
 
 
 def count(where: int, number: int) -> Callable[[Path], None]:
-    """Another number in the header: the version at 4, the tensors at 8, the keys at 16."""
+    """Another number in the header: the version at byte 4, the tensors at 8, the keys at 16."""
 
     def write(path: Path) -> None:
         write_gguf(path, llama())
@@ -437,7 +437,7 @@ def extra(name: str, values: Any) -> Callable[[Path], None]:
 
 
 def tensor_field(name: bytes, after: int, value: int) -> Callable[[Path], None]:
-    """Another number, `after` bytes behind a tensor's name in its description: 4 for the first size, 24 for the offset."""
+    """Another number `after` bytes after a tensor's name: the first size at 4, the offset at 24."""
 
     def write(path: Path) -> None:
         write_gguf(path, llama())
@@ -448,7 +448,7 @@ def tensor_field(name: bytes, after: int, value: int) -> Callable[[Path], None]:
     return write
 
 
-# Sizes of a matrix: 4 bytes say how many there are, 8 each, 4 for its type, 8 for its offset.
+# The description of a matrix: 4 bytes for the number of sizes, 8 for each, 4 for its type, 8 for its offset.
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "not a GGUF file"),
     "no magic": (lambda path: path.write_bytes(b"PK\3\4" * 50), "GGUF magic invalid"),

@@ -1,4 +1,4 @@
-"""Importing published models: what cannot be expressed or does not fit is refused, in one line that names it."""
+"""Importing published models: what does not fit is refused, in one line that names it."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ gguf = pytest.importorskip("gguf")
 
 
 def config_of(case: str, **changes: Any) -> dict[str, Any]:
-    """What transformers writes into config.json, with changes; None takes a key away."""
+    """The config.json that transformers writes, with changes; None removes a key."""
     config = {**json.loads(CASES[case]()[0].to_json_string(use_diff=False)), **changes}
     return {key: value for key, value in config.items() if key not in changes or value is not None}
 
@@ -229,7 +229,8 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "missing": (lambda weights: (weights.pop(NORM), weights.pop(QUERY)), f"missing weights: {QUERY}, {NORM}"),
     "extra": (
         lambda weights: weights.update({f"model.layers.{n}.x": torch.ones(1) for n in range(5)}),
-        "weights that the architecture does not have: model.layers.0.x, model.layers.1.x, model.layers.2.x and 2 more",
+        "weights that the architecture does not have: "
+        "model.layers.0.x, model.layers.1.x, model.layers.2.x and 2 more",
     ),
     "a layer more": (
         lambda weights: weights.update({"model.layers.2.mlp.up_proj.weight": torch.ones(80, 48)}),
@@ -245,7 +246,8 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     ),
     "a head of its own": (
         lambda weights: weights.update({"lm_head.weight": torch.ones(61, 48)}),
-        "lm_head.weight: expected the same values as model.embed_tokens.weight or none, as tie_word_embeddings is true",
+        "lm_head.weight: expected the same values as model.embed_tokens.weight or none, "
+        "as tie_word_embeddings is true",
     ),
 }
 
@@ -316,7 +318,7 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
         ({**weight_map, QUERY: "absent.safetensors"}, "names absent.safetensors"),
         (
             {**weight_map, QUERY: weight_map["lm_head.weight"]},
-            f"{QUERY} is not in {weight_map['lm_head.weight']}, as it says",
+            f"{QUERY} is not in {weight_map['lm_head.weight']}, where this index puts it",
         ),
         ({QUERY: 5}, "expected weight_map, a mapping from tensors to files"),
     ):
@@ -404,9 +406,9 @@ def test_a_gguf_file_is_dequantized(tmp_path: Path) -> None:
     write_gguf(tmp_path / "small.gguf", theirs, quantize=gguf.GGMLQuantizationType.Q8_0)
     file = GgufFile(tmp_path / "small.gguf")
     for name, tensor in theirs.named_parameters():
-        found = file[name]
-        assert found.dtype == torch.float32
-        assert (found - tensor).abs().max() <= tensor.abs().max() / 127, name
+        tensor_read = file[name]
+        assert tensor_read.dtype == torch.float32
+        assert (tensor_read - tensor).abs().max() <= tensor.abs().max() / 127, name
 
 
 def other_family(path: Path) -> None:

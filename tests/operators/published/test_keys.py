@@ -1,4 +1,4 @@
-"""Every key of a config.json is mapped, or changes nothing, or is refused by name: against what `transformers` computes with it."""
+"""Every key of a config.json is mapped, changes nothing in `transformers`, or is refused by name."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ FAMILIES = {
 }
 TOKENS = torch.randint(VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(1))
 
-# Keys of other families, and those with which transformers changes what a model of any family computes.
+# Keys of other families, and keys with which transformers changes the logits of a model of any family.
 FOREIGN: dict[str, Any] = {
     "is_causal": False,
     "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
@@ -66,7 +66,7 @@ FOREIGN: dict[str, Any] = {
 
 
 def mutations(key: str, value: Any) -> list[Any]:
-    """Other values of a key, of its kind."""
+    """Other values of a key, of the same kind."""
     if isinstance(value, bool):
         return [not value, None, int(value)]
     if isinstance(value, int):
@@ -87,11 +87,11 @@ def mutations(key: str, value: Any) -> list[Any]:
 
 
 class Family:
-    """A tiny model of `transformers` with its config.json and weights, to be read again with another config.json."""
+    """A tiny model of `transformers`: its weights are read again with other contents of config.json."""
 
     def __init__(self, case: str, folder: Path) -> None:
         model = published_model(CASES[case]()[0])
-        # Large steps and epsilons show; matrices larger than usual let attention look somewhere.
+        # Large steps and epsilons show in the logits. So does attention with large matrices, as it is uneven.
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "q_proj" in name or "k_proj" in name:
@@ -103,7 +103,7 @@ class Family:
 
     @torch.no_grad()
     def ours(self, config: dict[str, Any]) -> tuple[Tensor, str | None]:
-        """Logits, and what a user is told besides."""
+        """Logits, and the remark for the user."""
         published = describe(config)
         model = HybridLM(published.architecture, backend="reference")
         weights = fitted(published, self.weights, where="model")
@@ -124,7 +124,7 @@ class Family:
                 ).eval()
             model.load_state_dict(self.state)
             return model(TOKENS, use_cache=False).logits
-        except Exception:  # whatever it says, it does not read this configuration
+        except Exception:  # any exception means that it does not read this configuration
             return None
 
 
@@ -162,7 +162,7 @@ def test_every_key_with_another_value_is_refused_or_means_what_it_means_there(fa
             continue
         read += 1
         theirs = family.theirs(config)
-        if theirs is None:  # another type is refused there even where nothing is computed with it
+        if theirs is None:  # transformers refuses another type, even of a key that it does not use
             inert = (
                 WITHOUT_EFFECT
                 | FAMILY_WITHOUT_EFFECT[config["model_type"]]
@@ -353,7 +353,7 @@ def test_configurations_of_published_folders_are_read(name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_transformers_writes_by_default_is_read(family: str) -> None:
-    """All keys of a configuration class, with one layer of each kind that there is by default."""
+    """All keys of a configuration class, with one layer of each kind that the default has."""
     model = (
         {"layers_block_type": ["linear_attention", "full_attention", "mlp"]} if family == "nemotron_h" else {}
     )

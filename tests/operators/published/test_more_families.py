@@ -1,4 +1,4 @@
-"""More of our architectures against the published definitions, and modules that `transformers` does not have against their own."""
+"""More of our architectures, against `transformers` or else against the authors' definitions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from operators import Architecture, HybridLM
 from operators.base.errors import ArchitectureError
 from operators.published import Published, fitted
-from operators.published.families import ATTENTION, SWIGLU, Names, layer_names, outside_names
+from operators.published.tensor_names import ATTENTION, SWIGLU, Names, layer_names, outside_names
 from tests.helpers.published_models import (
     COMMON,
     EPS,
@@ -91,7 +91,7 @@ def lfm2() -> tuple[Any, Architecture, Names]:
 
 
 def kimi_linear() -> tuple[Any, Architecture, Names]:
-    """Without its latent attention and its experts, which are other operators."""
+    """Kimi Linear without latent attention and experts, which are other operators."""
     config = transformers.KimiLinearConfig(
         layer_types=["linear_attention"] * 2,
         mlp_layer_types=["dense"] * 2,
@@ -151,7 +151,7 @@ def silu(y: Tensor) -> Tensor:
 
 
 def retnet(weight: Weights, x: Tensor) -> Tensor:
-    """As one sum over all pairs of tokens, instead of a state."""
+    """Retention as one sum over all pairs of tokens, without a state."""
     q, k, v = (heads_of(x @ weight[f"{name}_proj.weight"].T, 3) for name in "qkv")
     half = q.shape[-1] // 2
     angle = torch.arange(len(x))[:, None, None] / 10_000 ** (torch.arange(half, dtype=torch.float64) / half)

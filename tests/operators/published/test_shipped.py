@@ -1,4 +1,4 @@
-"""The architectures in configs/architectures/: found by name, written compactly, and as large as what was published."""
+"""The architectures in configs/architectures/: their names, short files, and the published sizes."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def qwen(kind: Any, *args: int, **fields: Any) -> Any:
 
 
 def configs() -> dict[str, Any]:
-    """The published configurations, without what has no influence here."""
+    """The published configurations, without keys that change nothing here."""
     stretched = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     stretched["original_max_position_embeddings"] = 8192
     qwen2, qwen3 = transformers.Qwen2Config, transformers.Qwen3Config

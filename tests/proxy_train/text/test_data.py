@@ -1,4 +1,4 @@
-"""Batches: windows of the tokens themselves, and what must hold of their order."""
+"""Batches: windows of the tokens, and rules of their order."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Sources: every kind of file gives the same documents, and every way in which one can be wrong is one line."""
+"""Sources: every kind of file gives the same documents, and every fault in one is one line."""
 
 import gzip
 import json
@@ -174,7 +174,7 @@ def test_the_text_may_have_another_name(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
-    """A source may be larger than memory: what is wrong at its end is not known at its start."""
+    """A source may be larger than memory: a fault at its end is not known at its start."""
     path = written(tmp_path / "a.jsonl", lines() + b"\noops")
     documents = read_documents(str(path))
     assert [next(documents) for _ in READ] == READ
@@ -198,7 +198,7 @@ def table(column: str = "text", texts: list[str | None] | list[int] = TEXTS):  #
 
 
 def write_dataset(folder: Path, tables: list[object], **state: object) -> None:
-    """As `datasets.Dataset.save_to_disk` does."""
+    """Writes a dataset as `datasets.Dataset.save_to_disk` does."""
     import pyarrow as arrow
 
     folder.mkdir(parents=True)

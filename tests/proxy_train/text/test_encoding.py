@@ -1,4 +1,4 @@
-"""One encoding everywhere: what a tokenizer.json adds, cuts or finds in a text by itself never reaches the training."""
+"""One encoding everywhere: training never sees what a tokenizer.json adds to a text or cuts from it."""
 
 import json
 from collections.abc import Callable
@@ -26,14 +26,14 @@ from tests.helpers.tokenizers import (
 
 
 def compatibility_forms() -> Tokenizer:
-    """A text's full-width signs become those of the end before the model sees them."""
+    """A tokenizer that turns full-width signs of a text into the end's."""
     tokenizer = unigram()
     tokenizer.normalizer = normalizers.NFKC()
     return tokenizer
 
 
 def adds_everything() -> Tokenizer:
-    """Begins and ends each text, cuts it after four tokens, fills it up to nine, and forgets merges at random."""
+    """A tokenizer that adds a beginning and an end, cuts, pads, and drops merges at random."""
     tokenizer = byte_level(more={"ab": 256}, merges=[("a", "b")], dropout=0.5)
     end = tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -45,7 +45,7 @@ def adds_everything() -> Tokenizer:
 
 
 def stripping() -> Tokenizer:
-    """The end takes the spaces around it with it."""
+    """A tokenizer whose end includes the spaces around it."""
     tokenizer = byte_level()
     tokenizer.add_special_tokens([AddedToken("</s>", special=True, lstrip=True, rstrip=True)])
     return tokenizer

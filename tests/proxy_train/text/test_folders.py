@@ -1,4 +1,4 @@
-"""Folders as they lie on real disks: what is read is counted by hand, and whatever is not is named with the reason."""
+"""Folders as on real disks: we count by hand what is read, and the rest is named with its reason."""
 
 import bz2
 import gzip
@@ -33,7 +33,7 @@ def read(*sources: Path) -> list[str]:
 
 def not_read(*sources: Path) -> dict[str, tuple[str, ...]]:
     record = list_source([str(source) for source in sources]).record
-    return {why: found.first for why, found in record.not_read.items()}
+    return {why: names.first for why, names in record.not_read.items()}
 
 
 def test_links_to_folders_and_files_are_followed_and_nothing_is_read_twice(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_links_to_folders_and_files_are_followed_and_nothing_is_read_twice(tmp_p
     put(text / "own.jsonl", lines(5, "o"))
     (text / "wiki").symlink_to(tmp_path / "store")
     assert len(read(text)) == 55
-    (text / "a-first").symlink_to(tmp_path / "store" / "deep")  # the same folder by a second way
+    (text / "a-first").symlink_to(tmp_path / "store" / "deep")  # a second path to the same folder
     (text / "again.jsonl").symlink_to("own.jsonl")
     os.link(text / "own.jsonl", text / "hard.jsonl")
     assert len(read(text)) == 55
@@ -156,7 +156,7 @@ def test_what_is_nobodys_text_is_passed_over_and_named(tmp_path: Path) -> None:
     for names in JUNK.values():
         for name in names:
             put(tmp_path / name / "x.jsonl" if name.endswith("/") else tmp_path / name, b"not text\xff")
-    (tmp_path / ".#own.jsonl").symlink_to("user@host.1234:5678")  # how Emacs locks a file
+    (tmp_path / ".#own.jsonl").symlink_to("user@host.1234:5678")  # a lock of Emacs
     assert len(read(tmp_path)) == 3
     record = list_source(str(tmp_path)).record
     assert record.files == {".jsonl": 1}
@@ -314,12 +314,13 @@ def test_several_texts_with_splits_are_refused_unless_each_is_named(tmp_path: Pa
 
 def test_configurations_that_a_readme_names_are_refused(tmp_path: Path) -> None:
     head = (
-        "---\nlicense: mit\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: data/en-*\n"
+        "---\nlicense: mit\nconfigs:\n- config_name: en\n"
+        "  data_files:\n  - split: train\n    path: data/en-*\n"
         "- config_name: de\n  data_files:\n  - split: train\n    path: [data/de-*]\n---\n"
     )
     put(tmp_path / "README.md", head.encode())
     put(tmp_path / "data" / "en-0.jsonl", lines(3))
-    assert len(read(tmp_path)) == 3  # the other one was not downloaded
+    assert len(read(tmp_path)) == 3  # the other configuration was not downloaded
     put(tmp_path / "data" / "de-0.jsonl", lines(3))
     with pytest.raises(
         DataError, match=r"2 configurations, by its README\.md: .* de \(data/de-0\.jsonl\), en \(data/en-0"
@@ -345,10 +346,10 @@ def test_the_cache_of_the_hub_is_read_through_its_snapshot(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("shard-0.tar", r"shard-0\.tar: an archive is not looked into: unpack it"),
+        ("shard-0.tar", r"shard-0\.tar: an archive, which is not read: unpack it"),
         ("deep/texts.ZIP", r"texts\.ZIP: an archive"),
         ("texts.tar.gz", r"texts\.tar\.gz: an archive"),
-        ("own.jsonl.gz", r"own\.jsonl: the same name as own\.jsonl\.gz beside it"),
+        ("own.jsonl.gz", r"own\.jsonl: its name differs from own\.jsonl\.gz beside it"),
         ("own.jsonl.aria2", r"own\.jsonl: its download is not finished"),
     ],
 )
@@ -360,7 +361,7 @@ def test_what_may_hold_the_same_or_other_text_is_refused(tmp_path: Path, name: s
 
 
 def test_an_archive_as_the_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"x\.tar\.gz: an archive is not looked into: unpack it"):
+    with pytest.raises(DataError, match=r"x\.tar\.gz: an archive, which is not read: unpack it"):
         read(put(tmp_path / "x.tar.gz"))
 
 

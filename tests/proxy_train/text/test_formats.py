@@ -1,4 +1,4 @@
-"""Every format and compression against documents written down here, and every way in which one can be damaged as one line."""
+"""Every format and compression against known documents; every kind of damage is one line."""
 
 import bz2
 import csv

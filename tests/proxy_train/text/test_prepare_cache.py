@@ -1,4 +1,4 @@
-"""Prepared text is found again where nothing has changed, and where something has, it is prepared anew."""
+"""Text is prepared again where something has changed, and only there."""
 
 import os
 import pickle
@@ -120,7 +120,8 @@ def test_two_processes_may_prepare_at_once(source: str, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from proxy_train.text.data import DataSettings, prepare\n"
         "print('ready', flush=True); input()\n"
-        "print(prepare(DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2), cache=Path(sys.argv[2])).digest)"
+        "settings = DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2)\n"
+        "print(prepare(settings, cache=Path(sys.argv[2])).digest)"
     )
     cache = tmp_path / "cache"
     command = [sys.executable, "-c", code, source, str(cache)]

@@ -1,4 +1,4 @@
-"""What a kill, a full disk or damage may leave of prepared text, and that the next start goes on from there."""
+"""After a kill, a full disk or damage, the next start goes on from what is whole."""
 
 import signal
 import subprocess
@@ -24,7 +24,7 @@ def corpus(source: str, tmp_path: Path) -> Corpus:
 def test_preparing_goes_on_after_a_failure(
     source: str, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch, finished: int
 ) -> None:
-    """The disk is full after so many shards; the next start writes the others, and the result is what it would have been."""
+    """When the disk is full after some shards, the next start writes the others, with the same result."""
     wanted = contents(prepare(small(source), cache=tmp_path / "other"))
     cache, write = tmp_path / "cache", prepare_module._save
 
@@ -51,13 +51,14 @@ def test_preparing_goes_on_after_a_failure(
 def test_preparing_goes_on_after_a_kill(source: str, tmp_path: Path, small_shards: None) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from proxy_train import shards, prepare as p; from proxy_train.text.data import DataSettings\n"
+        "from proxy_train.text import prepare as p, shards; from proxy_train.text.data import DataSettings\n"
         f"shards.SHARD_TOKENS = {SMALL_SHARD}; save = p._save\n"
         "def dying(folder, manifest):\n"
         "    save(folder, manifest)\n"
         "    if len(manifest.shards) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
         "p._save = dying\n"
-        "p.prepare(DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2), cache=Path(sys.argv[2]))"
+        "settings = DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2)\n"
+        "p.prepare(settings, cache=Path(sys.argv[2]))"
     )
     cache = tmp_path / "cache"
     done = subprocess.run([sys.executable, "-c", code, source, str(cache)], check=False)
@@ -70,18 +71,19 @@ def test_preparing_goes_on_after_a_kill(source: str, tmp_path: Path, small_shard
     assert contents(corpus) == contents(prepare(small(source), cache=tmp_path / "other"))
 
 
-@pytest.mark.parametrize(
-    "limit", [3_000, 9_000]
-)  # bytes a file may have: in the middle of the validation text, and of the first shard
+# Bytes that a file may have: a write fails in the middle of the validation text, or of the first shard.
+@pytest.mark.parametrize("limit", [3_000, 9_000])
 def test_a_write_that_fails_half_way_leaves_nothing_that_looks_whole(
     source: str, tmp_path: Path, limit: int
 ) -> None:
     wanted = contents(prepare(small(source), cache=tmp_path / "other"))
     assert len(wanted["validation.bin"]) < 9_000 < len(wanted["train-00000.bin"])
     code = (
-        "import resource, sys; from pathlib import Path; from proxy_train.text.data import DataSettings, prepare\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from proxy_train.text.data import DataSettings, prepare\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "prepare(DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2), cache=Path(sys.argv[2]))"
+        "settings = DataSettings(source=sys.argv[1], vocabulary=300, validation_fraction=0.2)\n"
+        "prepare(settings, cache=Path(sys.argv[2]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, source, str(tmp_path / "cache")],

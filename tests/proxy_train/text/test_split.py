@@ -22,7 +22,7 @@ def split(documents: list[str], fraction: float) -> tuple[list[str], list[str]]:
 
 
 def written_out(documents: list[str], fraction: float) -> tuple[list[str], list[str]]:
-    """By ascending SHA-256 until the share is held, none longer than the share; else the shortest; equal documents are cut."""
+    """The rule of `split.survey`, written out over a list of documents."""
     by_hash = sorted(set(documents), key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     if len(by_hash) == 1:
         (text,) = by_hash
@@ -78,10 +78,10 @@ def test_one_long_document_among_short_ones_stays_in_training() -> None:
 
 def test_keys_that_end_in_zeros_keep_them() -> None:
     keys = [bytes([first, *[0] * 15]) for first in (1, 2, 3, 4)]
-    found = split_module._split(
+    rule = split_module._split(
         np.frombuffer(b"".join(keys), dtype="S16"), np.array([10, 10, 10, 10]), 40, 0.5
     )
-    assert (found.first, found.last) == ("", "02" + "00" * 15)
+    assert (rule.first, rule.last) == ("", "02" + "00" * 15)
 
 
 def test_no_more_is_held_out_than_can_be_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_the_tokenizer_learns_from_a_part_of_a_large_text(monkeypatch: pytest.Mo
     assert sampled() == split(texts, 0.1)[0]
     monkeypatch.setattr(split_module, "TOKENIZER_CHARACTERS", 5000)
     some = sampled()
-    assert 350 <= len(some) <= 401  # half of all, without the tenth that is held out
+    assert 350 <= len(some) <= 401  # half of all documents, without the held-out tenth
     assert set(some) < set(split(texts, 0.1)[0])
     assert 50 < texts.index(some[len(some) // 2]) < 950
 

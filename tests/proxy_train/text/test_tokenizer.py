@@ -1,4 +1,4 @@
-"""Tokenizers: every text survives, every token knows its bytes, and those of others are read as they are."""
+"""Tokenizers: every text survives, every token has its bytes, and published tokenizers are read unchanged."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_a_long_document_is_encoded_in_pieces_that_begin_with_line_breaks(
 
 
 def llama_like(tmp_path: Path) -> Tokenizer:
-    """A SentencePiece-style BPE with bytes to fall back on, which puts <s> before each text, and was saved with truncation."""
+    """A BPE as SentencePiece's: byte fallback, <s> before each text, and saved with truncation."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))  # noqa: S106
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
