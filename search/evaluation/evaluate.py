@@ -17,6 +17,7 @@ from operators import Architecture
 from operators.base.errors import BackendError, DataError, DeviceError, DivergedError
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
+from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Profile
 from proxy_train.task_settings import metrics as task_metrics
@@ -26,7 +27,7 @@ from search.evaluation.audits import LATENCY, RUNGS, TABLE, Audit, audits
 from search.evaluation.fidelity import costs_before_training, proxy_of, rung_metric
 from search.evaluation.outcome import UNMEASURED, Evaluation, Job, Measured, Outcome, Status
 from search.evaluation.profiling import Failure, profiled
-from search.objectives import PROXY_METRICS, base_of, first_broken, on_kind
+from search.objectives import PROXY_METRICS, first_broken, on_kind
 
 T = TypeVar("T")
 
@@ -162,9 +163,8 @@ def _profiled(
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
     if isinstance(found, Profile):
         for metric in [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]:
-            if (reason := found.absent.get(base_of(metric))) and metric == on_kind(
-                metric.partition("/")[0], kind
-            ):
+            name = MetricName.parse(metric)
+            if (reason := found.absent.get(name.metric)) and metric == on_kind(str(name.plain), kind):
                 raise DeviceError(f"device {job.device} cannot measure {metric}: {reason}")
     return found
 

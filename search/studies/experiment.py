@@ -19,6 +19,7 @@ from profiler.device.device import give_back_memory, memory_errors, open_device
 from profiler.device.gpus import devices
 from profiler.device.lock import shared
 from profiler.kernels.warm import Workload, jobs, warm
+from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxyScore, ProxySettings
@@ -232,7 +233,9 @@ def measured(at: Session, label: str, architecture: Architecture) -> Latency:
         record = Latency(label=label, problem=f"{profile.status}: {profile.reason}")
     else:
         times = {
-            name: value for name, value in profile.metrics().items() if name.partition("@")[0] == "decode_ms"
+            name: value
+            for name, value in profile.metrics().items()
+            if MetricName.parse(name).metric == "decode_ms"
         }
         taints = profile.taints()
         tainted = tuple(dict.fromkeys(taints[name] for name in times if name in taints))
