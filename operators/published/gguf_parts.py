@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from operators.base.errors import DataError
+from operators.base.errors import DataError, flat
 
 # As llama-gguf-split and the converter of llama.cpp name the parts, counted from 1; the metadata counts from 0.
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE)
@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
     try:
         reader = WithinTheFile(path)
     except Exception as error:  # damaged bytes may trip the reader anywhere: all of it is about this file
-        reason = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
+        reason = flat(error.args[0] if error.args else type(error).__name__)
         raise DataError(f"{path}: not a GGUF file that can be read: {reason:.200}") from None
     if reader.endianess != gguf.GGUFEndian.LITTLE:
         raise DataError(f"{path}: expected a little-endian GGUF file, got a big-endian one")

@@ -1,7 +1,6 @@
 """Text -> memory-mapped tokens, prepared once: streamed, so that the text may be larger than memory, and continued after a kill."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from operators.base.errors import DataError
+from operators.base.files import locked, whole_file
 from proxy_train.text import shards
 from proxy_train.text import tokenizer as bpe
 from proxy_train.text.corpus import (
@@ -75,7 +75,7 @@ def prepare(
         return open_corpus(folder)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             with contextlib.suppress(DataError):  # another process was faster
                 return open_corpus(folder)
             if folder.exists():
@@ -158,7 +158,8 @@ def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey
     if changed < begun - _SETTLED_S:
         with contextlib.suppress(OSError):  # it saves time and nothing else
             cache.mkdir(parents=True, exist_ok=True)
-            _write_whole(memo, found.model_dump_json(indent=2))
+            with whole_file(memo, apart=True) as partial:
+                partial.write_text(found.model_dump_json(indent=2), encoding="utf-8")
     return found
 
 
@@ -183,13 +184,6 @@ def _counted(documents: Iterable[str], what: str, total: int, progress: OnProgre
     for done, text in enumerate(documents, start=1):
         yield text
         progress(what, done, total)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it with the process
-        yield
 
 
 def _build(
@@ -337,10 +331,5 @@ def _counts(manifest: Manifest, *files: Path) -> np.ndarray:
 
 
 def _save(folder: Path, manifest: Manifest) -> None:
-    _write_whole(folder / MANIFEST, manifest.text())
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(path)
+    with whole_file(folder / MANIFEST) as partial:
+        partial.write_text(manifest.text(), encoding="utf-8")
