@@ -51,7 +51,7 @@ def test_preparing_goes_on_after_a_failure(
 def test_preparing_goes_on_after_a_kill(source: str, tmp_path: Path, small_shards: None) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from proxy_train import shards, prepare as p; from proxy_train.text.data import DataSettings\n"
+        "from proxy_train.text import shards, prepare as p; from proxy_train.text.data_settings import DataSettings\n"
         f"shards.SHARD_TOKENS = {SMALL_SHARD}; save = p._save\n"
         "def dying(folder, manifest):\n"
         "    save(folder, manifest)\n"
