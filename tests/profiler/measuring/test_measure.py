@@ -165,7 +165,9 @@ def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> No
 def test_inputs_come_from_the_seed_and_are_not_zero(cpu: Device) -> None:
     def weights_and_tokens(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         model = measuring.random_model(SMALL, cpu, backend="auto", seed=seed)
-        session = measuring._session([model], 3, 12, cpu, seed=seed, pool=None)
+        session = measuring._session(
+            [model], 3, 12, cost(SMALL, batch=3, context=12), cpu, seed=seed, pool=None
+        )
         return torch.cat([parameter.flatten() for parameter in model.parameters()]), session.prompt.tokens
 
     first, again, other = (weights_and_tokens(seed) for seed in (1, 1, 2))
