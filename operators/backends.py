@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from operators import registry
-from operators.base.errors import BackendError
+from operators.base.errors import BackendError, flat
 from operators.operator import Shape
 
 
@@ -28,7 +28,7 @@ def reason_against(
     try:
         implementation.load()
     except ImportError as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        return flat(error) or type(error).__name__
     return None
 
 

@@ -153,8 +153,10 @@ def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     # A collection inside a sample would be charged to whatever ran just then; `timeit` keeps it off for the same reason.
+    # What was dropped lately goes before. A full collection looks at all that PyTorch has imported, which takes as long as
+    # a whole short measurement.
     enabled = gc.isenabled()
-    gc.collect()
+    gc.collect(1)
     gc.disable()
     try:
         yield

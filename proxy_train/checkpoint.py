@@ -1,9 +1,7 @@
 """The state of an unfinished training in one file, which is there as a whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from operators.base.errors import DataError
+from operators.base.errors import DataError, flat
+from operators.base.files import whole_file
 
 
 def write(
@@ -26,22 +25,14 @@ def write(
 
     Raises DataError where the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     header = {"identity": json.dumps(identity), "progress": json.dumps(progress)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
-            partial,
-            metadata=header,
-        )
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        copied = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        with whole_file(path) as partial:
+            save_file(copied, partial, metadata=header)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise DataError(f"{path}: the checkpoint cannot be written: {' '.join(str(error).split())}") from None
+        raise DataError(f"{path}: the checkpoint cannot be written: {flat(error)}") from None
 
 
 def read(path: Path, *, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -60,8 +51,7 @@ def read(path: Path, *, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor],
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path}: not a whole checkpoint ({' '.join(str(error).split())}); "
-            "remove it to train from the start"
+            f"{path}: not a whole checkpoint ({flat(error)}); remove it to train from the start"
         ) from None
     expected = json.loads(json.dumps(identity))
     if recorded != expected:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from operators.base.errors import flat
 from operators.base.graph import captured
 from operators.model import HybridLM
 from proxy_train.loss import best_loss
@@ -118,7 +119,7 @@ class Step:
             raise
         # Libraries may wait for the device or allocate where a capture forbids it.
         except RuntimeError as error:
-            self.execution = f"eager: no CUDA graph: {' '.join(str(error).split())[:200]}"
+            self.execution = f"eager: no CUDA graph: {flat(error, at_most=200)}"
             for parameter in self.model.parameters():
                 parameter.grad = None
             return

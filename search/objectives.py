@@ -12,8 +12,9 @@ from itertools import product
 from math import isfinite, isnan, nan
 
 from operators.base.errors import ConfigError
-from profiler.profile import METRICS as PROFILE_METRICS
-from profiler.profile import Metric, ProfileSettings
+from profiler.metrics import METRICS as PROFILE_METRICS
+from profiler.metrics import Metric, MetricName
+from profiler.profile import ProfileSettings
 from proxy_train.task_settings import TaskSettings
 
 PROXY_METRICS: dict[str, Metric] = {
@@ -46,7 +47,8 @@ def metric_of(
 
     Raises ConfigError with what exists.
     """
-    base, plain = base_of(name), name.partition("/")[0]
+    parsed = MetricName.parse(name)
+    base, plain = parsed.metric, str(parsed.plain)
     metric = METRICS.get(base)
     if metric is None:
         raise ConfigError(
@@ -95,13 +97,14 @@ def names(
 
 def base_of(name: str) -> str:
     """The metric's name without batch size, context and kind of device: the key of METRICS."""
-    return name.partition("/")[0].partition("@")[0]
+    return MetricName.parse(name).metric
 
 
 def on_kind(name: str, kind: str) -> str:
     """The name of a metric as a device of this kind has it; itself where that does not matter, or `kind` is empty."""
-    apart = kind and base_of(name) in PROFILE_METRICS and base_of(name) not in COMPUTED
-    return f"{name}/{kind}" if apart else name
+    parsed = MetricName.parse(name)
+    differs = parsed.metric in PROFILE_METRICS and parsed.metric not in COMPUTED
+    return str(replace(parsed, kind=kind)) if kind and differs else name
 
 
 def _on_each(name: str, kinds: Sequence[str]) -> tuple[str, ...]:
@@ -137,11 +140,11 @@ def by_kind(objectives: Sequence[Objective], kinds: Sequence[str]) -> dict[str, 
     """
     if len(kinds) < 2:
         return {"": tuple(objectives)}
-    found = {}
-    for kind in kinds:
-        here = (replace(each, metric=on_kind(each.metric.partition("/")[0], kind)) for each in objectives)
-        found[kind] = tuple(dict.fromkeys(here))
-    return found
+    plain = [replace(each, metric=str(MetricName.parse(each.metric).plain)) for each in objectives]
+    return {
+        kind: tuple(dict.fromkeys(replace(each, metric=on_kind(each.metric, kind)) for each in plain))
+        for kind in kinds
+    }
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,14 @@ class TableError(FrontrunnerError):
     """A latency table that is damaged, lacks entries, or was measured under other conditions."""
 
 
+def flat(error: object, *, at_most: int | None = None) -> str:
+    """An error, or another text, on one line.
+
+    at_most: characters, beyond which the rest is cut off; None leaves it whole.
+    """
+    return " ".join(str(error).split())[:at_most]
+
+
 class _Short(reprlib.Repr):
     """Values as YAML has them, cut where they are long."""
 
@@ -154,7 +162,7 @@ _BRANCH = re.compile(r"str|int|float|bool|none|[\w-]+\[.*")
 
 def in_words(value: object) -> str:
     """A value that was not expected, as its file has it, cut where it is long."""
-    return " ".join(_SHORT.repr(value).split())
+    return flat(_SHORT.repr(value))
 
 
 def one_line(error: ValidationError, limit: int = 3) -> str:
@@ -174,7 +182,7 @@ def one_line(error: ValidationError, limit: int = 3) -> str:
         for place, findings in causes[:limit]
     ]
     more = len(causes) - limit
-    return " ".join("; ".join(parts).split()) + (f" (and {more} more)" if more > 0 else "")
+    return flat("; ".join(parts)) + (f" (and {more} more)" if more > 0 else "")
 
 
 def _told(findings: Sequence[Any]) -> str:

@@ -1,36 +1,60 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and locks on files."""
 
+import fcntl
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from operators.base.errors import RunError
+
+_LOOK_S = 0.05  # between two tries to take a lock that another process holds
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that it is either the old one or the whole new one, also after a crash. Raises RunError."""
-    partial = path.parent / f".{path.name}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_bytes(content)
     except (OSError, ValueError) as error:
-        with suppress(OSError):
-            partial.unlink()
         raise RunError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextmanager
+def whole_file(path: Path, *, apart: bool = False) -> Iterator[Path]:
+    """A name to write a file under, which becomes `path` at the end; where anything goes wrong, `path` is as before.
+
+    apart: whether others may write the same file at the same time, so that each needs a name of its own. Otherwise the name is
+        always the same, so that what a kill leaves there is replaced by the next write.
+
+    Raises OSError where it cannot be written.
+    """
+    own = f".{os.getpid()}-{threading.get_ident()}" if apart else ""
+    partial = path.parent / f".{path.name}{own}.partial"
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # else a crash of the machine may keep the new name and lose the content
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError, ValueError):
+            partial.unlink()
+        raise
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `path` at the end; where anything goes wrong it is removed, and `path` is as before.
 
-    path: new, or an empty folder. Raises OSError where it cannot be written.
+    path: new, or an empty folder.
+
+    Raises OSError where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -43,3 +67,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, wait_s: float | None = None) -> Iterator[IO[str]]:
+    """Holds the lock on a file, which stays there afterwards; the kernel releases it with the process. Gives the open file.
+
+    shared: together with others that hold it so. The file has to be there and is only read; otherwise it is made where it is missing.
+    wait_s: how long to wait for others to release it (s); None waits for as long as it takes.
+
+    Raises BlockingIOError where others still hold it then, and OSError where the file cannot be opened.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with path.open("r" if shared else "a+", encoding="utf-8") as file:
+        if wait_s is None:
+            fcntl.flock(file, kind)
+        else:
+            _take(file, kind, until=time.monotonic() + wait_s)
+        yield file
+
+
+def _take(file: IO[str], kind: int, *, until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            return

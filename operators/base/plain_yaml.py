@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from operators.base.errors import flat
+
 MOST_NODES = 1_000_000  # with aliases written out: a few lines of them can stand for billions
 
 _TAG = "tag:yaml.org,2002:"
@@ -92,9 +94,9 @@ def parse(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
-        raise ValueError(f"not YAML: {where}{' '.join(problem.split())[:300]}") from None
+        raise ValueError(f"not YAML: {where}{flat(problem, at_most=300)}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"not YAML: {' '.join(str(error).split())[:300]}") from None
+        raise ValueError(f"not YAML: {flat(error, at_most=300)}") from None
     except RecursionError:
         raise ValueError("not YAML that can be read: nested too deeply") from None
 

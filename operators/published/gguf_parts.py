@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from operators.base.errors import DataError
+from operators.base.errors import DataError, flat
 
 # The names that llama-gguf-split and llama.cpp's converter give parts. They count
 # from 1, the metadata from 0.
@@ -134,7 +134,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Any]]:
     try:
         reader = WithinTheFile(path)
     except Exception as error:  # on damaged bytes the reader may raise anything
-        reason = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
+        reason = flat(error.args[0] if error.args else type(error).__name__)
         raise DataError(f"{path}: not a GGUF file that can be read: {reason:.200}") from None
     if reader.endianess != gguf.GGUFEndian.LITTLE:
         raise DataError(f"{path}: expected a little-endian GGUF file, got a big-endian one")

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from operators.base.errors import DeviceError
+from operators.base.errors import DeviceError, flat
 from profiler.device.nvml import Gpu, Reading, driver_version
 
 _KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm", "causal-conv1d")
@@ -287,7 +287,7 @@ def give_back_memory() -> None:
 
 
 def _told(where: str, error: Exception) -> str:
-    return " ".join(f"{where}{': ' if where else ''}{error}".split())
+    return flat(f"{where}{': ' if where else ''}{error}")
 
 
 def _versions() -> dict[str, str]:

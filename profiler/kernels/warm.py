@@ -21,7 +21,7 @@ from torch import Tensor
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.backends import resolve
-from operators.base.errors import FrontrunnerError
+from operators.base.errors import FrontrunnerError, flat
 from operators.base.value import Value
 from operators.kernels import libraries as kernel_libraries
 from operators.kernels.compile_ahead import compiling_ahead
@@ -129,7 +129,7 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
         ValueError,
         OSError,
     ) as error:  # as kernel libraries refuse what they cannot do
-        problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        problem = flat(f"{type(error).__name__}: {error}", at_most=300)
     shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
     return Warmed(layer.operator, shape, chosen, time.perf_counter() - began - start_s, start_s, problem)
 

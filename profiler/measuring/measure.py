@@ -14,7 +14,7 @@ Timing holds the device's exclusive lock, with the anchor model timed before and
 measuring its memory hold the shared one. Only the largest batch is allocated where it is timed: it takes the memory of all others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from time import perf_counter
@@ -72,18 +72,24 @@ def measure(
     absent = _without_energy(opened) if settings.energy_seconds else {}
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
         copied = copy_bytes_per_s(opened)
+        arithmetic = cost(architecture, batch=1, context=1, dtype=opened.dtype)
+        costs = {
+            (batch, context): cost(architecture, batch=batch, context=context, dtype=opened.dtype)
+            for context in settings.contexts
+            for batch in settings.batch_sizes
+        }
         with shared(opened.label):
             anchor = anchor or Anchor(opened)
-            _require_memory(architecture, settings, opened)
+            _require_memory(costs, opened)
+            together = arithmetic.param_bytes + sum(point.state_bytes for point in costs.values())
             models = [
                 random_model(architecture, opened, backend=backend, seed=seed)
-                for _ in range(_copies(architecture, settings, opened))
+                for _ in range(copies(together, opened) if costs else 1)
             ]
             pool = torch.cuda.graph_pool_handle() if opened.torch_device.type == "cuda" else None
             sessions = [
-                _session(models, batch, context, opened, seed=seed, pool=pool)
-                for context in settings.contexts
-                for batch in settings.batch_sizes
+                _session(models, batch, context, point, opened, seed=seed, pool=pool)
+                for (batch, context), point in costs.items()
             ]
         pace = Pace(anchor)
         points, conditions = watched(
@@ -112,7 +118,6 @@ def measure(
                 device=opened,
                 unstable=lambda found: _on_cpu(opened) and _unsteady(found.decode),
             )
-    arithmetic = cost(architecture, batch=1, context=1, dtype=opened.dtype)
     return Profile(
         device=opened.label,
         device_name=opened.name,
@@ -149,7 +154,7 @@ class _Session:
 
 
 def _session(
-    models: Sequence[HybridLM], batch: int, context: int, device: Device, *, seed: int, pool: Any
+    models: Sequence[HybridLM], batch: int, context: int, point: Cost, device: Device, *, seed: int, pool: Any
 ) -> _Session:
     random, architecture = torch.Generator().manual_seed(seed), models[0].architecture
     with memory_errors(_where(batch, context)):
@@ -160,17 +165,7 @@ def _session(
         peak = _peak_memory(decoders[0], tokens, device)
         prompt = Prompt(decoders[0], tokens, pool=pool)
         decoders += [Decoder(model, batch, context) for model in models[1:]]
-    return _Session(
-        decoders, prompt, cost(architecture, batch=batch, context=context, dtype=device.dtype), peak
-    )
-
-
-def _copies(architecture: Architecture, settings: ProfileSettings, device: Device) -> int:
-    points = [(batch, context) for context in settings.contexts for batch in settings.batch_sizes]
-    found = [
-        cost(architecture, batch=batch, context=context, dtype=device.dtype) for batch, context in points
-    ]
-    return copies(found[0].param_bytes + sum(point.state_bytes for point in found), device) if found else 1
+    return _Session(decoders, prompt, point, peak)
 
 
 def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
@@ -290,18 +285,20 @@ def _without_energy(device: Device) -> dict[str, str]:
     return {}
 
 
-def _require_memory(architecture: Architecture, settings: ProfileSettings, device: Device) -> None:
-    """Raises MemoryError where weights and states alone are more than is free: a CPU would not be told, but killed."""
-    needed, free = 0, device.free_memory()
-    for context in settings.contexts:
-        for batch in settings.batch_sizes:
-            found = cost(architecture, batch=batch, context=context, dtype=device.dtype)
-            needed += found.state_bytes
-            if needed + found.param_bytes > free:
-                raise MemoryError(
-                    f"{_where(batch, context)}: weights ({found.param_bytes / 1e9:.3g} GB) and states ({needed / 1e9:.3g} GB, those of "
-                    f"the batch sizes and contexts before it included) need more than the {free / 1e9:.3g} GB that are free"
-                )
+def _require_memory(costs: Mapping[tuple[int, int], Cost], device: Device) -> None:
+    """Raises MemoryError where weights and states alone are more than is free: on a CPU the kernel would kill the process.
+
+    costs: by batch size and context, in the order in which they are allocated.
+    """
+    states, free = 0, device.free_memory()
+    for (batch, context), point in costs.items():
+        states += point.state_bytes
+        if states + point.param_bytes > free:
+            raise MemoryError(
+                f"{_where(batch, context)}: weights ({point.param_bytes / 1e9:.3g} GB) and states "
+                f"({states / 1e9:.3g} GB, those of the batch sizes and contexts before it included) "
+                f"need more than the {free / 1e9:.3g} GB that are free"
+            )
 
 
 def _where(batch: int, context: int) -> str:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-from operators.base.errors import CrashError, DeviceError, OutOfMemoryError
+from operators.base.errors import CrashError, DeviceError, OutOfMemoryError, flat
 
 KILL_TIMEOUT_S = 30.0
 _STDERR_BYTES = 2000
@@ -67,7 +67,7 @@ class Child:
             )
         self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _STDERR_BYTES))
         lines = self._output.read().decode(errors="replace").split("\n")
-        said = " / ".join(" ".join(line.split()) for line in lines if line.strip())[-300:]
+        said = " / ".join(flat(line) for line in lines if line.strip())[-300:]
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
         return CrashError(
             f"the {self._called} process ended {how} while {phase}" + (f": {said}" if said else "")

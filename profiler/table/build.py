@@ -16,7 +16,7 @@ import torch
 
 from operators import registry
 from operators.architecture import Architecture, Layer
-from operators.base.errors import TableError
+from operators.base.errors import TableError, flat
 from operators.layers.rope import Rope
 from profiler.device.device import Device, memory_errors
 from profiler.device.lock import exclusive, shared
@@ -98,7 +98,7 @@ def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
         raise TableError(f"{part}: not measured well in {_TRIES} tries: {disturbed}")
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise TableError(
-            f"{part}: out of memory with {2 * layers} layers: {' '.join(str(error).split())[:200]}"
+            f"{part}: out of memory with {2 * layers} layers: {flat(error, at_most=200)}"
         ) from None
 
 

@@ -7,7 +7,6 @@ entries at two contexts give a line a + b·context.
 A table belongs to one device in one state of its software. It is one JSON file; several processes may extend it at once.
 """
 
-import fcntl
 import hashlib
 import json
 from bisect import bisect_left
@@ -25,7 +24,7 @@ from pydantic import ValidationError
 
 from operators.architecture import Architecture
 from operators.base.errors import TableError, one_line
-from operators.base.files import write_whole
+from operators.base.files import locked, write_whole
 from operators.base.value import Value
 from profiler.device.device import Device
 from profiler.measuring.pace import usual_ms
@@ -194,7 +193,7 @@ class LatencyTable:
 
     def add(self, entries: Iterable[Entry], validations: Iterable[Validation] = ()) -> None:
         """Stores entries and validations, beside those that others stored by now. Raises TableError if theirs are of other conditions."""
-        with _locked(self.path):
+        with _alone(self.path):
             if self.path.exists():
                 stored = type(self).read(self.path)
                 _require_same(self.path, stored.conditions, self.conditions)
@@ -314,12 +313,11 @@ def _require_same(path: Path, stored: Mapping[str, str], here: Mapping[str, str]
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from changing the file; the kernel lets go of the lock with the process."""
+def _alone(path: Path) -> Iterator[None]:
+    """Keeps other processes from changing the table. Raises TableError where its folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f".{path.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(path.with_name(f".{path.name}.lock")):
             yield
     except OSError as error:
         raise TableError(f"{path}: cannot be written: {error.strerror}") from None

@@ -4,7 +4,6 @@ The text is streamed, so that it may be larger than memory. A preparation that w
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from operators.base.errors import DataError
+from operators.base.files import locked, whole_file
 from proxy_train.text import shards
 from proxy_train.text import tokenizer as bpe
 from proxy_train.text.corpus import (
@@ -81,7 +81,7 @@ def prepare(
         return open_corpus(folder)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock")):
             with contextlib.suppress(DataError):  # another process was faster
                 return open_corpus(folder)
             if folder.exists():
@@ -182,7 +182,8 @@ def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey
     if changed < begun - _SETTLED_S:
         with contextlib.suppress(OSError):  # the file only saves time
             cache.mkdir(parents=True, exist_ok=True)
-            _write_whole(memo, surveyed.model_dump_json(indent=2))
+            with whole_file(memo, apart=True) as partial:
+                partial.write_text(surveyed.model_dump_json(indent=2), encoding="utf-8")
     return surveyed
 
 
@@ -213,13 +214,6 @@ def _counted(documents: Iterable[str], what: str, total: int, progress: OnProgre
     for done, text in enumerate(documents, start=1):
         yield text
         progress(what, done, total)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it with the process
-        yield
 
 
 def _build(
@@ -374,10 +368,5 @@ def _counts(manifest: Manifest, *files: Path) -> np.ndarray:
 
 
 def _save(folder: Path, manifest: Manifest) -> None:
-    _write_whole(folder / MANIFEST, manifest.text())
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(path)
+    with whole_file(folder / MANIFEST) as partial:
+        partial.write_text(manifest.text(), encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from operators.base.errors import DataError
+from operators.base.files import whole_file
 from operators.base.value import Value
 
 # Tokens in each shard but the last, 128 or 256 MiB: a kill loses the work on one shard,
@@ -88,8 +89,8 @@ def write_shards(
     """
     rest = next(encoded, None)
     while rest is not None:
-        part, sha256, room = folder / f"{shard_name(number)}.part", hashlib.sha256(), SHARD_TOKENS
-        with part.open("wb") as file:
+        sha256, room = hashlib.sha256(), SHARD_TOKENS
+        with whole_file(folder / shard_name(number)) as partial, partial.open("wb") as file:
             while rest is not None and room:
                 document, before, ids = rest
                 taken, left = ids[:room], ids[room:]
@@ -100,7 +101,6 @@ def write_shards(
                 before += len(taken)
                 rest = (document, before, left) if len(left) else next(encoded, None)
             size = file.tell()
-        part.rename(folder / shard_name(number))
         yield ShardRecord(bytes=size, sha256=sha256.hexdigest(), document=document, document_tokens=before)
         number += 1
 

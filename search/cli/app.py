@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from operators.base.errors import FrontrunnerError
+from operators.base.errors import FrontrunnerError, flat
 from search.cli.arguments import joined, several
 from search.cli.bench import bench
 from search.cli.configs import configs_app
@@ -354,10 +354,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except FrontrunnerError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {flat(error)}\n")
         sys.exit(1)
     except MemoryError as error:
-        sys.stderr.write(f"error: out of memory: {' '.join(str(error).split())[:200]}\n")
+        sys.stderr.write(f"error: out of memory: {flat(error, at_most=200)}\n")
         sys.exit(1)
     except OSError as error:
         if error.strerror is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from operators.base.errors import ConfigError
+from operators.base.errors import ConfigError, flat
 from search.cluster.own_code import write_own_code
 
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -54,7 +54,7 @@ def connect(address: str | None, *, workers: int) -> None:
             otherwise = (
                 "or none that takes this token (RAY_AUTH_TOKEN; RAY_AUTH_MODE=disabled where it has none)"
             )
-            said = " ".join(str(error).split())[:200]
+            said = flat(error, at_most=200)
             raise ConfigError(
                 f"--address {address}: no Ray cluster answers there, {otherwise}: {said}"
             ) from None
@@ -78,7 +78,7 @@ def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
     except Exception as error:  # Ray raises whatever its many parts do
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"Ray cannot be started on this machine, with its files in {folder}: {' '.join(reason[-1].split())[:300]}"
+            f"Ray cannot be started on this machine, with its files in {folder}: {flat(reason[-1], at_most=300)}"
         ) from None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from operators.base.errors import ConfigError, RunError
+from operators.base.errors import ConfigError, RunError, flat
 from search.cluster.connect import answers, use_token
 from search.cluster.own_code import write_own_code
 from search.config.name import check_name, listed
@@ -126,7 +126,7 @@ def _client(address: str) -> Iterator[Any]:
             f"--address {address}: the cluster did not accept the token; expected its own in RAY_AUTH_TOKEN"
         ) from None
     except (RuntimeError, ConnectionError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = flat(error, at_most=300)
         if "ray[default]" in said:
             said = "jobs need Ray's client of them: pip install 'frontrunner[cluster]'"
         raise ConfigError(f"--address {address}: {said}") from None

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from operators.base.errors import DataError, DeviceError, RunError
+from operators.base.errors import DataError, DeviceError, RunError, flat
 from profiler.device.lock import shared
 from proxy_train.text.corpus import Corpus
 from search.cluster.connect import answers, connect, demands, living, room, spans_machines
@@ -314,4 +314,4 @@ class RayExecutor:
 
 def _line(error: BaseException) -> str:
     """What it says, in one line."""
-    return " ".join(str(error).split("\n\n")[0].split())[:300]
+    return flat(str(error).split("\n\n")[0], at_most=300)

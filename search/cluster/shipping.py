@@ -1,6 +1,5 @@
 """Prepared text on machines that did not prepare it."""
 
-import fcntl
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from operators.base.errors import DataError, RunError
-from operators.base.files import write_whole
+from operators.base.files import locked, write_whole
 from proxy_train.text.corpus import MANIFEST, Corpus, finished_manifest, read_manifest
 from proxy_train.text.shards import shard_name
 
@@ -34,8 +33,7 @@ def at_hand(
             return replace(corpus, folder=found)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:  # others on this machine wait here, and find it done
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder / "lock"):  # others on this machine wait here, and find it done
             for name, source in files.items() if not _is_there(folder, corpus.digest) else ():
                 write_whole(folder / name, fetch(source).tobytes())
             _require_whole(folder)

@@ -14,19 +14,21 @@ import torch
 from safetensors.torch import save
 
 from operators import Architecture
-from operators.base.errors import BackendError, DataError, DeviceError, DivergedError
+from operators.base.errors import DataError, DeviceError
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
+from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Profile
 from proxy_train.task_settings import metrics as task_metrics
 from proxy_train.tasks import train_task
 from proxy_train.train import Trained, train
 from search.evaluation.audits import LATENCY, RUNGS, TABLE, Audit, audits
+from search.evaluation.failures import CANDIDATE_ERRORS, Failure, described, failure_of
 from search.evaluation.fidelity import costs_before_training, proxy_of, rung_metric
 from search.evaluation.outcome import UNMEASURED, Evaluation, Job, Measured, Outcome, Status
-from search.evaluation.profiling import Failure, profiled
-from search.objectives import PROXY_METRICS, base_of, first_broken, on_kind
+from search.evaluation.profiling import profiled
+from search.objectives import PROXY_METRICS, first_broken, on_kind
 
 T = TypeVar("T")
 
@@ -133,16 +135,13 @@ def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T 
     """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that happens."""
     try:
         return work()
-    except DivergedError as error:
-        failed = failure(job, "diverged", str(error), **known)
-    except BackendError as error:
-        failed = failure(job, "unbuildable", str(error), **known)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        failed = failure(job, "out_of_memory", _short(error), **known)
+    except CANDIDATE_ERRORS as error:
+        found = failure_of(error)
+        failed = failure(job, found.status, found.reason, **known)
     except (DeviceError, DataError, OSError):
         raise
     except Exception as error:  # a defect: the driver records it with its traceback and stops the search
-        failed = failure(job, "error", _short(error), traceback=traceback.format_exc(), **known)
+        failed = failure(job, "error", described(error), traceback=traceback.format_exc(), **known)
     give_back_memory()  # the error, which held the model, is gone
     return failed
 
@@ -162,9 +161,8 @@ def _profiled(
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
     if isinstance(found, Profile):
         for metric in [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]:
-            if (reason := found.absent.get(base_of(metric))) and metric == on_kind(
-                metric.partition("/")[0], kind
-            ):
+            name = MetricName.parse(metric)
+            if (reason := found.absent.get(name.metric)) and metric == on_kind(str(name.plain), kind):
                 raise DeviceError(f"device {job.device} cannot measure {metric}: {reason}")
     return found
 
@@ -239,7 +237,3 @@ class _Halving:
             audit.gate for audit in self._audited
         }:  # as it is again where a training began anew for lack of memory
             self._audited.append(Audit(gate=gate, reason=reason))
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

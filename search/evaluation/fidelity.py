@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from operators import Architecture
+from profiler.metrics import MetricName
 from search.config.evaluation import FidelitySettings
 from search.objectives import PROXY_METRICS, Objective
 
@@ -35,7 +36,7 @@ def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:
 
 def rung_metric(tokens: int) -> str:
     """The name of the loss at a rung: no metric that could be an objective or bound."""
-    return f"loss@t{tokens}"
+    return str(MetricName("loss", tokens=tokens))
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,12 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Literal
 
 from operators import Architecture
-from operators.base.errors import BackendError, CrashError, DeadlineError, OutOfMemoryError
-from operators.base.value import Value
 from profiler.device.lock import shared
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Profile, ProfileSettings
-
-
-class Failure(Value):
-    """Why an architecture has no profile."""
-
-    status: Literal["unbuildable", "out_of_memory", "timeout", "crashed"]
-    reason: str
+from search.evaluation.failures import CANDIDATE_ERRORS, Failure, failure_of
 
 
 def profiled(
@@ -32,14 +23,8 @@ def profiled(
     """What `worker` measures, or how the architecture failed. Raises what is not the architecture's fault, as DeviceError."""
     try:
         return worker.profile(architecture, settings, backend=backend, seed=seed, deadline_s=deadline_s)
-    except BackendError as error:
-        return Failure(status="unbuildable", reason=str(error))
-    except OutOfMemoryError as error:
-        return Failure(status="out_of_memory", reason=str(error))
-    except DeadlineError as error:
-        return Failure(status="timeout", reason=str(error))
-    except CrashError as error:
-        return Failure(status="crashed", reason=str(error))
+    except CANDIDATE_ERRORS as error:
+        return failure_of(error)
 
 
 @contextmanager

@@ -1,17 +1,19 @@
 """A run's folder: where things lie, which names are allowed, and which process drives it."""
 
-import fcntl
 import os
 import shlex
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from operators.base.errors import RunError
+from operators.base.files import locked
 from search.config.name import NAME, check_name, listed
+
+_LOOK_S = (
+    1.0  # for which a driver waits for the lock: `RunFolder.driver` of another process holds it for a moment
+)
 
 
 @dataclass(frozen=True)
@@ -55,42 +57,31 @@ class RunFolder:
 
         Raises RunError if another process has it.
         """
+        path = self.path / "driver.lock"
         with ExitStack() as held:
             try:
-                lock = held.enter_context((self.path / "driver.lock").open("a+"))
-                if not _locked(
-                    lock, fcntl.LOCK_EX, tries=20
-                ):  # a look at the lock by `driver` lasts a moment
-                    lock.seek(0)
-                    raise RunError(f"run {self.name} is being driven by process {lock.read().strip() or '?'}")
+                lock = held.enter_context(locked(path, wait_s=_LOOK_S))
                 lock.truncate(0)
                 lock.write(str(os.getpid()))
                 lock.flush()
+            except BlockingIOError:
+                driver = path.read_text(encoding="utf-8").strip() or "?"
+                raise RunError(f"run {self.name} is being driven by process {driver}") from None
             except OSError as error:
-                raise RunError(
-                    f"{self.path / 'driver.lock'}: cannot be written: {error.strerror or error}"
-                ) from None
+                raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
             yield
 
     def driver(self) -> int | None:
         """The process that drives the run right now, if any."""
+        path = self.path / "driver.lock"
         try:
-            with (self.path / "driver.lock").open() as lock:
-                text = lock.read().strip()
-                return None if _locked(lock, fcntl.LOCK_SH, tries=1) or not text.isdigit() else int(text)
+            with locked(path, shared=True, wait_s=0):
+                return None
         except FileNotFoundError:
             return None
-
-
-def _locked(file: IO[str], kind: int, *, tries: int) -> bool:
-    for _ in range(tries):
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.05)
-        else:
-            return True
-    return False
+            text = path.read_text(encoding="utf-8").strip()
+            return int(text) if text.isdigit() else None
 
 
 def new_folder(results: Path, name: str) -> RunFolder:

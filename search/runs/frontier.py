@@ -50,7 +50,7 @@ def training_noise(entries: Sequence[Entry], objectives: Sequence[Objective]) ->
 
 def trained(objective: Objective) -> bool:
     """Whether another seed gives another value."""
-    return objective.metric.partition("@")[0] in {**PROXY_METRICS, **TASK_METRICS}
+    return base_of(objective.metric) in {**PROXY_METRICS, **TASK_METRICS}
 
 
 def noise_errors(entries: Sequence[Entry], noise: np.ndarray) -> np.ndarray:

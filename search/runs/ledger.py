@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators import Architecture
-from operators.base.errors import RunError
+from operators.base.errors import RunError, flat
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
@@ -297,7 +297,7 @@ def open_ledger(path: Path) -> Ledger:
     except (
         Exception
     ) as error:  # SQLAlchemy, Alembic and Optuna each have their own words for a file that is not theirs
-        raise RunError(f"{path}: not a ledger of frontrunner: {' '.join(str(error).split())[:200]}") from None
+        raise RunError(f"{path}: not a ledger of frontrunner: {flat(error, at_most=200)}") from None
     if layout != LAYOUT:
         raise RunError(
             f"{path}: written by another version of frontrunner (layout {layout}, expected {LAYOUT})"
@@ -332,7 +332,7 @@ def _entry(trial: FrozenTrial) -> Entry:
         )
     except (KeyError, ValidationError) as error:
         raise RunError(
-            f"candidate {trial.number} of the ledger is damaged: {' '.join(str(error).split())[:200]}"
+            f"candidate {trial.number} of the ledger is damaged: {flat(error, at_most=200)}"
         ) from None
 
 
@@ -345,9 +345,7 @@ def _again(number: int, value: object) -> Again:
     try:
         return Again.model_validate(value)
     except ValidationError as error:
-        raise RunError(
-            f"candidate {number} of the ledger is damaged: {' '.join(str(error).split())[:200]}"
-        ) from None
+        raise RunError(f"candidate {number} of the ledger is damaged: {flat(error, at_most=200)}") from None
 
 
 def _storage(path: Path) -> RDBStorage:

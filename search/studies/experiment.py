@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-import torch
 from pydantic import Field, ValidationError
 from rich.console import Console
 
 from operators import Architecture
-from operators.base.errors import BackendError, ConfigError, DivergedError, one_line
+from operators.base.errors import ConfigError, one_line
 from operators.base.value import Value
 from operators.cost import cost, parameters
 from profiler.device.device import give_back_memory, memory_errors, open_device
 from profiler.device.gpus import devices
 from profiler.device.lock import shared
 from profiler.kernels.warm import Workload, jobs, warm
+from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxyScore, ProxySettings
@@ -27,7 +27,8 @@ from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.prepare import prepare
 from proxy_train.train import train
 from search.config import run as config_module
-from search.evaluation.profiling import Failure, profiled
+from search.evaluation.failures import CANDIDATE_ERRORS, Failure, failure_of
+from search.evaluation.profiling import profiled
 from search.studies import experiment_store
 from search.studies.experiment_store import Latency, Store, Training
 from search.view.text_read import print_source
@@ -194,19 +195,14 @@ def trained(at: Session, wanted: Wanted) -> Training:
 def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
     """Trains; what cannot be trained has its reason. Raises what is not the architecture's fault."""
     began = time.perf_counter()
-    found: dict[str, Any]
     try:
         score = train_once(wanted.architecture, corpus, wanted.settings, seed=wanted.seed, device=device)
-        found = {"status": "ok", "loss": score.loss, "tokens_per_s": score.tokens_per_s}
-    except DivergedError as error:
-        found = {"status": "diverged", "reason": str(error)}
-    except BackendError as error:
-        found = {"status": "unbuildable", "reason": str(error)}
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        found = {"status": "out_of_memory", "reason": " ".join(str(error).split())[:500]}
-    if found["status"] != "ok":
+        result = {"status": "ok", "loss": score.loss, "tokens_per_s": score.tokens_per_s}
+    except CANDIDATE_ERRORS as error:
+        result = failure_of(error).model_dump()
+    if result["status"] != "ok":
         give_back_memory()  # the error, which held the model, is gone
-    return wanted.training(seconds=time.perf_counter() - began, **found)
+    return wanted.training(seconds=time.perf_counter() - began, **result)
 
 
 def record(at: Session, made: Training) -> None:
@@ -232,7 +228,9 @@ def measured(at: Session, label: str, architecture: Architecture) -> Latency:
         record = Latency(label=label, problem=f"{profile.status}: {profile.reason}")
     else:
         times = {
-            name: value for name, value in profile.metrics().items() if name.partition("@")[0] == "decode_ms"
+            name: value
+            for name, value in profile.metrics().items()
+            if MetricName.parse(name).metric == "decode_ms"
         }
         taints = profile.taints()
         tainted = tuple(dict.fromkeys(taints[name] for name in times if name in taints))

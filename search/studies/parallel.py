@@ -6,10 +6,11 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import wait
 
-from operators.base.errors import DeviceError, OutOfMemoryError
+from operators.base.errors import DeviceError
 from profiler.device.gpus import alone
 from profiler.process.child_process import Child
 from proxy_train.text.corpus import Corpus
+from search.evaluation.failures import failure_of
 from search.studies import experiment
 from search.studies.experiment import Session, Wanted
 from search.studies.experiment_store import Training
@@ -92,11 +93,8 @@ class _Member:
         self.died = True
         if self._wanted is None:
             raise DeviceError(f"device {self.device} cannot be opened: {self.child.death('starting')}")
-        error = self.child.death("training")
-        status = "out_of_memory" if isinstance(error, OutOfMemoryError) else "crashed"
-        return self._wanted.training(
-            seconds=time.perf_counter() - self._began, status=status, reason=str(error)
-        )
+        failure = failure_of(self.child.death("training"))
+        return self._wanted.training(seconds=time.perf_counter() - self._began, **failure.model_dump())
 
     def _send(self, what: Corpus | Wanted) -> None:
         with suppress(OSError):  # it is dead, which its answer tells

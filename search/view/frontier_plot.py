@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 
 from operators.base.errors import ConfigError
 from operators.base.files import write_whole
+from profiler.metrics import MetricName
 from search import pareto
 from search.objectives import METRICS, Constraint, Objective, qualifies
 from search.runs.entry import Entry
@@ -30,11 +31,12 @@ _COLOURS = "viridis"
 
 def axis_label(metric: str) -> str:
     """`decode_ms [ms], batch 1, context 32768, H100`."""
-    plain, _, kind = metric.partition("/")
-    base, _, where = plain.partition("@")
-    unit, words = METRICS[base].unit, {"b": "batch", "c": "context"}
-    parts = [f"{words[part[0]]} {part[1:]}" for part in where.split(".") if part]
-    return ", ".join([f"{base} [{unit}]" if unit else base, *parts, *([kind] if kind else [])])
+    name = MetricName.parse(metric)
+    unit = METRICS[name.metric].unit
+    numbers = {"batch": name.batch, "context": name.context}
+    parts = [f"{word} {number}" for word, number in numbers.items() if number is not None]
+    kinds = [name.kind] if name.kind else []
+    return ", ".join([f"{name.metric} [{unit}]" if unit else name.metric, *parts, *kinds])
 
 
 def plot_format(path: Path, *, option: str = "--plot") -> str:

@@ -31,6 +31,7 @@ from operators import registry
 from operators.agreement import agreement
 from operators.architecture import Architecture, Layer
 from operators.backends import reason_against, resolve
+from operators.base.errors import flat
 from operators.base.graph import captured
 from operators.operator import OperatorModule, State
 from profiler.device.ceilings import copy_bytes_per_s, matrix_product_flops_per_s
@@ -266,7 +267,7 @@ def _free() -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return flat(error, at_most=300)
 
 
 BENCHMARK = Benchmark(

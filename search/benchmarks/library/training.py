@@ -27,6 +27,7 @@ from rich.console import Console
 from torch import Tensor
 
 from operators.architecture import Architecture
+from operators.base.errors import flat
 from operators.cost import parameters, training_flops
 from operators.kernels.libraries import deterministic, load
 from operators.model import HybridLM
@@ -182,7 +183,7 @@ def train_and_compare(device: str, console: Console) -> Measured:
                 # Libraries refuse with any of these what they cannot do.
                 except (ImportError, RuntimeError, AssertionError, ValueError, TypeError) as error:
                     found, seconds = (
-                        {"reason": " ".join(f"{type(error).__name__}: {error}".split())[:300]},
+                        {"reason": flat(f"{type(error).__name__}: {error}", at_most=300)},
                         [],
                     )
                 _free(opened)

@@ -12,7 +12,7 @@ from operators.base.threads import torch_threads
 from operators.cost import cost
 from profiler.device.device import Device, memory_errors, open_device
 from profiler.measuring import anchor as anchoring
-from profiler.measuring import capacity, conditions
+from profiler.measuring import capacity, conditions, pace
 from profiler.measuring import measure as measuring
 from profiler.measuring.measure import measure
 from profiler.profile import METRICS, Profile, ProfileSettings
@@ -32,9 +32,12 @@ pytestmark = pytest.mark.usefixtures("own_locks")
 
 
 @pytest.fixture(autouse=True)
-def _no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine taints, which tests/profiler/measuring/test_conditions.py is about."""
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures once, with few steps of the anchor: what a busy machine does to that has its tests beside this file."""
     monkeypatch.setattr(conditions, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(pace, "_STEPS", 1)
+    few = {"min_samples": 5, "min_seconds": 0.0, "max_seconds": 0.01}
+    monkeypatch.setattr(anchoring, "_SETTINGS", anchoring._SETTINGS.model_copy(update=few))
 
 
 def test_metrics_are_complete_and_positive() -> None:
@@ -165,7 +168,9 @@ def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> No
 def test_inputs_come_from_the_seed_and_are_not_zero(cpu: Device) -> None:
     def weights_and_tokens(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         model = measuring.random_model(SMALL, cpu, backend="auto", seed=seed)
-        session = measuring._session([model], 3, 12, cpu, seed=seed, pool=None)
+        session = measuring._session(
+            [model], 3, 12, cost(SMALL, batch=3, context=12), cpu, seed=seed, pool=None
+        )
         return torch.cat([parameter.flatten() for parameter in model.parameters()]), session.prompt.tokens
 
     first, again, other = (weights_and_tokens(seed) for seed in (1, 1, 2))

@@ -60,7 +60,7 @@ def settings(tiny_config: RunConfig) -> LawSettings:
 @pytest.fixture
 def run(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> Callable[[LawSettings], str]:
     """Runs a law named `some` in tmp_path -> what it printed."""
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
 
     def go(settings: LawSettings) -> str:
         out = StringIO()
@@ -132,7 +132,9 @@ def test_it_is_the_text_that_counts_and_not_where_it_lies(
     )
     run(moved)
     assert len(trainings) == before
-    monkeypatch.setattr(experiment, "prepare", lambda settings: dataclasses.replace(corpus, digest="0" * 64))
+    monkeypatch.setattr(
+        experiment, "prepare", lambda settings, **_: dataclasses.replace(corpus, digest="0" * 64)
+    )
     with pytest.raises(RunError, match="begun with another text"):
         run(settings)
 

@@ -36,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
         return score(LOSSES[settings.weight_normalization][seed], settings, seed)
 
     monkeypatch.setattr(experiment, "train_once", pretend)
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     return made
 
 
@@ -92,7 +92,7 @@ def test_a_rate_of_its_own_is_for_trainings_with_normalization_alone(
         return score(3.0, settings, seed)
 
     monkeypatch.setattr(experiment, "train_once", pretend)
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     settings = settings_of(tiny_config, normalized_learning_rate=0.5)
     effects = run(settings, results=tmp_path, name="wn", console=Console(file=StringIO()))
     assert rates == {(False, tiny_config.proxy.learning_rate), (True, 0.5)}

@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
     monkeypatch.setattr(
         experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")
     )
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     return made
 
 

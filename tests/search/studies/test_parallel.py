@@ -75,7 +75,7 @@ def test_two_processes_find_what_one_does_and_make_each_training_once(
     monkeypatch: pytest.MonkeyPatch,
     children: list[Child],
 ) -> None:
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     monkeypatch.setattr(
         experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")
     )
@@ -164,7 +164,7 @@ def test_an_interrupt_ends_the_processes_at_once_and_keeps_what_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
     children: list[Child],
 ) -> None:
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     monkeypatch.setattr(experiment, "devices", lambda name: ("cpu", "cpu"))
     out, records, interrupted, ended = StringIO(), tmp_path / "some" / "records.jsonl", [], threading.Event()
 
@@ -241,7 +241,7 @@ def test_trainings_on_every_gpu_find_what_one_gpu_does(
     monkeypatch: pytest.MonkeyPatch,
     children: list[Child],
 ) -> None:
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     settings = settings.model_copy(update={"genes": {"attention": {"head_dim": 16, "group": 1}}})
     grids = {}
     for device in ("cuda:0", "cuda"):

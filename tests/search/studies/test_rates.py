@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
         return score(3 + 0.1 * octaves**2, settings, seed)
 
     monkeypatch.setattr(experiment, "train_once", pretend)
-    monkeypatch.setattr(experiment, "prepare", lambda settings: corpus)
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     return made
 
 
