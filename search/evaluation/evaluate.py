@@ -26,7 +26,7 @@ from search.evaluation.audits import LATENCY, RUNGS, TABLE, Audit, audits
 from search.evaluation.fidelity import costs_before_training, proxy_of, rung_metric
 from search.evaluation.outcome import UNMEASURED, Evaluation, Job, Measured, Outcome, Status
 from search.evaluation.profiling import Failure, profiled
-from search.objectives import PROXY_METRICS, base_of, first_broken, on_kind
+from search.objectives import PROXY_METRICS, base_of, computed_by_others, first_broken, on_kind
 
 T = TypeVar("T")
 
@@ -116,6 +116,8 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
                 metrics.update(task_metrics(scores))
                 known["tasks"] = scores
             give_back_memory()
+        wanted = [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]
+        metrics.update(computed_by_others(wanted, job.architecture, metrics))
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate(

@@ -27,7 +27,7 @@ from search.evaluation.profiling import Failure, profiled
 from search.gates.arithmetic import arithmetic, arithmetic_check
 from search.gates.screen import Screen
 from search.gates.table import in_time, known_costs, table_check
-from search.objectives import PROXY_METRICS, TASK_METRICS, first_broken, require_agreement
+from search.objectives import first_broken, needs_training, require_agreement
 from search.runs.entry import Again, Entry, finished
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, trained_twice
@@ -116,9 +116,7 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     if not measured_here:
         return
     measured = [
-        item
-        for item in constraints
-        if item.metric not in metrics[0] and item.metric not in {**PROXY_METRICS, **TASK_METRICS}
+        item for item in constraints if item.metric not in metrics[0] and not needs_training(item.metric)
     ]
     seen: list[dict[str, float]] = []
     small_first = sorted(accepted, key=lambda probe: (probe.depth, cost(probe, batch=1, context=1).params))

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from operators.base.errors import ConfigError
 from operators.base.files import write_whole
 from search import pareto
-from search.objectives import METRICS, Constraint, Objective, qualifies
+from search.objectives import Constraint, Objective, metric_named, qualifies
 from search.runs.entry import Entry
 from search.runs.frontier import costs, frontier_of, scored
 
@@ -32,7 +32,8 @@ def axis_label(metric: str) -> str:
     """`decode_ms [ms], batch 1, context 32768, H100`."""
     plain, _, kind = metric.partition("/")
     base, _, where = plain.partition("@")
-    unit, words = METRICS[base].unit, {"b": "batch", "c": "context"}
+    known = metric_named(base)
+    unit, words = known.unit if known is not None else "", {"b": "batch", "c": "context"}
     parts = [f"{words[part[0]]} {part[1:]}" for part in where.split(".") if part]
     return ", ".join([f"{base} [{unit}]" if unit else base, *parts, *([kind] if kind else [])])
 
