@@ -29,7 +29,7 @@ from search.cli import app as cli
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation, Job, Outcome
-from search.runs.loop import Prepared
+from search.runs.preflight import Prepared
 from search.spaces.free import ArchitectureSpace
 from tests.helpers.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
 from tests.helpers.speeches import SMALL_SHARD, speech

@@ -1,6 +1,6 @@
 """`import frontrunner`: the page's example, what it returns against the commands, and other packages' parts."""
 
-import importlib.metadata
+import importlib
 import json
 import os
 import re
@@ -196,7 +196,7 @@ def test_a_bad_entry_point_is_one_line_that_names_its_distribution(
         folders.append(package(tmp_path / "b", "again", "x = 3\n", group))
     for folder in folders:
         monkeypatch.syspath_prepend(folder)
-    importlib.metadata.MetadataPathFinder.invalidate_caches()
+    importlib.invalidate_caches()
     with pytest.raises(ConfigError, match=says) as caught:
         operators_of_others()
     assert "\n" not in str(caught.value)

@@ -163,7 +163,8 @@ def made_up_scores(member: Architecture) -> tuple[float, float]:
 
 def screened_space(config: RunConfig) -> ArchitectureSpace:
     """The part of its space that meets its constraints on parameters and memory, which are counted."""
-    screen = Screen(arithmetic_check(config), settings=config.gates, seed=config.seed)
+    check = arithmetic_check(config.parsed_constraints(), config.profile, config.device)
+    screen = Screen(check, settings=config.gates, seed=config.seed)
     return make_space(config.space, config.data.vocabulary, accepts=screen)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from operators.base.errors import FrontrunnerError
-from search.cli.arguments import joined
+from search.cli.arguments import joined, several
 from search.cli.bench import bench
 from search.cli.configs import configs_app
 from search.cli.data import data_app
@@ -53,6 +53,8 @@ app.add_typer(table_app, name="table")
 app.add_typer(law_app, name="law")
 app.add_typer(study_app, name="study")
 console = plain_console()
+
+PROGRESS_LINES = 10  # of a training
 
 RunOfCandidate = Annotated[
     str, typer.Argument(metavar="RUN", help="A run, by name or folder; or RUN:ID.", show_default=False)
@@ -128,15 +130,15 @@ def resume(
 
 @app.command(epilog=example("frontrunner status first --json"))
 def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """How far a run is, and what its gates turned away."""
+    """How far a run is, and what its gates rejected."""
     from search.runs.status import standing
     from search.view.run import print_standing
 
-    found = standing(results, run)
+    figures = standing(results, run)
     if as_json:
-        print_json(found)
+        print_json(figures)
     else:
-        print_standing(console, found)
+        print_standing(console, figures)
 
 
 app.command(epilog=example("frontrunner watch first"))(watch)
@@ -148,7 +150,8 @@ app.command(epilog=example("frontrunner stop first-20260101-120000 --address htt
 
 app.command(
     epilog=example(
-        "frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' --plot front.png"
+        "frontrunner frontier first --objectives loss,decode_tokens_per_s@b8 --where 'params <= 2e6' "
+        "--plot front.png"
     )
 )(frontier)
 
@@ -212,17 +215,17 @@ def import_(
     from search.runs.importing import import_model, model_name
 
     to = to if to is not None else Path("imported") / model_name(source)
-    found = import_model(source, to)
+    imported = import_model(source, to)
     console.print(
-        f"imported {found.architecture.name}, {found.parameters:,} parameters, to {to}",
+        f"imported {imported.architecture.name}, {imported.parameters:,} parameters, to {to}",
         soft_wrap=True,
         markup=False,
     )
-    for remark in found.remarks:
+    for remark in imported.remarks:
         console.print(remark, soft_wrap=True, markup=False)
-    if found.without_tokenizer:
+    if imported.without_tokenizer:
         console.print(
-            f"no tokenizer.json, which search.export.load needs: {found.without_tokenizer}",
+            f"no tokenizer.json, which search.export.load needs: {imported.without_tokenizer}",
             soft_wrap=True,
             markup=False,
         )
@@ -243,8 +246,10 @@ def train(
         typer.Option(help="Token budget.", show_default="the proxy section's", parser=whole_number(1)),
     ] = None,
     tasks: Annotated[
-        str | None,
-        typer.Option(help="Synthetic tasks beside, as in recall,copy.", show_default="the tasks section's"),
+        list[str] | None,
+        typer.Option(
+            help="Synthetic tasks to train on as well, as in recall,copy.", show_default="the tasks section's"
+        ),
     ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of weights and batches.", parser=whole_number(0, 2**63 - 1))
@@ -257,25 +262,41 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
+    from search.config import run as config_module
+    from search.runs import training
     from search.runs.sources import architecture_of
-    from search.view.candidate import task_settings, train_on_tasks, train_once
+    from search.view.candidate import print_score, task_line
+    from search.view.text_read import print_source
 
-    shown, wanted = None if as_json else console, task_settings(config, tasks)
+    run = config_module.load(config) if config else config_module.RunConfig()
+    task_settings = training.with_names(run.tasks, None if tasks is None else several(tasks))
+    proxy = training.with_tokens(run.proxy, tokens)
     _, model = architecture_of(architecture, results)
-    score = train_once(
+    every, notices = max(1, proxy.steps // PROGRESS_LINES), plain_console(stderr=True) if as_json else console
+
+    def on_step(step: int, loss: float) -> None:
+        if not as_json and step % every == 0:
+            console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f} nats/token")
+
+    score = training.train_on_text(
         model,
-        config_path=config,
-        tokens=tokens,
+        run.data,
+        proxy,
         seed=seed,
         device=device,
         checkpoint=checkpoint,
-        console=shown,
+        on_source=lambda record: print_source(notices, record),
+        on_step=on_step,
     )
-    scores = train_on_tasks(model, wanted, seed=seed, device=device, console=shown)
+    if not as_json:
+        print_score(console, score, share=training.share_of_ceiling(score, device))
+    task_scores = []
+    for task_score in training.train_on_tasks(model, task_settings, seed=seed, device=device):
+        task_scores.append(task_score.model_dump(mode="json"))
+        if not as_json:
+            console.print(task_line(task_score), soft_wrap=True)
     if as_json:
-        print_json(
-            {**score.model_dump(mode="json"), "tasks": [found.model_dump(mode="json") for found in scores]}
-        )
+        print_json({**score.model_dump(mode="json"), "tasks": task_scores})
 
 
 app.command(epilog=example("frontrunner profile smollm2-135m first:17 --batch 1 8 --context 512"))(profile)
@@ -316,7 +337,11 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Runs a command; every error of ours is one line on standard error and exit code 1, a wrong call is 2, an interrupt 130."""
+    """Runs a command.
+
+    Every error of ours is one line on standard error and exit code 1. A wrong call is exit code 2, and an
+    interrupt is 130.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -325,8 +350,8 @@ def main() -> None:
         try:
             app(joined(sys.argv[1:]))
         finally:
-            sys.stdout.flush()  # here, where it can be said that it failed
-    except BrokenPipeError:  # who reads, as `head` does, has read enough
+            sys.stdout.flush()  # at exit a full disk could no longer be reported
+    except BrokenPipeError:  # the reader, as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except FrontrunnerError as error:

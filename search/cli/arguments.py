@@ -1,4 +1,8 @@
-"""Options that take several whole numbers, in each way that people write them."""
+"""Options that take several values, in each way that people write them.
+
+Every such option takes its values separated by commas, repeated (`--batch 1 --batch 8`), or both.
+Whole numbers may also follow one another: `--batch 1 8`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,29 +11,43 @@ from operators.base import plain_yaml
 from operators.base.errors import ConfigError
 from operators.base.value import whole
 
-LISTS = ("--batch", "--context")
+LISTS = ("--batch", "--context")  # options of whole numbers
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
-    """`--batch 1 8 64` as `--batch 1,8,64`, since an option of the parser takes one value; all else stays as it is."""
+    """`--batch 1 8 64` as `--batch 1,8,64`, as an option of the parser takes one value; the rest stays."""
     out: list[str] = []
-    option = ""
+    in_list, has_value = False, False
     for argument in arguments:
         number = re.fullmatch(r"\d[\d,_e+]*", argument) is not None
-        if option and number and out[-1] != option:
+        if in_list and has_value and number:
             out[-1] += f",{argument}"
+            continue
+        out.append(argument)
+        if in_list and number:
+            has_value = True
         else:
-            out.append(argument)
-        if not (option and number):
-            option = argument if argument in LISTS else ""
+            name, given, _ = argument.partition("=")
+            in_list, has_value = name in LISTS, bool(given)
     return out
 
 
+def several(values: Sequence[str]) -> tuple[str, ...]:
+    """The texts in `a,b` and `c` of an option that may be repeated."""
+    return tuple(part.strip() for value in values for part in value.split(","))
+
+
 def whole_numbers(option: str, values: Sequence[str]) -> tuple[int, ...]:
-    """The numbers in `1,8` and `64` of an option that may be repeated. Raises ConfigError."""
-    parts = [part for value in values for part in value.split(",")]
-    numbers = [whole(plain_yaml.number(part.strip())) for part in parts]
-    for part, number in zip(parts, numbers, strict=True):
-        if number is None or number < 0:
-            raise ConfigError(f"{option}: expected whole numbers, as in {option} 1,8,64, got {part!r}")
-    return tuple(number for number in numbers if number is not None)
+    """The numbers in `1,8` and `64` of an option that may be repeated.
+
+    Raises ConfigError for a number below 1.
+    """
+    numbers = []
+    for part in several(values):
+        number = whole(plain_yaml.number(part))
+        if number is None or number < 1:
+            raise ConfigError(
+                f"{option}: expected whole numbers of at least 1, as in {option} 1,8,64, got {part!r}"
+            )
+        numbers.append(number)
+    return tuple(numbers)

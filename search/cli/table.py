@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from search.cli.arguments import whole_numbers
 from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
@@ -31,9 +32,7 @@ TableFile = Annotated[
 ]
 
 
-@table_app.command(
-    "build", epilog="Example: frontrunner table build quick --batch 1 --batch 8 --context 1024"
-)
+@table_app.command("build", epilog="Example: frontrunner table build quick --batch 1 8 --context 1024")
 def build_(
     sources: Annotated[
         list[str],
@@ -44,14 +43,11 @@ def build_(
         ),
     ],
     batch: Annotated[
-        list[int] | None,
-        typer.Option(
-            parser=whole_number(1), help="Batch size; repeatable.", show_default="the run's, or 1 and 8"
-        ),
+        list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")
     ] = None,
     context: Annotated[
-        list[int] | None,
-        typer.Option(parser=whole_number(1), help="Tokens; repeatable.", show_default="the run's, or 1024"),
+        list[str] | None,
+        typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="the run's, or 1024"),
     ] = None,
     device: DeviceName = "cpu",
     threads: Threads = 1,
@@ -67,7 +63,12 @@ def build_(
     from search.runs.table_for_space import wanted
     from search.view.latency_table import progress
 
-    found = wanted(sources, batches=batch, contexts=context, results=results)
+    found = wanted(
+        sources,
+        batches=whole_numbers("--batch", batch or []),
+        contexts=whole_numbers("--context", context or []),
+        results=results,
+    )
     opened = open_device(device)
     with torch_threads(threads):
         kept = LatencyTable.open(table or default_path(opened), opened)

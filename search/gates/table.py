@@ -1,13 +1,15 @@
-"""What a search asks the device's latency table: who is predicted to break a constraint on latency and need not be measured, and what
-objectives on latency will be.
+"""What a search asks the device's latency table.
 
-The gate turns away who breaks the constraint by more than what `frontrunner table validate` found predictions to be off for 95 of 100
-models held out of the same space, and nobody whom the table does not know.
+The table predicts which candidates break a constraint on latency and need not be measured, and what
+objectives on latency will be. The gate rejects a candidate only where it breaks the constraint by more than
+predictions are off: `frontrunner table validate` found how far that is for 95 of 100 models held out of the
+same space. A candidate that the table cannot predict passes.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.base.errors import ConfigError, DeviceError, TableError
@@ -18,34 +20,32 @@ from profiler.table.latency_table import LatencyTable, default_path
 from profiler.table.parts import Point
 from search.config.choices import normalized
 from search.config.evaluation import TABLE_METRICS
-from search.config.run import RunConfig
 from search.config.space import SpaceSettings
 from search.gates.screen import Check
 from search.objectives import Constraint, Objective
 from search.searchers.guided import Known
 from search.spaces.free import ArchitectureSpace
 
-LEAST_MODELS = 20  # held out, before their 95th percentile says anything
+LEAST_MODELS = 20  # held out: below, their 95th percentile is the largest error alone
+MOST_MARGIN = 0.99  # a prediction may be off by more; a time that is shorter by all of it would be none
+
+OfMetric = TypeVar("OfMetric", Constraint, Objective)
 
 
-def constrained_points(config: RunConfig) -> dict[Constraint, Point]:
-    """The constraints on what the table predicts, each with where it applies."""
-    known = dict(_predicted(config.profile))
-    return {
-        constraint: known[constraint.metric]
-        for constraint in config.parsed_constraints()
-        if constraint.metric in known
+def predicted_points(wanted: Iterable[OfMetric], profile: ProfileSettings) -> dict[OfMetric, Point]:
+    """Those constraints or objectives whose metric the table predicts, each with the point that it is of.
+
+    profile: the batch sizes and contexts that metrics are named after.
+    """
+    points = {
+        key(name, batch=batch, context=None if context == profile.contexts[0] else context): Point(
+            phase, batch, context
+        )
+        for name, phase in TABLE_METRICS.items()
+        for context in profile.contexts
+        for batch in profile.batch_sizes
     }
-
-
-def _predicted(profile: ProfileSettings) -> Iterator[tuple[str, Point]]:
-    for name, phase in TABLE_METRICS.items():
-        for context in profile.contexts:
-            for batch in profile.batch_sizes:
-                yield (
-                    key(name, batch=batch, context=None if context == profile.contexts[0] else context),
-                    Point(phase, batch, context),
-                )
+    return {item: points[item.metric] for item in wanted if item.metric in points}
 
 
 def digest_of(settings: SpaceSettings) -> str:
@@ -54,8 +54,8 @@ def digest_of(settings: SpaceSettings) -> str:
 
 
 def members(space: ArchitectureSpace) -> list[Architecture]:
-    """Architectures that together have every layer, at every width, with every number of meta tokens that the space allows."""
-    found, choices = [], space.choices
+    """Architectures that together have every layer of the space, at every width and number of meta tokens."""
+    architectures, choices = [], space.choices
     for width in choices.widths:
         layers = [
             normalized(layer, norm)
@@ -65,7 +65,7 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
         ]
         for start in range(0, len(layers), MAX_DEPTH):
             some = tuple(layers[start : start + MAX_DEPTH])
-            found += [
+            architectures += [
                 Architecture(
                     width=width,
                     vocabulary=space.vocabulary,
@@ -75,127 +75,130 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
                 )
                 for meta_tokens in choices.meta_tokens
             ]
-    return found
+    return architectures
 
 
-def _table(config: RunConfig) -> LatencyTable:
-    """That of the run's device. Raises DeviceError where this machine has no such device, TableError where the table is damaged."""
-    device = open_device(config.device)
-    if (
-        device.torch_device.type == "cuda"
-        and config.device_kind
-        and not is_kind(device.name, config.device_kind[0])
-    ):
-        raise DeviceError(
-            f"device {config.device}: expected one of device_kind {config.device_kind[0]}, got {device.name}"
-        )
-    with torch_threads(config.profile.threads):
-        return LatencyTable.open(default_path(device), device)
+def device_table(device: str, kinds: Sequence[str], *, threads: int) -> LatencyTable:
+    """The latency table of a device.
+
+    kinds: which the device must be of, where it is a GPU; empty for any.
+    threads: that a CPU computes with.
+
+    Raises DeviceError where this machine has no such device, TableError where the table is damaged.
+    """
+    opened = open_device(device)
+    if opened.torch_device.type == "cuda" and kinds and not is_kind(opened.name, kinds[0]):
+        raise DeviceError(f"device {device}: expected one of device_kind {kinds[0]}, got {opened.name}")
+    with torch_threads(threads):
+        return LatencyTable.open(default_path(opened), opened)
 
 
 def is_kind(name: str, kind: str) -> bool:
-    """Whether a device with that name of its driver's is of a kind in Ray's words: by what has a digit in them, as `A100` of `A100-80G`."""
+    """Whether a device is of a kind.
+
+    name: what its driver calls it, as `NVIDIA A100-SXM4-80GB`.
+    kind: what Ray calls the kind, as `A100-80G`. The parts with a digit are compared, as `A100`.
+    """
     words = set(re.split(r"[^A-Z0-9]+", name.upper()))
     return any(part in words for part in re.split(r"[^A-Z0-9]+", kind.upper()) if re.search(r"\d", part))
 
 
-def known_costs(config: RunConfig, space: ArchitectureSpace) -> Known[Architecture]:
-    """Of the objectives that the table of the run's device predicts, the cost (see `Objective.cost`) of an architecture of the space.
+def known_costs(
+    table: LatencyTable, objectives: Sequence[Objective], profile: ProfileSettings, space: ArchitectureSpace
+) -> Known[Architecture]:
+    """Of the objectives that the table predicts, by number, the cost (`Objective.cost`) of an architecture.
 
-    None where the table does not cover the space, or the device is not here. Raises TableError where the table is damaged.
+    It is empty where the table does not cover the space.
     """
-    points = dict(_predicted(config.profile))
-    asked = {
-        number: objective
-        for number, objective in enumerate(config.parsed_objectives())
-        if objective.metric in points
-    }
-    try:
-        table = _table(config) if asked else None
-    except DeviceError:
-        return {}
-    if table is None or table.missing(
-        members(space), tuple(points[objective.metric] for objective in asked.values())
-    ):
+    points = predicted_points(objectives, profile)
+    if table.missing(members(space), tuple(points.values())):
         return {}
 
     def cost_of(objective: Objective, point: Point) -> Callable[[Architecture], float]:
         metric = objective.metric
-        return lambda architecture: objective.cost(
-            {metric: _value(metric, point, table.latency(architecture, point).ms)}
-        )
+        return lambda architecture: objective.cost({metric: _predicted(table, metric, point, architecture)})
 
-    return {number: cost_of(objective, points[objective.metric]) for number, objective in asked.items()}
+    return {
+        number: cost_of(objective, points[objective])
+        for number, objective in enumerate(objectives)
+        if objective in points
+    }
 
 
-def in_time(config: RunConfig) -> Callable[[Architecture], bool]:
-    """Whether an architecture is predicted to meet every constraint on latency, where the table is as `table_check` wants it.
+def in_time(table: LatencyTable, points: Mapping[Constraint, Point]) -> Callable[[Architecture], bool]:
+    """Whether an architecture is predicted to meet every constraint on latency.
 
-    By the prediction itself, without the margin that the gate leaves: it chooses a width, it turns nobody away.
+    It leaves no margin for the table's error, as the gate does: it chooses a width and rejects no candidate.
+
+    points: of the constraints, as `predicted_points` gives them.
     """
-    table, asked = _table(config), constrained_points(config)
 
     def check(architecture: Architecture) -> bool:
         try:
-            predicted = {
-                item: _value(item.metric, point, table.latency(architecture, point).ms)
-                for item, point in asked.items()
+            values = {
+                each: _predicted(table, each.metric, point, architecture) for each, point in points.items()
             }
         except TableError:
             return False
-        return not any(item.broken_by({item.metric: value}) for item, value in predicted.items())
+        return not any(each.broken_by({each.metric: value}) for each, value in values.items())
 
     return check
 
 
-def table_check(config: RunConfig, space: ArchitectureSpace) -> Check:
-    """What the table of the run's device has against an architecture.
+def table_check(
+    table: LatencyTable, points: Mapping[Constraint, Point], space: ArchitectureSpace, *, device: str
+) -> Check:
+    """The gate of the latency table.
 
-    Raises ConfigError where this machine has no such device, or the table does not cover the space or was not validated on it, and
-    TableError where it is damaged.
+    points: of the constraints, as `predicted_points` gives them.
+    device: for the command in an error.
+
+    Raises ConfigError where the table does not cover the space or was not validated on it.
     """
-    asked = constrained_points(config)
-    try:
-        table = _table(config)
-    except DeviceError as error:
-        raise ConfigError(
-            f"gates.table: the table is read on the machine that drives the search; {error}"
-        ) from None
-    lacking = table.missing(members(space), tuple(asked.values()))
+    lacking = table.missing(members(space), tuple(points.values()))
     if lacking:
         raise ConfigError(
             f"gates.table: {table.path} lacks {len(lacking)} entries of this space; expected all: "
-            f"`frontrunner table build CONFIG --device {config.device}` measures them"
+            f"`frontrunner table build CONFIG --device {device}` measures them"
         )
-    margins: dict[Constraint, float] = {}
-    for constraint, point in asked.items():
-        found = table.validation(digest_of(config.space), point)
-        if found is None or found.models < LEAST_MODELS:
-            raise ConfigError(
-                f"gates.table: {table.path} was validated on {found.models if found else 0} models of this space where constraint "
-                f"'{constraint}' applies; expected at least {LEAST_MODELS}: `frontrunner table validate CONFIG` measures them"
-            )
-        margins[constraint] = found.p95
+    margins = {each: _margin(table, each, point, space) for each, point in points.items()}
 
     def check(architecture: Architecture) -> str | None:
-        for constraint, point in asked.items():
+        for constraint, point in points.items():
+            metric, margin = constraint.metric, margins[constraint]
             try:
-                predicted_ms = table.latency(architecture, point).ms
+                ms = table.latency(architecture, point).ms
             except TableError:
                 continue
-            margin = margins[constraint]
-            likely = [
-                _value(constraint.metric, point, predicted_ms / (1 + off))
-                for off in (-min(margin, 0.99), margin)
-            ]
-            if all(constraint.broken_by({constraint.metric: value}) for value in likely):
-                value = _value(constraint.metric, point, predicted_ms)
-                expected = f"expected {constraint.relation} {constraint.bound:g}"
-                return f"{constraint.metric} is predicted as {value:.4g} and at most {margin:.1%} off, {expected}"
+            likely = [_value(metric, point, ms / (1 + off)) for off in (-min(margin, MOST_MARGIN), margin)]
+            if all(constraint.broken_by({metric: value}) for value in likely):
+                return (
+                    f"{metric} is predicted as {_value(metric, point, ms):.4g} and at most {margin:.1%} off, "
+                    f"expected {constraint.relation} {constraint.bound:g}"
+                )
         return None
 
     return check
 
 
+def _margin(table: LatencyTable, constraint: Constraint, point: Point, space: ArchitectureSpace) -> float:
+    """How far predictions are off for 95 of 100 models, relative to them. Raises ConfigError if unknown."""
+    validation = table.validation(digest_of(space.settings), point)
+    models = validation.models if validation else 0
+    if validation is None or models < LEAST_MODELS:
+        raise ConfigError(
+            f"gates.table: {table.path} was validated on {models} models of this space where constraint "
+            f"'{constraint}' applies; expected at least {LEAST_MODELS}: "
+            "`frontrunner table validate CONFIG` measures them"
+        )
+    return validation.p95
+
+
+def _predicted(table: LatencyTable, metric: str, point: Point, architecture: Architecture) -> float:
+    """Raises TableError for an architecture that the table does not cover."""
+    return _value(metric, point, table.latency(architecture, point).ms)
+
+
 def _value(metric: str, point: Point, ms: float) -> float:
+    """The metric of a step that takes so many milliseconds."""
     return point.batch / ms * 1e3 if metric.startswith("decode_tokens_per_s") else ms

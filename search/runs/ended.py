@@ -8,7 +8,7 @@ from search.runs.entry import Entry
 from search.runs.export import why_without_weights
 from search.runs.folder import RunFolder
 from search.runs.frontier import Gain, frontier_of, hypervolume_gain
-from search.runs.gate_counts import Gate, counted
+from search.runs.gate_counts import Gate, counted, gate_names
 from search.runs.ledger import Ledger
 from search.spaces.edges import at_edges
 
@@ -61,7 +61,7 @@ def conclude(folder: RunFolder, ledger: Ledger) -> Ended:
         frontier=tuple(frontier),
         gain=hypervolume_gain(entries, objectives, first=config.evolution.population),
         edges=tuple(at_edges([entry.architecture for entry in frontier], config.space)),
-        gates=counted(entries, config),
+        gates=counted(entries, objectives, gate_names(config)),
         exhausted=ledger.exhausted,
         time_up=ledger.time_up and len(entries) < config.candidates,
         best_has_weights=not why_without_weights(folder, ledger, frontier[0]),

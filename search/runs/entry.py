@@ -1,4 +1,4 @@
-"""One candidate of a run, as the ledger tells it."""
+"""One candidate of a run, as the ledger holds it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,18 +9,25 @@ from operators.base.value import Value
 from search.evaluation.outcome import Evaluation, mean
 from search.searchers.contract import Proposal
 
+REJECTED = ("infeasible", "stopped")  # statuses of candidates that a gate rejected: nothing failed
+
 
 class Attempt(Value):
-    """When and where an evaluation was begun; place is for people, and empty where it was not known."""
+    """An evaluation that was begun.
+
+    at: when.
+    place: where, for people; empty where that was not known.
+    """
 
     at: datetime
     place: str
 
 
 class Again(Value):
-    """A candidate's second evaluation, with another seed; evaluation, order and ended as of an Entry.
+    """A candidate's second evaluation, with another seed.
 
-    trains: whether it is trained again too, or only measured, because what was measured was tainted.
+    attempts, evaluation, order, ended: as of an Entry.
+    trains: whether it is trained again as well; it is only measured where the first measurement was tainted.
     """
 
     attempts: tuple[Attempt, ...]
@@ -32,11 +39,20 @@ class Again(Value):
 
 @dataclass(frozen=True)
 class Entry:
-    """One candidate of a run. `order` numbers the ended evaluations as they were acknowledged; both are None while unfinished.
+    """One candidate of a run.
 
-    screened: gate -> how many architectures came to it and how many it turned away until this one was found (`gates.Screen`).
-    attempts: each time that the evaluation was begun. ended: when it was acknowledged.
-    again: the second evaluation, where one was begun. With its end `evaluation` is the mean of both (`evaluate.mean`); first: without it.
+    number: from 0, in the order of the proposals.
+    architecture: what is evaluated.
+    parents: numbers of the candidates that it was made of.
+    origin: how it was made, as `seed` or `mutation`.
+    evaluation: its scores, the mean of both evaluations where there are two; None while unfinished.
+    order: which of all evaluations this was, in the order of their ends; None while unfinished.
+    attempts: each time that the evaluation was begun.
+    ended: when it was acknowledged.
+    screened: gate -> how many architectures came to it and how many it rejected before this one passed
+        (`search.gates.screen`).
+    again: the second evaluation, where one was begun.
+    first: the first evaluation, where a second was begun.
     """
 
     number: int
@@ -82,5 +98,5 @@ class Entry:
 
 
 def finished(entries: Sequence[Entry]) -> list[Entry]:
-    """Those with an evaluation, in the order in which their first ones were acknowledged."""
+    """Candidates with an evaluation, in the order in which their first ones were acknowledged."""
     return sorted((entry for entry in entries if entry.order is not None), key=lambda entry: entry.order or 0)

@@ -30,9 +30,12 @@ model, tokenizer = load({folder})
 print(tokenizer.decode(model.generate(tokenizer.encode("The people of the United States").ids, 40)))
 ```
 
-`architecture.yaml` is the model, `model.safetensors` its weights after the proxy training, `scores.json` what was measured,
-`provenance.json` where it comes from, `tokenizer.json` what its tokens mean. It encodes text as the training did: no token is put
-before or behind the text, and the name of a special token in the text is text.
+- `architecture.yaml`: the model.
+- `model.safetensors`: its weights after the proxy training.
+- `scores.json`: what was measured.
+- `provenance.json`: where it comes from.
+- `tokenizer.json`: what its tokens mean. It encodes text as the training did: no token is put before or
+  behind the text, and the name of a special token in the text is text.
 """
 
 
@@ -40,22 +43,29 @@ BARE_README = """# Candidate {number} of run {run}, without weights
 
 `{shorthand}`, width {width}.
 
-`architecture.yaml` is the model, `scores.json` what was measured, `provenance.json` where it comes from, `tokenizer.json` what its tokens
-mean. `frontrunner train` and `frontrunner profile` take this folder.
+- `architecture.yaml`: the model.
+- `scores.json`: what was measured.
+- `provenance.json`: where it comes from.
+- `tokenizer.json`: what its tokens mean.
+
+`frontrunner train` and `frontrunner profile` take this folder.
 """
 
 
 def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights: bool = True) -> None:
-    """Writes the candidate into `to`, a new or empty folder: all of it or nothing. Raises RunError.
+    """Writes a candidate into a folder: all of it or nothing. Raises RunError.
 
-    weights: whether its trained weights are to be there too; without them any candidate can be written, even one without scores.
+    to: a new or empty folder.
+    weights: whether its trained weights are written as well; without them any candidate can be exported,
+        even one without scores.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunError(f"{to}: exists already, expected a folder that is new or empty")
     if weights:
         if lacking := why_without_weights(folder, ledger, entry):
             raise RunError(
-                f"candidate {entry.number} of run {folder.name} {lacking}; --without-weights exports all but them"
+                f"candidate {entry.number} of run {folder.name} {lacking}; "
+                "--without-weights exports all but them"
             )
         _require_whole(folder.weights(entry.number))
     try:
@@ -83,7 +93,7 @@ def why_without_weights(folder: RunFolder, ledger: Ledger, entry: Entry) -> str:
 
 
 def _require_whole(weights: Path) -> None:
-    """Raises RunError for a file that was cut or whose table of tensors is damaged; the tensors are not read."""
+    """Raises RunError for a file that was cut or whose table of tensors is damaged. No tensor is read."""
     try:
         with safe_open(weights, framework="pt"):
             pass
@@ -122,7 +132,7 @@ def _write(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """An evaluation as JSON takes it: parameters and bytes are integers, and each metric that is not to be trusted has its reason."""
+    """An evaluation as JSON takes it: counts are integers, and tainted metrics have their reasons."""
     metrics = {name: exact_value(name, value) for name, value in evaluation.metrics.items()}
     return {**evaluation.model_dump(mode="json"), "metrics": metrics, "tainted": evaluation.tainted()}
 
@@ -146,8 +156,10 @@ def provenance(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any
 def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenizer]:
     """The model of an exported or imported folder with its weights, in evaluation mode, and its tokenizer.
 
-    The tokenizer encodes as the model was trained: for a candidate of a run as the run did, whatever version exported it; for a
-    published model as its own tokenizer.json says. Raises RunError, ArchitectureError, DataError.
+    The tokenizer encodes as in the model's training: a candidate's as its run did, whatever version exported
+    it, and a published model's as its own tokenizer.json says.
+
+    Raises RunError, ArchitectureError and DataError.
     """
     folder = Path(folder)
     architecture = Architecture.load(folder / "architecture.yaml")
@@ -158,13 +170,14 @@ def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenize
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder}: not an exported candidate: {error}") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if expected != found:
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != stored:
         odd = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+            name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name)
         )[0]
         raise RunError(
-            f"{folder}: weight {odd}: expected shape {expected.get(odd, 'none')}, got {found.get(odd, 'none')}"
+            f"{folder}: weight {odd}: expected shape {expected.get(odd, 'none')}, "
+            f"got {stored.get(odd, 'none')}"
         )
     with torch.no_grad():
         model.load_state_dict(weights)

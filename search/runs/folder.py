@@ -1,4 +1,4 @@
-"""A run's folder: where things lie, which names are allowed, and who drives it."""
+"""A run's folder: where things lie, which names are allowed, and which process drives it."""
 
 import fcntl
 import os
@@ -33,7 +33,7 @@ class RunFolder:
         return self.path / "config.yaml"
 
     def plot(self, kind: str = "") -> Path:
-        """Of the frontier; of one kind of device where the run has several."""
+        """The plot of the frontier; of one kind of device where the run has several."""
         return self.path / (f"frontier-{kind}.png" if kind else "frontier.png")
 
     def weights(self, number: int) -> Path:
@@ -51,7 +51,10 @@ class RunFolder:
 
     @contextmanager
     def driving(self) -> Iterator[None]:
-        """Holds the right to drive the run; the kernel releases it with the process. Raises RunError if another has it."""
+        """Holds the right to drive the run, which the kernel releases with the process.
+
+        Raises RunError if another process has it.
+        """
         with ExitStack() as held:
             try:
                 lock = held.enter_context((self.path / "driver.lock").open("a+"))
@@ -95,7 +98,8 @@ def new_folder(results: Path, name: str) -> RunFolder:
     folder = RunFolder(results / check_name(name))
     if folder.path.exists():
         raise RunError(
-            f"run {name} exists already in {results}: choose another --name, or go on with `{folder.command('resume')}`"
+            f"run {name} exists already in {results}: choose another --name, "
+            f"or go on with `{folder.command('resume')}`"
         )
     for place in (results, *results.absolute().parents):
         if os.path.lexists(place):
@@ -106,9 +110,14 @@ def new_folder(results: Path, name: str) -> RunFolder:
 
 
 def find_folder(results: Path, run: str, *, holds: str = "ledger.db", what: str = "run") -> RunFolder:
-    """The folder of an existing run, by its name in `results` or, where that has none of the name, by a path to it.
+    """The folder of an existing run.
 
-    holds: the file that tells such a folder from others. what: what it is called. Raises RunError naming those that exist.
+    results: folder that holds the runs.
+    run: its name in `results` or, where there is none of that name, a path to its folder.
+    holds: the file that tells such a folder from others.
+    what: what such a folder is called in an error.
+
+    Raises RunError, which names those that exist.
     """
     is_path = os.sep in run or run in (".", "..")
     if not is_path and (results / check_name(run) / holds).is_file():

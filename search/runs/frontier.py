@@ -17,12 +17,11 @@ from search.objectives import (
 )
 from search.runs.entry import Entry, finished
 
-LEAST_PAIRS = 3
-"""Candidates that must have been evaluated twice before the noise of training is known."""
+LEAST_PAIRS = 3  # candidates evaluated twice: of fewer, the deviation is off by more than half
 
 
 def scored(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
-    """Those that have every objective, in the order of their evaluation; a constraint that was broken excludes."""
+    """Candidates that have every objective and broke no constraint, in the order of their evaluation."""
     return [
         entry
         for entry in finished(entries)
@@ -33,7 +32,7 @@ def scored(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[En
 
 
 def costs(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
-    """Objectives of scored entries, all to be minimized: [n, m]."""
+    """Objectives of scored entries, all to be minimized -> [n, m]."""
     rows = [
         [objective.cost(entry.evaluation.metrics) for objective in objectives]
         for entry in entries
@@ -43,19 +42,18 @@ def costs(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarr
 
 
 def training_noise(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray | None:
-    """The standard deviation of one evaluation's objectives that come of training: [m], 0 for others.
+    """The standard deviation of one evaluation's objectives that come of training -> [m], 0 for others.
 
-    From scored entries that were evaluated twice; None where they are fewer than LEAST_PAIRS.
+    It comes from scored entries that were evaluated twice; None where they are fewer than LEAST_PAIRS.
     """
     twice = [
         entry.evaluation.standard_errors for entry in entries if entry.evaluation and trained_twice(entry)
     ]
     if len(twice) < LEAST_PAIRS:
         return None
-    rows = [[found.get(each.metric, 0.0) if trained(each) else 0.0 for each in objectives] for found in twice]
-    return np.asarray(
-        np.sqrt(2 * np.square(rows).mean(0))
-    )  # of two values the standard error of the mean is half their difference
+    rows = [[pair.get(each.metric, 0.0) if trained(each) else 0.0 for each in objectives] for pair in twice]
+    # The variance of one value is twice that of the mean of two.
+    return np.asarray(np.sqrt(2 * np.square(rows).mean(0)))
 
 
 def trained(objective: Objective) -> bool:
@@ -64,12 +62,12 @@ def trained(objective: Objective) -> bool:
 
 
 def noise_errors(entries: Sequence[Entry], noise: np.ndarray) -> np.ndarray:
-    """Standard errors of the objectives of scored entries: [n, m]. noise: of one evaluation, [m]."""
+    """Standard errors of the objectives of scored entries -> [n, m]. noise: of one evaluation [m]."""
     return np.array([noise / np.sqrt(2 if trained_twice(entry) else 1) for entry in entries])
 
 
 def trained_twice(entry: Entry) -> bool:
-    """Whether its scores are means of two trainings; who was only measured again has none of a second one."""
+    """Whether its scores are means of two trainings, and not only of two measurements."""
     return entry.evaluation is not None and any(
         base_of(metric) in {**PROXY_METRICS, **TASK_METRICS} for metric in entry.evaluation.standard_errors
     )
@@ -82,9 +80,9 @@ def unclean(entry: Entry, objectives: Sequence[Objective]) -> dict[str, str]:
 
 
 def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
-    """How far each of `costs` may be off, by measurement or by the seed of the training: [n, m]. What is computed is exact.
+    """How far each of `costs` may be off, by measurement or by the seed of the training -> [n, m].
 
-    Infinite for a tainted figure: nothing is known of it.
+    What is computed is exact. A tainted figure may be off by any amount: its error is infinite.
     """
     rows = []
     for entry in entries:
@@ -106,9 +104,12 @@ def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndar
 def frontier_of(
     entries: Sequence[Entry], objectives: Sequence[Objective], where: Sequence[Constraint] = ()
 ) -> list[Entry]:
-    """The scored entries that no other dominates, sorted by the first objective. A difference within the errors dominates nothing.
+    """The scored entries that no other dominates, sorted by the first objective.
 
-    where: only entries that meet all of these are compared. The errors come from all entries, which know the noise of training best.
+    A difference within the errors dominates nothing. The errors come from all entries, which show the noise
+    of training best.
+
+    where: only entries that meet all of these are compared.
     """
     candidates = scored(entries, objectives)
     points, off = costs(candidates, objectives), errors(candidates, objectives)
@@ -124,16 +125,20 @@ def frontier_of(
 
 @dataclass(frozen=True)
 class Gain:
-    """Hypervolume of a run's frontier beside that of its first candidates alone, under one common reference point."""
+    """Hypervolumes under one common reference point.
+
+    initial: of the frontier of the first candidates alone.
+    final: of the whole run's frontier.
+    """
 
     initial: float
     final: float
 
 
 def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective], *, first: int) -> Gain | None:
-    """Volumes after scaling every objective to [0, 1] over all scored candidates, with the reference at 1.1; None before any score.
+    """Volumes of the frontiers, with every objective scaled to [0, 1] over all scored candidates.
 
-    A candidate with a tainted objective adds nothing.
+    The reference lies at 1.1. A candidate with a tainted objective adds nothing. None before any score.
 
     first: how many proposals are the first ones, as an evolution's population.
     """
@@ -150,7 +155,10 @@ def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective], 
 def hypervolume_course(
     entries: Sequence[Entry], objectives: Sequence[Objective], *, steps: int
 ) -> list[float]:
-    """How the hypervolume grew, scaled as by `hypervolume_gain`: at most `steps` values after equal numbers of scored candidates."""
+    """How the hypervolume grew, scaled as by `hypervolume_gain`.
+
+    steps: at most so many values, each after the same number of further candidates.
+    """
     candidates = _clean(entries, objectives)
     if not candidates:
         return []
@@ -164,6 +172,6 @@ def _clean(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[En
 
 
 def _unit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points [n, m] scaled to [0, 1] in each objective, and the reference [m] at 1.1."""
+    """Points scaled to [0, 1] in each objective [n, m], and the reference at 1.1 [m]."""
     low, high = points.min(0), points.max(0)
     return (points - low) / np.where(high > low, high - low, 1.0), np.full(points.shape[1], 1.1)

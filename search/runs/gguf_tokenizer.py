@@ -8,15 +8,15 @@ from operators.base.errors import DataError
 from operators.published.gguf_file import GgufFile
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, LAST_KIND = 1, 2, 3, 4, 6  # kinds of tokens in GGUF
+# What splits text before GPT-2's pattern does, by the name that llama.cpp gives to the whole splitting.
 SPLITS: dict[str, list[Any]] = {
     "gpt-2": [],
     "smollm": [pre_tokenizers.Digits(individual_digits=True)],
 }
-"""What splits text before GPT-2's pattern does, by the name that llama.cpp gives to the whole way of splitting."""
 
 
 def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
-    """The tokenizer of a GGUF file, or the reason why it cannot be made. Raises DataError for a damaged one."""
+    """The tokenizer of a GGUF file, or why it cannot be made. Raises DataError for a damaged one."""
     kind, split = file.field("tokenizer.ggml.model"), file.field("tokenizer.ggml.pre") or "default"
     if kind != "gpt2" or split not in list(SPLITS):  # a damaged name may be a list
         return (
@@ -72,14 +72,18 @@ def _listed(file: GgufFile, name: str, kind: type) -> list[Any]:
 
 
 def _added(file: GgufFile, which: str, tokens: list[str]) -> list[str]:
-    """The token that the tokenizer puts before (bos) or behind (eos) a text, in a list; empty where it puts none there."""
+    """The token that the tokenizer puts before or behind a text, in a list; empty where it puts none there.
+
+    which: `bos` for before, `eos` for behind.
+    """
     number, added = (
         file.field(f"tokenizer.ggml.{which}_token_id"),
         file.field(f"tokenizer.ggml.add_{which}_token"),
     )
     if number is not None and not (type(number) is int and 0 <= number < len(tokens)):
         raise DataError(
-            f"{file.path}: tokenizer.ggml.{which}_token_id: expected one of {len(tokens)} tokens, got {number!r:.40}"
+            f"{file.path}: tokenizer.ggml.{which}_token_id: expected one of {len(tokens)} tokens, "
+            f"got {number!r:.40}"
         )
     if added not in (None, False, True):
         raise DataError(

@@ -16,13 +16,15 @@ from proxy_train.text.tokenizer import load_published
 from search.runs.gguf_tokenizer import gguf_tokenizer
 
 OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
-NAMED_TOKENS = 5  # so many fit a line
+NAMED_TOKENS = 5  # of a remark: so many fit a line
 
 
 @dataclass(frozen=True)
 class Imported:
     """What was written.
 
+    architecture: of the model.
+    parameters: how many it has.
     without_tokenizer: why there is no tokenizer.json, or None.
     remarks: what a user should know besides, a line each.
     """
@@ -34,10 +36,13 @@ class Imported:
 
 
 def import_model(source: Path, to: Path) -> Imported:
-    """Writes architecture.yaml, model.safetensors and tokenizer.json of a Hugging Face folder or a GGUF file into `to`: all or nothing.
+    """Writes a published model's architecture.yaml, model.safetensors and tokenizer.json: all or nothing.
 
-    `to` is a new or empty folder. Raises ArchitectureError for a model that we cannot express, DataError for files that are
-    missing, damaged or do not fit, RunError for a folder in use.
+    source: a Hugging Face folder or a GGUF file.
+    to: a new or empty folder.
+
+    Raises ArchitectureError for a model that we cannot express, DataError for files that are missing,
+    damaged or do not fit, RunError for a folder in use.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise RunError(f"{to}: exists already, expected a folder that is new or empty; --to names another")
@@ -73,8 +78,8 @@ def _opened(source: Path) -> SafetensorsFolder | GgufFile:
         return SafetensorsFolder(source)
     if source.is_file() and source.suffix.lower() == ".gguf":
         return GgufFile(source)
-    found = "a file of another kind" if source.exists() else "nothing there"
-    raise DataError(f"{source}: expected a Hugging Face folder or a .gguf file, found {found}")
+    what_is_there = "a file of another kind" if source.exists() else "nothing there"
+    raise DataError(f"{source}: expected a Hugging Face folder or a .gguf file, found {what_is_there}")
 
 
 def _tokenizer(tensors: SafetensorsFolder | GgufFile) -> Tokenizer | str:

@@ -1,10 +1,11 @@
-"""The run's truth: an Optuna study in SQLite. Written by the driver alone; resuming is opening it again.
+"""The run's truth: an Optuna study in SQLite. Only the driver writes it; to resume a run is to open it again.
 
-One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then COMPLETE (`ok`), PRUNED
-(`infeasible`, `stopped`) or FAIL. The state is the last thing written, so a trial is either whole or still to be evaluated.
+One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then it is COMPLETE
+(`ok`), PRUNED (`infeasible`, `stopped`) or FAIL. The state is written last, so a trial is either whole or
+still to be evaluated.
 
-A trial that ended can never be changed. What becomes of a candidate that is evaluated once more is an attribute of the study, written as
-a whole: it is there or it is not.
+A trial that ended can never be changed. The second evaluation of a candidate is an attribute of the study,
+which is written as a whole: it is there or it is not.
 """
 
 import json
@@ -14,10 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -29,13 +29,13 @@ from operators import Architecture
 from operators.base.errors import RunError
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.config.space import SpaceSettings
 from search.evaluation.outcome import Evaluation
-from search.runs.entry import Again, Attempt, Entry
+from search.runs.entry import REJECTED, Again, Attempt, Entry
+from search.runs.flat_parameters import flat_parameters
 from search.searchers.contract import Proposal
 
 STUDY = "frontrunner"
-LOCK_TIMEOUT_S = 20.0  # for another program that reads or writes the file at the moment
+LOCK_TIMEOUT_S = 20.0  # another program that reads or writes the file is done within that
 AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
 LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
 
@@ -47,7 +47,7 @@ class Ledger:
         self._study, self._storage = study, storage
         trials = study.get_trials(deepcopy=False)
         self._trials = {trial.number: trial._trial_id for trial in trials}
-        self._told = {trial.number for trial in trials if trial.state.is_finished()}
+        self._acknowledged = {trial.number for trial in trials if trial.state.is_finished()}
         self._entries: dict[int, Entry] = {}
         self._ended: set[int] = set()  # of _entries, those that are final
         self._again = {
@@ -66,7 +66,11 @@ class Ledger:
         features: Mapping[str, float],
         screened: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
-        """Records that a candidate is going to be evaluated. `features` become the trial's flat parameters; `screened`: see Entry."""
+        """Records that a candidate is going to be evaluated.
+
+        features: become the trial's flat parameters.
+        screened: as of an Entry.
+        """
         attributes = {
             "architecture": json.loads(proposal.candidate.to_json()),
             "shorthand": proposal.candidate.shorthand,
@@ -74,7 +78,7 @@ class Ledger:
             "origin": proposal.origin,
             "screened": dict(screened or {}),
         }
-        params, distributions = _flat_parameters(features, self.config.space)
+        params, distributions = flat_parameters(features, self.config.space)
         template = create_trial(
             state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes
         )
@@ -83,12 +87,13 @@ class Ledger:
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != proposal.number:
             raise RunError(
-                f"the ledger expected candidate {number} next, got {proposal.number}: is another process writing to it?"
+                f"the ledger expected candidate {number} next, got {proposal.number}: "
+                "is another process writing to it?"
             )
         self._trials[number] = trial_id
 
     def begin(self, number: int, place: str) -> None:
-        """Records that the evaluation of a candidate was given to somebody, for those who watch."""
+        """Records that an executor has the evaluation of a candidate, for people who watch."""
         trial_id = self._unfinished(number)
         with _told_when_it_cannot_be("written"):
             attempts = [
@@ -99,7 +104,10 @@ class Ledger:
         self._attempts[number] = attempts
 
     def record(self, number: int, evaluation: Evaluation) -> int:
-        """Acknowledges an evaluation: when this returns its order, it survives `kill -9`. Raises RunError where the candidate has one."""
+        """Acknowledges an evaluation: when this returns its order, it survives `kill -9`.
+
+        Raises RunError where the candidate has one.
+        """
         trial_id, order = self._unfinished(number), self._order
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
         with _told_when_it_cannot_be("written"):
@@ -116,15 +124,16 @@ class Ledger:
                 ]
                 self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
             else:
-                state = (
-                    TrialState.PRUNED if evaluation.status in ("infeasible", "stopped") else TrialState.FAIL
-                )
+                state = TrialState.PRUNED if evaluation.status in REJECTED else TrialState.FAIL
                 self._storage.set_trial_state_values(trial_id, state)
-        self._told.add(number)
+        self._acknowledged.add(number)
         return order
 
     def begin_again(self, number: int, place: str, *, trains: bool = True) -> None:
-        """Records that a candidate with an evaluation is being evaluated once more. Raises RunError where it has none, or two."""
+        """Records that a candidate with an evaluation is being evaluated a second time.
+
+        Raises RunError where it has none, or two.
+        """
         before = self._again.get(number, Again(attempts=(), trains=trains))
         self._write_again(
             number,
@@ -144,7 +153,7 @@ class Ledger:
         )
 
     def _write_again(self, number: int, again: Again) -> None:
-        if number not in self._told:
+        if number not in self._acknowledged:
             raise RunError(f"candidate {number} of the ledger has no evaluation yet")
         if number in self._again and self._again[number].evaluation is not None:
             raise RunError(f"candidate {number} of the ledger has its second evaluation already")
@@ -155,22 +164,21 @@ class Ledger:
     @property
     def _order(self) -> int:
         """How many evaluations are acknowledged."""
-        return len(self._told) + sum(again.evaluation is not None for again in self._again.values())
+        return len(self._acknowledged) + sum(again.evaluation is not None for again in self._again.values())
 
     def _unfinished(self, number: int) -> int:
         """The id of a trial that has no evaluation yet. Raises RunError."""
         if number not in self._trials:
             raise RunError(f"the ledger has no candidate {number}")
-        if number in self._told:
+        if number in self._acknowledged:
             raise RunError(f"candidate {number} of the ledger has its evaluation already")
         return self._trials[number]
 
     def entries(self) -> tuple[Entry, ...]:
         """All candidates by number, as the ledger is now."""
         with _told_when_it_cannot_be("read"):
-            attributes = (
-                self._study.user_attrs
-            )  # before the trials: who is in them a second time has ended the first
+            # Before the trials: a candidate with a second evaluation in them has ended the first.
+            attributes = self._study.user_attrs
             trials = self._study.get_trials(deepcopy=False)
         for key, value in attributes.items():
             number = _again_number(key)
@@ -181,10 +189,10 @@ class Ledger:
                 entry = self._entries[trial.number] = _entry(trial)
                 if entry.evaluation is not None:  # it never changes again, and takes long to read
                     self._ended.add(trial.number)
-        found = [self._entries[number] for number in sorted(self._entries)]
+        by_number = [self._entries[number] for number in sorted(self._entries)]
         return tuple(
             entry.with_again(self._again[entry.number]) if entry.number in self._again else entry
-            for entry in found
+            for entry in by_number
         )
 
     @property
@@ -212,13 +220,16 @@ class Ledger:
             return bool(self._study.user_attrs.get(name))
 
     def end_time(self) -> None:
-        """Records that the run's time is up: whoever drives it next is not to find a moment left that is too short for anything."""
+        """Records that the run's time is up, so that a later driver begins nothing in a last moment."""
         if not self.time_up:
             with _told_when_it_cannot_be("written"):
                 self._study.set_user_attr("time_up", True)
 
     def complete(self, entries: Sequence[Entry]) -> bool:
-        """Whether all candidates there will be have ended what was begun of them, given what `entries` returned."""
+        """Whether every candidate that the run will have is there, and nothing that was begun is left to do.
+
+        entries: what `entries` returned.
+        """
         return self.ended(entries) and (self.exhausted or len(entries) >= self.config.candidates)
 
     def ended(self, entries: Sequence[Entry]) -> bool:
@@ -240,33 +251,34 @@ class Ledger:
 
 
 def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = "") -> Ledger:
-    """A new, empty ledger at `path`. Raises RunError where it cannot be written."""
+    """A new, empty ledger at `path`.
+
+    started: when, for people.
+    corpus_digest: of the text that the run reads.
+
+    Raises RunError where it cannot be written.
+    """
+    objectives = config.parsed_objectives()
+    directions: list[Literal["minimize", "maximize"]] = [
+        "maximize" if objective.maximize else "minimize" for objective in objectives
+    ]
     try:
-        return _create(path, config, started, corpus_digest)
+        with _quiet_optuna():
+            storage = _storage(path)
+            study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
+            study.set_metric_names([objective.metric for objective in objectives])
+        for key, value in {
+            "layout": LAYOUT,
+            "config": json.loads(config.model_dump_json()),
+            "corpus": corpus_digest,
+            "started": started,
+            "command": " ".join(sys.argv),
+        }.items():
+            study.set_user_attr(key, value)
+        return Ledger(study, storage)
     except (SQLAlchemyError, StorageInternalError) as error:
-        raise RunError(
-            f"{path}: cannot be written: {str(getattr(error, 'orig', None) or error).splitlines()[0]}"
-        ) from None
-
-
-def _create(path: Path, config: RunConfig, started: str, corpus_digest: str) -> Ledger:
-    with _quiet_optuna():
-        storage = _storage(path)
-        objectives = config.parsed_objectives()
-        directions: list[Literal["minimize", "maximize"]] = [
-            "maximize" if wanted.maximize else "minimize" for wanted in objectives
-        ]
-        study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
-        study.set_metric_names([objective.metric for objective in objectives])
-    for key, value in {
-        "layout": LAYOUT,
-        "config": json.loads(config.model_dump_json()),
-        "corpus": corpus_digest,
-        "started": started,
-        "command": " ".join(sys.argv),
-    }.items():
-        study.set_user_attr(key, value)
-    return Ledger(study, storage)
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise RunError(f"{path}: cannot be written: {reason}") from None
 
 
 def open_ledger(path: Path) -> Ledger:
@@ -338,29 +350,6 @@ def _again(number: int, value: object) -> Again:
         ) from None
 
 
-def _flat_parameters(
-    features: Mapping[str, float], space: SpaceSettings
-) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """Parameters with the ranges that the space gives them: Optuna's importances mean something only over the true ranges."""
-    params: dict[str, Any] = {}
-    distributions: dict[str, BaseDistribution] = {}
-    whole = {
-        "width": (min(space.widths), max(space.widths)),
-        "depth": (space.min_depth, space.max_depth),
-        "meta_tokens": (min(space.meta_tokens), max(space.meta_tokens)),
-    }
-    for name, value in features.items():
-        if name in whole or name.endswith(".count"):
-            params[name] = round(value)
-            low, high = whole.get(name, (0, space.max_depth))
-            distributions[name] = IntDistribution(low, max(high, params[name]))
-        else:
-            params[name] = float(value)
-            usual = 12.0 if name.startswith("log10") else 4.0 if name.endswith("ratio") else 1.0
-            distributions[name] = FloatDistribution(0.0, max(usual, params[name]))
-    return params, distributions
-
-
 def _storage(path: Path) -> RDBStorage:
     url = URL.create("sqlite", database=str(path.resolve())).render_as_string()  # quotes ?, %, # and braces
     return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
@@ -368,13 +357,14 @@ def _storage(path: Path) -> RDBStorage:
 
 @contextmanager
 def _told_when_it_cannot_be(done: Literal["read", "written"]) -> Iterator[None]:
-    """Raises RunError where the database refuses, as on a full disk or while another keeps it locked; what it held before stays whole."""
+    """Raises RunError where the database refuses, as on a full disk; what it held before stays whole."""
     try:
         yield
     except StorageInternalError as error:
         reason = str(getattr(error.__cause__, "orig", None) or error).splitlines()[0]
         raise RunError(
-            f"the ledger cannot be {done} ({reason}); it is whole, and `frontrunner resume` goes on from there"
+            f"the ledger cannot be {done} ({reason}); it is whole, "
+            "and `frontrunner resume` goes on from there"
         ) from error
 
 

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 from proxy_train.text.source_record import SourceRecord
 from search.objectives import Objective
-from search.runs.entry import Entry
+from search.runs.entry import REJECTED, Entry
 from search.runs.frontier import frontier_of
-
-UNFAILED = ("ok", "infeasible", "stopped")  # candidates that a gate rejected did not fail
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,8 @@ class Progress:
     @property
     def failed(self) -> int:
         return sum(
-            entry.evaluation is not None and entry.evaluation.status not in UNFAILED for entry in self.entries
+            entry.evaluation is not None and entry.evaluation.status not in ("ok", *REJECTED)
+            for entry in self.entries
         )
 
     @property

@@ -1,10 +1,13 @@
-"""Who is evaluated a second time, with another seed, because the noise of training leaves its place on the frontier in doubt.
+"""Which candidates are evaluated a second time.
 
-First a few members of the frontier, from which the noise is learned: where trainings repeat exactly, that is all. Then whoever has a part
-in the most dominances that are within the noise (`pareto.doubts`): one that would be thrown away though it may be better, or the lucky
-one that would throw it away. Its scores become the mean of both evaluations.
+Candidates whose place on the frontier is uncertain are trained again with a second seed, for at most a share
+of the evaluations (`RunConfig.repeats`). The first are a few members of the frontier: the noise of training
+is learned from them, and where trainings repeat exactly, no more follow. Then follow those with a part in the
+most dominances within the noise (`pareto.doubts`): a candidate that would be dropped though it may be better,
+or the lucky one that would displace it. The scores become the means of both evaluations.
 
-At the end of a search, who has a tainted objective is measured once more, without being trained: by then the device may be quiet.
+At the end of a search a candidate with a tainted objective is measured again, without being trained: by then
+the device may be quiet.
 """
 
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from search import pareto
-from search.config.run import RunConfig
+from search.objectives import Objective
 from search.runs.entry import Entry
 from search.runs.frontier import (
     LEAST_PAIRS,
@@ -25,15 +28,16 @@ from search.runs.frontier import (
     unclean,
 )
 
-GIVEN_UP = 3
-"""Candidates that stayed tainted when they were measured again, before no more are."""
+GIVEN_UP = 3  # candidates that stay tainted when they are measured again: the device is not quiet
 
 
-def next_repeat(entries: Sequence[Entry], config: RunConfig) -> int | None:
-    """The candidate to evaluate once more now; None where nobody is in doubt, or the share of repeats is used up."""
-    objectives = config.parsed_objectives()
+def next_repeat(entries: Sequence[Entry], objectives: Sequence[Objective], *, share: float) -> int | None:
+    """The candidate to train again now; None where no place is uncertain, or the repeats are used up.
+
+    share: of all evaluations, how many may be repeats.
+    """
     begun = sum(entry.again is not None and entry.again.trains for entry in entries)
-    if begun >= int(config.repeats * sum(entry.evaluation is not None for entry in entries)) or not any(
+    if begun >= int(share * sum(entry.evaluation is not None for entry in entries)) or not any(
         map(trained, objectives)
     ):
         return None
@@ -52,12 +56,11 @@ def next_repeat(entries: Sequence[Entry], config: RunConfig) -> int | None:
     return candidates[int(np.argmax(parts))].number if parts.any() else None
 
 
-def next_remeasured(entries: Sequence[Entry], config: RunConfig) -> int | None:
-    """The candidate to measure once more now, those of the frontier first; None where nobody is tainted who was not evaluated twice.
+def next_remeasured(entries: Sequence[Entry], objectives: Sequence[Objective]) -> int | None:
+    """The candidate to measure again now, those of the frontier first.
 
-    None also where that was in vain GIVEN_UP times: the device is not quiet.
+    None where every tainted candidate was evaluated twice, or measuring again was in vain GIVEN_UP times.
     """
-    objectives = config.parsed_objectives()
     in_vain = sum(
         entry.again is not None
         and not entry.again.trains

@@ -18,12 +18,15 @@ from search.runs import ledger as ledger_module
 from search.runs.ended import Ended, conclude
 from search.runs.folder import RunFolder, new_folder
 from search.runs.ledger import Ledger
-from search.runs.loop import check_constraints, drive, prepare_run
+from search.runs.loop import drive
+from search.runs.preflight import check_constraints, prepare_run
 from search.runs.progress import Checking, Event, FewerWorkers, Interrupted, Progress, UnknownTokens
 from search.runs.status import complete
 
 PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
-CONFIG_NOTE = "# What the run was asked to do, for people. The run reads its ledger: changing this file changes nothing.\n"
+CONFIG_NOTE = (
+    "# What the run was asked to do. The run reads its ledger: changing this file changes nothing.\n"
+)
 
 OnEvent = Callable[[Event], None]
 OnProgress = Callable[[Progress], None]
@@ -114,7 +117,8 @@ def drive_to_end(
     on_progress: hears where the search stands, after every change.
     on_event: hears what else is worth a line.
 
-    Raises Interrupted, a KeyboardInterrupt that says how to go on, and RunError where no candidate has scores.
+    Raises Interrupted, a KeyboardInterrupt that says how to go on, and RunError where no candidate has
+    scores.
     """
     with folder.driving(), closing(ledger_module.open_ledger(folder.ledger)) as ledger:
         if not complete(ledger, ledger.entries()):

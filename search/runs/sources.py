@@ -1,7 +1,9 @@
 """What the names on the command line mean: models, candidates and runs. `docs/reads.md` tells it to people.
 
-A run is a name in the results folder, or a path to the run's own folder (`search.runs.folder.find_folder`). A candidate is RUN:ID.
-A model is a file, a folder with an architecture.yaml, a candidate, or the name of a shipped architecture: the first that exists.
+A run is a name in the results folder, or a path to the run's own folder (`search.runs.folder.find_folder`).
+A candidate is RUN:ID.
+A model is a file, a folder with an architecture.yaml, a candidate, or the name of a shipped architecture: the
+first that exists.
 """
 
 import re
@@ -25,7 +27,9 @@ _LEDGER = "ledger.db"  # tells the folder of a run
 def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
     """A title and the architecture of a model; the title is the name that it was given by.
 
-    `./NAME` is the title of a file or folder here that has a shipped architecture's name. Raises ArchitectureError and RunError.
+    `./NAME` is the title of a file or folder here that has a shipped architecture's name.
+
+    Raises ArchitectureError and RunError.
     """
     candidate, path = _CANDIDATE.fullmatch(text), Path(text)
     if candidate is not None and not path.exists():
@@ -55,7 +59,7 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
 def run_or_architecture(text: str, results: Path) -> RunConfig | Architecture:
     """The configuration of a run file, a shipped one or that of a run that was begun; or a model.
 
-    Raises ConfigError, ArchitectureError, RunError.
+    Raises ConfigError, ArchitectureError and RunError.
     """
     path = Path(text)
     if (path / _LEDGER).is_file():

@@ -10,7 +10,7 @@ from search.runs import ledger as ledger_module
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder, find_folder
 from search.runs.frontier import frontier_of, hypervolume_gain
-from search.runs.gate_counts import counted
+from search.runs.gate_counts import counted, gate_names
 from search.runs.ledger import Ledger
 from search.runs.repeats import next_repeat
 
@@ -33,10 +33,14 @@ def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledge
 
 
 def complete(ledger: Ledger, entries: Sequence[Entry]) -> bool:
-    """Whether nothing is left to do, second evaluations included, given what the ledger's `entries` returned."""
+    """Whether nothing is left to do, second evaluations included.
+
+    entries: what the ledger's `entries` returned.
+    """
     if ledger.time_up and ledger.ended(entries):
         return True
-    return ledger.complete(entries) and next_repeat(entries, ledger.config) is None
+    objectives, share = ledger.config.parsed_objectives(), ledger.config.repeats
+    return ledger.complete(entries) and next_repeat(entries, objectives, share=share) is None
 
 
 def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str:
@@ -58,20 +62,20 @@ def standing(results: Path, run: str) -> dict[str, Any]:
         "started": ledger.started,
         "candidates": ledger.config.candidates,
         "evaluated": len(ended),
-        "evaluated_twice": sum(bool(found.standard_errors) for found in ended),
+        "evaluated_twice": sum(bool(evaluation.standard_errors) for evaluation in ended),
         "unfinished": len(entries) - len(ended),
         **{
-            status: sum(found.status == status for found in ended)
-            for status in sorted({found.status for found in ended})
+            status: sum(evaluation.status == status for evaluation in ended)
+            for status in sorted({evaluation.status for evaluation in ended})
         },
         "tainted": sum(bool(entry.tainted()) for entry in entries),
-        "best_loss": min((found.metrics["loss"] for found in ended if "loss" in found.metrics), default=None),
+        "best_loss": min((each.metrics["loss"] for each in ended if "loss" in each.metrics), default=None),
         "frontier": len(frontier_of(entries, objectives)),
         "hypervolume": gain and gain.final,
         "hypervolume_initial": gain and gain.initial,
         "folder": str(folder.path),
         "gates": {
             gate.name: {key: value for key, value in asdict(gate).items() if key != "name"}
-            for gate in counted(entries, ledger.config)
+            for gate in counted(entries, objectives, gate_names(ledger.config))
         },
     }

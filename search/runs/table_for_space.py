@@ -1,6 +1,6 @@
-"""What `frontrunner table` does: sources to layers, progress while building, held-out models, and tables for a terminal."""
+"""What `frontrunner table` does: layers and points of its sources, held-out models, cases for a record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,29 @@ from operators.architecture import Architecture
 from operators.base.errors import ConfigError
 from operators.cost import cost
 from profiler.device.device import Device
+from profiler.profile import ProfileSettings
 from profiler.table.build import memory_for_models
 from profiler.table.parts import Point
 from profiler.table.validate import Accuracy, Case, accuracy
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.gates.table import constrained_points, members
+from search.gates.table import members, predicted_points
+from search.objectives import Constraint
 from search.runs.sources import run_or_architecture
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 
 _DRAWS = 100  # for each model that is held out, before the space is said to have too few
+BATCHES, CONTEXTS = (1, 8), (1024,)  # of a model that is given without a run
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a table is to know: architectures that together have every layer, and the points to measure these at."""
+    """What a table is to know.
+
+    architectures: that together have every layer.
+    points: to measure these layers at.
+    """
 
     architectures: tuple[Architecture, ...]
     points: tuple[Point, ...]
@@ -39,7 +46,12 @@ def wanted(
     contexts: Sequence[int] | None,
     results: Path = Path("results"),
 ) -> Wanted:
-    """Of run files, runs and models (see `search.runs.sources`); `batches` and `contexts` replace those that a run is measured with.
+    """The layers of the sources and the points at which these are measured.
+
+    sources: run files, runs and models (see `search.runs.sources`).
+    batches: batch sizes; None for those that a run is measured with.
+    contexts: tokens in the state; None for those that a run is measured with.
+    results: folder that holds the runs.
 
     Raises ConfigError and ArchitectureError.
     """
@@ -47,16 +59,17 @@ def wanted(
     points: dict[Point, None] = {}
     for source in sources:
         given = run_or_architecture(source, results)
-        run = given if isinstance(given, RunConfig) else None
-        architectures += [given] if isinstance(given, Architecture) else members(space_of(given))
-        for batch in batches or (run.profile.batch_sizes if run else (1, 8)):
-            for context in contexts or (run.profile.contexts if run else (1024,)):
+        if isinstance(given, Architecture):
+            architectures.append(given)
+            of_batches, of_contexts = batches or BATCHES, contexts or CONTEXTS
+        else:
+            architectures += members(make_space(given.space, given.data.vocabulary))
+            of_batches = batches or given.profile.batch_sizes
+            of_contexts = contexts or given.profile.contexts
+        for batch in of_batches:
+            for context in of_contexts:
                 points |= dict.fromkeys((Point("decode", batch, context), Point("prefill", batch, context)))
     return Wanted(tuple(architectures), tuple(points))
-
-
-def space_of(run: RunConfig) -> ArchitectureSpace:
-    return make_space(run.space, run.data.vocabulary)
 
 
 def load_space(path: Path) -> RunConfig:
@@ -68,20 +81,24 @@ def load_space(path: Path) -> RunConfig:
     return config_module.load(path)
 
 
-def default_points(run: RunConfig) -> tuple[Point, ...]:
-    """Decoding at each of the run's batch sizes, reading a prompt at the first, with its first context; and where it has constraints."""
-    batches, context = run.profile.batch_sizes, run.profile.contexts[0]
-    decode, prefill = (
-        (Point("decode", batch, context) for batch in batches),
-        (Point("prefill", batch, context) for batch in batches[:1]),
-    )
-    return tuple(dict.fromkeys([*decode, *prefill, *constrained_points(run).values()]))
+def default_points(profile: ProfileSettings, constraints: Sequence[Constraint]) -> tuple[Point, ...]:
+    """Where a table is validated for a run, all at its first context, and where it has constraints.
+
+    That is decoding at each of its batch sizes, and reading a prompt at the first.
+    """
+    context = profile.contexts[0]
+    decode = [Point("decode", batch, context) for batch in profile.batch_sizes]
+    prefill = Point("prefill", profile.batch_sizes[0], context)
+    return tuple(dict.fromkeys([*decode, prefill, *predicted_points(constraints, profile).values()]))
 
 
 def held_out(
     space: ArchitectureSpace, count: int, *, seed: int, points: Sequence[Point], device: Device
 ) -> tuple[Architecture, ...]:
-    """Distinct models drawn at random, of those that fit the device's memory at every point. Raises ConfigError for a space of fewer."""
+    """Distinct models drawn at random, of those that fit the device's memory at every point.
+
+    Raises ConfigError for a space of fewer.
+    """
     memory = memory_for_models(device)
 
     def fits(architecture: Architecture) -> bool:
@@ -89,17 +106,18 @@ def held_out(
             cost(architecture, batch=point.batch, context=point.context, dtype=device.dtype)
             for point in points
         ]
-        return all(found.param_bytes + found.state_bytes <= memory for found in costs)
+        return all(each.param_bytes + each.state_bytes <= memory for each in costs)
 
     fitting, rng = replace(space, accepts=fits), np.random.default_rng(seed)
-    found: dict[str, Architecture] = {}
+    drawn: dict[str, Architecture] = {}
     for _ in range(_DRAWS * count):
         member = fitting.sample(rng)
-        found.setdefault(fitting.key(member), member)
-        if len(found) == count:
-            return tuple(found.values())
+        drawn.setdefault(fitting.key(member), member)
+        if len(drawn) == count:
+            return tuple(drawn.values())
     raise ConfigError(
-        f"space: {len(found)} different architectures in {_DRAWS * count} draws; expected {count}: hold out fewer"
+        f"space: {len(drawn)} different architectures in {_DRAWS * count} draws; "
+        f"expected {count}: hold out fewer"
     )
 
 
@@ -107,11 +125,11 @@ def named(point: Point) -> str:
     return f"{point.phase} b{point.batch} c{point.context}"
 
 
-def accuracy_figures(found: dict[Point, list[Case]]) -> dict[str, Accuracy]:
-    return {f"{point.phase}@b{point.batch}": accuracy(cases) for point, cases in found.items()}
+def accuracy_figures(cases: Mapping[Point, list[Case]]) -> dict[str, Accuracy]:
+    return {f"{point.phase}@b{point.batch}": accuracy(of_point) for point, of_point in cases.items()}
 
 
-def samples(found: dict[Point, list[Case]]) -> list[dict[str, Any]]:
+def samples(cases: Mapping[Point, list[Case]]) -> list[dict[str, Any]]:
     """Every case as JSON takes it: what a record or a script needs to compute the figures again."""
     return [
         {
@@ -127,6 +145,6 @@ def samples(found: dict[Point, list[Case]]) -> list[dict[str, Any]]:
             "drift": case.drift,
             "tainted": case.tainted,
         }
-        for cases in found.values()
-        for case in cases
+        for of_point in cases.values()
+        for case in of_point
     ]

@@ -9,12 +9,14 @@ from search.runs.entry import Attempt, Entry
 
 
 def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | None) -> dict[str, float]:
-    """Seconds of workers by purpose: those that evaluations tell of, as `train`; `other` in them; and `idle`.
+    """Seconds of workers by purpose.
 
-    What a candidate waited for workers, its `queue`, is no worker's time.
+    Purposes are those of the evaluations, as `train`; `other` is the rest of an evaluation. `idle` is what
+    workers had besides while anything was under way, lost attempts included: while a run rests, no worker is
+    idle. What a candidate waited for workers, its `queue`, is no worker's time.
 
-    now: where the run is being driven, so that what is under way counts; None where it is not. Idle is what `workers`, or fewer if so many
-    were never at work at once, had besides while anything was under way, attempts that were lost included: where a run rested, nobody was.
+    workers: of the configuration; fewer are counted where so many were never at work at once.
+    now: while the run is driven, so that what is under way counts; else None.
     """
     spans, queued = [], 0.0
     purposes: dict[str, float] = {}
@@ -24,29 +26,32 @@ def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | No
             continue
         begun = attempts[-1].at
         spans.append((begun.timestamp(), max(begun, end).timestamp()))
-        told = worked(evaluation.seconds) if evaluation else {}
+        by_purpose = worked(evaluation.seconds) if evaluation else {}
         waited = evaluation.seconds.get(QUEUE, 0.0) if evaluation else 0.0
         queued += waited
-        for name, seconds in told.items():
+        for name, seconds in by_purpose.items():
             purposes[name] = purposes.get(name, 0.0) + seconds
-        rest = spans[-1][1] - spans[-1][0] - waited - sum(told.values())
+        rest = spans[-1][1] - spans[-1][0] - waited - sum(by_purpose.values())
         purposes["other"] = purposes.get("other", 0.0) + max(0.0, rest)
     busy = sum(end - begun for begun, end in spans) - queued
     return {**purposes, "idle": max(0.0, min(workers, _at_once(spans)) * _covered(spans) - busy)}
 
 
 def searched(entries: Sequence[Entry], until: datetime | None = None) -> float:
-    """Seconds in which anything was under way, of what has ended (by a moment)."""
-    found = [(attempts[-1].at, ended) for attempts, _, ended in _evaluations(entries) if attempts and ended]
+    """Seconds in which anything was under way, of the evaluations that ended.
+
+    until: only those that ended by then; None for all.
+    """
+    spans = [(attempts[-1].at, ended) for attempts, _, ended in _evaluations(entries) if attempts and ended]
     return _covered(
-        [(begun.timestamp(), ended.timestamp()) for begun, ended in found if until is None or ended <= until]
+        [(begun.timestamp(), ended.timestamp()) for begun, ended in spans if until is None or ended <= until]
     )
 
 
 def _evaluations(
     entries: Sequence[Entry],
 ) -> Iterator[tuple[Sequence[Attempt], Evaluation | None, datetime | None]]:
-    """First and second ones, each with its attempts and when it ended."""
+    """First and second evaluations, each with its attempts and when it ended."""
     for entry in entries:
         yield entry.attempts, entry.evaluation, entry.ended
         if entry.again is not None:

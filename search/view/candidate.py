@@ -2,25 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from operators import Architecture
-from operators.base.errors import ConfigError, one_line
-from profiler.device.ceilings import matrix_product_flops_per_s
-from profiler.device.device import memory_errors, open_device
-from profiler.device.lock import shared
 from profiler.profile import Profile
-from proxy_train.settings import ProxyScore, ProxySettings
-from proxy_train.task_settings import TaskScore, TaskSettings
-from proxy_train.tasks import train_task
-from proxy_train.text.prepare import prepare
-from proxy_train.train import train
-from search.config import run as config_module
-from search.config.run import RunConfig
+from proxy_train.settings import ProxyScore
+from proxy_train.task_settings import TaskScore
 from search.evaluation.figures import formatted, percent, unit_of
 from search.evaluation.outcome import Evaluation
 from search.runs.entry import Entry
@@ -30,11 +19,13 @@ from search.runs.ledger import Ledger
 from search.view.profiles import print_conditions, print_remarks, timings
 from search.view.tables import MARK, spreads, taint_notes
 from search.view.terminal_tables import Sheet, sheet, show
-from search.view.text_read import print_source
 
 
 def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:
-    """Everything that the ledger has on a candidate. evaluation: the mean of both, where there are two; first: without the second."""
+    """Everything that the ledger has on a candidate.
+
+    Its `evaluation` is the mean of both, where there are two; `first` is the one without the second.
+    """
     again = entry.again.model_dump(mode="json") if entry.again else None
     if again is not None and entry.again is not None and entry.again.evaluation is not None:
         again["evaluation"] = evaluation_json(entry.again.evaluation)
@@ -64,7 +55,8 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
             f"let through gate {audit.gate} for an audit: {audit.reason}", soft_wrap=True, markup=False
         )
     console.print(
-        f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, digest {architecture.digest()[:12]}",
+        f"{architecture.shorthand}\nwidth {architecture.width}, depth {architecture.depth}, "
+        f"digest {architecture.digest()[:12]}",
         soft_wrap=True,
         markup=False,
     )
@@ -78,10 +70,24 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         print_remarks(console, profiles)
     for kind, profile in evaluation.each_profile.items():
         print_conditions(console, profile, kind)
+    _print_trainings(console, entry, evaluation)
+    for label, mapping in (
+        ("backends", evaluation.backends),
+        ("seconds", evaluation.seconds),
+        ("versions", evaluation.versions),
+    ):
+        listed = ", ".join(f"{key} {formatted(key, value)}" for key, value in mapping.items())
+        console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
+    if evaluation.traceback:
+        console.print(evaluation.traceback, markup=False, soft_wrap=True)
+
+
+def _print_trainings(console: Console, entry: Entry, evaluation: Evaluation) -> None:
     for score in (each.proxy for each in _evaluations(entry) if each.proxy is not None):
         console.print(
-            f"trained on {score.tokens:,} tokens in {score.seconds:.1f} s ({score.tokens_per_s:,.0f} tokens/s) with seed {score.seed}; "
-            f"loss {score.loss:.4f} nats/token, a unigram model has {score.unigram_loss:.4f} on the same text",
+            f"trained on {score.tokens:,} tokens in {score.seconds:.1f} s "
+            f"({score.tokens_per_s:,.0f} tokens/s) with seed {score.seed}; loss {score.loss:.4f} nats/token, "
+            f"a unigram model has {score.unigram_loss:.4f} on the same text",
             soft_wrap=True,
         )
     second = entry.again.evaluation if entry.again else None
@@ -92,18 +98,9 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
             markup=False,
         )
     if evaluation.proxy_width is not None:
-        console.print(f"trained at width {evaluation.proxy_width}, measured at {architecture.width}")
+        console.print(f"trained at width {evaluation.proxy_width}, measured at {entry.architecture.width}")
     for task in evaluation.tasks:
-        console.print(_task_line(task), soft_wrap=True)
-    for label, mapping in (
-        ("backends", evaluation.backends),
-        ("seconds", evaluation.seconds),
-        ("versions", evaluation.versions),
-    ):
-        listed = ", ".join(f"{key} {formatted(key, value)}" for key, value in mapping.items())
-        console.print(f"{label}: {listed}", soft_wrap=True, markup=False)
-    if evaluation.traceback:
-        console.print(evaluation.traceback, markup=False, soft_wrap=True)
+        console.print(task_line(task), soft_wrap=True)
 
 
 def _layers(architecture: Architecture) -> Sheet:
@@ -118,7 +115,7 @@ def _layers(architecture: Architecture) -> Sheet:
 
 
 def _evaluations(entry: Entry) -> list[Evaluation]:
-    """The only evaluation, or both of a candidate whose figures are the means of two."""
+    """The only evaluation, or both where the figures are the means of two."""
     second = entry.again.evaluation if entry.again else None
     if entry.first is None or second is None or second.status != "ok" or entry.first.status != "ok":
         return [entry.evaluation] if entry.evaluation else []
@@ -126,7 +123,7 @@ def _evaluations(entry: Entry) -> list[Evaluation]:
 
 
 def _metrics(entry: Entry) -> Sheet:
-    """A row for each metric: its figure and spread; of a candidate evaluated twice both figures and their mean."""
+    """A row for each metric: its figure and spread; both figures and the mean where there are two."""
     evaluations = _evaluations(entry)
     known, spread, tainted = entry.evaluation, spreads(entry), entry.tainted()
     rows = []
@@ -163,90 +160,28 @@ def _titled_profiles(entry: Entry) -> list[tuple[str, Profile]]:
     ]
 
 
-def train_once(
-    architecture: Architecture,
-    *,
-    config_path: Path | None,
-    tokens: int | None,
-    seed: int,
-    device: str,
-    checkpoint: Path | None,
-    console: Console | None,
-) -> ProxyScore:
-    """Trains an architecture as a run would, and shows how it goes. Raises our errors."""
-    config = config_module.load(config_path) if config_path else RunConfig()
-    try:
-        proxy = ProxySettings.model_validate(
-            {**config.proxy.model_dump(), **({"tokens": tokens} if tokens is not None else {})}
-        )
-    except ValidationError as error:
-        raise ConfigError(one_line(error)) from None
-    opened = open_device(device)
-    notices = console or Console(stderr=True, highlight=False)
-    corpus = prepare(config.data, on_source=lambda record: print_source(notices, record))
-    every = max(1, proxy.steps // 10)
+def print_score(console: Console, score: ProxyScore, *, share: float) -> None:
+    """Prints how well an architecture learned, and how fast.
 
-    def on_step(step: int, loss: float) -> None:
-        if console is not None and step % every == 0:
-            console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f} nats/token")
-
-    with shared(device) as give_way, memory_errors():
-        score = train(
-            architecture,
-            corpus,
-            proxy,
-            seed=seed,
-            device=device,
-            on_step=on_step,
-            pause=give_way,
-            checkpoint=checkpoint,
-        ).score
-    if console is not None:
-        for budget in score.budgets:
-            console.print(
-                f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f} nats/token, {budget.bits_per_byte:.4f} bits per byte"
-            )
+    share: of the rate of a matrix product on the device.
+    """
+    for budget in score.budgets:
         console.print(
-            f"validation loss {score.loss:.4f} nats per token; "
-            f"the unigram entropy of the data is {score.unigram_loss:.4f} on the same tokens"
+            f"after {budget.tokens:,} tokens: validation loss {budget.loss:.4f} nats/token, "
+            f"{budget.bits_per_byte:.4f} bits per byte"
         )
-        console.print(f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte")
-        with shared(device):
-            share = score.flops_per_s / matrix_product_flops_per_s(opened)
-        console.print(
-            f"{score.tokens_per_s:,.0f} tokens/s, {share:.0%} of the rate of a matrix product here; {score.dtype}, {score.execution}"
-        )
-        console.print(f"{score.seconds:.1f} s, of which {score.startup_s:.1f} s until kernels were ready")
-    return score
+    for line in (
+        f"validation loss {score.loss:.4f} nats per token; "
+        f"the unigram entropy of the data is {score.unigram_loss:.4f} on the same tokens",
+        f"perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte",
+        f"{score.tokens_per_s:,.0f} tokens/s, {share:.0%} of the rate of a matrix product here; "
+        f"{score.dtype}, {score.execution}",
+        f"{score.seconds:.1f} s, of which {score.startup_s:.1f} s until kernels were ready",
+    ):
+        console.print(line)
 
 
-def task_settings(config_path: Path | None, names: str | None) -> TaskSettings:
-    """The tasks of a run file, or those named instead. Raises ConfigError."""
-    settings = (config_module.load(config_path) if config_path else RunConfig()).tasks
-    if names is None:
-        return settings
-    try:
-        return TaskSettings.model_validate(
-            {**settings.model_dump(), "names": [name.strip() for name in names.split(",")]}
-        )
-    except ValidationError as error:
-        raise ConfigError(f"tasks: {one_line(error)}") from None
-
-
-def train_on_tasks(
-    architecture: Architecture, settings: TaskSettings, *, seed: int, device: str, console: Console | None
-) -> tuple[TaskScore, ...]:
-    """Trains an architecture on every task of `settings`, and shows each score. Raises our errors."""
-    scores = []
-    for name in settings.names:
-        with shared(device), memory_errors():
-            scores.append(train_task(name, architecture, settings, seed=seed, device=device))
-        if console is not None:
-            console.print(_task_line(scores[-1]), soft_wrap=True)
-    return tuple(scores)
-
-
-def _task_line(score: TaskScore) -> str:
+def task_line(score: TaskScore) -> str:
     return (
         f"{score.task}: accuracy {score.accuracy:.3f}, of a guess {score.chance:.3f}, "
         f"after {score.tokens:,} tokens in {score.seconds:.1f} s"

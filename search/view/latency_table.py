@@ -12,7 +12,8 @@ from profiler.table.parts import Entry, Point
 from profiler.table.validate import Case, accuracy, validate
 from search.config.run import RunConfig
 from search.gates.table import digest_of
-from search.runs.table_for_space import default_points, held_out, named, space_of
+from search.runs.table_for_space import default_points, held_out, named
+from search.spaces.staged import make_space
 from search.view.tables import MARK
 from search.view.terminal_tables import Sheet, sheet
 
@@ -61,7 +62,8 @@ def build_and_validate(
 
     How far predictions were off is noted in the table.
     """
-    points, space = default_points(run), space_of(run)
+    points = default_points(run.profile, run.parsed_constraints())
+    space = make_space(run.space, run.data.vocabulary)
     models = held_out(space, count, seed=seed, points=points, device=device)
     build(table, models, points, device=device, on_entry=progress(console))
     found: dict[Point, list[Case]] = {point: [] for point in points}

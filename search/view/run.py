@@ -55,11 +55,11 @@ def _print_frontiers(console: Console, ended: Ended) -> None:
 
 def _why_fewer(ended: Ended) -> str:
     """Why the run has fewer candidates than it was asked for; empty where it has not."""
-    found, wanted = len(ended.entries), ended.config.candidates
+    count, asked = len(ended.entries), ended.config.candidates
     if ended.exhausted:
-        return f"the space has no more than {found} candidates, fewer than the {wanted} asked for"
+        return f"the space has no more than {count} candidates, fewer than the {asked} asked for"
     if ended.time_up:
-        return f"the time of {ended.config.time_s:g} s was up after {found} candidates"
+        return f"the time of {ended.config.time_s:g} s was up after {count} candidates"
     return ""
 
 

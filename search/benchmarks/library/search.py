@@ -29,7 +29,7 @@ from search.config.run import RunConfig
 from search.evaluation.fidelity import proxy_of
 from search.runs.entry import Entry
 from search.runs.frontier import costs, scored
-from search.runs.loop import prepare_run
+from search.runs.preflight import prepare_run
 from search.runs.worker_time import searched, worker_seconds
 from search.studies import experiment
 from search.studies.experiment import Wanted

@@ -22,8 +22,9 @@ from profiler.table.build import build
 from profiler.table.latency_table import LatencyTable, default_path
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.gates.table import members
-from search.runs.table_for_space import accuracy_figures, default_points, load_space, space_of
+from search.runs.table_for_space import accuracy_figures, default_points, load_space
 from search.runs.table_for_space import samples as cases
+from search.spaces.staged import make_space
 from search.view.latency_table import accuracy_table, build_and_validate, progress
 from search.view.terminal_tables import show
 
@@ -37,7 +38,9 @@ def table_accuracy(device: str, console: Console) -> Measured:
     with torch_threads(run.profile.threads):
         table = LatencyTable.open(default_path(opened), opened)
         before, began = len(table.entries), time.perf_counter()
-        build(table, members(space_of(run)), default_points(run), device=opened, on_entry=progress(console))
+        layers = members(make_space(run.space, run.data.vocabulary))
+        points = default_points(run.profile, run.parsed_constraints())
+        build(table, layers, points, device=opened, on_entry=progress(console))
         build_s, began = time.perf_counter() - began, time.perf_counter()
         found = build_and_validate(table, run, count=HOLDOUT, seed=SEED, device=opened, console=console)
         validate_s = time.perf_counter() - began

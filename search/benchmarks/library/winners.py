@@ -24,7 +24,7 @@ from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import RECORDS, folder, read
 from search.config.run import RunConfig
-from search.runs.loop import prepare_run
+from search.runs.preflight import prepare_run
 from search.studies import experiment
 from search.studies.experiment import Wanted
 from search.studies.parallel import train_ahead

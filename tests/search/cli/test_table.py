@@ -17,8 +17,9 @@ from search.cli import table as table_cli
 from search.config import run as config_module
 from search.config.space import SpaceSettings
 from search.gates.table import digest_of, members
-from search.runs.table_for_space import default_points, held_out, space_of, wanted
+from search.runs.table_for_space import default_points, held_out, wanted
 from search.spaces.free import ArchitectureSpace
+from search.spaces.staged import make_space
 from search.view.latency_table import entries_table
 from tests.conftest import Call
 
@@ -52,7 +53,7 @@ def run_file(tmp_path: Path) -> Path:
 
 def test_a_space_is_covered_by_few_architectures_and_every_choice_is_in_them(run_file: Path) -> None:
     run = config_module.load(run_file)
-    found = members(space_of(run))
+    found = members(make_space(run.space, run.data.vocabulary))
     # a width has one attention and two feed-forward networks, each with two normalizations
     assert [(one.width, one.meta_tokens, one.depth) for one in found] == [
         (32, 0, 6),
@@ -76,7 +77,10 @@ def test_batches_and_contexts_are_the_runs_unless_given(run_file: Path) -> None:
 
 def test_held_out_models_are_distinct_fit_and_come_from_the_seed(run_file: Path) -> None:
     run, cpu = config_module.load(run_file), open_device("cpu")
-    space, points = space_of(run), default_points(run)
+    space, points = (
+        make_space(run.space, run.data.vocabulary),
+        default_points(run.profile, run.parsed_constraints()),
+    )
     first, again, other = (held_out(space, 20, seed=seed, points=points, device=cpu) for seed in (0, 0, 1))
     assert first == again
     assert first != other
@@ -105,7 +109,8 @@ def test_a_table_is_built_extended_shown_and_validated(
     code, out, _ = call("table", "build", run_file, "--batch", 1, "--table", file)
     assert code == 0
     assert "0:00 left" in out
-    # At each width: decoding 2 attention at 12 and 24, whose line serves 26, 4 swiglu and a rest; reading 24 and 26 tokens 6 and a rest.
+    # At each width: decoding has 2 attention at 12 and 24, whose line serves 26, 4 swiglu and a rest;
+    # reading 24 and 26 tokens has 6 and a rest.
     expected = 2 * ((2 * 2 + 4 + 1) + 2 * (6 + 1))
     assert f"{expected} entries, {expected} of them new" in out.replace("\n", "")
     code, out, _ = call("table", "build", run_file, "--batch", 1, "--table", file, "--json")
@@ -132,7 +137,8 @@ def test_a_table_is_built_extended_shown_and_validated(
     assert found["accuracy"]["decode@b1"]["mape"] == pytest.approx(sum(errors) / 3)
     table, space = LatencyTable.read(file), digest_of(config_module.load(run_file).space)
     assert len(table.entries) > expected  # those of batch 3, which the models held out needed
-    for point in default_points(config_module.load(run_file)):
+    run = config_module.load(run_file)
+    for point in default_points(run.profile, run.parsed_constraints()):
         noted = table.validation(space, point)
         assert (noted.models, noted.p95) == (3, found["accuracy"][f"{point.phase}@b{point.batch}"]["p95"])
     assert table.validation("another", point) is None
@@ -184,3 +190,22 @@ def test_entries_fit_a_narrow_terminal() -> None:
         assert text.count("prefill b64 c8192") == 3
         assert "gated_deltanet" in text
         assert text.count("12300.0") == 3
+
+
+@pytest.mark.parametrize(
+    "batches", [("--batch", 1, 3), ("--batch", 1, "--batch", 3), ("--batch", "1,3"), ("--batch=1", 3)]
+)
+def test_several_batch_sizes_are_given_in_any_spelling(
+    call: Call, run_file: Path, monkeypatch: pytest.MonkeyPatch, batches: tuple[str | int, ...]
+) -> None:
+    given = {}
+
+    def stop(sources: list[str], **sizes: object) -> None:
+        given.update(sizes, sources=sources)
+        raise ConfigError("stopped here")
+
+    monkeypatch.setattr("search.runs.table_for_space.wanted", stop)
+    code, _, err = call("table", "build", run_file, *batches, "--context", 8, 16)
+    assert (code, err) == (1, "error: stopped here\n")
+    assert given["sources"] == [str(run_file)]
+    assert (given["batches"], given["contexts"]) == ((1, 3), (8, 16))

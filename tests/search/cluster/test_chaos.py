@@ -13,7 +13,8 @@ import pytest
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of
-from search.runs.loop import Prepared, drive
+from search.runs.loop import drive
+from search.runs.preflight import Prepared
 from tests.conftest import PretendExecutor
 from tests.helpers.local_cluster import NODE, nodes
 
@@ -22,9 +23,10 @@ DRIVER = """
     sys.path.insert(0, {root!r})
     from pathlib import Path
     from operators.base.errors import FrontrunnerError
-    from search import cluster
-    from search import ledger as ledger_module
-    from search.runs.loop import Prepared, drive
+    from search.cluster import ray_executor as cluster
+    from search.runs import ledger as ledger_module
+    from search.runs.loop import drive
+    from search.runs.preflight import Prepared
     from search.runs.folder import RunFolder
     from search.spaces.free import ArchitectureSpace
     from tests.helpers.pretend_worker import PretendWorker

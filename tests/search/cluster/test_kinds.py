@@ -20,7 +20,8 @@ from search.objectives import Constraint, by_kind, metric_of, names, parse_const
 from search.runs import ledger as ledger_module
 from search.runs import run
 from search.runs.folder import RunFolder
-from search.runs.loop import Prepared, drive
+from search.runs.loop import drive
+from search.runs.preflight import Prepared
 from search.view.candidate import print_candidate
 from search.view.frontier_plot import axis_label
 from search.view.run import print_ended, write_plots

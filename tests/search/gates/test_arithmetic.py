@@ -8,6 +8,7 @@ from operators.cost import cost
 from search.config.run import RunConfig, parse
 from search.gates import arithmetic as arithmetic_module
 from search.gates.arithmetic import arithmetic, arithmetic_check
+from search.gates.screen import Check
 
 MEMBER = Architecture(width=64, layers=layers_from_shorthand("a f", width=64), vocabulary=512)
 
@@ -17,10 +18,14 @@ def config(*constraints: str) -> RunConfig:
     return parse({"device": "cpu", "constraints": list(constraints), "profile": profile}, where="run.yaml")
 
 
+def check_of(*constraints: str) -> Check | None:
+    run = config(*constraints)
+    return arithmetic_check(run.parsed_constraints(), run.profile, run.device)
+
+
 def test_metrics_are_those_of_the_constraints() -> None:
-    found = arithmetic(
-        config("kv_bytes@b3.c128 <= 1e9", "state_bytes@b1 <= 1e9", "param_bytes <= 1e9", "loss <= 5")
-    )(MEMBER)
+    metrics = ("kv_bytes@b3.c128", "state_bytes@b1", "param_bytes", "loss")
+    found = arithmetic(metrics, config().profile, "cpu")(MEMBER)
     small, large = (
         cost(MEMBER, batch=batch, context=context, dtype=torch.float32)
         for batch, context in ((1, 64), (3, 128))
@@ -36,9 +41,9 @@ def test_metrics_are_those_of_the_constraints() -> None:
 def test_a_bound_on_parameters_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     params = cost(MEMBER, batch=1, context=64).params
     monkeypatch.setattr(arithmetic_module, "cost", None)
-    exactly, less = (arithmetic_check(config(f"params <= {bound}")) for bound in (params, params - 1))
+    exactly, less = (check_of(f"params <= {bound}") for bound in (params, params - 1))
     assert exactly is not None
     assert exactly(MEMBER) is None
     assert less is not None
     assert "params" in str(less(MEMBER))
-    assert arithmetic_check(config()) is None
+    assert check_of() is None

@@ -14,6 +14,7 @@ from profiler.device.device import open_device
 from profiler.table.latency_table import LatencyTable, Validation
 from profiler.table.parts import Entry as TableEntry
 from profiler.table.parts import Point
+from proxy_train.text.data_settings import DataSettings
 from search.config import run as config_module
 from search.config.evaluation import GateSettings
 from search.evaluation import evaluate as evaluate_module
@@ -22,13 +23,14 @@ from search.evaluation.evaluate import evaluate
 from search.evaluation.outcome import Evaluation, Outcome
 from search.gates import table as table_gate
 from search.gates.screen import Screen
-from search.gates.table import digest_of, is_kind, members, table_check
+from search.gates.table import device_table, digest_of, is_kind, members, predicted_points, table_check
 from search.objectives import parse_constraint
 from search.runs import ledger as ledger_module
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder
-from search.runs.gate_counts import Gate, counted
-from search.runs.loop import check_constraints, drive, prepare_run
+from search.runs.gate_counts import Gate, counted, gate_names
+from search.runs.loop import drive
+from search.runs.preflight import check_constraints, prepare_run
 from search.runs.status import standing
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
@@ -199,14 +201,14 @@ def test_the_report_counts_what_the_ledger_holds(job, profiler, tiny_config):
         entry(9, status="crashed"),
         entry(10, {"arithmetic": (3, 0), "table": (3, 0)}),
     ]
-    assert counted(entries, config) == (
+    assert counted(entries, config.parsed_objectives(), gate_names(config)) == (
         Gate("arithmetic", 20, 5, 0, 0),
         Gate("table", 15, 7, 2, 1),
         Gate("latency", 9, 3, 2, 1),
         Gate(first, 7, 4, 2, 1),
         Gate(second, 5, 2, 1, 0),
     )
-    assert counted(entries, tiny_config) == ()
+    assert counted(entries, tiny_config.parsed_objectives(), gate_names(tiny_config)) == ()
 
 
 def test_counts_survive_in_the_ledger_and_status_shows_them(tmp_path, tiny_config):
@@ -299,6 +301,13 @@ def validated(config, batch, p95, models=25):
     )
 
 
+def check_of(config, space):
+    """The gate of the latency table of a run's device."""
+    table = device_table(config.device, config.device_kind, threads=config.profile.threads)
+    points = predicted_points(config.parsed_constraints(), config.profile)
+    return table_check(table, points, space, device=config.device)
+
+
 def of_depth(depth):
     return Architecture.from_shorthand("f " * depth, width=32, vocabulary=300, genes={"swiglu": {"ratio": 2}})
 
@@ -306,14 +315,14 @@ def of_depth(depth):
 def test_the_table_turns_away_who_breaks_a_constraint_by_more_than_its_error(table):
     config, space, kept = table
     kept.add((), [validated(config, 1, 0.25), validated(config, 2, 0.25)])
-    check = table_check(config, space)
+    check = check_of(config, space)
     assert check(of_depth(8)) is None  # 10 ms, as allowed
     assert check(of_depth(10)) is None  # 12 ms could be 9.6
     assert (
         check(of_depth(11)) == "decode_ms@b1 is predicted as 13 and at most 25.0% off, expected <= 10"
     )  # 13 ms is 10.4 at least
     tokens = config.model_copy(update={"constraints": ("decode_tokens_per_s@b2 >= 100",)})
-    check = table_check(tokens, space)
+    check = check_of(tokens, space)
     assert check(of_depth(22)) is None  # 24 ms for two tokens could be 19.2, which is 104 tokens a second
     assert "decode_tokens_per_s@b2 is predicted as 76.92" in check(
         of_depth(24)
@@ -324,7 +333,7 @@ def test_a_model_that_the_table_does_not_know_is_let_through(table):
     config, space, kept = table
     kept.add((), [validated(config, 1, 0.0), validated(config, 2, 0.0)])
     wide = Architecture.from_shorthand("f " * 30, width=48, vocabulary=300, genes={"swiglu": {"ratio": 2}})
-    assert table_check(config, space)(wide) is None
+    assert check_of(config, space)(wide) is None
 
 
 def test_a_table_that_cannot_serve_is_refused_before_the_search(table):
@@ -332,20 +341,20 @@ def test_a_table_that_cannot_serve_is_refused_before_the_search(table):
     with pytest.raises(
         ConfigError, match=r"lacks \d+ entries of this space; .*`frontrunner table build CONFIG --device cpu`"
     ):
-        table_check(config, ArchitectureSpace(config.space, 299))
+        check_of(config, ArchitectureSpace(config.space, 299))
     with pytest.raises(
         ConfigError,
         match=r"validated on 0 models of this space where constraint 'decode_ms@b1 <= 10' applies",
     ):
-        table_check(config, space)
+        check_of(config, space)
     kept.add((), [validated(config, 1, 0.1), validated(config, 2, 0.1, models=19)])
     with pytest.raises(
         ConfigError, match=r"on 19 models .* 'decode_tokens_per_s@b2 >= 100' applies; expected at least 20"
     ):
-        table_check(config, space)
+        check_of(config, space)
     other = config.model_copy(update={"space": config.space.model_copy(update={"max_depth": 41})})
     with pytest.raises(ConfigError, match="on 0 models of this space"):
-        table_check(other, ArchitectureSpace(other.space, 300))
+        check_of(other, ArchitectureSpace(other.space, 300))
 
 
 def test_a_search_does_not_propose_who_the_table_turns_away_but_for_audits(
@@ -372,7 +381,7 @@ def test_a_search_does_not_propose_who_the_table_turns_away_but_for_audits(
         ]  # ms, with a tenth above the 10 that are allowed
         assert [bool(job.table_said) for job in jobs] == slow
         assert any(slow) == (share > 0)
-        gate = next(gate for gate in counted(ledger.entries(), own) if gate.name == "table")
+        (gate,) = counted(ledger.entries(), own.parsed_objectives(), ["table"])
         assert gate.seen > gate.turned_away > sum(slow)
 
 
@@ -380,7 +389,7 @@ STAGED = {**RUN, "space": {**RUN["space"], "min_depth": 3, "max_depth": 14, "sta
 
 
 def staged_run(tmp_path, monkeypatch, text_folder, **changed):
-    """A run in three stages, by a table whose layers take a millisecond for each 32 of the width, the rest none; off by half, it says."""
+    """A run in three stages, by a table off by half: a layer takes 1 ms for each 32 of the width."""
     data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
     own = config_module.parse({**STAGED, "data": data, **changed}, where="x")
     monkeypatch.setattr(table_gate, "default_path", lambda device: tmp_path / "table.json")
@@ -432,10 +441,13 @@ def test_a_device_is_known_by_its_kind(name, kind, expected):
     assert is_kind(name, kind) == expected
 
 
-def test_the_table_of_another_machines_device_is_said_to_be_there(table):
-    config, space, _ = table
+def test_the_table_of_another_machines_device_is_said_to_be_there(table, text_folder, corpus):
+    config, _, _ = table
+    data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
     with pytest.raises(
         ConfigError,
         match=r"gates\.table: the table is read on the machine that drives the search; device cuda:99: .*GPU",
     ):
-        table_check(config.model_copy(update={"device": "cuda:99"}), space)
+        prepare_run(
+            config.model_copy(update={"device": "cuda:99", "data": DataSettings.model_validate(data)})
+        )

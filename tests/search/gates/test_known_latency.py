@@ -13,11 +13,12 @@ from profiler.table.parts import Entry, Point
 from search.config import run as config_module
 from search.evaluation.outcome import Evaluation, Outcome
 from search.gates import table as table_gate
-from search.gates.table import known_costs, members
+from search.gates.table import device_table, known_costs, members
 from search.runs import ledger as ledger_module
 from search.runs import loop as driver
 from search.runs.folder import RunFolder
-from search.runs.loop import drive, prepare_run
+from search.runs.loop import drive
+from search.runs.preflight import prepare_run
 from search.spaces.free import ArchitectureSpace
 from tests.conftest import PretendExecutor
 
@@ -56,6 +57,12 @@ def step_ms(architecture):
     return 2.0 + sum(3.0 if layer.operator == "attention" else 1.0 for layer in architecture.layers)
 
 
+def known_to(config, space):
+    """The costs that the device's table knows of a run's objectives."""
+    table = device_table(config.device, config.device_kind, threads=config.profile.threads)
+    return known_costs(table, config.parsed_objectives(), config.profile, space)
+
+
 @pytest.mark.parametrize("normalized_head", [False, True])
 def test_costs_are_what_the_table_sums_up(table, normalized_head):
     config = config_module.parse(
@@ -63,7 +70,7 @@ def test_costs_are_what_the_table_sums_up(table, normalized_head):
     )
     fill(table, config)
     space = ArchitectureSpace(config.space, 300)
-    known, rng = known_costs(config, space), np.random.default_rng(0)
+    known, rng = known_to(config, space), np.random.default_rng(0)
     assert set(known) == {0, 2}
     for architecture in [space.sample(rng) for _ in range(20)]:
         assert known[0](architecture) == pytest.approx(step_ms(architecture))
@@ -72,20 +79,20 @@ def test_costs_are_what_the_table_sums_up(table, normalized_head):
         )  # a throughput is to be large, a cost small
 
 
-def test_nothing_is_known_without_a_table_of_the_space_and_the_device(table):
+def test_nothing_is_known_without_a_table_of_the_space_and_the_device(table, text_folder, corpus):
     config = config_module.parse(RUN, where="x")
     space = ArchitectureSpace(config.space, 300)
-    assert known_costs(config, space) == {}
+    assert known_to(config, space) == {}
     fill(table, config)
-    assert known_costs(config, space)
-    assert known_costs(config, ArchitectureSpace(config.space, 299)) == {}
-    assert known_costs(config.model_copy(update={"objectives": ("loss", "params")}), space) == {}
-    assert (
-        known_costs(config.model_copy(update={"device": "cuda:77"}), space) == {}
-    )  # as where the driver has no GPU
+    assert known_to(config, space)
+    assert known_to(config, ArchitectureSpace(config.space, 299)) == {}
+    assert known_to(config.model_copy(update={"objectives": ("loss", "params")}), space) == {}
+    data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
+    elsewhere = config_module.parse({**RUN, "data": data, "device": "cuda:77"}, where="x")
+    assert prepare_run(elsewhere).known == {}  # as where the driver has no GPU
     table.path.write_text("{")
     with pytest.raises(TableError, match="no latency table, or a damaged one"):
-        known_costs(config, space)
+        known_to(config, space)
 
 
 def evaluated(job):

@@ -1,4 +1,4 @@
-"""Who is stopped at a rung, and that halving costs no member of the frontier while losses keep their order."""
+"""What is stopped at a rung; halving costs no member of the frontier while losses keep their order."""
 
 import dataclasses
 
@@ -23,8 +23,9 @@ from search.runs.entry import finished
 from search.runs.export import export
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, scored
-from search.runs.gate_counts import counted
-from search.runs.loop import drive, prepare_run
+from search.runs.gate_counts import counted, gate_names
+from search.runs.loop import drive
+from search.runs.preflight import prepare_run
 from tests.conftest import PretendExecutor, pretended
 
 LOSS, SLOW, LARGE = (
@@ -85,7 +86,9 @@ def test_who_lacks_an_objective_is_not_compared():
 
 
 def halved(points, *, eta, delay):
-    """Which of points [loss at the end, cost, cost] are stopped, in this order, each knowing all but the `delay` before it.
+    """Which points are stopped, in this order, each knowing all but the `delay` before it.
+
+    points: [loss at the end, cost, cost].
 
     The loss at a rung is another one for each, in the order of the losses at the end.
     """
@@ -294,4 +297,6 @@ def test_a_real_search_with_halving(tmp_path, tiny_config):
         before.append(metrics)
         statuses.append(expected)
     assert {"ok", "stopped"} == set(statuses)
-    assert [gate.name for gate in counted(ledger.entries(), config)] == ["loss@t256", "loss@t512"]
+    assert [
+        gate.name for gate in counted(ledger.entries(), config.parsed_objectives(), gate_names(config))
+    ] == ["loss@t256", "loss@t512"]

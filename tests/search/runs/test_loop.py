@@ -16,10 +16,11 @@ from search.config import run as config_module
 from search.config.searcher import SearcherSettings
 from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
-from search.runs import loop as driver
+from search.runs import preflight
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, hypervolume_gain
-from search.runs.loop import check_constraints, drive, prepare_run
+from search.runs.loop import drive
+from search.runs.preflight import check_constraints, prepare_run
 from search.runs.status import complete
 from tests.conftest import PretendExecutor, pretended
 
@@ -223,8 +224,9 @@ KILLED = """
     import sys, time
     sys.path.insert(0, {root!r})
     from pathlib import Path
-    from search import ledger as ledger_module
-    from search.runs.loop import Prepared, drive
+    from search.runs import ledger as ledger_module
+    from search.runs.loop import drive
+    from search.runs.preflight import Prepared
     from search.runs.folder import RunFolder
     from search.spaces.free import ArchitectureSpace
     from tests.conftest import PretendExecutor, pretended
@@ -304,7 +306,7 @@ def test_a_target_that_only_one_mixer_meets_is_not_refused(tiny_config, monkeypa
             metrics=lambda: {"decode_ms@b1": slow + 0.5, "decode_tokens_per_s@b1": 2.0 - slow}
         )
 
-    monkeypatch.setattr(driver, "profiled", profiled)
+    monkeypatch.setattr(preflight, "profiled", profiled)
     check_constraints(prepare_run(config))
     for impossible, closest in (("decode_ms@b1 <= 0.1", 0.5), ("decode_tokens_per_s@b1 >= 3", 2)):
         with pytest.raises(

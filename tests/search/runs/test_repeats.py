@@ -100,7 +100,7 @@ def test_noise_and_errors_are_those_of_the_draws(tmp_path, prepared):
 
 
 def test_a_doubt_is_a_dominance_within_the_error() -> None:
-    # 1 beats 0 clearly; 2 is beaten by 1 within the error; 3 by nobody; 4 by 1 within the error, and by 3 clearly.
+    # 1 beats 0 clearly; 2 is beaten by 1 within the error; 3 by none; 4 by 1 within the error, by 3 clearly.
     points = [[3.0, 2.0], [2.0, 1.0], [2.1, 1.5], [1.0, 4.0], [2.2, 5.0]]
     errors = [[0.1, 0.0]] * 5
     assert pareto.doubts(points, errors).tolist() == [0, 1, 1, 0, 0]
@@ -108,7 +108,7 @@ def test_a_doubt_is_a_dominance_within_the_error() -> None:
 
 
 def test_who_is_in_most_doubts_is_next_and_nobody_where_all_is_clear(tmp_path, prepared):
-    config = with_repeats(prepared, 1.0).config
+    objectives = prepared.config.parsed_objectives()
 
     def entry(number, loss, ms, again=None):
         first = Evaluation(status="ok", metrics={"loss": loss, "decode_ms@b1": ms}, seed=0)
@@ -117,11 +117,24 @@ def test_who_is_in_most_doubts_is_next_and_nobody_where_all_is_clear(tmp_path, p
         return made if again is None else made.with_again(ledger_module.Again(attempts=(), evaluation=second))
 
     pairs = [entry(0, 9.0, 9.0, 9.1), entry(1, 9.0, 9.5, 8.9), entry(2, 9.0, 9.6, 9.1)]  # noise of 0.07
-    assert next_repeat([*pairs, entry(3, 2.0, 1.0), entry(4, 2.05, 1.5), entry(5, 2.02, 2.0)], config) == 3
     assert (
-        next_repeat([*pairs, entry(3, 2.0, 1.0, 2.0), entry(4, 2.05, 1.5), entry(5, 2.5, 2.0)], config) == 4
+        next_repeat(
+            [*pairs, entry(3, 2.0, 1.0), entry(4, 2.05, 1.5), entry(5, 2.02, 2.0)], objectives, share=1.0
+        )
+        == 3
     )
-    assert next_repeat([*pairs, entry(3, 2.0, 1.0), entry(4, 2.5, 1.5), entry(5, 1.5, 2.0)], config) is None
+    assert (
+        next_repeat(
+            [*pairs, entry(3, 2.0, 1.0, 2.0), entry(4, 2.05, 1.5), entry(5, 2.5, 2.0)], objectives, share=1.0
+        )
+        == 4
+    )
+    assert (
+        next_repeat(
+            [*pairs, entry(3, 2.0, 1.0), entry(4, 2.5, 1.5), entry(5, 1.5, 2.0)], objectives, share=1.0
+        )
+        is None
+    )
 
 
 def test_a_second_evaluation_without_scores_changes_nothing(tmp_path, prepared):

@@ -135,6 +135,8 @@ def test_one_that_does_not_fit_leaves_the_others(profile: Profile, monkeypatch: 
         ("profile a --batch 1 8 64 --context 8192", "profile a --batch 1,8,64 --context 8192"),
         ("profile --batch 1 8 a.yaml --batch 64 b", "profile --batch 1,8 a.yaml --batch 64 b"),
         ("profile a --batch 1,8 64", "profile a --batch 1,8,64"),
+        ("profile a --batch=1 8 64", "profile a --batch=1,8,64"),
+        ("profile --batch=1 a 8", "profile --batch=1 a 8"),
         ("profile a --batch", "profile a --batch"),
         ("profile a --batch --context 3 4", "profile a --batch --context 3,4"),
         ("show first 17 18", "show first 17 18"),
@@ -147,7 +149,7 @@ def test_several_numbers_after_one_option(given: str, expected: str) -> None:
 
 def test_numbers_are_whole() -> None:
     assert whole_numbers("--batch", ["1,8", "64"]) == (1, 8, 64)
-    for bad in ("1.5", "", "1,,2", "-3", "x"):
+    for bad in ("1.5", "", "1,,2", "-3", "0", "x"):
         with pytest.raises(ConfigError, match=r"^--batch: expected whole numbers"):
             whole_numbers("--batch", [bad])
 

@@ -1,0 +1,182 @@
+"""What a search does before it evaluates anything: prepare the text, make the gates, try the constraints."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from operators import Architecture
+from operators.base.errors import ConfigError, DeviceError
+from operators.cost import parameters
+from profiler.process.worker import ProfilingWorker
+from profiler.table.latency_table import LatencyTable
+from proxy_train.text.corpus import Corpus
+from proxy_train.text.data import require_windows
+from proxy_train.text.prepare import prepare
+from proxy_train.text.source_record import SourceRecord
+from search.config.evaluation import GateSettings
+from search.config.run import RunConfig
+from search.evaluation.profiling import Failure, profiled
+from search.gates.arithmetic import arithmetic, arithmetic_check
+from search.gates.screen import Screen
+from search.gates.table import device_table, in_time, known_costs, predicted_points, table_check
+from search.objectives import Constraint, first_broken, needs_training, require_agreement
+from search.searchers.guided import Known
+from search.spaces.free import ArchitectureSpace
+from search.spaces.staged import make_space
+
+PROBES = 256  # samples that stand for the space: one that 1 % of it meets is missed in 8 of 100 searches
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose configuration was found sound.
+
+    corpus: the text, tokenized.
+    space: the architectures that `screen` lets through.
+    screen: the gates before anything is measured.
+    known: what the latency table tells of objectives beforehand (`search.gates.table.known_costs`).
+    """
+
+    config: RunConfig
+    corpus: Corpus
+    space: ArchitectureSpace
+    screen: Screen = field(default_factory=lambda: Screen(settings=GateSettings(), seed=0))
+    known: Known[Architecture] = field(default_factory=dict)
+
+
+def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] | None = None) -> Prepared:
+    """Tokenizes the text and builds the gates and the space.
+
+    on_source: hears which files of the text are read, before any is.
+
+    Raises DataError, and ConfigError or TableError where the latency table cannot serve.
+    """
+    corpus = prepare(config.data, on_source=on_source)
+    require_windows(corpus, config.proxy.sequence_length)
+    everything = make_space(config.space, corpus.vocabulary)
+    constraints, profile, device = config.parsed_constraints(), config.profile, config.device
+    objectives = config.parsed_objectives()
+    forecasts = config.searcher.name == "guided" and bool(predicted_points(objectives, profile))
+    table, gate, fast = _table(config) if config.gates.table or forecasts else None, None, None
+    if table is not None and config.gates.table:
+        points = predicted_points(constraints, profile)
+        gate, fast = table_check(table, points, everything, device=device), in_time(table, points)
+    screen = Screen(
+        arithmetic_check(constraints, profile, device), gate, settings=config.gates, seed=config.seed
+    )
+    known = known_costs(table, objectives, profile, everything) if table is not None and forecasts else {}
+    space = make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast)
+    return Prepared(config, corpus, space, screen, known)
+
+
+def _table(config: RunConfig) -> LatencyTable | None:
+    """The latency table of the run's device; None where only forecasts need it and the device is not here.
+
+    Raises ConfigError where the gate needs it, TableError where it is damaged.
+    """
+    try:
+        return device_table(config.device, config.device_kind, threads=config.profile.threads)
+    except DeviceError as error:
+        if not config.gates.table:
+            return None
+        raise ConfigError(
+            f"gates.table: the table is read on the machine that drives the search; {error}"
+        ) from None
+
+
+def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
+    """Raises ConfigError for constraints that contradict each other, and for one that no probe meets.
+
+    A constraint on a loss is not tried: a loss cannot be known before training.
+
+    measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
+    """
+    config = prepared.config
+    constraints = config.parsed_constraints()
+    if not constraints:
+        return
+    require_agreement(constraints)
+    compute = arithmetic({each.metric for each in constraints}, config.profile, config.device)
+    space = make_space(config.space, prepared.corpus.vocabulary)
+    accepted = _meeting(constraints, compute, space, seed=config.seed)
+    prepared.space.sample(np.random.default_rng(config.seed))  # raises where the table rejects all
+
+    computed = compute(accepted[0])
+    measured = [
+        each for each in constraints if each.metric not in computed and not needs_training(each.metric)
+    ]
+    if measured_here and measured:
+        by_size = sorted(accepted, key=lambda probe: (probe.depth, parameters(probe)))
+        # The shallow ones are made when they are asked for, which is seldom.
+        probes = chain((*by_size[:2], by_size[-1]), prepared.space.shallow())
+        with ProfilingWorker(config.device) as worker:
+
+            def measure(probe: Architecture) -> dict[str, float] | None:
+                profile = profiled(
+                    worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s
+                )
+                return None if isinstance(profile, Failure) else profile.metrics()
+
+            _require_measured(measured, measure, probes)
+
+
+def _meeting(
+    constraints: Sequence[Constraint],
+    compute: Callable[[Architecture], dict[str, float]],
+    space: ArchitectureSpace,
+    *,
+    seed: int,
+) -> list[Architecture]:
+    """The probes that meet all constraints that can be computed. Raises ConfigError where there are none."""
+    rng = np.random.default_rng(seed)
+    probes = [*space.seeds(), *(space.sample(rng) for _ in range(PROBES))]
+    metrics = [*map(compute, probes)]
+    for constraint in constraints:
+        if all(constraint.broken_by(each) for each in metrics):
+            closest = _closest(constraint, metrics)
+            raise ConfigError(
+                f"constraint '{constraint}': no sample of the space meets it, "
+                f"the closest of {len(probes)} has {closest:g}"
+            )
+    meeting = [
+        probe
+        for probe, each in zip(probes, metrics, strict=True)
+        if first_broken(tuple(constraints), each) is None
+    ]
+    if not meeting:
+        together = "' and '".join(map(str, constraints))
+        raise ConfigError(f"constraints '{together}': no sample of the space meets them together")
+    return meeting
+
+
+def _require_measured(
+    constraints: Sequence[Constraint],
+    measure: Callable[[Architecture], dict[str, float] | None],
+    probes: Iterable[Architecture],
+) -> None:
+    """Raises ConfigError for a constraint that no probe meets when it is measured.
+
+    A probe that cannot be measured says nothing: another might meet the constraint.
+    """
+    unmet, seen = list(constraints), list[dict[str, float]]()
+    for probe in probes:
+        metrics = measure(probe)
+        if metrics is None:
+            continue
+        seen.append(metrics)
+        unmet = [constraint for constraint in unmet if constraint.broken_by(metrics)]
+        if not unmet:
+            return
+    if seen:
+        raise ConfigError(
+            f"constraint '{unmet[0]}': no sample meets it; of {len(seen)} measured, the largest of the space "
+            f"and the smallest with each mixer, the closest has {_closest(unmet[0], seen):.4g}"
+        )
+
+
+def _closest(constraint: Constraint, metrics: Sequence[dict[str, float]]) -> float:
+    """The value that is nearest to meeting the constraint."""
+    nearest = min if constraint.relation in ("<=", "<") else max
+    return nearest(each[constraint.metric] for each in metrics)
