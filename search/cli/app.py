@@ -17,7 +17,7 @@ from search.cli.configs import configs_app
 from search.cli.data import data_app
 from search.cli.device import compare, doctor, operators, profile, warm
 from search.cli.frontier import frontier
-from search.cli.jobs import jobs, logs, run_name, stop, submit
+from search.cli.jobs import jobs, logs, stop, submit
 from search.cli.law import law_app
 from search.cli.options import (
     DEFAULT_RESULTS,
@@ -34,6 +34,7 @@ from search.cli.options import (
 from search.cli.study import study_app
 from search.cli.table import table_app
 from search.cli.watch import watch
+from search.config.name import new_name
 
 if TYPE_CHECKING:
     from search.runs.folder import RunFolder
@@ -97,7 +98,7 @@ def search(
     folder = run.start(
         config_module.load(config),
         results=results,
-        name=run_name(name, config),
+        name=name or new_name(config.stem),
         executor=executor.value,
         address=address,
         on_event=_say,

@@ -59,7 +59,7 @@ def frontier(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """The Pareto frontier of a run, or of those of its candidates that meet conditions, as a table."""
-    from search.objectives import names, parse_constraint
+    from search.objectives import names
     from search.runs.frontier import scored
     from search.runs.status import opened
     from search.view import tables
@@ -71,9 +71,7 @@ def frontier(
     folder, ledger = opened(results, run)
     config, entries = ledger.config, ledger.entries()
     wanted = _objectives(objectives, kind, config)
-    conditions = [
-        parse_constraint(text, config.profile, config.tasks, config.device_kind) for text in where or []
-    ]
+    conditions = config.parsed_constraints(where or ())
     qualifying = [entry for entry in entries if tables.qualifying(entry, conditions)]
     if plot is not None and not scored(qualifying, wanted):
         raise ConfigError(
@@ -131,20 +129,13 @@ def _form(form: TableFormat | None, as_json: bool) -> TableFormat:
 
 def _objectives(texts: list[str] | None, kind: str | None, config: "RunConfig") -> "tuple[Objective, ...]":
     """The metrics of these texts, or the run's objectives; of one kind of device where one is given. Raises ConfigError."""
-    from search.objectives import by_kind, parse_objective
+    from search.objectives import by_kind
 
     kinds = config.device_kind
-    wanted = config.parsed_objectives()
-    if texts is not None:
-        given = [name.strip() for text in texts for name in text.split(",")]
-        twice = [name for name in dict.fromkeys(given) if given.count(name) > 1]
-        if twice:
-            raise ConfigError(
-                f"--objectives: expected each metric once, got {twice[0]} {given.count(twice[0])} times"
-            )
-        wanted = tuple(parse_objective(name, config.profile, config.tasks, kinds) for name in given)
+    given = None if texts is None else [name.strip() for text in texts for name in text.split(",")]
+    wanted = config.parsed_objectives(given)
     if kind is None:
-        return tuple(wanted)
+        return wanted
     if kind not in kinds:
         raise ConfigError(
             f"--kind {kind}: expected a device_kind of the run: {', '.join(kinds) or 'it has none'}"

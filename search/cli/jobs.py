@@ -1,28 +1,19 @@
 """`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call the room, print what it returns."""
 
-import re
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from search.cli.options import AsJson, plain_console, print_json
+from search.config.name import new_name
 from search.view.terminal_tables import sheet, show
 
 console = plain_console()
 
 Address = Annotated[str, typer.Option(help="Ray's dashboard, as http://HOST:8265.", show_default=False)]
 Job = Annotated[str, typer.Argument(help="Id of a job, as `submit` printed it.", show_default=False)]
-
-
-def run_name(name: str | None, config: Path) -> str:
-    """The name that was given, or one for a new run of a configuration file, with the time in it."""
-    if name is not None:
-        return name
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", config.stem).strip("-._")[:40] or "run"
-    return f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def submit(
@@ -49,7 +40,9 @@ def submit(
     if resume and name is None:
         raise ConfigError("--resume: expected --name with it, that of the run to go on with")
     settings = config_module.load(config)
-    job = jobs.submit(settings, address=address, name=run_name(name, config), resume=resume, results=results)
+    job = jobs.submit(
+        settings, address=address, name=name or new_name(config.stem), resume=resume, results=results
+    )
     console.print(
         f"job {job}; `frontrunner logs {job} --address {address}` shows what it says",
         soft_wrap=True,

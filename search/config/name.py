@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 from operators.base.errors import RunError
 
@@ -15,6 +16,12 @@ def check_name(name: str) -> str:
             f"run name {name!r}: expected 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit"
         )
     return name
+
+
+def new_name(stem: str) -> str:
+    """A name for a new run, of its configuration's name and the time."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:40] or "run"
+    return f"{plain}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def listed(names: Sequence[str], *, at_most: int = 8) -> str:

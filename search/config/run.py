@@ -1,5 +1,6 @@
 """The one schema of a run. Every key has a default; unknown keys are refused."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,10 +19,10 @@ from search.config.searcher import EvolutionSettings, SearcherSettings
 from search.config.space import SpaceSettings
 from search.objectives import (
     PROXY_METRICS,
-    TASK_METRICS,
     Constraint,
     Objective,
     base_of,
+    needs_training,
     parse_constraint,
     parse_objective,
 )
@@ -100,12 +101,10 @@ class RunConfig(Value):
     @model_validator(mode="after")
     def _metrics_exist(self) -> Self:
         try:
-            wanted = self.parsed_objectives()
+            self.parsed_objectives()
             self.parsed_constraints()
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        if len({objective.metric for objective in wanted}) < len(wanted):
-            raise ValueError(f"objectives: expected each metric once, got {', '.join(self.objectives)}")
         return self
 
     @model_validator(mode="after")
@@ -131,7 +130,9 @@ class RunConfig(Value):
             raise ValueError(
                 f"fidelity.rungs: expected the loss among the objectives, which it stops by; got {', '.join(wanted)}"
             )
-        late = [metric for metric in (*wanted, *bounded) if metric in TASK_METRICS]
+        late = [
+            metric for metric in (*wanted, *bounded) if needs_training(metric) and metric not in PROXY_METRICS
+        ]
         if late:
             raise ValueError(
                 f"fidelity.rungs: expected all but the loss to be known before training; {late[0]} is not"
@@ -152,15 +153,20 @@ class RunConfig(Value):
             )
         return self
 
-    def parsed_objectives(self) -> tuple[Objective, ...]:
-        return tuple(
-            parse_objective(name, self.profile, self.tasks, self.device_kind) for name in self.objectives
-        )
+    def parsed_objectives(self, names: Sequence[str] | None = None) -> tuple[Objective, ...]:
+        """The metrics of these names, or the run's own objectives. Raises ConfigError for one given twice."""
+        wanted = self.objectives if names is None else names
+        twice = [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]
+        if twice:
+            raise ConfigError(
+                f"objectives: expected each metric once, got {twice[0]} {wanted.count(twice[0])} times"
+            )
+        return tuple(parse_objective(name, self.profile, self.tasks, self.device_kind) for name in wanted)
 
-    def parsed_constraints(self) -> tuple[Constraint, ...]:
-        return tuple(
-            parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in self.constraints
-        )
+    def parsed_constraints(self, texts: Sequence[str] | None = None) -> tuple[Constraint, ...]:
+        """The constraints of these texts, or the run's own. Raises ConfigError."""
+        wanted = self.constraints if texts is None else texts
+        return tuple(parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in wanted)
 
     def to_yaml(self) -> str:
         return plain_yaml.dump(self.model_dump(mode="json"))

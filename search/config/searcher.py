@@ -1,25 +1,42 @@
 """The `searcher` and `evolution` sections of a run."""
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from operators.base import plugins
 from operators.base.value import Value
 
-Name = Literal["guided", "evolution", "aging", "random", "nsga2", "tpe", "gp"]
+NAMES = ("guided", "evolution", "aging", "random", "nsga2", "tpe", "gp")
 
 
-NAMES: tuple[str, ...] = get_args(Name)
+def of_others() -> Mapping[str, EntryPoint]:
+    """The searchers of other packages, by name. Raises ConfigError."""
+    return plugins.found("frontrunner.searchers", NAMES)
+
+
+def _known(name: str) -> str:
+    known = (*NAMES, *of_others())
+    if name not in known:
+        raise ValueError(f"expected one of {', '.join(known)}, got {name!r}")
+    return name
 
 
 class SearcherSettings(Value):
     """The `searcher` section of a run.
 
-    guided: evolution screened by surrogates. evolution: with Pareto ranks. aging: as published, for the first objective. nsga2, tpe, gp:
-    Optuna's; gp needs scipy, and seconds a proposal. What these share, such as a population, is in the `evolution` section.
+    guided: evolution screened by surrogates.
+    evolution: with Pareto ranks.
+    aging: as published, for the first objective.
+    nsga2, tpe, gp: Optuna's; gp needs scipy, and seconds a proposal.
+    Or a searcher of another package, by the name of its entry point.
+
+    What these share, such as a population, is in the `evolution` section.
     """
 
-    name: Name = "guided"
+    name: Annotated[str, AfterValidator(_known)] = "guided"
 
 
 class EvolutionSettings(Value):

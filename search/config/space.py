@@ -83,7 +83,7 @@ T = TypeVar("T")
 class SpaceSettings(Value):
     """The `space` section of a run.
 
-    operators: names or symbols, all that exist by default. widths: of the residual stream. min_depth, max_depth: layers.
+    operators: names or symbols, all of Frontrunner's own by default. widths: of the residual stream. min_depth, max_depth: layers.
     genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
     meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
     `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. normalized_head: of all architectures.
@@ -91,7 +91,7 @@ class SpaceSettings(Value):
     max_tries: draws after which the space is said to have no member.
     """
 
-    operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.names)
+    operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.library_names)
     widths: Annotated[tuple[Annotated[int, Field(ge=8, le=65_536)], ...], Field(min_length=1)] = (
         96,
         128,

@@ -28,7 +28,7 @@ from search.evaluation.failures import CANDIDATE_ERRORS, Failure, described, fai
 from search.evaluation.fidelity import costs_before_training, proxy_of, rung_metric
 from search.evaluation.outcome import UNMEASURED, Evaluation, Job, Measured, Outcome, Status
 from search.evaluation.profiling import profiled
-from search.objectives import PROXY_METRICS, first_broken, on_kind
+from search.objectives import PROXY_METRICS, computed_by_others, first_broken, on_kind
 
 T = TypeVar("T")
 
@@ -118,6 +118,8 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
                 metrics.update(task_metrics(scores))
                 known["tasks"] = scores
             give_back_memory()
+        wanted = [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]
+        metrics.update(computed_by_others(wanted, job.architecture, metrics))
         if reason := first_broken(job.constraints, metrics):
             return failure(job, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate(

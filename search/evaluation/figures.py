@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from search.objectives import METRICS, base_of
+from search.objectives import base_of, metric_named
 
 _PREFIXES = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 _IN_CELLS = {"bytes": "B", "bytes/s": "B/s"}
@@ -23,7 +23,7 @@ def formatted(name: str, value: Any) -> str:
         value = value.item()
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
-    metric = METRICS.get(base_of(name))
+    metric = metric_named(base_of(name))
     unit = metric.unit if metric is not None else ""
     if unit in _IN_CELLS:
         number, prefix = scaled(value)
@@ -56,18 +56,18 @@ def percent(share: float) -> str:
 
 def with_unit(name: str) -> str:
     """The header of a metric's column: with the unit where neither its name nor its cells say it."""
-    metric = METRICS.get(base_of(name))
+    metric = metric_named(base_of(name))
     return f"{name} [{metric.unit}]" if metric is not None and metric.unit in _IN_HEADERS else name
 
 
 def unit_of(name: str) -> str:
     """The unit of a metric where `formatted` does not write it; empty where it has none."""
-    metric = METRICS.get(base_of(name))
+    metric = metric_named(base_of(name))
     return metric.unit if metric is not None and metric.unit not in _IN_CELLS else ""
 
 
 def exact_value(name: str, value: float) -> float | int:
     """A metric as scripts read it: parameters, bytes and rows are integers."""
-    metric = METRICS.get(base_of(name))
+    metric = metric_named(base_of(name))
     whole = metric is not None and metric.unit in _WHOLE and float(value).is_integer()
     return int(value) if whole else value

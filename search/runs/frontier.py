@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from search import pareto
-from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, Objective, base_of, qualifies
+from search.objectives import (
+    PROXY_METRICS,
+    TASK_METRICS,
+    Constraint,
+    Objective,
+    base_of,
+    needs_training,
+    qualifies,
+)
 from search.runs.entry import Entry, finished
 
 LEAST_PAIRS = 3  # candidates evaluated twice: of fewer, the deviation is off by more than half
@@ -50,7 +58,7 @@ def training_noise(entries: Sequence[Entry], objectives: Sequence[Objective]) ->
 
 def trained(objective: Objective) -> bool:
     """Whether another seed gives another value."""
-    return base_of(objective.metric) in {**PROXY_METRICS, **TASK_METRICS}
+    return needs_training(objective.metric)
 
 
 def noise_errors(entries: Sequence[Entry], noise: np.ndarray) -> np.ndarray:

@@ -21,13 +21,12 @@ from search.evaluation.profiling import Failure, profiled
 from search.gates.arithmetic import arithmetic, arithmetic_check
 from search.gates.screen import Screen
 from search.gates.table import device_table, in_time, known_costs, predicted_points, table_check
-from search.objectives import PROXY_METRICS, TASK_METRICS, Constraint, first_broken, require_agreement
+from search.objectives import Constraint, first_broken, needs_training, require_agreement
 from search.searchers.guided import Known
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 
 PROBES = 256  # samples that stand for the space: one that 1 % of it meets is missed in 8 of 100 searches
-FROM_TRAINING = {**PROXY_METRICS, **TASK_METRICS}
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,10 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     accepted = _meeting(constraints, compute, space, seed=config.seed)
     prepared.space.sample(np.random.default_rng(config.seed))  # raises where the table rejects all
 
-    computed = {*compute(accepted[0]), *FROM_TRAINING}
-    measured = [each for each in constraints if each.metric not in computed]
+    computed = compute(accepted[0])
+    measured = [
+        each for each in constraints if each.metric not in computed and not needs_training(each.metric)
+    ]
     if measured_here and measured:
         by_size = sorted(accepted, key=lambda probe: (probe.depth, parameters(probe)))
         # The shallow ones are made when they are asked for, which is seldom.

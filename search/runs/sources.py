@@ -61,7 +61,7 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
 def run_or_architecture(text: str, results: Path) -> RunConfig | Architecture:
     """The configuration of a run file, a shipped one or that of a run that was begun; or a model.
 
-    Raises ConfigError, ArchitectureError, RunError.
+    Raises ConfigError, ArchitectureError and RunError.
     """
     path = Path(text)
     if (path / _LEDGER).is_file():

@@ -4,8 +4,9 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from operators.base import plugins
 from operators.base.errors import ConfigError
-from search.config.searcher import NAMES, EvolutionSettings
+from search.config.searcher import NAMES, EvolutionSettings, of_others
 from search.searchers.contract import Proposer
 from search.searchers.evolution import Evolution
 from search.searchers.guided import Guided, Known
@@ -21,7 +22,15 @@ T = TypeVar("T")
 def searcher(
     name: str, space: Space[T], settings: EvolutionSettings, *, seed: int, known: Known[T] | None = None
 ) -> Proposer[T]:
-    """The searcher `name`. known: see `Guided`; the others have no use for it. Raises ConfigError."""
+    """The searcher of that name. Raises ConfigError.
+
+    name: of one of Frontrunner's own, or of an entry point of the group `frontrunner.searchers`, which names what
+        takes the space, the settings and the seed as here.
+    known: see `Guided`; the others have no use for it.
+    """
+    if name in of_others():
+        made: Proposer[T] = plugins.load_callable(of_others()[name])(space, settings, seed=seed)
+        return made
     plain: dict[str, Callable[[], Proposer[T]]] = {
         "guided": lambda: Guided(space, settings, seed=seed, known=known),
         "evolution": lambda: Evolution(space, settings, seed=seed),

@@ -13,7 +13,7 @@ from operators.base.errors import ConfigError
 from operators.base.files import write_whole
 from profiler.metrics import MetricName
 from search import pareto
-from search.objectives import METRICS, Constraint, Objective, qualifies
+from search.objectives import Constraint, Objective, metric_named, qualifies
 from search.runs.entry import Entry
 from search.runs.frontier import costs, frontier_of, scored
 
@@ -32,7 +32,8 @@ _COLOURS = "viridis"
 def axis_label(metric: str) -> str:
     """`decode_ms [ms], batch 1, context 32768, H100`."""
     name = MetricName.parse(metric)
-    unit = METRICS[name.metric].unit
+    known = metric_named(name.metric)
+    unit = known.unit if known is not None else ""
     numbers = {"batch": name.batch, "context": name.context}
     parts = [f"{word} {number}" for word, number in numbers.items() if number is not None]
     kinds = [name.kind] if name.kind else []

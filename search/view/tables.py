@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from operators.base.errors import ConfigError
+from search.config.run import RunConfig
 from search.evaluation.figures import exact_value, formatted, percent, with_unit
 from search.evaluation.outcome import worked
-from search.objectives import Constraint, Objective, qualifies
+from search.objectives import Constraint, Objective, names, qualifies
 from search.runs.entry import Entry
 from search.runs.frontier import frontier_of, scored
 from search.view.terminal_tables import Sheet, sheet
@@ -48,6 +49,20 @@ def frame(
             table[name] = table[name].astype("Int64")  # which has integers beside what is missing
     table["frontier"] = table["frontier"].astype(bool)
     return table
+
+
+def run_frame(
+    config: RunConfig, entries: Sequence[Entry], objectives: Sequence[str] | None, where: Sequence[str]
+) -> pd.DataFrame:
+    """The frame of a run's candidates.
+
+    objectives: names of metrics, the run's own where it is None. where: texts of conditions.
+
+    Raises ConfigError.
+    """
+    metrics = names(config.profile, config.tasks, config.device_kind)
+    conditions = config.parsed_constraints(where)
+    return frame(entries, config.parsed_objectives(objectives), metrics, where=conditions)
 
 
 _TAIL = ("status", "reason", "tainted", "origin", "parents", "seconds", "frontier")

