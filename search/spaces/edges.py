@@ -10,7 +10,7 @@ _FEWEST = 3
 
 
 def at_edges(members: Sequence[Architecture], settings: SpaceSettings) -> list[str]:
-    """A line for each edge of the space (of width or depth) that at least half of a frontier's members lie at."""
+    """A line for each edge of width or depth of the space where at least half of a frontier's members lie."""
     widths, depths = [member.width for member in members], [member.depth for member in members]
     edges = (
         ("greatest width", "wider", widths, max(settings.widths), min(settings.widths)),

@@ -52,7 +52,7 @@ class EncodedSpace(Space[T], Protocol[T]):
 
 @dataclass(frozen=True)
 class ArchitectureEncoding:
-    """An EncodedSpace[Architecture]: an operator's layers are all equal, and all layers are normalized alike."""
+    """An EncodedSpace[Architecture]: equal layers for each operator, and one normalization for all.
 
     Its dimensions are width, depth, meta tokens, normalization, the operator of each place, and each gene of
     each operator. Operators of places beyond the depth have no effect. Where a width cannot have the genes,

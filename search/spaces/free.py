@@ -28,7 +28,7 @@ def accepts_everything(architecture: Architecture) -> bool:
 
 @dataclass(frozen=True)
 class ArchitectureSpace:
-    """A Space[Architecture]: sequences of operators with their shapes, in all widths and depths of the settings."""
+    """A Space[Architecture]: sequences of operators with their shapes, at any width and depth given.
 
     Each architecture that it returns is legal and accepted. Properties outside the settings (RoPE, tied
     embeddings) have their defaults; a child inherits them from its parents.
@@ -137,7 +137,7 @@ class ArchitectureSpace:
         return shallow_members(self.choices, self._build, self._legal)
 
     def designs(self) -> tuple[Architecture, ...]:
-        """Published designs in proportion, at each width where the space contains them. Equal ones occur once."""
+        """Published designs in proportion, at each width where they are members. Equal ones occur once."""
         designs, widths = designs_of(self.choices.operators), self.choices.widths
         rescaled = [
             rescaled_to(design, width, self.choices, self._build) for design in designs for width in widths
@@ -157,7 +157,7 @@ class ArchitectureSpace:
         return Features(self.choices)
 
     def _draw(self, rng: Generator) -> Architecture:
-        """A random architecture that resembles real ones: repeated blocks, or mixers and feed-forwards in turns.
+        """A random architecture that resembles real ones: blocks repeated, or operators in turns.
 
         Most draws have one to three kinds of mixer, one kind of feed-forward network, and one shape for each
         operator. The probabilities leave some draws of every other form, so that no member is out of reach.
@@ -185,7 +185,7 @@ class ArchitectureSpace:
         return self._build(width, self._normalize(layers, rng), pick(self.choices.meta_tokens, rng))
 
     def _normalize(self, layers: Sequence[Layer], rng: Generator) -> Sequence[Layer]:
-        """Half of the time one normalization for all layers, otherwise one for the first and one for the rest."""
+        """Half of the time one normalization for all, otherwise one for the first and one for the rest."""
         norms = self.choices.norms
         if len(norms) == 1:
             return [normalized(layer, norms[0]) for layer in layers]

@@ -9,7 +9,7 @@ from search.config.choices import Choices, norm_of, normalized
 from search.spaces.mutate import stretched
 
 DESIGNS = ("nemotron-flash-1b", "nemotron-flash-3b", "llama-3.2-1b", "qwen3-0.6b", "mamba2-1.3b")
-"""The shipped architectures to begin with: hybrids of two sizes, two transformers, a pure state-space model."""
+"""The shipped architectures to begin with: hybrids of two sizes, two transformers, and a pure Mamba2."""
 
 
 class Build(Protocol):

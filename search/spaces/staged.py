@@ -196,7 +196,7 @@ class StagedSpace(ArchitectureSpace):
         return tuple([shapes[name] for name in names])
 
     def _settled(self, architecture: Architecture) -> Architecture | None:
-        """An architecture in stages at the width that it shall have; None if it is no accepted member there."""
+        """An architecture in stages at the width that it shall have; None if it is not accepted there."""
         if self.in_time is None:
             return architecture if self._unfit(architecture) is None and self.accepts(architecture) else None
         for width in reversed(self.choices.widths):

@@ -1,8 +1,8 @@
-"""The genome of Nemotron-Flash's space: three stages that each repeat a block of mixers and feed-forwards."""
+"""The genome of Nemotron-Flash's space: three stages that each repeat a block of mixers and feed-forwards.
 
 A block has one to three mixers in a ratio, and each mixer is followed by its own number of feed-forward
-networks. The published space (arXiv 2511.18890) has two mixers and one number of feed-forward networks in a
-block. The published winners need the third mixer, and another published model needs the number for each mixer.
+networks. The published space (arXiv 2511.18890) has two mixers and one number of feed-forward networks in
+a block. The published winners need the third mixer, another published model the number for each mixer.
 """
 
 from collections.abc import Callable, Mapping
@@ -76,7 +76,7 @@ def length(block: Block) -> int:
 
 
 def sequence(genome: Genome, alphabet: Alphabet) -> tuple[str, ...] | None:
-    """The names of a genome's operators, cut to the longest length; None if nothing of the last stage is left."""
+    """The names of a genome's operators, cut to the longest length; None if the last stage is cut away."""
     names: list[str] = []
     for number, (block, repeats) in enumerate(genome):
         if number == STAGES - 1 and len(names) >= alphabet.longest:
