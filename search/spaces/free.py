@@ -159,8 +159,8 @@ class ArchitectureSpace:
     def _draw(self, rng: Generator) -> Architecture:
         """A random architecture that resembles real ones: blocks repeated, or operators in turns.
 
-        Most draws have one to three kinds of mixer, one kind of feed-forward network, and one shape for each
-        operator. The probabilities leave some draws of every other form, so that no member is out of reach.
+        A draw has one to three kinds of mixer. Most draws have one kind of feed-forward network, and most
+        layers of an operator have one shape, as in published models.
         """
         low, high = self.choices.depths
         width, depth = pick(self.choices.widths, rng), int(rng.integers(low, high + 1))
