@@ -224,7 +224,8 @@ def _described(conditions: Conditions) -> list[str]:
     first_ms, last_ms = conditions.anchor_before.median_ms, conditions.anchor_after.median_ms
     lines = [
         f"anchor {first_ms:.4g} ms before, {last_ms:.4g} ms after "
-        f"(drift {conditions.drift:.1%}, at most {conditions.max_drift:.0%}), attempts {conditions.attempts}, "
+        f"(drift {conditions.drift:.1%}, at most {conditions.max_drift:.0%}), "
+        f"attempts {conditions.attempts}, "
         f"device held {conditions.lock_s:.1f} s, {conditions.busy_s:.1f} s of them in samples"
     ]
     if before.sm_clock_mhz is not None:

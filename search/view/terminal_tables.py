@@ -133,7 +133,7 @@ def sheet(
     title: str = "",
     notes: Sequence[str] = (),
 ) -> Sheet:
-    """Makes a Sheet, whose fields the parameters are. Raises ValueError if a row has a wrong number of cells."""
+    """Makes a Sheet from the values of its fields. Raises ValueError if a row has a wrong number of cells."""
     cells = tuple(tuple(row) for row in rows)
     for row in cells:
         if len(row) != len(names):
