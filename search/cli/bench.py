@@ -1,4 +1,4 @@
-"""`frontrunner bench`: lists benchmarks, writes the record of one, or makes pages of results from records."""
+"""`frontrunner bench`: lists benchmarks, runs one and writes its record, or makes the pages of results."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,30 +9,32 @@ from rich.console import Console
 from operators.base.errors import ConfigError
 
 console = Console(highlight=False)
-REPORT = "report"  # takes the place of a name, so no benchmark may be called so
+REPORT = "report"  # it stands where a benchmark's name does, so no benchmark may have this name
 
 
 def bench(
     name: Annotated[
         str | None,
         typer.Argument(
-            help=f"Name of the benchmark; `{REPORT}` makes docs/results/ from the records.",
+            help=f"Name of a benchmark, or `{REPORT}` to make docs/results/ from the records.",
             show_default="list all",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda:N, or cuda, on which studies train with every GPU.", show_default="cpu"),
+        typer.Option(
+            help="Device to use: cpu or cuda:N. With cuda, studies train on every GPU.", show_default="cpu"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="File of the record.", show_default="results/benchmarks/DEVICE/NAME.json"),
+        typer.Option(help="File for the record.", show_default="results/benchmarks/DEVICE/NAME.json"),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help=f"With `{REPORT}`: write nothing, fail where a page is stale.")
+        bool, typer.Option("--check", help=f"With `{REPORT}`: write nothing, and fail if a page is stale.")
     ] = False,
 ) -> None:
-    """Run a benchmark and write its record; without a name, list what there is."""
+    """Run a benchmark and write its record. Without a name, list all benchmarks."""
     measures = name not in (None, REPORT)
     for option, given, fits in (
         ("--device", device is not None, measures),
@@ -60,23 +62,23 @@ def _list() -> None:
     for benchmark in map(registry.get, registry.names()):
         needs = [*(["a GPU"] if benchmark.gpu else []), *dict.fromkeys(benchmark.needs.values())]
         behind = f" (needs {', '.join(needs)})" if needs else ""
-        # Without markup: Rich would take the brackets of a package's extra for a style.
+        # Rich would read the brackets of a package's extra, as in `frontrunner[gpu]`, as a style.
         console.print(f"{benchmark.name:<{width}}{benchmark.summary}{behind}", markup=False, soft_wrap=True)
 
 
 def _report(*, check: bool) -> None:
-    """Raises ConfigError where `check` finds a page that is not what the records give."""
+    """Writes the pages of results. With `check` it writes nothing and raises ConfigError for a stale page."""
     from search.benchmarks.pages import PAGES, pages, write_pages
 
     if check:
         if stale := [str(page.path) for page in pages() if page.stale]:
             raise ConfigError(
-                f"{', '.join(stale)}: not what the records give; `frontrunner bench {REPORT}` writes them"
+                f"{', '.join(stale)}: differs from the records; `frontrunner bench {REPORT}` writes it again"
             )
-        console.print(f"{PAGES}: every page is what the records give")
+        console.print(f"{PAGES}: every page agrees with the records")
         return
     changed = write_pages()
     for path in changed:
         console.print(f"written: {path}", soft_wrap=True)
     if not changed:
-        console.print(f"{PAGES}: every page was what the records give, nothing written")
+        console.print(f"{PAGES}: every page agrees with the records; nothing was written")

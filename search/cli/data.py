@@ -1,4 +1,4 @@
-"""`frontrunner data`: prepares text, and tells what was prepared."""
+"""`frontrunner data`: prepares text, and describes prepared text."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from operators.base import shipped
 from operators.base.errors import ConfigError, DataError, one_line
-from search.cli.options import AsJson, plain_console, print_json, whole_number
+from search.cli.options import AsJson, plain_console, print_json, subcommands, whole_number
 from search.view.text_read import print_source
 
 if TYPE_CHECKING:
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from proxy_train.text.prepare import OnProgress
     from proxy_train.text.source_record import SourceRecord
 
-data_app = typer.Typer(
-    help="Prepare text for training, and tell what was prepared.", no_args_is_help=True, rich_markup_mode=None
-)
+data_app = subcommands("Prepare text for training, and describe prepared text.")
 
 RUN_FILE = (".yaml", ".yml")
-SAID_EVERY_S = 0.2, 10.0  # how often progress is shown in a terminal, and elsewhere
+PROGRESS_EVERY_S = 0.2, 10.0
+"""Seconds between lines of progress in a terminal, which redraws its line, and in a file, which keeps all."""
 
 
 @data_app.command(epilog="Example: frontrunner data prepare my-texts/ more.jsonl.zst --vocabulary 16384")
@@ -38,16 +37,25 @@ def prepare(
     ],
     vocabulary: Annotated[
         int | None,
-        typer.Option(help="Size.", show_default="the run's, the tokenizer's or 4096", parser=whole_number(1)),
+        typer.Option(
+            help="Size of the vocabulary.",
+            show_default="the run's, the tokenizer's or 4096",
+            parser=whole_number(1),
+        ),
     ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json.", show_default="the run's, or one is trained")
+        Path | None,
+        typer.Option(help="A tokenizer.json to use.", show_default="the run's, or one is trained"),
     ] = None,
     text_column: Annotated[
-        str | None, typer.Option(help="Where the text is.", show_default="the run's, or text")
+        str | None,
+        typer.Option(
+            help="Field of a .jsonl line or column of a .parquet row that holds the text.",
+            show_default="the run's, or text",
+        ),
     ] = None,
 ) -> None:
-    """Turn text into tokens in the cache, where a search finds them; goes on where an earlier try ended."""
+    """Turn text into tokens, where searches find them. The same command continues an interrupted one."""
     from proxy_train.text.prepare import prepare as prepared
     from proxy_train.text.prepare import what_is_read
 
@@ -60,7 +68,7 @@ def prepare(
                 settings, on_progress=show, on_source=lambda record: print_source(console, record)
             )
     except KeyboardInterrupt:
-        console.print("interrupted: the same command goes on from here")
+        console.print("interrupted: the same command continues from here")
         raise typer.Exit(130) from None
     figures = information(corpus.folder, verify=False, read=what_is_read(settings))
     _print({**figures, "seconds": round(time.perf_counter() - start, 1)})
@@ -77,11 +85,11 @@ def info(
         ),
     ],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read all files and compare them with the manifest.")
+        bool, typer.Option("--verify", help="Read every file and compare its digest with the manifest's.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Counts, bytes per token, unigram loss and place of prepared data."""
+    """Print where prepared data lies, its counts, its bytes per token and its unigram loss."""
     from proxy_train.text.prepare import prepared, what_is_read
 
     folder, read = Path(where), None
@@ -90,13 +98,13 @@ def info(
         folder, read = prepared(settings), what_is_read(settings)
         if not folder.exists():
             raise DataError(
-                f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` does it"
+                f"{where}: its text is not prepared yet; `frontrunner data prepare {where}` prepares it"
             )
-    found = information(folder, verify=verify, read=read)
+    description = information(folder, verify=verify, read=read)
     if as_json:
-        print_json(found)
+        print_json(description)
     else:
-        _print(found)
+        _print(description)
 
 
 def settings_of(
@@ -106,7 +114,11 @@ def settings_of(
     tokenizer: Path | None = None,
     text_column: str | None = None,
 ) -> "DataSettings":
-    """A run file's settings, or those of sources, with what is given in their place. Raises ConfigError, DataError."""
+    """The data settings of a run file, or those of files of text. Raises ConfigError, DataError.
+
+    sources: one run file, or files and folders of text.
+    vocabulary, tokenizer, text_column: replace the settings' own where given.
+    """
     from pydantic import ValidationError
 
     from proxy_train.text import tokenizer as bpe
@@ -136,10 +148,10 @@ def _is_run_file(text: str) -> bool:
 
 
 def information(folder: Path, *, verify: bool, read: "SourceRecord | None" = None) -> dict[str, Any]:
-    """What a folder of prepared data holds. Raises DataError where it is unfinished or damaged.
+    """The contents of a folder of prepared data. Raises DataError if it is unfinished or damaged.
 
-    verify: compare hashes; else file sizes tell. read: what of the source is read; by default what the manifest
-    says of the first source.
+    verify: compare the digests of all files with the manifest's. Otherwise only their sizes are compared.
+    read: what of the source is read; by default what the manifest says of the first source.
     """
     from proxy_train.text.corpus import finished_manifest, unknown_tokens
 
@@ -173,7 +185,7 @@ def information(folder: Path, *, verify: bool, read: "SourceRecord | None" = Non
 
 
 def _source(record: "SourceRecord") -> dict[str, Any]:
-    """What was read and what was not when the data was prepared."""
+    """The files that were read when the data was prepared, and those that were not."""
     from proxy_train.text import source_record as names
 
     return {
@@ -187,17 +199,18 @@ def _source(record: "SourceRecord") -> dict[str, Any]:
 
 @contextmanager
 def _progress(console: Console) -> Iterator["OnProgress"]:
-    said, said_at = "", 0.0
-    in_terminal, elsewhere = SAID_EVERY_S
+    """Shows how many documents are done; a new kind of work is shown at once."""
+    shown, shown_at = "", 0.0
+    in_terminal, elsewhere = PROGRESS_EVERY_S
 
     with console.status("reading") as status:
 
         def show(what: str, done: int, total: int) -> None:
-            nonlocal said, said_at
+            nonlocal shown, shown_at
             now = time.monotonic()
-            if what == said and now - said_at < (in_terminal if console.is_terminal else elsewhere):
+            if what == shown and now - shown_at < (in_terminal if console.is_terminal else elsewhere):
                 return
-            said, said_at = what, now
+            shown, shown_at = what, now
             line = f"{what}: {done:,}{f' of {total:,}' if total else ''} documents"
             if console.is_terminal:
                 status.update(line)
@@ -207,9 +220,9 @@ def _progress(console: Console) -> Iterator["OnProgress"]:
         yield show
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(description: dict[str, Any]) -> None:
     console = plain_console()
-    for key, value in found.items():
+    for key, value in description.items():
         console.print(
             f"{key:<27}{f'{value:,}' if isinstance(value, int) else value}", soft_wrap=True, markup=False
         )

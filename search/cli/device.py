@@ -1,4 +1,4 @@
-"""`frontrunner profile`, `compare`, `operators`, `warm`, `doctor`: read arguments, call the rooms, print what they return."""
+"""`frontrunner profile`, `compare`, `operators`, `warm`, `doctor`: read arguments, call the rooms, print."""
 
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ from search.view.terminal_tables import sheet, show
 
 console = plain_console()
 
+Backend = Annotated[str, typer.Option(help="auto, or the name of the backend that every operator shall use.")]
+
 
 def profile(
     architectures: Annotated[
@@ -31,27 +33,32 @@ def profile(
         ),
     ],
     batch: Annotated[
-        list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="1,8")
+        list[str] | None, typer.Option(help="Batch sizes to measure, as in 1,8,64.", show_default="1,8")
     ] = None,
     context: Annotated[
-        list[str] | None, typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="256")
+        list[str] | None,
+        typer.Option(help="Tokens of context to measure at, as in 8192,32768.", show_default="256"),
     ] = None,
     threads: Threads = 1,
     device: DeviceName = "cpu",
-    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    backend: Backend = "auto",
     energy: Annotated[
         float,
         typer.Option(
-            help="Seconds to decode for the energy a token; 0 leaves it out.", parser=finite_number(0)
+            help="Seconds of decoding to measure the energy of a token by. 0 does not measure it.",
+            parser=finite_number(0),
         ),
     ] = 0.0,
     largest_batch: Annotated[
-        bool, typer.Option("--largest-batch", help="Also the largest batch that fits, and decoding there.")
+        bool,
+        typer.Option(
+            "--largest-batch", help="Also find the largest batch that fits, and measure decoding with it."
+        ),
     ] = False,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency, throughput, memory and energy of architectures."""
+    """Measure the latency, throughput, memory and energy of architectures."""
     from search.runs.sources import architecture_of
     from search.view.profiles import print_profiles, profile_each, profile_settings, profiles_json
 
@@ -62,14 +69,14 @@ def profile(
         energy_seconds=energy,
         largest_batch=largest_batch,
     )
-    found = profile_each(
+    profiles = profile_each(
         [architecture_of(text, results) for text in architectures], settings, device=device, backend=backend
     )
     if as_json:
-        print_json(profiles_json(found))
+        print_json(profiles_json(profiles))
     else:
-        print_profiles(console, found)
-    if any(entry.problem for entry in found):
+        print_profiles(console, profiles)
+    if any(model.problem for model in profiles):
         raise typer.Exit(1)
 
 
@@ -80,17 +87,17 @@ def compare(
     ],
     second: Annotated[str, typer.Argument(metavar="B", help=MODEL, show_default=False)],
     batch: Annotated[int, typer.Option(help="Batch size.", parser=whole_number(1))] = 1,
-    context: Annotated[int, typer.Option(help="Tokens in the state.", parser=whole_number(1))] = 256,
+    context: Annotated[int, typer.Option(help="Tokens of context.", parser=whole_number(1))] = 256,
     rounds: Annotated[
-        int, typer.Option(help="Fresh processes for each of the two.", parser=whole_number(3))
+        int, typer.Option(help="Fresh processes that measure each model.", parser=whole_number(3))
     ] = 6,
     threads: Threads = 1,
     device: DeviceName = "cpu",
-    backend: Annotated[str, typer.Option(help="auto, or one backend's name for every operator.")] = "auto",
+    backend: Backend = "auto",
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Is B's decode step faster than A's? Interleaved measurements in fresh processes, and a verdict."""
+    """Decide whether B decodes faster than A, by measuring both in turns in fresh processes."""
     from search.evaluation.comparing import compare as compared
     from search.runs.sources import architecture_of
     from search.view.comparison import print_comparison
@@ -103,15 +110,15 @@ def compare(
         if not as_json:
             console.print(f"round {number} of {rounds}: {a_ms:.4g} ms, {b_ms:.4g} ms", markup=False)
 
-    found = compared(a, b, settings, device=device, backend=backend, rounds=rounds, on_round=on_round)
+    comparison = compared(a, b, settings, device=device, backend=backend, rounds=rounds, on_round=on_round)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(comparison.model_dump(mode="json"))
     else:
-        print_comparison(console, (a_name, b_name), found)
+        print_comparison(console, (a_name, b_name), comparison)
 
 
 def operators(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
-    """Every operator with each of its backends: usable here, or the reason why not."""
+    """List every operator with its backends, and why a backend cannot be used here."""
     from profiler.device.device import open_device
     from search.view.doctor import backend_rows
 
@@ -127,20 +134,27 @@ def warm(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPACE_OR_ARCH...", help="Run files, folders of runs, and models.", show_default=False
+            metavar="SPACE_OR_ARCH...", help="Run files, folders of runs, or models.", show_default=False
         ),
     ],
     batch: Annotated[
-        list[str] | None, typer.Option(help="Batch sizes, as in 1,8,64.", show_default="the run's, or 1,8")
+        list[str] | None,
+        typer.Option(help="Batch sizes to prepare for, as in 1,8,64.", show_default="the run's, or 1,8"),
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(help="Tokens of a sequence.", show_default="the run's, or 1024", parser=whole_number(1)),
+        typer.Option(
+            help="Tokens of a sequence to prepare for.",
+            show_default="the run's, or 1024",
+            parser=whole_number(1),
+        ),
     ] = None,
     device: DeviceName = "cuda:0",
     processes: Annotated[
         int | None,
-        typer.Option(help="Processes at the same time.", show_default="one a core", parser=whole_number(1)),
+        typer.Option(
+            help="Processes that compile at once.", show_default="one a core", parser=whole_number(1)
+        ),
     ] = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
@@ -153,8 +167,8 @@ def warm(
     from search.runs.warming import warm_jobs
     from search.view.warmed import print_warmed
 
-    open_device(device)  # says once, not for every job, that there is none
-    found = []
+    open_device(device)  # a missing device is one error here, instead of one for every job
+    jobs = []
     for done in prepared(
         warm_jobs(
             sources,
@@ -165,32 +179,32 @@ def warm(
         ),
         processes=processes,
     ):
-        found.append(asdict(done))
+        jobs.append(asdict(done))
         if not as_json:
             print_warmed(console, done)
     if as_json:
-        print_json(found)
-    if any(done["problem"] for done in found):
+        print_json(jobs)
+    if any(job["problem"] for job in jobs):
         raise typer.Exit(1)
 
 
 def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """Versions, devices, and what can be used here."""
+    """Print the versions of packages, the devices, and whether each can be used here."""
     from search.view.doctor import examine
 
-    found = examine(results)
+    report = examine(results)
     if as_json:
-        print_json(found)
+        print_json(report)
         return
-    _print_mapping({key: found[key] for key in ("python", "platform", "cores")})
-    _print_mapping({"results": found["results"]["folder"], "writable": found["results"]["writable"]})
-    _print_mapping({name: version or "not installed" for name, version in found["packages"].items()})
-    for entry in found["devices"]:
-        state = "usable" if entry["usable"] else f"not usable: {entry['reason']}"
+    _print_mapping({key: report[key] for key in ("python", "platform", "cores")})
+    _print_mapping({"results": report["results"]["folder"], "writable": report["results"]["writable"]})
+    _print_mapping({name: version or "not installed" for name, version in report["packages"].items()})
+    for device in report["devices"]:
+        state = "usable" if device["usable"] else f"not usable: {device['reason']}"
         details = ", ".join(
-            f"{key} {value}" for key, value in entry.items() if key not in ("device", "usable", "reason")
+            f"{key} {value}" for key, value in device.items() if key not in ("device", "usable", "reason")
         )
-        _print_mapping({entry["device"]: f"{state}{', ' + details if details else ''}"})
+        _print_mapping({device["device"]: f"{state}{', ' + details if details else ''}"})
 
 
 def _print_mapping(mapping: dict[str, Any]) -> None:

@@ -29,36 +29,42 @@ def frontier(
     run: Run,
     objectives: Annotated[
         list[str] | None,
-        typer.Option(help="Metrics, separated by commas; may be repeated.", show_default="the run's own"),
+        typer.Option(
+            help="Metrics to compare by, separated by commas; may be repeated.",
+            show_default="the run's own",
+        ),
     ] = None,
     kind: Annotated[
         str | None,
         typer.Option(
             help="Show the frontier measured on this kind of device.",
-            show_default="all that the run has together",
+            show_default="all kinds of the run together",
         ),
     ] = None,
     sort: Annotated[
         str | None, typer.Option(help="Column to sort by.", show_default="the first objective")
     ] = None,
-    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
+    descending: Annotated[bool, typer.Option("--descending", help="Sort the largest first.")] = False,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Compare only candidates that meet it, as in 'params <= 2e6'; may be repeated."),
+        typer.Option(
+            help="Compare only candidates that meet this condition, as in 'params <= 2e6'; may be repeated."
+        ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every candidate, not the frontier alone.")
+        bool, typer.Option("--all", help="Show every candidate, not only the frontier.")
     ] = False,
     form: Annotated[
-        TableFormat | None, typer.Option("--format", help="How to print it.", show_default="table")
+        TableFormat | None, typer.Option("--format", help="Format of the output.", show_default="table")
     ] = None,
     as_json: AsJson = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Also write a plot: .png, .pdf or .svg.", show_default=False)
+        Path | None,
+        typer.Option(help="Also write a plot to this .png, .pdf or .svg file.", show_default=False),
     ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """The Pareto frontier of a run, or of those of its candidates that meet conditions, as a table."""
+    """Print the Pareto frontier of a run, or of those candidates of it that meet conditions."""
     from search.objectives import names
     from search.runs.frontier import scored
     from search.runs.status import opened
@@ -128,7 +134,11 @@ def _form(form: TableFormat | None, as_json: bool) -> TableFormat:
 
 
 def _objectives(texts: list[str] | None, kind: str | None, config: "RunConfig") -> "tuple[Objective, ...]":
-    """The metrics of these texts, or the run's objectives; of one kind of device where one is given. Raises ConfigError."""
+    """The objectives to compare by. Raises ConfigError.
+
+    texts: metrics, separated by commas. None means the run's own objectives.
+    kind: keep the objectives measured on this kind of device.
+    """
     from search.objectives import by_kind
 
     kinds = config.device_kind
@@ -140,5 +150,5 @@ def _objectives(texts: list[str] | None, kind: str | None, config: "RunConfig") 
         raise ConfigError(
             f"--kind {kind}: expected a device_kind of the run: {', '.join(kinds) or 'it has none'}"
         )
-    found = by_kind(wanted, kinds)
-    return found[kind if len(kinds) > 1 else ""]
+    of_kind = by_kind(wanted, kinds)
+    return of_kind[kind if len(kinds) > 1 else ""]

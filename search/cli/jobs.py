@@ -1,4 +1,4 @@
-"""`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call the room, print what it returns."""
+"""`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call the room, print results."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,12 @@ from search.view.terminal_tables import sheet, show
 
 console = plain_console()
 
-Address = Annotated[str, typer.Option(help="Ray's dashboard, as http://HOST:8265.", show_default=False)]
-Job = Annotated[str, typer.Argument(help="Id of a job, as `submit` printed it.", show_default=False)]
+Address = Annotated[
+    str, typer.Option(help="Address of Ray's dashboard, as http://HOST:8265.", show_default=False)
+]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="Id of a job, as `submit` printed it.", show_default=False)
+]
 
 
 def submit(
@@ -27,31 +31,34 @@ def submit(
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run of this name.")] = False,
     results: Annotated[
-        str | None, typer.Option(help="Folder on the cluster's head.", show_default="~/frontrunner/results")
+        str | None,
+        typer.Option(
+            help="Folder on the cluster's head that holds the runs.", show_default="~/frontrunner/results"
+        ),
     ] = None,
 ) -> None:
-    """Search on a Ray cluster that goes on when this terminal is gone."""
+    """Start a search on a Ray cluster. It continues when this terminal is closed."""
     from operators.base.errors import ConfigError
     from search.cluster import jobs
     from search.config import run as config_module
 
     if resume and name is None:
-        raise ConfigError("--resume: expected --name with it, that of the run to go on with")
+        raise ConfigError("--resume: expected --name with the name of the run to continue")
     settings = config_module.load(config)
     job = jobs.submit(
         settings, address=address, name=name or new_name(config.stem), resume=resume, results=results
     )
     console.print(
-        f"job {job}; `frontrunner logs {job} --address {address}` shows what it says",
+        f"job {job}; `frontrunner logs {job} --address {address}` shows its output",
         soft_wrap=True,
         markup=False,
     )
 
 
 def jobs(address: Address, as_json: AsJson = False) -> None:
-    """The searches that were submitted to a cluster."""
+    """List the searches that were submitted to a cluster."""
     from search.cluster import jobs
 
     rows = jobs.jobs(address)
@@ -66,15 +73,15 @@ def jobs(address: Address, as_json: AsJson = False) -> None:
             console.print(f"{row['job']}: {row['reason']}", soft_wrap=True, markup=False)
 
 
-def logs(job: Job, address: Address) -> None:
-    """What a submitted search has printed so far."""
+def logs(job: JobId, address: Address) -> None:
+    """Print the output of a submitted search so far."""
     from search.cluster import jobs
 
     sys.stdout.write(jobs.logs(address, job))
 
 
-def stop(job: Job, address: Address) -> None:
-    """End a submitted search, as Ctrl-C does; `submit --resume` goes on with it."""
+def stop(job: JobId, address: Address) -> None:
+    """End a submitted search, as Ctrl-C does. `submit --resume` continues it."""
     from search.cluster import jobs
 
     was_running = jobs.stop(address, job)

@@ -11,21 +11,22 @@ from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
     Results,
+    StudyName,
+    exit_on_interrupt,
     finite_number,
     plain_console,
     print_json,
+    subcommands,
     whole_number,
 )
 
-law_app = typer.Typer(
-    help="How the loss of a repeated block depends on its depth and width, and which of them suit a latency.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+law_app = subcommands(
+    "How the loss of a repeated block depends on its depth and width, and the best of them within a latency."
 )
 console = plain_console()
 
 
-class Of(StrEnum):
+class Quantity(StrEnum):
     loss = "loss"
     perplexity = "perplexity"
 
@@ -33,14 +34,14 @@ class Of(StrEnum):
 Experiment = Annotated[
     str, typer.Argument(metavar="LAW", help="Name of the law in the results folder.", show_default=False)
 ]
-OfQuantity = Annotated[Of, typer.Option("--of", help="What the law is of.")]
+OfQuantity = Annotated[Quantity, typer.Option("--of", help="The quantity that the law predicts.")]
 Budget = Annotated[
     int | None,
     typer.Option(
         "--tokens",
         parser=whole_number(1),
-        help="One training budget.",
-        show_default="all that were trained",
+        help="Use only trainings with this budget.",
+        show_default="all budgets",
     ),
 ]
 
@@ -50,50 +51,47 @@ def run_(
     config: Annotated[
         Path,
         typer.Argument(
-            help="YAML file (block, depths, widths, a run's sections), or a shipped name.", show_default=False
+            help="YAML file of the law (its block, depths, widths and sections of a run), or a shipped name.",
+            show_default=False,
         ),
     ],
-    name: Annotated[
-        str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")
-    ] = None,
+    name: StudyName = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Train and measure a grid of depths and widths; the same command goes on where it was interrupted."""
+    """Train and measure a grid of depths and widths. The same command continues an interrupted grid."""
     from search.runs.folder import RunFolder
     from search.studies import experiment
     from search.studies.law import law
 
-    name = name or config.stem
-    try:
-        folder = law.run(
-            experiment.load(law.LawSettings, config), results=results, name=name, console=console
-        )
-    except KeyboardInterrupt:  # what it said is all that there is to say
-        raise typer.Exit(130) from None
+    settings = experiment.load(law.LawSettings, config)
+    with exit_on_interrupt():
+        folder = law.run(settings, results=results, name=name or config.stem, console=console)
     console.print(f"records: {folder}\n{RunFolder(folder).command('law fit')}", soft_wrap=True, markup=False)
 
 
 @law_app.command("fit", epilog="Example: frontrunner law fit law_cpu --of perplexity --holdout 3")
 def fit_(
     name: Experiment,
-    of: OfQuantity = Of.loss,
+    of: OfQuantity = Quantity.loss,
     holdout: Annotated[
         int,
         typer.Option(
-            parser=whole_number(0), help="How many of the largest shapes (depth × width²) to predict unseen."
+            parser=whole_number(0),
+            help="Number of the largest shapes (by depth × width²) to leave out of the fit and to predict.",
         ),
     ] = 3,
     tokens: Budget = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="File of the plot: .png, .pdf or .svg.", show_default="law.png in the law's folder"
+            help="Write the plot to this .png, .pdf or .svg file.",
+            show_default="law.png in the law's folder",
         ),
     ] = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the law, and check it on shapes larger than those that it was fitted to."""
+    """Fit the law, and check it on shapes larger than the fitted ones."""
     from search.studies import experiment_store
     from search.studies.law import law
     from search.studies.law import report as law_report
@@ -122,22 +120,34 @@ def fit_(
 def pick_(
     name: Experiment,
     latency_ms: Annotated[
-        float, typer.Option(help="Of a decode step, at most.", show_default=False, parser=finite_number(0))
+        float,
+        typer.Option(
+            help="Largest latency of a decode step, in milliseconds.",
+            show_default=False,
+            parser=finite_number(0),
+        ),
     ],
     batch: Annotated[
         int | None,
-        typer.Option(parser=whole_number(1), help="Rows of a step.", show_default="the first of the profile"),
+        typer.Option(
+            parser=whole_number(1),
+            help="Batch size of the decode step.",
+            show_default="the first of the profile",
+        ),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="Latency table to ask instead of what was measured.", show_default=False),
+        typer.Option(
+            help="Latency table to predict latencies from, instead of the measured ones.",
+            show_default=False,
+        ),
     ] = None,
-    of: OfQuantity = Of.loss,
+    of: OfQuantity = Quantity.loss,
     tokens: Budget = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """The depth and width with the lowest predicted loss within a latency."""
+    """Print the depths and widths with the lowest predicted loss within a latency."""
     from search.studies.law import law
     from search.studies.law import report as law_report
 

@@ -1,4 +1,4 @@
-"""Where the command starts: nothing heavy is imported before Ctrl-C is understood."""
+"""The entry point of the command. It imports slow modules only where it handles Ctrl-C."""
 
 import os
 import sys
@@ -19,7 +19,10 @@ def main() -> None:
 
 
 def _open_if_closed(number: int) -> None:
-    """Lets a standard stream lead nowhere where the caller closed it (`>&-`): a file that is opened later would take its place."""
+    """Opens /dev/null in place of a standard stream that the caller closed (`>&-`).
+
+    Otherwise the next file that the process opens would get the stream's number, and be written to.
+    """
     try:
         os.fstat(number)
     except OSError:

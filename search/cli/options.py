@@ -1,10 +1,11 @@
-"""What commands have in common: options, and how they print JSON."""
+"""Options and helpers that several commands share."""
 
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,11 +25,32 @@ Run = Annotated[
 MODEL = "File, folder with an architecture.yaml, candidate as RUN:ID, or shipped name."
 Model = Annotated[str, typer.Argument(help=MODEL, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-DeviceName = Annotated[str, typer.Option(help="cpu or cuda:N.")]
+DeviceName = Annotated[str, typer.Option(help="Device to use: cpu or cuda:N.")]
+StudyName = Annotated[
+    str | None,
+    typer.Option(help="Name of the study's folder in the results folder.", show_default="the file's name"),
+]
+
+
+def subcommands(summary: str) -> typer.Typer:
+    """A group of commands, such as `frontrunner table`, that shows its help when no command is given."""
+    return typer.Typer(help=summary, no_args_is_help=True, rich_markup_mode=None)
+
+
+@contextmanager
+def exit_on_interrupt() -> Iterator[None]:
+    """Ends the command with exit code 130 on Ctrl-C, without a traceback or a message of its own."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def whole_number(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
-    """For `parser=` of an option: reads a whole number as a YAML file's is read, so that 2e6 and 2_000_000 are two million."""
+    """A `parser=` for an option: reads whole numbers as run files do, so 2e6 and 2_000_000 are two million.
+
+    least, most: the smallest and largest number that the option takes; None sets no bound.
+    """
 
     def integer(text: Any) -> int:
         value = whole(plain_yaml.number(text) if isinstance(text, str) else text)
@@ -40,7 +62,10 @@ def whole_number(least: int | None = None, most: int | None = None) -> Callable[
 
 
 def finite_number(least: float | None = None) -> Callable[[Any], float]:
-    """For `parser=` of an option: reads a number as a YAML file's is read, but no infinity and no nan."""
+    """A `parser=` for an option: reads finite numbers as run files do. It rejects infinity and NaN.
+
+    least: the smallest number that the option takes; None sets no bound.
+    """
 
     def number(text: Any) -> float:
         value = plain_yaml.number(text) if isinstance(text, str) else text
@@ -57,19 +82,18 @@ def _bounds(least: float | None, most: float | None) -> str:
     return f" of at least {least:g}" if least is not None else ""
 
 
-Threads = Annotated[int, typer.Option(help="Threads on a CPU.", parser=whole_number(1))]
+Threads = Annotated[int, typer.Option(help="Threads that PyTorch uses on a CPU.", parser=whole_number(1))]
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Prints text as it is: `[x]` and `:x:` may stand in the name of a folder, and are no markup."""
-    width = (
-        80 if os.environ.get("COLUMNS") == "0" else None
-    )  # some batch systems say 0 where there is no terminal
+    """A console that prints text as it is: the name of a folder may contain `[x]` or `:x:`, Rich's markup."""
+    # Some batch systems set COLUMNS to 0 where there is no terminal; Rich would take that for the width.
+    width = 80 if os.environ.get("COLUMNS") == "0" else None
     return Console(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
 
 
 def print_json(value: Any) -> None:
-    """To standard output, unwrapped and without colours. JSON has no NaN and no infinity: they become null."""
+    """Prints JSON to standard output, without wrapping or colours. NaN and infinity become null."""
     sys.stdout.write(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
@@ -82,5 +106,5 @@ def _finite(value: Any) -> Any:
 
 
 def example(text: str) -> str:
-    """What stands below a command's help."""
+    """The line below a command's help."""
     return f"Example: {text}"

@@ -8,18 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from search.cli.options import DEFAULT_RESULTS, AsJson, Results, plain_console, print_json
+from search.cli.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    Results,
+    StudyName,
+    exit_on_interrupt,
+    plain_console,
+    print_json,
+    subcommands,
+)
 from search.view.terminal_tables import Sheet, show
 
 if TYPE_CHECKING:
     from search.studies.experiment import ExperimentSettings
 
+S = TypeVar("S", bound="ExperimentSettings")
 T = TypeVar("T")
 
-study_app = typer.Typer(
-    help="What operators and weight normalization are worth, and whether short trainings can be trusted.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+study_app = subcommands(
+    "What operators and weight normalization are worth, and whether short trainings can be trusted."
 )
 console = plain_console()
 
@@ -32,7 +40,6 @@ class EqualName(StrEnum):
 Config = Annotated[
     Path, typer.Argument(help="YAML file of the study, or a shipped name.", show_default=False)
 ]
-Name = Annotated[str | None, typer.Option(help="Name in the results folder.", show_default="the file's name")]
 
 
 @study_app.command(
@@ -42,13 +49,14 @@ Name = Annotated[str | None, typer.Option(help="Name in the results folder.", sh
 def operators_(
     config: Config,
     equal: Annotated[
-        EqualName | None, typer.Option(help="What all blocks have in common.", show_default="the file's")
+        EqualName | None,
+        typer.Option(help="Whether all blocks have equal parameters or latency.", show_default="the file's"),
     ] = None,
-    name: Name = None,
+    name: StudyName = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Each operator alone and in pairs; the same command goes on where it was interrupted."""
+    """Train each operator alone and in pairs. The same command continues an interrupted study."""
     from search.studies import experiment
     from search.studies import operators as study_operators
     from search.studies.report import operators_table
@@ -56,72 +64,84 @@ def operators_(
     settings = experiment.load(study_operators.OperatorSettings, config)
     if equal is not None:
         settings = settings.model_copy(update={"equal": equal.value})
-    rows = _made(study_operators.run, settings, results, name or config.stem, as_json)
+    rows = _finish(study_operators.run, settings, name or config.stem, results, as_json)
     _print_rows(rows, operators_table(rows, settings), as_json)
 
 
 @study_app.command("ranks", epilog="Example: frontrunner study ranks study_ranks_cpu")
 def ranks_(
-    config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 ) -> None:
-    """Short against long training of the same architectures; the same command goes on where it was interrupted."""
+    """Compare short and long trainings of the same models. The same command continues an interrupted one."""
     from search.studies import experiment
     from search.studies import ranks as study_ranks
     from search.studies.report import print_ranks
 
     settings = experiment.load(study_ranks.RankSettings, config)
-    study = _made(study_ranks.run, settings, results, name or config.stem, as_json)
-    if as_json:
-        found = {
-            "correlations": {
-                name: {key: asdict(one) for key, one in both.items()}
-                for name, both in study.correlations.items()
-            }
-        }
-        print_json(
-            {**found, "architectures": [asdict(one) for one in study.compared], "failed": study.failed}
-        )
-    else:
+    study = _finish(study_ranks.run, settings, name or config.stem, results, as_json)
+    if not as_json:
         print_ranks(console, study)
+        return
+    correlations = {
+        name: {key: asdict(correlation) for key, correlation in of_name.items()}
+        for name, of_name in study.correlations.items()
+    }
+    architectures = [asdict(architecture) for architecture in study.compared]
+    print_json({"correlations": correlations, "architectures": architectures, "failed": study.failed})
 
 
 @study_app.command("normalization", epilog="Example: frontrunner study normalization study_normalization_cpu")
 def normalization_(
-    config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 ) -> None:
-    """Each family with weight normalization and without; the same command goes on where it was interrupted."""
-    from search.studies import experiment
-    from search.studies import normalization as study_normalization
+    """Train families with and without weight normalization. The same command continues an interrupted one."""
+    from search.studies import normalization as study
     from search.studies.report import normalization_table
 
-    settings = experiment.load(study_normalization.NormalizationSettings, config)
-    effects = _made(study_normalization.run, settings, results, name or config.stem, as_json)
-    _print_rows(effects, normalization_table(effects, settings), as_json)
+    arguments = config, name, results, as_json
+    _print_study(study.NormalizationSettings, study.run, normalization_table, *arguments)
 
 
 @study_app.command("rates", epilog="Example: frontrunner study rates study_rates_cpu")
 def rates_(
-    config: Config, name: Name = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 ) -> None:
-    """The best learning rate at several widths; the same command goes on where it was interrupted."""
-    from search.studies import experiment
-    from search.studies import rates as study_rates
+    """Find the best learning rate at several widths. The same command continues an interrupted study."""
+    from search.studies import rates as study
     from search.studies.report import rates_table
 
-    settings = experiment.load(study_rates.RateSettings, config)
-    sweeps = _made(study_rates.run, settings, results, name or config.stem, as_json)
-    _print_rows(sweeps, rates_table(sweeps, settings), as_json)
+    _print_study(study.RateSettings, study.run, rates_table, config, name, results, as_json)
 
 
-def _made(
-    run: Callable[..., T], settings: "ExperimentSettings", results: Path, name: str, as_json: bool
+def _print_study(
+    schema: type[S],
+    run: Callable[..., Sequence[T]],
+    table: Callable[[Sequence[T], S], Sheet],
+    config: Path,
+    name: str | None,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Runs a study whose result is rows, and prints them.
+
+    schema: the class of its settings.
+    run: the study, from settings to rows.
+    table: shows its rows in a terminal.
+    """
+    from search.studies import experiment
+
+    settings = experiment.load(schema, config)
+    rows = _finish(run, settings, name or config.stem, results, as_json)
+    _print_rows(rows, table(rows, settings), as_json)
+
+
+def _finish(
+    run: Callable[..., T], settings: "ExperimentSettings", name: str, results: Path, as_json: bool
 ) -> T:
-    """What a study found. Progress goes to standard error where standard output is for a script."""
-    progress = plain_console(stderr=True) if as_json else console
-    try:
+    """The result of a study. Progress goes to standard error where a script reads standard output."""
+    with exit_on_interrupt():
+        progress = plain_console(stderr=True) if as_json else console
         return run(settings, results=results, name=name, console=progress)
-    except KeyboardInterrupt:  # what was said is all that there is to say
-        raise typer.Exit(130) from None
 
 
 def _print_rows(rows: Sequence[Any], table: Sheet, as_json: bool) -> None:

@@ -15,20 +15,19 @@ from search.cli.options import (
     Threads,
     plain_console,
     print_json,
+    subcommands,
     whole_number,
 )
 from search.view.terminal_tables import show
 
-table_app = typer.Typer(
-    help="What each layer costs on a device, and how well that predicts whole models.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+table_app = subcommands("What each layer costs on a device, and how well that predicts whole models.")
 console = plain_console()
 
 TableFile = Annotated[
     Path | None,
-    typer.Option("--table", help="File of the table.", show_default="results/tables/, one a device"),
+    typer.Option(
+        "--table", help="File of the latency table.", show_default="the device's, in results/tables/"
+    ),
 ]
 
 
@@ -55,7 +54,7 @@ def build_(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the entries that architectures, or all of a search space, need and the table lacks."""
+    """Measure the entries that search spaces or architectures need and the table lacks."""
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.build import build
@@ -63,7 +62,7 @@ def build_(
     from search.runs.table_for_space import wanted
     from search.view.latency_table import progress
 
-    found = wanted(
+    needs = wanted(
         sources,
         batches=whole_numbers("--batch", batch or []),
         contexts=whole_numbers("--context", context or []),
@@ -75,8 +74,8 @@ def build_(
         before = len(kept.entries)
         build(
             kept,
-            found.architectures,
-            found.points,
+            needs.architectures,
+            needs.points,
             device=opened,
             on_entry=None if as_json else progress(console),
         )
@@ -93,7 +92,7 @@ def build_(
 def show_(
     device: DeviceName = "cpu", threads: Threads = 1, table: TableFile = None, as_json: AsJson = False
 ) -> None:
-    """The entries of a table: those of a device, or of any file."""
+    """Print the entries of a device's latency table, or of a table in any file."""
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.latency_table import LatencyTable, default_path
@@ -101,15 +100,16 @@ def show_(
 
     with torch_threads(threads):
         path = table or default_path(open_device(device))
-    found = LatencyTable.read(path)
+    latencies = LatencyTable.read(path)
     if as_json:
-        entries = [entry.model_dump(mode="json") for entry in found.entries]
-        print_json({"table": str(path), "conditions": found.conditions, "entries": entries})
+        entries = [entry.model_dump(mode="json") for entry in latencies.entries]
+        print_json({"table": str(path), "conditions": latencies.conditions, "entries": entries})
         return
     console.print(
-        f"{path}\n{', '.join(f'{name} {value}' for name, value in found.conditions.items())}", markup=False
+        f"{path}\n{', '.join(f'{name} {value}' for name, value in latencies.conditions.items())}",
+        markup=False,
     )
-    show(console, entries_table(found.entries))
+    show(console, entries_table(latencies.entries))
 
 
 @table_app.command(
@@ -125,14 +125,16 @@ def validate_(
         ),
     ],
     holdout: Annotated[
-        int, typer.Option(parser=whole_number(2), help="How many models to draw and measure.")
+        int, typer.Option(parser=whole_number(2), help="Number of models to draw and measure.")
     ] = 60,
     seed: Annotated[int, typer.Option(parser=whole_number(0), help="Seed of the draw.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda:N.", show_default="the run's")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device to use: cpu or cuda:N.", show_default="the run's")
+    ] = None,
     table: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure models drawn at random, and compare them with what the table predicts."""
+    """Measure models drawn at random, and compare their latencies with the table's predictions."""
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.latency_table import LatencyTable, default_path
@@ -143,11 +145,11 @@ def validate_(
     opened, quiet = open_device(device or run.device), plain_console(stderr=True)
     with torch_threads(run.profile.threads):
         kept = LatencyTable.open(table or default_path(opened), opened)
-        found = build_and_validate(
+        cases = build_and_validate(
             kept, run, count=holdout, seed=seed, device=opened, console=quiet if as_json else console
         )
     if as_json:
-        accuracy = {name: asdict(is_) for name, is_ in accuracy_figures(found).items()}
-        print_json({"table": str(kept.path), "accuracy": accuracy, "models": samples(found)})
+        accuracy = {name: asdict(figures) for name, figures in accuracy_figures(cases).items()}
+        print_json({"table": str(kept.path), "accuracy": accuracy, "models": samples(cases)})
     else:
-        show(console, accuracy_table(found))
+        show(console, accuracy_table(cases))

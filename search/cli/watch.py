@@ -1,4 +1,4 @@
-"""`frontrunner watch`: reads arguments, calls the room."""
+"""`frontrunner watch`: reads arguments and calls the room."""
 
 from typing import Annotated
 
@@ -9,10 +9,10 @@ from search.cli.options import DEFAULT_RESULTS, Results, Run, plain_console
 
 def watch(
     run: Run,
-    once: Annotated[bool, typer.Option("--once", help="Show it a single time.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the run once, then end.")] = False,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Watch a run: frontier, hypervolume, workers, failures and where their time goes. Ends with the run or on Ctrl-C."""
+    """Watch a run: its frontier, hypervolume, workers, failures and time. Ends with the run, or on Ctrl-C."""
     from search.view.watch import watch as shown
 
     shown(results, run, plain_console(), once=once)

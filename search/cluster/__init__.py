@@ -1,1 +1,1 @@
-"""Where evaluations run: in this process or on a Ray cluster."""
+"""Executors: they run evaluations in this process or on a Ray cluster."""

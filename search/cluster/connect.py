@@ -1,4 +1,4 @@
-"""Getting into a Ray cluster, and whether it has what a run asks for."""
+"""Connects to a Ray cluster, and checks that it has the devices that a run needs."""
 
 import os
 import signal
@@ -13,31 +13,33 @@ from operators.base.errors import ConfigError, flat
 from search.cluster.own_code import write_own_code
 
 OBJECT_STORE_BYTES = 512 * 2**20
-# A socket's path has at most 107 bytes. Ray adds /ray/session_<date>_<time>_<microseconds>_<process>/sockets/plasma_store to the folder's.
+"""Memory that a local Ray reserves for objects (bytes), far less than the share that it takes by default."""
 LONGEST_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.9")
-TYPE = "accelerator_type:"  # begins the name of a resource by which Ray tells what kind of accelerator a node has
+"""Most bytes in the path of Ray's folder. Linux allows 107 in a socket's path, and Ray adds this example."""
+TYPE = "accelerator_type:"
+"""Prefix of the resource that Ray gives a node for its kind of accelerator."""
 
 
 def connect(address: str | None, *, workers: int) -> None:
-    """Joins the cluster at `address`, or starts one on this machine alone. Raises ConfigError where none answers.
+    """Joins a Ray cluster, or starts one on this machine. Raises ConfigError if no cluster answers.
 
-    The nodes of a cluster of several machines get the code of these packages by themselves, unless a submitted job brought it already.
+    A cluster of several machines gets the code of these packages, unless a submitted job brought it already.
+
+    address: of the cluster's head, as HOST:PORT. None starts a cluster on this machine.
+    workers: number of CPUs of a cluster on this machine.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault(
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
-    )  # off: a local cluster listens on loopback alone
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # who asks for no GPU of its own sees every one, as cuda:N needs
+    # With this switched off a local cluster listens on the loopback interface only.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Ray then hides no GPU from a worker that reserves none. Workers of device cuda:N need that.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     use_token(address)
     if address is not None:
         _check_answers(address)
-    import ray  # reads all this when it is imported
+    import ray  # only now, as it reads these variables when it is imported
 
-    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: (
-        None
-    )  # pages of raylets' logs where one line is ours to say
+    # Ray would print pages of its daemons' logs where our own message is one line.
+    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
     on_terminate = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address is None:
@@ -54,17 +56,19 @@ def connect(address: str | None, *, workers: int) -> None:
             otherwise = (
                 "or none that takes this token (RAY_AUTH_TOKEN; RAY_AUTH_MODE=disabled where it has none)"
             )
-            said = flat(error, at_most=200)
+            reason = flat(error, at_most=200)
             raise ConfigError(
-                f"--address {address}: no Ray cluster answers there, {otherwise}: {said}"
+                f"--address {address}: no Ray cluster answers there, {otherwise}: {reason}"
             ) from None
-    signal.signal(
-        signal.SIGTERM, on_terminate
-    )  # Ray puts its own in place, which ends the process without a word of ours
+    # Ray installs a handler that ends the process without our message, so ours is put back.
+    signal.signal(signal.SIGTERM, on_terminate)
 
 
 def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
-    """Starts Ray on this machine alone. Raises ConfigError, one line, whatever the reason that it does not start."""
+    """Starts Ray on this machine. Raises ConfigError, one line, if it does not start.
+
+    common: arguments of `ray.init` for every kind of cluster.
+    """
     folder = _short_folder()
     try:
         ray.init(
@@ -75,7 +79,7 @@ def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
             _temp_dir=str(folder / "ray"),
             **common,
         )
-    except Exception as error:  # Ray raises whatever its many parts do
+    except Exception as error:  # Ray passes on the exceptions of its many parts, of any class
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"Ray cannot be started on this machine, with its files in {folder}: {flat(reason[-1], at_most=300)}"
@@ -83,9 +87,9 @@ def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
 
 
 def _short_folder() -> Path:
-    """A folder for Ray's files whose path leaves room for its sockets: that of temporary files or, if it is too long, another one.
+    """A folder for Ray's files with a path short enough for its sockets. Raises ConfigError if there is none.
 
-    Raises ConfigError where there is none.
+    The folder of temporary files comes first.
     """
     asked = [os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
     for place in (*asked, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  no file's name is guessable
@@ -97,13 +101,18 @@ def _short_folder() -> Path:
         ):
             return folder
     raise ConfigError(
-        f"TMPDIR {tempfile.gettempdir()}: too long for the sockets of Ray, expected a folder of at most {LONGEST_FOLDER} bytes "
-        "that can be written"
+        f"TMPDIR {tempfile.gettempdir()}: too long for the sockets of Ray, "
+        f"expected a folder of at most {LONGEST_FOLDER} bytes that can be written"
     )
 
 
 def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> None:
-    """Raises ConfigError where no worker would fit into the cluster, before anything is begun. A CPU of this machine always has room."""
+    """Raises ConfigError if no worker would fit into the cluster. A CPU of this machine always has room.
+
+    address: as for `connect`.
+    device: device of the run.
+    kinds: kinds of accelerator that the run measures on.
+    """
     if address is None and device != "cuda" and not kinds:
         return
     connect(address, workers=1)
@@ -116,7 +125,7 @@ def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> N
 
 
 def living(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, float]]:
-    """The resources of each node that is alive, from what `ray.nodes` says."""
+    """The resources of each living node. nodes: the result of `ray.nodes`."""
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
@@ -128,7 +137,10 @@ def types_of(resources: Mapping[str, float]) -> frozenset[str]:
 
 
 def use_token(address: str | None) -> None:
-    """Ray asks for its token by default, but tells a client of it too late."""
+    """Turns on Ray's authentication by token for a local cluster, and wherever a token is at hand.
+
+    Ray demands its token by default, but its client learns of that too late.
+    """
     kept = Path.home() / ".ray" / "auth_token"
     if (
         address is None
@@ -140,32 +152,39 @@ def use_token(address: str | None) -> None:
 
 
 def demands(device: str, kind: str) -> dict[str, Any]:
-    """What Ray reserves for one worker: a GPU of its own on device `cuda`; `cuda:N` is one that all workers of a machine share.
+    """The resources that Ray reserves for one worker, as options of `ray.remote`.
 
-    kind: of accelerator that its node must have; any where it is empty.
+    device: `cuda` reserves a GPU for the worker. All workers of a machine share the GPU of `cuda:N`.
+    kind: kind of accelerator that the worker's node must have; empty for any.
     """
+    # A node has one unit of this resource, whatever the number of its GPUs: every worker takes a small share.
     named = {"resources": {f"{TYPE}{kind}": 0.001}} if kind else {}
     return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0, **named}
 
 
 def room(nodes: Sequence[Mapping[str, float]], *, device: str, kinds: Sequence[str]) -> int:
-    """How many workers fit into a cluster, given the resources of its living nodes.
+    """Number of workers that fit into a cluster. Raises ConfigError if none fits, or none of some kind.
 
-    Raises ConfigError where none does, or none on nodes of one of the kinds.
+    nodes: resources of the living nodes.
+    device, kinds: as for `require_room`.
     """
     for kind in kinds:
         able = [node for node in nodes if kind in types_of(node)]
         if not able:
-            known = sorted({found for node in nodes for found in types_of(node)})
+            known = sorted({existing for node in nodes for existing in types_of(node)})
             raise ConfigError(
-                f"device_kind {kind}: no node of the cluster has it, expected one of: {', '.join(known) or 'none'}"
+                f"device_kind {kind}: no node of the cluster has it, "
+                f"expected one of: {', '.join(known) or 'none'}"
             )
         _require_slot(able, device, f"whose nodes with {kind} have")
     return _require_slot(nodes, device, "which has")
 
 
 def _require_slot(nodes: Sequence[Mapping[str, float]], device: str, whose: str) -> int:
-    """How many workers fit into these nodes. Raises ConfigError where none does."""
+    """Number of workers that fit into these nodes. Raises ConfigError if none fits.
+
+    whose: the subject and verb of the message's last clause.
+    """
     fitting = sum(
         int(min(node.get(name, 0) for name in (("CPU", "GPU") if device == "cuda" else ("CPU",))))
         for node in nodes
@@ -184,7 +203,10 @@ def spans_machines(nodes: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _check_answers(address: str) -> None:
-    """Raises ConfigError where nobody listens at HOST:PORT: Ray itself takes minutes to say so. Other forms are Ray's to check."""
+    """Raises ConfigError if nothing listens at HOST:PORT. Ray itself would need minutes to find this out.
+
+    Ray checks addresses of other forms.
+    """
     host, _, port = address.rpartition(":")
     if "/" in address or not host or not port.isdigit():
         return
@@ -193,7 +215,7 @@ def _check_answers(address: str) -> None:
 
 
 def answers(address: str, *, timeout_s: float) -> bool:
-    """Whether somebody listens at HOST:PORT."""
+    """Whether a process listens at HOST:PORT. timeout_s: seconds to wait for an answer."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()

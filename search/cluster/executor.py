@@ -1,4 +1,4 @@
-"""What runs evaluations for the driver, how it says that one was lost, and the simplest: one after the other in this process."""
+"""The interface of executors, lost evaluations with their retries, and the executor of this process."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -12,9 +12,11 @@ from search.evaluation.outcome import Job, Outcome
 
 @dataclass(frozen=True)
 class Lost:
-    """An evaluation that has no outcome, because whoever made it is gone or unfit; nothing of it can arrive later.
+    """An evaluation without an outcome, as its worker is gone or unfit. No outcome of it can arrive later.
 
-    blame: `machine` went away or broke, which no candidate does; the `worker`'s process ended, and the candidate may have been the reason.
+    blame: `machine` if the machine was lost or broke, which no candidate can cause. `worker` if the worker's
+        process ended, which the candidate may have caused.
+    reason: one line for people.
     """
 
     blame: Literal["machine", "worker"]
@@ -22,30 +24,32 @@ class Lost:
 
 
 class Executor(Protocol):
-    """Runs jobs."""
+    """Runs evaluations, as jobs."""
 
     @property
     def capacity(self) -> int:
-        """How many may be under way at once now, at least 1."""
+        """Number of jobs that may be under way at once now, at least 1."""
 
     def submit(self, job: Job) -> None:
-        """Starts a job, or keeps it until a worker is free; returns at once."""
+        """Starts a job, or keeps it until a worker is free. It returns at once."""
 
     def next(self) -> tuple[Job, Outcome | Lost]:
-        """Waits for the next job that ended, in the order in which they end. Each job that was submitted is returned once."""
+        """Waits for the next job to end, and returns it. Each submitted job is returned once."""
 
     def place(self, number: int) -> str:
-        """Where a submitted job runs, for people; empty while it waits."""
+        """The place where the job of candidate `number` runs, for people; empty while it waits."""
 
     def close(self) -> None:
-        """Gives up what is under way and frees everything."""
+        """Abandons the jobs under way and frees all resources."""
 
 
 class InlineExecutor:
-    """One job after the other, trained in this process, for debugging and tests. The deadline holds for profiling alone.
+    """Runs one job after the other and trains in this process, for debugging and tests.
 
-    Profiling has its own process here too: a candidate that crashes must not end the search, and its figures must not depend on what this
-    process did before.
+    Only profiling has a deadline. It runs in a process of its own here too: a candidate that crashes must not
+    end the search, and its figures must not depend on the history of this process.
+
+    device: device of the run.
     """
 
     capacity = 1
@@ -63,7 +67,8 @@ class InlineExecutor:
             return job, evaluate(job, self._profiler)
         except OSError as error:
             raise RunError(
-                f"candidate {job.number} could not be evaluated here: {error}; `frontrunner resume` tries it again"
+                f"candidate {job.number} could not be evaluated here: {error}; "
+                "`frontrunner resume` tries it again"
             ) from None
 
     def place(self, number: int) -> str:
@@ -75,18 +80,21 @@ class InlineExecutor:
 
 
 CRASHES = 2
-"""So many workers must have died under a candidate before it is taken for the reason."""
+"""Number of workers that must have died with a candidate before it counts as the cause."""
 
 
 class Retries:
-    """Which lost evaluations are made again: at most `limit` times each, and not where the candidate ends its workers."""
+    """Decides which lost evaluations are made again. A candidate that ends its workers is not.
+
+    limit: how often one evaluation is made again, at most.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lost: dict[tuple[int, int], list[Lost]] = {}  # by candidate and seed
+        self._lost: dict[tuple[int, int], list[Lost]] = {}  # by number of the candidate and seed
 
     def verdict(self, job: Job, lost: Lost) -> Outcome | None:
-        """None where the job is to be submitted again, else its evaluation."""
+        """None if the job shall be submitted again, otherwise its evaluation, which says that it crashed."""
         times = self._lost.setdefault((job.number, job.seed), [])
         times.append(lost)
         if sum(each.blame == "worker" for each in times) >= CRASHES or len(times) > self._limit:

@@ -1,4 +1,4 @@
-"""Searches as jobs of a Ray cluster: the driver runs there too, and outlives the terminal that asked for it."""
+"""Searches as jobs of a Ray cluster. The driver runs there too, so the search outlives the terminal."""
 
 import logging
 import shlex
@@ -16,30 +16,36 @@ from search.cluster.own_code import write_own_code
 from search.config.name import check_name, listed
 from search.config.run import RunConfig
 
-_RUN = "frontrunner"  # among a job's metadata, the run that it drives
-RESULTS = (
-    "$HOME/frontrunner/results"  # of the cluster's head: what lies in a job's own folder goes with the job
-)
+_RUN = "frontrunner"
+"""Key of a job's metadata whose value is the name of the run that it drives."""
+RESULTS = "$HOME/frontrunner/results"
+"""Folder of runs on the cluster's head, outside the jobs' own folders, which Ray deletes with the jobs."""
 
 
 def submit(config: RunConfig, *, address: str, name: str, resume: bool, results: str | None) -> str:
-    """Starts a search, or goes on with one, on a cluster -> the job's id. Raises ConfigError, RunError where another job drives the run.
+    """Starts or continues a search on a cluster, and returns the job's id. Raises ConfigError, RunError.
 
-    The job brings this code and the configuration; what `data` names must be there on the cluster's head.
+    The job brings this code and the configuration. The files of `data` must be on the cluster's head.
+
+    address: of Ray's dashboard, as http://HOST:8265.
+    name: name of the run. RunError if another job drives this run.
+    resume: continue the run of this name.
+    results: folder on the cluster's head that holds the runs; None means RESULTS.
     """
     _check_paths(config)
     folder = RESULTS if results is None else shlex.quote(results)
     arguments = ["resume", name] if resume else ["search", "run.yaml", "--name", name]
     job = f"{check_name(name)}-{datetime.now():%Y%m%d-%H%M%S}"
     with _client(address) as client, tempfile.TemporaryDirectory() as staged:
-        driving = [
-            found.submission_id
-            for found in _searches(client)
-            if found.metadata[_RUN] == name and not found.status.is_terminal()
+        drivers = [
+            search.submission_id
+            for search in _searches(client)
+            if search.metadata[_RUN] == name and not search.status.is_terminal()
         ]
-        if driving:
+        if drivers:
             raise RunError(
-                f"run {name} is being driven by job {driving[0]}; expected another name, or that it was stopped before"
+                f"run {name} is already driven by job {drivers[0]}: choose another name, "
+                f"or stop it with `frontrunner stop {drivers[0]}`"
             )
         write_own_code(Path(staged))
         (Path(staged) / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")
@@ -53,10 +59,10 @@ def submit(config: RunConfig, *, address: str, name: str, resume: bool, results:
 
 
 def jobs(address: str) -> list[dict[str, str]]:
-    """The searches that were submitted, the latest first, as rows for people. Raises ConfigError, RunError."""
+    """The submitted searches as rows for people, the latest first. Raises ConfigError, RunError."""
     with _client(address) as client:
-        found = _searches(client)
-    found.sort(key=lambda job: job.start_time or 0, reverse=True)
+        searches = _searches(client)
+    searches.sort(key=lambda job: job.start_time or 0, reverse=True)
     return [
         {
             "job": job.submission_id,
@@ -66,37 +72,40 @@ def jobs(address: str) -> list[dict[str, str]]:
             "ended": _moment(job.end_time),
             "reason": reason(job.message or "") if str(job.status.value) == "FAILED" else "",
         }
-        for job in found
+        for job in searches
     ]
 
 
 def reason(message: str) -> str:
-    """Why a job failed: its last words, of the many lines that Ray repeats of it."""
+    """The reason why a job failed: its last line of error among the many lines that Ray repeats.
+
+    message: Ray's message about the job.
+    """
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or lines or [""])[-1][:200]
 
 
 def logs(address: str, job: str) -> str:
-    """What a job has printed so far. Raises ConfigError, RunError."""
+    """The output of a job so far. Raises ConfigError, RunError."""
     with _client(address) as client:
         return str(client.get_job_logs(_known(client, job)))
 
 
 def stop(address: str, job: str) -> bool:
-    """Asks a job to end, as Ctrl-C does -> whether it was running. Raises ConfigError, RunError."""
+    """Asks a job to end, as Ctrl-C does, and returns whether it was running. Raises ConfigError, RunError."""
     with _client(address) as client:
         return bool(client.stop_job(_known(client, job)))
 
 
 def _searches(client: Any) -> list[Any]:
-    """The jobs that are ours."""
+    """The jobs of a cluster that are searches of ours."""
     return [job for job in client.list_jobs() if _RUN in (job.metadata or {})]
 
 
 def _known(client: Any, job: str) -> str:
-    """The id, if there is such a job. Raises RunError."""
-    ids = [found.submission_id for found in client.list_jobs() if found.submission_id]
+    """Returns the id. Raises RunError if no job has it."""
+    ids = [listed_job.submission_id for listed_job in client.list_jobs() if listed_job.submission_id]
     if job not in ids:
         raise RunError(
             f"unknown job {job!r}: expected one of {listed(ids) if ids else 'none, as nothing was submitted'}"
@@ -106,10 +115,12 @@ def _known(client: Any, job: str) -> str:
 
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
-    """Ray's client of its job server. What goes wrong with it is a ConfigError."""
+    """Ray's client of its job server. Its errors become ConfigError."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--address {address}: expected that of Ray's dashboard, as http://HOST:8265")
+        raise ConfigError(
+            f"--address {address}: expected the address of Ray's dashboard, as http://HOST:8265"
+        )
     port = parts.port or (443 if parts.scheme == "https" else 80)
     if not answers(f"{parts.hostname}:{port}", timeout_s=5):
         raise ConfigError(f"--address {address}: no Ray dashboard answers there")
@@ -117,7 +128,7 @@ def _client(address: str) -> Iterator[Any]:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # which tell of each upload
+    for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # they would log every upload
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield JobSubmissionClient(address)
@@ -126,10 +137,10 @@ def _client(address: str) -> Iterator[Any]:
             f"--address {address}: the cluster did not accept the token; expected its own in RAY_AUTH_TOKEN"
         ) from None
     except (RuntimeError, ConnectionError, ValueError) as error:
-        said = flat(error, at_most=300)
-        if "ray[default]" in said:
-            said = "jobs need Ray's client of them: pip install 'frontrunner[cluster]'"
-        raise ConfigError(f"--address {address}: {said}") from None
+        reason = flat(error, at_most=300)
+        if "ray[default]" in reason:
+            reason = "jobs need Ray's job client: pip install 'frontrunner[cluster]'"
+        raise ConfigError(f"--address {address}: {reason}") from None
 
 
 def _check_paths(config: RunConfig) -> None:

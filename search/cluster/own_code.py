@@ -1,4 +1,4 @@
-"""This program as a folder that another machine can run it from."""
+"""Copies this program into a folder that another machine can run it from."""
 
 import shutil
 from importlib.metadata import version
@@ -8,7 +8,7 @@ PACKAGES = ("operators", "profiler", "proxy_train", "search")
 
 
 def write_own_code(folder: Path) -> None:
-    """Copies the packages into a folder, with what tells their version to whoever has the folder on its path."""
+    """Copies the packages into a folder, with the metadata that tells Python their version."""
     here = Path(__file__).resolve().parent.parent.parent
     for name in PACKAGES:
         shutil.copytree(here / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""Ray: evaluations in worker processes of a cluster, which may lose any of them."""
+"""Runs evaluations in worker processes of a Ray cluster, and survives the loss of any of them."""
 
 import time
 from collections.abc import Sequence
@@ -18,14 +18,24 @@ from search.evaluation.evaluate import failure
 from search.evaluation.outcome import Job, Measured, Outcome
 
 START_TIMEOUT_S = 120
-STILLBORN = 8  # so many in a row may die before they are ready; a node that goes takes several with it
+"""Seconds to wait for the first workers, for the device, or for room in the cluster."""
+STILLBORN = 8
+"""Workers in a row that may die before they are ready. A node that is lost takes several with it."""
 HEAD_CHECK_S = 2.0
-HEAD_PATIENCE_S = 20.0  # less than the minute after which Ray ends this process without a word of ours
+"""Seconds between two checks that the cluster's head answers."""
+HEAD_PATIENCE_S = 20.0
+"""Seconds without an answer of the head that end the search. After a minute Ray would end it silently."""
 
 
 @dataclass(eq=False)
 class _Member:
-    """One worker; where it lives is known once it is ready. wanted: the kind of device that it was asked for, and kinds: that it has."""
+    """One worker.
+
+    actor: Ray's handle of it.
+    wanted: kind of device that it was started for; empty for any.
+    home: where it lives; known once it is ready.
+    kinds: kinds of device that the run measures on and it has.
+    """
 
     actor: Any
     wanted: str
@@ -34,12 +44,13 @@ class _Member:
 
 
 class RayExecutor:
-    """Workers (actors) on a Ray cluster: a local one that ends with this object, or a running one at `address`.
+    """Workers (actors) on a Ray cluster: a local one that ends with this object, or a running one.
 
-    One that dies or whose node is lost is replaced as soon as there is room, and its job is Lost. One that passes the deadline is killed
-    and replaced, and its candidate has the status `timeout`. One whose machine fails it (its device, its data, its disk) is given up, and
-    its job is Lost. What a worker that was given up may still answer is never looked at. A job of several
-    parts (`search.cluster.steps`) that is lost with the worker of one begins anew.
+    A worker that dies or whose node is lost is replaced as soon as there is room, and its job is Lost. A
+    worker that passes the deadline is killed and replaced, and its candidate has the status `timeout`. A
+    worker whose machine fails (device, data or disk) is abandoned and its job is Lost; anything it still
+    returns is ignored. A job of several parts (`search.cluster.steps`) that loses one of its workers begins
+    anew.
     """
 
     def __init__(
@@ -52,34 +63,38 @@ class RayExecutor:
         address: str | None = None,
         worker: type = Worker,
     ) -> None:
-        """Begins with as many of the `workers` as there is room for; on a cluster at `address` the others join when there is.
+        """Starts as many workers as there is room for. On a running cluster the others join later.
 
-        kinds: as those of the jobs; there is a worker for each. worker: the class of the actors. Raises ConfigError where the cluster does
-        not answer or lacks what is asked for, DeviceError where its workers cannot use the device.
+        Raises ConfigError if the cluster does not answer or lacks the devices, DeviceError if its workers
+        cannot use the device.
+
+        workers: number of workers.
+        device: device of the run.
+        deadline_s: seconds of work after which an evaluation is given up.
+        kinds: kinds of device that the run measures on. There is at least one worker for each.
+        address: of a running cluster; None starts a local one.
+        worker: class of the actors.
         """
         connect(address, workers=workers)
         import ray
 
         self._ray, self._device, self._deadline_s, self._remote = ray, device, deadline_s, address is not None
         self._kinds = tuple(kinds)
-        self._ready: dict[
-            Any, _Member
-        ] = {}  # those that are starting, by the reference of their first answer
+        # Workers that are starting, by the reference of their first answer.
+        self._ready: dict[Any, _Member] = {}
         self._idle: list[_Member] = []
-        self._busy: dict[
-            Any, tuple[_Member, Step, float]
-        ] = {}  # with the deadline, by the reference of the outcome
+        # Busy workers with their step and its deadline, by the reference of the step's result.
+        self._busy: dict[Any, tuple[_Member, Step, float]] = {}
         self._waiting: list[Step] = []
         self._quiet = ExitStack()
         self._far = self._remote and spans_machines(ray.nodes())
-        self._files: dict[str, dict[str, Any]] = {}  # of texts, by their digest
+        self._files: dict[str, dict[str, Any]] = {}  # references to a text's files, by the text's digest
         self._headless, self._stillborn = False, 0
-        self._fault = ""  # of the machine of the worker that was given up last
+        self._fault = ""  # the fault of the machine whose worker was abandoned last
         self._head = ray.get_runtime_context().gcs_address
         self._head_answered = self._head_asked = began = time.monotonic()
-        self._living = dict.fromkeys(
-            self._kinds or ("",), began
-        )  # when a worker was last there, by the kind that it has
+        # The time when a worker was last there, by its kind.
+        self._living = dict.fromkeys(self._kinds or ("",), began)
         self._actors = {
             wanted: ray.remote(max_restarts=0, **demands(device, wanted))(worker) for wanted in ("", *kinds)
         }
@@ -121,33 +136,35 @@ class RayExecutor:
         members = [*self._idle, *(member for member, _, _ in self._busy.values()), *self._ready.values()]
         self._idle, self._busy, self._ready = [], {}, {}
         self._waiting.clear()
-        for member in (
-            members if not self._headless else ()
-        ):  # nobody would answer; they end with this process
+        # Without a head no call would return. The workers then end with this process.
+        for member in members if not self._headless else ():
             self._kill(member)
         self._ray.shutdown()
 
     def _start(self, wanted: Sequence[str]) -> None:
-        """Asks for a new worker with each kind of device, any where it is empty.
+        """Starts new workers. They report when they have finished importing.
 
-        They report when they have finished importing: on this machine that must not fall into a measurement.
+        On this machine imports would disturb a measurement, so the device is shared until all workers are
+        ready.
+
+        wanted: for each worker the kind of its device; empty for any.
         """
         if not self._remote and not self._ready:
-            with suppress(
-                DeviceError
-            ):  # who measures for so long hangs, and will be found out by its deadline
+            # A measurement that holds the device for so long hangs. Its own deadline will end it.
+            with suppress(DeviceError):
                 self._quiet.enter_context(shared(self._device, timeout_s=START_TIMEOUT_S))
         for kind in wanted:
             member = _Member(self._actors[kind].remote(self._device), kind)
             self._ready[member.actor.ready.remote(alone=self._remote, kinds=self._kinds)] = member
 
     def _assign(self) -> None:
+        """Gives waiting steps to idle workers."""
         while self._idle and (
-            found := assignment(
-                self._waiting, self._idle, busy=[(who, what) for who, what, _ in self._busy.values()]
+            assigned := assignment(
+                self._waiting, self._idle, busy=[(member, step) for member, step, _ in self._busy.values()]
             )
         ):
-            step, member = found
+            step, member = assigned
             self._waiting.remove(step)
             self._idle.remove(member)
             self._busy[self._begun(step, member.actor)] = (
@@ -157,7 +174,7 @@ class RayExecutor:
             )
 
     def _begun(self, step: Step, actor: Any) -> Any:
-        """The reference of what comes of a step that a worker is given."""
+        """Begins a step on a worker, and returns the reference of its result."""
         job = step.job
         if step.kind:
             return actor.measure.remote(job, step.begun(), step.label)
@@ -167,7 +184,10 @@ class RayExecutor:
         )
 
     def _shipped(self, corpus: Corpus) -> dict[str, Any] | None:
-        """References to the files of the text, for workers on machines without them; None where all are on this one."""
+        """References to the files of a text, for workers on machines without them.
+
+        None if the cluster is this machine alone.
+        """
         if not self._far:
             return None
         if corpus.digest not in self._files:
@@ -177,7 +197,7 @@ class RayExecutor:
         return self._files[corpus.digest]
 
     def _step(self) -> tuple[Job, Outcome | Lost] | None:
-        """Waits for one piece of news, at most for HEAD_CHECK_S: a job that ended, or None."""
+        """Waits for one event, at most HEAD_CHECK_S. Returns the job that ended, or None."""
         self._assign()
         self._check_workers()
         now = time.monotonic()
@@ -200,7 +220,7 @@ class RayExecutor:
         return None
 
     def _started(self, reference: Any) -> None:
-        """A new worker has reported."""
+        """Takes in a new worker that has reported. reference: of its first answer."""
         member = self._ready.pop(reference)
         if not self._ready:
             self._quiet.close()
@@ -225,11 +245,14 @@ class RayExecutor:
         self._idle.append(member)
 
     def _ended(self, reference: Any) -> tuple[Job, Outcome | Lost] | None:
-        """A job that ended; None where it goes on with its next part."""
+        """The job whose step ended; None if it continues with its next part.
+
+        reference: reference of the step's result.
+        """
         member, step, _ = self._busy.pop(reference)
         job = step.job
         try:
-            found: Outcome | Measured = self._ray.get(reference)
+            result: Outcome | Measured = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             if not isinstance(error.cause, DeviceError | DataError | OSError):
                 raise
@@ -245,26 +268,26 @@ class RayExecutor:
                 return job, failure(
                     job, "out_of_memory", f"the worker was killed: {_line(error)}", **step.known()
                 )
-            blame: Literal["machine", "worker"] = (
-                "machine" if step.kind else "worker"
-            )  # candidates are measured in a process beside it
+            # A step with a kind only measures, in a process of its own. The candidate cannot end the worker
+            # there.
+            blame: Literal["machine", "worker"] = "machine" if step.kind else "worker"
             return job, Lost(blame, f"the worker process died: {_line(error)}")
         self._idle.append(member)
-        if isinstance(found, Measured):
-            self._waiting.append(step.following(found))
+        if isinstance(result, Measured):
+            self._waiting.append(step.following(result))
         self._assign()
-        return None if isinstance(found, Measured) else (job, found)
+        return None if isinstance(result, Measured) else (job, result)
 
     def _replace(self, member: _Member) -> None:
         self._kill(member)
         self._start([member.wanted])
 
     def _kill(self, member: _Member) -> None:
-        with suppress(self._ray.exceptions.RaySystemError):  # it never began
+        with suppress(self._ray.exceptions.RaySystemError):  # raised for a worker that never began
             self._ray.kill(member.actor)
 
     def _give_up(self, member: _Member, fault: str) -> None:
-        """Without another one in its place, which would fail alike on that machine."""
+        """Abandons a worker without a replacement, which would fail on that machine too."""
         self._kill(member)
         self._fault = fault
 
@@ -274,44 +297,47 @@ class RayExecutor:
         )
 
     def _check_workers(self) -> None:
-        """Raises DeviceError or RunError where nobody is left who could evaluate, or measure what waits for it."""
-        now, everyone = time.monotonic(), [*self._idle, *(member for member, _, _ in self._busy.values())]
+        """Raises DeviceError or RunError if no worker is left for the work that waits."""
+        now, members = time.monotonic(), [*self._idle, *(member for member, _, _ in self._busy.values())]
         for kind, last in self._living.items():
             which = f"worker with {kind}" if kind else "worker"
-            wanted = not everyone or any(step.kind == kind for step in self._waiting)
-            if not wanted or any(not kind or kind in member.kinds for member in everyone):
+            wanted = not members or any(step.kind == kind for step in self._waiting)
+            if not wanted or any(not kind or kind in member.kinds for member in members):
                 self._living[kind] = now
             elif not self._ready:
                 raise DeviceError(f"no {which} is left: {self._fault}")
             elif now - last > START_TIMEOUT_S:
                 lacks = f"the cluster has had no room for a {which} for {START_TIMEOUT_S} s"
-                raise RunError(f"{lacks}; `frontrunner resume` goes on when it has")
+                raise RunError(f"{lacks}; `frontrunner resume` continues the run when there is room")
 
     def _check_head(self) -> None:
-        """Now and then, whether the head answers. Raises RunError as `_head_answers` does."""
+        """Checks every HEAD_CHECK_S that the head answers. Raises RunError as `_head_answers` does."""
         if time.monotonic() - self._head_asked >= HEAD_CHECK_S:
             self._head_asked = time.monotonic()
             self._head_answers()
 
     def _await_head(self) -> None:
-        """Before Ray is asked what it asks its head, which would never come back. Raises RunError as `_head_answers` does."""
+        """Waits until the head answers. Raises RunError as `_head_answers` does.
+
+        It is called before calls that Ray passes to its head, which would never return without one.
+        """
         while not self._head_answers():
             time.sleep(HEAD_CHECK_S / 4)
 
     def _head_answers(self) -> bool:
-        """Whether the cluster's head does. Raises RunError where it has not for long: Ray would end this process."""
+        """Whether the cluster's head answers. Raises RunError if it has not for HEAD_PATIENCE_S."""
         if answers(self._head, timeout_s=HEAD_CHECK_S):
             self._head_answered = time.monotonic()
             return True
         if time.monotonic() - self._head_answered > HEAD_PATIENCE_S:
             self._headless = True
             raise RunError(
-                f"the head of the Ray cluster at {self._head} does not answer any more; what was recorded is kept, "
-                "`frontrunner resume` goes on once it is back"
+                f"the head of the Ray cluster at {self._head} does not answer any more; "
+                "all records are kept, `frontrunner resume` continues the run once the head is back"
             )
         return False
 
 
 def _line(error: BaseException) -> str:
-    """What it says, in one line."""
+    """The message of an error in one line."""
     return flat(str(error).split("\n\n")[0], at_most=300)

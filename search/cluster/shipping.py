@@ -1,4 +1,4 @@
-"""Prepared text on machines that did not prepare it."""
+"""Brings prepared text to machines that did not prepare it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from proxy_train.text.shards import shard_name
 
 
 def files_of(corpus: Corpus) -> dict[str, np.ndarray]:
-    """The bytes of each file of a corpus, by its name, the manifest last. Raises DataError."""
+    """Name -> bytes of each file of a corpus, the manifest last. Raises DataError."""
     manifest, _ = read_manifest(corpus.folder)
     names = [*manifest.files, *map(shard_name, range(len(manifest.shards))), MANIFEST]
     return {name: np.fromfile(corpus.folder / name, dtype=np.uint8) for name in names}
@@ -23,17 +23,21 @@ def files_of(corpus: Corpus) -> dict[str, np.ndarray]:
 def at_hand(
     corpus: Corpus, files: Mapping[str, Any], *, fetch: Callable[[Any], np.ndarray], cache: Path
 ) -> Corpus:
-    """The same corpus on this machine: where it lies, if that is here too, else in a folder of `cache`, copied there once.
+    """The corpus on this machine: in its own folder if that is here too, else copied once into the cache.
 
-    files: what `fetch` takes to bring each file of it. Raises DataError where it cannot be written, or is not whole then.
+    Raises DataError if the copy cannot be written or is damaged.
+
+    files: name of each file -> its reference.
+    fetch: brings the bytes of a reference.
+    cache: folder of the cache on this machine.
     """
     folder = cache / "shipped" / corpus.digest[:16]
-    for found in (corpus.folder, folder):
-        if _is_there(found, corpus.digest):
-            return replace(corpus, folder=found)
+    for place in (corpus.folder, folder):
+        if _is_there(place, corpus.digest):
+            return replace(corpus, folder=place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock"):  # others on this machine wait here, and find it done
+        with locked(folder / "lock"):  # other workers of this machine wait here, then find the copy
             for name, source in files.items() if not _is_there(folder, corpus.digest) else ():
                 write_whole(folder / name, fetch(source).tobytes())
             _require_whole(folder)
@@ -43,7 +47,7 @@ def at_hand(
 
 
 def _require_whole(folder: Path) -> None:
-    """Raises DataError where it is not, and sees to it that it is copied again."""
+    """Raises DataError if a copy is damaged, and makes the next try copy it again."""
     try:
         finished_manifest(folder, hashes=True)
     except DataError:
@@ -52,6 +56,7 @@ def _require_whole(folder: Path) -> None:
 
 
 def _is_there(folder: Path, digest: str) -> bool:
+    """Whether the folder holds the finished corpus with this digest."""
     try:
         return finished_manifest(folder, hashes=False)[1] == digest
     except DataError:

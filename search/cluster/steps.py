@@ -1,9 +1,11 @@
-"""Which worker does which part of an evaluation next.
+"""Decides which worker does which part of an evaluation next.
 
-A run without `device_kind` has evaluations of one part: a worker measures and trains. Otherwise a candidate is measured on each kind in
-turn, by a worker that has it, and then trained by any. What waits to be measured goes first: it takes seconds, where a training takes
-minutes, so that whoever trains finds candidates that are measured already. For that one candidate more is under way than there are workers,
-unless all have every kind.
+Without `device_kind` an evaluation has one part: a worker measures and trains the candidate. With it a
+candidate is measured on each kind in turn, by a worker with that kind, and then trained by any worker.
+
+Measurements go first. They take seconds, trainings minutes, so a worker that becomes free to train finds
+measured candidates. For the same reason one candidate more is under way than there are workers, unless all
+workers have every kind.
 """
 
 import time
@@ -15,13 +17,17 @@ from typing import Protocol, TypeVar
 from search.evaluation.outcome import QUEUE, UNMEASURED, Job, Measured, worked
 
 MANY = 3
+"""Ratio of workers without a kind to workers with it, above which one with it is kept ready to measure."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A part of an evaluation that is to be made. kind: to measure on; it is empty for training and for an evaluation of one part.
+    """A part of an evaluation that waits to be made.
 
-    before: what is known of the candidate by then. since: when it began to wait for a worker, by the clock `time.monotonic`.
+    job: the evaluation.
+    kind: kind of device to measure on; empty for training, and for an evaluation of one part.
+    before: the candidate's measurements of earlier parts.
+    since: time when the step began to wait for a worker (seconds of `time.monotonic`).
     """
 
     job: Job
@@ -31,33 +37,40 @@ class Step:
 
     @property
     def whole(self) -> bool:
-        """Whether the evaluation has no other part."""
+        """Whether the evaluation has only one part."""
         return not self.job.kinds
 
     @property
     def label(self) -> str:
-        """The kind in the names of metrics, which carry none where the run has one."""
+        """The kind as the names of metrics carry it: empty if the run has only one kind."""
         return self.kind if len(self.job.kinds) > 1 else ""
 
     def begun(self) -> Measured:
-        """What is known of the candidate now that the waiting has ended."""
+        """The earlier measurements, with the time of waiting up to now added."""
         return self.before.after({QUEUE: time.monotonic() - self.since})
 
     def left_s(self, deadline_s: float) -> float:
-        """Of the evaluation's deadline, which does not pass while it waits for a worker."""
+        """Seconds left of the evaluation's deadline. Time spent waiting for a worker does not count.
+
+        deadline_s: deadline of an evaluation (seconds).
+        """
         return deadline_s - sum(worked(self.before.seconds).values())
 
     def known(self) -> dict[str, object]:
-        """Of the candidate, as fields of an Evaluation."""
+        """The earlier measurements as fields of an Evaluation."""
         return self.before.known() if self.before.profiles else {}
 
     def following(self, measured: Measured) -> "Step":
+        """The next step of the evaluation, given the measurements up to now."""
         rest = self.job.kinds[self.job.kinds.index(self.kind) + 1 :]
         return Step(self.job, rest[0] if rest else "", measured)
 
 
 class Able(Protocol):
-    """A worker. kinds: of device that the run measures on and this worker has."""
+    """A worker.
+
+    kinds: kinds of device that the run measures on and the worker has.
+    """
 
     @property
     def kinds(self) -> frozenset[str]: ...
@@ -67,7 +80,7 @@ W = TypeVar("W", bound=Able)
 
 
 def places(workers: Sequence[Able], kinds: Sequence[str]) -> int:
-    """How many candidates may be under way at once."""
+    """Number of candidates that may be under way at once. kinds: those that the run measures on."""
     return len(workers) + any(not worker.kinds.issuperset(kinds) for worker in workers)
 
 
@@ -78,7 +91,13 @@ def first_step(job: Job) -> Step:
 def assignment(
     waiting: Iterable[Step], idle: Sequence[W], *, busy: Sequence[tuple[W, Step]]
 ) -> tuple[Step, W] | None:
-    """What to do next and who of the idle does it: the one with the fewest kinds, as others may be needed. None where nobody can."""
+    """The next step and the idle worker for it; None if no idle worker can do any waiting step.
+
+    Of several able workers it is the one with the fewest kinds, as the others may be needed to measure.
+
+    waiting: steps, in the order in which they came.
+    busy: workers with their steps.
+    """
     for step in sorted(waiting, key=lambda step: not step.kind):
         able = (
             [worker for worker in idle if step.kind in worker.kinds]
@@ -91,17 +110,18 @@ def assignment(
 
 
 def _trainers(idle: Sequence[W], busy: Sequence[tuple[W, Step]]) -> Iterator[W]:
-    """The idle workers but those kept ready to measure: one of each kind that more than `MANY` times as many workers lack as have it.
+    """The idle workers that may train. The last ready worker of a scarce kind is kept to measure.
 
-    Where nobody of a kind is ready, workers wait for a training to end before they get a candidate that is measured. In simulations with
-    trainings of 60 s, measurements of 1 and 4 s and 2 to 24 workers this costs more than one trainer less only where so many need it.
-    While nobody trains, nobody is kept from it.
+    A kind is scarce if more than MANY times as many workers lack it as have it. While no worker of a kind is
+    ready, others wait for a training to end before they get a measured candidate. In simulations (trainings
+    of 60 s, measurements of 1 and 4 s, 2 to 24 workers) this waiting cost more than one trainer only for
+    scarce kinds. While no worker trains, none is kept from training.
     """
-    everyone = [*idle, *(worker for worker, _ in busy)]
+    workers = [*idle, *(worker for worker, _ in busy)]
     training = [worker for worker, step in busy if not step.kind]
-    having = Counter(kind for worker in everyone for kind in worker.kinds)
+    having = Counter(kind for worker in workers for kind in worker.kinds)
     ready = having - Counter(kind for worker in training for kind in worker.kinds)
     kept = {
-        kind for kind, count in having.items() if ready[kind] == 1 and len(everyone) - count > MANY * count
+        kind for kind, count in having.items() if ready[kind] == 1 and len(workers) - count > MANY * count
     }
     yield from (worker for worker in idle if not training or kept.isdisjoint(worker.kinds))

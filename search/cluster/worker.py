@@ -1,4 +1,4 @@
-"""What lives in a worker process of a cluster."""
+"""The worker process of a cluster."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,13 @@ from search.evaluation.outcome import Job, Measured, Outcome
 
 @dataclass(frozen=True)
 class Home:
-    """Where a worker lives. node: Ray's id of it. types: of accelerator that it has."""
+    """The place where a worker lives.
+
+    node: Ray's id of its node.
+    address: address of the node.
+    pid: id of the worker's process.
+    types: types of accelerator of the node.
+    """
 
     node: str
     address: str
@@ -30,38 +36,43 @@ class Home:
 
 
 class Worker:
-    """Evaluates on one device. The process that profiles for it ends with it, however that ends."""
+    """Evaluates candidates on one device. Its profiling process ends with it, even if it is killed.
+
+    device: device of the run.
+    """
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._profiler = ProfilingWorker(device)
 
     def ready(self, *, alone: bool, kinds: Sequence[str]) -> Home:
-        """Answers once everything is imported and, where it can measure on one of the `kinds` or there are none, its second process is up.
+        """Answers once everything is imported and its profiling process, if it will measure, has started.
 
-        alone: whether nobody holds the device's shared lock for that, as importing loads the device too.
+        alone: take the device's shared lock meanwhile, as imports load the device. Otherwise the caller holds
+            it.
+        kinds: kinds of device that the run measures on. A worker without any of them only trains.
         """
-        found = home()
+        here = home()
         with shared(self._device) if alone else nullcontext():
-            if kinds and found.types.isdisjoint(kinds):
+            if kinds and here.types.isdisjoint(kinds):
                 open_device(self._device)
             else:
                 self._profiler.start()
-        return found
+        return here
 
     def evaluate(self, job: Job, files: Mapping[str, Any] | None) -> Outcome:
-        """files: references to the text's files, for a machine that has them not; None where every one has them.
+        """Makes a whole evaluation. Raises DeviceError, DataError or OSError for faults of this machine.
 
-        Raises DeviceError, DataError and OSError for what is the fault of this machine.
+        files: references to the text's files, for machines without them; None if all machines have them.
         """
         return evaluate(_with_text(job, files), self._profiler)
 
     def measure(self, job: Job, before: Measured, kind: str) -> Measured | Outcome:
-        """The first part of an evaluation, see `search.evaluation.evaluate.measure`; raises as `evaluate` does."""
+        """Makes the first part of an evaluation, see `search.evaluation.evaluate`. Raises as `evaluate`."""
         return measure(job, self._profiler, before, kind=kind)
 
     def train(self, job: Job, measured: Measured, files: Mapping[str, Any] | None) -> Outcome:
-        """The other part; `files` and what it raises as for `evaluate`."""
+        """Makes the other part of an evaluation. Raises as `evaluate`; files: as there."""
         return train_measured(_with_text(job, files), measured)
 
 
@@ -74,9 +85,9 @@ def _with_text(job: Job, files: Mapping[str, Any] | None) -> Job:
 
 
 def home() -> Home:
-    """Where this process lives. It must be a worker of a cluster."""
+    """The place where this process lives. It must be a worker of a cluster."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()
-    resources = next(found["Resources"] for found in ray.nodes() if found["NodeID"] == node)
+    resources = next(each["Resources"] for each in ray.nodes() if each["NodeID"] == node)
     return Home(node, ray.util.get_node_ip_address(), os.getpid(), types_of(resources))

@@ -1,4 +1,4 @@
-"""What an architecture may be made of: operators with their genes, widths, depths, normalizations, and all layers that come of them."""
+"""The choices for an architecture: operators with genes, widths, depths, normalizations, and all layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,15 +13,19 @@ from operators.operator import Shape
 Layers = tuple[Layer, ...]
 Norm = tuple[NormKind, NormPosition]
 OpenGenes = Mapping[str, Sequence[tuple[int, tuple[Any, ...]]]]
-"""Of each operator the genes that have more than one value: their places among its genes, and their values."""
+"""Operator -> its genes with more than one value, each as (place among its genes, values)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a search asks again and again of a layer that it may choose.
+    """Facts about one layer that a search needs again and again.
 
-    values: of its genes. mixer: whether it is one. ratio: of a feed-forward network's inner width to the width, else 0.
-    parameters: how many. written: as JSON.
+    layer: the layer.
+    values: the values of its genes, in the order of the operator's genes.
+    mixer: whether it is a mixer.
+    ratio: inner width of a feed-forward network over the width; 0 for a mixer.
+    parameters: number of parameters.
+    written: the layer as JSON.
     """
 
     layer: Layer
@@ -34,11 +38,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Choices:
-    """What an architecture may be made of.
+    """All choices that a search space gives for an architecture.
 
-    operators: names. widths: ascending. depths: fewest and most layers. norms: kind and position of a layer's normalization.
+    operators: names of operators.
+    widths: widths, ascending.
+    depths: fewest and most layers.
+    meta_tokens: numbers of learned tokens before the text.
+    norms: kinds and positions of a layer's normalization.
     genes: operator -> gene -> values.
-    layers: (operator, width) -> {values of its genes, in the order of `genes`: layer}, without those that cannot be built.
+    layers: (operator, width) -> {values of its genes, in the order of `genes`: layer}. Combinations that
+        cannot be built are left out.
     """
 
     operators: tuple[str, ...]
@@ -50,7 +59,10 @@ class Choices:
     layers: Mapping[tuple[str, int], dict[tuple[Any, ...], Layer]]
 
     def available(self, width: int, kind: str | None = None) -> tuple[str, ...]:
-        """The operators (of one kind) that can be built at `width`."""
+        """The operators that can be built at this width.
+
+        kind: `mixer` or `feedforward`; None means both.
+        """
         return self._available[width, kind]
 
     @cached_property
@@ -65,12 +77,12 @@ class Choices:
         }
 
     def at(self, name: str, width: int) -> Layers:
-        """The layers that an operator can be at `width`."""
+        """All layers of an operator at this width."""
         return tuple(self.layers[name, width].values())
 
     @cached_property
     def ratios(self) -> OpenGenes:
-        """The ratios of feed-forward networks' inner widths to the width."""
+        """The genes that set a feed-forward network's inner width, as a ratio to the width."""
         return self._open_genes(ratios=True)
 
     @cached_property
@@ -90,19 +102,19 @@ class Choices:
         }
 
     def parts(self, layers: Sequence[Layer], width: int) -> list[Part] | None:
-        """What is known of each of the layers; None if one of them is none of the choices at `width`."""
+        """The facts about each of the layers; None if one of them is not among the choices at this width."""
         known = self._known.get(width, {})
-        found = list(map(known.get, map(id, layers)))
-        if None in found:  # made elsewhere
+        parts = list(map(known.get, map(id, layers)))
+        if None in parts:  # a layer that was made elsewhere is equal to a choice, but another object
             equal = {
                 place: self._parts.get(width, {}).get(layer) for place, layer in distinct(layers).items()
             }
-            found = [equal[id(layer)] for layer in layers]
-        return None if None in found else cast(list[Part], found)
+            parts = [equal[id(layer)] for layer in layers]
+        return None if None in parts else cast(list[Part], parts)
 
     @cached_property
     def _parts(self) -> dict[int, dict[Layer, Part]]:
-        """Of each width every layer, as one finds it in an architecture: with each of the normalizations."""
+        """Width -> every layer that an architecture can contain, in each normalization -> its facts."""
         parts: dict[int, dict[Layer, Part]] = {width: {} for width in self.widths}
         for (name, width), table in self.layers.items():
             mixer = registry.get(name).kind == "mixer"
@@ -117,30 +129,38 @@ class Choices:
 
     @cached_property
     def _known(self) -> dict[int, dict[int, Part]]:
-        """The same by the layers' `id`: nearly all that a search meets are these very objects, and hashing one takes much longer."""
+        """`_parts` by the layers' `id`.
+
+        Nearly all layers in a search are these very objects, and hashing a layer takes longer than its id.
+        """
         return {
             width: {id(layer): part for layer, part in parts.items()} for width, parts in self._parts.items()
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            field.name: getattr(self, field.name) for field in fields(self)
-        }  # an `id` means nothing in a copy
+        # Only the fields are copied: the cached tables are keyed by `id`, which means nothing in a copy.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def values(self, layer: Layer, width: int) -> tuple[Any, ...] | None:
-        """The values of the layer's genes, or None if the layer is none of the choices."""
+        """The values of the layer's genes; None if the layer is not among the choices."""
         return self._values.get((layer.operator, width), {}).get(_fields(layer.shape))
 
     @cached_property
     def _values(self) -> dict[tuple[str, int], dict[tuple[Any, ...], tuple[Any, ...]]]:
-        """`layers` the other way round, by the shape's fields; where several values give one shape, the first."""
+        """`layers` inverted: (operator, width) -> {fields of a shape: values}.
+
+        Where several values give equal shapes, the first of them stands.
+        """
         return {
             key: {_fields(layer.shape): values for values, layer in reversed(table.items())}
             for key, table in self.layers.items()
         }
 
     def resized(self, layers: Layers, width_from: int, width_to: int) -> Layers | None:
-        """The same genes at another width; where a width cannot have them, the choice that shares most of them."""
+        """The layers with the same genes at another width, or None if an operator cannot be built there.
+
+        Where the new width cannot have a layer's genes, it becomes the choice that shares most of them.
+        """
         if (width_from, width_to) not in self._resized:
             known = [part.layer for part in self._known.get(width_from, {}).values()]
             self._resized[width_from, width_to] = {
@@ -148,7 +168,7 @@ class Choices:
             }
         table = self._resized[width_from, width_to]
         resized = list(map(table.get, map(id, layers)))
-        if not all(resized):  # made elsewhere, or without a choice at that width
+        if not all(resized):  # some layers were made elsewhere, or have no choice at that width
             others = {
                 place: self._resize(layer, width_from, width_to) for place, layer in distinct(layers).items()
             }
@@ -162,11 +182,11 @@ class Choices:
 
     @cached_property
     def _resized(self) -> dict[tuple[int, int], dict[int, Layer | None]]:
-        """From one width to another what becomes of each layer, by its `id`."""
+        """(width from, width to) -> {`id` of a layer: the resized layer}; filled as widths are asked for."""
         return {}
 
     def nearest(self, name: str, width: int, wanted: tuple[Any, ...]) -> Layer | None:
-        """The layer with those values of its genes or, where `width` cannot have them, the choice that shares most of them."""
+        """The operator's layer that shares most of the wanted values; None if there is none at this width."""
         table, key = self.layers[name, width], (name, width, wanted)
         if table and key not in self._nearest:
             self._nearest[key] = table[
@@ -176,12 +196,12 @@ class Choices:
 
     @cached_property
     def _nearest(self) -> dict[tuple[str, int, tuple[Any, ...]], Layer]:
-        """What `nearest` found: a search asks for the same few again and again."""
+        """The results of `nearest`: a search asks for the same few again and again."""
         return {}
 
 
 def _fields(shape: Shape) -> tuple[Any, ...]:
-    # Plain values: hashing and comparing pydantic ones takes longer than all else that is asked of a shape.
+    # A tuple of plain values: hashing and comparing pydantic objects would take longer than all other work.
     return tuple(shape.__dict__.values())
 
 
@@ -190,11 +210,11 @@ def norm_of(layer: Layer) -> Norm:
 
 
 def normalized(layer: Layer, norm: Norm) -> Layer:
-    """The layer with that normalization."""
+    """The layer with this normalization."""
     return layer if norm_of(layer) == norm else _normalized(layer, norm)
 
 
 @lru_cache(maxsize=65_536)
 def _normalized(layer: Layer, norm: Norm) -> Layer:
-    # Kept, so that equal layers of an architecture stay one and the same value.
+    # Cached, so that equal layers of an architecture stay one object.
     return layer.model_copy(update={"norm": norm[0], "norm_position": norm[1]})

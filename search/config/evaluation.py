@@ -12,14 +12,16 @@ TABLE_METRICS: dict[str, Phase] = {
     "decode_tokens_per_s": "decode",
     "prefill_ms": "prefill",
 }
-"""What the latency table predicts, and of which phase."""
+"""The metrics that the latency table predicts, and the phase that it predicts each from."""
 
 
 class GateSettings(Value):
-    """The `gates:` section of a run.
+    """What is rejected before it costs anything: the `gates` section of a run.
 
-    table: turn away who breaks a constraint on latency by more than the error of the device's latency table, before it is measured.
-    audit: the share of those turned away, by each gate but arithmetic, that is let through to learn how often the gate is wrong.
+    table: reject candidates that the device's latency table predicts to break a constraint by more than its
+        validated error.
+    audit: share of the rejected candidates that are evaluated all the same, to learn how often a gate is
+        wrong (0 to 1). It holds for each gate but exact arithmetic, which cannot be wrong.
     """
 
     table: bool = False
@@ -27,12 +29,14 @@ class GateSettings(Value):
 
 
 class FidelitySettings(Value):
-    """How true to the target the training run is, and for whom it ends early; the `fidelity:` section of a run.
+    """How true the proxy training is, and when it ends early: the `fidelity` section of a run.
 
-    width_scale: the width of the model that is trained, over that of the candidate. What is measured is always the candidate itself.
-    rungs: numbers of tokens, below proxy.tokens, at which a candidate that learns worse than others is given up; where there are none all
-    are trained to the end. The loss there is that of the smaller budget that is as large (`proxy.budgets`), or else the loss under way.
-    eta: at a rung the best 1/eta go on, and everyone does while fewer than eta came to it.
+    width_scale: width of the trained model over that of the candidate. The measured model is always the
+        candidate itself.
+    rungs: numbers of tokens, below proxy.tokens, at which a candidate that learns worse than others is
+        given up. Without rungs every training goes to its end. The loss at a rung is that of the equal
+        budget in `proxy.budgets`, or else the loss under way.
+    eta: the best 1/eta of the candidates go on at a rung. All do while fewer than eta have come to it.
     """
 
     width_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -43,6 +47,6 @@ class FidelitySettings(Value):
     def _rungs_grow(self) -> Self:
         if list(self.rungs) != sorted(set(self.rungs)):
             raise ValueError(
-                f"rungs: expected numbers of tokens that grow, got {', '.join(map(str, self.rungs))}"
+                f"rungs: expected increasing numbers of tokens, got {', '.join(map(str, self.rungs))}"
             )
         return self

@@ -1,4 +1,4 @@
-"""The one schema of a run. Every key has a default; unknown keys are refused."""
+"""The one schema of a run. Every key has a default, and an unknown key is an error."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -28,31 +28,45 @@ from search.objectives import (
 )
 
 
-def _several(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
+    """One kind, as in `device_kind: H100`, is a list of one; an empty text is an empty list."""
     return ((value,) if value else ()) if isinstance(value, str) else value
 
 
 class RunConfig(Value):
-    """What a search is asked to do. The keys within a key are told by its settings, as `search.config.space`.
+    """The settings of one search. Each section's keys are described at its own class.
 
-    seed: of the search and of its trainings. objectives: metrics to make small (or large, where more is better), such as
-    `loss` and `decode_ms@b1`. constraints: `METRIC <= NUMBER` or `>=`, as in `params <= 20e6`.
-    candidates: how many are evaluated, failures included. workers: how many at most at the same time.
-    device: where they are trained and measured; `cuda` is a GPU of its own for each worker, `cuda:0` one that all share.
-    device_kind: of the accelerators that candidates are measured on, in Ray's words, as `H100`, or a list of several; any where it is
-    empty. Workers on nodes of a kind measure there, one candidate at a time on a device, and everyone trains: a proxy that the smallest
-    GPU of the cluster cannot hold is `out_of_memory`. Where few have a kind that many lack, one of them is kept ready to measure
-    (`search.cluster.steps`). Several kinds measure every candidate on each, and objectives and constraints name the one that they mean,
-    `decode_ms@b1/H100`; what is computed or trained, as `params` and `loss`, is named as ever.
-    time_s: seconds of search after which no evaluation is begun any more, over all processes that drive the run; no limit where it is null.
-    deadline_s: seconds after which one evaluation is given up. retries: how often one that was lost with its worker is made again.
-    repeats: how many candidates may be evaluated a second time, as a share of all: those whose place on the frontier the noise of training
-    leaves in doubt (`search.runs.repeats`).
-    keep_weights: whose trained weights stay in the run's folder.
-    fidelity: what is trained in place of a candidate, and at which numbers of tokens it is given up
-    (`search.evaluation.fidelity`): rungs, eta.
-    gates: what is turned away before that, and the share let through to learn how often a gate is wrong
-    (`search.gates.screen`): table, audit.
+    seed: seed of the search and of its trainings.
+    candidates: number of evaluations, failed ones included.
+    workers: largest number of evaluations at the same time.
+    device: device that trains and measures candidates. `cuda` gives each worker a GPU of its own, `cuda:0`
+        is one GPU that all workers share.
+    device_kind: kinds of accelerator that candidates are measured on, by Ray's names, as `H100`. One name
+        may stand without a list; empty means any kind. Every worker trains, whatever its kind, so a proxy
+        that the smallest GPU of the cluster cannot hold is `out_of_memory`. Only workers on nodes of a kind
+        measure there, one candidate at a time on a device. Where few workers have a kind, one of them may
+        be kept ready to measure (`search.cluster.steps`). With several kinds every candidate is measured on
+        each, and an objective or constraint names its kind, as `decode_ms@b1/H100`. Metrics that are
+        computed or trained, such as `params` and `loss`, have no kind.
+    time_s: seconds of search after which no evaluation begins, over all processes that drive the run. None
+        sets no limit.
+    deadline_s: seconds after which one evaluation is given up.
+    retries: how often an evaluation that was lost with its worker is made again.
+    repeats: share of the candidates that may be evaluated a second time (0 to 1). Candidates whose place on
+        the frontier is uncertain are (`search.runs.repeats`).
+    keep_weights: the candidates whose trained weights stay in the run's folder.
+    objectives: metrics to improve, such as `loss` and `decode_ms@b1`. Smaller is better, or larger where the
+        metric says so.
+    constraints: `METRIC <= NUMBER` or `METRIC >= NUMBER`, as in `params <= 20e6`.
+    data: the text.
+    proxy: the short training.
+    fidelity: the model that is trained for a candidate, and when its training ends early.
+    gates: what is rejected before it costs anything.
+    tasks: small synthetic tasks that candidates are trained on too.
+    profile: what is measured.
+    space: what an architecture may be.
+    searcher: what proposes candidates.
+    evolution: settings that searchers share.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -60,7 +74,7 @@ class RunConfig(Value):
     workers: Annotated[int, Field(ge=1, le=4096)] = 2
     device: str = "cpu"
     device_kind: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_several)
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_as_tuple)
     ] = ()
     time_s: Annotated[float, Field(gt=0)] | None = None
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
@@ -83,7 +97,7 @@ class RunConfig(Value):
     def _energy_has_a_counter(self) -> Self:
         if self.profile.energy_seconds and self.device == "cpu":
             raise ValueError(
-                "profile.energy_seconds: energy is read from a GPU's counter, expected 0 on device cpu"
+                "profile.energy_seconds: expected 0 on device cpu, as only GPUs have a counter of energy"
             )
         return self
 
@@ -121,35 +135,39 @@ class RunConfig(Value):
         steps = [tokens // proxy.batch_tokens for tokens in (*rungs, proxy.tokens)]
         if steps[0] < 1 or any(later <= sooner for sooner, later in pairwise(steps)):
             raise ValueError(
-                f"fidelity.rungs: expected tokens that grow by a batch of {proxy.batch_tokens} at least and stay below proxy.tokens, "
-                f"{proxy.tokens}; got {', '.join(map(str, rungs))}"
+                f"fidelity.rungs: expected tokens that grow by at least a batch of {proxy.batch_tokens} and "
+                f"stay below proxy.tokens, {proxy.tokens}; got {', '.join(map(str, rungs))}"
             )
         wanted = [objective.metric for objective in self.parsed_objectives()]
         bounded = [constraint.metric for constraint in self.parsed_constraints()]
         if not any(metric in PROXY_METRICS for metric in wanted):
             raise ValueError(
-                f"fidelity.rungs: expected the loss among the objectives, which it stops by; got {', '.join(wanted)}"
+                f"fidelity.rungs: expected the loss, which decides at a rung, among the objectives; "
+                f"got {', '.join(wanted)}"
             )
         late = [
             metric for metric in (*wanted, *bounded) if needs_training(metric) and metric not in PROXY_METRICS
         ]
         if late:
             raise ValueError(
-                f"fidelity.rungs: expected all but the loss to be known before training; {late[0]} is not"
+                f"fidelity.rungs: expected metrics that are known before training, besides the loss; "
+                f"got {late[0]}"
             )
         return self
 
     @model_validator(mode="after")
-    def _table_has_something_to_say(self) -> Self:
+    def _table_has_a_constraint(self) -> Self:
         if self.gates.table and len(self.device_kind) > 1:
             raise ValueError(
-                f"gates.table: expected one device_kind, which the latency table is of, got {', '.join(self.device_kind)}"
+                f"gates.table: expected one device_kind, that of the latency table, "
+                f"got {', '.join(self.device_kind)}"
             )
         if self.gates.table and not any(
             base_of(item.metric) in TABLE_METRICS for item in self.parsed_constraints()
         ):
             raise ValueError(
-                f"gates.table: expected a constraint on what the latency table predicts: {', '.join(TABLE_METRICS)}"
+                "gates.table: expected a constraint on a metric that the latency table predicts: "
+                f"{', '.join(TABLE_METRICS)}"
             )
         return self
 
@@ -173,7 +191,11 @@ class RunConfig(Value):
 
 
 def parse(data: Any, *, where: str) -> RunConfig:
-    """A validated configuration from plain data. Raises ConfigError, one line that begins with `where`."""
+    """Validates a configuration. Raises ConfigError.
+
+    data: plain values, as YAML gives them; None means all defaults.
+    where: what an error begins with, such as the file's path.
+    """
     try:
         return RunConfig.model_validate({} if data is None else data)
     except ValidationError as error:

@@ -25,25 +25,27 @@ def _known(name: str) -> str:
 
 
 class SearcherSettings(Value):
-    """The `searcher` section of a run.
+    """What proposes candidates: the `searcher` section of a run.
 
-    guided: evolution screened by surrogates.
-    evolution: with Pareto ranks.
-    aging: as published, for the first objective.
-    nsga2, tpe, gp: Optuna's; gp needs scipy, and seconds a proposal.
-    Or a searcher of another package, by the name of its entry point.
-
-    What these share, such as a population, is in the `evolution` section.
+    name: one of these. Settings that they share, such as a population, are in the `evolution` section.
+        guided: evolution whose children are screened by surrogates.
+        evolution: evolution with Pareto ranks.
+        aging: evolution for the first objective alone, as Nemotron-Flash published it.
+        random: new random members.
+        nsga2, tpe, gp: Optuna's. `gp` takes seconds for a proposal.
+        Or a searcher of another package, by the name of its entry point.
     """
 
     name: Annotated[str, AfterValidator(_known)] = "guided"
 
 
 class EvolutionSettings(Value):
-    """The `evolution` section of a run.
+    """Settings that searchers share: the `evolution` section of a run.
 
-    population: how many proposals come before the first child, and how many of the latest successful evaluations may breed.
-    tournament: how many of them compete to be a parent. crossover: probability that a child has two parents.
+    population: number of proposals before the first child, and number of the latest successful evaluations
+        that may breed.
+    tournament: number of these that compete to be a parent.
+    crossover: probability that a child has two parents.
     second_mutation: probability that a child is mutated twice.
     """
 

@@ -1,4 +1,4 @@
-"""The `space` section of a run, and all that it lets an architecture be made of."""
+"""The `space` section of a run, and the choices that it gives for an architecture."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +17,15 @@ STAGES = 3  # early, middle, late
 
 
 class StageSettings(Value):
-    """The `space.stages` section of a run.
+    """Three stages instead of free sequences, as in Nemotron-Flash: the `space.stages` section of a run.
 
-    ratios: of a block's mixers, as in `1:2`, where each mixer takes its turn for as long as it has one: `1:2` is x y y, `1:2:1` is x y z y,
-    and `0:1` is one mixer alone. A ratio of more mixers than the space has is left out.
-    feedforwards: how many may follow a mixer. max_repeats: of a stage's block. `max_depth` of the space bounds all stages together: what is
-    beyond is cut from the last one.
+    `max_depth` of the space bounds all stages together; the last stage is cut to it.
+
+    ratios: ratios of a block's mixers. Each mixer takes its turn while it has turns left: `1:2` is x y y,
+        `1:2:1` is x y z y, and `0:1` is one mixer alone. Ratios of more mixers than the space has are left
+        out.
+    feedforwards: numbers of feed-forward networks that may follow a mixer.
+    max_repeats: largest number of repetitions of a stage's block.
     """
 
     ratios: Annotated[tuple[str, ...], Field(min_length=1)] = (
@@ -51,15 +54,22 @@ class StageSettings(Value):
         return ratios
 
     def shares(self, mixers: int) -> tuple[tuple[int, ...], ...]:
-        """The ratios without their zeros, of at most that many mixers."""
-        found = [tuple(int(share) for share in text.split(":") if share != "0") for text in self.ratios]
-        return tuple(dict.fromkeys(ratio for ratio in found if len(ratio) <= mixers))
+        """The ratios without their zeros.
+
+        mixers: number of mixers in the space; ratios of more mixers are left out.
+        """
+        ratios = [tuple(int(share) for share in text.split(":") if share != "0") for text in self.ratios]
+        return tuple(dict.fromkeys(ratio for ratio in ratios if len(ratio) <= mixers))
 
 
 def require_sequences(
     settings: StageSettings, mixers: int, feedforwards: int, depths: tuple[int, int]
 ) -> None:
-    """Raises ValueError, one line, where so many operators of either kind make no three stages of that depth."""
+    """Raises ValueError, one line, if the settings allow no sequence of three stages.
+
+    mixers, feedforwards: numbers of operators of each kind in the space.
+    depths: fewest and most layers.
+    """
     ratios, counts = settings.shares(mixers), settings.feedforwards
     if any(counts) and feedforwards != 1:
         raise ValueError(f"stages: expected one feed-forward network among operators, got {feedforwards}")
@@ -81,14 +91,21 @@ T = TypeVar("T")
 
 
 class SpaceSettings(Value):
-    """The `space` section of a run.
+    """What an architecture may be: the `space` section of a run.
 
-    operators: names or symbols, all of Frontrunner's own by default. widths: of the residual stream. min_depth, max_depth: layers.
-    genes: operator -> gene -> values to choose from, instead of the operator's own; any gene that its shape can be made from.
-    meta_tokens: numbers of learned tokens before the text. norms: kinds and positions of a layer's normalization, as in
-    `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`; each layer has one of them. normalized_head: of all architectures.
-    stages: where it is given, even as `{}`, sequences are not free but those of Nemotron-Flash's space (`search.spaces.stages`).
-    max_tries: draws after which the space is said to have no member.
+    operators: names or symbols of operators. All of Frontrunner's own by default.
+    widths: widths of the residual stream.
+    min_depth: fewest layers.
+    max_depth: most layers.
+    genes: operator -> gene -> values to choose from, instead of the operator's own values. A gene is any
+        parameter of `shape.make` of the operator but the width.
+    meta_tokens: numbers of learned tokens before the text.
+    norms: kinds and positions of a layer's normalization, as in
+        `[[rmsnorm, before], [layernorm, before], [rmsnorm, after]]`. Each layer has one of them.
+    normalized_head: whether the head of every architecture is normalized.
+    stages: three stages, as in Nemotron-Flash (`search.spaces.stages`), instead of free sequences. `{}` means
+        stages with their defaults, None free sequences.
+    max_tries: number of random draws after which the space counts as having no member.
     """
 
     operators: Annotated[tuple[str, ...], Field(min_length=1)] = Field(default_factory=registry.library_names)
@@ -127,7 +144,7 @@ class SpaceSettings(Value):
 
 
 def choices_of(settings: SpaceSettings) -> Choices:
-    """All that the settings let an architecture be made of. Raises ValueError, one line, for settings that let none be made."""
+    """The choices that the settings give for an architecture. Raises ValueError if there are none."""
     names = tuple(sorted(_names("operators", settings.operators)))
     widths = tuple(sorted(_unique("widths", settings.widths)))
     asked = dict(zip(_names("genes", list(settings.genes)), settings.genes.values(), strict=True))
@@ -138,7 +155,7 @@ def choices_of(settings: SpaceSettings) -> Choices:
         )
     for name in asked:
         if name not in names:
-            raise ValueError(f"genes: {name} is not among the operators {', '.join(names)}")
+            raise ValueError(f"genes: expected operators of the space ({', '.join(names)}), got {name}")
     genes = {name: _genes(name, asked.get(name, {})) for name in names}
     layers = {(name, width): _layers(name, width, genes[name]) for name in names for width in widths}
     for name, chosen in asked.items():
@@ -152,7 +169,8 @@ def choices_of(settings: SpaceSettings) -> Choices:
     for name in names:
         if not any(layers[name, width] for width in widths):
             raise ValueError(
-                f"operators: {name} cannot be built at any width of {_listed(widths)}{_why_not(name, widths[0], {})}"
+                f"operators: {name} cannot be built at any width of {_listed(widths)}"
+                f"{_why_not(name, widths[0], {})}"
             )
     for width in widths:
         if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
@@ -183,6 +201,7 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    """The operator's genes with their values: its own, or the asked ones. Raises ValueError."""
     operator = registry.get(name)
     known = [
         parameter.name
@@ -200,33 +219,31 @@ def _genes(name: str, asked: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[A
 
 
 def _layers(name: str, width: int, genes: Mapping[str, tuple[Any, ...]]) -> dict[tuple[Any, ...], Layer]:
-    """{values of the genes: layer} for every combination that `width` can have."""
-    table, made = {}, dict[Layer, Layer]()
+    """{values of the genes: layer}, for every combination that exists at this width."""
+    table, first_equal = {}, dict[Layer, Layer]()
     for values in product(*genes.values()):
         try:
             layer = Layer(
                 operator=name,
                 shape=registry.get(name).shape.make(width, **dict(zip(genes, values, strict=True))),
             )
-            table[values] = made.setdefault(layer, layer)  # equal ones are one and the same
-        except (
-            ValueError,
-            TypeError,
-            ArithmeticError,
-        ):  # a shape that does not exist at this width is no choice there
-            continue
+            # Equal layers become one object: a search then looks them up by `id`, much faster than by hash.
+            table[values] = first_equal.setdefault(layer, layer)
+        except (ValueError, TypeError, ArithmeticError):
+            continue  # the shape does not exist at this width, so it is no choice here
     return table
 
 
 def _uses(
     gene: str, value: object, genes: Mapping[str, object], table: Mapping[tuple[Any, ...], Layer]
 ) -> bool:
+    """Whether any layer of the table has this value of the gene."""
     column = list(genes).index(gene)
     return any(values[column] == value for values in table)
 
 
 def _why_not(name: str, width: int, genes: Mapping[str, Any]) -> str:
-    """What the operator itself says of these genes with its defaults for the others, to be put behind a message."""
+    """The operator's own objection to these genes, with its defaults for the others: the end of a message."""
     try:
         registry.get(name).shape.make(width, **genes)
     except (ValueError, TypeError, ArithmeticError) as error:

@@ -1,1 +1,1 @@
-"""What to evaluate next."""
+"""Searchers: they propose the candidate to evaluate next."""

@@ -1,4 +1,4 @@
-"""What to evaluate next, by two calls, `ask` and `tell`: the contract of every searcher, and the bookkeeping that they share."""
+"""The interface of every searcher, with the calls `ask` and `tell`, and the bookkeeping that they share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,16 +16,23 @@ from search.spaces.contract import Space
 T = TypeVar("T")
 
 SAMPLE_TRIES = 500
-"""How many random members may turn out to be known before the space counts as exhausted."""
+"""Random members that may all be known already before the space counts as exhausted."""
 SPARSE_TRIES = 10
-"""How often no random member may be found at all, where few meet the constraints; each is a thousand tries of the space's own."""
+"""Times that the space may find no random member before it counts as exhausted.
+
+This happens where few members meet the constraints. Each time the space has made a thousand tries of its own.
+"""
 
 
 @dataclass(frozen=True)
 class Proposal(Generic[T]):
-    """A candidate to evaluate. number counts proposals from 0; origin tells how it was made: `seed`, `random`, `crossover+replace` …
+    """A candidate to evaluate.
 
-    That of one chosen among many children begins with `screened`.
+    number: the proposal's number, from 0.
+    candidate: the candidate.
+    parents: numbers of the proposals that it was made from.
+    origin: how it was made, such as `seed`, `random` or `crossover+replace`. It begins with `screened` if the
+        candidate was chosen among many children.
     """
 
     number: int
@@ -35,45 +42,55 @@ class Proposal(Generic[T]):
 
 
 class Proposer(Protocol[T]):
-    """Proposes candidates from what it was told of earlier ones. All objectives are minimized.
+    """Proposes candidates, given the scores of earlier ones. All objectives are minimized.
 
-    A proposal depends on the seed, on the number of proposals before it and on the order of `tell`, on nothing else. `ask` may be called
-    while earlier proposals wait for their evaluation, and never proposes a key twice.
+    A proposal depends only on the seed, on the number of proposals before it, and on the order of `tell`.
+    `ask` may be called while earlier proposals wait for their evaluation. It never proposes a key twice.
     """
 
     def ask(self) -> Proposal[T]:
-        """The next proposal. Raises SpaceExhausted when nothing is left, and ConfigError when the space has no member at all."""
+        """The next proposal. Raises SpaceExhausted if no new member is left, ConfigError if there is none."""
         ...
 
     def tell(self, number: int, objectives: tuple[float, ...] | None) -> None:
-        """The scores of a proposal, once; None if it has none. Raises ValueError for what was not proposed or is told already."""
+        """Takes the scores of a proposal, once. Raises ValueError if it was not proposed or has been told.
+
+        objectives: its scores; None if its evaluation failed.
+        """
         ...
 
     def tell_again(self, number: int, objectives: tuple[float, ...]) -> None:
-        """The mean scores of a successful proposal that was evaluated a second time, once. Raises ValueError."""
+        """Takes the mean scores of a proposal after its second evaluation, once. Raises ValueError."""
         ...
 
     def restore(self, proposal: Proposal[T]) -> None:
-        """Takes a proposal from a ledger as made, in the place of `ask`. Raises ValueError for a number or candidate that is known."""
+        """Takes over a proposal of an earlier process, from the ledger, instead of `ask`.
+
+        Raises ValueError if its number or candidate is known.
+        """
         ...
 
 
 class Searcher(ABC, Generic[T]):
-    """A Proposer[T] that remembers; a searcher adds how it makes a proposal, `_propose`, and what it learns of a score, `_learn`."""
+    """A Proposer[T] that keeps proposals and scores. A subclass adds `_propose`, and `_learn` if it learns.
+
+    space: the space that candidates are taken from.
+    seed: seed of all randomness.
+    """
 
     def __init__(self, space: Space[T], *, seed: int) -> None:
         self._space, self._seed = space, seed
         self._proposals: dict[int, Proposal[T]] = {}
         self._keys: set[str] = set()
-        self._told: dict[int, tuple[float, ...] | None] = {}  # in the order of tell
-        self._scores: dict[int, tuple[float, ...]] = {}  # of the successful ones, in the order of tell
-        self._twice: set[int] = set()  # of these, the means of two evaluations
+        self._told: dict[int, tuple[float, ...] | None] = {}  # None for failures, by order of tell
+        self._scores: dict[int, tuple[float, ...]] = {}  # scores of successful proposals, by order of tell
+        self._twice: set[int] = set()  # proposals whose scores are means of two evaluations
         self._frontier: tuple[int, ...] = ()
         self._next = 0
 
     @property
     def frontier(self) -> tuple[int, ...]:
-        """The successful evaluations that no other one dominates, oldest first."""
+        """Numbers of the successful proposals that no other one dominates, oldest first."""
         return self._frontier
 
     def proposal(self, number: int) -> Proposal[T]:
@@ -101,9 +118,9 @@ class Searcher(ABC, Generic[T]):
         if objectives is not None:
             self._require_scores(number, objectives)
             self._scores[number] = objectives
-            self._frontier = self._nondominated(
-                (*self._frontier, number)
-            )  # who was dominated once stays so until somebody is told again
+            # A dominated proposal stays dominated until scores change (`tell_again`), so the others need no
+            # look.
+            self._frontier = self._nondominated((*self._frontier, number))
         self._told[number] = objectives
         self._learn(number)
 
@@ -127,10 +144,10 @@ class Searcher(ABC, Generic[T]):
 
     @abstractmethod
     def _propose(self, rng: Generator) -> Proposal[T]:
-        """A proposal with the number `_next` and a new key. Raises SpaceExhausted."""
+        """Makes a proposal with the number `_next` and a new key. Raises SpaceExhausted."""
 
     def _learn(self, number: int) -> None:
-        """Called when a proposal was told, or told again."""
+        """Called after `tell` and `tell_again` with the proposal's number."""
 
     def _nondominated(self, members: tuple[int, ...]) -> tuple[int, ...]:
         kept = pareto.nondominated([self._scores[member] for member in members])
@@ -140,13 +157,13 @@ class Searcher(ABC, Generic[T]):
         return self._space.key(candidate) in self._keys
 
     def _seeded(self, seeds: Sequence[T]) -> Proposal[T] | None:
-        """The next of the seeds, if they are not all proposed and nobody proposed this one before."""
+        """A proposal of the next seed; None if all were proposed or this one is known."""
         if self._next >= len(seeds) or self._known(seeds[self._next]):
             return None
         return Proposal(self._next, seeds[self._next], (), "seed")
 
     def _random(self, rng: Generator) -> Proposal[T] | None:
-        """A new random member, or None when many tries give none but known ones."""
+        """A new random member; None if many tries give only known ones."""
         sparse = 0
         for _ in range(SAMPLE_TRIES):
             candidate = self._sampled(rng)
@@ -158,7 +175,10 @@ class Searcher(ABC, Generic[T]):
         return None
 
     def _sampled(self, rng: Generator) -> T | None:
-        """A random member. None where the space finds none, but had some before; raises its ConfigError where nothing was proposed yet."""
+        """A random member; None if the space finds none now but had some before.
+
+        Raises the space's ConfigError if nothing has been proposed yet: the space then has no member at all.
+        """
         try:
             return self._space.sample(rng)
         except ConfigError:
@@ -168,9 +188,9 @@ class Searcher(ABC, Generic[T]):
 
     def _random_or_exhausted(self, rng: Generator) -> Proposal[T]:
         """A new random member. Raises SpaceExhausted."""
-        found = self._random(rng)
-        if found is None:
+        proposal = self._random(rng)
+        if proposal is None:
             raise SpaceExhausted(
                 f"space: many random tries gave no member but the {len(self._keys)} proposed before"
             )
-        return found
+        return proposal

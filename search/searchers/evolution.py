@@ -1,4 +1,4 @@
-"""Aging evolution with Pareto ranking: the plain searcher, and what guided search falls back on."""
+"""Aging evolution with Pareto ranks: a searcher of its own, and the basis of guided search."""
 
 from typing import TypeVar
 
@@ -13,27 +13,27 @@ from search.spaces.contract import Space
 T = TypeVar("T")
 
 BREED_TRIES = 100
-"""How many children may turn out to be known before a random member is proposed instead."""
+"""Attempts to make a new child before a random member is proposed instead."""
 
 
 class Evolution(Searcher[T]):
-    """Aging evolution with Pareto ranking, steady-state and asynchronous; a Proposer[T].
+    """Aging evolution with Pareto ranks; a Proposer[T]. It is steady-state and asynchronous.
 
-    Who is older than the latest `population` successful evaluations breeds no more (Real et al. 2018, arXiv 1802.01548), except the
-    frontier, which does not age. Parents win tournaments by front and then by crowding distance (NSGA-II, Deb et al. 2002).
+    Only the latest `population` successful evaluations breed (Real et al. 2018, arXiv 1802.01548), and the
+    frontier, which does not age. Parents win tournaments by front, then by crowding distance (NSGA-II, Deb et
+    al. 2002).
     """
 
     def __init__(self, space: Space[T], settings: EvolutionSettings, *, seed: int) -> None:
         super().__init__(space, seed=seed)
         self._settings = settings
-        self._seeds = tuple(space.seeds())[
-            : (settings.population + 1) // 2
-        ]  # the others are random: known designs are alike
+        # At most half of the first proposals are seeds. The others are random, as known designs are alike.
+        self._seeds = tuple(space.seeds())[: (settings.population + 1) // 2]
         self._parents: dict[int, tuple[int, float]] = {}
 
     @property
     def population(self) -> tuple[int, ...]:
-        """The latest successful evaluations, oldest first."""
+        """Numbers of the latest successful proposals, oldest first."""
         return tuple(self._scores)[-self._settings.population :]
 
     def _propose(self, rng: Generator) -> Proposal[T]:
@@ -44,7 +44,7 @@ class Evolution(Searcher[T]):
             self._parents = self._ranked(sorted({*self.population, *self._frontier}))
 
     def _ranked(self, members: list[int]) -> dict[int, tuple[int, float]]:
-        """Member -> what a tournament compares: its front, and its crowding distance there, negative so that less is better."""
+        """Member -> (its front, minus its crowding distance there), the lower the better in a tournament."""
         points = np.array([self._scores[member] for member in members])
         fronts, distances = pareto.ranks(points), np.zeros(len(members))
         for front in np.unique(fronts):
@@ -58,7 +58,7 @@ class Evolution(Searcher[T]):
         return self._seeded(self._seeds) or self._random(rng)
 
     def _child(self, rng: Generator) -> Proposal[T]:
-        """A new child of the fittest; where they give only known ones, or there are none, a random member."""
+        """A new child; a random member if there are no parents or they give only known children."""
         for _ in range(BREED_TRIES if self._parents else 0):
             bred = self._bred(rng)
             if bred is not None and not self._known(bred.candidate):
@@ -84,7 +84,10 @@ class Evolution(Searcher[T]):
         return Proposal(self._next, candidate, parents, "+".join(origin))
 
     def _tournament(self, rng: Generator, *, but: int | None) -> int:
-        """The best of a few breeding members drawn at random, `but` not among them; of equals the first drawn."""
+        """The best of a few breeding members drawn at random; the first drawn of equal ones.
+
+        but: the member to leave out, if any.
+        """
         members = [member for member in self._parents if member != but]
         drawn = rng.choice(len(members), min(self._settings.tournament, len(members)), replace=False)
         return min((members[int(index)] for index in drawn), key=lambda member: self._parents[member])

@@ -1,7 +1,9 @@
-"""The hypervolume that a candidate is expected to add, exactly, where each objective's prediction is an independent normal distribution.
+"""The expected hypervolume improvement of a candidate, computed exactly.
 
-What a point y adds is the volume of all u between y and the reference that no point of the frontier dominates, so its expectation is
-the integral over those u of the product of P(y_i < u_i). Cut into boxes, that is a sum of products of one-dimensional integrals.
+The prediction of each objective is an independent normal distribution. A point y adds the volume of all u
+between y and the reference that no point of the frontier dominates. The expectation of this volume is the
+integral over these u of the product of P(y_i < u_i). With the region cut into boxes, it is a sum of products
+of one-dimensional integrals.
 """
 
 import numpy as np
@@ -15,14 +17,22 @@ Box = tuple[tuple[float, float], ...]
 
 
 def open_boxes(frontier: ArrayLike, reference: ArrayLike) -> Floats:
-    """The region below the reference [m] that no point of the frontier [n, m] dominates, in disjoint boxes: [boxes, m, (low, high)]."""
+    """The region where a new point would add hypervolume, as disjoint boxes [boxes, m, (low, high)].
+
+    frontier: points [n, m].
+    reference: the upper corner [m] of the region.
+    """
     corner = np.asarray(reference, float)
     points = np.asarray(frontier, float).reshape(-1, len(corner))
     return np.array(_boxes(points[(points < corner).all(1)], corner), float).reshape(-1, len(corner), 2)
 
 
 def expected_gain(means: Floats, deviations: Floats, boxes: Floats) -> Floats:
-    """Of candidates with predictions [n, m]: [n]. Deviations may be 0, for what is known exactly."""
+    """The expected hypervolume improvements of candidates [n].
+
+    means, deviations: predictions [n, m]. A deviation may be 0 for an objective that is known exactly.
+    boxes: the region from `open_boxes`.
+    """
     product: Floats = np.ones((len(means), len(boxes)))
     for column in range(means.shape[1]):
         edges, places = np.unique(boxes[:, column], return_inverse=True)
@@ -34,7 +44,7 @@ def expected_gain(means: Floats, deviations: Floats, boxes: Floats) -> Floats:
 
 
 def _mean_below(edge: Floats, mean: Floats, deviation: Floats) -> Floats:
-    """The mean of max(0, edge - y), y normal; the integral of P(y < u) over u up to the edge."""
+    """The mean of max(0, edge - y) for a normal y: the integral of P(y < u) over u up to the edge."""
     safe = np.maximum(deviation, 1e-12)
     distance = np.where(np.isfinite(edge), edge, mean) - mean
     z = distance / safe
@@ -44,7 +54,7 @@ def _mean_below(edge: Floats, mean: Floats, deviation: Floats) -> Floats:
 
 
 def _boxes(points: Floats, corner: Floats) -> list[Box]:
-    """Slabs between neighbouring values of the last objective, each cut by the points below it in the others."""
+    """Cuts slabs between neighbouring values of the last objective, then each slab by the points below it."""
     if len(corner) == 1:
         return [((-np.inf, float(min([corner[0], *points[:, 0]]))),)]
     order = points[np.argsort(points[:, -1], kind="stable")]
@@ -53,9 +63,9 @@ def _boxes(points: Floats, corner: Floats) -> list[Box]:
     for number in range(len(edges) - 1):
         if edges[number] < edges[number + 1]:
             below = order[:number, :-1]
-            several = (
-                number > 1 and below.shape[1] > 1
-            )  # of points on a line the best is found as fast among all
+            # Dominated points change nothing here. With one objective left, removing them would not be
+            # faster.
+            several = number > 1 and below.shape[1] > 1
             inner = _boxes(below[pareto.nondominated(below)] if several else below, corner[:-1])
             boxes += [(*box, (float(edges[number]), float(edges[number + 1]))) for box in inner]
     return boxes

@@ -1,4 +1,4 @@
-"""What all objectives of unseen candidates will be, from what was told: a surrogate for each, learned anew at growing intervals."""
+"""Forecasts of the objectives of unseen candidates, with one surrogate for each objective."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,22 @@ from search.pareto import Floats
 from search.searchers.surrogate import Kernel, Surrogate, conditioned, first_kernel, fitted
 
 FEWEST = 8
-"""Scores before which nothing is learned."""
+"""Scores below which no fit is made."""
 LARGEST = 200
-"""Scores that a fit looks at: the best by front and, a quarter of them, any others, so that its time does not grow without bound."""
+"""Most scores that a fit uses, to bound its time: three quarters the best by front, the rest random."""
 FEW, STEPS_OF_FEW, STEPS = 64, 60, 30
-"""A fit first takes cheap steps on some of its scores, then a few on all."""
+"""A fit takes STEPS_OF_FEW cheap steps on about FEW of its scores, then STEPS on all."""
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Keeps what is better than the median as it is and draws the worse in logarithmically: how bad bad ones are does not matter."""
+    """Compresses bad values: beyond the median they grow only logarithmically. Better ones stay as they are.
+
+    How bad a bad candidate is does not matter, and outliers would spoil the fit.
+
+    median: median of the values.
+    reach: distance from the median to the best value; the scale of the logarithm.
+    """
 
     median: float
     reach: float
@@ -32,7 +38,13 @@ class Warp:
 
 @dataclass(frozen=True)
 class Fit:
-    """Kernels learned from the first `told` scores, the rows of `active` among them."""
+    """Kernels learned from scores.
+
+    told: number of scores when they were learned.
+    active: rows of the scores that were used.
+    warps: one for each objective.
+    kernels: one for each objective.
+    """
 
     told: int
     active: tuple[int, ...]
@@ -41,14 +53,20 @@ class Fit:
 
 
 def next_fit(told: int) -> int:
-    """With how many scores to fit again after a fit to so many: a tenth more, and two."""
+    """The number of scores at which the next fit is due: a tenth more, and two.
+
+    told: number of scores at the last fit.
+    """
     return told + told // 10 + 2
 
 
 def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
-    """A fit to features [n, d] and scores [n, m], to nothing else: earlier fits need not be known.
+    """A new fit. It depends on no earlier fit, so that a resumed run makes the same one.
 
-    known [n, m]: see `Forecast`. times [n]: of how many evaluations the scores are means.
+    rows: features [n, d].
+    scores: objectives [n, m].
+    known: parts of the objectives that are known beforehand [n, m], see `Forecast`.
+    times: number of evaluations whose mean each score is [n].
     """
     active = _active(scores)
     warps = tuple(_warp_of(column) for column in scores[active].T)
@@ -67,12 +85,16 @@ def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predictions in warped units, in which dominance is as it was. rows: features [n, d] of those it learned from.
+    """Predicts objectives in warped units, which leave dominance unchanged.
 
-    skill: of the objective that is predicted best, the share of the variance that is explained, by what is known too.
+    Where values of an objective are known beforehand, as from a latency table, only the difference to them is
+    learned. Known values are NaN for other objectives.
 
-    Of an objective whose values are known from elsewhere, such as a table, only the difference to them is learned; known is NaN
-    for the others.
+    warps, surrogates: one for each objective.
+    centers, scales: mean and deviation of each objective's learned values [m].
+    rows: features that it learned from [n, d].
+    skill: the share of the variance that predictions explain, for the objective that is predicted best. The
+        share that known values explain counts too.
     """
 
     warps: tuple[Warp, ...]
@@ -86,18 +108,25 @@ class Forecast:
         return np.column_stack([warp(column) for warp, column in zip(self.warps, scores.T, strict=True)])
 
     def predict(self, rows: Floats, known: Floats) -> tuple[Floats, Floats]:
-        """Means and deviations of features [k, d]: [k, m] each."""
+        """Means and deviations of the objectives [k, m].
+
+        rows: features [k, d].
+        known: values known beforehand [k, m].
+        """
         x = _standardized(rows, self.rows)
-        found = [surrogate.predict(x) for surrogate in self.surrogates]
-        means = np.column_stack([mean for mean, _ in found]) * self.scales + self.centers
+        predictions = [surrogate.predict(x) for surrogate in self.surrogates]
+        means = np.column_stack([mean for mean, _ in predictions]) * self.scales + self.centers
         means += np.column_stack(
             [_base(warp, column) for warp, column in zip(self.warps, known.T, strict=True)]
         )
-        return means, np.column_stack([deviation for _, deviation in found]) * self.scales
+        return means, np.column_stack([deviation for _, deviation in predictions]) * self.scales
 
 
 def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Floats) -> Forecast:
-    """The fit's kernels with all that was told since: features [n, d], scores [n, m] in the order that it was fitted in."""
+    """Conditions a fit's kernels on all scores up to now.
+
+    rows, scores, known, times: as for `fit_anew`, with the rows of the fit first.
+    """
     used = [*fit.active, *range(fit.told, len(scores))]
     x, surrogates, centers, scales, skills = _standardized(rows[used], rows[used]), [], [], [], []
     for number, (warp, kernel) in enumerate(zip(fit.warps, fit.kernels, strict=True)):
@@ -107,15 +136,15 @@ def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Float
         surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times[used]))
         varied = float(warp(scores[used, number]).var())
         unknown = float(values.var()) / max(varied, 1e-12)
-        skills.append(
-            1 - (1 - surrogates[-1].skill) * unknown if varied > 0 else 0.0
-        )  # to foresee a constant is none
+        # An objective that never varies is easy to predict, which is no skill.
+        skills.append(1 - (1 - surrogates[-1].skill) * unknown if varied > 0 else 0.0)
     return Forecast(
         fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills)
     )
 
 
 def _active(scores: Floats) -> np.ndarray:
+    """The rows of the scores that a fit uses, at most LARGEST."""
     if len(scores) <= LARGEST:
         return np.arange(len(scores))
     order, best = np.argsort(pareto.ranks(scores), kind="stable"), LARGEST * 3 // 4
@@ -130,6 +159,7 @@ def _warp_of(values: Floats) -> Warp:
 
 
 def _rest(warp: Warp, values: Floats, known: Floats) -> Floats:
+    """The part of warped values that is not known beforehand."""
     return np.asarray(warp(values) - _base(warp, known))
 
 
@@ -142,6 +172,6 @@ def _scale(values: Floats) -> float:
 
 
 def _standardized(rows: Floats, by: Floats) -> Floats:
-    """Columns that are all equal become 0."""
+    """Rows minus the means of `by`, over its deviations. A column that is constant in `by` becomes 0."""
     deviation = by.std(0)
     return np.asarray((rows - by.mean(0)) * np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0.0))

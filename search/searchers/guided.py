@@ -1,4 +1,4 @@
-"""Guided search: evolution whose children are screened by what they are expected to add to the frontier."""
+"""Guided search: evolution whose children are screened by their expected gain in hypervolume."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,25 +22,34 @@ T = TypeVar("T")
 Known = Mapping[int, Callable[[T], float]]
 
 CHILDREN, ROUNDS = 200, 4
-"""Children screened for a proposal, in rounds: the parents of the first are evaluated ones, of the others the best children so far."""
+"""Children screened for one proposal, and the rounds that they are made in.
+
+Parents of the first round are evaluated candidates. Parents of later rounds are the best children so far.
+"""
 ELITE = 20
-"""How many of the best children so far are parents."""
+"""Number of the best children so far that are parents of the next round."""
 CROSSED, FRESH = 0.4, 0.05
-"""The probability that a child has two parents, and that it is a random member instead."""
+"""Probability that a child has two parents, and probability that it is a random member instead."""
 PLAIN = 10
-"""Of so many proposals one is plain evolution's and one is screened, whatever either gained."""
+"""In so many proposals one is plain and one is screened, whatever either gained: both rates stay known."""
 RECENT = 100
-"""Evaluations from which is learned how often each of the two gains."""
+"""Number of the latest evaluations that the rates of gain of both kinds of proposal are estimated from."""
 SCREENED = "screened"
-"""What the origin of a screened proposal begins with."""
+"""The beginning of a screened proposal's origin."""
 LEAST_SKILL = 0.1
+"""Share of the variance that forecasts must explain (`Forecast.skill`) before they screen children."""
 REMEMBERED = 300
-"""Evaluations from which the probability of failing is learned."""
+"""Number of the latest evaluations that the probability of failing is learned from."""
 
 
 @dataclass(frozen=True)
 class Child(Generic[T]):
-    """One that may be proposed; parents and steps as in a Proposal's origin."""
+    """A candidate that may be proposed.
+
+    candidate: the candidate.
+    parents: numbers of the proposals that it was made from.
+    steps: how it was made, as in a proposal's origin.
+    """
 
     candidate: T
     parents: tuple[int, ...]
@@ -48,17 +57,19 @@ class Child(Generic[T]):
 
 
 class Guided(Evolution[T]):
-    """Steady-state and asynchronous; a Proposer[T].
+    """Evolution with screened children; a Proposer[T]. It is steady-state and asynchronous.
 
-    The first `population` proposals are the space's seeds and random members. Then surrogates forecast the objectives of hundreds of
-    children, and the one with the largest expected gain in hypervolume is proposed, weighed with its probability not to fail. What
-    waits for its evaluation counts as what is forecast of it.
+    The first `population` proposals are the space's seeds and random members. Then surrogates forecast the
+    objectives of hundreds of children. The proposal is the child with the largest expected gain in
+    hypervolume times its probability to succeed. Proposals that wait for their evaluation count with their
+    forecast.
 
-    Evolution goes on as if there were no surrogates where their leave-one-out predictions have no skill. They may have it and mislead all
-    the same, as those who look best are not drawn at random: they are also those whose forecast is wrong. So screened and plain
-    proposals share the search by what each of them has lately gained.
+    Plain evolution continues while the surrogates' leave-one-out predictions have no skill. Even skilled
+    surrogates can mislead: the children that look best are often those whose forecast is most wrong. Hence
+    screened and plain proposals share the search by their recent gains.
 
-    known: objectives that can be told beforehand, such as a latency from a table: the surrogate then learns what it leaves unexplained.
+    known: objective's number -> a function that predicts it beforehand, such as a latency from a table. The
+        surrogate then learns only the difference.
     """
 
     def __init__(
@@ -66,15 +77,13 @@ class Guided(Evolution[T]):
     ) -> None:
         super().__init__(space, settings, seed=seed)
         self._predictors: Known[T] = known or {}
-        self._rows: dict[int, Floats] = {}  # features, then what is known of the objectives
+        self._rows: dict[int, Floats] = {}  # features, then values of objectives known beforehand
         self._fit: Fit | None = None
         self._fit_next = FEWEST
-        self._gained: dict[
-            int, bool
-        ] = {}  # whether it was on the frontier when it was told, in the order of tell
-        self._fit_to: list[
-            tuple[tuple[float, ...], float]
-        ] = []  # scores and how often they were evaluated, as it was when a fit was due
+        # Whether each proposal was on the frontier when it was told, by order of tell.
+        self._gained: dict[int, bool] = {}
+        # Scores and numbers of evaluations at the time when the last fit was due.
+        self._fit_to: list[tuple[tuple[float, ...], float]] = []
 
     def restore(self, proposal: Proposal[T]) -> None:
         super().restore(proposal)
@@ -83,27 +92,29 @@ class Guided(Evolution[T]):
     def _learn(self, number: int) -> None:
         super()._learn(number)
         self._gained.setdefault(number, number in self._frontier)
-        if (
-            len(self._scores) >= self._fit_next
-        ):  # made when it is needed, so that a resumed run makes the last one alone
+        if len(self._scores) >= self._fit_next:
+            # Only the data are kept here. `_forecast` makes the fit, so that a resumed run makes only the
+            # last.
             self._fit, self._fit_to = None, list(zip(self._scores.values(), self._times(), strict=True))
             self._fit_next = next_fit(len(self._scores))
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         begun = self._next >= self._settings.population and len(self._scores) >= FEWEST
-        with torch_threads(
-            1
-        ):  # more of them wait for each other longer than they work on matrices of this size
+        with torch_threads(1):  # on matrices of this size several threads would wait more than they work
             return (self._screened(rng) if begun and self._screens(rng) else None) or super()._propose(rng)
 
     def _screens(self, rng: Generator) -> bool:
-        """Whether the next proposal is to be screened: as probable as that, by the latest evaluations, screened ones get on the frontier
-        more often than plain ones do (Thompson sampling of two rates, from Jeffreys priors)."""
+        """Whether to screen the next proposal.
+
+        It is screened with the probability that screened proposals have lately reached the frontier more
+        often than plain ones (Thompson sampling of two rates, from Jeffreys priors).
+        """
         turn = self._next % PLAIN
         if turn in (PLAIN // 2 - 1, PLAIN - 1):
             return turn != PLAIN - 1
         told = [number for number in list(self._gained)[-RECENT:] if number >= self._settings.population]
-        draw, rates = rng.spawn(1)[0], []  # of its own, so that plain proposals are those of evolution
+        # A generator of its own leaves `rng` as it is: plain proposals are then exactly those of evolution.
+        draw, rates = rng.spawn(1)[0], []
         for screened in (True, False):
             gained = [
                 self._gained[number]
@@ -114,7 +125,7 @@ class Guided(Evolution[T]):
         return bool(rates[0] >= rates[1])
 
     def _screened(self, rng: Generator) -> Proposal[T] | None:
-        """The most promising child; None where the surrogates have no skill or see no gain."""
+        """The most promising child; None if the surrogates have no skill or expect no gain."""
         expected = self._forecast()
         if expected.skill < LEAST_SKILL:
             return None
@@ -147,11 +158,14 @@ class Guided(Evolution[T]):
         return forecast(self._fit, features, scores, known, np.array(self._times()))
 
     def _times(self) -> list[float]:
-        """How often each that has scores was evaluated."""
+        """Number of evaluations of each successful proposal."""
         return [2.0 if number in self._twice else 1.0 for number in self._scores]
 
     def _open(self, expected: Forecast) -> Floats:
-        """Where there is something to gain. By turns the reference is near, for the frontier's middle, and far, for its ends."""
+        """The region where a candidate would gain, as boxes.
+
+        The reference alternates: a near one favours the middle of the frontier, a far one its ends.
+        """
         scores = expected.warped(np.array(list(self._scores.values())))
         frontier = expected.warped(np.array([self._scores[number] for number in self._frontier]))
         near, far = pareto.reference_point(frontier), pareto.reference_point(scores)
@@ -161,7 +175,7 @@ class Guided(Evolution[T]):
         return open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far))
 
     def _chance(self, rows: Floats) -> Floats:
-        """The probability that an evaluation succeeds: [n]."""
+        """The probabilities that evaluations succeed [n], never below 0.05, as the estimate is rough."""
         told = list(self._told)[-REMEMBERED:]
         success = np.array([float(number in self._scores) for number in told])
         if success.all():
@@ -172,11 +186,15 @@ class Guided(Evolution[T]):
             (known - known.mean(0)) / deviation,
             (rows[:, : self._features] - known.mean(0)) / deviation,
         )
-        found, _ = conditioned(first_kernel(x.shape[1]), x, success - success.mean()).predict(others)
-        return np.asarray(np.clip(found + success.mean(), 0.05, 1))
+        means, _ = conditioned(first_kernel(x.shape[1]), x, success - success.mean()).predict(others)
+        return np.asarray(np.clip(means + success.mean(), 0.05, 1))
 
     def _children(self, rng: Generator, elite: Sequence[Child[T]], seen: set[str]) -> list[Child[T]]:
-        """New ones, up to a round's share of `CHILDREN`; their keys are added to `seen`."""
+        """New children of one round, at most its share of CHILDREN.
+
+        elite: children that may be parents; empty in the first round.
+        seen: keys of all earlier children and proposals; the new keys are added.
+        """
         children: list[Child[T]] = []
         for _ in range(2 * CHILDREN // ROUNDS):
             child = self._bear(rng, elite)
@@ -189,7 +207,7 @@ class Guided(Evolution[T]):
         return children
 
     def _bear(self, rng: Generator, elite: Sequence[Child[T]]) -> Child[T]:
-        """A child by crossover, by one or more mutations, each further one half as likely, or by both."""
+        """A child by crossover, by mutations, or by both. Each further mutation is half as likely."""
         if not elite and rng.random() < FRESH and (fresh := self._sampled(rng)) is not None:
             return Child(fresh, (), ("random",))
         child = self._parent(rng, elite)
@@ -220,6 +238,7 @@ class Guided(Evolution[T]):
         return max(self._predictors, default=-1) + 1
 
     def _row(self, candidate: T) -> list[float]:
+        """Features of a candidate, then its objectives that are known beforehand, NaN for the others."""
         known = [
             self._predictors[number](candidate) if number in self._predictors else np.nan
             for number in range(self._objectives)
@@ -227,7 +246,7 @@ class Guided(Evolution[T]):
         return [*self._space.features(candidate).values(), *known]
 
     def _columns(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Features [n, d], and what is known of each objective [n, m]."""
+        """Splits rows into features [n, d] and values of objectives known beforehand [n, m]."""
         objectives = len(next(iter(self._scores.values())))
         known = np.full((len(rows), objectives), np.nan)
         known[:, : self._objectives] = rows[:, self._features :]

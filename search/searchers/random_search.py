@@ -1,4 +1,4 @@
-"""Random search: what every other searcher has to beat."""
+"""Random search, the baseline for every other searcher."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class RandomSearch(Searcher[T]):
-    """New random members, whatever is told; a Proposer[T]."""
+    """Proposes new random members, whatever their scores; a Proposer[T]."""
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         return self._random_or_exhausted(rng)

@@ -1,4 +1,4 @@
-"""Aging evolution for one objective under constraints, as Nemotron-Flash (arXiv 2511.18890) used it to find its models."""
+"""Aging evolution for one objective under constraints: the searcher of Nemotron-Flash (arXiv 2511.18890)."""
 
 from typing import TypeVar
 
@@ -13,19 +13,19 @@ T = TypeVar("T")
 
 
 class Aging(Searcher[T]):
-    """Real et al. 2018 (arXiv 1802.01548), asynchronous; a Proposer[T].
+    """Aging evolution (Real et al. 2018, arXiv 1802.01548), asynchronous; a Proposer[T].
 
-    A parent has the lowest first objective of a few drawn from the latest `population` evaluations; its child differs in one respect.
-    The other objectives are recorded, not searched for: a latency target is a constraint of the run. Who breaks one, or fails, ages
-    with the others, and is parent to nobody.
+    A parent has the lowest first objective of a few candidates drawn from the latest `population`
+    evaluations. Its child differs in one respect. Other objectives are only recorded: a latency target is a
+    constraint of the run. A candidate that fails or breaks a constraint ages like the others, but is never a
+    parent.
     """
 
     def __init__(self, space: Space[T], settings: EvolutionSettings, *, seed: int) -> None:
         super().__init__(space, seed=seed)
         self._settings = settings
-        self._seeds = tuple(space.seeds())[
-            : (settings.population + 1) // 2
-        ]  # the others are random: known designs are alike
+        # At most half of the first proposals are seeds. The others are random, as known designs are alike.
+        self._seeds = tuple(space.seeds())[: (settings.population + 1) // 2]
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         first = self._seeded(self._seeds)
@@ -39,7 +39,10 @@ class Aging(Searcher[T]):
         return self._random_or_exhausted(rng)
 
     def _parent(self, rng: Generator) -> int:
-        """The best of a few of the population; where all of them failed, of all that succeeded; of equals the first drawn."""
+        """The best of a few of the population, or of all successful proposals if all of these failed.
+
+        Of equal ones it is the first drawn.
+        """
         population = list(self._told)[-self._settings.population :]
         drawn = rng.choice(len(population), min(self._settings.tournament, len(population)), replace=False)
         able = [number for index in drawn if (number := population[int(index)]) in self._scores]

@@ -1,9 +1,12 @@
-"""What an objective of an unseen candidate will be: a Gaussian process on the features of the space.
+"""A surrogate: a Gaussian process that predicts one objective from the features of a candidate.
 
-Its covariance is a smooth part (Matérn 5/2), an additive part `a` (a ridge regression on each feature and its square) and the square of
-that, for pairs that act together; features are weighted by how much they matter. Weights, shares and noise climb towards the greatest
-probability of the data from values that few data leave them at. Leave-one-out errors, which a Gaussian process has in closed form,
-say whether it predicts at all (`skill`) and scale its deviations, more where they are near.
+Its covariance has three parts. One is smooth (Matérn 5/2). One is additive: a ridge regression on each
+feature and its square. One is the square of the additive part, for pairs of features that act together. Each
+feature has a weight.
+
+A fit raises the probability of the data by gradient steps on weights, variances and noise. A prior pulls
+these towards their starting values, so that few data change them little. Leave-one-out errors have a closed
+form. They give the skill of the predictions, and they scale the predicted deviations, nearby errors more.
 """
 
 from dataclasses import dataclass
@@ -14,28 +17,38 @@ import torch
 from search.pareto import Floats
 
 START = (-4.0, 0.0, -1.0, -4.0, -4.0)
-"""Logarithms of the variances of noise, smooth part, features, their squares, and pairs, of standardized values."""
-PULL, REACH = (
-    0.1,
-    8.0,
-)  # how strongly the starting values pull back, and how far from them the logarithms may go
-RATE, MEMORY, SCALE_MEMORY = 0.1, 0.9, 0.99  # of Adam, which climbs the probability
-NUGGET = 1e-6  # added to the diagonal, so that equal rows can be inverted
+"""Logarithms of variances of standardized values: noise, smooth part, features, their squares, and pairs."""
+PULL = 0.1
+"""Strength of the prior that pulls the logarithms towards their starting values."""
+REACH = 8.0
+"""Largest distance of the logarithms from their starting values."""
+RATE, MEMORY, SCALE_MEMORY = 0.1, 0.9, 0.99
+"""Learning rate and decay rates of Adam, which raises the probability of the data."""
+NUGGET = 1e-6
+"""Added to the diagonal of the covariance, so that it can be inverted where rows are equal."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """logs: logarithms of the weight of each feature [d], then of the five variances of `START`: [d + 5]."""
+    """The covariance function.
+
+    logs: logarithms of the weights of the features [d], then of the five variances of START: [d + 5].
+    """
 
     logs: Floats
 
     def __call__(self, a: Floats, b: Floats) -> tuple[Floats, Floats]:
-        """Covariances without noise of standardized rows [n, d] and [k, d], and how near they are, from 0, far apart, to 1, equal in all
-        that matters: [n, k] each."""
+        """Covariances without noise, and nearness, of all pairs of rows: [n, k] each.
+
+        Nearness is from 0, far apart, to 1, equal in every feature that has weight.
+
+        a, b: standardized rows [n, d] and [k, d].
+        """
         weights, (_, smooth, linear, square, pairs) = _split(self.logs)
         inner, squares = _products(a, b, weights)
         near = _matern(_distance(a, b, weights, inner))
-        # Smooth + additive + pairs * additive², in place: fresh memory for each term takes longer than the arithmetic.
+        # This is smooth + additive + pairs * additive², computed in place: new memory for each term would
+        # take longer than the arithmetic.
         inner *= linear
         squares *= square
         additive = np.add(inner, squares, out=inner)
@@ -57,14 +70,17 @@ class Kernel:
 
 
 def first_kernel(features: int) -> Kernel:
-    """Every feature matters as much, little is noise and little a matter of pairs."""
+    """The starting kernel: all features have equal weight, and noise and pairs have little variance."""
     return Kernel(np.concatenate([np.full(features, -np.log(max(1, features))), START]))
 
 
 def fitted(kernel: Kernel, x: Floats, y: Floats, *, steps: int, times: Floats | None = None) -> Kernel:
-    """The kernel after some steps towards the most probable one for standardized features [n, d] and values [n].
+    """The kernel after some steps of Adam towards the most probable one.
 
-    times: of how many evaluations each value is the mean [n], which has as much less noise; 1 where it is left out.
+    kernel: where the steps begin.
+    x, y: standardized features [n, d] and values [n].
+    steps: number of steps.
+    times: number of evaluations whose mean each value is [n]; its noise is divided by it. None means 1.
     """
     first, logs = first_kernel(x.shape[1]).logs, kernel.logs
     moment, scale = np.zeros_like(logs), np.zeros_like(logs)
@@ -79,9 +95,15 @@ def fitted(kernel: Kernel, x: Floats, y: Floats, *, steps: int, times: Floats | 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A kernel conditioned on data. errors: leave-one-out errors in units of the deviations that the kernel gave them: [n].
+    """A kernel conditioned on data.
 
-    skill: the share of the variance that leave-one-out predictions explain; 0 or less is no better than the mean.
+    kernel: the covariance function.
+    x: standardized features of the data [n, d].
+    inverse: inverse covariance of the data, with noise [n, n].
+    dual: inverse covariance times the values [n].
+    errors: leave-one-out errors in units of the deviations that the kernel predicted for them [n].
+    skill: share of the variance that leave-one-out predictions explain. At 0 or less they are no better than
+        the mean.
     """
 
     kernel: Kernel
@@ -92,7 +114,7 @@ class Surrogate:
     skill: float
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
-        """Means and deviations of what standardized rows [k, d] will be measured to be: [k], [k]."""
+        """Means and deviations of measured values [k], noise included, at standardized rows [k, d]."""
         across, near = self.kernel(x, self.x)
         unexplained = np.maximum(
             self.kernel.variance(x) - np.einsum("kn,kn->k", across @ self.inverse, across), 0
@@ -103,7 +125,10 @@ class Surrogate:
 
 
 def conditioned(kernel: Kernel, x: Floats, y: Floats, times: Floats | None = None) -> Surrogate:
-    """The surrogate of standardized features [n, d] and values [n]; times: see `fitted`."""
+    """The surrogate of a kernel and data.
+
+    x, y, times: as for `fitted`.
+    """
     covariance, _ = kernel(x, x)
     covariance[np.diag_indices(len(x))] += kernel.noise / (1.0 if times is None else times)
     inverse = _inverse(covariance)
@@ -114,7 +139,10 @@ def conditioned(kernel: Kernel, x: Floats, y: Floats, times: Floats | None = Non
 
 
 def log_probability_slope(logs: Floats, x: Floats, y: Floats, times: Floats | None = None) -> Floats:
-    """The derivative of the logarithm of the data's probability by each of `logs`."""
+    """The derivatives of the data's log probability by each of `logs` [d + 5].
+
+    x, y, times: as for `fitted`.
+    """
     weights, (noise, smooth, linear, square, pairs) = _split(logs)
     inner, squares = _products(x, x, weights)
     squared = _distance(x, x, weights, inner)
@@ -142,17 +170,17 @@ def log_probability_slope(logs: Floats, x: Floats, y: Floats, times: Floats | No
 
 
 def _split(logs: Floats) -> tuple[Floats, Floats]:
-    """Weights of features [d] and the five variances."""
+    """Weights of the features [d] and the five variances of START."""
     return np.exp(logs[: -len(START)]), np.exp(logs[-len(START) :])
 
 
 def _products(a: Floats, b: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Weighted inner products of rows, and of their centred squares: [n, k] each."""
+    """Weighted inner products of all pairs of rows, and of their centred squares: [n, k] each."""
     return (a * weights) @ b.T, ((a * a - 1) * (weights / 2)) @ (b * b - 1).T
 
 
 def _distance(a: Floats, b: Floats, weights: Floats, inner: Floats) -> Floats:
-    """Squared weighted distances: [n, k]."""
+    """Squared weighted distances of all pairs of rows [n, k]. inner: their weighted inner products."""
     squared = ((a * a) @ weights)[:, None] + (b * b) @ weights
     squared -= 2 * inner
     return np.asarray(np.maximum(squared, 0, out=squared))
@@ -169,11 +197,11 @@ def _matern(squared: Floats) -> Floats:
 
 
 def _matern_slope(squared: Floats) -> Floats:
-    """Its derivative by squared distances."""
+    """The derivative of the Matérn 5/2 correlation by squared distances."""
     far = np.sqrt(5 * squared)
     return np.asarray(-5 / 6 * (1 + far) * np.exp(-far))
 
 
 def _inverse(covariance: Floats) -> Floats:
-    """Of a positive definite matrix, in half the time that it takes of any."""
+    """The inverse of a positive definite matrix, in half the time of a general inverse."""
     return np.asarray(torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(covariance))).numpy())

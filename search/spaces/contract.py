@@ -1,4 +1,4 @@
-"""What a searcher needs to know of a space."""
+"""The interface between a searcher and the space that it searches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Space(Protocol[T]):
-    """What a proposer needs to know of the things that it searches. All randomness comes from the generator given."""
+    """A set of members to sample, mutate and combine. All randomness comes from the given generator."""
 
     def seeds(self) -> Sequence[T]:
-        """A few members worth trying first, such as the extremes; may be empty."""
+        """A few members worth trying first, such as the extremes. May be empty."""
         ...
 
     def sample(self, rng: Generator) -> T:
@@ -20,17 +20,20 @@ class Space(Protocol[T]):
         ...
 
     def mutate(self, parent: T, rng: Generator) -> tuple[T, str] | None:
-        """A member that differs from the parent in one respect, and that respect's name; None when none can be found."""
+        """A member that differs from the parent in one respect, and the name of the respect.
+
+        None when no such member can be found.
+        """
         ...
 
     def crossover(self, a: T, b: T, rng: Generator) -> T | None:
-        """A member made of two, perhaps equal to one of them; None when none can be found."""
+        """A member made of two parents, perhaps equal to one of them. None when no such member is found."""
         ...
 
     def features(self, member: T) -> Mapping[str, float]:
-        """The member in finite numbers, with the same keys for every member."""
+        """The member as finite numbers. Every member has the same keys."""
         ...
 
     def key(self, member: T) -> str:
-        """The member's identity: equal for equal members alone."""
+        """The member's identity: two members have one key only if they are equal."""
         ...

@@ -6,11 +6,11 @@ from operators import Architecture
 from search.config.space import SpaceSettings
 
 _FEWEST = 3
-"""Members of a frontier of which anything is said."""
+"""Members at an edge below which there is no message: one or two lie there by chance."""
 
 
 def at_edges(members: Sequence[Architecture], settings: SpaceSettings) -> list[str]:
-    """For each edge of widths and depths where at least half of a frontier's members are, a line that says so."""
+    """A line for each edge of width or depth of the space where at least half of a frontier's members lie."""
     widths, depths = [member.width for member in members], [member.depth for member in members]
     edges = (
         ("greatest width", "wider", widths, max(settings.widths), min(settings.widths)),
@@ -19,7 +19,8 @@ def at_edges(members: Sequence[Architecture], settings: SpaceSettings) -> list[s
         ("smallest depth", "shallower", depths, settings.min_depth, settings.max_depth),
     )
     return [
-        f"{values.count(edge)} of {len(values)} on the frontier have the space's {name}, {edge}: {better} ones may be better"
+        f"{values.count(edge)} of {len(values)} on the frontier have the space's {name}, {edge}: "
+        f"{better} ones may be better"
         for name, better, values, edge, opposite in edges
         if edge != opposite and values.count(edge) >= max(_FEWEST, len(values) / 2)
     ]

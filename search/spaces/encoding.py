@@ -1,4 +1,4 @@
-"""Members of a space as whole numbers, for searchers that know nothing but such: Optuna's samplers, pymoo's NSGA-II."""
+"""Members of a space as whole numbers, for searchers that take only numbers, such as Optuna's samplers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,11 @@ Vector = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Dimension:
-    """A whole number from 0 to size - 1. ordered: whether neighbours are alike; otherwise the numbers are names."""
+    """One whole number of an encoded member.
+
+    size: the number is from 0 to size - 1.
+    ordered: whether neighbouring numbers mean similar members; otherwise the numbers are only names.
+    """
 
     size: int
     ordered: bool = True
@@ -31,24 +35,30 @@ class EncodedSpace(Space[T], Protocol[T]):
 
     @property
     def dimensions(self) -> Mapping[str, Dimension]:
-        """The dimensions by name, always in the same order."""
+        """Name -> dimension, always in the same order."""
         ...
 
     def encode(self, member: T) -> Mapping[str, int]:
-        """The numbers of a member; those of the most similar one where numbers cannot say all that it is."""
+        """The numbers of a member, or of the most similar member that numbers can express."""
         ...
 
     def decode(self, values: Mapping[str, int]) -> T | None:
-        """The member with these numbers; None where they mean none. `decode(encode(decode(values)))` is `decode(values)`."""
+        """The member with these numbers; None if no member has them.
+
+        `decode(encode(decode(values)))` is `decode(values)`.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class ArchitectureEncoding:
-    """Architectures whose layers of one operator are all alike, and normalized alike; an EncodedSpace[Architecture].
+    """An EncodedSpace[Architecture]: equal layers for each operator, and one normalization for all.
 
-    Dimensions: width, depth, meta tokens, normalization, the operator of each place (those beyond the depth mean nothing), and each
-    gene of each operator. Genes that a width cannot have become those of its choice that shares most of them.
+    Its dimensions are width, depth, meta tokens, normalization, the operator of each place, and each gene of
+    each operator. Operators of places beyond the depth have no effect. Where a width cannot have the genes,
+    the choice that shares most of them is taken.
+
+    space: the space whose members are encoded.
     """
 
     space: ArchitectureSpace
@@ -57,19 +67,19 @@ class ArchitectureEncoding:
     def dimensions(self) -> Mapping[str, Dimension]:
         choices = self.space.choices
         low, high = choices.depths
-        found = {
+        named = {
             "width": Dimension(len(choices.widths)),
             "depth": Dimension(high - low + 1),
             "meta_tokens": Dimension(len(choices.meta_tokens)),
             "norm": Dimension(len(choices.norms), ordered=False),
         }
-        found |= {f"layer{place}": Dimension(len(choices.operators), ordered=False) for place in range(high)}
+        named |= {f"layer{place}": Dimension(len(choices.operators), ordered=False) for place in range(high)}
         for name, genes in choices.genes.items():
-            found |= {
+            named |= {
                 f"{name}.{gene}": Dimension(len(options), _numbers(options))
                 for gene, options in genes.items()
             }
-        return found
+        return named
 
     def seeds(self) -> Sequence[Architecture]:
         return self.space.seeds()
@@ -90,7 +100,7 @@ class ArchitectureEncoding:
         return self.space.key(member)
 
     def encode(self, member: Architecture) -> dict[str, int]:
-        """What most layers of an operator have; 0 for what the member has nothing of."""
+        """The commonest shape of each operator's layers; 0 for the genes of operators that are absent."""
         choices = self.space.choices
         values = dict.fromkeys(self.dimensions, 0)
         values["width"] = choices.widths.index(member.width)
@@ -134,18 +144,18 @@ def _numbers(options: Sequence[object]) -> bool:
 
 
 def _commonest(values: Sequence[V]) -> V:
-    """Of those that are as common, the first."""
+    """The commonest value; the first of equally common ones."""
     return max(values, key=values.count)
 
 
 @dataclass(frozen=True)
 class IntegerSpace:
-    """All vectors of whole numbers with the given dimensions; an EncodedSpace[tuple[int, ...]]."""
+    """An EncodedSpace[tuple[int, ...]]: all vectors of whole numbers with the given dimensions."""
 
     dimensions: Mapping[str, Dimension]
 
     def seeds(self) -> tuple[Vector, ...]:
-        """The two extremes of the ordered dimensions."""
+        """The smallest and the largest values of the ordered dimensions, with 0 for all others."""
         sizes = self.dimensions.values()
         return tuple(0 for _ in sizes), tuple(each.size - 1 if each.ordered else 0 for each in sizes)
 
@@ -153,7 +163,7 @@ class IntegerSpace:
         return tuple(rng.integers([each.size for each in self.dimensions.values()]).tolist())
 
     def mutate(self, parent: Vector, rng: Generator) -> tuple[Vector, str] | None:
-        """One number becomes its neighbour or, where there is none, or as often, any other."""
+        """Changes one number: half of the time to a neighbour if it is ordered, otherwise to any value."""
         where = int(rng.integers(len(parent)))
         dimension = tuple(self.dimensions.values())[where]
         if dimension.ordered and rng.random() < 0.5:
@@ -165,18 +175,18 @@ class IntegerSpace:
         return (*parent[:where], value, *parent[where + 1 :]), name
 
     def crossover(self, a: Vector, b: Vector, rng: Generator) -> Vector:
-        """Each number from either."""
+        """Takes each number from either parent."""
         return tuple(np.where(rng.random(len(a)) < 0.5, a, b).tolist())
 
     def features(self, member: Vector) -> dict[str, float]:
-        """Ordered numbers scaled to 0 … 1, each of the others as a column for each of its values."""
-        found: dict[str, float] = {}
+        """Ordered numbers scaled to 0 … 1; every other number as one 0 or 1 for each of its values."""
+        columns: dict[str, float] = {}
         for (name, dimension), value in zip(self.dimensions.items(), member, strict=True):
             if dimension.ordered:
-                found[name] = value / max(1, dimension.size - 1)
+                columns[name] = value / max(1, dimension.size - 1)
             else:
-                found |= {f"{name}={option}": float(option == value) for option in range(dimension.size)}
-        return found
+                columns |= {f"{name}={option}": float(option == value) for option in range(dimension.size)}
+        return columns
 
     def key(self, member: Vector) -> str:
         return ",".join(map(str, member))

@@ -1,4 +1,4 @@
-"""Members of a space of architectures in numbers, for whatever learns from them."""
+"""Architectures as numbers, for the surrogates that learn from them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, product
@@ -13,7 +13,14 @@ from search.config.choices import Choices, Part, norm_of
 
 
 class Features:
-    """Counts and positions of operators, sizes, and for each gene with a choice its mean or, if no number, each value's share."""
+    """Computes the features of architectures in one space.
+
+    They are counts and positions of operators, sizes, and for each gene with a choice the mean of its values
+    or, where values are not numbers, the share of each value.
+    where values are not numbers, the share of each value.
+
+    choices: those of the space.
+    """
 
     def __init__(self, choices: Choices) -> None:
         self._norms = _Means({"norm": [" ".join(norm) for norm in choices.norms]})
@@ -21,7 +28,10 @@ class Features:
         self._absent = {name: operator([], []) for name, operator in self._operators.items()}
 
     def __call__(self, member: Architecture, parts: Sequence[Part]) -> dict[str, float]:
-        """Of a member and what is known of its layers: finite numbers, with the same keys for every member."""
+        """The features of a member: finite numbers, with the same keys for every member.
+
+        parts: the facts about its layers, from `Choices.parts`.
+        """
         depth, width = member.depth, member.width
         mixers = [part.mixer for part in parts]
         ratios = [part.ratio for part in parts if not part.mixer]
@@ -62,20 +72,26 @@ class _Operator:
         self._genes = _Means({f"{name}.{gene}": options for gene, options in genes.items()})
 
     def __call__(self, places: Sequence[float], values: Sequence[tuple[Any, ...]]) -> dict[str, float]:
-        """Of the layers' places, from 0 to 1, in the middle where there are none, and the values of their genes."""
-        found = {self._count: float(len(places))}
+        """The features of one operator's layers in an architecture.
+
+        places: relative depths of the layers, from 0 to 1.
+        values: the values of each layer's genes.
+        """
+        features = {self._count: float(len(places))}
         if self._mixer:
-            places = places or [0.5]
+            places = places or [0.5]  # an absent mixer counts as in the middle, the least surprising place
             mean = sum(places) / len(places)
-            found[self._mean] = mean
-            found[self._spread] = sqrt(sum([(place - mean) ** 2 for place in places]) / len(places))
-        return found | self._genes(values)
+            features[self._mean] = mean
+            features[self._spread] = sqrt(sum([(place - mean) ** 2 for place in places]) / len(places))
+        return features | self._genes(values)
 
 
 class _Means:
-    """Of every gene with a choice the mean where its values are numbers, else the share of each value.
+    """For every gene with a choice: the mean of its values or, where they are not numbers, the share of each.
 
-    genes: name -> values. What each combination counts as is looked up, since a search asks for it all the time.
+    The numbers of every combination are computed once, since a search asks for them all the time.
+
+    genes: name -> values.
     """
 
     def __init__(self, genes: Mapping[str, Sequence[Any]]) -> None:
@@ -90,7 +106,10 @@ class _Means:
         }
 
     def __call__(self, chosen: Sequence[tuple[Any, ...]]) -> dict[str, float]:
-        """Of the genes' values, in the order of `genes`, of some layers; 0 where there are none."""
+        """The features of some layers; 0 without layers.
+
+        chosen: the values of each layer's genes, in the order of `genes`.
+        """
         if not chosen:
             return dict.fromkeys(self.names, 0.0)
         columns = zip(*[self._rows[values] for values in chosen], strict=True)
@@ -98,7 +117,7 @@ class _Means:
 
 
 def _column(name: str, options: Sequence[Any]) -> tuple[list[str], dict[Any, tuple[float, ...]]]:
-    """The names of a gene's features, and each of its values in numbers."""
+    """The names of a gene's features, and {value: its numbers}."""
     if len(options) < 2:
         return [], dict.fromkeys(options, ())
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in options):

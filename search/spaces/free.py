@@ -1,4 +1,4 @@
-"""What a search may try: the protocol of a search space, and the space of architectures."""
+"""The space of free sequences: any operators in any order, at every width and depth of the settings."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from search.spaces.seeds import designs_of, first_members, rescaled_to, shallow_
 T = TypeVar("T")
 
 CHILD_TRIES = 50
-"""How many children of the same parents are made before they are said to have none; a proposer can turn to others."""
+"""Attempts to make a legal child of the same parents. After these the searcher turns to other parents."""
 
 
 def accepts_everything(architecture: Architecture) -> bool:
@@ -28,10 +28,14 @@ def accepts_everything(architecture: Architecture) -> bool:
 
 @dataclass(frozen=True)
 class ArchitectureSpace:
-    """Sequences of operators with their shapes, at every width and depth that the settings allow; a Space[Architecture].
+    """A Space[Architecture]: sequences of operators with their shapes, at any width and depth given.
 
-    accepts: a run's cheap constraints, such as a bound on parameters. Each architecture returned is legal and accepted.
-    What the settings do not speak of (RoPE, tied embeddings) has its default; a child has it from its parents.
+    Each architecture that it returns is legal and accepted. Properties outside the settings (RoPE, tied
+    embeddings) have their defaults; a child inherits them from its parents.
+
+    settings: the `space` section of a run.
+    vocabulary: number of tokens of every architecture.
+    accepts: the run's cheap constraints, such as a bound on parameters.
     """
 
     settings: SpaceSettings
@@ -43,7 +47,7 @@ class ArchitectureSpace:
         return choices_of(self.settings)
 
     def contains(self, architecture: Architecture) -> str | None:
-        """The reason why the architecture is not legal here, or None. Does not ask `accepts`."""
+        """The reason why the architecture is not legal here, or None. It does not call `accepts`."""
         choices, width = self.choices, architecture.width
         low, high = choices.depths
         if architecture.vocabulary != self.vocabulary:
@@ -57,7 +61,8 @@ class ArchitectureSpace:
                 f"meta_tokens: expected one of {_listed(choices.meta_tokens)}, got {architecture.meta_tokens}"
             )
         if architecture.normalized_head != self.settings.normalized_head:
-            return f"normalized_head: expected {self.settings.normalized_head}, got {architecture.normalized_head}"
+            expected, given = self.settings.normalized_head, architecture.normalized_head
+            return f"normalized_head: expected {expected}, got {given}"
         parts = choices.parts(architecture.layers, width)
         if parts is None:
             unknown = next(
@@ -71,13 +76,14 @@ class ArchitectureSpace:
         return None
 
     def _unknown(self, number: int, layer: Layer, width: int) -> str:
-        """The reason why a layer is none of the choices."""
+        """The reason why a layer is not among the choices. number: its place."""
         choices = self.choices
         if layer.operator not in choices.operators:
             return f"layers.{number}: expected one of {_listed(choices.operators)}, got {layer.operator}"
         if norm_of(layer) not in choices.norms:
             known = _listed(" ".join(norm) for norm in choices.norms)
-            return f"layers.{number}: expected a normalization of {known}, got {layer.norm} {layer.norm_position}"
+            given = " ".join(norm_of(layer))
+            return f"layers.{number}: expected a normalization of {known}, got {given}"
         return f"layers.{number}.shape: no genes of {layer.operator} at width {width} give {layer.shape}"
 
     def sample(self, rng: Generator) -> Architecture:
@@ -86,7 +92,8 @@ class ArchitectureSpace:
             if self._legal(architecture):
                 return architecture
         raise ConfigError(
-            f"space: none of {self.settings.max_tries} random architectures meets the constraints; widen the space or relax them"
+            f"space: none of {self.settings.max_tries} random architectures meets the constraints; "
+            "widen the space or relax the constraints"
         )
 
     def mutate(self, parent: Architecture, rng: Generator) -> tuple[Architecture, str] | None:
@@ -108,7 +115,7 @@ class ArchitectureSpace:
         return None
 
     def key(self, member: Architecture) -> str:
-        # A digest would tell members apart too; this takes a tenth of its time, as most layers are one and the same value.
+        # A digest would be a key too. This takes a tenth of its time, as the JSON of known layers is kept.
         parts = self.choices.parts(member.layers, member.width)
         layers = (
             [layer.model_dump_json() for layer in member.layers]
@@ -118,28 +125,28 @@ class ArchitectureSpace:
         return member.model_dump_json(exclude={"name", "layers"}) + "".join(layers)
 
     def settled(self, architecture: Architecture) -> Architecture | None:
-        """The accepted member that an architecture made elsewhere stands for: itself, if it is one."""
+        """The accepted member that an architecture made elsewhere stands for, if any: here only itself."""
         return architecture if self._legal(architecture) else None
 
     def seeds(self) -> tuple[Architecture, ...]:
-        """The corners of the space, published designs as near as it has them, and each mixer alone; named after what they are."""
+        """The corners of the space, the members nearest to published designs, and each mixer alone."""
         return first_members(self.choices, self._build, self._legal)
 
     def shallow(self) -> Iterator[Architecture]:
-        """Each mixer alone, as shallow and narrow as is legal; those of three stages too are such a sequence."""
+        """Each mixer alone, as shallow and narrow as is legal."""
         return shallow_members(self.choices, self._build, self._legal)
 
     def designs(self) -> tuple[Architecture, ...]:
-        """Published designs at each width of the space where it has them, in proportion; named after what they are, equal ones once."""
+        """Published designs in proportion, at each width where they are members. Equal ones occur once."""
         designs, widths = designs_of(self.choices.operators), self.choices.widths
-        found = [
+        rescaled = [
             rescaled_to(design, width, self.choices, self._build) for design in designs for width in widths
         ]
-        legal = [member for member in found if member is not None and self._legal(member)]
+        legal = [member for member in rescaled if member is not None and self._legal(member)]
         return tuple({member.digest(): member for member in reversed(legal)}.values())[::-1]
 
     def features(self, member: Architecture) -> dict[str, float]:
-        """Counts and positions of operators, sizes, and what genes they have (`search.spaces.features`)."""
+        """Counts and positions of operators, sizes, and values of genes (`search.spaces.features`)."""
         parts = self.choices.parts(member.layers, member.width)
         if parts is None:
             raise ValueError(f"expected a member of the space, got {self.contains(member)}")
@@ -150,7 +157,11 @@ class ArchitectureSpace:
         return Features(self.choices)
 
     def _draw(self, rng: Generator) -> Architecture:
-        """A random architecture that looks like a real one: repeated blocks, or mixers and feed-forward networks by turns."""
+        """A random architecture that resembles real ones: blocks repeated, or operators in turns.
+
+        A draw has one to three kinds of mixer. Most draws have one kind of feed-forward network, and most
+        layers of an operator have one shape, as in published models.
+        """
         low, high = self.choices.depths
         width, depth = pick(self.choices.widths, rng), int(rng.integers(low, high + 1))
         mixers, feedforwards = (self.choices.available(width, kind) for kind in ("mixer", "feedforward"))
@@ -174,7 +185,7 @@ class ArchitectureSpace:
         return self._build(width, self._normalize(layers, rng), pick(self.choices.meta_tokens, rng))
 
     def _normalize(self, layers: Sequence[Layer], rng: Generator) -> Sequence[Layer]:
-        """One normalization for all layers or, as often, one for the first and one for the rest."""
+        """Half of the time one normalization for all, otherwise one for the first and one for the rest."""
         norms = self.choices.norms
         if len(norms) == 1:
             return [normalized(layer, norms[0]) for layer in layers]

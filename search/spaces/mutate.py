@@ -1,7 +1,8 @@
 """Small changes of an architecture: pure functions that return a new one, or None where they do not apply.
 
-A mutation takes what it may choose from (`Choices`), a parent made of these, and a random generator. It keeps to the choices, to the
-bounds on depth and to at least one mixer; whether its result is accepted by a run's constraints is for the space to say.
+A mutation takes a parent, the choices of the space that the parent is a member of, and a random generator.
+Its result keeps to the choices, to the bounds on depth and to at least one mixer. It may break a run's
+constraints: the space checks these.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,13 @@ from search.config.choices import Choices, Layers, OpenGenes, norm_of, normalize
 
 T = TypeVar("T")
 TRADE_TOLERANCE = 0.2
-"""Largest relative difference in parameters that still counts as `about equal` when depth is traded for width."""
-
+"""Largest relative difference in parameters that counts as about equal when depth is traded for width."""
 
 Mutation = Callable[[Architecture, Choices, Generator], Architecture | None]
 
 
 def pick(options: Sequence[T], rng: Generator) -> T:
-    """One of the options, each as likely."""
+    """One of the options, all equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -33,18 +33,18 @@ def is_mixer(layer: Layer) -> bool:
 
 
 def alike(child: Architecture, parent: Architecture) -> bool:
-    """Whether nothing that a mutation may change is different."""
+    """Whether the two are equal in everything that a mutation may change."""
     return (child.width, child.meta_tokens, child.layers) == (parent.width, parent.meta_tokens, parent.layers)
 
 
 def blocks(layers: Layers) -> list[Layers]:
-    """The sequence in pieces that begin with a mixer and hold the feed-forward networks that follow it."""
+    """The sequence cut before each mixer: a piece is a mixer with the feed-forward networks behind it."""
     starts = [0, *[number for number, layer in enumerate(layers) if number and is_mixer(layer)], len(layers)]
     return [layers[start:end] for start, end in pairwise(starts)]
 
 
 def replace_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Another operator in one place; three times out of four a mixer for a mixer, a feed-forward network for its like."""
+    """Puts another operator in one place; three times out of four one of the same kind."""
     where = int(rng.integers(parent.depth))
     old = parent.layers[where]
     kind = registry.get(old.operator).kind
@@ -64,7 +64,7 @@ def replace_operator(parent: Architecture, choices: Choices, rng: Generator) -> 
 
 
 def insert_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """One layer more; a mixer and a feed-forward network are equally likely."""
+    """Adds one layer; a mixer and a feed-forward network are equally likely."""
     if parent.depth >= choices.depths[1]:
         return None
     kinds = [names for kind in ("mixer", "feedforward") if (names := choices.available(parent.width, kind))]
@@ -74,7 +74,7 @@ def insert_operator(parent: Architecture, choices: Choices, rng: Generator) -> A
 
 
 def delete_operator(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """One layer less."""
+    """Removes one layer."""
     if parent.depth <= choices.depths[0]:
         return None
     where = int(rng.integers(parent.depth))
@@ -82,7 +82,7 @@ def delete_operator(parent: Architecture, choices: Choices, rng: Generator) -> A
 
 
 def swap_operators(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Two different layers change places."""
+    """Exchanges two different layers."""
     first = int(rng.integers(parent.depth))
     equal = {place for place, layer in distinct(parent.layers).items() if layer == parent.layers[first]}
     partners = [number for number, layer in enumerate(parent.layers) if id(layer) not in equal]
@@ -94,7 +94,7 @@ def swap_operators(parent: Architecture, choices: Choices, rng: Generator) -> Ar
 
 
 def repeat_block(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Two or more neighbouring layers, once more right behind themselves."""
+    """Repeats two or more neighbouring layers once, right behind them."""
     longest = min(choices.depths[1] - parent.depth, parent.depth)
     if longest < 2:
         return None
@@ -104,7 +104,7 @@ def repeat_block(parent: Architecture, choices: Choices, rng: Generator) -> Arch
 
 
 def cut_block(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Two or more neighbouring layers less."""
+    """Removes two or more neighbouring layers."""
     longest = parent.depth - choices.depths[0]
     if longest < 2:
         return None
@@ -114,17 +114,17 @@ def cut_block(parent: Architecture, choices: Choices, rng: Generator) -> Archite
 
 
 def trade_depth_for_width(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Wider and shallower at about equal parameters."""
+    """Makes it wider and shallower at about equal parameters."""
     return _trade(parent, choices, rng, [width for width in choices.widths if width > parent.width])
 
 
 def trade_width_for_depth(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Narrower and deeper at about equal parameters."""
+    """Makes it narrower and deeper at about equal parameters."""
     return _trade(parent, choices, rng, [width for width in choices.widths if width < parent.width])
 
 
 def change_width(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """The next width up or down with the same layers."""
+    """Takes the next width up or down with the same layers."""
     here = choices.widths.index(parent.width)
     width = pick(
         [number for number in (here - 1, here + 1) if 0 <= number < len(choices.widths)] or [here], rng
@@ -134,23 +134,26 @@ def change_width(parent: Architecture, choices: Choices, rng: Generator) -> Arch
 
 
 def change_ratio(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Another ratio of a feed-forward network's inner width to the width."""
+    """Changes the ratio of a feed-forward network's inner width to the width."""
     return _change_gene(parent, choices, rng, choices.ratios)
 
 
 def change_shape(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Another value of one gene of an operator, the feed-forward ratio excepted."""
+    """Changes one gene of an operator, other than the feed-forward ratio."""
     return _change_gene(parent, choices, rng, choices.shapes)
 
 
 def change_meta_tokens(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Another number of meta tokens."""
+    """Changes the number of meta tokens."""
     others = [count for count in choices.meta_tokens if count != parent.meta_tokens]
     return parent.model_copy(update={"name": "", "meta_tokens": pick(others, rng)}) if others else None
 
 
 def change_normalization(parent: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """Another normalization in one layer, or in all layers before or behind a place: a split by depth is one step away."""
+    """Changes the normalization of one layer, or of all layers up to it or from it on.
+
+    The latter two make a split by depth, as some published models have it, one step.
+    """
     norm, where = pick(choices.norms, rng), int(rng.integers(parent.depth))
     start, end = pick(((where, where + 1), (0, where + 1), (where, parent.depth)), rng)
     layers = tuple(
@@ -178,7 +181,10 @@ MUTATIONS: Mapping[str, Mutation] = {
 
 
 def crossover(a: Architecture, b: Architecture, choices: Choices, rng: Generator) -> Architecture | None:
-    """The beginning of one parent and the end of the other, cut at the same relative depth, at the width of either."""
+    """Joins the beginning of one parent and the end of the other, at the width of either.
+
+    Both are cut at the same relative depth.
+    """
     if rng.random() < 0.5:
         a, b = b, a
     cut, width = rng.random(), pick((a.width, b.width), rng)
@@ -194,7 +200,10 @@ def crossover(a: Architecture, b: Architecture, choices: Choices, rng: Generator
 
 
 def _with(parent: Architecture, layers: Layers, *, width: int | None = None) -> Architecture | None:
-    """The parent with other layers, if a mixer is among them. A child has no name: it is not the model that was named."""
+    """The parent with other layers; None without a mixer among them.
+
+    A child loses the name, as it is another model than the one that was named.
+    """
     if not any(map(is_mixer, layers)):
         return None
     return parent.model_copy(update={"name": "", "layers": layers, "width": width or parent.width})
@@ -205,7 +214,10 @@ def _is_last_mixer(layers: Layers, where: int) -> bool:
 
 
 def _layer_like(parent: Architecture, name: str, where: int, choices: Choices, rng: Generator) -> Layer:
-    """A layer of that operator: mostly as the parent has it elsewhere, since real models repeat their shapes; normalized as at `where`."""
+    """A layer of this operator, normalized as the parent's layer at `where`.
+
+    Three times out of four it has a shape that the parent has elsewhere, since real models repeat shapes.
+    """
     present = [layer for layer in parent.layers if layer.operator == name]
     layer = (
         pick(present, rng) if present and rng.random() < 0.75 else pick(choices.at(name, parent.width), rng)
@@ -216,7 +228,10 @@ def _layer_like(parent: Architecture, name: str, where: int, choices: Choices, r
 def _change_gene(
     parent: Architecture, choices: Choices, rng: Generator, allowed: OpenGenes
 ) -> Architecture | None:
-    """One gene of one operator: in a single layer or, as often, in all of its layers."""
+    """Changes one gene of one operator: half of the time in a single layer, otherwise in all of its layers.
+
+    allowed: the genes that may change.
+    """
     present = sorted({layer.operator for layer in parent.layers})
     genes = [(name, *gene) for name in present for gene in allowed[name]]
     for order in rng.permutation(len(genes)):
@@ -242,7 +257,10 @@ def _change_gene(
 def _trade(
     parent: Architecture, choices: Choices, rng: Generator, widths: Sequence[int]
 ) -> Architecture | None:
-    """At one of `widths`, the depth whose parameters are nearest to the parent's; None if that is not near or no other depth."""
+    """The parent at one of the widths, at the depth that brings its parameters nearest to the parent's.
+
+    None if no depth but the parent's is within TRADE_TOLERANCE.
+    """
     wanted = parameters(parent)
     for order in rng.permutation(len(widths)):
         width = widths[order]
@@ -263,15 +281,21 @@ def _trade(
 
 
 def stretched(layers: Layers, depth: int) -> Layers:
-    """The sequence at another depth: its blocks repeated or left out evenly, so that the order and the share of operators stay.
+    """The sequence at another depth: its blocks are repeated or left out evenly.
 
-    Where whole blocks do not add up to `depth`, the last one is repeated or cut short.
+    So the order and the shares of operators stay. Where whole blocks do not add up to `depth`, the last one
+    is repeated or cut short.
     """
     return _laid(blocks(layers), depth, len(layers))
 
 
 def _laid(parts: Sequence[tuple[T, ...]], depth: int, before: int) -> tuple[T, ...]:
-    """What `stretched` makes of blocks with so many layers before, or of a number for each of these."""
+    """The work of `stretched`, on layers or on a number for each layer.
+
+    parts: the blocks.
+    depth: wanted number of layers.
+    before: number of layers of all blocks.
+    """
     count = max(1, round(len(parts) * depth / before))
     out = tuple(chain.from_iterable([parts[number * len(parts) // count] for number in range(count)]))
     while len(out) < depth:

@@ -1,4 +1,4 @@
-"""Where a search begins: the corners of a space, published designs as near as the space has them, and each mixer alone."""
+"""The first proposals of a search: corners of its space, members near published designs, each mixer alone."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,19 +11,25 @@ from search.config.choices import Choices, norm_of, normalized
 from search.spaces.mutate import stretched
 
 DESIGNS = ("nemotron-flash-1b", "nemotron-flash-3b", "llama-3.2-1b", "qwen3-0.6b", "mamba2-1.3b")
-"""The shipped architectures that are tried, one of each kind."""
+"""The shipped architectures to begin with: hybrids of two sizes, two transformers, and a pure Mamba2."""
 
 
 class Build(Protocol):
+    """Makes an architecture of a space from its width, layers, number of meta tokens and name."""
+
     def __call__(self, width: int, layers: Sequence[Layer], meta_tokens: int, name: str) -> Architecture: ...
 
 
 def first_members(
     choices: Choices, build: Build, legal: Callable[[Architecture], bool]
 ) -> tuple[Architecture, ...]:
-    """Members worth trying first, each named after what it is; of each kind the first that is legal, equal ones once.
+    """Members worth trying first, each with a name. Of each kind the first legal one; equal ones occur once.
 
-    Corners first: they bound what a search can find. Then designs, then single mixers of the middle width and depth, or the next smaller.
+    Corners come first, as they bound what a search can find. Then come published designs, then single mixers
+    at the middle width and depth, or the next smaller ones.
+
+    build: makes an architecture of the space.
+    legal: whether an architecture is a member and meets the run's constraints.
     """
     low, high = choices.depths
     narrow, wide = choices.widths[0], choices.widths[-1]
@@ -40,19 +46,24 @@ def first_members(
         choices.widths[: (len(choices.widths) + 1) // 2][::-1],
     )
     tries += [_alone(name, choices, build, middle_down, narrower) for name in _mixers(choices)]
-    found = [member for some in tries if (member := next(filter(legal, some), None)) is not None]
-    return tuple({member.digest(): member for member in reversed(found)}.values())[::-1]
+    members = [member for some in tries if (member := next(filter(legal, some), None)) is not None]
+    return tuple({member.digest(): member for member in reversed(members)}.values())[::-1]
 
 
 def shallow_members(
     choices: Choices, build: Build, legal: Callable[[Architecture], bool]
 ) -> Iterator[Architecture]:
-    """Each mixer alone in its smallest shape, as shallow and then as narrow as is legal: whatever is fast on a device, one of them is."""
+    """Each mixer alone in its smallest shape, as shallow and then as narrow as is legal.
+
+    Whichever operator a device is fast at, one of these members is fast on it.
+    """
     low, high = choices.depths
     for name in _mixers(choices):
-        found = next(filter(legal, _alone(name, choices, build, range(low, high + 1), choices.widths)), None)
-        if found is not None:
-            yield found
+        smallest = next(
+            filter(legal, _alone(name, choices, build, range(low, high + 1), choices.widths)), None
+        )
+        if smallest is not None:
+            yield smallest
 
 
 def _mixers(choices: Choices) -> list[str]:
@@ -60,14 +71,17 @@ def _mixers(choices: Choices) -> list[str]:
 
 
 def designs_of(operators: Iterable[str]) -> list[Architecture]:
-    """The shipped designs that are made of these operators alone."""
+    """The shipped designs that consist of these operators only."""
     files = [shipped.find(Path(name), "architecture") for name in DESIGNS]
     known, designs = set(operators), [Architecture.load(file) for file in files if file is not None]
     return [design for design in designs if {layer.operator for layer in design.layers} <= known]
 
 
 def rescaled_to(design: Architecture, width: int, choices: Choices, build: Build) -> Architecture | None:
-    """A design at that width and, as near as the space has it, the depth in proportion; None where an operator cannot be at that width."""
+    """A design at this width and the nearest depth in proportion that the space allows.
+
+    None if one of its operators cannot be built at this width.
+    """
     low, high = choices.depths
     return _rescaled_to(
         design, min(max(round(width * design.depth / design.width), low), high), width, choices, build
@@ -77,7 +91,10 @@ def rescaled_to(design: Architecture, width: int, choices: Choices, build: Build
 def _corner(
     choices: Choices, build: Build, name: str, width: int, depths: Iterable[int], size: Callable[..., Layer]
 ) -> Iterator[Architecture]:
-    """Every mixer in turn at that width, at the first of the depths that is legal."""
+    """All mixers in turns at this width, at each of the depths.
+
+    size: min or max, to choose each operator's smallest or largest shape.
+    """
     mixers = choices.available(width, "mixer")
     for depth in depths:
         yield build(width, _by_turns(choices, width, mixers, depth, size), choices.meta_tokens[0], name)
@@ -86,7 +103,7 @@ def _corner(
 def _alone(
     name: str, choices: Choices, build: Build, depths: Iterable[int], widths: Sequence[int]
 ) -> Iterator[Architecture]:
-    """One mixer with feed-forward networks, at each depth at each of the widths where it can be."""
+    """One mixer with feed-forward networks, at each depth and each of the widths where it can be built."""
     for depth in depths:
         for width in widths:
             if choices.at(name, width):
@@ -101,7 +118,10 @@ def _alone(
 def _by_turns(
     choices: Choices, width: int, mixers: Sequence[str], depth: int, size: Callable[..., Layer]
 ) -> tuple[Layer, ...]:
-    """Every mixer in turn, each before a feed-forward network; `size` (min or max) chooses among shapes by parameters."""
+    """All mixers in turns, each before a feed-forward network.
+
+    size: min or max; chooses each operator's shape by its parameters.
+    """
 
     def sized(name: str) -> Layer:
         layer = size(
@@ -118,14 +138,14 @@ def _by_turns(
 
 
 def _rescaled(design: Architecture, choices: Choices, build: Build) -> Iterator[Architecture]:
-    """A design at the depth and the proportion of width to depth that the space has nearest to its own, then smaller."""
+    """A design at the nearest depth and proportion of width to depth in the space, then smaller ones."""
     low, high = choices.depths
     for depth in range(min(max(design.depth, low), high), low - 1, -1):
         for width in sorted(
             choices.widths, key=lambda width: abs(width / depth - design.width / design.depth)
         ):
-            if (found := _rescaled_to(design, depth, width, choices, build)) is not None:
-                yield found
+            if (rescaled := _rescaled_to(design, depth, width, choices, build)) is not None:
+                yield rescaled
 
 
 def _rescaled_to(
@@ -141,7 +161,7 @@ def _rescaled_to(
 
 
 def _nearest(layer: Layer, width_from: int, width_to: int, choices: Choices) -> Layer | None:
-    """Of the layers that its operator can be at `width_to` the one that shares most genes with it; None where there is none."""
+    """The operator's layer at `width_to` that shares most genes with this layer; None if there is none."""
     table, wanted = choices.layers[layer.operator, width_to], layer.shape.genes(width_from)
     if not table:
         return None

@@ -1,4 +1,7 @@
-"""Nemotron-Flash's search space (arXiv 2511.18890): three stages, each repeating one block, at the largest width that is fast enough."""
+"""Nemotron-Flash's search space (arXiv 2511.18890): three stages that each repeat one block.
+
+With a latency target each architecture has the largest width that meets it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +27,11 @@ def make_space(
     accepts: Callable[[Architecture], bool] = accepts_everything,
     in_time: Callable[[Architecture], bool] | None = None,
 ) -> ArchitectureSpace:
-    """The space that the settings mean: of three stages where they have `stages`, else of free sequences, which `in_time` is nothing to."""
+    """The space of the settings: three stages if they have `stages`, otherwise free sequences.
+
+    vocabulary, accepts: as for ArchitectureSpace.
+    in_time: as for StagedSpace; free sequences do not use it.
+    """
     if settings.stages is None:
         return ArchitectureSpace(settings, vocabulary, accepts)
     return StagedSpace(settings, vocabulary, accepts, in_time)
@@ -32,11 +39,13 @@ def make_space(
 
 @dataclass(frozen=True)
 class StagedSpace(ArchitectureSpace):
-    """The architectures of ArchitectureSpace whose sequence is one of three stages.
+    """The architectures of ArchitectureSpace whose sequence consists of three stages.
 
-    All layers of an operator have one shape, and all layers one normalization.
-    in_time: whether the latency target is known to be met. With it no width is searched: each architecture returned has the largest
-    that is in time and accepted. Without it the width is a gene like others, and who is too slow is found out by measuring.
+    All layers of an operator have one shape, and all layers have one normalization.
+
+    in_time: whether an architecture is predicted to meet the latency target. With it the width is not
+        searched: each architecture has the largest width that is in time and accepted. Without it the width
+        is one more gene, and only measuring shows which candidates are too slow.
     """
 
     in_time: Callable[[Architecture], bool] | None = None
@@ -47,7 +56,7 @@ class StagedSpace(ArchitectureSpace):
 
     @cached_property
     def _factors(self) -> tuple[str, ...]:
-        """What a mutation may change."""
+        """The respects that a mutation may change: those with more than one value."""
         choices = self.choices
         further = {
             "shape": any(len(options) > 1 for genes in choices.genes.values() for options in genes.values()),
@@ -68,7 +77,10 @@ class StagedSpace(ArchitectureSpace):
         )
 
     def _unfit(self, architecture: Architecture) -> str | None:
-        """What `contains` has against it, of all but its sequence; of one that was made of a genome that need not be read."""
+        """The reasons of `contains`, but without the check of the sequence.
+
+        A sequence that was made from a genome is known to be legal, and reading it again would be slow.
+        """
         reason = super().contains(architecture)
         if reason is not None:
             return reason
@@ -76,7 +88,8 @@ class StagedSpace(ArchitectureSpace):
         for layer in layers:
             usual = shapes.setdefault(layer.operator, layer)
             if layer is not usual and layer != usual:
-                return f"layers.{architecture.layers.index(layer)}: expected the shape and normalization of the others of its operator"
+                place = architecture.layers.index(layer)
+                return f"layers.{place}: expected the shape and normalization of its operator's other layers"
         if len({norm_of(layer) for layer in layers}) > 1:
             return "layers: expected one normalization for all"
         return None
@@ -95,7 +108,8 @@ class StagedSpace(ArchitectureSpace):
             if member:
                 return member
         raise ConfigError(
-            f"space: none of {self.settings.max_tries} random architectures meets the constraints; widen the space or relax them"
+            f"space: none of {self.settings.max_tries} random architectures meets the constraints; "
+            "widen the space or relax the constraints"
         )
 
     def mutate(self, parent: Architecture, rng: Generator) -> tuple[Architecture, str] | None:
@@ -108,7 +122,7 @@ class StagedSpace(ArchitectureSpace):
         return None
 
     def crossover(self, a: Architecture, b: Architecture, rng: Generator) -> Architecture | None:
-        """Each stage of either parent; what the stages do not speak of is the first one's."""
+        """Takes each stage from either parent, and everything outside the stages from the first."""
         for _ in range(CHILD_TRIES):
             first, second = pick(self.genomes(a), rng), pick(self.genomes(b), rng)
             early, middle, late = (pick(pair, rng) for pair in zip(first, second, strict=True))
@@ -124,11 +138,11 @@ class StagedSpace(ArchitectureSpace):
         return self._settled(architecture) if self.genomes(architecture) else None
 
     def seeds(self) -> tuple[Architecture, ...]:
-        found = [member for seed in super().seeds() if (member := self._settled(seed))]
-        return tuple({self.key(seed): seed for seed in reversed(found)}.values())[::-1]
+        members = [member for seed in super().seeds() if (member := self._settled(seed))]
+        return tuple({self.key(seed): seed for seed in reversed(members)}.values())[::-1]
 
     def _changed(self, factor: str, parent: Architecture, rng: Generator) -> Architecture | None:
-        """The parent with one factor changed, without its name; maybe no member."""
+        """The parent with one factor changed and without its name. The result may not be a member."""
         if factor == "width":
             return mutate.change_width(parent, self.choices, rng)
         if factor == "meta_tokens":
@@ -147,7 +161,7 @@ class StagedSpace(ArchitectureSpace):
         return parent.model_copy(update={"name": "", "layers": layers}) if layers else None
 
     def _reshaped(self, parent: Architecture, rng: Generator) -> Architecture | None:
-        """Another value of one gene of one operator, in all of its layers."""
+        """The parent with another value of one gene of one operator, in all of its layers."""
         shapes = _shapes(parent)
         name = pick(sorted(shapes), rng)
         here = self.choices.values(shapes[name], parent.width) or ()
@@ -166,7 +180,11 @@ class StagedSpace(ArchitectureSpace):
     def _layers(
         self, genome: Genome, width: int, shapes: dict[str, Layer], norm: Norm, rng: Generator
     ) -> tuple[Layer, ...] | None:
-        """The genome's layers; an operator without a shape gets a random one. None where it cannot be made at this width."""
+        """The layers of a genome; None if they cannot be built at this width.
+
+        shapes: operator -> layer. An operator that is not in it gets a random shape.
+        norm: the normalization of layers with random shapes.
+        """
         names = sequence(genome, self.alphabet)
         if names is None:
             return None
@@ -178,7 +196,7 @@ class StagedSpace(ArchitectureSpace):
         return tuple([shapes[name] for name in names])
 
     def _settled(self, architecture: Architecture) -> Architecture | None:
-        """An architecture in stages at the width that it is to have, if it is a member there and accepted."""
+        """An architecture in stages at the width that it shall have; None if it is not accepted there."""
         if self.in_time is None:
             return architecture if self._unfit(architecture) is None and self.accepts(architecture) else None
         for width in reversed(self.choices.widths):
@@ -190,7 +208,7 @@ class StagedSpace(ArchitectureSpace):
 
 
 def _shapes(architecture: Architecture) -> dict[str, Layer]:
-    """Of each operator its first layer."""
+    """Operator -> its first layer."""
     return {layer.operator: layer for layer in reversed(architecture.layers)}
 
 

@@ -1,8 +1,8 @@
-"""The genome of Nemotron-Flash's space: three stages, each of which repeats one block of mixers with their feed-forward networks.
+"""The genome of Nemotron-Flash's space: three stages that each repeat a block of mixers and feed-forwards.
 
-A block has one to three mixers in a ratio, and after each of them its own number of feed-forward networks. The published space has two
-mixers and one such number in a block; the published winners need the third mixer, another published model the number for each mixer
-(arXiv 2511.18890).
+A block has one to three mixers in a ratio, and each mixer is followed by its own number of feed-forward
+networks. The published space (arXiv 2511.18890) has two mixers and one number of feed-forward networks in
+a block. The published winners need the third mixer, another published model the number for each mixer.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,12 @@ from search.spaces.mutate import pick
 
 
 class Block(NamedTuple):
-    """mixers: names, each once. ratio, feedforwards: of each mixer, its share and how many feed-forward networks follow it."""
+    """The block that a stage repeats.
+
+    mixers: names of the mixers, each once.
+    ratio: turns of each mixer in a block.
+    feedforwards: number of feed-forward networks that follow each mixer.
+    """
 
     mixers: tuple[str, ...]
     ratio: tuple[int, ...]
@@ -25,6 +30,8 @@ class Block(NamedTuple):
 
 
 class Stage(NamedTuple):
+    """A block and how often it is repeated."""
+
     block: Block
     repeats: int
 
@@ -32,9 +39,15 @@ class Stage(NamedTuple):
 Genome = tuple[Stage, Stage, Stage]
 
 
-@dataclass(frozen=True, eq=False)  # equal to itself alone, so that what is kept by it is found fast
+@dataclass(frozen=True, eq=False)  # compared by identity, which makes look-ups in the caches below fast
 class Alphabet:
-    """What genomes are made of. mixers: names. feedforward: name, if there is one. longest: operators of all stages together, at most."""
+    """The elements of genomes.
+
+    settings: ratios, numbers of feed-forward networks and repetitions that a stage may have.
+    mixers: names of mixers.
+    feedforward: name of the feed-forward network, if there is one.
+    longest: largest number of operators of all stages together.
+    """
 
     settings: StageSettings
     mixers: tuple[str, ...]
@@ -47,23 +60,23 @@ class Alphabet:
 
     @cached_property
     def sizes(self) -> dict[tuple[int, ...], int]:
-        """The ratios with the number of mixers in a block of each."""
+        """Ratio -> number of mixers in a block of this ratio."""
         return {ratio: sum(ratio) for ratio in self.ratios}
 
 
 @cache
 def turns(ratio: tuple[int, ...]) -> tuple[int, ...]:
-    """Which mixer comes when: (1, 2, 1) -> (0, 1, 2, 1)."""
+    """The mixer of each turn in a block: (1, 2, 1) -> (0, 1, 2, 1)."""
     return tuple(mixer for turn in range(max(ratio)) for mixer, share in enumerate(ratio) if turn < share)
 
 
 def length(block: Block) -> int:
-    """The operators of a block."""
+    """Number of operators in a block."""
     return sum(share * (1 + count) for share, count in zip(block.ratio, block.feedforwards, strict=True))
 
 
 def sequence(genome: Genome, alphabet: Alphabet) -> tuple[str, ...] | None:
-    """The operators' names, cut to the longest; None where nothing is left of the last stage."""
+    """The names of a genome's operators, cut to the longest length; None if the last stage is cut away."""
     names: list[str] = []
     for number, (block, repeats) in enumerate(genome):
         if number == STAGES - 1 and len(names) >= alphabet.longest:
@@ -91,16 +104,19 @@ def drawn(alphabet: Alphabet, depth: int, rng: Generator) -> Genome:
 
 @lru_cache(maxsize=65_536)
 def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
-    """The genomes with this sequence; none where it is no member. Of what was cut from the last block, one possibility is given."""
-    found: list[_Unit] = []
+    """All genomes with this sequence; empty if the sequence is not in the space.
+
+    Of a sequence whose last block was cut, only one of the possible complete blocks is given.
+    """
+    parsed: list[_Unit] = []
     for name in names:
         if name in alphabet.mixers:
-            found.append((name, 0))
-        elif name == alphabet.feedforward and found:
-            found[-1] = (found[-1][0], found[-1][1] + 1)
+            parsed.append((name, 0))
+        elif name == alphabet.feedforward and parsed:
+            parsed[-1] = (parsed[-1][0], parsed[-1][1] + 1)
         else:
             return ()
-    units = tuple(found)
+    units = tuple(parsed)
     settings, cut = alphabet.settings, len(names) == alphabet.longest
 
     sizes = sorted(set(alphabet.sizes.values()))
@@ -108,8 +124,8 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
 
     @cache
     def beginnings(start: int) -> list[tuple[Stage, int]]:
-        """Every stage that the units from there on can begin with, and where then the next one starts."""
-        found, left = [], len(units) - 1 - start
+        """Every stage that the units can begin with from `start` on, with the start of the next stage."""
+        stages, left = [], len(units) - 1 - start
         firsts = {size: units[start : start + size] for size in sizes if size <= left}
         different = {size: len(set(first)) for size, first in firsts.items()}
         for ratio, size in alphabet.sizes.items():
@@ -120,20 +136,20 @@ def readings(names: tuple[str, ...], alphabet: Alphabet) -> tuple[Genome, ...]:
             )
             if block:
                 most = min(1 + runs[size][start] // size, left // size, settings.max_repeats)
-                found += [(Stage(block, repeats), start + repeats * size) for repeats in range(1, most + 1)]
-        return found
+                stages += [(Stage(block, repeats), start + repeats * size) for repeats in range(1, most + 1)]
+        return stages
 
     @cache
     def ends(start: int) -> list[Stage]:
-        """Every stage that all units from there on can be."""
+        """Every stage that all units from `start` to the end can be."""
         rest, left = units[start:], len(units) - start
         fit = {size for size in sizes if (cut or left % size == 0) and size + runs[size][start] >= left - 1}
-        found = [
+        stages = [
             _last(rest, ratio, settings, alphabet.mixers, cut)
             for ratio, size in alphabet.sizes.items()
             if size in fit
         ]
-        return [stage for stage in found if stage is not None]
+        return [stage for stage in stages if stage is not None]
 
     return tuple(
         (early, middle, late)
@@ -147,7 +163,7 @@ _Unit = tuple[str, int]  # a mixer and how many feed-forward networks follow it
 
 
 def _runs(units: tuple[_Unit, ...], size: int) -> list[int]:
-    """Of each place, how many units from there on are equal to those `size` places behind them."""
+    """For each place, the number of units from there on that equal the units `size` places further on."""
     runs = [0] * len(units)
     for place in range(len(units) - size - 1, -1, -1):
         runs[place] = runs[place + 1] + 1 if units[place] == units[place + size] else 0
@@ -161,9 +177,12 @@ def _last(
     mixers: tuple[str, ...],
     cut: bool,
 ) -> Stage | None:
-    """The stage of that ratio that makes these units and, if they are cut, maybe further ones behind them.
+    """The last stage with this ratio that begins with these units; None if there is none.
 
-    All units but the last are known to repeat themselves after a block.
+    The caller has checked that all units but the last repeat after a block.
+
+    mixers: names of all mixers, to complete a block that was cut.
+    cut: whether the sequence was cut, so that further units may have followed.
     """
     size = sum(ratio)
     repeats = -(-len(units) // size)
@@ -182,12 +201,15 @@ def _last(
 
 @lru_cache(maxsize=65_536)
 def _block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...]) -> Block | None:
-    """The block of that ratio that makes these units."""
-    found: dict[int, _Unit] = {}
+    """The block with this ratio that consists of these units; None if there is none.
+
+    allowed: numbers of feed-forward networks that may follow a mixer.
+    """
+    by_mixer: dict[int, _Unit] = {}
     for mixer, unit in zip(turns(ratio), units, strict=True):
-        if found.setdefault(mixer, unit) != unit or unit[1] not in allowed:
+        if by_mixer.setdefault(mixer, unit) != unit or unit[1] not in allowed:
             return None
-    mixers, counts = zip(*(found[place] for place in range(len(ratio))), strict=True)
+    mixers, counts = zip(*(by_mixer[place] for place in range(len(ratio))), strict=True)
     return Block(mixers, ratio, counts) if len(set(mixers)) == len(ratio) else None
 
 
@@ -195,7 +217,13 @@ def _block(units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int,
 def _cut_block(
     units: tuple[_Unit, ...], ratio: tuple[int, ...], allowed: tuple[int, ...], known: tuple[str, ...]
 ) -> Block | None:
-    """A block of that ratio that begins with these units, of the last of which some feed-forward networks may be missing."""
+    """A block with this ratio that begins with these units; None if there is none.
+
+    The cut may have removed feed-forward networks of the last unit, and whole units behind it.
+
+    allowed: numbers of feed-forward networks that may follow a mixer.
+    known: names of all mixers.
+    """
     mixers: dict[int, str] = {}
     counts: dict[int, int] = {}
     for place, (name, count) in enumerate(units):
@@ -210,7 +238,7 @@ def _cut_block(
         ):
             return None
     others = [name for name in known if name not in mixers.values()]
-    for mixer in range(len(mixers), len(ratio)):  # those that were cut away before their first turn
+    for mixer in range(len(mixers), len(ratio)):  # mixers that the cut removed before their first turn
         mixers[mixer], counts[mixer] = others.pop(0), min(allowed)
     if len(set(mixers.values())) < len(ratio):
         return None
@@ -219,7 +247,7 @@ def _cut_block(
 
 
 def change_operator(block: Block, alphabet: Alphabet, rng: Generator) -> Block | None:
-    """Another mixer in the place of one; where the block has that one already, the two change places."""
+    """Puts another mixer in the place of one. If the block has that mixer already, the two change places."""
     place = int(rng.integers(len(block.mixers)))
     others = [name for name in alphabet.mixers if name != block.mixers[place]]
     if not others:
@@ -230,7 +258,7 @@ def change_operator(block: Block, alphabet: Alphabet, rng: Generator) -> Block |
 
 
 def change_ratio(block: Block, alphabet: Alphabet, rng: Generator) -> Block | None:
-    """Another ratio; mixers that it has no place for go, and where it has places for more, random ones come behind."""
+    """Takes another ratio. Random mixers without a place in it go; random ones fill new places at the end."""
     others = [ratio for ratio in alphabet.ratios if ratio != block.ratio]
     if not others:
         return None
@@ -244,7 +272,7 @@ def change_ratio(block: Block, alphabet: Alphabet, rng: Generator) -> Block | No
 
 
 def change_feedforwards(block: Block, alphabet: Alphabet, rng: Generator) -> Block | None:
-    """Another number of feed-forward networks behind one mixer."""
+    """Changes the number of feed-forward networks behind one mixer."""
     place = int(rng.integers(len(block.mixers)))
     others = [count for count in alphabet.settings.feedforwards if count != block.feedforwards[place]]
     if not others:
@@ -263,7 +291,10 @@ FACTORS = (*BLOCK_FACTORS, "repeats")
 
 
 def change(factor: str, genome: Genome, alphabet: Alphabet, rng: Generator) -> Genome | None:
-    """The genome with one of FACTORS changed in one stage; None where it has no other value."""
+    """The genome with one factor changed in one random stage; None if the factor has no other value.
+
+    factor: one of FACTORS.
+    """
     stages = list(genome)
     where = int(rng.integers(STAGES))
     block, repeats = stages[where]

@@ -1,1 +1,1 @@
-"""What people see: tables, plots and progress."""
+"""Output for people: tables, plots and progress."""

@@ -1,4 +1,4 @@
-"""What is installed here, which devices there are, and which backends can be used, or why not."""
+"""Finds installed packages, devices, and usable backends, with the reason for each unusable one."""
 
 import importlib.metadata
 import os
@@ -30,24 +30,22 @@ KERNEL_LIBRARIES = ("flash-linear-attention", "mamba-ssm", "causal-conv1d", "fla
 
 
 def package_versions() -> dict[str, str | None]:
-    """Installed version of each package that matters here; None where it is missing."""
-    found: dict[str, str | None] = {}
+    """Package -> its installed version; None if it is missing."""
+    versions: dict[str, str | None] = {}
     for name in (*PACKAGES, *KERNEL_LIBRARIES):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def devices() -> list[dict[str, Any]]:
-    """The CPU and every CUDA device, or why there is none."""
+    """The CPU and every CUDA device, or the reason why there is no CUDA device."""
     cuda = (
         [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
-    found: list[dict[str, Any]] = [
-        {"usable": True, **open_device(name).describe()} for name in ("cpu", *cuda)
-    ]
+    rows: list[dict[str, Any]] = [{"usable": True, **open_device(name).describe()} for name in ("cpu", *cuda)]
     if not cuda:
         built = torch.version.cuda
         reason = (
@@ -55,12 +53,15 @@ def devices() -> list[dict[str, Any]]:
             if built
             else "this torch is built without CUDA"
         )
-        found.append({"device": "cuda", "usable": False, "reason": reason})
-    return found
+        rows.append({"device": "cuda", "usable": False, "reason": reason})
+    return rows
 
 
 def backend_rows(device: Device) -> list[dict[str, str]]:
-    """Each operator with each of its backends on `device`, at its default shape for width 1024: usable, or the reason why not."""
+    """A row for each backend of each operator: usable on the device, or the reason why not.
+
+    It is checked with the operator's default shape at width 1024.
+    """
     rows = []
     for name in registry.names():
         operator = registry.get(name)
@@ -82,7 +83,7 @@ def backend_rows(device: Device) -> list[dict[str, str]]:
 
 
 def examine(results: Path) -> dict[str, Any]:
-    """Everything that `frontrunner doctor` shows."""
+    """Everything that `frontrunner doctor` shows. results: folder of runs, which need not exist yet."""
     existing = next(path for path in (results.resolve(), *results.resolve().parents) if path.exists())
     return {
         "python": sys.version.split()[0],

@@ -1,4 +1,4 @@
-"""Plots of a run."""
+"""Plots of a run's candidates and frontier."""
 
 import io
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf", "svg")
-_DRAWN = 3  # objectives: two axes and a colour
+_DRAWN = 3  # most objectives that a plot shows: two on the axes and one as colour
 _FRONTIER = "crimson"
 _COLOURS = "viridis"
 
 
 def axis_label(metric: str) -> str:
-    """`decode_ms [ms], batch 1, context 32768, H100`."""
+    """The label of a metric, as `decode_ms [ms], batch 1, context 32768, H100`."""
     name = MetricName.parse(metric)
     known = metric_named(name.metric)
     unit = known.unit if known is not None else ""
@@ -41,7 +41,10 @@ def axis_label(metric: str) -> str:
 
 
 def plot_format(path: Path, *, option: str = "--plot") -> str:
-    """The format that a file's ending asks for. Raises ConfigError for any but png, pdf and svg."""
+    """The format of a file's ending. Raises ConfigError for endings other than .png, .pdf and .svg.
+
+    option: the command-line option that the path came from, for the error.
+    """
     ending = path.suffix.removeprefix(".").lower()
     if ending not in FORMATS:
         raise ConfigError(f"{option} {path}: expected a file that ends in .png, .pdf or .svg")
@@ -49,8 +52,12 @@ def plot_format(path: Path, *, option: str = "--plot") -> str:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Writes it in the format of the file's ending, the same bytes for the same picture, and closes it. Raises ConfigError."""
+    """Writes a figure in the format of the file's ending, and closes the figure. Raises ConfigError.
+
+    The same picture gives the same bytes.
+    """
     form, content = plot_format(path), io.BytesIO()
+    # matplotlib would write the present time into these formats.
     dates: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     figure.savefig(content, format=form, metadata=dates.get(form))
     plt.close(figure)
@@ -66,12 +73,17 @@ def plot_frontier(
     first: int,
     where: Sequence[Constraint] = (),
 ) -> None:
-    """Writes a plot of every scored candidate, those on the frontier ringed and with their ids.
+    """Plots every scored candidate. Members of the frontier have a ring and their id.
 
-    One objective is drawn over the number of the evaluation. Of two the last is the horizontal axis, and the frontier a staircase. Of three
-    the last is the colour, and there is no staircase, which would be that of two only. More are named as not drawn.
-    first: how many proposals are the first ones, which are squares. where: draws only candidates that meet all of these.
-    path: ends in .png, .pdf or .svg; see `plot_format`.
+    One objective is drawn over the number of the evaluation. With two objectives the second is the horizontal
+    axis, and the frontier is a staircase. With three the third is the colour; a staircase of two objectives
+    would be wrong. Further objectives are named as not drawn.
+
+    entries: the run's ledger.
+    path: file that ends in .png, .pdf or .svg.
+    title: title of the plot.
+    first: number of first proposals, which are drawn as squares.
+    where: only candidates that meet all of these are drawn.
     """
     plot_format(path)
     candidates = [
@@ -111,7 +123,11 @@ def plot_frontier(
 def _axes(
     values: np.ndarray, order: np.ndarray, objectives: Sequence[Objective]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, str, str]]:
-    """What is drawn from left to right, upwards and as a colour, each [n], and what each is called. values: [n, objectives]."""
+    """The horizontal, vertical and colour values of the points, each [n], and the labels of the three.
+
+    values: objectives of the candidates [n, objectives].
+    order: numbers of their evaluations [n].
+    """
     names, evaluation = [axis_label(each.metric) for each in objectives], "evaluation number"
     if len(objectives) == 1:
         return order, values[:, 0], order, (evaluation, names[0], evaluation)
@@ -129,7 +145,12 @@ def _points(
     first: int,
     label: str,
 ) -> None:
-    """Squares for the first proposals, circles for later ones; hollow where a figure that is drawn is tainted."""
+    """Draws the candidates: first proposals as squares, later ones as circles, tainted ones hollow.
+
+    drawn: horizontal, vertical and colour values, each [n].
+    first: number of first proposals.
+    label: label of the colour bar.
+    """
     x, y, colour = drawn
     early = np.array([entry.number < first for entry in candidates], dtype=bool)
     metrics = {each.metric for each in objectives}
@@ -150,11 +171,14 @@ def _points(
 
 
 def _staircase(axes: Axes, x: np.ndarray, y: np.ndarray, objectives: Sequence[Objective]) -> None:
-    """What two objectives bound: through candidates that none beats at all; others are on the frontier within the errors."""
+    """Draws the staircase through the candidates that no other one dominates.
+
+    Further members of the frontier lie off it: they are dominated by less than the errors of measuring.
+    """
     signs = [-1 if each.maximize else 1 for each in (objectives[1], objectives[0])]
     line = np.flatnonzero(pareto.nondominated(np.stack([x, y], -1) * signs))
     line = line[np.argsort(x[line], kind="stable")]
-    # At an x between two members the best y is that of the member before it, or behind it where more of x is better.
+    # Between two members the best y is that of the left one, or of the right one if a larger x is better.
     step = "pre" if objectives[1].maximize else "post"
     axes.plot(x[line], y[line], drawstyle=f"steps-{step}", color=_FRONTIER, lw=1.4, zorder=0)
 
@@ -162,7 +186,7 @@ def _staircase(axes: Axes, x: np.ndarray, y: np.ndarray, objectives: Sequence[Ob
 def _number(
     axes: Axes, candidates: Sequence[Entry], x: np.ndarray, y: np.ndarray, members: np.ndarray
 ) -> None:
-    """Writes ids above and below by turns, so that neighbours stay legible."""
+    """Writes the ids of members above and below in turns, so that neighbours stay legible."""
     for place, index in enumerate(members[np.argsort(x[members], kind="stable")]):
         above = place % 2
         axes.annotate(

@@ -19,7 +19,7 @@ from search.view.terminal_tables import Sheet, sheet
 
 
 def progress(console: Console) -> Progress:
-    """Prints a line for each entry: how many are done, what it is, its time and error, and about how long the rest will take."""
+    """Prints a line for each new entry: how many are done, the time left, and its latency and error."""
     began = time.monotonic()
 
     def on_entry(entry: Entry, done: int, total: int) -> None:
@@ -28,14 +28,14 @@ def progress(console: Console) -> Progress:
             f"{entry.name:<14} w{entry.width:<5} {named(Point(entry.phase, entry.batch, entry.context)):<18}"
         )
         took = f"{entry.ms * 1e3:>9.1f} µs ±{_percent(entry):>4} %"
-        said = f"{done:>4}/{total}  {left // 60}:{left % 60:02} left  {what} {took}  {entry.details}"
-        console.print(said, no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
+        line = f"{done:>4}/{total}  {left // 60}:{left % 60:02} left  {what} {took}  {entry.details}"
+        console.print(line, no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
 
     return on_entry
 
 
 def entries_table(entries: Sequence[Entry]) -> Sheet:
-    """A row an entry; a layer's time includes its normalization and residual connection."""
+    """A row for each entry. A layer's time includes its normalization and residual connection."""
     rows = (
         (
             entry.name,
@@ -58,39 +58,50 @@ def _percent(entry: Entry) -> str:
 def build_and_validate(
     table: LatencyTable, run: RunConfig, *, count: int, seed: int, device: Device, console: Console
 ) -> dict[Point, list[Case]]:
-    """Builds what is missing, then measures models that are held out, a line of the console for each -> cases by point.
+    """Measures missing entries, then held-out models, and returns the cases of each point.
 
-    How far predictions were off is noted in the table.
+    The table keeps the errors of its predictions.
+
+    table: the table, which is extended.
+    run: the run whose space the models are drawn from.
+    count: number of models.
+    seed: seed of the draw.
     """
     points = default_points(run.profile, run.parsed_constraints())
     space = make_space(run.space, run.data.vocabulary)
     models = held_out(space, count, seed=seed, points=points, device=device)
     build(table, models, points, device=device, on_entry=progress(console))
-    found: dict[Point, list[Case]] = {point: [] for point in points}
+    cases_by_point: dict[Point, list[Case]] = {point: [] for point in points}
     for number, case in enumerate(validate(table, models, points, device)):
-        found[case.point].append(case)
+        cases_by_point[case.point].append(case)
         error = case.predicted.ms / case.measured.median_ms - 1
-        said = f"{number // len(points) + 1:>4}/{count} {named(case.point):<18} measured {case.measured.median_ms:8.3f} ms, predicted "
-        said += f"{case.predicted.ms:8.3f} ({error:+.1%}){', tainted' if case.tainted else ''}"
-        console.print(said, soft_wrap=True, markup=False, highlight=False)
+        line = f"{number // len(points) + 1:>4}/{count} {named(case.point):<18} "
+        line += (
+            f"measured {case.measured.median_ms:8.3f} ms, predicted {case.predicted.ms:8.3f} ({error:+.1%})"
+        )
+        line += ", tainted" if case.tainted else ""
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     space_digest = digest_of(run.space)
-    is_ = {point: accuracy(cases) for point, cases in found.items()}
+    accuracies = {point: accuracy(cases) for point, cases in cases_by_point.items()}
     validations = [
-        Validation(space=space_digest, **point._asdict(), models=far.models, p95=far.p95)
-        for point, far in is_.items()
+        Validation(space=space_digest, **point._asdict(), models=of_point.models, p95=of_point.p95)
+        for point, of_point in accuracies.items()
     ]
     table.add((), validations)
-    return found
+    return cases_by_point
 
 
-def accuracy_table(found: dict[Point, list[Case]]) -> Sheet:
-    """A row for each point: how far predictions are off, and how well they and the number of parameters order models."""
+def accuracy_table(cases_by_point: dict[Point, list[Case]]) -> Sheet:
+    """A row for each point: the errors of predictions, and rank correlations with the measured latencies.
+
+    One correlation is that of the predictions, the other that of the number of parameters.
+    """
     rows = []
-    for point, cases in found.items():
-        is_ = accuracy(cases)
-        errors = (f"{is_.mape:.1%}", f"{is_.p95:.1%}", f"{is_.bias:+.1%}")
-        counts = (str(is_.models), str(is_.tainted))
-        rows.append((named(point), *counts, *errors, f"{is_.tau:.3f}", f"{is_.params_tau:.3f}"))
+    for point, cases in cases_by_point.items():
+        of_point = accuracy(cases)
+        errors = (f"{of_point.mape:.1%}", f"{of_point.p95:.1%}", f"{of_point.bias:+.1%}")
+        counts = (str(of_point.models), str(of_point.tainted))
+        rows.append((named(point), *counts, *errors, f"{of_point.tau:.3f}", f"{of_point.params_tau:.3f}"))
     names = ("point", "models", "tainted", "MAPE", "p95", "bias", "τ", "params τ")
     left_out = sum(int(row[2]) for row in rows)
     notes = [f"{MARK} {left_out} tainted measurements, not to be trusted, are left out"] if left_out else []

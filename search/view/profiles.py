@@ -1,4 +1,4 @@
-"""Profiles of several architectures side by side, and the conditions that they were measured under."""
+"""Measures profiles of architectures, and prints them side by side with the conditions of measurement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +17,20 @@ from search.evaluation.profiling import Failure, profiled
 from search.view.tables import MARK
 from search.view.terminal_tables import Sheet, sheet, show
 
-# For one architecture named on the command line, where a large model on a CPU may rightly take long.
 DEADLINE_S = 3600.0
+"""Seconds after which one profile is given up. A large model may take long on a CPU; no search waits here."""
 Titled = Sequence[tuple[str, Profile]]
+"""Profiles with the names of their architectures."""
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """What became of one architecture: its profile, or in words why it has none."""
+    """The result for one architecture.
+
+    title: name of the architecture.
+    profile: its profile, if it could be measured.
+    problem: the reason why it could not.
+    """
 
     title: str
     profile: Profile | None
@@ -32,7 +38,7 @@ class Profiled:
 
 
 def profile_settings(**values: Any) -> ProfileSettings:
-    """Settings from the command line. Raises ConfigError."""
+    """Profile settings from options of the command line. Raises ConfigError."""
     try:
         return ProfileSettings(**values)
     except ValidationError as error:
@@ -42,42 +48,48 @@ def profile_settings(**values: Any) -> ProfileSettings:
 def profile_each(
     architectures: Sequence[tuple[str, Architecture]], settings: ProfileSettings, *, device: str, backend: str
 ) -> list[Profiled]:
-    """Measures one after the other, all by one worker; one that fails does not keep the others from it. Raises DeviceError."""
-    found = []
+    """Measures architectures one after the other in one worker. Raises DeviceError.
+
+    An architecture that fails does not end the measurement of the others.
+
+    architectures: (name, architecture) of each.
+    backend: `auto`, or the backend that every operator shall use.
+    """
+    results = []
     with ProfilingWorker(device) as worker:
         for title, architecture in architectures:
-            one = profiled(worker, architecture, settings, backend=backend, seed=0, deadline_s=DEADLINE_S)
-            found.append(
-                Profiled(title, None, f"{one.status}: {one.reason}")
-                if isinstance(one, Failure)
-                else Profiled(title, one)
+            profile = profiled(worker, architecture, settings, backend=backend, seed=0, deadline_s=DEADLINE_S)
+            results.append(
+                Profiled(title, None, f"{profile.status}: {profile.reason}")
+                if isinstance(profile, Failure)
+                else Profiled(title, profile)
             )
-    return found
+    return results
 
 
 def profiles_json(profiled: Sequence[Profiled]) -> list[dict[str, Any]]:
-    """Everything that was measured, with the figures by name, their errors and their ratios to the first architecture that has any."""
-    first = next((found.profile.metrics() for found in profiled if found.profile), {})
+    """All measurements, with metrics by name, their errors, and their ratios to the first architecture."""
+    first = next((model.profile.metrics() for model in profiled if model.profile), {})
     out: list[dict[str, Any]] = []
-    for found in profiled:
-        if found.profile is None:
-            out.append({"architecture": found.title, "problem": found.problem})
+    for model in profiled:
+        if model.profile is None:
+            out.append({"architecture": model.title, "problem": model.problem})
             continue
-        metrics = found.profile.metrics()
+        metrics = model.profile.metrics()
         ratios = {name: value / first[name] for name, value in metrics.items() if first.get(name)}
         figures = {
             "metrics": metrics,
-            "errors": found.profile.errors(),
+            "errors": model.profile.errors(),
             "ratios": ratios,
-            "tainted": found.profile.tainted,
+            "tainted": model.profile.tainted,
         }
-        out.append({"architecture": found.title, **figures, **found.profile.model_dump(mode="json")})
+        out.append({"architecture": model.title, **figures, **model.profile.model_dump(mode="json")})
     return out
 
 
 def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
-    """One table, a line for each architecture, batch size and context; below it, what is not to be trusted or is missing, and why."""
-    profiles = [(found.title, found.profile) for found in profiled if found.profile]
+    """Prints one table of all profiles, then remarks on tainted or missing figures, with the reasons."""
+    profiles = [(model.title, model.profile) for model in profiled if model.profile]
     if profiles:
         first = profiles[0][1]
         where = f", {first.threads} thread{'s' if first.threads > 1 else ''}" if first.device == "cpu" else ""
@@ -86,17 +98,17 @@ def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
         )
         show(console, timings(profiles))
         print_remarks(console, profiles)
-    for found in profiled:
-        if found.problem:
-            console.print(f"{found.title}: {found.problem}", soft_wrap=True, markup=False)
+    for model in profiled:
+        if model.problem:
+            console.print(f"{model.title}: {model.problem}", soft_wrap=True, markup=False)
 
 
 def timings(profiles: Titled) -> Sheet:
-    """A line for each architecture, batch size and context, and for the largest batch at each context, which has no prefill.
+    """A row for each architecture, batch size and context, and for the largest batch at each context.
 
-    ± is how far a decode step's time may be off, relative to it.
-    × is the time a token over that of the first architecture in the same place.
-    A mark is behind what was measured under conditions that are not to be trusted.
+    The largest batch has no prefill. ± is the relative error of a decode step's time. × is the time of a
+    token over that of the first architecture at the same batch size and context. MARK stands behind tainted
+    figures.
     """
     with_energy = any(point.energy for _, profile in profiles for point in profile.points)
     names: tuple[str, ...] = (
@@ -157,9 +169,9 @@ def timings(profiles: Titled) -> Sheet:
 
 
 def _decoded(profile: Profile) -> list[tuple[tuple[int, int], int, Timing]]:
-    """Place in the table (batch size or 0 for the largest, context), batch size and decode timing of every line."""
+    """((batch size or 0 for the largest batch, context), batch size, decode timing) of every row."""
     points = [((point.batch, point.context), point.batch, point.decode) for point in profile.points]
-    return points + [((0, found.context), found.batch, found.decode) for found in profile.largest]
+    return points + [((0, largest.context), largest.batch, largest.decode) for largest in profile.largest]
 
 
 def _ratio(batch: int, decode: Timing, first: tuple[int, Timing] | None) -> str:
@@ -167,15 +179,20 @@ def _ratio(batch: int, decode: Timing, first: tuple[int, Timing] | None) -> str:
 
 
 def _ms(timing: Timing) -> str:
-    """Four digits, or all before the point."""
+    """Milliseconds with four digits, or more if more stand before the point."""
     whole = len(str(int(timing.median_ms)))
     return f"{timing.median_ms:.{max(0, 4 - whole)}f}"
 
 
 def print_remarks(console: Console, profiles: Titled) -> None:
+    """Prints which profiles are tainted and which metrics are missing, with the reasons."""
     for title, profile in profiles:
         tainted = dict.fromkeys(profile.tainted)
-        attempts = max(found.attempts for found in (profile.conditions, profile.largest_conditions) if found)
+        attempts = max(
+            conditions.attempts
+            for conditions in (profile.conditions, profile.largest_conditions)
+            if conditions
+        )
         if tainted:
             console.print(
                 f"! {title}, not to be trusted after {attempts} attempts: {'; '.join(tainted)}",
@@ -188,34 +205,41 @@ def print_remarks(console: Console, profiles: Titled) -> None:
 
 
 def print_conditions(console: Console, profile: Profile, kind: str = "") -> None:
-    """What held while the profile was measured, in a few lines. kind: of device, where there are several."""
+    """Prints the conditions that a profile was measured under.
+
+    kind: kind of device; empty if the run has only one.
+    """
     for what, conditions in (
         ("conditions", profile.conditions),
         ("conditions of the largest batch", profile.largest_conditions),
     ):
         if conditions is not None:
-            for line in _told(conditions):
+            for line in _described(conditions):
                 console.print(f"{what}{kind and f' on {kind}'}: {line}", soft_wrap=True, markup=False)
 
 
-def _told(found: Conditions) -> list[str]:
+def _described(conditions: Conditions) -> list[str]:
+    """Conditions as lines of text."""
+    before, after = conditions.before, conditions.after
+    first_ms, last_ms = conditions.anchor_before.median_ms, conditions.anchor_after.median_ms
     lines = [
-        f"anchor {found.anchor_before.median_ms:.4g} ms before, {found.anchor_after.median_ms:.4g} ms after "
-        f"(drift {found.drift:.1%}, at most {found.max_drift:.0%}), attempts {found.attempts}, "
-        f"device held {found.lock_s:.1f} s, {found.busy_s:.1f} s of them in samples"
+        f"anchor {first_ms:.4g} ms before, {last_ms:.4g} ms after "
+        f"(drift {conditions.drift:.1%}, at most {conditions.max_drift:.0%}), "
+        f"attempts {conditions.attempts}, "
+        f"device held {conditions.lock_s:.1f} s, {conditions.busy_s:.1f} s of them in samples"
     ]
-    if found.before.sm_clock_mhz is not None:
+    if before.sm_clock_mhz is not None:
         lines.append(
-            f"clocks {found.before.sm_clock_mhz} to {found.after.sm_clock_mhz} MHz, memory {found.before.memory_clock_mhz} to "
-            f"{found.after.memory_clock_mhz} MHz, {found.before.temperature_c} to {found.after.temperature_c} °C"
+            f"clocks {before.sm_clock_mhz} to {after.sm_clock_mhz} MHz, "
+            f"memory {before.memory_clock_mhz} to {after.memory_clock_mhz} MHz, "
+            f"{before.temperature_c} to {after.temperature_c} °C"
         )
-    if found.clock_reasons:
-        lines.append(f"clocks limited by {', '.join(found.clock_reasons)}")
-    held = {name: ns for name, ns in found.violations_ns.items() if ns}
+    if conditions.clock_reasons:
+        lines.append(f"clocks limited by {', '.join(conditions.clock_reasons)}")
+    held = {name: ns for name, ns in conditions.violations_ns.items() if ns}
     if held:
-        lines.append(
-            f"performance held down by {', '.join(f'{name} for {ns / 1e6:.3g} ms' for name, ns in held.items())}"
-        )
-    lines += [f"not known: {note}" for note in found.notes]
-    lines += [f"tainted by {reason}" for reason in found.tainted]
+        causes = ", ".join(f"{name} for {ns / 1e6:.3g} ms" for name, ns in held.items())
+        lines.append(f"performance held down by {causes}")
+    lines += [f"not known: {note}" for note in conditions.notes]
+    lines += [f"tainted by {reason}" for reason in conditions.tainted]
     return lines

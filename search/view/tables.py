@@ -1,4 +1,7 @@
-"""A run as pandas frames, and frames as tables for a terminal, CSV, JSON or Markdown. docs/columns.md says what each column is."""
+"""A run as pandas frames, and frames as tables for a terminal, CSV, JSON or Markdown.
+
+docs/columns.md describes each column.
+"""
 
 import math
 from collections import Counter
@@ -17,9 +20,9 @@ from search.runs.frontier import frontier_of, scored
 from search.view.terminal_tables import Sheet, sheet
 
 SPREAD = "_spread"
-"""Behind a metric's name: the column of how far it may be off, relative to it."""
+"""Suffix of a metric's name that gives the name of the column with its relative error."""
 MARK = "!"
-"""Behind a figure that was measured under conditions that are not to be trusted."""
+"""Sign behind a tainted figure: one that was measured under conditions that are not to be trusted."""
 _WORDS = ("architecture", "status", "reason", "origin", "parents", "tainted", "frontier")
 _OPTIONAL = ("params", "width", "depth")
 _STAR = "*"
@@ -32,21 +35,24 @@ def frame(
     *,
     where: Sequence[Constraint] = (),
 ) -> pd.DataFrame:
-    """One row a candidate: what it is, every metric and its spread, how it ended, and whether it is on the frontier.
+    """One row for each candidate: its architecture, metrics with errors, status, and place on the frontier.
 
-    where: keeps the candidates that meet all of these; the frontier is theirs.
+    entries: the run's ledger.
+    objectives: objectives that the frontier is taken by.
+    metrics: names of the metrics to show as columns even where no candidate has them.
+    where: only candidates that meet all of these are kept, and the frontier is taken among them.
     """
     on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
     kept = [entry for entry in entries if qualifying(entry, where)]
     rows = [_row(entry, metrics, on_frontier=entry.number in on_frontier) for entry in kept]
     first, last = ("id", "architecture", "width", "depth"), _TAIL
-    found = dict.fromkeys(name for row in rows for name in row if name not in last)
-    columns = [*dict.fromkeys((*first, *metrics, *found)), *last]
+    others = dict.fromkeys(name for row in rows for name in row if name not in last)
+    columns = [*dict.fromkeys((*first, *metrics, *others)), *last]
     table = pd.DataFrame(rows, columns=columns)
     for name in metrics:
         values = [exact_value(name, value) for value in table[name] if pd.notna(value)]
         if values and all(isinstance(value, int) for value in values):
-            table[name] = table[name].astype("Int64")  # which has integers beside what is missing
+            table[name] = table[name].astype("Int64")  # unlike int64 it allows missing values
     table["frontier"] = table["frontier"].astype(bool)
     return table
 
@@ -90,25 +96,25 @@ def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str
 
 
 def spreads(entry: Entry) -> dict[str, float]:
-    """By metric, how far its figure may be off, relative to it: by its measurement, or by what two evaluations differ."""
+    """Metric -> its relative error: that of its measurement or, if larger, that of its two evaluations."""
     evaluation = entry.evaluation
     if evaluation is None:
         return {}
-    found = {name: error for name, error in evaluation.errors().items() if name in evaluation.metrics}
+    relative = {name: error for name, error in evaluation.errors().items() if name in evaluation.metrics}
     for name, error in evaluation.standard_errors.items():
         value = abs(evaluation.metrics.get(name, 0.0))
         if error and value:
-            found[name] = max(found.get(name, 0.0), error / value)
-    return found
+            relative[name] = max(relative.get(name, 0.0), error / value)
+    return relative
 
 
 def qualifying(entry: Entry, where: Sequence[Constraint]) -> bool:
-    """Whether a candidate has the metric of every constraint, and keeps it."""
+    """Whether a candidate has the metric of every constraint, and meets all of them."""
     return qualifies(entry.evaluation.metrics if entry.evaluation else {}, where)
 
 
 def sorted_by(table: pd.DataFrame, name: str, *, descending: bool = False) -> pd.DataFrame:
-    """Rows by a column, those without a value last. Raises ConfigError for a column that does not exist."""
+    """The rows sorted by a column, rows without a value last. Raises ConfigError for an unknown column."""
     if name not in table.columns:
         raise ConfigError(f"unknown column {name!r}: expected one of {', '.join(table.columns)}")
     return table.sort_values(name, ascending=not descending, kind="stable", na_position="last")
@@ -121,7 +127,11 @@ def columns_for(
     with_status: bool = False,
     also: Iterable[str] = (),
 ) -> list[str]:
-    """What people look at first: the objectives, what the rows were chosen or sorted by (`also`), sizes, the architecture."""
+    """The columns that people look at first: objectives, further ones, sizes, and the architecture.
+
+    with_status: add the columns for a table of all candidates.
+    also: further columns, such as those that the rows were chosen or sorted by.
+    """
     wanted = ["id", *(objective.metric for objective in objectives), *also, "params", "width", "depth"]
     wanted += ["architecture"]
     wanted = ["frontier", *wanted, "status"] if with_status else wanted
@@ -136,7 +146,14 @@ def candidates_sheet(
     title: str,
     notes: Sequence[str] = (),
 ) -> Sheet:
-    """For a terminal: `0.557! ± 2%` is a figure that is not to be trusted, and its spread. A star marks the frontier."""
+    """The frame as a table for a terminal.
+
+    `0.557! ± 2%` is a tainted figure with its relative error. A star marks members of the frontier.
+
+    columns: columns to show.
+    entries: the run's ledger, which knows the tainted figures.
+    notes: lines below the table, before the notes on tainted figures.
+    """
     tainted = {entry.number: entry.tainted() for entry in entries}
     rows = [_cells(row, columns, tainted.get(row["id"], {})) for row in table.to_dict(orient="records")]
     listed = {number: tainted.get(number, {}) for number in table["id"]}
@@ -171,13 +188,13 @@ def _cells(row: Mapping[Any, Any], columns: Sequence[str], tainted: Mapping[str,
 
 
 def taint_notes(reasons: Mapping[Any, Sequence[str]]) -> list[str]:
-    """What stands below a table with marks: each kind of reason once, with whose figures it concerns; nothing without reasons.
+    """The lines below a table with marks: each kind of reason once, with the owners of its figures.
 
-    reasons: by what the figures are of, as a candidate's id.
+    reasons: owner of tainted figures, such as a candidate's id -> their reasons.
     """
     by_kind: dict[str, list[str]] = {}
-    for owner, said in reasons.items():
-        parts = [part.strip() for text in said for part in text.split(";")]
+    for owner, texts in reasons.items():
+        parts = [part.strip() for text in texts for part in text.split(";")]
         for kind in dict.fromkeys(part.partition(":")[0] for part in parts if part):
             by_kind.setdefault(kind, []).append(str(owner))
     listed = "; ".join(f"{kind} ({', '.join(owners)})" for kind, owners in by_kind.items())
@@ -185,7 +202,7 @@ def taint_notes(reasons: Mapping[Any, Sequence[str]]) -> list[str]:
 
 
 def left_out(entries: Sequence[Entry], objectives: Sequence[Objective]) -> str:
-    """Why not all of these candidates are compared for the frontier; empty where all are."""
+    """The reasons why some candidates are not compared for the frontier, with numbers; empty if all are."""
     compared = {entry.number for entry in scored(entries, objectives)}
     reasons: Counter[str] = Counter()
     for entry in entries:
@@ -203,7 +220,7 @@ def left_out(entries: Sequence[Entry], objectives: Sequence[Objective]) -> str:
 
 
 def why_none(entries: Sequence[Entry], where: Sequence[Constraint]) -> str:
-    """Why no candidate meets the constraints."""
+    """The reason why no candidate meets the constraints."""
     known = [(entry.number, entry.evaluation.metrics) for entry in entries if entry.evaluation]
     if not known:
         return "no candidate is evaluated yet"
@@ -215,12 +232,13 @@ def why_none(entries: Sequence[Entry], where: Sequence[Constraint]) -> str:
             return f"no candidate has {constraint.metric}"
         if all(constraint.broken_by({constraint.metric: value}) for value in values.values()):
             nearest = min(values, key=lambda number: abs(values[number] - constraint.bound))
-            return f"no candidate keeps {constraint}: the nearest, {nearest}, has {exact_value(constraint.metric, values[nearest])}"
-    return f"no candidate keeps {' and '.join(map(str, where))} together"
+            value = exact_value(constraint.metric, values[nearest])
+            return f"no candidate meets {constraint}: the nearest, {nearest}, has {value}"
+    return f"no candidate meets {' and '.join(map(str, where))} together"
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON takes them: plain values, every digit, None for what is missing, lists as lists."""
+    """The rows as plain values for JSON: all digits, lists as lists, and None for missing values."""
     return [
         {str(name): _plain(value) for name, value in row.items()} for row in table.to_dict(orient="records")
     ]
@@ -236,7 +254,11 @@ def _plain(value: Any) -> Any:
 
 
 def csv(table: pd.DataFrame) -> str:
-    """Every column. Lists are text: `2 7 18`, and reasons with semicolons. Text that a spreadsheet takes for a formula is quoted by `'`."""
+    """All columns as CSV.
+
+    A list becomes text: numbers as `2 7 18`, reasons with semicolons. Text that a spreadsheet would take for
+    a formula begins with `'`.
+    """
     out = table.copy()
     for name in out.columns:
         if not pd.api.types.is_numeric_dtype(out[name]):
@@ -253,7 +275,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def markdown(table: pd.DataFrame, columns: Sequence[str], entries: Sequence[Entry]) -> str:
-    """The same cells as in a terminal."""
+    """The frame as a table in Markdown, with the same cells as in a terminal."""
     shown = candidates_sheet(table, columns, entries, title="")
     lines = [_markdown_row(shown.names), "|" + "|".join("---" for _ in columns) + "|"]
     lines += map(_markdown_row, shown.rows)
@@ -265,5 +287,5 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """One line; `|` would end the cell, and a lone `*` begin a list or emphasis."""
+    """The cell as one line, with escapes for `|`, which would end it, and `*`, which would begin emphasis."""
     return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").split())

@@ -1,6 +1,7 @@
-"""Tables for a terminal. Nothing in one is ever cut: words wrap, columns that may be left out are named, and else rows are stacked.
+"""Tables for a terminal, which never cut a cell.
 
-Where standard output is no terminal there is no width to keep to: every row is one line.
+In a narrow terminal words wrap first, then optional columns are left out and named below the table, and at
+last each row becomes a paragraph. Without a terminal there is no width to keep to, and every row is one line.
 """
 
 import re
@@ -13,22 +14,25 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-_GAP = 2  # cells between columns
-_READABLE = 16  # A column of words is not made narrower than this, unless its words are all shorter.
-_LONGEST_WORD = 40  # A longer word, as a path in a reason, is broken over lines.
-_PIECE = re.compile(
-    r" *(?:\[[^\]]*\]|[@./]?[^@./ ]+)"
-)  # A header may be broken at spaces, before a unit, and before `@`, `.` and `/`.
-_UNLIMITED = 1_000_000  # of cells: more than any row has
+_GAP = 2  # cells (widths of a letter) between columns
+_READABLE = 16  # cells; a column of words is not made narrower, unless all of its words are shorter
+_LONGEST_WORD = 40  # cells; a longer word, such as a path in a reason, is broken over lines
+# A header may be broken at spaces, before a unit in brackets, and before `@`, `.` and `/`.
+_PIECE = re.compile(r" *(?:\[[^\]]*\]|[@./]?[^@./ ]+)")
+_UNLIMITED = 1_000_000  # cells; wider than any row
 
 
 @dataclass(frozen=True)
 class Sheet:
     """A table that lays itself out for the console that shows it.
 
-    names: of the columns. rows: cells, one for each column. words: names of columns that stand to the left and may wrap between words;
-    all others are figures, stand to the right and stay whole. optional: names of columns to leave out where the width is too small for all,
-    the last one first. notes: lines below the table.
+    names: names of the columns.
+    rows: cells of each row, one for each column.
+    words: columns of words, which are left-aligned and may wrap. All others hold figures, which are
+        right-aligned and never wrap.
+    optional: columns to leave out where the width is too small, the last one first.
+    title: line above the table.
+    notes: lines below the table.
     """
 
     names: tuple[str, ...]
@@ -39,12 +43,14 @@ class Sheet:
     notes: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = _UNLIMITED if options.overflow == "ignore" else options.max_width  # `show` asks for that
+        # `show` sets this overflow (by soft_wrap) where there is no terminal.
+        width = _UNLIMITED if options.overflow == "ignore" else options.max_width
         title = [Text(self.title, style="bold")] if self.title else []
         for part in (*title, *self._body(width), *map(Text, self.notes)):
             yield from console.render(part, options.update(width=width, no_wrap=False, overflow="fold"))
 
     def _body(self, width: int) -> Iterable[RenderableType]:
+        """The first layout that fits: all columns, fewer columns, or a paragraph for each row."""
         for dropped in range(len(self.optional) + 1):
             left_out = self.optional[len(self.optional) - dropped :]
             shown = [number for number, name in enumerate(self.names) if name not in left_out]
@@ -54,13 +60,19 @@ class Sheet:
                     yield self._table(shown, widths)
                     if left_out:
                         yield Text(
-                            f"not shown in {width} columns: {', '.join(left_out)}; a wider terminal or a pipe shows them"
+                            f"not shown in {width} columns: {', '.join(left_out)}; "
+                            "a wider terminal or a pipe shows them"
                         )
                     return
         yield from self._stacked()
 
     def _widths(self, shown: Sequence[int], width: int, *, headers_wrap: bool) -> list[int] | None:
-        """Of the columns with these numbers, in cells; None where they do not fit into `width`."""
+        """The widths of columns in cells; None if they do not fit.
+
+        shown: numbers of the columns.
+        width: cells of the terminal.
+        headers_wrap: whether headers may be broken over lines.
+        """
         most, least = [], []
         for number in shown:
             name, cells = self.names[number], [row[number] for row in self.rows]
@@ -87,7 +99,7 @@ class Sheet:
             header_style="bold",
             show_edge=False,
             pad_edge=False,
-            padding=(0, _GAP - 1, 0, 0),  # the box adds one
+            padding=(0, _GAP - 1, 0, 0),  # the box adds one cell
         )
         for number, width in zip(shown, widths, strict=True):
             name = self.names[number]
@@ -102,7 +114,7 @@ class Sheet:
         return table
 
     def _stacked(self) -> Iterable[RenderableType]:
-        """A line for each cell, a paragraph for each row."""
+        """A paragraph for each row, with a line for each cell."""
         margin = max(map(cell_len, self.names))
         for number, row in enumerate(self.rows):
             if number:
@@ -121,7 +133,7 @@ def sheet(
     title: str = "",
     notes: Sequence[str] = (),
 ) -> Sheet:
-    """See Sheet. Raises ValueError for a row that has not a cell for each column."""
+    """Makes a Sheet from the values of its fields. Raises ValueError if a row has a wrong number of cells."""
     cells = tuple(tuple(row) for row in rows)
     for row in cells:
         if len(row) != len(names):
@@ -130,16 +142,17 @@ def sheet(
 
 
 def show(console: Console, shown: RenderableType) -> None:
-    """Prints it within a terminal's width; elsewhere every line whole."""
+    """Prints a table within the terminal's width, or without wrapping if there is no terminal."""
     console.print(shown, soft_wrap=not console.is_terminal, markup=False)
 
 
 def _pieces(name: str) -> list[str]:
+    """The pieces that a header may be broken into."""
     return [piece.strip() for piece in _PIECE.findall(name)] or [name]
 
 
 def _wrapped(name: str, width: int) -> str:
-    """A header in lines of at most `width` cells, broken where it may be."""
+    """A header broken into lines of at most `width` cells."""
     if cell_len(name) <= width:
         return name
     lines = [""]

@@ -1,4 +1,4 @@
-"""Which kernels were prepared, for a terminal."""
+"""Prints prepared kernels in a terminal."""
 
 from rich.console import Console
 
@@ -6,5 +6,6 @@ from profiler.kernels.warm import Warmed
 
 
 def print_warmed(console: Console, done: Warmed) -> None:
+    """Prints one line for an operator's kernels: their backend and time, or the problem."""
     what = done.problem or f"{done.backend:<14}{done.seconds:6.1f} s, start {done.start_s:.1f} s"
     console.print(f"{done.operator:<16}{what}  {done.shape}", soft_wrap=True, markup=False)

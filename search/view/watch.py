@@ -1,4 +1,4 @@
-"""A run in the terminal while it goes on, from its ledger alone."""
+"""Shows a run in the terminal while it goes on, from its ledger."""
 
 import time
 from collections import Counter
@@ -21,13 +21,18 @@ from search.view.progress import duration
 from search.view.tables import candidates_sheet, columns_for, frame, sorted_by
 from search.view.terminal_tables import Sheet, sheet, show
 
-EVERY_S = 2.0
-ROWS = 12  # of the frontier: a picture must fit into a terminal
+EVERY_S = 2.0  # seconds between two pictures
+ROWS = 12  # most rows of the frontier, as a picture must fit into a terminal
 BARS = "▁▂▃▄▅▆▇█"
 
 
 def watch(results: Path, run: str, console: Console, *, once: bool) -> None:
-    """Shows the run until nobody drives it any more; a single time where asked or where `console` is no terminal. Raises RunError."""
+    """Shows a run until no process drives it any more. Raises RunError.
+
+    results: folder of runs.
+    run: name or folder of the run.
+    once: show the run a single time. Without a terminal it is always a single time.
+    """
     folder, ledger = opened(results, run)
     if once or not console.is_terminal:
         show(console, picture(folder, ledger))
@@ -39,12 +44,13 @@ def watch(results: Path, run: str, console: Console, *, once: bool) -> None:
 
 
 def picture(folder: RunFolder, ledger: Ledger) -> Group:
-    """Everything at this moment."""
+    """The state of the run at this moment: counts, use of time, hypervolume, workers and frontier."""
     entries, config, driven = ledger.entries(), ledger.config, folder.driver() is not None
     objectives, now = config.parsed_objectives(), datetime.now(UTC)
     ended = Counter(entry.evaluation.status for entry in entries if entry.evaluation)
     lines = [
-        f"{folder.name}: {sum(ended.values())} of {config.candidates} candidates evaluated, {state_of(folder, ledger, entries)}",
+        f"{folder.name}: {sum(ended.values())} of {config.candidates} candidates evaluated, "
+        f"{state_of(folder, ledger, entries)}",
         _listed("ended", {name: str(count) for name, count in ended.most_common()}),
         _listed(
             "worker time",
@@ -59,21 +65,25 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
     for kind, wanted in by_kind(objectives, config.device_kind).items():
         table = frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
         table = sorted_by(table[table["frontier"]], wanted[0].metric)
-        title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates{f', the first {ROWS}' if len(table) > ROWS else ''}"
+        title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates"
+        title += f", the first {ROWS}" if len(table) > ROWS else ""
         if len(table):
             parts.append(candidates_sheet(table.head(ROWS), columns_for(table, wanted), entries, title=title))
     return Group(*parts)
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One bar for each value, between the lowest and the highest of them."""
+    """One bar for each value, scaled between the lowest and the highest value."""
     low, high = min(values), max(values)
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
 def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Sheet:
-    """A row for each candidate under way. in_parts: whether it goes from worker to worker, so that only the first is known."""
+    """A row for each candidate under way.
+
+    in_parts: whether a candidate goes from worker to worker; the ledger knows only the first one then.
+    """
     worker = "first worker" if in_parts else "worker"
     rows = []
     for entry in under_way:
@@ -88,6 +98,7 @@ def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Sh
 
 
 def _shares(seconds: dict[str, float]) -> dict[str, str]:
+    """Purpose -> its duration and share of all seconds, as text."""
     whole = sum(seconds.values())
     return (
         {name: f"{duration(value)} ({value / whole:.0%})" for name, value in seconds.items() if value}

@@ -21,7 +21,7 @@ def free_port():
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://127.0.0.1:10001", "http://"])
 def test_an_address_that_is_no_dashboards_is_refused(address):
-    with pytest.raises(ConfigError, match="expected that of Ray's dashboard"):
+    with pytest.raises(ConfigError, match="expected the address of Ray's dashboard"):
         jobs.jobs(address)
 
 
@@ -140,7 +140,9 @@ def test_a_search_runs_as_a_job_and_can_be_stopped_and_gone_on_with(dashboard, t
     first = submit(12, resume=False)
     wait(lambda: "2/12 done" in jobs.logs(dashboard, first), first)
     assert row(first)["status"] == "running"
-    with pytest.raises(RunError, match=f"run first is being driven by job {first}"):
+    with pytest.raises(
+        RunError, match=f"run first is already driven by job {first}: .* `frontrunner stop {first}`"
+    ):
         submit(12, resume=True)
     assert jobs.stop(dashboard, first)
     wait(lambda: row(first)["status"] == "stopped", first)

@@ -54,32 +54,36 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("constraints: ['decode_ms@b4 <= 3']", "expected one of decode_ms@b1, decode_ms@b8"),
         ("constraints: ['decode_ms@b1.c99 <= 3']", "expected one of decode_ms@b1, decode_ms@b8"),
         ("profile: {context: 3}", "profile: unknown key context: expected .*contexts"),
-        ("profile: {energy_seconds: 5}", "energy is read from a GPU's counter, expected 0 on device cpu"),
+        (
+            "profile: {energy_seconds: 5}",
+            "profile.energy_seconds: expected 0 on device cpu, as only GPUs have a counter of energy",
+        ),
         ("objectives: [throughput_tokens_per_s]", "set profile.largest_batch"),
         ("objectives: [loss, recall_accuracy]", "add recall to tasks.names"),
         ("fidelity: {width_scale: 1.5}", r"fidelity\.width_scale: expected at most 1, got 1\.5"),
         (
             "fidelity: {rungs: [20000, 10000]}",
-            "rungs: expected numbers of tokens that grow, got 20000, 10000",
+            "rungs: expected increasing numbers of tokens, got 20000, 10000",
         ),
         (
             "fidelity: {rungs: [100]}",
-            "expected tokens that grow by a batch of 512 at least and stay below proxy.tokens, 150000; got 100",
+            "expected tokens that grow by at least a batch of 512 and stay below proxy.tokens, 150000; got 100",
         ),
         ("fidelity: {rungs: [150000]}", "stay below proxy.tokens, 150000; got 150000"),
-        ("fidelity: {rungs: [5200, 5300]}", "grow by a batch of 512 at least"),
+        ("fidelity: {rungs: [5200, 5300]}", "grow by at least a batch of 512"),
         ("fidelity: {rungs: [10000], eta: 1}", "fidelity.eta: expected at least 2, got 1"),
         (
             "{fidelity: {rungs: [10000]}, objectives: [params, decode_ms@b1]}",
-            "the loss among the objectives, .*; got params, decode_ms@b1",
+            "the loss, .* among the objectives; got params, decode_ms@b1",
         ),
         (
             "{fidelity: {rungs: [10000]}, tasks: {names: [recall]}, constraints: ['recall_accuracy >= 0.5']}",
-            "all but the loss to be known before training; recall_accuracy is not",
+            "expected metrics that are known before training, besides the loss; got recall_accuracy",
         ),
         (
             "gates: {table: true}",
-            "expected a constraint on what the latency table predicts: decode_ms, decode_tokens_per_s, prefill_ms",
+            "expected a constraint on a metric that the latency table predicts: "
+            "decode_ms, decode_tokens_per_s, prefill_ms",
         ),
         ("gates: {audit: 2}", "gates.audit: expected at most 1, got 2"),
         (
@@ -99,7 +103,7 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ("device_kind: [H100, 'a b']", r"device_kind\.1: expected text like the pattern .*, got 'a b'$"),
         (
             "{device_kind: [H100, A100], gates: {table: true}, objectives: [loss], constraints: ['decode_ms@b1/A100 <= 3']}",
-            "gates.table: expected one device_kind, which the latency table is of, got H100, A100",
+            "gates.table: expected one device_kind, that of the latency table, got H100, A100",
         ),
         ("space: {operators: [atention]}", "unknown operator 'atention'"),
         ("space: {operators: [swiglu]}", "at least one mixer"),

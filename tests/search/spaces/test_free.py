@@ -310,7 +310,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "genes of unknown operator": ({"genes": {"zz": {}}}, "genes: unknown operator 'zz'"),
     "genes of absent operator": (
         {"operators": ["a"], "genes": {"f": {}}},
-        "genes: swiglu is not among the operators attention",
+        "genes: expected operators of the space (attention), got swiglu",
     ),
     "unknown gene": (
         {"genes": {"f": {"colour": [1]}}},

@@ -75,7 +75,7 @@ def test_the_frontier_is_of_those_that_qualify(
 @pytest.mark.parametrize(
     ("where", "expected"),
     [
-        ((Constraint("params", "<", 99.5),), "no candidate keeps params < 99.5: the nearest, 1, has 100"),
+        ((Constraint("params", "<", 99.5),), "no candidate meets params < 99.5: the nearest, 1, has 100"),
         ((Constraint("decode_ms@b1", "<", 1),), "no candidate has decode_ms@b1"),
         (
             (Constraint("params", "<=", 100), Constraint("loss", "<=", 1)),
