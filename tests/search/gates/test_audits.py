@@ -257,7 +257,7 @@ def test_counts_survive_in_the_ledger_and_status_shows_them(tmp_path, tiny_confi
     text = console.export_text()
     assert "of these audited" in text
     assert f"{len(asked):,}" in text
-    assert f"best_loss               {found['best_loss']:.4f}\n" in text
+    assert f"best_loss               {found['best_loss']:.4f} nats/token\n" in text
     assert f"hypervolume             {found['hypervolume']:.4f}\n" in text
 
 
