@@ -1,6 +1,7 @@
 """Frontrunner from Python: searches, what they found, measurements and models. See docs/python-api.md.
 
-Each function calls what the command of its name calls. Errors are those of `operators.base.errors`, one line each.
+Each function calls what the command of its name calls. Errors are those of `operators.base.errors`, one line
+each.
 """
 
 from operators.base.threads import import_numpy
@@ -195,7 +196,10 @@ def resume(
     executor: str = "ray",
     address: str | None = None,
 ) -> Run:
-    """Goes on with a run that was interrupted, by its name or folder; arguments as of `search`. Raises our errors."""
+    """Goes on with a run that was interrupted, by its name or folder; arguments as of `search`.
+
+    Raises our errors.
+    """
     return _driven(find_folder(Path(results), str(name)), on_progress, executor, address)
 
 

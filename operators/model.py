@@ -198,7 +198,10 @@ class HybridLM(nn.Module):
         return logits if state.head_norms is None else (logits.float() / state.head_norms).to(logits.dtype)
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        """Ids [...] -> rows of the embedding [..., W]. Raises DataError for an id without a row; a GPU cannot go on."""
+        """Ids [...] -> rows of the embedding [..., W].
+
+        Raises DataError for an id without a row; a GPU cannot go on.
+        """
         try:
             rows: Tensor = self.embedding(tokens)
         except IndexError:

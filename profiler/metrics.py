@@ -1,7 +1,9 @@
 """Names of what a profile tells: which metrics there are, and the key that one figure of a metric has.
 
-A key says where its figure was taken: `decode_ms@b1` at batch 1 and the first context of the profile, `decode_ms@b1.c32768`
-at another context, `decode_ms@b1/H100` on one of several kinds of device, `loss@t20000` after so many tokens of training.
+A key says where its figure was taken: `decode_ms@b1` at batch 1 and the first context of the profile,
+    `decode_ms@b1.c32768`
+at another context, `decode_ms@b1/H100` on one of several kinds of device, `loss@t20000` after so many tokens
+of training.
 """
 
 import re
@@ -77,7 +79,8 @@ class MetricName:
 
     metric: the key of METRICS.
     batch: rows at once; None where the figure does not depend on them.
-    context: tokens a row; None at the first context of the profile, and where the figure does not depend on it.
+    context: tokens a row; None at the first context of the profile, and where the figure does not depend on
+        it.
     kind: of the device, where a run has several; empty where it has not.
     tokens: of training after which it was taken; None at the end of the training.
     """
@@ -90,7 +93,10 @@ class MetricName:
 
     @staticmethod
     def parse(text: str) -> "MetricName":
-        """The name that is written so. A text that no figure has as its key is a metric of its own, by all its characters."""
+        """The name that is written so.
+
+        A text that no figure has as its key is a metric of its own, by all its characters.
+        """
         return _parsed(text)
 
     @property

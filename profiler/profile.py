@@ -14,12 +14,18 @@ from profiler.timing import SamplingSettings, Timing
 class Conditions(Value):
     """What held while something was measured.
 
-    anchor_before, anchor_after: one step of the anchor model around it. drift: their difference over their mean.
-    before, after: the device at those moments. clock_reasons: of both. violations_ns: how far each counter went on between them.
-    foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and why.
-    attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted, empty where it can be.
-    lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became samples.
-    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several threads, and where it is
+    anchor_before, anchor_after: one step of the anchor model around it. drift: their difference over their
+        mean.
+    before, after: the device at those moments. clock_reasons: of both. violations_ns: how far each counter
+        went on between them.
+    foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and
+        why.
+    attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted,
+        empty where it can be.
+    lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became
+        samples.
+    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several
+        threads, and where it is
     not known.
     """
 
@@ -47,15 +53,19 @@ class Conditions(Value):
 
 LEAST_ENERGY_SECONDS = 5.0  # the counter moves every 20 to 100 ms: less than 2 % of this
 REPEATABILITY = {"cuda": 0.005, "cpu": 0.09}
-"""How far a figure of one process may be from that of another, relative to it; no figure's error is told to be smaller.
+"""How far a figure of one process may be from that of another, relative to it; no figure's error is told to
+be smaller.
 
 cuda: the benchmark `repeat` measures it.
-cpu: eight small models were measured over and over on two cores of a virtual machine, quiet and beside another program. Their
-thread times relative to those of the anchor were off by 3 to 4 % as a rule and, in one of ten, by 6 to 13 %: twice the standard
+cpu: eight small models were measured over and over on two cores of a virtual machine, quiet and beside
+    another program. Their
+thread times relative to those of the anchor were off by 3 to 4 % as a rule and, in one of ten, by 6 to 13 %:
+twice the standard
 deviation is 9 %. It stays below MOST_ERROR, or no figure of a CPU could be clean.
 """
 MOST_ERROR = 0.10
-"""A figure that may be off by more than this, relative to it, is not clean: it says little of who is faster."""
+"""A figure that may be off by more than this, relative to it, is not clean: it says little of who is faster.
+"""
 
 
 _OF_DECODE = (
@@ -75,9 +85,12 @@ def _several(value: Any) -> Any:
 class ProfileSettings(SamplingSettings):
     """The `profile:` section of a run.
 
-    batch_sizes: rows decoded at once, one set of figures each. contexts: tokens a row that prefill reads and that decode sees, one set of
-    figures each; one number is a list of one. threads: of PyTorch on the CPU. energy_seconds: how long to decode, at every batch size
-    and context, for its energy; 0 does not measure it. largest_batch: find the largest batch that fits at each context, and its throughput,
+    batch_sizes: rows decoded at once, one set of figures each. contexts: tokens a row that prefill reads and
+        that decode sees, one set of
+    figures each; one number is a list of one. threads: of PyTorch on the CPU. energy_seconds: how long to
+    decode, at every batch size
+    and context, for its energy; 0 does not measure it. largest_batch: find the largest batch that fits at
+    each context, and its throughput,
     for which batch_sizes may be empty. The rest: see SamplingSettings.
     """
 
@@ -101,7 +114,8 @@ class ProfileSettings(SamplingSettings):
             raise ValueError("batch_sizes: expected at least one, or largest_batch")
         if 0 < self.energy_seconds < LEAST_ENERGY_SECONDS:
             raise ValueError(
-                f"energy_seconds: expected 0 (not measured) or at least {LEAST_ENERGY_SECONDS:g}, got {self.energy_seconds:g}"
+                "energy_seconds: expected 0 (not measured) or at least "
+                f"{LEAST_ENERGY_SECONDS:g}, got {self.energy_seconds:g}"
             )
         return self
 
@@ -138,7 +152,8 @@ class Energy(Value):
 
 
 class PointProfile(Value):
-    """Figures at one batch size and context. peak_memory_bytes: weights + state + the most that a prefill and a decode step had allocated.
+    """Figures at one batch size and context. peak_memory_bytes: weights + state + the most that a prefill and
+    a decode step had allocated.
 
     decode_bytes: what a decode step has to move, by arithmetic.
     """
@@ -189,7 +204,8 @@ class LargestBatch(Value):
 def error_of(timing: Timing, kind: str) -> float:
     """How far a median of a device of this kind (`cuda` or `cpu`) may be off, relative to it.
 
-    Twice its standard error, and at least how far processes differ (REPEATABILITY). On a CPU other programs disturb for longer than a
+    Twice its standard error, and at least how far processes differ (REPEATABILITY). On a CPU other programs
+    disturb for longer than a
     sample.
     """
     standard = timing.lasting_error if kind == "cpu" else timing.relative_error
@@ -205,7 +221,8 @@ def instability(timing: Timing, kind: str) -> str:
 class Profile(Value):
     """Measured costs of one architecture on one device.
 
-    points: by context, then by batch size. largest: by context. absent: what was asked for and could not be measured, with the reason.
+    points: by context, then by batch size. largest: by context. absent: what was asked for and could not be
+        measured, with the reason.
     usual_anchor_ms: of the pace that times on a CPU are told in (see `profiler.measuring.pace`); None on a
     GPU, and in profiles that knew none.
     copy_bytes_per_s: of a copy within the device's memory; datasheet_bytes_per_s: None where unknown.
@@ -242,7 +259,9 @@ class Profile(Value):
         return tuple(dict.fromkeys(self.taints().values()))
 
     def taints(self) -> dict[str, str]:
-        """By key, why a figure that was timed should not be trusted: the conditions, or an error above MOST_ERROR."""
+        """By key, why a figure that was timed should not be trusted: the conditions, or an error above
+        MOST_ERROR.
+        """
         found = {}
         for name, timing, conditions in self._timed():
             held = "; ".join(conditions.tainted) if conditions else ""
@@ -287,7 +306,9 @@ class Profile(Value):
         return {name: error_of(timing, self._kind) for name, timing, _ in self._timed() if timing}
 
     def _timed(self) -> Iterator[tuple[str, Timing | None, Conditions | None]]:
-        """The key of each figure that depends on time, the samples it comes from, where they were kept, and under which conditions."""
+        """The key of each figure that depends on time, the samples it comes from, where they were kept, and
+        under which conditions.
+        """
         for point in self.points:
             names = {
                 "prefill_ms": point.prefill,

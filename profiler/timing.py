@@ -14,16 +14,20 @@ from pydantic import Field, model_validator
 
 from operators.base.value import Value
 
-_PARTS = 8  # few enough that a part outlasts the time slices of a busy machine, enough for an order statistic on either side
+# few enough that a part outlasts the time slices of a busy machine, enough for an order statistic on either
+# side
+_PARTS = 8
 
 
 class SamplingSettings(Value):
     """How long to sample.
 
     warmup: runs whose time is dropped.
-    min_samples, min_seconds: sampling goes on at least until there are so many and they add up to so many seconds on the device;
+    min_samples, min_seconds: sampling goes on at least until there are so many and they add up to so many
+        seconds on the device;
     relative_error: then until the standard error of the median, divided by the median, is at most this, or
-    max_seconds: until this much time has passed since the first sample that is kept (`min_samples` and no more goes before it).
+    max_seconds: until this much time has passed since the first sample that is kept (`min_samples` and no
+        more goes before it).
     """
 
     warmup: Annotated[int, Field(ge=0)] = 2
@@ -36,7 +40,8 @@ class SamplingSettings(Value):
     def _ordered(self) -> Self:
         if self.min_seconds > self.max_seconds:
             raise ValueError(
-                f"expected min_seconds to be at most max_seconds, got {self.min_seconds} and {self.max_seconds}"
+                f"expected min_seconds to be at most max_seconds, got {self.min_seconds} "
+                f"and {self.max_seconds}"
             )
         return self
 
@@ -44,7 +49,8 @@ class SamplingSettings(Value):
 class Timing(Value):
     """Samples of one quantity in ms, in the order taken, and what they say.
 
-    iqr_ms is the distance between the quartiles. stopped_by: `precision` when the relative standard error of the median
+    iqr_ms is the distance between the quartiles. stopped_by: `precision` when the relative standard error of
+    the median
     was reached, `time` when max_seconds came first. runs: how many a sample is the mean of.
     """
 
@@ -80,11 +86,15 @@ def sample(
     lasting: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Timing:
-    """Calls `run`, which returns one elapsed time in ms, the mean of so many `runs`, until the stopping rule of `settings` is met.
+    """Calls `run`, which returns one elapsed time in ms, the mean of so many `runs`, until the stopping rule
+    of `settings` is met.
 
-    `clock` returns seconds. lasting: whether what disturbs may outlast a sample, as other programs on a CPU do: the rule then goes by
-    `lasting_error` too. The standard error takes the samples to be independent; samples of one process are correlated, so it says
-    when to stop, and only fresh processes say how far a figure can be repeated. Looking at it after every sample favours a lucky early
+    `clock` returns seconds. lasting: whether what disturbs may outlast a sample, as other programs on a CPU
+        do: the rule then goes by
+    `lasting_error` too. The standard error takes the samples to be independent; samples of one process are
+    correlated, so it says
+    when to stop, and only fresh processes say how far a figure can be repeated. Looking at it after every
+    sample favours a lucky early
     stop: in simulation the true error at the end is up to a fifth above `relative_error`.
     """
     with _no_garbage_collection():
@@ -111,11 +121,15 @@ def sample(
 
 
 def standard_error(ordered: list[float]) -> float:
-    """Standard error of the median of `ordered` (ascending, independent samples of any continuous distribution); infinite for fewer than 5.
+    """Standard error of the median of `ordered` (ascending, independent samples of any continuous
+    distribution); infinite for fewer than 5.
 
-    Half the width of a distribution-free confidence interval between two order statistics, divided by its normal quantile z:
-    (x[n-c+1] - x[c]) / 2z with c = (n+1)/2 - √n (Price & Bonett 2001, "Estimating the variance of the sample median",
-    J. Stat. Comput. Simul. 68:295-305), z from the normal approximation of the binomial with continuity correction.
+    Half the width of a distribution-free confidence interval between two order statistics, divided by its
+    normal quantile z:
+    (x[n-c+1] - x[c]) / 2z with c = (n+1)/2 - √n (Price & Bonett 2001, "Estimating the variance of the sample
+    median",
+    J. Stat. Comput. Simul. 68:295-305), z from the normal approximation of the binomial with continuity
+    correction.
     """
     n = len(ordered)
     if n < 5:
@@ -126,10 +140,13 @@ def standard_error(ordered: list[float]) -> float:
 
 
 def lasting_error(samples: Sequence[float]) -> float:
-    """Standard error of the median of samples in the order taken, whose neighbours may be alike; infinite for fewer than 5.
+    """Standard error of the median of samples in the order taken, whose neighbours may be alike; infinite for
+    fewer than 5.
 
-    Equal parts of them, one after the other, have medians that differ by what lasts as long as a part. It is the standard error of the
-    median of these, at least that of independent samples. One part of eight may be disturbed altogether: it does not move the median.
+    Equal parts of them, one after the other, have medians that differ by what lasts as long as a part. It is
+    the standard error of the
+    median of these, at least that of independent samples. One part of eight may be disturbed altogether: it
+    does not move the median.
     """
     parts = np.array_split(np.asarray(samples), min(_PARTS, len(samples)))
     return max(
@@ -152,8 +169,10 @@ def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    # A collection inside a sample would be charged to whatever ran just then; `timeit` keeps it off for the same reason.
-    # What was dropped lately goes before. A full collection looks at all that PyTorch has imported, which takes as long as
+    # A collection inside a sample would be charged to whatever ran just then; `timeit` keeps it off for the
+    # same reason.
+    # What was dropped lately goes before. A full collection looks at all that PyTorch has imported, which
+    # takes as long as
     # a whole short measurement.
     enabled = gc.isenabled()
     gc.collect(1)

@@ -1,7 +1,9 @@
 """Names of metrics, and what a run wants of them: objectives to minimize or maximize, constraints to keep.
 
-A metric of a profile that depends on the batch size is written with it, `decode_ms@b1`. At any but the first of
-the profile's contexts it has the context too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`. Where a
+A metric of a profile that depends on the batch size is written with it, `decode_ms@b1`. At any but the first
+of
+the profile's contexts it has the context too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`. Where
+a
 run measures on several kinds of device, what is measured has one value for each, `decode_ms@b1/H100` and
 `decode_ms@b1/A100`. What is computed or trained, as `params` or `loss`, has one value.
 """

@@ -1,8 +1,13 @@
-"""Pareto dominance. Points are arrays [n, m], one row a point, one column an objective; less is better in every column.
+"""Pareto dominance.
 
-Errors [n, m] say how far off each number may be. Where they are given, a point dominates another only if it is somewhere better by more
-than the error of the difference: two that cannot be told apart do not dominate each other. No cycle can come of it, since every such
-dominance is one without errors too. An infinite error says that a number is not to be trusted: its point dominates nothing, and is
+Points are arrays [n, m], one row a point, one column an objective; less is better in every column.
+
+Errors [n, m] say how far off each number may be. Where they are given, a point dominates another only if it
+is somewhere better by more
+than the error of the difference: two that cannot be told apart do not dominate each other. No cycle can come
+    of it, since every such
+dominance is one without errors too. An infinite error says that a number is not to be trusted: its point
+dominates nothing, and is
 dominated only by one that is no worse as far as one knows, and clearly better elsewhere.
 """
 
@@ -21,7 +26,8 @@ def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[
 def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
     """In how many doubtful dominances each of points [n, m] has a part: [n].
 
-    A point is dominated in doubt where none that dominates it is, in every column, at least the error of the difference better; it and
+    A point is dominated in doubt where none that dominates it is, in every column, at least the error of the
+    difference better; it and
     the members of the frontier that dominate it have a part in that.
     """
     table, off = _table(points), _table(errors)
@@ -35,7 +41,10 @@ def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
-    """The front of each point [n, m]: [n]. 0 is the frontier, k + 1 the frontier of the points without fronts 0 to k (Deb et al. 2002)."""
+    """The front of each point [n, m]: [n].
+
+    0 is the frontier, k + 1 the frontier of the points without fronts 0 to k (Deb et al. 2002).
+    """
     dominance = _dominance(_table(points))
     dominators = dominance.sum(0)
     front = np.full(len(dominators), -1, np.int64)
@@ -69,16 +78,21 @@ def crowding(points: ArrayLike) -> Floats:
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """The volume between the points [n, m] and the reference [m]. Points that are not better than it in each objective do not count."""
+    """The volume between the points [n, m] and the reference [m].
+
+    Points that are not better than it in each objective do not count.
+    """
     table, corner = _table(points), np.asarray(reference, float)
     inside = table[(table < corner).all(1)] if table.size else table
     return float(moocore.hypervolume(inside, ref=corner)) if inside.size else 0.0
 
 
 def reference_point(points: ArrayLike) -> Floats:
-    """A reference [m] for hypervolumes: the worst value of each objective, and beyond it a tenth of the objective's range.
+    """A reference [m] for hypervolumes: the worst value of each objective, and beyond it a tenth of the
+    objective's range.
 
-    With no range (one point, or all equal) the tenth is taken of the value's size instead, so that the points still count.
+    With no range (one point, or all equal) the tenth is taken of the value's size instead, so that the points
+    still count.
     Raises ValueError when there is no point.
     """
     table = _table(points)
@@ -102,7 +116,10 @@ def _table(points: ArrayLike) -> Floats:
 
 
 def _dominance(table: Floats, errors: Floats | None = None) -> NDArray[np.bool_]:
-    """[i, j]: whether point i dominates point j. Column by column, since [n, n, m] at once would not stay in the cache."""
+    """[i, j]: whether point i dominates point j.
+
+    Column by column, since [n, n, m] at once would not stay in the cache.
+    """
     no_worse = np.ones((len(table), len(table)), bool)
     better = np.zeros_like(no_worse)
     for column, values in enumerate(table.T):

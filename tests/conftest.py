@@ -42,7 +42,8 @@ signal.signal(
 )  # a shell's background jobs ignore it, and so would what tests start
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # The locks of devices lie in there: tests that run side by side do not wait for each other, which measures worse and ends sooner.
+    # The locks of devices lie in there: tests that run side by side do not wait for each other, which
+    # measures worse and ends sooner.
     folder = Path(tempfile.gettempdir()) / f"frontrunner-tests-{os.getuid()}-{worker}"
     folder.mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
@@ -50,7 +51,9 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_pace(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What a step of the anchor took on this machine is not measured for each test, nor left in the user's folder."""
+    """What a step of the anchor took on this machine is not measured for each test, nor left in the user's
+    folder.
+    """
     if not torch.cuda.is_available():  # whose compiled kernels lie in the same folder
         os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
@@ -62,7 +65,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The locks of devices lie in the test's own folder: it neither waits for others nor keeps them waiting."""
+    """The locks of devices lie in the test's own folder: it does not wait for others, nor they for it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -162,7 +165,7 @@ def config(tiny_config: RunConfig, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs a command in this process, in a folder of its own -> exit code, standard output, standard error."""
+    """Runs a command in this process, in its own folder -> exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
@@ -229,7 +232,9 @@ def corpus(tiny_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def prepared(tiny_config: RunConfig, corpus: Corpus) -> Prepared:
-    """`tiny_config` for pretended evaluations: with the searcher that is quick to ask, where every second counts."""
+    """`tiny_config` for pretended evaluations: with the searcher that is quick to ask, where every second
+    counts.
+    """
     config = tiny_config.model_copy(update={"searcher": SearcherSettings(name="evolution")})
     return Prepared(config, corpus, ArchitectureSpace(config.space, corpus.vocabulary))
 
@@ -256,7 +261,9 @@ def job(tiny_config: RunConfig, corpus: Corpus) -> Job:
 
 
 def pretended(job: Job) -> Outcome:
-    """Scores that depend on the architecture alone and conflict with one another, without measuring or training anything."""
+    """Scores that depend on the architecture alone and conflict with one another, without measuring or
+    training anything.
+    """
     architecture = job.architecture
     decode_ms = architecture.depth + architecture.width / 64
     mixers = len({layer.operator for layer in architecture.layers})

@@ -1,4 +1,4 @@
-"""`import frontrunner`: the page's example, what it returns against the commands, and other packages' parts."""
+"""`import frontrunner`: the page's example, its results against the commands', parts of other packages."""
 
 import importlib
 import json
@@ -115,8 +115,10 @@ import json, sys, frontrunner
 config = json.loads(sys.argv[1])
 run = frontrunner.search(config, name="r", results=sys.argv[2], executor="inline")
 frame = run.candidates()
-print(json.dumps([{**row, "used": sorted({layer.operator for layer in run.candidate(row["id"]).architecture.layers})}
-                  for row in json.loads(frame.to_json(orient="records"))]))
+rows = json.loads(frame.to_json(orient="records"))
+for row in rows:
+    row["used"] = sorted({layer.operator for layer in run.candidate(row["id"]).architecture.layers})
+print(json.dumps(rows))
 """
 
 

@@ -1,4 +1,6 @@
-"""The wheel: built from the sources, installed into an empty folder, and used where the checkout is not on the path."""
+"""The wheel: built from the sources, installed into an empty folder, and used where the checkout is not on
+the path.
+"""
 
 import os
 import shutil
@@ -17,7 +19,12 @@ repeats: 0
 data: {source: texts, vocabulary: 300, validation_fraction: 0.2}
 proxy: {tokens: 256, batch_size: 2, sequence_length: 32, validation_tokens: 64}
 profile: {batch_sizes: [1], contexts: [16], min_samples: 5, min_seconds: 0.001, max_seconds: 0.01}
-space: {operators: [attention, swiglu], widths: [16], min_depth: 2, max_depth: 2, genes: {attention: {head_dim: [8]}}}
+space:
+  operators: [attention, swiglu]
+  widths: [16]
+  min_depth: 2
+  max_depth: 2
+  genes: {attention: {head_dim: [8]}}
 """
 
 

@@ -1,4 +1,5 @@
-"""The exceptions that a user may see; each message is one line that says what was wrong, what was expected, and where.
+"""The exceptions that a user may see; each message is one line that says what was wrong, what was expected,
+and where.
 
     FrontrunnerError
     ├── ArchitectureError   an architecture that cannot exist: unknown operator, impossible shape, unknown key
@@ -12,10 +13,13 @@
     ├── CrashError          a measurement whose process died, or whose device refused to go on
     ├── ConfigError         a run's configuration that contradicts itself or its schema
     ├── SpaceExhausted      a search space with no member left that was not proposed before
-    ├── RunError            a run or candidate that is missing, exists already, or is being driven by another process
-    └── TableError          a latency table that is damaged, lacks entries, or was measured under other conditions
+    ├── RunError            a run or candidate that is missing, exists already, or is being driven by another
+    process
+    └── TableError          a latency table that is damaged, lacks entries, or was measured under other
+    conditions
 
-A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect of the program.
+A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect
+of the program.
 """
 
 import re
@@ -171,7 +175,8 @@ def one_line(error: ValidationError, limit: int = 3) -> str:
     for finding in error.errors(include_url=False):
         place = tuple(str(step) for step in finding["loc"] if not _BRANCH.fullmatch(str(step)))
         grouped.setdefault(place, []).append(finding)
-    # A bad entry also makes its list too short, and no text where it could have been text: only the cause is told.
+    # A bad entry also makes its list too short, and no text where it could have been text: only the cause is
+    # told.
     causes = [
         (place, findings)
         for place, findings in grouped.items()
@@ -186,7 +191,7 @@ def one_line(error: ValidationError, limit: int = 3) -> str:
 
 
 def _told(findings: Sequence[Any]) -> str:
-    """What was found at one place, where each of the types that it could have had may have its own complaint."""
+    """The complaints about one place, where each type that it could have had may have its own."""
     first = findings[0]
     if first["type"] in ("value_error", "assertion_error"):
         return str(first["ctx"]["error"]) if first.get("ctx", {}).get("error") else str(first["msg"])

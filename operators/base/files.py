@@ -17,7 +17,10 @@ _LOOK_S = 0.05  # between two tries to take a lock that another process holds
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one, also after a crash. Raises RunError."""
+    """Writes a file so that it is either the old one or the whole new one, also after a crash.
+
+    Raises RunError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
@@ -28,9 +31,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, apart: bool = False) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` at the end; where anything goes wrong, `path` is as before.
+    """A name to write a file under, which becomes `path` at the end; where anything goes wrong, `path` is as
+    before.
 
-    apart: whether others may write the same file at the same time, so that each needs a name of its own. Otherwise the name is
+    apart: whether others may write the same file at the same time, so that each needs a name of its own.
+        Otherwise the name is
         always the same, so that what a kill leaves there is replaced by the next write.
 
     Raises OSError where it cannot be written.
@@ -50,7 +55,8 @@ def whole_file(path: Path, *, apart: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` at the end; where anything goes wrong it is removed, and `path` is as before.
+    """A folder to fill, which becomes `path` at the end; where anything goes wrong it is removed, and `path`
+    is as before.
 
     path: new, or an empty folder.
 
@@ -71,9 +77,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait_s: float | None = None) -> Iterator[IO[str]]:
-    """Holds the lock on a file, which stays there afterwards; the kernel releases it with the process. Gives the open file.
+    """Holds the lock on a file, which stays there afterwards; the kernel releases it with the process.
 
-    shared: together with others that hold it so. The file has to be there and is only read; otherwise it is made where it is missing.
+    Gives the open file.
+
+    shared: together with others that hold it so. The file has to be there and is only read; otherwise it is
+        made where it is missing.
     wait_s: how long to wait for others to release it (s); None waits for as long as it takes.
 
     Raises BlockingIOError where others still hold it then, and OSError where the file cannot be opened.

@@ -1,8 +1,11 @@
 """YAML and JSON as people write them: the one reader and the one writer of both.
 
-A plain scalar means what YAML 1.2's core schema says (https://yaml.org/spec/1.2.2/#103-core-schema), so that `0100` is one hundred,
-`1e6` a million, `1:30` and `no` text. One rule of our own: single underscores may group the digits of a decimal number (`1_000_000`).
-Merge keys (`<<`) are read as in YAML 1.1. What is written is read back the same by this reader and by readers of YAML 1.1.
+A plain scalar means what YAML 1.2's core schema says (https://yaml.org/spec/1.2.2/#103-core-schema), so that
+`0100` is one hundred,
+`1e6` a million, `1:30` and `no` text. One rule of our own: single underscores may group the digits of a
+decimal number (`1_000_000`).
+Merge keys (`<<`) are read as in YAML 1.1. What is written is read back the same by this reader and by readers
+of YAML 1.1.
 """
 
 import json
@@ -29,7 +32,9 @@ _CORE: tuple[tuple[str, str, str], ...] = (
         "-+.0123456789",
     ),
 )
-"""Tag, what a scalar of it looks like, and the characters that it may begin with (NUL stands for an empty one)."""
+"""Tag, what a scalar of it looks like, and the characters that it may begin with (NUL stands for an empty
+one).
+"""
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,7 +119,7 @@ def parse_json(text: str) -> Any:
 
 
 def number(text: str) -> int | float | None:
-    """The number that a plain scalar of YAML is, or None where it is none: `2e6`, `2_000_000` and `0x10` are."""
+    """The number that a plain scalar of YAML is, or None: `2e6`, `2_000_000` and `0x10` are numbers."""
     loader = _Loader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))
     if tag not in (f"{_TAG}int", f"{_TAG}float"):
@@ -129,7 +134,10 @@ def dump(data: Any) -> str:
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes there are in it, aliases written out. Raises ConstructorError for too many, and for one that holds itself."""
+    """How many nodes there are in it, aliases written out.
+
+    Raises ConstructorError for too many, and for one that holds itself.
+    """
     if id(node) not in known:
         known[id(node)] = 0  # while it is being counted
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()

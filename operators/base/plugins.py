@@ -1,6 +1,7 @@
 """Operators, objectives and searchers of other packages, which register them as entry points.
 
-What is installed is read from the metadata of distributions, so that each worker process finds the same. Nothing is
+What is installed is read from the metadata of distributions, so that each worker process finds the same.
+Nothing is
 imported before it is asked for by name.
 """
 

@@ -1,6 +1,7 @@
 """The files that come with the program: configurations, and architectures of published models.
 
-In the repository they lie in `configs/`, to which `operators/shipped` is a link. A wheel holds them in its place, so
+In the repository they lie in `configs/`, to which `operators/shipped` is a link. A wheel holds them in its
+place, so
 that one path finds them in a checkout and in an installation.
 """
 

@@ -1,6 +1,7 @@
 """How many threads computations take.
 
-This module imports neither numpy nor torch: numpy's library reads its number of threads when it is loaded, and torch loads numpy.
+This module imports neither numpy nor torch: numpy's library reads its number of threads when it is loaded,
+and torch loads numpy.
 """
 
 import os
@@ -13,7 +14,8 @@ NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 def import_numpy() -> None:
     """Imports numpy with one thread, unless the variable says otherwise.
 
-    A search multiplies thousands of small matrices. Several threads would wait for each other, spinning, longer than they work.
+    A search multiplies thousands of small matrices. Several threads would wait for each other, spinning,
+    longer than they work.
     The variable is removed again, so that whatever is loaded or started later does not see it.
     """
     if NUMPY_THREADS in os.environ:

@@ -1,4 +1,6 @@
-"""The base of every value that people write down: frozen, and unknown keys are refused with the keys that exist."""
+"""The base of every value that people write down: frozen, and unknown keys are refused with the keys that
+exist.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -15,7 +17,8 @@ _HOLDERS = (list, tuple, Mapping)
 class Value(BaseModel):
     """A frozen pydantic model whose complaint about an unknown key names the known ones.
 
-    A number is a number, text is text, and true is no 1: none is taken for another. A whole number may be written as 1e6 or 2.0.
+    A number is a number, text is text, and true is no 1: none is taken for another. A whole number may be
+    written as 1e6 or 2.0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -30,7 +33,8 @@ class Value(BaseModel):
             if unknown:
                 plural = "s" if len(unknown) > 1 else ""
                 raise ValueError(
-                    f"unknown key{plural} {', '.join(unknown)}: expected {', '.join(cls.model_fields) or 'none'}"
+                    f"unknown key{plural} {', '.join(unknown)}: expected "
+                    f"{', '.join(cls.model_fields) or 'none'}"
                 )
         return data
 
@@ -63,7 +67,9 @@ def whole(value: Any) -> int | None:
 
 
 def _changed(given: Any, value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """Where pydantic made a number of text or of true, or a truth value of a number or of text -> the place and what is wrong."""
+    """Where pydantic made a number of text or of true, or a truth value of a number or of text -> the place
+    and what is wrong.
+    """
     if isinstance(value, bool):
         if not isinstance(given, bool):
             yield place, f"expected true or false, got {in_words(given)}"
@@ -71,7 +77,8 @@ def _changed(given: Any, value: Any, place: Place) -> Iterator[tuple[Place, str]
         if isinstance(given, bool | str | bytes):
             yield (
                 place,
-                f"expected {'a whole number' if isinstance(value, int) else 'a number'}, got {in_words(given)}",
+                f"expected {'a whole number' if isinstance(value, int) else 'a number'}, "
+                f"got {in_words(given)}",
             )
     elif isinstance(value, list | tuple) and isinstance(given, list | tuple):
         for number, (each, made) in enumerate(zip(given, value, strict=False)):

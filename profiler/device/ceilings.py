@@ -1,4 +1,6 @@
-"""The most that a device can do: its memory by the datasheet and for a copy, its arithmetic for a matrix product."""
+"""The most that a device can do: its memory by the datasheet and for a copy, its arithmetic for a matrix
+product.
+"""
 
 from functools import cache
 
@@ -19,7 +21,8 @@ _SETTINGS = {
 
 
 def copy_bytes_per_s(device: Device) -> float:
-    """Bytes read and written in a second by a copy within the device's memory; measured once a process and number of CPU threads.
+    """Bytes read and written in a second by a copy within the device's memory; measured once a process and
+    number of CPU threads.
 
     Takes the device's exclusive lock the first time.
     """
@@ -47,7 +50,8 @@ def _copy(device: Device) -> float:
 
 
 def matrix_product_flops_per_s(device: Device) -> float:
-    """FLOP a second of a product of two square matrices in the dtype of the device's inference; a multiply-add counts as 2.
+    """FLOP a second of a product of two square matrices in the dtype of the device's inference; a
+    multiply-add counts as 2.
 
     Measures each time; holding the device's lock is the caller's affair.
     """

@@ -27,7 +27,8 @@ _KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm
 class Device(ABC):
     """A device that can be measured.
 
-    label: how it was asked for, `cpu` or `cuda:0`. torch_device: what tensors are placed on. name: for people.
+    label: how it was asked for, `cpu` or `cuda:0`. torch_device: what tensors are placed on. name: for
+        people.
     lock_key: what tells this device from every other one of the machine. dtype: what inference runs in there.
     """
 
@@ -47,7 +48,9 @@ class Device(ABC):
 
     @abstractmethod
     def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
-        """Mean elapsed time in ms of `count` calls of `run`, made one after the other as in decoding, each after one of `before`."""
+        """Mean elapsed time in ms of `count` calls of `run`, made one after the other as in decoding, each
+        after one of `before`.
+        """
 
     @abstractmethod
     def peak_memory(self, run: Callable[[], Any]) -> int:
@@ -66,7 +69,10 @@ class Device(ABC):
 
     @abstractmethod
     def reading(self) -> Reading:
-        """Clocks, temperature, limits and processes at this moment, as far as the device tells them. Never raises."""
+        """Clocks, temperature, limits and processes at this moment, as far as the device tells them.
+
+        Never raises.
+        """
 
     @abstractmethod
     def energy_j(self) -> float:
@@ -74,7 +80,9 @@ class Device(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Versions of what the figures depend on: python, torch, frontrunner; on a GPU also the driver and the kernel libraries."""
+        """Versions of what the figures depend on: python, torch, frontrunner; on a GPU also the driver and
+        the kernel libraries.
+        """
 
     def describe(self) -> dict[str, str]:
         """What a report says of the device: its label, its name and `versions`."""
@@ -82,7 +90,10 @@ class Device(ABC):
 
 
 def open_device(name: str) -> Device:
-    """The device called `cpu`, `cuda` (the first GPU) or `cuda:N`. Raises DeviceError for another name or an absent GPU."""
+    """The device called `cpu`, `cuda` (the first GPU) or `cuda:N`.
+
+    Raises DeviceError for another name or an absent GPU.
+    """
     if name == "cpu":
         return _Cpu()
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
@@ -99,7 +110,10 @@ def open_device(name: str) -> Device:
 
 
 def inference_dtype(name: str) -> torch.dtype:
-    """What inference runs in on the device of that name, which may be another machine's. Raises DeviceError for a name that is none."""
+    """What inference runs in on the device of that name, which may be another machine's.
+
+    Raises DeviceError for a name that is none.
+    """
     if name != "cpu" and re.fullmatch(r"cuda(?::(\d+))?", name) is None:
         raise DeviceError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
     return _Cpu.dtype if name == "cpu" else _Cuda.dtype
@@ -118,9 +132,12 @@ class _Cpu(Device):
         pass  # operators on the CPU return when they are done
 
     def timed(self, run: Callable[[], Any]) -> float:
-        """As the interface says. With one thread its own processor time, which stands still while another process has the core.
+        """As the interface says.
 
-        What is timed here computes and never waits, so that on a free core both clocks say the same. Of several threads, which wait for
+        With one thread its own processor time, which stands still while another process has the core.
+
+        What is timed here computes and never waits, so that on a free core both clocks say the same. Of
+        several threads, which wait for
         one another, only the wall clock tells when they are done.
         """
         now = thread_time_ns if torch.get_num_threads() == 1 else perf_counter_ns
@@ -137,12 +154,14 @@ class _Cpu(Device):
         return total / count
 
     def peak_memory(self, run: Callable[[], Any]) -> int:
-        """As the interface says, counted from every allocation of PyTorch's CPU allocator, temporaries inside its operators included.
+        """As the interface says, counted from every allocation of PyTorch's CPU allocator, temporaries inside
+        its operators included.
 
         Not counted: what math libraries and the interpreter allocate by themselves.
         The process's resident set would count those, but also every page touched earlier: it never repeats.
         """
-        # The profiler writes lines to stderr at each start and stop unless it is told not to before its first use.
+        # The profiler writes lines to stderr at each start and stop unless it is told not to before its first
+        # use.
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         with torch.autograd.profiler.profile(profile_memory=True) as profile:
             kept = run()
@@ -160,7 +179,9 @@ class _Cpu(Device):
         return peak
 
     def free_memory(self) -> int:
-        """What Linux calls available (it counts caches that would make way), elsewhere the pages that are free."""
+        """What Linux calls available (it counts caches that would make way), elsewhere the pages that are
+        free.
+        """
         try:
             found = re.search(
                 r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE
@@ -202,9 +223,11 @@ class _Cuda(Device):
         return self._between_events(run)
 
     def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
-        """As the interface says, from events around all of them; what `before` queues here is timed with them.
+        """As the interface says, from events around all of them; what `before` queues here is timed with
+        them.
 
-        One more pair of calls goes before the first event, so that the device is at work while the host queues the rest.
+        One more pair of calls goes before the first event, so that the device is at work while the host
+        queues the rest.
         """
 
         def calls(times: int) -> None:
@@ -268,7 +291,9 @@ class _Cuda(Device):
 
 @contextmanager
 def memory_errors(where: str = "") -> Iterator[None]:
-    """Raises MemoryError (CPU) or torch.OutOfMemoryError (GPU) that begins with `where` for the errors by which PyTorch says so."""
+    """Raises MemoryError (CPU) or torch.OutOfMemoryError (GPU) that begins with `where` for the errors by
+    which PyTorch says so.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -280,7 +305,9 @@ def memory_errors(where: str = "") -> Iterator[None]:
 
 
 def give_back_memory() -> None:
-    """Gives back what a training used and nothing holds any more: it is for the next measurement, which is made by another process."""
+    """Gives back what a training used and nothing holds any more: it is for the next measurement, which is
+    made by another process.
+    """
     gc.collect()
     with suppress(RuntimeError):  # after an illegal access every call fails, which the training has told
         torch.cuda.empty_cache()

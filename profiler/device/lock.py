@@ -1,11 +1,16 @@
 """Keeps the load off a device while it is being measured, across unrelated processes.
 
-`exclusive` is for measuring, `shared` for everything else that loads the same device, such as training. The locks are `flock`s: the kernel
-releases them with the process, whatever ended it. Two files a device make a turnstile, through which everyone enters one at a
-time: whoever wants the device alone keeps it shut while those inside leave, so that a stream of newcomers cannot starve it.
+`exclusive` is for measuring, `shared` for everything else that loads the same device, such as training. The
+locks are `flock`s: the kernel
+releases them with the process, whatever ended it. Two files a device make a turnstile, through which everyone
+enters one at a
+time: whoever wants the device alone keeps it shut while those inside leave, so that a stream of newcomers
+    cannot starve it.
 
-The files lie in a folder of the user's own below `tempfile.gettempdir()`; the PIDs in them serve messages, and tell `members`: processes
-that may have memory on the device and keep to its locks. The locks are not reentrant: a process that holds one and asks for the same
+The files lie in a folder of the user's own below `tempfile.gettempdir()`; the PIDs in them serve messages,
+and tell `members`: processes
+that may have memory on the device and keep to its locks. The locks are not reentrant: a process that holds
+one and asks for the same
 device again waits for itself.
 """
 
@@ -24,7 +29,8 @@ from operators.base.errors import DeviceError
 from profiler.device.device import Device, open_device
 
 POLL_SECONDS = 0.005
-WAIT_LIMIT_S = 3600.0  # far longer than anyone holds a device, so that a holder that hangs does not hang everyone else in silence
+# far longer than anyone holds a device, so that a holder that hangs does not hang everyone else in silence
+WAIT_LIMIT_S = 3600.0
 
 Standing = Literal["waiting", "shared", "exclusive", "free"]
 _tell: ContextVar[Callable[[Standing], None]] = ContextVar("_tell", default=lambda standing: None)
@@ -43,7 +49,10 @@ def observed(tell: Callable[[Standing], None]) -> Iterator[None]:
 
 @contextmanager
 def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]:
-    """Holds the device of that name (as for `open_device`) alone. After `timeout_s`, raises DeviceError that names who holds it."""
+    """Holds the device of that name (as for `open_device`) alone.
+
+    After `timeout_s`, raises DeviceError that names who holds it.
+    """
     opened, deadline = open_device(device), time.monotonic() + timeout_s
     enrol(opened)
     with (
@@ -60,9 +69,12 @@ def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]
 
 @contextmanager
 def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable[[], float]]:
-    """Holds the device beside other `shared` holders, never beside an `exclusive` one. Waits and raises as `exclusive` does.
+    """Holds the device beside other `shared` holders, never beside an `exclusive` one.
 
-    Gives a function that lets go for as long as somebody wants the device alone, for work that takes long and can pause -> the seconds
+    Waits and raises as `exclusive` does.
+
+    Gives a function that lets go for as long as somebody wants the device alone, for work that takes long and
+    can pause -> the seconds
     that it waited. The device must be idle when it is called.
     """
     opened, deadline, tell = open_device(device), time.monotonic() + timeout_s, _tell.get()
@@ -76,7 +88,8 @@ def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable
 
         def enter(deadline: float) -> None:
             with _held(turnstile, opened, deadline, (turnstile,)):
-                # Whoever is alone inside holds the turnstile too, so neither of these waits or meets another's entry.
+                # Whoever is alone inside holds the turnstile too, so neither of these waits or meets
+                # another's entry.
                 fcntl.flock(room, fcntl.LOCK_SH)
                 stay.enter_context(_signed_in(room))
 
@@ -106,7 +119,10 @@ def members(device: Device) -> frozenset[int]:
 
 
 def enrol(device: Device) -> None:
-    """Makes this process a member. Asking for a lock does so too; who uses the device under another's lock says it himself."""
+    """Makes this process a member.
+
+    Asking for a lock does so too; who uses the device under another's lock says it himself.
+    """
     with _opened(device, "members") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # for a moment only
         if os.getpid() not in _entries(file).values():
@@ -163,14 +179,18 @@ def _folder() -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise DeviceError(
-            f"{folder}: expected a folder that belongs to this user alone (mode 700), for the locks of devices"
+            f"{folder}: expected a folder that belongs to this user alone (mode 700), for "
+            "the locks of devices"
         )
     return folder
 
 
 @contextmanager
 def _signed_in(file: int) -> Iterator[None]:
-    """Writes this process's PID into the first free slot. Entered only by who holds the turnstile; leaving touches the own slot alone."""
+    """Writes this process's PID into the first free slot.
+
+    Entered only by who holds the turnstile; leaving touches the own slot alone.
+    """
     slot = _write_pid(file)
     try:
         yield

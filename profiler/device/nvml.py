@@ -1,4 +1,7 @@
-"""What the driver says of a GPU, through NVML. Missing answers come with their reason: measuring goes on without them."""
+"""What the driver says of a GPU, through NVML.
+
+Missing answers come with their reason: measuring goes on without them.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -34,7 +37,8 @@ _VIOLATIONS: dict[str, int] = {
 class Reading(Value):
     """A device at one moment. What could not be read is None or absent, and `unavailable` tells why, by name.
 
-    clock_reasons: why the clocks are not higher, by NVML's names. violations_ns: for how long each policy has held the performance down
+    clock_reasons: why the clocks are not higher, by NVML's names. violations_ns: for how long each policy has
+        held the performance down
     so far. pids: the processes that compute on it, as the driver numbers them.
     """
 
@@ -99,7 +103,10 @@ class Gpu:
         )
 
     def energy_j(self) -> float:
-        """Energy used since the driver was loaded; the counter moves every 20 to 100 ms. Raises DeviceError with the reason."""
+        """Energy used since the driver was loaded; the counter moves every 20 to 100 ms.
+
+        Raises DeviceError with the reason.
+        """
         try:
             return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
         except _ERRORS as error:

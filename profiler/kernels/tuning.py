@@ -24,7 +24,8 @@ Timings = dict[str, list[list[tuple[dict[str, Any], float]]]]
 def measure_configurations(work: Sequence[Job]) -> Timings:
     """Times every configuration of every kernel that the jobs need.
 
-    All are compiled first, by as many processes as there are cores, for minutes; then they are timed by one process after the other.
+    All are compiled first, by as many processes as there are cores, for minutes; then they are timed by one
+    process after the other.
     """
     os.environ[FULL_TUNING] = "1"
     found: Timings = {}
@@ -64,7 +65,9 @@ def _median(measured: Any) -> float:
 
 
 def choose(timings: Timings) -> dict[str, list[dict[str, Any]]]:
-    """Per kernel the fewest configurations one of which, in every case, is at most TOLERANCE slower than the best of all."""
+    """Per kernel the fewest configurations one of which, in every case, is at most TOLERANCE slower than the
+    best of all.
+    """
     return {
         kernel: _cover(cases)
         for kernel, cases in sorted(timings.items())
@@ -73,9 +76,11 @@ def choose(timings: Timings) -> dict[str, list[dict[str, Any]]]:
 
 
 def slowdown(timings: Timings, kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """By kernel, how much slower, relative to it, the best of the configurations that are kept is than the best of all, in the worst case.
+    """By kernel, how much slower, relative to it, the best of the configurations that are kept is than the
+    best of all, in the worst case.
 
-    0 where the difference is below what is tolerated of small kernels, and for a kernel that keeps all; infinite where no kept one runs.
+    0 where the difference is below what is tolerated of small kernels, and for a kernel that keeps all;
+    infinite where no kept one runs.
     """
     found = {}
     for kernel, cases in timings.items():

@@ -1,6 +1,8 @@
-"""Prepares kernels before they are needed: compiles and tunes them for given operators and shapes, in parallel processes.
+"""Prepares kernels before they are needed: compiles and tunes them for given operators and shapes, in
+parallel processes.
 
-Every process leaves its binaries and tuning results in one folder (`operators.kernels.libraries.cache_folder`), where later ones find them.
+Every process leaves its binaries and tuning results in one folder
+(`operators.kernels.libraries.cache_folder`), where later ones find them.
 """
 
 import hashlib
@@ -32,7 +34,9 @@ Sizes = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(
 
 
 class Workload(Value):
-    """What an operator will be asked for. training, decoding: pairs of batch size and tokens; decoding is a prefill and steps."""
+    """What an operator will be asked for. training, decoding: pairs of batch size and tokens; decoding is a
+    prefill and steps.
+    """
 
     training: Sizes = ((8, 1024),)
     decoding: Sizes = ((1, 1024), (8, 1024))
@@ -54,7 +58,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Warmed:
-    """seconds: of preparing, without `start_s`, which are those of importing libraries and opening the device (few in a process that had).
+    """seconds: of preparing, without `start_s`, which are those of importing libraries and opening the device
+    (few in a process that had).
 
     problem: why it could not be prepared, in words; else empty.
     """
@@ -70,7 +75,7 @@ class Warmed:
 def jobs(
     architectures: Iterable[Architecture], workload: Workload, device: str, backend: str = "auto"
 ) -> list[Job]:
-    """A job for every shape of an operator that occurs; the same shape at two widths needs the same kernels."""
+    """A job for every shape of an operator. The same shape at two widths needs the same kernels."""
     found: dict[tuple[str, str], Job] = {}
     for architecture in architectures:
         for layer in architecture.layers:
@@ -82,7 +87,9 @@ def jobs(
 
 
 def warm(work: Sequence[Job], *, processes: int | None = None) -> Iterator[Warmed]:
-    """Prepares every job in fresh processes, one a core unless `processes` says otherwise -> what became of each, as it is done."""
+    """Prepares every job in fresh processes, one a core unless `processes` says otherwise -> what became of
+    each, as it is done.
+    """
     if not work:
         return
     context = multiprocessing.get_context("spawn")  # a forked process could not use the GPU
@@ -92,7 +99,8 @@ def warm(work: Sequence[Job], *, processes: int | None = None) -> Iterator[Warme
 
 
 def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
-    """Runs the operator forward, backward and in decode steps, once for each kind of size that its workload holds.
+    """Runs the operator forward, backward and in decode steps, once for each kind of size that its workload
+    holds.
 
     compile_only: leaves it at compiling, in every configuration, what a GPU would run.
     """
@@ -135,7 +143,9 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
 
 
 def _marker(job: Job, device: Device) -> Path | None:
-    """A file beside a GPU's kernels which says that this was prepared: going through all of them ahead takes longer than running them."""
+    """A file beside a GPU's kernels which says that this was prepared: going through all of them ahead takes
+    longer than running them.
+    """
     if device.torch_device.type == "cpu":
         return None
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or kernel_libraries.cache_folder())

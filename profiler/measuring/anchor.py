@@ -1,4 +1,6 @@
-"""The anchor model: a fixed architecture, timed around every measurement, that tells whether the device still runs as it did."""
+"""The anchor model: a fixed architecture, timed around every measurement, that tells whether the device still
+runs as it did.
+"""
 
 from functools import cache
 from time import perf_counter
@@ -13,7 +15,8 @@ from profiler.measuring.decoder_copies import copies, step_ms
 from profiler.timing import SamplingSettings, Timing, sample
 
 CONTEXT = 1024
-# On a GPU large enough that its weights stream from memory as those of candidates do; on a CPU small enough to cost little.
+# On a GPU large enough that its weights stream from memory as those of candidates do; on a CPU small enough
+# to cost little.
 _SIZES = {
     "cuda": {"width": 2048, "vocabulary": 32_768, "layers": "a f " * 4},
     "cpu": {"width": 128, "vocabulary": 4096, "layers": "a f a f"},
@@ -25,7 +28,10 @@ _SETTINGS = SamplingSettings(warmup=2, min_samples=10, min_seconds=0.05, max_sec
 
 @cache
 def anchor_architecture(kind: str) -> Architecture:
-    """The anchor of devices of a kind (`cuda` or `cpu`). Changing it makes ratios to it incomparable with older ones."""
+    """The anchor of devices of a kind (`cuda` or `cpu`).
+
+    Changing it makes ratios to it incomparable with older ones.
+    """
     return Architecture.model_validate({"name": f"anchor-{kind}", **_SIZES[kind]})
 
 
@@ -45,7 +51,10 @@ class Anchor:
             ]
 
     def warm_up(self) -> None:
-        """Puts an idle device to work until its clocks are those of a busy one. The caller holds the device's exclusive lock."""
+        """Puts an idle device to work until its clocks are those of a busy one.
+
+        The caller holds the device's exclusive lock.
+        """
         started = perf_counter()
         while perf_counter() - started < self._warm_up_s:
             self._steps_ms(self._steps)

@@ -12,17 +12,22 @@ from profiler.device.device import Device, memory_errors
 from profiler.measuring.decoder import Decoder
 
 PRECISION = 0.02  # how close, relative to it, the batch that is found is to the largest
-# A CPU that runs out of memory is not told so, its processes are killed; and a batch beyond these tells nothing more of a model.
+# A CPU that runs out of memory is not told so, its processes are killed; and a batch beyond these tells
+# nothing more of a model.
 _SHARE = {"cuda": 1.0, "cpu": 0.5}
 _RESERVE_BYTES = {"cuda": 1 << 29, "cpu": 0}  # what a graph and the driver take beside the allocator
 _CAP = {"cuda": 65_536, "cpu": 256}
-# Temporaries of a step are needed thrice: by the steps before the capture, by the graph, and a part of the allocator's rounding.
+# Temporaries of a step are needed thrice: by the steps before the capture, by the graph, and a part of the
+# allocator's rounding.
 _TEMPORARIES = 3
 _PROBE = 2
 
 
 def largest(guess: int, upper: int, fits: Callable[[int], bool]) -> int:
-    """The largest batch from 1 to `upper` that `fits`, to within PRECISION; 0 if none does. `guess` is tried first."""
+    """The largest batch from 1 to `upper` that `fits`, to within PRECISION; 0 if none does.
+
+    `guess` is tried first.
+    """
     low, high, tried = 0, upper + 1, max(1, min(guess, upper))
     while low < high - 1:
         if fits(tried):
@@ -37,14 +42,19 @@ def largest(guess: int, upper: int, fits: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True)
 class Room:
-    """Batches between which the largest that fits must lie: `guess` by arithmetic and measured temporaries, `upper` by the state alone."""
+    """Batches between which the largest that fits must lie: `guess` by arithmetic and measured temporaries,
+    `upper` by the state alone.
+    """
 
     guess: int
     upper: int
 
 
 def room(model: HybridLM, context: int, device: Device) -> Room:
-    """From what one row needs and the device has free, the model being there already. Raises memory errors where no row fits."""
+    """From what one row needs and the device has free, the model being there already.
+
+    Raises memory errors where no row fits.
+    """
     kind = device.torch_device.type
     free = device.free_memory() * _SHARE[kind]
     row = max(1, cost(model.architecture, batch=1, context=context, dtype=device.dtype).state_bytes)
@@ -59,7 +69,8 @@ def room(model: HybridLM, context: int, device: Device) -> Room:
 
 
 def largest_decoder(model: HybridLM, context: int, device: Device, *, seed: int) -> Decoder:
-    """A decoder of the largest batch that fits, its state full of random values, really allocated and stepped.
+    """A decoder of the largest batch that fits, its state full of random values, really allocated and
+    stepped.
 
     The caller holds the device's exclusive lock. Raises MemoryError where not even one row fits.
     """

@@ -18,17 +18,21 @@ MAX_ATTEMPTS = 3
 # program, which moved the anchor by up to
 # a half, that was right; more says that the core was somebody else's.
 MAX_DRIFT = {"cuda": 0.01, "cpu": 0.50}
-# How far the anchor of a CPU may be from what it took when the machine was first measured, in either direction.
+# How far the anchor of a CPU may be from what it took when the machine was first measured, in either
+# direction.
 MAX_PACE = 2.0
-# Of the time that one thread takes to measure, what it must have had a core for. With three programs on two cores it had two thirds, and
+# Of the time that one thread takes to measure, what it must have had a core for. With three programs on two
+# cores it had two thirds, and
 # times were off by 10 %, and by up to 37 %, even relative to the anchor's.
 LEAST_SHARE = 0.9
 _TELLING_S = (
     0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
 )
-# Before the second and the third attempt. Another program on a CPU comes and goes in seconds: at once it would still be there.
+# Before the second and the third attempt. Another program on a CPU comes and goes in seconds: at once it
+# would still be there.
 PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
-# Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it was not itself.
+# Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it
+# was not itself.
 _TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
 _TAINTING_VIOLATIONS = ("thermal", "board_limit")
 
@@ -51,10 +55,13 @@ def watched(
     unstable: Callable[[T], bool] = lambda result: False,
     pause: Callable[[float], None] = sleep,
 ) -> tuple[tuple[T, ...], Conditions]:
-    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all) where it was tainted.
+    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all)
+    where it was tainted.
 
-    usual_ms: a step of the anchor when this CPU was first measured (see `profiler.measuring.pace`), where times are told by it.
-    unstable: whether a result is not clean by its own samples; it is then measured again too. pause: waits for so many seconds between
+    usual_ms: a step of the anchor when this CPU was first measured (see `profiler.measuring.pace`), where
+        times are told by it.
+    unstable: whether a result is not clean by its own samples; it is then measured again too. pause: waits
+        for so many seconds between
     attempts, the device let go.
     """
     lock_s, busy_s, attempts = 0.0, 0.0, 0
@@ -112,7 +119,9 @@ def watched(
 
 
 def core_share(device: Device) -> Callable[[], float | None]:
-    """Begins to watch this thread -> what tells the share of the time since then for which it had a core, where that can be told."""
+    """Begins to watch this thread -> what tells the share of the time since then for which it had a core,
+    where that can be told.
+    """
     alone = device.torch_device.type == "cpu" and torch.get_num_threads() == 1
     wall, own = perf_counter(), thread_time()
 
@@ -124,7 +133,9 @@ def core_share(device: Device) -> Callable[[], float | None]:
 
 
 def lost_core(share: float | None) -> str:
-    """Why a measurement is tainted that had a core for this share of its time (`core_share`); empty where it is not."""
+    """Why a measurement is tainted that had a core for this share of its time (`core_share`); empty where it
+    is not.
+    """
     if share is None or share >= LEAST_SHARE:
         return ""
     return (
@@ -136,7 +147,8 @@ def _other_pace(anchor_ms: float, usual_ms: float | None) -> str:
     if usual_ms is None or 1 / MAX_PACE <= anchor_ms / usual_ms <= MAX_PACE:
         return ""
     return (
-        f"pace: the anchor model took {anchor_ms:.4g} ms, {usual_ms:.4g} ms when this machine was first measured; "
+        f"pace: the anchor model took {anchor_ms:.4g} ms, {usual_ms:.4g} ms when this "
+        "machine was first measured; "
         f"expected within a factor of {MAX_PACE:g}"
     )
 
@@ -146,7 +158,8 @@ def foreign_processes(
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """PIDs on the device that are neither `own` nor `known`, and notes on what that says nothing about.
 
-    A driver that does not list the own process numbers them otherwise, as from outside a container: nobody can be told apart then.
+    A driver that does not list the own process numbers them otherwise, as from outside a container: nobody
+    can be told apart then.
     """
     listed = [set(reading.pids) for reading in readings if reading.pids is not None]
     if not listed:
@@ -154,7 +167,8 @@ def foreign_processes(
     seen = set().union(*listed)
     if own not in seen:
         return (), (
-            f"foreign processes: the driver lists {len(seen)} processes and not this one: it numbers them otherwise, as for a container",
+            f"foreign processes: the driver lists {len(seen)} processes and not this one: "
+            "it numbers them otherwise, as for a container",
         )
     return tuple(sorted(seen - known - {own})), ()
 

@@ -1,7 +1,9 @@
 """The same decoder several times over.
 
-Where weights and state come to lie in a GPU's memory changes the time of a step, by about a percent on an H100 and differently in every
-process, and stays as it is for as long as they lie there: no number of samples takes it away. So a step is timed in several places.
+Where weights and state come to lie in a GPU's memory changes the time of a step, by about a percent on an
+H100 and differently in every
+process, and stays as it is for as long as they lie there: no number of samples takes it away. So a step is
+timed in several places.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,27 @@
-"""Measures an architecture on a device: latency, throughput, memory and energy of inference, beside its exact costs.
+"""Measures an architecture on a device: latency, throughput, memory and energy of inference, beside its exact
+costs.
 
-What is timed, with random weights and random tokens (values do not change the amount of work, but zeros do change its speed):
+What is timed, with random weights and random tokens (values do not change the amount of work, but zeros do
+change its speed):
 
-- prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one; on a GPU a replay of its CUDA graph.
-- decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token to the choice of the next one
-  (greedy), which the next step reads. Before each step the state is set back by one token, so that every step sees the same context:
-  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself, at one pace (see
+- prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one; on a
+    GPU a replay of its CUDA graph.
+- decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token
+    to the choice of the next one
+  (greedy), which the next step reads. Before each step the state is set back by one token, so that every step
+  sees the same context:
+  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself, at one
+  pace (see
   `profiler.measuring.pace`). On a GPU a step is a replay of its
-  CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a microsecond, is timed with them.
-  There a step is timed in several copies of the model (see `profiler.measuring.decoder_copies`), as far as they are small.
+  CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a
+  microsecond, is timed with them.
+  There a step is timed in several copies of the model (see `profiler.measuring.decoder_copies`), as far as
+  they are small.
 
-Timing holds the device's exclusive lock, with the anchor model timed before and after; building the model, capturing its graphs and
-measuring its memory hold the shared one. Only the largest batch is allocated where it is timed: it takes the memory of all others.
+Timing holds the device's exclusive lock, with the anchor model timed before and after; building the model,
+capturing its graphs and
+measuring its memory hold the shared one. Only the largest batch is allocated where it is timed: it takes the
+memory of all others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +58,8 @@ from profiler.profile import (
 )
 from profiler.timing import Timing, sample
 
-# Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a single interruption.
+# Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a
+# single interruption.
 DECODE_SAMPLE_MS = 4.0
 _BURST_MS = 200.0  # of steps between two looks at the clock while energy is measured
 
@@ -62,10 +73,13 @@ def measure(
     seed: int = 0,
     anchor: Anchor | None = None,
 ) -> Profile:
-    """Builds the model and measures it, in the device's dtype (float32 on a CPU, bfloat16 on a GPU), with weights and tokens from `seed`.
+    """Builds the model and measures it, in the device's dtype (float32 on a CPU, bfloat16 on a GPU), with
+    weights and tokens from `seed`.
 
-    anchor: that of this device where the caller keeps one; None builds it. Takes the device's locks itself: the caller must hold none
-    of them. Raises DeviceError, BackendError, and where memory ran out MemoryError or torch.OutOfMemoryError (GPU), which name the batch
+    anchor: that of this device where the caller keeps one; None builds it. Takes the device's locks itself:
+        the caller must hold none
+    of them. Raises DeviceError, BackendError, and where memory ran out MemoryError or torch.OutOfMemoryError
+    (GPU), which name the batch
     size and the context.
     """
     opened = open_device(device)
@@ -173,9 +187,11 @@ def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
         decoder.reset()
         decoder.prefill(prompt)
         rewind(decoder)
-        decoder.step_eagerly()  # what a graph's steps use was allocated when it was captured, and is not counted again
+        # what a graph's steps use was allocated when it was captured, and is not counted again
+        decoder.step_eagerly()
 
-    prefill_and_step()  # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
+    # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
+    prefill_and_step()
     weights = sum(tensor.nbytes for tensor in (*decoder.model.parameters(), *decoder.model.buffers()))
     return weights + decoder.state.bytes + device.peak_memory(prefill_and_step)
 
@@ -259,7 +275,8 @@ def decode_energy(
 ) -> Energy:
     """Energy of calling `burst`, which decodes `tokens` and returns when it is done, for so many seconds.
 
-    One burst goes before: the counter lags by up to 100 ms, at the end as at the beginning if the load is the same at both.
+    One burst goes before: the counter lags by up to 100 ms, at the end as at the beginning if the load is the
+        same at both.
     """
     burst()
     bursts, started, before = 0, clock(), device.energy_j()
@@ -286,7 +303,8 @@ def _without_energy(device: Device) -> dict[str, str]:
 
 
 def _require_memory(costs: Mapping[tuple[int, int], Cost], device: Device) -> None:
-    """Raises MemoryError where weights and states alone are more than is free: on a CPU the kernel would kill the process.
+    """Raises MemoryError where weights and states alone are more than is free: on a CPU the kernel would kill
+    the process.
 
     costs: by batch size and context, in the order in which they are allocated.
     """

@@ -1,10 +1,15 @@
 """Times of a CPU in ms of one pace, whatever other programs do to it meanwhile.
 
-A core that shares caches, power or the processor itself with others runs at half or twice its pace from one second to the next. For 8
-small models on two cores of a virtual machine, quiet or beside one other program, a median over a second was off by 20 % as a rule and by
-90 % at worst; lowest quantiles and processor times were off by as much. Relative to steps of the anchor model beside each sample the
-median was off by 3 % as a rule and by 15 % at worst. So a time is told relative to the anchor's, in ms by what a step of the anchor took
-when this machine was first measured: the unit of all its times, kept in the user's cache folder. A GPU has its pace to itself.
+A core that shares caches, power or the processor itself with others runs at half or twice its pace from one
+second to the next. For 8
+small models on two cores of a virtual machine, quiet or beside one other program, a median over a second was
+off by 20 % as a rule and by
+90 % at worst; lowest quantiles and processor times were off by as much. Relative to steps of the anchor model
+beside each sample the
+median was off by 3 % as a rule and by 15 % at worst. So a time is told relative to the anchor's, in ms by
+what a step of the anchor took
+when this machine was first measured: the unit of all its times, kept in the user's cache folder. A GPU has
+    its pace to itself.
 """
 
 import json
@@ -23,7 +28,9 @@ from profiler.device.device import Device
 from profiler.device.lock import exclusive, shared
 from profiler.measuring.anchor import Anchor
 
-_STEPS = 2  # of which the fastest counts: the model that is measured has driven the anchor out of the caches before the first
+# of which the fastest counts: the model that is measured has driven the anchor out of the caches before the
+# first
+_STEPS = 2
 _FIRST_S, _FIRST_PERCENTILE = (
     1.0,
     10,
@@ -31,16 +38,22 @@ _FIRST_S, _FIRST_PERCENTILE = (
 
 
 class Pace:
-    """The pace of one device by its anchor. Making it takes the device's locks where this machine was never measured.
+    """The pace of one device by its anchor.
 
-    usual_ms: a step of the anchor when it was; None on a GPU, whose times are left as they are. Raises DeviceError.
+    Making it takes the device's locks where this machine was never measured.
+
+    usual_ms: a step of the anchor when it was; None on a GPU, whose times are left as they are. Raises
+        DeviceError.
     """
 
     def __init__(self, anchor: Anchor) -> None:
         self._anchor, self.usual_ms = anchor, usual_ms(anchor.device)
 
     def beside(self, run: Callable[[], float]) -> Callable[[], float]:
-        """`run`, which returns an elapsed time in ms, at the usual pace. Whoever calls it, again and again, holds the exclusive lock."""
+        """`run`, which returns an elapsed time in ms, at the usual pace.
+
+        Whoever calls it, again and again, holds the exclusive lock.
+        """
         usual = self.usual_ms
         if usual is None:
             return run
@@ -56,9 +69,11 @@ class Pace:
 
 
 def usual_ms(device: Device) -> float | None:
-    """What a step of the anchor took when this CPU was first measured with so many threads, now where it never was; None on a GPU.
+    """What a step of the anchor took when this CPU was first measured with so many threads, now where it
+    never was; None on a GPU.
 
-    The caller holds none of the device's locks. Raises DeviceError where what was kept cannot be read or written.
+    The caller holds none of the device's locks. Raises DeviceError where what was kept cannot be read or
+    written.
     """
     if device.torch_device.type != "cpu":
         return None
@@ -103,5 +118,6 @@ def _keep(path: Path, ms: float) -> None:
         write_whole(path, json.dumps({"anchor_ms": float(f"{ms:.4g}")}).encode())
     except RunError as error:
         raise DeviceError(
-            f"the pace of this machine cannot be kept: {error}; set XDG_CACHE_HOME to a folder that can be written"
+            f"the pace of this machine cannot be kept: {error}; set XDG_CACHE_HOME to a "
+            "folder that can be written"
         ) from None

@@ -1,6 +1,8 @@
-"""A process of our own that works for this one: started, asked over a socket pair, killed, and told why it ended by itself.
+"""A process of our own that works for this one: started, asked over a socket pair, killed, and told why it
+ended by itself.
 
-What it writes to its standard output and error goes to a file of no name, of which the last words are the reason of a death.
+What it writes to its standard output and error goes to a file of no name, of which the last words are the
+reason of a death.
 """
 
 import ctypes
@@ -22,9 +24,12 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Child:
-    """Runs `python -m MODULE SOCKET PARENT *arguments`, which calls `settle_in` and sends pickled values. Close it.
+    """Runs `python -m MODULE SOCKET PARENT *arguments`, which calls `settle_in` and sends pickled values.
 
-    It ends with the thread that started it, however that ends. called: for messages, as in `profiling`. environment: what it has besides
+    Close it.
+
+    It ends with the thread that started it, however that ends. called: for messages, as in `profiling`.
+    environment: what it has besides
     this process's own.
     """
 
@@ -56,14 +61,17 @@ class Child:
         return self._process.poll() is None
 
     def death(self, phase: str) -> CrashError | OutOfMemoryError:
-        """Why a process that does not answer any more has ended, with what it last wrote. phase: what it did, as in `measuring`."""
+        """Why a process that does not answer any more has ended, with what it last wrote. phase: what it did,
+        as in `measuring`.
+        """
         try:
             code = self._process.wait(KILL_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return CrashError(f"the {self._called} process stopped answering while {phase}")
         if code == -signal.SIGKILL:  # not by us, who do not ask afterwards
             return OutOfMemoryError(
-                f"the {self._called} process was killed while {phase}, as the system does when memory runs out"
+                f"the {self._called} process was killed while {phase}, as the system does "
+                "when memory runs out"
             )
         self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - _STDERR_BYTES))
         lines = self._output.read().decode(errors="replace").split("\n")
@@ -91,7 +99,8 @@ class Child:
 
 
 def settle_in(parent: int) -> None:
-    """What such a process does first: the kernel is to kill it when its parent ends, even by SIGKILL, and before its parent for memory.
+    """What such a process does first: the kernel is to kill it when its parent ends, even by SIGKILL, and
+    before its parent for memory.
 
     Ctrl-C in a terminal reaches both; the parent decides.
     """

@@ -1,11 +1,17 @@
-"""Profiles architectures in a process of their own, so that one that crashes, hangs or exhausts memory takes nothing else with it.
+"""Profiles architectures in a process of their own, so that one that crashes, hangs or exhausts memory takes
+nothing else with it.
 
-This is the side that asks; `profiler.process.worker_process` is the one that works. They send each other pickled values over a socket pair.
+This is the side that asks; `profiler.process.worker_process` is the one that works. They send each other
+pickled values over a socket pair.
 
-After an out-of-memory, or an error that is ours to raise, the process has cleaned up and serves the next request. After anything
-else (an illegal access, which leaves a CUDA context unusable, a signal, a passed deadline, a defect) it is killed: the kernel releases
-its locks, the driver its memory. The next request starts another, not sooner: starting loads the device, so that nothing may be
-measured meanwhile, and the next request comes at once anyway. Each process times the anchor model before it serves, which tells
+After an out-of-memory, or an error that is ours to raise, the process has cleaned up and serves the next
+request. After anything
+else (an illegal access, which leaves a CUDA context unusable, a signal, a passed deadline, a defect) it is
+killed: the kernel releases
+its locks, the driver its memory. The next request starts another, not sooner: starting loads the device, so
+that nothing may be
+measured meanwhile, and the next request comes at once anyway. Each process times the anchor model before it
+serves, which tells
 whether the device still is what it was.
 """
 
@@ -22,7 +28,8 @@ from profiler.profile import Profile, ProfileSettings
 
 START_TIMEOUT_S = 120.0  # a busy machine may take long to import PyTorch and the kernel libraries
 CHECK_TIMEOUT_S = 30.0
-# The anchor may take so many times what it took at first. Slower alone is bad: the first time may have met low clocks.
+# The anchor may take so many times what it took at first. Slower alone is bad: the first time may have met
+# low clocks.
 # On a CPU that others use the time says nothing of its health; there it only has to answer.
 SLOWEST_ANCHOR = {"cpu": inf, "cuda": 1.1}
 
@@ -49,14 +56,19 @@ ANCHOR: Literal["anchor"] = "anchor"  # asks for the time of the anchor model in
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request. fit: whether the process can serve another one. Its `value` is an exception where it went wrong."""
+    """What came of a request. fit: whether the process can serve another one.
+
+    Its `value` is an exception where it went wrong.
+    """
 
     value: Any
     fit: bool = True
 
 
 class ProfilingWorker:
-    """A process that measures on one device, replaced when it breaks. Not to be shared between threads; close it, or use `with`.
+    """A process that measures on one device, replaced when it breaks.
+
+    Not to be shared between threads; close it, or use `with`.
 
     It ends with the thread that started it, however that ends.
     """
@@ -79,7 +91,9 @@ class ProfilingWorker:
         return self._child.pid if self._child else None
 
     def start(self) -> None:
-        """Starts the process and waits until it could measure. The caller holds the device's shared lock, as importing loads it too.
+        """Starts the process and waits until it could measure.
+
+        The caller holds the device's shared lock, as importing loads it too.
 
         Raises DeviceError where that fails. `profile` does this where it was not done.
         """
@@ -97,8 +111,10 @@ class ProfilingWorker:
         """Measures as `profiler.measuring.measure.measure` does. `deadline_s` is for building and measuring;
         waiting for the device does not count.
 
-        The caller holds none of the device's locks. Raises what `measure` raises of ours, OutOfMemoryError, DeadlineError, CrashError;
-        DeviceError also where the device is not what it was when this object first used it. A defect is a RuntimeError with its traceback
+        The caller holds none of the device's locks. Raises what `measure` raises of ours, OutOfMemoryError,
+        DeadlineError, CrashError;
+        DeviceError also where the device is not what it was when this object first used it. A defect is a
+        RuntimeError with its traceback
         as a note.
         """
         child = self._child
@@ -111,7 +127,10 @@ class ProfilingWorker:
         return profile
 
     def close(self) -> None:
-        """Kills the process, if there is one. Raises DeviceError if it does not end, as it cannot while a driver does not let it go."""
+        """Kills the process, if there is one.
+
+        Raises DeviceError if it does not end, as it cannot while a driver does not let it go.
+        """
         child, self._child = self._child, None
         if child is not None:
             try:
@@ -139,13 +158,16 @@ class ProfilingWorker:
         if anchor_ms > self._anchor_ms * SLOWEST_ANCHOR[self.device.partition(":")[0]]:
             self.close()
             raise DeviceError(
-                f"device {self.device} is not what it was: a step of the anchor model takes {anchor_ms:.4g} ms, "
+                f"device {self.device} is not what it was: a step of the anchor model takes "
+                f"{anchor_ms:.4g} ms, "
                 f"at first it took {self._anchor_ms:.4g} ms"
             )
         self._checked = True
 
     def _asked(self, child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Any:
-        """What the process answers to a request, or, without one, to having been started. Raises the answer where it is an exception.
+        """What the process answers to a request, or, without one, to having been started.
+
+        Raises the answer where it is an exception.
 
         The process is killed unless it can serve the next request.
         """
@@ -174,7 +196,8 @@ def _answer(child: Child, request: Request | Literal["anchor"] | None, deadline_
     standing: Standing = "free"
     counted, since = 0.0, monotonic()
     while True:
-        # The lock ends a wait by itself, with an error that names the holders; beyond that, the process hangs.
+        # The lock ends a wait by itself, with an error that names the holders; beyond that, the process
+        # hangs.
         left = 2 * WAIT_LIMIT_S if standing == "waiting" else deadline_s - counted
         if not child.connection.poll(max(0.0, left - (monotonic() - since))):
             raise DeadlineError(f"not finished after {deadline_s:g} s, while {_PHASES[standing]}")

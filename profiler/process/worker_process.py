@@ -22,7 +22,8 @@ from profiler.process.child_process import settle_in
 from profiler.process.worker import Answer, Request
 from profiler.profile import Profile
 
-_CHECKS = 3  # timings of the anchor for one answer: the fastest counts, as the clocks of an idle GPU take a moment to rise
+# timings of the anchor for one answer: the fastest counts, as the clocks of an idle GPU take a moment to rise
+_CHECKS = 3
 
 
 def main(socket: int, parent: int, device: str) -> None:
@@ -93,7 +94,9 @@ def _lack_of_memory(error: BaseException | None) -> BaseException | None:
 
 
 def _cleaned(device: Device | None) -> str:
-    """Frees what is not in use any more -> why the device does not go on, or nothing: after an illegal access every call to it fails."""
+    """Frees what is not in use any more -> why the device does not go on, or nothing: after an illegal access
+    every call to it fails.
+    """
     try:
         if device is not None:
             device.synchronize()

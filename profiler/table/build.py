@@ -1,9 +1,13 @@
 """Measures the entries of a latency table: what one more layer adds to a model.
 
-A model of k feed-forward networks, and the same with a layer before each of them, are timed by turns. The difference divided by k is the
-layer's share of a decode step. It is measured in this company because its kernels, among equals, can find in the L2 cache what in a real
-model other layers' weights have driven out: attention of width 1024 seemed 15 % cheaper on an H100. What a prompt costs does not depend on
-that, and the clocks of a device that works hard do on how long it does: k equal layers and 2k are compared. The rest of a model is twice
+A model of k feed-forward networks, and the same with a layer before each of them, are timed by turns. The
+difference divided by k is the
+layer's share of a decode step. It is measured in this company because its kernels, among equals, can find in
+the L2 cache what in a real
+model other layers' weights have driven out: attention of width 1024 seemed 15 % cheaper on an H100. What a
+prompt costs does not depend on
+that, and the clocks of a device that works hard do on how long it does: k equal layers and 2k are compared.
+The rest of a model is twice
 the time of k networks less that of 2k.
 """
 
@@ -40,7 +44,8 @@ _FEWEST_LAYERS, _MOST_LAYERS = (
     32,
 )  # of a decode step on a GPU: what an address costs there is averaged over as many as models have
 _MOST_PREFILL_LAYERS = 8
-# So many times do k networks' weights fill the L2 cache. At twice it would, with random replacement, still serve a fifth of the reads.
+# So many times do k networks' weights fill the L2 cache. At twice it would, with random replacement, still
+# serve a fifth of the reads.
 _CACHES = 4
 _PREFILL_TOKENS = 65_536  # that k layers read together
 _CPU_MEMORY = 2 << 30
@@ -56,9 +61,11 @@ def build(
     device: Device,
     on_entry: Progress | None = None,
 ) -> None:
-    """Measures and stores, one after the other, what the table is missing for these architectures at these points.
+    """Measures and stores, one after the other, what the table is missing for these architectures at these
+    points.
 
-    Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are kept.
+    Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are
+    kept.
     """
     pace = _pace(device)
     parts = sorted(
@@ -80,7 +87,8 @@ def _pace(device: Device) -> Pace:
 def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
     """The cost of one part, from models built for it. Takes the device's locks.
 
-    Raises TableError where memory runs out, and on a CPU where other programs did not let it be measured well in so many tries.
+    Raises TableError where memory runs out, and on a CPU where other programs did not let it be measured well
+    in so many tries.
     """
     layers = layers_for(part, device)
     try:
@@ -133,7 +141,8 @@ def fit(
     lasting: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Entry:
-    """Times two models, the shorter of so many layers, by turns until the medians are known to 1 % or a second has passed.
+    """Times two models, the shorter of so many layers, by turns until the medians are known to 1 % or a
+    second has passed.
 
     `clock` returns seconds. lasting: see `timing.sample`.
     """
@@ -152,12 +161,15 @@ def fit(
             continue
         error_ms = lasting_error(costs) if lasting else standard_error(sorted(costs))
         if error_ms <= _RELATIVE_ERROR * median(costs) or clock() - started >= _MAX_SECONDS:
-            # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is that.
+            # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is
+            # that.
             return Entry(**dict(part), ms=max(0.0, median(costs)), error_ms=error_ms, rounds=len(costs))
 
 
 def _unstable(entry: Entry, model_ms: float) -> str:
-    """Why an entry is not clean by its own rounds; empty where it is, or where it hardly counts in the model that it was taken from."""
+    """Why an entry is not clean by its own rounds; empty where it is, or where it hardly counts in the model
+    that it was taken from.
+    """
     off = 2 * entry.error_ms
     if off <= max(MOST_ERROR * entry.ms, _NEGLIGIBLE * model_ms):
         return ""
@@ -198,7 +210,9 @@ def layers_for(part: Part, device: Device) -> int:
 
 
 def memory_for_models(device: Device) -> int:
-    """Bytes that weights and state of the models under a table may take, so that there is room for what is computed."""
+    """Bytes that weights and state of the models under a table may take, so that there is room for what is
+    computed.
+    """
     if device.torch_device.type == "cpu":
         return _CPU_MEMORY
     return int(torch.cuda.get_device_properties(device.torch_device).total_memory // 2)

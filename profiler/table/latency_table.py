@@ -1,10 +1,14 @@
-"""The latency table: what each layer costs on a device, and from it, by addition, what any model made of them costs.
+"""The latency table: what each layer costs on a device, and from it, by addition, what any model made of them
+costs.
 
-An entry is the time that one more layer, with its normalization and residual connection, adds to a model of feed-forward networks, for one
-phase, batch size and context; what a model has besides layers is an entry too. Where a layer's cost depends on how much it remembers,
+An entry is the time that one more layer, with its normalization and residual connection, adds to a model of
+feed-forward networks, for one
+phase, batch size and context; what a model has besides layers is an entry too. Where a layer's cost depends
+on how much it remembers,
 entries at two contexts give a line a + b·context.
 
-A table belongs to one device in one state of its software. It is one JSON file; several processes may extend it at once.
+A table belongs to one device in one state of its software. It is one JSON file; several processes may extend
+it at once.
 """
 
 import hashlib
@@ -42,12 +46,13 @@ from profiler.table.parts import (
 )
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
-_BEYOND = 1.125  # a line serves contexts up to this many times the longest that was measured, as meta tokens make them
+# a line serves contexts up to this many times the longest that was measured, as meta tokens make them
+_BEYOND = 1.125
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A predicted time; error_ms is what the entries' own errors come to, not what adding them up leaves out."""
+    """A predicted time. error_ms sums up the entries' own errors, not what adding layers leaves out."""
 
     ms: float
     error_ms: float
@@ -55,7 +60,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one model: reading a prompt, one decode step of the whole batch, and the tokens that such steps make."""
+    """Of one model: reading a prompt, one decode step of the whole batch, and the tokens that such steps
+    make.
+    """
 
     decode: Estimate
     prefill: Estimate
@@ -63,7 +70,9 @@ class Prediction:
 
 
 class Validation(Value):
-    """How far predictions for models of one space were off at one point (see `table_validate.Accuracy`). space: digest of its settings."""
+    """How far predictions for models of one space were off at one point (see `table_validate.Accuracy`).
+    space: digest of its settings.
+    """
 
     space: str
     phase: Phase
@@ -88,7 +97,9 @@ class _Costs(NamedTuple):
 
 
 def conditions(device: Device) -> dict[str, str]:
-    """Everything that an entry's time depends on besides its part: device, number format, versions, and the operators' own code."""
+    """Everything that an entry's time depends on besides its part: device, number format, versions, and the
+    operators' own code.
+    """
     found = {
         "name": device.name,
         "dtype": str(device.dtype).removeprefix("torch."),
@@ -123,7 +134,10 @@ def default_path(device: Device, *, folder: Path = Path("results/tables")) -> Pa
 
 
 class LatencyTable:
-    """Entries of one device. Those that other processes add to the file are seen after `add`, and by who opens it then."""
+    """Entries of one device.
+
+    Those that other processes add to the file are seen after `add`, and by who opens it then.
+    """
 
     def __init__(
         self,
@@ -140,7 +154,10 @@ class LatencyTable:
 
     @classmethod
     def open(cls, path: Path, device: Device) -> Self:
-        """The table in that file, empty where there is none. Raises TableError for a damaged one or one of other conditions."""
+        """The table in that file, empty where there is none.
+
+        Raises TableError for a damaged one or one of other conditions.
+        """
         found = conditions(device)
         if not path.exists():
             return cls(path, found)
@@ -192,7 +209,10 @@ class LatencyTable:
         return self._validations.get((space, point))
 
     def add(self, entries: Iterable[Entry], validations: Iterable[Validation] = ()) -> None:
-        """Stores entries and validations, beside those that others stored by now. Raises TableError if theirs are of other conditions."""
+        """Stores entries and validations, beside those that others stored by now.
+
+        Raises TableError if theirs are of other conditions.
+        """
         with _alone(self.path):
             if self.path.exists():
                 stored = type(self).read(self.path)
@@ -208,7 +228,8 @@ class LatencyTable:
     def missing(self, architectures: Iterable[Architecture], points: Sequence[Point]) -> tuple[Part, ...]:
         """What has to be measured before these architectures can be predicted at these points, each once.
 
-        Of a layer on a line that is the context asked and half of it, and no other context that the line then serves.
+        Of a layer on a line that is the context asked and half of it, and no other context that the line then
+        serves.
         """
         parts = {
             (place(part), part.context): part
@@ -230,13 +251,19 @@ class LatencyTable:
         return tuple(found)
 
     def predict(self, architecture: Architecture, *, batch: int, context: int) -> Prediction:
-        """Latency and throughput by arithmetic alone. Raises TableError naming the entries that are missing."""
+        """Latency and throughput by arithmetic alone.
+
+        Raises TableError naming the entries that are missing.
+        """
         decode = self.latency(architecture, Point("decode", batch, context))
         prefill = self.latency(architecture, Point("prefill", batch, context))
         return Prediction(decode, prefill, batch / decode.ms * 1e3)
 
     def latency(self, architecture: Architecture, point: Point) -> Estimate:
-        """The time of a model at one point: Σ of its layers and its rest. Raises TableError naming the entries that are missing."""
+        """The time of a model at one point: Σ of its layers and its rest.
+
+        Raises TableError naming the entries that are missing.
+        """
         phase, batch, tokens = point.phase, point.batch, point.context + architecture.meta_tokens
         known = self._costs.setdefault((phase, batch, tokens), {})
         width, rope = architecture.width, architecture.rope is not None
@@ -263,7 +290,8 @@ class LatencyTable:
                     f"; and {len(lacking) - 3} more" if len(lacking) > 3 else ""
                 )
                 raise TableError(
-                    f"{self.path}: {len(lacking)} entries are missing, which `frontrunner table build` measures: {some}"
+                    f"{self.path}: {len(lacking)} entries are missing, which `frontrunner "
+                    f"table build` measures: {some}"
                 )
             known[part_key(part)] = costs
 

@@ -1,4 +1,6 @@
-"""What a model is made of as a latency table sees it: kinds of layers, and the rest, at one phase, batch size and context."""
+"""What a model is made of as a latency table sees it: kinds of layers, and the rest, at one phase, batch size
+and context.
+"""
 
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator
@@ -24,7 +26,9 @@ class Point(NamedTuple):
 
 
 class Rest(Value):
-    """What a model has besides its layers: embedding, final normalization, head and the choice of the next token."""
+    """What a model has besides its layers: embedding, final normalization, head and the choice of the next
+    token.
+    """
 
     vocabulary: int
     tied_embeddings: bool
@@ -32,9 +36,11 @@ class Rest(Value):
 
 
 class Part(Value):
-    """A piece of a model at one point. context: tokens, meta tokens included, as many as its cost depends on (1: on none).
+    """A piece of a model at one point. context: tokens, meta tokens included, as many as its cost depends on
+    (1: on none).
 
-    rope: whether the model has rotary positions, which changes the kernels of attention; false for the rest of a model.
+    rope: whether the model has rotary positions, which changes the kernels of attention; false for the rest
+        of a model.
     """
 
     phase: Phase
@@ -53,7 +59,8 @@ class Part(Value):
         """The part in short, as in `heads=8 kv_heads=4 head_dim=64`: what is neither off nor the usual."""
         if isinstance(self.what, Rest):
             head = "normalized" if self.what.normalized_head else ""
-            return f"vocabulary={self.what.vocabulary} {'tied' if self.what.tied_embeddings else 'untied'} {head}".strip()
+            tied = "tied" if self.what.tied_embeddings else "untied"
+            return f"vocabulary={self.what.vocabulary} {tied} {head}".strip()
         shown = [
             f"{name}={value}"
             for name, value in self.what.shape.model_dump().items()
@@ -65,7 +72,8 @@ class Part(Value):
         )
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.details}) at width {self.width}, {self.phase}, batch {self.batch}, context {self.context}"
+        where = f"{self.phase}, batch {self.batch}, context {self.context}"
+        return f"{self.name} ({self.details}) at width {self.width}, {where}"
 
 
 class Entry(Part):
@@ -104,7 +112,9 @@ def rest_of(architecture: Architecture) -> Rest:
 
 @cache
 def _reach(operator: str, shape: Shape, tokens: int) -> int:
-    """The fewest tokens that fill an operator's state as `tokens` do: 1 for recurrent state, a window's length, or all of them."""
+    """The fewest tokens that fill an operator's state as `tokens` do: 1 for recurrent state, a window's
+    length, or all of them.
+    """
 
     def state(length: int) -> Any:
         return registry.get(operator).state(shape, 1, length, torch.float32)

@@ -17,7 +17,9 @@ _SAMPLE_MS = 2.0  # steps shorter than this are gathered into one sample
 
 
 class Stopwatch:
-    """A model ready to be timed. Building it loads the device: hold its shared lock, and the exclusive one while timing.
+    """A model ready to be timed.
+
+    Building it loads the device: hold its shared lock, and the exclusive one while timing.
 
     Both are done under `torch.inference_mode`. Raises what running out of memory raises.
     """
@@ -40,7 +42,9 @@ class Stopwatch:
             )
 
     def elapsed(self) -> float:
-        """Time in ms as one waits for it: of one decode step, or from an empty state to the first token after the prompt."""
+        """Time in ms as one waits for it: of one decode step, or from an empty state to the first token after
+        the prompt.
+        """
         if self._phase == "decode":
             return self._device.mean_time(self._decoder.step, before=self._rewind, count=self._steps)
         self._decoder.reset()

@@ -31,7 +31,8 @@ _DRIFT, _TRIES = 0.01, 3
 class Case:
     """One model at one point. drift: of the anchor model's time from before the measurement to after it.
 
-    tainted: whether every try was, on a GPU by a drift above 1 %. A CPU drifts more than that all the time, which its times are freed of
+    tainted: whether every try was, on a GPU by a drift above 1 %. A CPU drifts more than that all the time,
+        which its times are freed of
     (see `profiler.measuring.pace`): there by samples that say little, or by a core that it shared.
     """
 
@@ -108,11 +109,15 @@ def _measured(
 
 
 def accuracy(cases: Sequence[Case]) -> Accuracy:
-    """Of cases at one point. Raises TableError where more than half are tainted: what is left was chosen by chance."""
+    """Of cases at one point.
+
+    Raises TableError where more than half are tainted: what is left was chosen by chance.
+    """
     kept = [case for case in cases if not case.tainted]
     if 2 * len(kept) < max(1, len(cases)):
         raise TableError(
-            f"{len(cases) - len(kept)} of {len(cases)} models could not be measured well, expected at most half: the device was not quiet "
+            f"{len(cases) - len(kept)} of {len(cases)} models could not be measured well, "
+            "expected at most half: the device was not quiet "
             "(it drifted, or other programs had it); try again when it is"
         )
     predicted, measured, params = (

@@ -95,7 +95,10 @@ def list_source(source: str | Sequence[str]) -> Listing:
 
 
 def located(entry: str) -> Path:
-    """The absolute path of an entry of a source. Raises DataError for an empty one, or the home of an unknown user."""
+    """The absolute path of an entry of a source.
+
+    Raises DataError for an empty one, or the home of an unknown user.
+    """
     if not entry.strip():
         raise DataError(f"source {entry!r}: expected a path, got nothing; `.` names the current folder")
     try:

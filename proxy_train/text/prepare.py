@@ -91,7 +91,8 @@ def prepare(
             building.rename(folder)
     except OSError as error:
         raise DataError(
-            f"{cache}: the prepared data cannot be written: {error.strerror}; the next start goes on from here, "
+            f"{cache}: the prepared data cannot be written: {error.strerror}; the next "
+            "start goes on from here, "
             "or with XDG_CACHE_HOME in another folder"
         ) from None
     except _SourceChangedError:

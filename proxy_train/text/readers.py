@@ -178,7 +178,8 @@ def _parsed(raw: str, where: str, text_column: str) -> Any:
             raise DataError(f'{where}: expected "{text_column}" once, got it {times} times')
         return dict(pairs)
 
-    # Python would take the last of them. Looking into every object costs time: only where the name is there twice.
+    # Python would take the last of them. Looking into every object costs time: only where the name is there
+    # twice.
     hook = once if raw.count(f'"{text_column}"') > 1 else None
     try:
         return json.loads(raw, object_pairs_hook=hook)

@@ -142,7 +142,9 @@ def settings_of(
 
 
 def _is_run_file(text: str) -> bool:
-    """Whether a run file is meant, by its ending or as a shipped configuration that no file or folder here hides."""
+    """Whether a run file is meant, by its ending or as a shipped configuration that no file or folder here
+    hides.
+    """
     hidden = Path(text).exists()
     return text.endswith(RUN_FILE) or (not hidden and shipped.find(Path(text), "configuration") is not None)
 

@@ -82,7 +82,8 @@ def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
     except Exception as error:  # Ray passes on the exceptions of its many parts, of any class
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"Ray cannot be started on this machine, with its files in {folder}: {flat(reason[-1], at_most=300)}"
+            f"Ray cannot be started on this machine, with its files in {folder}: "
+            f"{flat(reason[-1], at_most=300)}"
         ) from None
 
 

@@ -210,7 +210,8 @@ def load(path: Path) -> RunConfig:
 def find_config(path: Path) -> Path:
     """The file that a path or the name of a shipped configuration means; a file of that name goes before.
 
-    A name is one word with no folder before it and no ending behind it, as `quick`. Raises ConfigError for none.
+    A name is one word with no folder before it and no ending behind it, as `quick`. Raises ConfigError for
+    none.
     """
     if path.exists() and not path.is_dir():
         return path
@@ -225,7 +226,10 @@ def find_config(path: Path) -> Path:
 
 
 def plain(path: Path) -> Any:
-    """What a YAML file, or the shipped configuration of that name, says; not validated. Raises ConfigError."""
+    """What a YAML file, or the shipped configuration of that name, says; not validated.
+
+    Raises ConfigError.
+    """
     try:
         return plain_yaml.parse(find_config(path).read_text(encoding="utf-8"))
     except OSError as error:

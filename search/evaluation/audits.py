@@ -1,4 +1,6 @@
-"""The gates by name, and which of the candidates that a gate rejects are let through to learn how often it is wrong."""
+"""The gates by name, and which of the candidates that a gate rejects are let through to learn how often it is
+wrong.
+"""
 
 import hashlib
 
@@ -10,7 +12,9 @@ ARITHMETIC, TABLE, LATENCY, RUNGS = "arithmetic", "table", "latency", "rungs"
 
 
 class Audit(Value):
-    """What a gate said against a candidate that it let through for an audit. wrong: None where the run's frontier decides it."""
+    """What a gate said against a candidate that it let through for an audit. wrong: None where the run's
+    frontier decides it.
+    """
 
     gate: str
     reason: str

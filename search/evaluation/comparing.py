@@ -1,4 +1,6 @@
-"""`frontrunner compare`: is one architecture faster than another? Interleaved measurements, each in a fresh process."""
+"""`frontrunner compare`: is one architecture faster than another? Interleaved measurements, each in a fresh
+process.
+"""
 
 from collections.abc import Callable
 
@@ -26,10 +28,13 @@ def compare(
     rounds: int = ROUNDS,
     on_round: Callable[[int, float, float], None] = lambda number, a_ms, b_ms: None,
 ) -> Comparison:
-    """Times a decode step of both at the first batch size and context of `settings`, `rounds` times, each time in processes of their own.
+    """Times a decode step of both at the first batch size and context of `settings`, `rounds` times, each
+    time in processes of their own.
 
-    The two take turns in going first. A round in which one was tainted does not count and is made again, as often as there are rounds.
-    on_round: (number of the round, ms of A, ms of B). Raises what `ProfilingWorker.profile` raises, and DeviceError where fewer than
+    The two take turns in going first. A round in which one was tainted does not count and is made again, as
+    often as there are rounds.
+    on_round: (number of the round, ms of A, ms of B). Raises what `ProfilingWorker.profile` raises, and
+        DeviceError where fewer than
     LEAST_ROUNDS count.
     """
     kind = open_device(device).torch_device.type
@@ -53,7 +58,8 @@ def compare(
                 on_round(len(times[0]), times[0][-1], times[1][-1])
     if len(times[0]) < LEAST_ROUNDS:
         raise DeviceError(
-            f"device {device}: {len(times[0])} of {begun} rounds were measured well, expected at least {LEAST_ROUNDS}: {reason}"
+            f"device {device}: {len(times[0])} of {begun} rounds were measured well, "
+            f"expected at least {LEAST_ROUNDS}: {reason}"
         )
     return compare_times(*times, indistinct=REPEATABILITY[kind])
 

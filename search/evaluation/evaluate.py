@@ -1,6 +1,7 @@
 """Scores one candidate: gates from cheap to dear. Runs in a worker; returns values, writes nothing.
 
-`evaluate` is the whole of it. Its two parts, `measure` and `train_measured`, can be done by different workers.
+`evaluate` is the whole of it. Its two parts, `measure` and `train_measured`, can be done by different
+workers.
 """
 
 import platform
@@ -32,7 +33,8 @@ from search.objectives import PROXY_METRICS, computed_by_others, first_broken, o
 
 T = TypeVar("T")
 
-# Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the worker that evaluates.
+# Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the
+# worker that evaluates.
 PROFILE_SHARE = 0.5
 
 
@@ -47,9 +49,12 @@ def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
 
 
 def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
-    """Measures the candidate and trains it here, as far as the gates let it. What goes wrong with it is the outcome.
+    """Measures the candidate and trains it here, as far as the gates let it.
 
-    Raises DeviceError, DataError and OSError for what is the machine's fault, as a GPU that fails or a full disk: another may do better.
+    What goes wrong with it is the outcome.
+
+    Raises DeviceError, DataError and OSError for what is the machine's fault, as a GPU that fails or a full
+    disk: another may do better.
     """
     found = measure(job, profiler)
     return found if isinstance(found, Outcome) else train_measured(job, found)
@@ -58,7 +63,8 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
 def measure(
     job: Job, profiler: ProfilingWorker, before: Measured = UNMEASURED, *, kind: str = ""
 ) -> Measured | Outcome:
-    """Profiles the candidate here and adds that to what was known before; its outcome where it ends with that. Raises as `evaluate` does.
+    """Profiles the candidate here and adds that to what was known before; its outcome where it ends with
+    that. Raises as `evaluate` does.
 
     kind: of the device, where the run has several.
     """
@@ -87,7 +93,10 @@ def measure(
 
 
 def train_measured(job: Job, measured: Measured) -> Outcome:
-    """Trains a candidate that was measured, as far as the rungs let it, where the job wants that. Raises as `evaluate` does."""
+    """Trains a candidate that was measured, as far as the rungs let it, where the job wants that.
+
+    Raises as `evaluate` does.
+    """
     seconds, audited, metrics = dict(measured.seconds), list(measured.audits), measured.metrics()
     known = {**measured.known(), "metrics": metrics, "seconds": seconds, "audits": audited}
 
@@ -134,7 +143,9 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
 
 
 def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
-    """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that happens."""
+    """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that
+    happens.
+    """
     try:
         return work()
     except CANDIDATE_ERRORS as error:
@@ -151,7 +162,8 @@ def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T 
 def _profiled(
     job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str
 ) -> Profile | Failure:
-    """One measurement within what is left of the time for them on this device; what it took is added to `seconds`.
+    """One measurement within what is left of the time for them on this device; what it took is added to
+    `seconds`.
 
     Raises DeviceError where the device cannot measure what an objective or a constraint asks for.
     """
@@ -213,7 +225,9 @@ class _Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 class _Halving:
-    """Called at a rung: notes the loss in `metrics`, and raises _Stopped for one that is too large, or notes that in `audited`."""
+    """Called at a rung: notes the loss in `metrics`, and raises _Stopped for one that is too large, or notes
+    that in `audited`.
+    """
 
     def __init__(self, job: Job, metrics: dict[str, float], audited: list[Audit]) -> None:
         costs, eta = costs_before_training(job.objectives, metrics), job.fidelity.eta
@@ -232,7 +246,8 @@ class _Halving:
             objective.metric for objective in self._job.objectives if objective.metric not in PROXY_METRICS
         )
         others = f"others no worse in {known}" if known else "others"
-        reason = f"loss {loss:.4f} after {tokens:,} tokens: expected at most {limit:.4f}, as 1 in {self._job.fidelity.eta} {others} had"
+        share = f"1 in {self._job.fidelity.eta} {others}"
+        reason = f"loss {loss:.4f} after {tokens:,} tokens: expected at most {limit:.4f}, as {share} had"
         if not self._lets_all_through:
             raise _Stopped(gate, reason)
         if gate not in {

@@ -25,7 +25,10 @@ _STATUSES: dict[type[Exception], FailureStatus] = {
     CrashError: "crashed",
 }
 CANDIDATE_ERRORS = tuple(_STATUSES)
-"""The errors that a candidate is to blame for. Any other is the machine's fault or a defect of the program."""
+"""The errors that a candidate is to blame for.
+
+Any other is the machine's fault or a defect of the program.
+"""
 
 _LONGEST = 500  # characters: the allocator of PyTorch tells of all its blocks
 
@@ -48,6 +51,9 @@ def failure_of(error: Exception) -> Failure:
 
 
 def described(error: Exception) -> str:
-    """An error in one line. Those that are not ours say little without the name of their class, which comes first."""
+    """An error in one line.
+
+    Those that are not ours say little without the name of their class, which comes first.
+    """
     text = error if isinstance(error, FrontrunnerError) else f"{type(error).__name__}: {error}"
     return flat(text, at_most=_LONGEST)

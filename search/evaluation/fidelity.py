@@ -1,12 +1,18 @@
-"""What a candidate's proxy is: the target itself, or something cheaper that stands for it; and when its training is given up.
+"""What a candidate's proxy is: the target itself, or something cheaper that stands for it; and when its
+training is given up.
 
-Halving. While a candidate trains, its validation loss is taken at rungs, numbers of tokens below the budget. At each it has to be among the
-best 1/eta of the candidates that came to the same rung before, or its training ends there; nobody is waited for (asynchronous successive
+Halving. While a candidate trains, its validation loss is taken at rungs, numbers of tokens below the budget.
+At each it has to be among the
+best 1/eta of the candidates that came to the same rung before, or its training ends there; nobody is waited
+for (asynchronous successive
 halving, Li et al. 2020, arXiv 1810.05934). Losses of different rungs are never compared.
 
-A loss alone says nothing against a candidate that is faster. So each is compared only with those that are no worse in every other
-objective, all of which are measured before training. Whoever is stopped has then met one that is no worse elsewhere and has a lower loss
-at the rung: if losses end in the order that they have there, it is dominated by that one or, where that one was stopped too, by who
+A loss alone says nothing against a candidate that is faster. So each is compared only with those that are no
+worse in every other
+objective, all of which are measured before training. Whoever is stopped has then met one that is no worse
+elsewhere and has a lower loss
+at the rung: if losses end in the order that they have there, it is dominated by that one or, where that one
+    was stopped too, by who
 stopped it. Halving costs a member of the frontier only where the order of losses still changes;
 `search.gates.screen` audits how often it does.
 """
@@ -23,10 +29,13 @@ WIDTH_STEP = 16  # widths of proxies are whole multiples of this, as the matrix 
 
 
 def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:
-    """The architecture that is trained in place of the target: the same layers with the same genes, at the scaled width.
+    """The architecture that is trained in place of the target: the same layers with the same genes, at the
+    scaled width.
 
-    The width is the multiple of 16 nearest to the scaled one, at least 16 and never above the target's; at scale 1 it is the target's.
-    Heads keep their size and become fewer, at least one group, so that an operator may be a larger part of a narrow model.
+    The width is the multiple of 16 nearest to the scaled one, at least 16 and never above the target's; at
+    scale 1 it is the target's.
+    Heads keep their size and become fewer, at least one group, so that an operator may be a larger part of a
+    narrow model.
     """
     if settings.width_scale == 1:
         return target
@@ -47,7 +56,9 @@ class Rung:
     reached: tuple[tuple[tuple[float, ...], float], ...]
 
     def limit(self, costs: tuple[float, ...], *, eta: int) -> float | None:
-        """The largest loss with which a candidate of such costs goes on; None where fewer than eta are there to compare it with."""
+        """The largest loss with which a candidate of such costs goes on; None where fewer than eta are there
+        to compare it with.
+        """
         losses = sorted(
             loss for others, loss in self.reached if all(a <= b for a, b in zip(others, costs, strict=True))
         )
@@ -57,7 +68,9 @@ class Rung:
 def rungs_of(
     settings: FidelitySettings, objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]
 ) -> tuple[Rung, ...]:
-    """Every rung with those who reached it, of the metrics of candidates that were trained to the end or stopped."""
+    """Every rung with those who reached it, of the metrics of candidates that were trained to the end or
+    stopped.
+    """
     costed = [
         (costs, metrics)
         for metrics in scores

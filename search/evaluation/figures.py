@@ -1,4 +1,6 @@
-"""Figures as people read them: a few digits with their unit; and as scripts read them: exact, integers as integers."""
+"""Figures as people read them: a few digits with their unit; and as scripts read them: exact, integers as
+integers.
+"""
 
 from typing import Any
 
@@ -14,7 +16,9 @@ _IN_HEADERS = ("nats/token", "rows")  # The other metrics' names end in their un
 
 
 def formatted(name: str, value: Any) -> str:
-    """A cell for people: three or four significant digits, counts and bytes with SI prefixes, bytes with their unit."""
+    """A cell for people: three or four significant digits, counts and bytes with SI prefixes, bytes with
+    their unit.
+    """
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     if value is None or pd.isna(value):

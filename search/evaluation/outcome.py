@@ -27,14 +27,21 @@ RATES = ("decode_tokens_per_s", "achieved_bytes_per_s", "bandwidth_fraction", "t
 class Evaluation(Value):
     """A candidate's scores, or why it has none.
 
-    status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a rung of its training; `error`
+    status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a
+        rung of its training; `error`
     is a defect of the program, with its traceback.
-    gate: which turned the candidate away, where one did; audits: of those that would have, but let it through (see `search.gates.screen`).
-    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). profile: or, where a run has several kinds of device, profiles
-    by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see `search.evaluation.fidelity`).
-    seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the device's locks, building the model to
-    be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which did something else meanwhile.
-    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`). measured_errors, taints: of such a mean
+    gate: which turned the candidate away, where one did; audits: of those that would have, but let it through
+        (see `search.gates.screen`).
+    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). profile: or, where a run has
+        several kinds of device, profiles
+    by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see
+        `search.evaluation.fidelity`).
+    seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the
+        device's locks, building the model to
+    be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which
+    did something else meanwhile.
+    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`).
+        measured_errors, taints: of such a mean
     what `errors` and `tainted` say; None where the profiles say it.
     """
 
@@ -86,8 +93,10 @@ class Evaluation(Value):
 def mean(first: Evaluation, second: Evaluation) -> Evaluation:
     """The first with the mean of both evaluations' metrics; as it is where the second has no scores.
 
-    What follows from other metrics, as tokens a second from the time of a step, follows from their means. A tainted figure is left out
-    where the other is clean. Two clean ones that differ by more than MOST_ERROR make a tainted mean. Where the second was not trained, what
+    What follows from other metrics, as tokens a second from the time of a step, follows from their means. A
+    tainted figure is left out
+    where the other is clean. Two clean ones that differ by more than MOST_ERROR make a tainted mean. Where
+    the second was not trained, what
     comes of training is the first's.
     """
     if first.status != "ok" or second.status != "ok":
@@ -132,7 +141,9 @@ def mean(first: Evaluation, second: Evaluation) -> Evaluation:
 
 
 def _mean_of(name: str, first: float, second: float) -> float:
-    """Of a rate that of the times behind it, so that it goes on to follow from the mean time; of a perplexity that of the losses."""
+    """Of a rate that of the times behind it, so that it goes on to follow from the mean time; of a perplexity
+    that of the losses.
+    """
     base = base_of(name)
     if base in RATES and first > 0 and second > 0:
         return 2 / (1 / first + 1 / second)
@@ -145,8 +156,10 @@ def _mean_of(name: str, first: float, second: float) -> float:
 class Job:
     """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
 
-    rungs: what is known of the others as it is submitted. table_said: what the latency table has against it, to be audited.
-    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`. trains: whether it is also trained.
+    rungs: what is known of the others as it is submitted. table_said: what the latency table has against it,
+        to be audited.
+    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`. trains: whether
+        it is also trained.
     """
 
     number: int
@@ -181,7 +194,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a candidate before it is trained. profiles: by kind of device, as in Evaluation.each_profile; seconds as there."""
+    """What is known of a candidate before it is trained. profiles: by kind of device, as in
+    Evaluation.each_profile; seconds as there.
+    """
 
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)

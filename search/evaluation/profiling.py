@@ -20,7 +20,10 @@ def profiled(
     seed: int,
     deadline_s: float,
 ) -> Profile | Failure:
-    """What `worker` measures, or how the architecture failed. Raises what is not the architecture's fault, as DeviceError."""
+    """What `worker` measures, or how the architecture failed.
+
+    Raises what is not the architecture's fault, as DeviceError.
+    """
     try:
         return worker.profile(architecture, settings, backend=backend, seed=seed, deadline_s=deadline_s)
     except CANDIDATE_ERRORS as error:
@@ -29,7 +32,9 @@ def profiled(
 
 @contextmanager
 def started(device: str, count: int) -> Iterator[Sequence[ProfilingWorker]]:
-    """So many workers whose processes have started, all at the same time, to be used in this thread; they end with the block."""
+    """So many workers whose processes have started, all at the same time, to be used in this thread; they end
+    with the block.
+    """
     workers = [ProfilingWorker(device) for _ in range(count)]
     with (
         ThreadPoolExecutor(count) as threads,

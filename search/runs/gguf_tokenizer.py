@@ -15,8 +15,10 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, LAST_KIND = 1, 2, 3, 4, 6  # kinds of to
 class Splitting:
     """How text is split before its pieces become tokens.
 
-    steps: what splits it. then_gpt2: whether GPT-2's pattern splits the pieces once more. whole: whether a piece
-    that is a token is that one, whatever the merges make of it. begins: whether the token bos stands before a text
+    steps: what splits it. then_gpt2: whether GPT-2's pattern splits the pieces once more. whole: whether a
+        piece
+    that is a token is that one, whatever the merges make of it. begins: whether the token bos stands before a
+    text
     where the metadata does not say.
     """
 
@@ -103,9 +105,11 @@ def _listed(file: GgufFile, name: str, kind: type) -> list[Any]:
 
 
 def _added(file: GgufFile, which: str, tokens: list[str], otherwise: bool) -> list[str]:
-    """The token that the tokenizer puts before (bos) or behind (eos) a text, in a list; empty where it puts none.
+    """The token that the tokenizer puts before (bos) or behind (eos) a text, in a list; empty where it puts
+    none.
 
-    otherwise: whether it puts one where the metadata does not say, as llama.cpp does by the kind of splitting.
+    otherwise: whether it puts one where the metadata does not say, as llama.cpp does by the kind of
+        splitting.
     """
     number, added = (
         file.field(f"tokenizer.ggml.{which}_token_id"),

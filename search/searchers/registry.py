@@ -24,7 +24,8 @@ def searcher(
 ) -> Proposer[T]:
     """The searcher of that name. Raises ConfigError.
 
-    name: of one of Frontrunner's own, or of an entry point of the group `frontrunner.searchers`, which names what
+    name: of one of Frontrunner's own, or of an entry point of the group `frontrunner.searchers`, which names
+        what
         takes the space, the settings and the seed as here.
     known: see `Guided`; the others have no use for it.
     """
@@ -64,6 +65,7 @@ def _encoded(name: str, space: Any) -> EncodedSpace[Any]:
         return ArchitectureEncoding(space)
     if not hasattr(space, "dimensions"):
         raise ConfigError(
-            f"searcher.name: {name} needs a space that can be written in whole numbers, which {type(space).__name__} cannot"
+            f"searcher.name: {name} needs a space that can be written in whole numbers, "
+            f"which {type(space).__name__} cannot"
         )
     return cast("EncodedSpace[Any]", space)

@@ -1,1 +1,3 @@
-"""Experiments beside the search: the depth-width law, and what operators, short trainings and normalization are worth."""
+"""Experiments beside the search: the depth-width law, and what operators, short trainings and normalization
+are worth.
+"""

@@ -1,4 +1,6 @@
-"""Trains and measures the architectures of an experiment, each once: what the depth-width law and the studies have in common."""
+"""Trains and measures the architectures of an experiment, each once: what the depth-width law and the studies
+have in common.
+"""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -41,8 +43,10 @@ Width = Annotated[int, Field(ge=8, le=65_536)]
 class ExperimentSettings(Value):
     """What every experiment says of its trainings and measurements; the last three are the sections of a run.
 
-    seeds: of weights and batches; each training is done once with each. device: where they are done; `cuda` is every GPU that is like the
-    first one, which measures, and `cuda:N` that one alone. deadline_s: seconds after which one measurement is given up.
+    seeds: of weights and batches; each training is done once with each. device: where they are done; `cuda`
+        is every GPU that is like the
+    first one, which measures, and `cuda:N` that one alone. deadline_s: seconds after which one measurement is
+    given up.
     """
 
     kind: ClassVar[str]
@@ -57,7 +61,9 @@ class ExperimentSettings(Value):
     profile: ProfileSettings = ProfileSettings()
 
     def fixed(self) -> dict[str, Any]:
-        """Everything that a result depends on besides its own label, tokens and seed, and the text, in JSON's terms."""
+        """Everything that a result depends on besides its own label, tokens and seed, and the text, in JSON's
+        terms.
+        """
         found = self.model_dump(mode="json", exclude={"data", *self.grows})
         found["proxy"].pop("tokens")
         return {"kind": self.kind, **found}
@@ -72,7 +78,9 @@ class ExperimentSettings(Value):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A training that an experiment asks for. label: which architecture, and which settings where it trains one with several."""
+    """A training that an experiment asks for. label: which architecture, and which settings where it trains
+    one with several.
+    """
 
     label: str
     architecture: Architecture
@@ -131,7 +139,10 @@ def parsed(kind: type[S], data: Any, *, where: str) -> S:
 
 @contextmanager
 def session(settings: ExperimentSettings, *, results: Path, name: str, console: Console) -> Iterator[Session]:
-    """Prepares the text, takes the experiment's folder, and says how to go on where it is interrupted. Raises our errors."""
+    """Prepares the text, takes the experiment's folder, and says how to go on where it is interrupted.
+
+    Raises our errors.
+    """
     settings = settings.model_copy(update={"data": settings.data.absolute()})
     usable = devices(settings.device)
     corpus = prepare(settings.data, on_source=lambda record: print_source(console, record))
@@ -146,7 +157,8 @@ def session(settings: ExperimentSettings, *, results: Path, name: str, console: 
         except KeyboardInterrupt:
             done = len(store.trainings)
             console.print(
-                f"\ninterrupted: {done} trainings are recorded in {store.folder.path}; the same command goes on",
+                f"\ninterrupted: {done} trainings are recorded in {store.folder.path}; the "
+                "same command goes on",
                 soft_wrap=True,
             )
             raise
@@ -155,7 +167,10 @@ def session(settings: ExperimentSettings, *, results: Path, name: str, console: 
 def train_once(
     architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
 ) -> ProxyScore:
-    """Every training of every experiment is this one. Raises what `train` raises, MemoryError and torch.OutOfMemoryError."""
+    """Every training of every experiment is this one.
+
+    Raises what `train` raises, MemoryError and torch.OutOfMemoryError.
+    """
     with shared(device), memory_errors():
         score = train(architecture, corpus, settings, seed=seed, device=device).score
         give_back_memory()
@@ -163,7 +178,9 @@ def train_once(
 
 
 def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measured: bool = False) -> None:
-    """On a GPU, compiles and tunes in parallel what the trainings, and measurements if there are any, would one after the other."""
+    """On a GPU, compiles and tunes in parallel what the trainings, and measurements if there are any, would
+    one after the other.
+    """
     if open_device(at.devices[0]).torch_device.type == "cpu":
         return
     proxy, profile = at.settings.proxy, at.settings.profile
@@ -214,7 +231,8 @@ def record(at: Session, made: Training) -> None:
 
 
 def measured(at: Session, label: str, architecture: Architecture) -> Latency:
-    """The decode latency of the architecture of that label: the recorded one, or one that is measured and recorded now.
+    """The decode latency of the architecture of that label: the recorded one, or one that is measured and
+    recorded now.
 
     A tainted one is measured again whenever the experiment goes on.
     """

@@ -1,6 +1,8 @@
-"""What an experiment has found so far: a line of JSON for each training and each measured latency, whole as soon as it is there.
+"""What an experiment has found so far: a line of JSON for each training and each measured latency, whole as
+soon as it is there.
 
-The folder, as that of a run in `results/`, has one process at a time that adds to it. A line that a kill cut short is dropped when the next
+The folder, as that of a run in `results/`, has one process at a time that adds to it. A line that a kill cut
+short is dropped when the next
 process goes on; what was acknowledged stays.
 """
 
@@ -25,8 +27,10 @@ SETTINGS, RECORDS = "experiment.json", "records.jsonl"
 class Training(Value):
     """One architecture trained once, or why it could not be.
 
-    label: which architecture of the experiment. params, flops: exact parameters, and forward FLOPs of one sequence of the training.
-    loss: nats per token on the validation text; None where the status is not `ok`. seconds: of wall time, everything included.
+    label: which architecture of the experiment. params, flops: exact parameters, and forward FLOPs of one
+        sequence of the training.
+    loss: nats per token on the validation text; None where the status is not `ok`. seconds: of wall time,
+        everything included.
     """
 
     kind: Literal["training"] = "training"
@@ -43,7 +47,9 @@ class Training(Value):
 
 
 class Latency(Value):
-    """One architecture measured. decode_ms: by metric, as in `decode_ms@b1`; empty where it failed for the `problem`."""
+    """One architecture measured. decode_ms: by metric, as in `decode_ms@b1`; empty where it failed for the
+    `problem`.
+    """
 
     kind: Literal["latency"] = "latency"
     label: str
@@ -69,7 +75,10 @@ class Store:
             self._take(record)
 
     def add(self, record: Training | Latency) -> None:
-        """Writes a record so that it survives whatever comes; an error leaves the file as it was. Raises RunError."""
+        """Writes a record so that it survives whatever comes; an error leaves the file as it was.
+
+        Raises RunError.
+        """
         path = self.folder.path / RECORDS
         size = path.stat().st_size if path.exists() else 0
         try:
@@ -97,7 +106,8 @@ def opened(
     """The experiment of that name, made where there is none, for the one process that may add to it.
 
     settings: of the experiment, which may differ from what an earlier process had in everything but `fixed`.
-    Raises RunError: for another experiment's or a run's folder, where another process has it, and where it cannot be written.
+    Raises RunError: for another experiment's or a run's folder, where another process has it, and where it
+        cannot be written.
     """
     folder = RunFolder(results / check_name(name))
     if folder.path.exists() and not (folder.path / SETTINGS).exists() and any(folder.path.glob("ledger.db")):
@@ -113,7 +123,8 @@ def opened(
             changed = [key for key, value in fixed.items() if before.get(key) != value]
             if changed:
                 raise RunError(
-                    f"{folder.path} was begun with another {', '.join(changed)}: expected the same, or another --name"
+                    f"{folder.path} was begun with another {', '.join(changed)}: expected "
+                    "the same, or another --name"
                 )
         write_whole(file, (json.dumps({"settings": settings, "fixed": fixed}, indent=1) + "\n").encode())
         records = folder.path / RECORDS

@@ -1,4 +1,4 @@
-"""What weight normalization is worth: the same model of each family with it and without, for several seeds."""
+"""What weight normalization is worth: a model of each family with it and without, for several seeds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,13 @@ from search.studies.parallel import train_ahead
 
 
 class NormalizationSettings(ExperimentSettings):
-    """What `study normalization` compares: each family trained as it is, and with `proxy.weight_normalization` and a normalized head.
+    """What `study normalization` compares: each family trained as it is, and with
+    `proxy.weight_normalization` and a normalized head.
 
-    families: name -> layers, as in `a f a f`. width: of all. genes: operator -> gene -> value, where not the operators' own.
-    normalized_learning_rate: in place of proxy.learning_rate with normalization, which takes larger ones; null is the same for both.
+    families: name -> layers, as in `a f a f`. width: of all. genes: operator -> gene -> value, where not the
+        operators' own.
+    normalized_learning_rate: in place of proxy.learning_rate with normalization, which takes larger ones;
+        null is the same for both.
     """
 
     kind: ClassVar[str] = "normalization"
@@ -59,7 +62,9 @@ class NormalizationSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Effect:
-    """One family. without, with_it: losses, a seed each, of the same seeds; empty where any training failed for the `problem`."""
+    """One family. without, with_it: losses, a seed each, of the same seeds; empty where any training failed
+    for the `problem`.
+    """
 
     family: str
     layers: str

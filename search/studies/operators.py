@@ -1,4 +1,6 @@
-"""Each operator alone and in pairs, each beside a feed-forward network, at equal parameters or equal latency: the table of a paper's §2."""
+"""Each operator alone and in pairs, each beside a feed-forward network, at equal parameters or equal latency:
+the table of a paper's §2.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +31,12 @@ class OperatorSettings(ExperimentSettings):
     """What `study operators` compares: `mixer f` and `mixer f mixer f`, repeated to `layers` operators.
 
     mixers: names or symbols, each alone. pairs: of mixers; every pair of them where there are none given.
-    width: of the first mixer alone, whose parameters or decode latency (of the profile's first batch size and context) all others get by a
-    width of theirs, a multiple of width_step; for parameters the feed-forward networks' size makes up what a step leaves.
-    genes: operator -> gene -> value, where not the operators' own. With proxy.weight_normalization the head is normalized too.
+    width: of the first mixer alone, whose parameters or decode latency (of the profile's first batch size and
+        context) all others get by a
+    width of theirs, a multiple of width_step; for parameters the feed-forward networks' size makes up what a
+    step leaves.
+    genes: operator -> gene -> value, where not the operators' own. With proxy.weight_normalization the head
+        is normalized too.
     """
 
     kind: ClassVar[str] = "operators"
@@ -73,7 +78,10 @@ class OperatorSettings(ExperimentSettings):
     def architecture(
         self, mixers: Mixers, width: int, *, vocabulary: int, hidden: int | None = None
     ) -> Architecture:
-        """At that width, with feed-forward networks of `hidden` numbers, or of their own size. Raises ArchitectureError."""
+        """At that width, with feed-forward networks of `hidden` numbers, or of their own size.
+
+        Raises ArchitectureError.
+        """
         feedforward = registry.name_of(self.feedforward)
         block = " ".join(f"{mixer} {feedforward}" for mixer in mixers)
         genes = dict(self.genes)
@@ -88,7 +96,8 @@ class OperatorSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Row:
-    """One block. loss: the mean over seeds; spread: their standard deviation, None for one. decode_ms: by metric; empty where it failed.
+    """One block. loss: the mean over seeds; spread: their standard deviation, None for one. decode_ms: by
+    metric; empty where it failed.
 
     tainted: why the latencies are not to be trusted.
     """
@@ -105,7 +114,9 @@ class Row:
 
 
 def run(settings: OperatorSettings, *, results: Path, name: str, console: Console) -> list[Row]:
-    """Trains and measures what is not there yet -> a row for each block, the lowest loss first, what failed at the end."""
+    """Trains and measures what is not there yet -> a row for each block, the lowest loss first, what failed
+    at the end.
+    """
     with experiment.session(settings, results=results, name=name, console=console) as at:
         first, *others = settings.blocks()
         alike = [
@@ -133,7 +144,10 @@ def run(settings: OperatorSettings, *, results: Path, name: str, console: Consol
 def with_parameters(
     settings: OperatorSettings, mixers: Mixers, target: int, *, vocabulary: int
 ) -> Architecture:
-    """Of about `target` parameters: the nearest width, then the nearest size of the feed-forward networks. Raises ConfigError."""
+    """Of about `target` parameters: the nearest width, then the nearest size of the feed-forward networks.
+
+    Raises ConfigError.
+    """
 
     def params(width: int, hidden: int | None = None) -> int:
         return parameters(settings.architecture(mixers, width, vocabulary=vocabulary, hidden=hidden))
@@ -144,14 +158,17 @@ def with_parameters(
     found = settings.architecture(mixers, width, vocabulary=vocabulary, hidden=max(1, steps) * _HIDDEN_STEP)
     if abs(parameters(found) / target - 1) > TOLERANCE:
         raise ConfigError(
-            f"{'+'.join(mixers)}: expected {target:,} parameters within {TOLERANCE:.0%}, the nearest are {parameters(found):,}; "
+            f"{'+'.join(mixers)}: expected {target:,} parameters within {TOLERANCE:.0%}, "
+            f"the nearest are {parameters(found):,}; "
             f"a smaller width_step or more layers may help"
         )
     return found
 
 
 def nearest(widths: Sequence[int], ms: Any, target: float) -> int:
-    """The width whose time `ms(width)` is nearest to the target, by bisection: times grow with the width, so that few are asked for."""
+    """The width whose time `ms(width)` is nearest to the target, by bisection: times grow with the width, so
+    that few are asked for.
+    """
     low, high = 0, len(widths) - 1
     while high - low > 1:
         middle = (low + high) // 2

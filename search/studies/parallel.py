@@ -1,4 +1,6 @@
-"""Trainings of an experiment on several GPUs at once: a process for each, which takes the next one as soon as it is free."""
+"""Trainings of an experiment on several GPUs at once: a process for each, which takes the next one as soon as
+it is free.
+"""
 
 import time
 from collections import deque
@@ -17,7 +19,8 @@ from search.studies.experiment_store import Training
 
 
 def train_ahead(at: Session, wanted: Iterable[Wanted]) -> None:
-    """Where there are several devices, makes and records what is not there yet; nothing is measured meanwhile.
+    """Where there are several devices, makes and records what is not there yet; nothing is measured
+    meanwhile.
 
     With one device it does nothing: trainings are made one after the other, when a study asks for them.
     """
@@ -25,7 +28,8 @@ def train_ahead(at: Session, wanted: Iterable[Wanted]) -> None:
     if len(at.devices) == 1 or not missing:
         return
     at.console.print(
-        f"{len(missing)} trainings on {min(len(missing), len(at.devices))} devices at a time, the longest first"
+        f"{len(missing)} trainings on {min(len(missing), len(at.devices))} devices at a "
+        "time, the longest first"
     )
     with closing(made(missing, at.corpus, at.devices)) as ended:
         for training in ended:
@@ -33,10 +37,13 @@ def train_ahead(at: Session, wanted: Iterable[Wanted]) -> None:
 
 
 def made(wanted: Iterable[Wanted], corpus: Corpus, devices: Sequence[str]) -> Generator[Training, None, None]:
-    """All of them, each as soon as it has ended; the longest are begun first, so that no device has one left when the others are done.
+    """All of them, each as soon as it has ended; the longest are begun first, so that no device has one left
+    when the others are done.
 
-    Where a process dies its training has failed for that reason, and another process goes on. To be closed, which ends all processes.
-    Raises DeviceError where none can be started, and what a training raises that is not the architecture's fault.
+    Where a process dies its training has failed for that reason, and another process goes on. To be closed,
+    which ends all processes.
+    Raises DeviceError where none can be started, and what a training raises that is not the architecture's
+    fault.
     """
     waiting = deque(sorted(wanted, key=lambda one: one.flops * one.settings.tokens, reverse=True))
     members: list[_Member] = []
@@ -63,7 +70,10 @@ def made(wanted: Iterable[Wanted], corpus: Corpus, devices: Sequence[str]) -> Ge
 
 
 class _Member:
-    """A process with a device of its own. Its first answer says that it can begin, every other one what came of a training."""
+    """A process with a device of its own.
+
+    Its first answer says that it can begin, every other one what came of a training.
+    """
 
     def __init__(self, device: str, corpus: Corpus) -> None:
         self.device, self.died = device, False
@@ -80,7 +90,10 @@ class _Member:
         self._send(wanted)
 
     def answer(self) -> Training | None:
-        """Waits for it. Raises what the process could not record, and DeviceError where it died before it could begin."""
+        """Waits for it.
+
+        Raises what the process could not record, and DeviceError where it died before it could begin.
+        """
         try:
             found: Training | Exception | None = self.child.connection.recv()
         except (EOFError, OSError):

@@ -1,4 +1,6 @@
-"""Does a short training order architectures as a long one does? And better than counting their parameters or FLOPs would?"""
+"""Does a short training order architectures as a long one does? And better than counting their parameters or
+FLOPs would?
+"""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -24,9 +26,11 @@ _DRAWS = 100  # for each architecture, before the space is said to have too few
 
 
 class RankSettings(ExperimentSettings):
-    """What `study ranks` compares: architectures drawn at random from a space, trained to proxy.tokens and to `long_tokens`.
+    """What `study ranks` compares: architectures drawn at random from a space, trained to proxy.tokens and to
+    `long_tokens`.
 
-    space: as in a run. architectures: how many. draw: seed of the draw; more architectures begin with the same ones.
+    space: as in a run. architectures: how many. draw: seed of the draw; more architectures begin with the
+        same ones.
     """
 
     kind: ClassVar[str] = "ranks"
@@ -53,7 +57,9 @@ class RankSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Compared:
-    """One architecture at both budgets, losses being means over seeds. flops: forward, of one sequence of the training."""
+    """One architecture at both budgets, losses being means over seeds. flops: forward, of one sequence of the
+    training.
+    """
 
     label: str
     shorthand: str
@@ -68,7 +74,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class RankStudy:
-    """What came out. correlations: predictor of the long loss -> name -> correlation. failed: label -> why it lacks one of the losses."""
+    """What came out. correlations: predictor of the long loss -> name -> correlation. failed: label -> why it
+    lacks one of the losses.
+    """
 
     settings: RankSettings
     compared: tuple[Compared, ...]
@@ -77,7 +85,10 @@ class RankStudy:
 
 
 def run(settings: RankSettings, *, results: Path, name: str, console: Console) -> RankStudy:
-    """Trains what is not there yet and compares. Raises our errors; ConfigError where fewer than 4 architectures have both losses."""
+    """Trains what is not there yet and compares.
+
+    Raises our errors; ConfigError where fewer than 4 architectures have both losses.
+    """
     compared, failed = [], {}
     with experiment.session(settings, results=results, name=name, console=console) as at:
         architectures = drawn(settings, vocabulary=at.corpus.vocabulary)
@@ -107,12 +118,15 @@ def drawn(settings: RankSettings, *, vocabulary: int) -> list[Architecture]:
         if len(found) == settings.architectures:
             return list(found.values())
     raise ConfigError(
-        f"space: {len(found)} different architectures in {_DRAWS * settings.architectures} draws: expected {settings.architectures}"
+        f"space: {len(found)} different architectures in {_DRAWS * settings.architectures} "
+        f"draws: expected {settings.architectures}"
     )
 
 
 def predictors(compared: list[Compared]) -> dict[str, dict[str, Correlation]]:
-    """How the short loss, and the negatives of parameters and FLOPs (more is expected to be better), order the long loss."""
+    """How the short loss, and the negatives of parameters and FLOPs (more is expected to be better), order
+    the long loss.
+    """
     long = [one.long_loss for one in compared]
     figures = {
         "short loss": [one.short_loss for one in compared],

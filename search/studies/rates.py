@@ -1,4 +1,6 @@
-"""Does the best learning rate stay the same over widths? With it carried over by `proxy.base_width`, and without."""
+"""Does the best learning rate stay the same over widths? With it carried over by `proxy.base_width`, and
+without.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class RateSettings(ExperimentSettings):
-    """What `study rates` compares: `layers` at every width, trained with every learning rate in place of proxy.learning_rate.
+    """What `study rates` compares: `layers` at every width, trained with every learning rate in place of
+    proxy.learning_rate.
 
-    proxy.base_width, one of the widths, is where carrying over begins. genes: operator -> gene -> value, where not the operators' own.
+    proxy.base_width, one of the widths, is where carrying over begins. genes: operator -> gene -> value,
+    where not the operators' own.
     With proxy.weight_normalization the head is normalized too.
     """
 
@@ -52,7 +56,8 @@ class RateSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Sweep:
-    """One width. losses: by rate, means over seeds, of trainings that did not fail. chosen: the rate that is best at the base width.
+    """One width. losses: by rate, means over seeds, of trainings that did not fail. chosen: the rate that is
+    best at the base width.
 
     carried: whether the rate was carried over from the base width, or used as it is.
     """
@@ -68,12 +73,17 @@ class Sweep:
 
     @property
     def lost(self) -> float:
-        """By how much the loss with the base width's best rate is above that with this width's own, nats per token; inf if it failed."""
+        """By how much the loss with the base width's best rate is above that with this width's own, nats per
+        token; inf if it failed.
+        """
         return self.losses.get(self.chosen, float("inf")) - self.losses[self.best]
 
 
 def run(settings: RateSettings, *, results: Path, name: str, console: Console) -> list[Sweep]:
-    """Trains what is not there yet -> a sweep for each width, first carried over, then as it is. Raises our errors."""
+    """Trains what is not there yet -> a sweep for each width, first carried over, then as it is.
+
+    Raises our errors.
+    """
     with experiment.session(settings, results=results, name=name, console=console) as at:
         architectures = {
             width: settings.architecture(width, vocabulary=at.corpus.vocabulary)

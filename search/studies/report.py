@@ -43,7 +43,8 @@ def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Sheet:
 
 def normalization_table(effects: Sequence[Effect], settings: NormalizationSettings) -> Sheet:
     """A row a family: mean losses over the seeds, and what is gained, with its standard error."""
-    title = f"losses [nats/token], width {settings.width}, {_trained(settings)}, rate {settings.proxy.learning_rate:g}"
+    rate = f"rate {settings.proxy.learning_rate:g}"
+    title = f"losses [nats/token], width {settings.width}, {_trained(settings)}, {rate}"
     if settings.normalized_learning_rate is not None:
         title += f", {settings.normalized_learning_rate:g} with"
     remarks = ["remarks"] if any(effect.problem for effect in effects) else []
@@ -62,9 +63,12 @@ def normalization_table(effects: Sequence[Effect], settings: NormalizationSettin
 
 
 def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Sheet:
-    """A row a width: losses by learning rate, the lowest marked, and what the base width's best rate loses there."""
+    """A row a width: losses by learning rate, the lowest marked, and what the base width's best rate loses
+    there.
+    """
     base = settings.proxy.base_width
-    title = f"{settings.layers}, {settings.proxy.tokens:,} tokens, losses [nats/token] by learning rate, * the lowest of a width"
+    trained = f"{settings.layers}, {settings.proxy.tokens:,} tokens"
+    title = f"{trained}, losses [nats/token] by learning rate, * the lowest of a width"
     rates = sorted(settings.rates)
     rows = []
     for sweep in sweeps:

@@ -1,4 +1,6 @@
-"""What runs in a process of `search.studies.parallel`: python -m search.studies.training_process SOCKET PARENT DEVICE."""
+"""What runs in a process of `search.studies.parallel`: python -m search.studies.training_process SOCKET
+PARENT DEVICE.
+"""
 
 import sys
 import traceback

@@ -1,6 +1,8 @@
-"""A feed-forward operator that goes wrong in the way its shape names, to see what becomes of the process that measures it.
+"""A feed-forward operator that goes wrong in the way its shape names, to see what becomes of the process that
+measures it.
 
-It is no file of `operators/library/`, so that no search and no other test meets it: importing this module makes its name known to
+It is no file of `operators/library/`, so that no search and no other test meets it: importing this module
+makes its name known to
 `registry.get`, also in a process that only unpickles an architecture with it.
 """
 

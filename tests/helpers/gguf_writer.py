@@ -33,7 +33,9 @@ def write_gguf(
     keep: Callable[[str], bool] = lambda name: True,
     endian: Any = gguf.GGUFEndian.LITTLE,
 ) -> None:
-    """A Llama as llama.cpp's converter writes it. also: what else goes into the file. keep: the tensors that do, by their names there."""
+    """A Llama as llama.cpp's converter writes it. also: what else goes into the file. keep: the tensors that
+    do, by their names there.
+    """
     config = theirs.config
     writer = gguf.GGUFWriter(path, family, endianess=endian)
     writer.add_context_length(2048)

@@ -69,7 +69,9 @@ class MadeUpStopwatch:
 
 
 class MadeUpAnchor:
-    """The anchor model of a device whose clocks change: its times, one after the other, then the last for ever."""
+    """The anchor model of a device whose clocks change: its times, one after the other, then the last for
+    ever.
+    """
 
     times: ClassVar[list[float]] = [1.0]
 

@@ -1,4 +1,6 @@
-"""A worker of a cluster that pretends to evaluate, in a moment, and writes down what it does; `job.corpus` is the folder for that."""
+"""A worker of a cluster that pretends to evaluate, in a moment, and writes down what it does; `job.corpus` is
+the folder for that.
+"""
 
 import os
 import time

@@ -71,7 +71,9 @@ def llama(tied: bool) -> Case:
 
 
 def llama3() -> Case:
-    """Positions stretched: with 16 tokens of original context, the pairs of a head are kept, mixed and divided."""
+    """Positions stretched: with 16 tokens of original context, the pairs of a head are kept, mixed and
+    divided.
+    """
     scaling = {
         "factor": 8.0,
         "low_freq_factor": 1.0,
@@ -142,7 +144,8 @@ def nemotron_h() -> Case:
         conv_kernel=4,
         chunk_size=32,
         layer_norm_epsilon=EPS,
-        # transformers takes this for the smallest step, but not when it decodes; the definition has no smallest step.
+        # transformers takes this for the smallest step, but not when it decodes; the definition has no
+        # smallest step.
         time_step_min=1e-9,
         tie_word_embeddings=False,
         **COMMON,
@@ -153,7 +156,8 @@ def nemotron_h() -> Case:
 
 
 def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
-    # A theta of None is how this configuration spells "no rotation"; without rope_parameters it takes a default theta.
+    # A theta of None is how this configuration spells "no rotation"; without rope_parameters it takes a
+    # default theta.
     theta = {"rope_type": "default", "rope_theta": 10_000.0 if rope else None}
     config = transformers.OlmoHybridConfig(
         layer_types=["linear_attention", "full_attention"],
@@ -185,7 +189,9 @@ def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
 
 
 def randomize(model: nn.Module) -> None:
-    """Every parameter differs from every other and from its initial value, so that a missing or swapped one shows."""
+    """Every parameter differs from every other and from its initial value, so that a missing or swapped one
+    shows.
+    """
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

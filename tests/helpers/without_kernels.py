@@ -11,7 +11,8 @@ KERNEL_LIBRARIES = ("fla", "mamba_ssm", "causal_conv1d")
 def plain_definitions() -> Iterator[None]:
     """Inside, `transformers` finds no kernel library when it imports the code of a model.
 
-    It looks for them once, then calls their kernels for tensors on the CPU as well, where they cannot run. So every test that makes
+    It looks for them once, then calls their kernels for tensors on the CPU as well, where they cannot run. So
+    every test that makes
     a model of `transformers` makes it in here: the first one decides for the process.
     """
     before = {name: sys.modules[name] for name in KERNEL_LIBRARIES if name in sys.modules}

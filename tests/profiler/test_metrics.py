@@ -24,8 +24,8 @@ def test_a_key_is_taken_apart_and_written_again(text: str, name: MetricName) -> 
 
 
 NO_KEYS = """
-@ /H100 @b1 decode_ms@ decode_ms@b decode_ms@b01 decode_ms@b1. decode_ms@b1/ decode_ms@c8.b1 decode_ms@b1.b2 a/b/c
-decode_ms@x1 decode_ms@b-1 decode_ms/H100@b1 a@b1@b1 decode_ms@b² decode_ms@b٣
+@ /H100 @b1 decode_ms@ decode_ms@b decode_ms@b01 decode_ms@b1. decode_ms@b1/ decode_ms@c8.b1 decode_ms@b1.b2
+a/b/c decode_ms@x1 decode_ms@b-1 decode_ms/H100@b1 a@b1@b1 decode_ms@b² decode_ms@b٣
 """
 
 

@@ -1,4 +1,6 @@
-"""The depth-width law of one block: a grid of depths and widths is trained and measured, and the law is fitted to what came out."""
+"""The depth-width law of one block: a grid of depths and widths is trained and measured, and the law is
+fitted to what came out.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,8 @@ Quantity = Literal["loss", "perplexity"]
 class LawSettings(ExperimentSettings):
     """What `law run` trains: `block` repeated at every depth and width, to every budget, with every seed.
 
-    block: layers as in `a f`. genes: operator -> gene -> value, where not the operators' own. depths: repeats of the block.
+    block: layers as in `a f`. genes: operator -> gene -> value, where not the operators' own. depths: repeats
+        of the block.
     tokens: budgets; proxy.tokens alone where there are none.
     """
 
@@ -64,7 +67,9 @@ class LawSettings(ExperimentSettings):
         return Architecture.from_shorthand(layers, width=width, vocabulary=vocabulary, genes=self.genes)
 
     def shapes(self) -> list[tuple[int, int]]:
-        """Depth and width of every point, the smallest first, so that an interrupted grid is a whole one of a smaller size."""
+        """Depth and width of every point, the smallest first, so that an interrupted grid is a whole one of a
+        smaller size.
+        """
         return sorted(
             set(product(self.depths, self.widths)), key=lambda shape: (shape[0] * shape[1] ** 2, shape)
         )
@@ -72,7 +77,8 @@ class LawSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Grid:
-    """What is known so far. loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape (depth, width), then by metric.
+    """What is known so far. loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape (depth,
+    width), then by metric.
 
     tainted: by shape, why its latencies are not to be trusted; without those that are.
     """
@@ -87,7 +93,8 @@ class Grid:
         known = sorted({budget for _, _, budget in self.loss})
         if tokens is not None and tokens not in known:
             raise ConfigError(
-                f"--tokens {tokens}: expected a budget that was trained: {', '.join(map(str, known)) or 'none is'}"
+                f"--tokens {tokens}: expected a budget that was trained: "
+                f"{', '.join(map(str, known)) or 'none is'}"
             )
         rows = [(*key, loss) for key, loss in sorted(self.loss.items()) if tokens in (None, key[2])]
         depth, width, budget, loss = np.array(rows, float).reshape(-1, 4).T
@@ -103,7 +110,10 @@ def label(depth: int, width: int) -> str:
 
 
 def run(settings: LawSettings, *, results: Path, name: str, console: Console) -> Path:
-    """Trains and measures what is not there yet -> the folder. What fails is recorded with its reason. Raises our errors."""
+    """Trains and measures what is not there yet -> the folder. What fails is recorded with its reason.
+
+    Raises our errors.
+    """
     with experiment.session(settings, results=results, name=name, console=console) as at:
         points = {
             label(*shape): settings.architecture(*shape, vocabulary=at.corpus.vocabulary)

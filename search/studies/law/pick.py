@@ -1,4 +1,4 @@
-"""Depth and width for a latency budget: the lowest loss that the law predicts among the shapes that keep it."""
+"""Depth and width for a latency budget: the lowest loss that the law predicts within it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ LatencyOf = Callable[[int, int], float | None]
 
 @dataclass(frozen=True)
 class LatencyLaw:
-    """t0 + D·(u + v·W + w·W²) ms: a step's fixed time, and that of a block, whose matrices grow with the square of the width."""
+    """t0 + D·(u + v·W + w·W²) ms: a step's fixed time, and that of a block, whose matrices grow with the
+    square of the width.
+    """
 
     t0: float
     u: float
@@ -34,7 +36,8 @@ class LatencyLaw:
 
 @dataclass(frozen=True)
 class Choice:
-    """One shape that keeps the budget. loss: predicted; low and high: its interval. measured: whether `ms` is, or comes from a law.
+    """One shape that keeps the budget. loss: predicted; low and high: its interval. measured: whether `ms`
+    is, or comes from a law.
 
     tainted: why a measured `ms` is not to be trusted.
     """
@@ -71,7 +74,10 @@ def from_measurements(measured: Mapping[Shape, float]) -> LatencyOf:
 
 
 def from_table(table: LatencyTable, settings: LawSettings, point: Point) -> LatencyOf:
-    """What the table predicts; None for a width that it lacks entries of. Raises TableError where it lacks them for every width."""
+    """What the table predicts; None for a width that it lacks entries of.
+
+    Raises TableError where it lacks them for every width.
+    """
     lacking: list[TableError] = []
 
     def ms(depth: int, width: int) -> float | None:
@@ -89,7 +95,9 @@ def from_table(table: LatencyTable, settings: LawSettings, point: Point) -> Late
 
 
 def candidates(settings: LawSettings) -> list[Shape]:
-    """Every depth between those of the grid, and widths between its own in steps of their greatest common divisor."""
+    """Every depth between those of the grid, and widths between its own in steps of their greatest common
+    divisor.
+    """
     step = gcd(*settings.widths)
     widths = range(min(settings.widths), max(settings.widths) + 1, step)
     return [

@@ -24,7 +24,8 @@ def plot_law(
 ) -> None:
     """Writes a plot of the shapes (depth, width) that have both figures, the frontier ringed and joined.
 
-    law: of the loss and of the latency, and the tokens trained, drawn dashed for every depth; None draws none.
+    law: of the loss and of the latency, and the tokens trained, drawn dashed for every depth; None draws
+        none.
     tainted: shapes whose latency is not to be trusted, drawn hollow. path: ends in .png, .pdf or .svg.
     """
     shapes = sorted(set(losses) & set(decode_ms))

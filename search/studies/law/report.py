@@ -25,7 +25,9 @@ _SHOWN = 5  # of the shapes that keep a latency budget
 
 @dataclass(frozen=True)
 class Checked:
-    """A law fitted to some points, and how far off it is on the others, which it never saw: relative errors of perplexity."""
+    """A law fitted to some points, and how far off it is on the others, which it never saw: relative errors
+    of perplexity.
+    """
 
     of: Quantity
     fitted: Fitted
@@ -97,7 +99,8 @@ def print_check(console: Console, checked: Checked) -> None:
     for name, value in found["law"].items():
         if value["value"] or name not in ("c", "gamma"):
             console.print(
-                f"{signs.get(name, name):<4}{value['value']:>10.4g}  {LEVEL:.0%} from {value['low']:.4g} to {value['high']:.4g}"
+                f"{signs.get(name, name):<4}{value['value']:>10.4g}  {LEVEL:.0%} from "
+                f"{value['low']:.4g} to {value['high']:.4g}"
             )
     mean, largest = found["perplexity_error_mean"], found["perplexity_error_max"]
     console.print(
@@ -121,7 +124,9 @@ def print_check(console: Console, checked: Checked) -> None:
 
 
 def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
-    """The picture at the largest budget that the check is about; False where nothing has both a loss and a latency."""
+    """The picture at the largest budget that the check is about; False where nothing has both a loss and a
+    latency.
+    """
     metric = grid.settings.profile.keys("decode_ms")[0]
     times = _measured(grid, metric)
     tokens = int(max(checked.points.tokens))
@@ -154,7 +159,10 @@ def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
 def picked(
     grid: Grid, *, of: Quantity, budget_ms: float, batch: int | None, tokens: int | None, table: Path | None
 ) -> list[Choice]:
-    """Choices within the budget by the law of all points, at the budget of tokens given or the largest. Raises ConfigError, TableError."""
+    """Choices within the budget by the law of all points, at the budget of tokens given or the largest.
+
+    Raises ConfigError, TableError.
+    """
     settings = grid.settings
     points = grid.points(of, tokens)
     fitted = fit(points)
@@ -167,7 +175,8 @@ def picked(
         metric = key("decode_ms", batch=batch)
         if metric not in settings.profile.keys("decode_ms"):
             raise ConfigError(
-                f"--batch {batch}: expected one that was measured: {', '.join(map(str, settings.profile.batch_sizes))}"
+                f"--batch {batch}: expected one that was measured: "
+                f"{', '.join(map(str, settings.profile.batch_sizes))}"
             )
         times = _measured(grid, metric)
         latency = from_measurements(times)
@@ -192,7 +201,9 @@ def _measured(grid: Grid, metric: str) -> dict[Shape, float]:
 
 
 def print_choices(console: Console, choices: Sequence[Choice], *, of: Quantity, tainted: int = 0) -> None:
-    """The best few, the best first. tainted: of how many shapes the measured latency is not to be trusted, which the law rests on too."""
+    """The best few, the best first. tainted: of how many shapes the measured latency is not to be trusted,
+    which the law rests on too.
+    """
     rows, marked = [], {}
     for choice in choices[:_SHOWN]:
         source = "measured" if choice.measured else "law"

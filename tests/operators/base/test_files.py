@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, also where the disk is full or the user interrupts."""
+"""Files and folders are written whole or not at all, also on a full disk and after an interrupt."""
 
 import errno
 import os

@@ -18,7 +18,13 @@ from operators.base.errors import DeviceError
 from profiler.device.lock import Standing, exclusive, observed, shared
 
 FORK = multiprocessing.get_context("fork")
-HOLDER = "import sys, time; from profiler import lock\nwith getattr(lock, sys.argv[1])('cpu'): print('held', flush=True); time.sleep(60)"
+HOLDER = """
+import sys, time
+from profiler.device import lock
+with getattr(lock, sys.argv[1])("cpu"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 pytestmark = pytest.mark.usefixtures("own_locks")
 

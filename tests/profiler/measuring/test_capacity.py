@@ -1,4 +1,6 @@
-"""The largest batch against limits that are known, the energy of a counter that is known, and figures against their definitions."""
+"""The largest batch against limits that are known, the energy of a counter that is known, and figures against
+their definitions.
+"""
 
 import pytest
 import torch
@@ -57,7 +59,8 @@ def test_the_batch_fits_the_memory_that_is_left(monkeypatch: pytest.MonkeyPatch)
         batch = decoder.tokens.shape[0]
         temporaries = cpu.peak_memory(decoder.step_eagerly)
     assert decoder.state.length == context
-    # The memory stays as free as it was, and a step takes its temporaries three times from the half that is not kept back.
+    # The memory stays as free as it was, and a step takes its temporaries three times from the half that is
+    # not kept back.
     assert 3 * temporaries <= 40 * row
     assert 20 <= batch <= 40
 

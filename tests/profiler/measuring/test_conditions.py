@@ -237,7 +237,8 @@ def test_another_pace_than_the_machines_taints() -> None:
         _, found, calls = measured(FakeAnchor(*[anchor_ms] * 6), usual_ms=1.0)
         assert calls == conditions.MAX_ATTEMPTS
         assert found.tainted == (
-            f"pace: the anchor model took {anchor_ms} ms, 1 ms when this machine was first measured; expected within a factor of 2",
+            f"pace: the anchor model took {anchor_ms} ms, 1 ms when this machine was first "
+            "measured; expected within a factor of 2",
         )
 
 

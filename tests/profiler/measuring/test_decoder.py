@@ -1,4 +1,6 @@
-"""The decoder: what it says is what the model says, its limits, and a CUDA graph that changes nothing but the time."""
+"""The decoder: what it says is what the model says, its limits, and a CUDA graph that changes nothing but the
+time.
+"""
 
 from itertools import product
 
@@ -12,7 +14,8 @@ from operators.base.errors import DeviceError, StateError
 from profiler.measuring.decoder import Decoder, Prompt, Sampling, most_likely
 
 VOCABULARY = 97
-# A head of its own: with a tied one a random model repeats itself, and comparing its texts would compare little.
+# A head of its own: with a tied one a random model repeats itself, and comparing its texts would compare
+# little.
 MIXED = Architecture.from_shorthand(
     "d f m f a f g f", width=64, vocabulary=VOCABULARY, meta_tokens=3, tied_embeddings=False
 )

@@ -45,7 +45,9 @@ def test_a_cpu_times_one() -> None:
 
 
 class Clock:
-    """A device on which the steps of one copy take 1 ms each and those of the next 4 ms; notes what each call did."""
+    """A device on which the steps of one copy take 1 ms each and those of the next 4 ms; notes what each call
+    did.
+    """
 
     def __init__(self, decoders: list[Decoder]) -> None:
         self._decoders, self._times = decoders, iter((1.0, 4.0))

@@ -33,7 +33,9 @@ pytestmark = pytest.mark.usefixtures("own_locks")
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measures once, with few steps of the anchor: what a busy machine does to that has its tests beside this file."""
+    """Measures once, with few steps of the anchor: what a busy machine does to that has its tests beside this
+    file.
+    """
     monkeypatch.setattr(conditions, "MAX_ATTEMPTS", 1)
     monkeypatch.setattr(pace, "_STEPS", 1)
     few = {"min_samples": 5, "min_seconds": 0.0, "max_seconds": 0.01}

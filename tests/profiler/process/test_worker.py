@@ -178,7 +178,8 @@ def test_the_device_is_checked_before_a_new_process_serves(
     monkeypatch.setitem(worker_module.SLOWEST_ANCHOR, "cpu", 1e-3)
     with pytest.raises(
         DeviceError,
-        match=r"^device cpu is not what it was: a step of the anchor model takes .* ms, at first it took .* ms$",
+        match=r"^device cpu is not what it was: "
+        r"a step of the anchor model takes .* ms, at first it took .* ms$",
     ):
         measured(worker)
     monkeypatch.undo()

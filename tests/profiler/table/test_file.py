@@ -1,4 +1,6 @@
-"""The latency table in its file: read as written, damaged, of other conditions, extended by several processes."""
+"""The latency table in its file: read as written, damaged, of other conditions, extended by several
+processes.
+"""
 
 import json
 import multiprocessing

@@ -47,7 +47,9 @@ def test_a_layer_costs_what_it_does_beside_feed_forward_networks(
     table: LatencyTable, cpu: Device, monkeypatch: pytest.MonkeyPatch, made_up: type[MadeUpStopwatch]
 ) -> None:
     def made_up_ms(architecture: Architecture, point: Point) -> float:
-        """Attention takes longer where the layer before it, the last one being before the first, is something else."""
+        """Attention takes longer where the layer before it, the last one being before the first, is something
+        else.
+        """
         layers = [layer.operator for layer in architecture.layers]
         disturbed = sum(
             layer == "attention" != before
@@ -90,7 +92,8 @@ def test_predicting_measures_nothing_and_sums_by_hand(table: LatencyTable, cpu: 
     before = MadeUpStopwatch.timed
     found = table.predict(architecture, batch=1, context=256)
     assert MadeUpStopwatch.timed == before
-    # width 64, batch 1: attention 0.31 + 0.002 · 256, mamba2 0.22, swiglu (0.12 · 192 / 128) three times, rest 0.0512
+    # width 64, batch 1: attention 0.31 + 0.002 · 256, mamba2 0.22, swiglu (0.12 · 192 / 128) three times,
+    # rest 0.0512
     assert found.decode.ms == pytest.approx(0.31 + 0.512 + 0.22 + 3 * 0.18 + 0.0512)
     assert found.prefill.ms == pytest.approx((0.31 + 0.22 + 3 * 0.18) * 256 / 7 + 0.0512 + 0.256)
     assert found.decode_tokens_per_s == pytest.approx(1e3 / 1.6332)

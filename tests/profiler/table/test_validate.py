@@ -1,4 +1,4 @@
-"""The latency table against models that were measured: figures by their definitions, drift, and real tables."""
+"""The latency table against measured models: figures by their definitions, drift, and real tables."""
 
 from itertools import combinations
 from pathlib import Path

@@ -58,7 +58,8 @@ def test_a_page_takes_its_figures_from_the_record_and_cites_it(checkout):
     assert [path.name for path in write_pages(checkout)] == ["x.md"]
     written = (checkout / "docs" / "results" / "x.md").read_text()
     assert written == (
-        "1.23 ms\nRecord: [cpu/x.json](../records/cpu/x.json), a CPU, 5 November 2026, `frontrunner bench x`.\n"
+        "1.23 ms\nRecord: [cpu/x.json](../records/cpu/x.json), a CPU, 5 November 2026, "
+        "`frontrunner bench x`.\n"
     )
     assert write_pages(checkout) == []
 

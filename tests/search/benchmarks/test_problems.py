@@ -1,4 +1,6 @@
-"""The problems of `bench searchers`: their best frontiers are what is said of them, and no searcher is told the answer."""
+"""The problems of `bench searchers`: their best frontiers are what is said of them, and no searcher is told
+the answer.
+"""
 
 import json
 from itertools import product
@@ -42,7 +44,11 @@ def test_best_frontier_cannot_be_beaten_and_no_seed_is_on_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["wfg4", "wfg6"])
 def test_frontiers_of_wfg_are_the_quarter_of_an_ellipse(name: str) -> None:
-    """Huband et al. 2006: (f1/2)² + (f2/4)² is 1 on the frontier and more elsewhere, so no volume exceeds that below the ellipse's arc."""
+    """Huband et al.
+
+    2006: (f1/2)² + (f2/4)² is 1 on the frontier and more elsewhere, so no volume exceeds that below the
+    ellipse's arc.
+    """
     pytest.importorskip("pymoo", reason="needs pip install '.[bench]'")
     problem = PROBLEMS[name]()
     rng = np.random.default_rng(0)

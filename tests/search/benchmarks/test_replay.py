@@ -1,4 +1,6 @@
-"""Scores that are interpolated from recorded evaluations: exact where something was evaluated, and near it close to it."""
+"""Scores that are interpolated from recorded evaluations: exact where something was evaluated, and near it
+close to it.
+"""
 
 import json
 from pathlib import Path

@@ -37,7 +37,9 @@ DRIVER = """
         prepared = Prepared(ledger.config, folder.path, ArchitectureSpace(ledger.config.space, 300))
         cluster.HEAD_PATIENCE_S = 3.0
         try:
-            executor = cluster.RayExecutor(workers=3, device="cpu", deadline_s=60, address={address!r}, worker=PretendWorker)
+            executor = cluster.RayExecutor(
+                workers=3, device="cpu", deadline_s=60, address={address!r}, worker=PretendWorker
+            )
             try:
                 drive(prepared, folder, ledger, executor)
             finally:
@@ -87,7 +89,9 @@ class Search:
 
 
 def many(prepared, count):
-    """A search whose proposals depend on nothing but their number, so that the order of the answers is of no consequence."""
+    """A search whose proposals depend on nothing but their number, so that the order of the answers is of no
+    consequence.
+    """
     evolution = prepared.config.evolution.model_copy(update={"population": count})
     return Prepared(
         prepared.config.model_copy(update={"candidates": count, "evolution": evolution}),

@@ -62,7 +62,10 @@ def test_the_code_that_travels_runs_by_itself(tmp_path):
 
 
 def test_a_failed_job_says_its_own_last_words():
-    said = "Job entrypoint command failed with exit code 1, last available logs:\npreparing the text\nerror: results/a: exists already\n\n"
+    said = (
+        "Job entrypoint command failed with exit code 1, last available logs:\n"
+        "preparing the text\nerror: results/a: exists already\n\n"
+    )
     assert jobs.reason(said) == "results/a: exists already"
     assert jobs.reason("Traceback\n  KeyError: 'a'\n") == "KeyError: 'a'"
     assert jobs.reason("") == ""

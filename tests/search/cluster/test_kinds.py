@@ -1,4 +1,6 @@
-"""Candidates measured on declared kinds of device, on clusters of this machine that pretend to have them, and trained by anyone."""
+"""Candidates measured on declared kinds of device, on clusters of this machine that pretend to have them, and
+trained by anyone.
+"""
 
 import dataclasses
 import json
@@ -109,7 +111,9 @@ def test_what_one_kind_cannot_measure_is_asked_of_that_kind_alone(twice, profile
 
 @pytest.fixture
 def two(prepared, tmp_path):
-    """A run on two kinds, of which each is fast where the other is slow, with 12 of its 13 candidates: results folder, entries."""
+    """A run on two kinds, of which each is fast where the other is slow, with 12 of its 13 candidates:
+    results folder, entries.
+    """
     config = prepared.config.model_copy(
         update={"candidates": 13, "device_kind": KINDS, "objectives": tuple(BOTH)}
     )
@@ -295,7 +299,9 @@ def executor(cluster):
 
 
 def test_every_part_of_a_job_is_made_by_who_can_until_no_worker_of_a_kind_is_left(job, executor, tmp_path):
-    """A lost measurement is the machine's fault, and made again; a device that is gone for good ends the search."""
+    """A lost measurement is the machine's fault, and made again; a device that is gone for good ends the
+    search.
+    """
     (tmp_path / "die 5").touch()
     assert executor.capacity == 4  # one is measured while all train
     jobs = [dataclasses.replace(job, number=number, corpus=tmp_path, kinds=KINDS) for number in range(12)]

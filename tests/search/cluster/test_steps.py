@@ -1,4 +1,6 @@
-"""Who does which part of an evaluation next: what must hold on any cluster, and that who trains does not wait."""
+"""Who does which part of an evaluation next: what must hold on any cluster, and that who trains does not
+wait.
+"""
 
 import dataclasses
 import heapq
@@ -32,7 +34,9 @@ def job_on(kinds):
 
 
 def simulated(job, everyone, *, jobs, measuring_s):
-    """Every part that is made, as (worker, step, begun, ended), where as many jobs are under way as may be; trainings take 20 to 100 s."""
+    """Every part that is made, as (worker, step, begun, ended), where as many jobs are under way as may be;
+    trainings take 20 to 100 s.
+    """
     rng = random.Random(5)
     waiting, idle, events, made = [], list(everyone), [], []
     now, submitted, running = 0.0, 0, 0

@@ -67,7 +67,8 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ),
         (
             "fidelity: {rungs: [100]}",
-            "expected tokens that grow by at least a batch of 512 and stay below proxy.tokens, 150000; got 100",
+            "expected tokens that grow by at least a batch of 512 and stay below "
+            "proxy.tokens, 150000; got 100",
         ),
         ("fidelity: {rungs: [150000]}", "stay below proxy.tokens, 150000; got 150000"),
         ("fidelity: {rungs: [5200, 5300]}", "grow by at least a batch of 512"),
@@ -102,7 +103,8 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
         ),
         ("device_kind: [H100, 'a b']", r"device_kind\.1: expected text like the pattern .*, got 'a b'$"),
         (
-            "{device_kind: [H100, A100], gates: {table: true}, objectives: [loss], constraints: ['decode_ms@b1/A100 <= 3']}",
+            "{device_kind: [H100, A100], gates: {table: true}, objectives: [loss], "
+            "constraints: ['decode_ms@b1/A100 <= 3']}",
             "gates.table: expected one device_kind, that of the latency table, got H100, A100",
         ),
         ("space: {operators: [atention]}", "unknown operator 'atention'"),

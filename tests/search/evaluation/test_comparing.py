@@ -24,7 +24,10 @@ def exactly(ms: float) -> Timing:
 
 
 class Workers:
-    """Each measures once. B takes `ratio` times as long as A, and the measurements with the numbers in `tainted` are."""
+    """Each measures once.
+
+    B takes `ratio` times as long as A, and the measurements with the numbers in `tainted` are.
+    """
 
     def __init__(self, ratio: float, tainted: Sequence[int]) -> None:
         self.ratio, self.tainted = ratio, tainted
@@ -64,7 +67,8 @@ def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_tainted_round_does_not_count_and_is_made_again(workers: Workers) -> None:
     heard: list[tuple[int, float, float]] = []
     found = compare(A, B, SETTINGS, device="cpu", rounds=4, on_round=lambda *round_: heard.append(round_))
-    # Rounds 0 and 2 had a tainted side, so that rounds 4 and 5 were added. Even rounds begin with A, odd ones with B.
+    # Rounds 0 and 2 had a tainted side, so that rounds 4 and 5 were added. Even rounds begin with A, odd ones
+    # with B.
     assert workers.measured == [A, B, B, A] * 3
     assert [number for number, _, _ in heard] == [1, 2, 3, 4]
     assert [a for _, a, _ in heard] == list(found.a_ms)

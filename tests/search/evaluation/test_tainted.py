@@ -148,7 +148,9 @@ def test_no_cycle_comes_of_points_that_are_not_trusted():
 
 
 def disturbed(job, until):
-    """Scores of a device that is disturbed while fewer than so many jobs have ended; what was only measured has no loss."""
+    """Scores of a device that is disturbed while fewer than so many jobs have ended; what was only measured
+    has no loss.
+    """
     found = pretended(job).evaluation
     metrics = {name: value for name, value in found.metrics.items() if job.trains or name != "loss"}
     taints = {"decode_ms@b1": REASON} if next(until) else {}

@@ -1,4 +1,6 @@
-"""What every searcher promises: repeatable from the seed and the order of `tell`, resumable, never twice the same."""
+"""What every searcher promises: repeatable from the seed and the order of `tell`, resumable, never twice the
+same.
+"""
 
 import importlib.util
 from typing import Any
@@ -196,7 +198,7 @@ def test_architectures_and_numbers_mean_each_other() -> None:
 
 
 class Sparse(IntegerSpace):
-    """A space that finds no random member every other time, as where few architectures meet the constraints."""
+    """A space that finds no random member every other time, as if few architectures met the constraints."""
 
     def sample(self, rng: np.random.Generator) -> Any:
         if rng.random() < 0.5:

@@ -70,7 +70,9 @@ def test_learns_what_fails() -> None:
 
 
 def test_what_waits_is_not_proposed_again_in_another_guise() -> None:
-    """Eight asked at once gain more together than eight that were each asked alone, which crowd where the largest gain is."""
+    """Eight asked at once gain more together than eight that were each asked alone, which crowd where the
+    largest gain is.
+    """
     proposer = Guided(SPACE, SETTINGS, seed=0)
     for _ in range(40):
         proposal = proposer.ask()
@@ -96,7 +98,9 @@ def test_what_waits_is_not_proposed_again_in_another_guise() -> None:
 
 
 def test_a_known_objective_needs_no_evaluations() -> None:
-    """The second objective is a lottery by the candidate that no feature tells; a table of it makes the winners findable."""
+    """The second objective is a lottery by the candidate that no feature tells; a table of it makes the
+    winners findable.
+    """
 
     def drawn(x: Vector) -> float:
         return float(np.random.default_rng(list(x)).random())
@@ -116,7 +120,9 @@ WIDE = IntegerSpace({f"x{number}": Dimension(16) for number in range(20)})
 
 
 def rippled(x: Vector) -> tuple[float, float]:
-    """In the manner of DTLZ1: all but the first number are to be even and near the middle, and what is odd costs more than distance."""
+    """In the manner of DTLZ1: all but the first number are to be even and near the middle, and what is odd
+    costs more than distance.
+    """
     rest = np.array(x[1:])
     g = 100 * float((rest % 2).sum()) + float(((rest / 15 - 0.5) ** 2).sum())
     return x[0] / 15 * (1 + g), (1 - x[0] / 15) * (1 + g)
@@ -126,7 +132,9 @@ def rippled(x: Vector) -> tuple[float, float]:
 def test_most_proposals_are_of_the_kind_that_gains(
     objectives: Callable[[Vector], tuple[float, ...]], low: float, high: float
 ) -> None:
-    """Screened ones where surrogates see what there is to gain; plain ones where they are misled, though they predict well on the whole."""
+    """Screened ones where surrogates see what there is to gain; plain ones where they are misled, though they
+    predict well on the whole.
+    """
     proposer, screened = Guided(WIDE, SETTINGS, seed=0), []
     for _ in range(150):
         proposal = proposer.ask()

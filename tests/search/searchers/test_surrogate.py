@@ -1,4 +1,6 @@
-"""Surrogates against what they must come to: other derivations of the same numbers, coverage on data that they never saw."""
+"""Surrogates against what they must come to: other derivations of the same numbers, coverage on data that
+they never saw.
+"""
 
 from itertools import pairwise
 
@@ -50,7 +52,7 @@ def test_slope_is_the_derivative_of_the_probability(times: np.ndarray) -> None:
 
 
 def test_the_mean_of_two_counts_as_two() -> None:
-    """One value that stands for two with half the noise, or the same row twice: the predictions are the same."""
+    """One value that stands for two with half the noise predicts the same as the same row twice."""
     x, y = data(12, 3)
     unseen, _ = data(5, 4)
     kernel = first_kernel(6)

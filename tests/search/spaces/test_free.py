@@ -1,4 +1,6 @@
-"""The space of architectures: every member legal, every mutation what its name says, every contradiction an error."""
+"""The space of architectures: every member legal, every mutation what its name says, every contradiction an
+error.
+"""
 
 import copy
 from dataclasses import fields
@@ -124,7 +126,9 @@ def check_does_what_its_name_says(mutation: str, parent: Architecture, child: Ar
 
 
 def test_a_split_of_normalizations_by_depth_is_two_mutations_away() -> None:
-    """Shakti-VLM (arXiv 2502.17092): LayerNorm before the sub-layer in the first layers, RMSNorm after it in the rest."""
+    """Shakti-VLM (arXiv 2502.17092): LayerNorm before the sub-layer in the first layers, RMSNorm after it in
+    the rest.
+    """
     space, found = SPACES["wide"], False
     parent = Architecture.from_shorthand("a f a f", width=64, vocabulary=VOCABULARY)
     split = [("layernorm", "before")] * 2 + [("rmsnorm", "after")] * 2
@@ -138,7 +142,9 @@ def test_a_split_of_normalizations_by_depth_is_two_mutations_away() -> None:
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_a_member_read_from_a_file_is_the_same_member(name: str) -> None:
-    """Its layers are equal to those of the space but other objects; it has the same key, features and children."""
+    """Its layers are equal to those of the space but other objects; it has the same key, features and
+    children.
+    """
     space = SPACES[name]
     for member in members(space, 20):
         read = Architecture.from_json(member.to_json())

@@ -1,4 +1,6 @@
-"""Where a search begins: corners of the space, each mixer alone, published designs as near as the space has them."""
+"""Where a search begins: corners of the space, each mixer alone, published designs as near as the space has
+them.
+"""
 
 import numpy as np
 import pytest
@@ -35,7 +37,9 @@ def test_seeds_have_each_mixer_alone() -> None:
     ("name", "depth"), [("nemotron-flash-1b", 24), ("qwen3-0.6b", 30), ("mamba2-1.3b", 30)]
 )
 def test_seeds_have_published_designs_as_near_as_the_space_has_them(name: str, depth: int) -> None:
-    """The same order of operators, the longest depth up to the design's own, its genes where the space has them, no other vocabulary."""
+    """The same order of operators, the longest depth up to the design's own, its genes where the space has
+    them, no other vocabulary.
+    """
     space = ArchitectureSpace(
         SpaceSettings(widths=(512, 1024, 2048), max_depth=30, meta_tokens=(0, 64)), VOCABULARY
     )

@@ -1,4 +1,6 @@
-"""The space of three stages: what it holds, that it is closed under its moves, that a move changes one factor, and its widths."""
+"""The space of three stages: what it holds, that it is closed under its moves, that a move changes one
+factor, and its widths.
+"""
 
 from itertools import pairwise, permutations, product
 from pathlib import Path

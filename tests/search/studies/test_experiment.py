@@ -29,7 +29,9 @@ Trained = list[tuple[int, int, int, int]]
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trained:
-    """Every training that is asked for, as (layers, width, tokens, seed); none is made, nor is anything measured."""
+    """Every training that is asked for, as (layers, width, tokens, seed); none is made, nor is anything
+    measured.
+    """
     made: Trained = []
 
     def pretend(

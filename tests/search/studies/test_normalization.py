@@ -1,4 +1,4 @@
-"""The study of weight normalization: each family is trained with it and without, on the same seeds, and once."""
+"""The study of weight normalization trains each family with it and without, once a seed."""
 
 from io import StringIO
 from pathlib import Path
@@ -22,7 +22,9 @@ Asked = list[tuple[str, bool, bool, int]]
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
-    """Every training, as (layers, normalized head, weight normalization, seed); models of DeltaNet diverge with it."""
+    """Every training, as (layers, normalized head, weight normalization, seed); models of DeltaNet diverge
+    with it.
+    """
     made: Asked = []
 
     def pretend(

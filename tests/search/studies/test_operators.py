@@ -1,4 +1,6 @@
-"""The studies: equal sizes are equal, tables hold what was found, and the short loss is compared with the long one."""
+"""The studies: equal sizes are equal, tables hold what was found, and the short loss is compared with the
+long one.
+"""
 
 import json
 from io import StringIO
@@ -35,7 +37,9 @@ Asked = list[tuple[str, int, int, int]]
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
-    """Every training that is asked for, as (shorthand, width, tokens, seed); a wide model has a lower loss, more so in the long run."""
+    """Every training that is asked for, as (shorthand, width, tokens, seed); a wide model has a lower loss,
+    more so in the long run.
+    """
     made: Asked = []
 
     def pretend(

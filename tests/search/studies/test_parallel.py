@@ -1,4 +1,6 @@
-"""Trainings on several devices at once: the same losses as one after the other, each once, and what becomes of faults and interrupts."""
+"""Trainings on several devices at once: the same losses as one after the other, each once, and what becomes
+of faults and interrupts.
+"""
 
 import os
 import signal

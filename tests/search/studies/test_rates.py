@@ -23,7 +23,10 @@ Asked = list[tuple[int, float, int | None]]
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
-    """Every training, as (width, rate, base width). The best rate of matrices is 0.064 / width; eight times that diverges."""
+    """Every training, as (width, rate, base width).
+
+    The best rate of matrices is 0.064 / width; eight times that diverges.
+    """
     made: Asked = []
 
     def pretend(

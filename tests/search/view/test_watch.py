@@ -21,7 +21,9 @@ ARCHITECTURE = Architecture.from_shorthand("a f", width=64, vocabulary=300)
 
 
 def evaluated(number, begun, ended, **seconds):
-    """An entry that was under way between two moments, in seconds; the last of `begun` is the attempt that ended."""
+    """An entry that was under way between two moments, in seconds; the last of `begun` is the attempt that
+    ended.
+    """
     attempts = tuple(Attempt(at=START + timedelta(seconds=at), place="") for at in begun)
     evaluation = None if ended is None else Evaluation(status="ok", seed=0, seconds=seconds)
     moment = None if ended is None else START + timedelta(seconds=ended)

@@ -1,4 +1,6 @@
-"""`frontrunner law`: the shape that it picks against brute force, and its commands on records whose law is known."""
+"""`frontrunner law`: the shape that it picks against brute force, and its commands on records whose law is
+known.
+"""
 
 import json
 from itertools import product
@@ -171,7 +173,8 @@ def test_an_experiment_without_trainings_has_no_law(tmp_path: Path, call: Call) 
         code, _, err = call("law", *command, "--results", tmp_path)
         assert (code, err) == (
             1,
-            "error: the law: expected at least 3 different depths, got 0; a power cannot be told from a constant by fewer\n",
+            "error: the law: expected at least 3 different depths, got 0; a power cannot "
+            "be told from a constant by fewer\n",
         )
 
 
