@@ -1,6 +1,5 @@
 """The searchers by name."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -42,10 +41,6 @@ def searcher(
 
 
 def _optuna(name: str, space: Space[T], settings: EvolutionSettings, seed: int) -> Proposer[T]:
-    if name == "gp" and importlib.util.find_spec("scipy") is None:
-        raise ConfigError(
-            "searcher.name: gp needs the package scipy, which is not installed: pip install scipy"
-        )
     from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 
     from search.searchers.optuna_samplers import OptunaProposer

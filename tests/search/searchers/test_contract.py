@@ -2,7 +2,6 @@
 same.
 """
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,7 @@ ARCHITECTURES = ArchitectureSpace(
 SPACES: dict[str, Any] = {"box": BOX, "architectures": ARCHITECTURES}
 SETTINGS = EvolutionSettings(population=10)
 
-needs_scipy = pytest.mark.skipif(
-    importlib.util.find_spec("scipy") is None,
-    reason="Optuna's GP sampler needs scipy: pip install '.[bench]'",
-)
-EVERY = [pytest.param(name, marks=needs_scipy) if name == "gp" else name for name in NAMES]
+EVERY = NAMES
 
 
 def made(name: str, space: str = "box", *, seed: int = 0) -> Proposer[Any]:
@@ -147,12 +142,6 @@ def test_a_space_that_is_no_numbers_is_refused_where_numbers_are_needed() -> Non
         searcher("tpe", object(), SETTINGS, seed=0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"searcher.name: .*'guided', 'evolution'"):
         parse({"searcher": {"name": "annealing"}}, where="run.yaml")
-
-
-def test_gp_without_scipy_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="gp needs the package scipy"):
-        searcher("gp", BOX, SETTINGS, seed=0)
 
 
 def test_aging_ranks_by_the_first_objective_and_forgets_the_old() -> None:
