@@ -1,4 +1,4 @@
-"""Under which conditions something was measured, and whether its figures can be trusted."""
+"""The conditions under which something was measured, and whether its figures can be trusted."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,25 +14,25 @@ from profiler.measuring.anchor import Anchor
 from profiler.profile import Conditions
 
 MAX_ATTEMPTS = 3
-# The times of a CPU are told relative to the anchor's (see `profiler.measuring.pace`). Beside one other
-# program, which moved the anchor by up to
-# a half, that was right; more says that the core was somebody else's.
+# The drift of the anchor above which a measurement is tainted, relative to the mean. Times on a CPU are given
+# relative to the anchor's (see `profiler.measuring.pace`). Beside one other program, which moved the anchor
+# by up to a half, they were right. A larger drift means that the core belonged to another program.
 MAX_DRIFT = {"cuda": 0.01, "cpu": 0.50}
-# How far the anchor of a CPU may be from what it took when the machine was first measured, in either
-# direction.
+# How many times slower or faster the anchor of a CPU may be than when the machine was first measured.
 MAX_PACE = 2.0
-# Of the time that one thread takes to measure, what it must have had a core for. With three programs on two
-# cores it had two thirds, and
-# times were off by 10 %, and by up to 37 %, even relative to the anchor's.
+# The part of a measurement in which its one thread must have had a core. With three programs on two cores the
+# thread had a core two thirds of the time. Its times were off by 10 %, and by up to 37 %, even relative to
+# the anchor's.
 LEAST_SHARE = 0.9
+# A shorter measurement shows nothing about the share, because the clocks' own steps weigh in it (s).
 _TELLING_S = (
     0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
 )
-# Before the second and the third attempt. Another program on a CPU comes and goes in seconds: at once it
-# would still be there.
+# How long to wait before the second and the third attempt (s). Another program on a CPU comes and goes in
+# seconds, so that it would still be there at once.
 PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
-# Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it
-# was not itself.
+# Reasons that show a GPU slower than it should be. A limit on power alone is no such reason: a GPU under load
+# is always at it, and its clocks then follow the load.
 _TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
 _TAINTING_VIOLATIONS = ("thermal", "board_limit")
 
@@ -40,7 +40,7 @@ _TAINTING_VIOLATIONS = ("thermal", "board_limit")
 class Timed(Protocol):
     @property
     def device_s(self) -> float:
-        """Seconds of the device that its samples took."""
+        """How long the device was busy with the samples (s)."""
 
 
 T = TypeVar("T", bound=Timed)
@@ -55,14 +55,15 @@ def watched(
     unstable: Callable[[T], bool] = lambda result: False,
     pause: Callable[[float], None] = sleep,
 ) -> tuple[tuple[T, ...], Conditions]:
-    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all)
-    where it was tainted.
+    """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
-    usual_ms: a step of the anchor when this CPU was first measured (see `profiler.measuring.pace`), where
-        times are told by it.
-    unstable: whether a result is not clean by its own samples; it is then measured again too. pause: waits
-        for so many seconds between
-    attempts, the device let go.
+    It makes at most MAX_ATTEMPTS attempts. The last one counts.
+
+    run: makes the measurements
+    usual_ms: a step of the anchor when this CPU was first measured (ms, see `profiler.measuring.pace`); None
+        where times are not given by it
+    unstable: whether a result is not clean by its own samples; it is then measured again too
+    pause: waits for so many seconds between attempts, while the device is released
     """
     lock_s, busy_s, attempts = 0.0, 0.0, 0
     again = True
