@@ -1,4 +1,4 @@
-"""The anchor model: a fixed architecture, timed around every measurement to show whether the device changed."""
+"""The anchor model: a fixed architecture, timed around every measurement to show a change of the device."""
 
 from functools import cache
 from time import perf_counter

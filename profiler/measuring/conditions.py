@@ -120,8 +120,10 @@ def watched(
 
 
 def core_share(device: Device) -> Callable[[], float | None]:
-    """Begins to watch this thread -> what tells the share of the time since then for which it had a core,
-    where that can be told.
+    """Starts to watch this thread, and returns a function that gives its share of a core since then.
+
+    The function returns None where the share is not known: on a GPU, with several threads, and after less
+    than _TELLING_S.
     """
     alone = device.torch_device.type == "cpu" and torch.get_num_threads() == 1
     wall, own = perf_counter(), thread_time()
@@ -134,8 +136,9 @@ def core_share(device: Device) -> Callable[[], float | None]:
 
 
 def lost_core(share: float | None) -> str:
-    """Why a measurement is tainted that had a core for this share of its time (`core_share`); empty where it
-    is not.
+    """Why a measurement with this share of a core is tainted; empty where it is not.
+
+    share: the result of `core_share`; None where it is not known
     """
     if share is None or share >= LEAST_SHARE:
         return ""
@@ -157,10 +160,14 @@ def _other_pace(anchor_ms: float, usual_ms: float | None) -> str:
 def foreign_processes(
     readings: Sequence[Reading], *, own: int, known: frozenset[int]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """PIDs on the device that are neither `own` nor `known`, and notes on what that says nothing about.
+    """The PIDs on the device that are neither `own` nor `known`, and notes on what the readings do not show.
 
-    A driver that does not list the own process numbers them otherwise, as from outside a container: nobody
-    can be told apart then.
+    A driver that does not list the own process numbers processes differently, as from outside a container.
+    Then none can be told apart.
+
+    readings: of the device
+    own: the PID of this process
+    known: PIDs of the processes that keep to the device's locks
     """
     listed = [set(reading.pids) for reading in readings if reading.pids is not None]
     if not listed:
