@@ -25,9 +25,7 @@ MAX_PACE = 2.0
 # the anchor's.
 LEAST_SHARE = 0.9
 # A shorter measurement shows nothing about the share, because the clocks' own steps weigh in it (s).
-_TELLING_S = (
-    0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
-)
+_TELLING_S = 0.05
 # How long to wait before the second and the third attempt (s). Another program on a CPU comes and goes in
 # seconds, so that it would still be there at once.
 PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}

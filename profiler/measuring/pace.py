@@ -30,10 +30,9 @@ from profiler.measuring.anchor import Anchor
 # Steps of the anchor of which the fastest counts. The measured model has driven the anchor out of the caches
 # before the first step.
 _STEPS = 2
-_FIRST_S, _FIRST_PERCENTILE = (
-    1.0,
-    10,
-)  # of the first measurement: its pace is that of a free core, not of a mean hour
+# The length (s) and the percentile of the first measurement. A low percentile gives the pace of a free core,
+# not of an average hour.
+_FIRST_S, _FIRST_PERCENTILE = 1.0, 10
 
 
 class Pace:
@@ -73,9 +72,10 @@ class Pace:
 
 
 def usual_ms(device: Device) -> float | None:
-    """What a step of the anchor took when this CPU was first measured with so many threads (ms); None on a GPU.
+    """What a step of the anchor took when this CPU was first measured (ms); None on a GPU.
 
-    A CPU that was never measured is measured now. The caller holds none of the device's locks.
+    The time belongs to one number of threads. A CPU that was never measured with so many threads is measured
+    now. The caller holds none of the device's locks.
 
     Raises DeviceError where the kept time cannot be read or written.
     """
