@@ -109,9 +109,8 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
     try:
         device = open_device(job.device)
         if device.torch_device.type == "cuda":
-            importlib.import_module(
-                "torch._dynamo"
-            )  # which libraries' custom operators import at their first call
+            # Libraries' custom operators import this at their first call.
+            importlib.import_module("torch._dynamo")
         resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
         chosen = resolved.name
         square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
@@ -130,13 +129,8 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
             if marker is not None:
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 marker.touch()
-    except (
-        FrontrunnerError,
-        RuntimeError,
-        AssertionError,
-        ValueError,
-        OSError,
-    ) as error:  # as kernel libraries refuse what they cannot do
+    # Kernel libraries refuse with any of these what they cannot do.
+    except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:
         problem = flat(f"{type(error).__name__}: {error}", at_most=300)
     shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
     return Warmed(layer.operator, shape, chosen, time.perf_counter() - began - start_s, start_s, problem)

@@ -35,6 +35,7 @@ from profiler.table.stopwatch import Stopwatch
 from profiler.timing import lasting_error, standard_error
 
 _WARMUP = 2
+# Rounds go on at least so often, then until the cost is known to this relative error, or for so many seconds.
 _MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
 # How often an entry is measured where other programs on a CPU disturb it.
 _TRIES = 3
@@ -226,7 +227,7 @@ def layers_for(part: Part, device: Device) -> int:
 
 
 def memory_for_models(device: Device) -> int:
-    """Bytes that weights and state of a table's models may take, so that temporaries have enough memory too."""
+    """Bytes that weights and state of a table's models may take; the rest is for temporaries."""
     if device.torch_device.type == "cpu":
         return _CPU_MEMORY
     return int(torch.cuda.get_device_properties(device.torch_device).total_memory // 2)

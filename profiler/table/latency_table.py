@@ -107,7 +107,10 @@ class _Costs(NamedTuple):
 
 
 def conditions(device: Device) -> dict[str, str]:
-    """What an entry's time depends on besides its part: device, number format, versions, and operators' code."""
+    """What an entry's time depends on besides its part.
+
+    That is the device, the number format, the versions, and the code of the operators.
+    """
     found = {
         "name": device.name,
         "dtype": str(device.dtype).removeprefix("torch."),
@@ -308,7 +311,7 @@ class LatencyTable:
             known[part_key(part)] = costs
 
     def _found(self, part: Part) -> _Costs | None:
-        """The cost of a part, from its own entry or from a line through two entries; None where there is neither."""
+        """The cost of a part, from its own entry or a line through two entries; None without either."""
         by_context = self._entries.get(place(part), {})
         if not _served(part, by_context.keys()):
             return None

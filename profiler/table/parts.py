@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class Rest(Value):
-    """What a model has besides layers: embedding, final normalization, head, and the choice of the next token."""
+    """What a model has besides layers: embedding, final normalization, head, and the next token's choice."""
 
     vocabulary: int
     tied_embeddings: bool
@@ -61,7 +61,7 @@ class Part(Value):
 
     @property
     def details(self) -> str:
-        """The part in short, as in `heads=8 kv_heads=4 head_dim=64`: only what is neither off nor the default."""
+        """The part in short: what is neither off nor the default, as in `heads=8 kv_heads=4 head_dim=64`."""
         if isinstance(self.what, Rest):
             head = "normalized" if self.what.normalized_head else ""
             tied = "tied" if self.what.tied_embeddings else "untied"
@@ -135,7 +135,7 @@ def _reach(operator: str, shape: Shape, tokens: int) -> int:
 
 
 def depends_on_context(part: Part) -> bool:
-    """Whether one token more or less changes the cost of its decode step, so that its entries lie on a line."""
+    """Whether one token more or less changes the cost of a decode step, so that entries lie on a line."""
     if part.phase == "prefill" or part.context == 1 or isinstance(part.what, Rest):
         return False
     return _reach(part.what.operator, part.what.shape, part.context + 1) > part.context
