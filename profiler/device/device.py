@@ -297,9 +297,12 @@ class _Cuda(Device):
 
 @contextmanager
 def memory_errors(where: str = "") -> Iterator[None]:
-    """Raises MemoryError (CPU) or torch.OutOfMemoryError (GPU) for PyTorch's various errors of lacking memory.
+    """Raises one kind of error where PyTorch runs out of memory: MemoryError or torch.OutOfMemoryError.
 
     where: begins the message
+
+    Raises MemoryError on a CPU.
+    Raises torch.OutOfMemoryError on a GPU.
     """
     try:
         yield

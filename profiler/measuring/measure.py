@@ -19,7 +19,7 @@ copies of the model (see `profiler.measuring.decoder_copies`).
 
 Timing holds the device's exclusive lock, with the anchor model timed before and after. Building the model,
 capturing its graphs and measuring its memory hold the shared lock. Only the largest batch is allocated under
-the exclusive lock: it takes the memory of all other processes.
+the exclusive lock: it takes the memory that others would need.
 """
 
 from collections.abc import Callable, Mapping, Sequence
