@@ -86,8 +86,8 @@ class ProfileSettings(SamplingSettings):
     Its further fields are those of SamplingSettings.
 
     batch_sizes: rows decoded at once; one set of figures each. It may be empty where largest_batch is set.
-    contexts: tokens a row that prefill reads and that decode starts from; one set of figures each. A single
-        number is a list of one.
+    contexts: tokens a row that prefill reads and that decode sees; one set of figures each. A single number
+        is a list of one.
     threads: threads of PyTorch on the CPU
     energy_seconds: how long to decode for the energy, at every batch size and context (s); 0 does not measure
         it

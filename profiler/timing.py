@@ -94,10 +94,10 @@ def sample(
 ) -> Timing:
     """Calls `run` until the stopping rule of `settings` is met.
 
-    The standard error takes the samples to be independent. Samples of one process are correlated, so it
-    decides only when to stop. How far a figure can be repeated takes fresh processes to find out. Looking at
-    the error after every sample favours a lucky early stop: in simulation the true error at the end is up to
-    a fifth above `relative_error`.
+    The standard error takes the samples to be independent. Samples of one process are correlated, so it only
+    decides when to stop. Only fresh processes show how far a figure can be repeated. Looking at the error
+    after every sample favours a lucky early stop: in simulation the true error at the end is up to a fifth
+    above `relative_error`.
 
     run: returns one elapsed time, the mean of `runs` runs (ms)
     settings: the stopping rule

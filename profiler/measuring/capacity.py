@@ -16,9 +16,9 @@ PRECISION = 0.02
 # The share of the free memory that is used. A CPU that runs out of memory raises no error: the kernel kills
 # the process.
 _SHARE = {"cuda": 1.0, "cpu": 0.5}
-# What a graph and the driver take besides the allocator.
+# What a graph and the driver take besides the allocator (bytes).
 _RESERVE_BYTES = {"cuda": 1 << 29, "cpu": 0}
-# Larger batches show nothing more of a model.
+# The largest batch that is tried. Larger batches show nothing more of a model.
 _CAP = {"cuda": 65_536, "cpu": 256}
 # A step's temporaries are counted three times: for the steps before the capture, for the graph, and for the
 # part that the allocator's rounding takes.

@@ -12,7 +12,7 @@ from profiler.device.device import Device
 from profiler.measuring.decoder import Decoder
 
 _MOST = 5
-# The size of all copies together. Large models are spread over many places already.
+# The size of all copies together (bytes). Large models are spread over many places already.
 _BYTES = 2_500_000_000
 
 

@@ -56,10 +56,10 @@ from profiler.profile import (
 )
 from profiler.timing import Timing, sample
 
-# Short steps are gathered into samples of about this length. That keeps fewer numbers, and a single
+# Short steps are gathered into samples of about this length (ms). That keeps fewer numbers, and a single
 # interruption weighs less.
 DECODE_SAMPLE_MS = 4.0
-# How long steps run between two looks at the clock while energy is measured.
+# How long steps run between two looks at the clock while energy is measured (ms).
 _BURST_MS = 200.0
 
 

@@ -1,6 +1,7 @@
-"""A process of our own that works for this one: started, asked over a socket pair, killed, and explained.
+"""A child process that works for this one: starting, asking and killing it, and finding out why it ended.
 
-Its standard output and error go to a file without a name. The last words in it are the reason of a death.
+It is asked over a socket pair. Its standard output and error go to a file without a name. The last words in
+it are the reason of a death.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """The process of a `profiler.process.worker.ProfilingWorker`, which serves its requests.
 
-python -m profiler.process.worker_process SOCKET PARENT DEVICE
+Its command: python -m profiler.process.worker_process SOCKET PARENT DEVICE
 """
 
 import gc

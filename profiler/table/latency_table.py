@@ -76,7 +76,9 @@ class Prediction:
 
 
 class Validation(Value):
-    """How far predictions for models of one space were off at one point, see `table.validate.Accuracy`.
+    """How far predictions for models of one space were off at one point.
+
+    See `profiler.table.validate.Accuracy`.
 
     space: digest of the space's settings
     phase, batch, context: the point

@@ -13,7 +13,7 @@ from profiler.device.device import Device
 from profiler.measuring.decoder import Decoder, Prompt
 from profiler.table.parts import Point
 
-# Shorter steps are gathered into one sample.
+# Shorter steps are gathered into one sample (ms).
 _SAMPLE_MS = 2.0
 
 
