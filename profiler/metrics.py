@@ -1,9 +1,11 @@
-"""Names of what a profile tells: which metrics there are, and the key that one figure of a metric has.
+"""The names in a profile: which metrics there are, and the key that one figure of a metric has.
 
-A key says where its figure was taken: `decode_ms@b1` at batch 1 and the first context of the profile,
-    `decode_ms@b1.c32768`
-at another context, `decode_ms@b1/H100` on one of several kinds of device, `loss@t20000` after so many tokens
-of training.
+A key shows where its figure was taken:
+
+- `decode_ms@b1`: at batch 1 and the first context of the profile
+- `decode_ms@b1.c32768`: at another context
+- `decode_ms@b1/H100`: on one of several kinds of device
+- `loss@t20000`: after so many tokens of training
 """
 
 import re
@@ -15,11 +17,12 @@ from typing import Literal, NamedTuple
 class Metric(NamedTuple):
     """A figure of a profile or of a training.
 
-    unit: in which it is told; empty where it has none.
-    maximize: whether more is better.
-    per: what its key carries: nothing, the batch size and the context, or the context alone.
-    description: in a few words, for people.
-    needs: the setting of a profile without which it is not measured.
+    unit: of the figure; empty where it has none
+    maximize: whether more is better
+    per: what its key carries: nothing, the batch size and the context, or the context alone
+    description: in a few words, for people
+    needs: the setting of a profile without which the metric is not measured; empty where it is always
+        measured
     """
 
     unit: str
@@ -75,14 +78,14 @@ _FIELDS = {"b": "batch", "c": "context", "t": "tokens"}
 
 @dataclass(frozen=True)
 class MetricName:
-    """The key of a figure, taken apart; `str` writes it.
+    """The key of a figure, split into its parts; `str` writes it.
 
-    metric: the key of METRICS.
-    batch: rows at once; None where the figure does not depend on them.
+    metric: the key of METRICS
+    batch: rows at once; None where the figure does not depend on them
     context: tokens a row; None at the first context of the profile, and where the figure does not depend on
-        it.
-    kind: of the device, where a run has several; empty where it has not.
-    tokens: of training after which it was taken; None at the end of the training.
+        it
+    kind: of the device, where a run has several; empty where it has not
+    tokens: of training after which the figure was taken; None at the end of the training
     """
 
     metric: str
@@ -93,15 +96,15 @@ class MetricName:
 
     @staticmethod
     def parse(text: str) -> "MetricName":
-        """The name that is written so.
+        """The name that is written as this text.
 
-        A text that no figure has as its key is a metric of its own, by all its characters.
+        A text that is no figure's key is a metric of its own, with all its characters.
         """
         return _parsed(text)
 
     @property
     def plain(self) -> "MetricName":
-        """The same on whichever kind of device."""
+        """The same figure on any kind of device."""
         return replace(self, kind="")
 
     def __str__(self) -> str:
@@ -117,7 +120,8 @@ def _parsed(text: str) -> MetricName:
         return MetricName(text)
     numbers = {_FIELDS[part[0]]: int(part[1:]) for part in (match["at"] or "").split(".") if part}
     name = MetricName(match["metric"], kind=match["kind"] or "", **numbers)
-    return name if str(name) == text else MetricName(text)  # as `decode_ms@b01`, which is no key
+    # A text such as `decode_ms@b01` is no key.
+    return name if str(name) == text else MetricName(text)
 
 
 def key(name: str, *, batch: int | None = None, context: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What is measured of an architecture, by name: the settings, the figures and their errors."""
+"""What is measured of an architecture: the settings, the figures by name, and the error of each."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
@@ -14,19 +14,20 @@ from profiler.timing import SamplingSettings, Timing
 class Conditions(Value):
     """What held while something was measured.
 
-    anchor_before, anchor_after: one step of the anchor model around it. drift: their difference over their
-        mean.
-    before, after: the device at those moments. clock_reasons: of both. violations_ns: how far each counter
-        went on between them.
-    foreign_pids: processes on the device that do not keep to its locks. notes: what could not be told, and
-        why.
-    attempts: how often it was measured; only the last time counts. tainted: why it should not be trusted,
-        empty where it can be.
-    lock_s: seconds for which the device was held, all attempts together; busy_s: those of them that became
-        samples.
-    core_share: of the time between the anchors, what this thread had a core for; None on a GPU, with several
-        threads, and where it is
-    not known.
+    anchor_before, anchor_after: one step of the anchor model before and after it
+    drift: the difference between both, over their mean
+    max_drift: the drift above which the measurement is tainted
+    before, after: readings of the device at those moments
+    clock_reasons: the reasons in both readings why the clocks were not higher
+    violations_ns: how far each counter of violations went on between the two readings (ns)
+    foreign_pids: processes on the device that do not keep to its locks
+    notes: what could not be read, and why
+    attempts: how often it was measured; only the last attempt counts
+    tainted: why the figures should not be trusted; empty where they can be
+    lock_s: how long the device was held, all attempts together (s)
+    busy_s: the part of lock_s that became samples (s)
+    core_share: the part of the time between the anchors in which this thread had a core; None on a GPU, with
+        several threads, and where it is not known
     """
 
     anchor_before: Timing
@@ -47,25 +48,22 @@ class Conditions(Value):
 
     @property
     def anchor_ms(self) -> float:
-        """Mean of both anchors."""
+        """The mean of both timings of the anchor (ms)."""
         return (self.anchor_before.median_ms + self.anchor_after.median_ms) / 2
 
 
-LEAST_ENERGY_SECONDS = 5.0  # the counter moves every 20 to 100 ms: less than 2 % of this
+# The energy counter moves every 20 to 100 ms, which is at most 2 % of this time (s).
+LEAST_ENERGY_SECONDS = 5.0
+# How far a figure of one process may be from the same figure of another process, relative to it. No error is
+# reported below this.
+# cuda: the benchmark `repeat` measures it.
+# cpu: eight small models were measured over and over on two cores of a virtual machine, idle and beside
+#     another program. Their thread times relative to the anchor's were usually off by 3 to 4 %, and one in
+#     ten was off by 6 to 13 %. Twice the standard deviation is 9 %. It stays below MOST_ERROR: otherwise no
+#     figure of a CPU could be clean.
 REPEATABILITY = {"cuda": 0.005, "cpu": 0.09}
-"""How far a figure of one process may be from that of another, relative to it; no figure's error is told to
-be smaller.
-
-cuda: the benchmark `repeat` measures it.
-cpu: eight small models were measured over and over on two cores of a virtual machine, quiet and beside
-    another program. Their
-thread times relative to those of the anchor were off by 3 to 4 % as a rule and, in one of ten, by 6 to 13 %:
-twice the standard
-deviation is 9 %. It stays below MOST_ERROR, or no figure of a CPU could be clean.
-"""
+# A figure whose relative error is above this is not clean: it hardly shows which model is faster.
 MOST_ERROR = 0.10
-"""A figure that may be off by more than this, relative to it, is not clean: it says little of who is faster.
-"""
 
 
 _OF_DECODE = (
@@ -85,13 +83,15 @@ def _several(value: Any) -> Any:
 class ProfileSettings(SamplingSettings):
     """The `profile:` section of a run.
 
-    batch_sizes: rows decoded at once, one set of figures each. contexts: tokens a row that prefill reads and
-        that decode sees, one set of
-    figures each; one number is a list of one. threads: of PyTorch on the CPU. energy_seconds: how long to
-    decode, at every batch size
-    and context, for its energy; 0 does not measure it. largest_batch: find the largest batch that fits at
-    each context, and its throughput,
-    for which batch_sizes may be empty. The rest: see SamplingSettings.
+    Its further fields are those of SamplingSettings.
+
+    batch_sizes: rows decoded at once; one set of figures each. It may be empty where largest_batch is set.
+    contexts: tokens a row that prefill reads and that decode sees; one set of figures each. A single number
+        is a list of one.
+    threads: threads of PyTorch on the CPU
+    energy_seconds: how long to decode for the energy, at every batch size and context (s); 0 does not measure
+        it
+    largest_batch: whether to find the largest batch that fits at each context, and its throughput
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = (1, 8)
@@ -136,7 +136,12 @@ class ProfileSettings(SamplingSettings):
 
 
 class Energy(Value):
-    """What a device used in `seconds` in which it decoded `tokens`."""
+    """The energy that a device used while it decoded.
+
+    energy_j: the energy (J)
+    seconds: how long it decoded (s)
+    tokens: how many tokens it decoded in that time
+    """
 
     energy_j: float
     seconds: float
@@ -152,10 +157,17 @@ class Energy(Value):
 
 
 class PointProfile(Value):
-    """Figures at one batch size and context. peak_memory_bytes: weights + state + the most that a prefill and
-    a decode step had allocated.
+    """The figures at one batch size and context.
 
-    decode_bytes: what a decode step has to move, by arithmetic.
+    batch: rows decoded at once
+    context: tokens a row
+    prefill: times of reading the context
+    decode: times of one decode step of the whole batch
+    peak_memory_bytes: weights and state, and the most that a prefill and a decode step had allocated
+    kv_bytes: the part of the state that grows with the context
+    recurrent_bytes: the part of the state that does not grow
+    decode_bytes: what a decode step has to move, by arithmetic
+    energy: the energy of decoding; None where it was not measured
     """
 
     batch: int
@@ -186,7 +198,12 @@ class PointProfile(Value):
 
 
 class LargestBatch(Value):
-    """Decoding at the largest batch that fits, to within 2 %."""
+    """Decoding at the largest batch that fits, found to within 2 %.
+
+    context: tokens a row
+    batch: rows decoded at once
+    decode: times of one decode step of the whole batch
+    """
 
     context: int
     batch: int
@@ -202,31 +219,44 @@ class LargestBatch(Value):
 
 
 def error_of(timing: Timing, kind: str) -> float:
-    """How far a median of a device of this kind (`cuda` or `cpu`) may be off, relative to it.
+    """How far a median may be off on a device of this kind, relative to the median.
 
-    Twice its standard error, and at least how far processes differ (REPEATABILITY). On a CPU other programs
-    disturb for longer than a
-    sample.
+    It is twice the standard error, and at least the difference between processes (REPEATABILITY). On a CPU
+    another program disturbs for longer than a sample lasts, so the error is that of dependent samples.
+
+    kind: of the device: `cuda` or `cpu`
     """
     standard = timing.lasting_error if kind == "cpu" else timing.relative_error
     return max(REPEATABILITY[kind], 2 * standard)
 
 
 def instability(timing: Timing, kind: str) -> str:
-    """Why a timing is not clean by its own samples; empty where it is."""
+    """Why a timing is not clean by its own samples; empty where it is clean."""
     error = error_of(timing, kind)
     return f"unstable: ± {error:.0%}, expected at most ± {MOST_ERROR:.0%}" if error > MOST_ERROR else ""
 
 
 class Profile(Value):
-    """Measured costs of one architecture on one device.
+    """The measured costs of one architecture on one device.
 
-    points: by context, then by batch size. largest: by context. absent: what was asked for and could not be
-        measured, with the reason.
-    usual_anchor_ms: of the pace that times on a CPU are told in (see `profiler.measuring.pace`); None on a
-    GPU, and in profiles that knew none.
-    copy_bytes_per_s: of a copy within the device's memory; datasheet_bytes_per_s: None where unknown.
-    conditions: of the points, largest_conditions: of `largest`. backends: which one each operator got.
+    device: name of the device, as for `open_device`
+    device_name: name of its model
+    dtype: number format of weights and state
+    threads: threads of PyTorch on the CPU
+    contexts: the contexts of the settings, in their order; keys leave out the first
+    params, param_bytes: number and bytes of the parameters
+    points: figures by context, then by batch size
+    largest: figures at the largest batch, by context
+    absent: what the settings asked for and could not be measured, with the reason
+    copy_bytes_per_s: bandwidth of a copy within the device's memory (bytes/s)
+    datasheet_bytes_per_s: bandwidth by the data sheet (bytes/s); None where unknown
+    conditions: the conditions under which `points` were measured
+    largest_conditions: the conditions under which `largest` was measured; None where it was not
+    usual_anchor_ms: a step of the anchor at the pace in which times on a CPU are given (ms, see
+        `profiler.measuring.pace`); None on a GPU, and in profiles that knew no pace
+    backends: the backend that each operator got
+    versions: the versions of the software
+    seed: of weights and tokens
     """
 
     device: str
@@ -250,7 +280,7 @@ class Profile(Value):
 
     @property
     def lock_s(self) -> float:
-        """Seconds for which the device was held exclusively to time this."""
+        """How long the device was held exclusively for these measurements (s)."""
         return self.conditions.lock_s + (self.largest_conditions.lock_s if self.largest_conditions else 0.0)
 
     @property
@@ -259,8 +289,9 @@ class Profile(Value):
         return tuple(dict.fromkeys(self.taints().values()))
 
     def taints(self) -> dict[str, str]:
-        """By key, why a figure that was timed should not be trusted: the conditions, or an error above
-        MOST_ERROR.
+        """Why a timed figure should not be trusted, by key.
+
+        The reason is a tainted condition, or an error above MOST_ERROR.
         """
         found = {}
         for name, timing, conditions in self._timed():
@@ -302,13 +333,11 @@ class Profile(Value):
         return key(name, batch=batch, context=self._further(context))
 
     def errors(self) -> dict[str, float]:
-        """By key, how far each latency and throughput may be off, relative to it, see `error_of`."""
+        """How far each latency and throughput may be off, by key and relative to it, see `error_of`."""
         return {name: error_of(timing, self._kind) for name, timing, _ in self._timed() if timing}
 
     def _timed(self) -> Iterator[tuple[str, Timing | None, Conditions | None]]:
-        """The key of each figure that depends on time, the samples it comes from, where they were kept, and
-        under which conditions.
-        """
+        """Each figure that depends on time: its key, its samples where they were kept, and its conditions."""
         for point in self.points:
             names = {
                 "prefill_ms": point.prefill,

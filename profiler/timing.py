@@ -14,20 +14,21 @@ from pydantic import Field, model_validator
 
 from operators.base.value import Value
 
-# few enough that a part outlasts the time slices of a busy machine, enough for an order statistic on either
-# side
+# So few that a part outlasts the time slices of a busy machine, and enough for an order statistic on either
+# side.
 _PARTS = 8
 
 
 class SamplingSettings(Value):
     """How long to sample.
 
-    warmup: runs whose time is dropped.
-    min_samples, min_seconds: sampling goes on at least until there are so many and they add up to so many
-        seconds on the device;
-    relative_error: then until the standard error of the median, divided by the median, is at most this, or
-    max_seconds: until this much time has passed since the first sample that is kept (`min_samples` and no
-        more goes before it).
+    warmup: runs whose time is dropped
+    min_samples: sampling goes on at least until there are so many
+    min_seconds: sampling goes on at least until the samples add up to so long on the device (s)
+    relative_error: sampling then goes on until the standard error of the median is at most this, relative to
+        the median
+    max_seconds: sampling ends when so long has passed since the first sample that is kept (s), but not before
+        min_samples
     """
 
     warmup: Annotated[int, Field(ge=0)] = 2
@@ -47,11 +48,16 @@ class SamplingSettings(Value):
 
 
 class Timing(Value):
-    """Samples of one quantity in ms, in the order taken, and what they say.
+    """Samples of one quantity in ms, and what they show.
 
-    iqr_ms is the distance between the quartiles. stopped_by: `precision` when the relative standard error of
-    the median
-    was reached, `time` when max_seconds came first. runs: how many a sample is the mean of.
+    median_ms: their median (ms)
+    iqr_ms: the distance between their quartiles (ms)
+    p90_ms: their 90th percentile (ms)
+    n: how many there are
+    stopped_by: `precision` where the relative standard error of the median was reached, `time` where
+        max_seconds came first
+    samples_ms: the samples, in the order taken (ms)
+    runs: how many runs a sample is the mean of
     """
 
     median_ms: float
@@ -64,17 +70,17 @@ class Timing(Value):
 
     @property
     def relative_error(self) -> float:
-        """Standard error of the median over the median."""
+        """The standard error of the median, over the median."""
         return standard_error(sorted(self.samples_ms)) / self.median_ms
 
     @property
     def lasting_error(self) -> float:
-        """The same where what disturbs may outlast a sample, see `lasting_error`."""
+        """The same where a disturbance may outlast a sample, see `lasting_error`."""
         return lasting_error(self.samples_ms) / self.median_ms
 
     @property
     def device_s(self) -> float:
-        """Seconds of the device that the samples took."""
+        """How long the device was busy with the samples (s)."""
         return sum(self.samples_ms) * self.runs / 1e3
 
 
@@ -86,16 +92,19 @@ def sample(
     lasting: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Timing:
-    """Calls `run`, which returns one elapsed time in ms, the mean of so many `runs`, until the stopping rule
-    of `settings` is met.
+    """Calls `run` until the stopping rule of `settings` is met.
 
-    `clock` returns seconds. lasting: whether what disturbs may outlast a sample, as other programs on a CPU
-        do: the rule then goes by
-    `lasting_error` too. The standard error takes the samples to be independent; samples of one process are
-    correlated, so it says
-    when to stop, and only fresh processes say how far a figure can be repeated. Looking at it after every
-    sample favours a lucky early
-    stop: in simulation the true error at the end is up to a fifth above `relative_error`.
+    The standard error takes the samples to be independent. Samples of one process are correlated, so it only
+    decides when to stop. Only fresh processes show how far a figure can be repeated. Looking at the error
+    after every sample favours a lucky early stop: in simulation the true error at the end is up to a fifth
+    above `relative_error`.
+
+    run: returns one elapsed time, the mean of `runs` runs (ms)
+    settings: the stopping rule
+    runs: how many runs a sample is the mean of
+    lasting: whether a disturbance may outlast a sample, as other programs on a CPU do; the rule then uses
+        `lasting_error` too
+    clock: returns the time (s)
     """
     with _no_garbage_collection():
         for _ in range(settings.warmup):
@@ -121,15 +130,14 @@ def sample(
 
 
 def standard_error(ordered: list[float]) -> float:
-    """Standard error of the median of `ordered` (ascending, independent samples of any continuous
-    distribution); infinite for fewer than 5.
+    """Standard error of the median of independent samples; infinite for fewer than 5.
 
-    Half the width of a distribution-free confidence interval between two order statistics, divided by its
-    normal quantile z:
-    (x[n-c+1] - x[c]) / 2z with c = (n+1)/2 - √n (Price & Bonett 2001, "Estimating the variance of the sample
-    median",
-    J. Stat. Comput. Simul. 68:295-305), z from the normal approximation of the binomial with continuity
-    correction.
+    It is half the width of a distribution-free confidence interval between two order statistics, divided by
+    its normal quantile z: (x[n-c+1] - x[c]) / 2z with c = (n+1)/2 - √n (Price & Bonett 2001, "Estimating the
+    variance of the sample median", J. Stat. Comput. Simul. 68:295-305). z comes from the normal approximation
+    of the binomial with continuity correction.
+
+    ordered: the samples, ascending, of any continuous distribution
     """
     n = len(ordered)
     if n < 5:
@@ -140,13 +148,13 @@ def standard_error(ordered: list[float]) -> float:
 
 
 def lasting_error(samples: Sequence[float]) -> float:
-    """Standard error of the median of samples in the order taken, whose neighbours may be alike; infinite for
-    fewer than 5.
+    """Standard error of the median of samples whose neighbours may be alike; infinite for fewer than 5.
 
-    Equal parts of them, one after the other, have medians that differ by what lasts as long as a part. It is
-    the standard error of the
-    median of these, at least that of independent samples. One part of eight may be disturbed altogether: it
-    does not move the median.
+    The samples are cut into equal parts, one after the other. The parts' medians differ by any disturbance
+    that lasts as long as a part. The error is the standard error of the median of these medians, and at least
+    that of independent samples. One part of eight may be disturbed altogether: it does not move the median.
+
+    samples: in the order taken
     """
     parts = np.array_split(np.asarray(samples), min(_PARTS, len(samples)))
     return max(
@@ -169,11 +177,9 @@ def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    # A collection inside a sample would be charged to whatever ran just then; `timeit` keeps it off for the
-    # same reason.
-    # What was dropped lately goes before. A full collection looks at all that PyTorch has imported, which
-    # takes as long as
-    # a whole short measurement.
+    # A collection inside a sample would be charged to whatever ran at that moment. `timeit` keeps it off for
+    # the same reason. Recent garbage is collected before. A full collection looks at all that PyTorch has
+    # imported, which takes as long as a whole short measurement.
     enabled = gc.isenabled()
     gc.collect(1)
     gc.disable()

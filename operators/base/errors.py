@@ -1,5 +1,6 @@
-"""The exceptions that a user may see; each message is one line that says what was wrong, what was expected,
-and where.
+"""The exceptions that a user may see, each with a one-line message.
+
+The message states what was wrong, what was expected, and where.
 
     FrontrunnerError
     ├── ArchitectureError   an architecture that cannot exist: unknown operator, impossible shape, unknown key
@@ -10,16 +11,15 @@ and where.
     ├── DeviceError         a device that is missing or cannot be measured
     ├── OutOfMemoryError    a measurement for which the device's memory is too small
     ├── DeadlineError       a measurement that was given up because it took too long
-    ├── CrashError          a measurement whose process died, or whose device refused to go on
+    ├── CrashError          a measurement whose process died, or whose device no longer works
     ├── ConfigError         a run's configuration that contradicts itself or its schema
     ├── SpaceExhausted      a search space with no member left that was not proposed before
-    ├── RunError            a run or candidate that is missing, exists already, or is being driven by another
-    process
-    └── TableError          a latency table that is damaged, lacks entries, or was measured under other
-    conditions
+    ├── RunError            a run or candidate that is missing, exists already, or is driven by another
+    │                       process
+    └── TableError          a latency table that is damaged, lacks entries, or belongs to other conditions
 
-A `FrontrunnerError` is something its reader can mend; anything else that reaches the command line is a defect
-of the program.
+A `FrontrunnerError` is something that its reader can mend. Any other error that reaches the command line is a
+defect of the program.
 """
 
 import re
@@ -67,7 +67,7 @@ class DeadlineError(FrontrunnerError):
 
 
 class CrashError(FrontrunnerError):
-    """A measurement whose process died, or whose device refused to go on."""
+    """A measurement whose process died, or whose device no longer works."""
 
 
 class ConfigError(FrontrunnerError):
@@ -79,7 +79,7 @@ class SpaceExhausted(FrontrunnerError):  # noqa: N818 - a search that has seen e
 
 
 class RunError(FrontrunnerError):
-    """A run or candidate that is missing, exists already, or is being driven by another process."""
+    """A run or candidate that is missing, exists already, or is driven by another process."""
 
 
 class TableError(FrontrunnerError):
@@ -89,13 +89,14 @@ class TableError(FrontrunnerError):
 def flat(error: object, *, at_most: int | None = None) -> str:
     """An error, or another text, on one line.
 
-    at_most: characters, beyond which the rest is cut off; None leaves it whole.
+    error: the error or text
+    at_most: how many characters are kept; None keeps all
     """
     return " ".join(str(error).split())[:at_most]
 
 
 class _Short(reprlib.Repr):
-    """Values as YAML has them, cut where they are long."""
+    """Values as YAML writes them, cut where they are long."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,6 +112,7 @@ class _Short(reprlib.Repr):
 
 _SHORT = _Short()
 _NUMBER, _LIST, _MAPPING = "a whole number", "a list", "a mapping of keys to values"
+# What was expected, by the kind of pydantic's finding. Pydantic's own words are Python's; these are YAML's.
 _EXPECTED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
@@ -158,10 +160,9 @@ _EXPECTED = {
     "recursion_loop": "something that does not hold itself",
     "missing": "a value",
 }
-"""What was expected, by the kind of pydantic's finding; its own words are Python's, these are YAML's."""
 
+# A step of a finding's place that is no key, but one of several types that were tried.
 _BRANCH = re.compile(r"str|int|float|bool|none|[\w-]+\[.*")
-"""A step of a finding's place that is no key, but which of several types was tried."""
 
 
 def in_words(value: object) -> str:
@@ -170,13 +171,16 @@ def in_words(value: object) -> str:
 
 
 def one_line(error: ValidationError, limit: int = 3) -> str:
-    """The findings of a pydantic validation as one line: `layers.2.shape.heads: expected …, got …; …`."""
+    """The findings of a pydantic validation as one line: `layers.2.shape.heads: expected …, got …; …`.
+
+    limit: how many findings are written out
+    """
     grouped: dict[tuple[str, ...], list[Any]] = {}
     for finding in error.errors(include_url=False):
         place = tuple(str(step) for step in finding["loc"] if not _BRANCH.fullmatch(str(step)))
         grouped.setdefault(place, []).append(finding)
-    # A bad entry also makes its list too short, and no text where it could have been text: only the cause is
-    # told.
+    # A bad entry also makes its list too short, and is no text where text was possible: only the cause is
+    # reported.
     causes = [
         (place, findings)
         for place, findings in grouped.items()
@@ -191,7 +195,7 @@ def one_line(error: ValidationError, limit: int = 3) -> str:
 
 
 def _told(findings: Sequence[Any]) -> str:
-    """The complaints about one place, where each type that it could have had may have its own."""
+    """The complaints about one place, where each type that was possible may have its own."""
     first = findings[0]
     if first["type"] in ("value_error", "assertion_error"):
         return str(first["ctx"]["error"]) if first.get("ctx", {}).get("error") else str(first["msg"])
@@ -204,5 +208,9 @@ def _told(findings: Sequence[Any]) -> str:
 
 
 def expectation(kind: str, context: Mapping[str, Any] | None) -> str:
-    """What pydantic expected where it found something of a kind wrong, in YAML's words."""
+    """What pydantic expected, in YAML's words.
+
+    kind: of pydantic's finding
+    context: the finding's values for the message
+    """
     return _EXPECTED.get(kind, "another kind of value").format(**context or {})

@@ -13,13 +13,14 @@ from typing import IO
 
 from operators.base.errors import RunError
 
-_LOOK_S = 0.05  # between two tries to take a lock that another process holds
+# Between two attempts to take a lock that another process holds (s).
+_LOOK_S = 0.05
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that it is either the old one or the whole new one, also after a crash.
 
-    Raises RunError.
+    Raises RunError where it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,12 +32,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, apart: bool = False) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` at the end; where anything goes wrong, `path` is as
-    before.
+    """A name to write a file under, which becomes `path` at the end; after any error `path` is as before.
 
-    apart: whether others may write the same file at the same time, so that each needs a name of its own.
-        Otherwise the name is
-        always the same, so that what a kill leaves there is replaced by the next write.
+    apart: whether other processes or threads may write the same file at the same time, so that each needs a
+        name of its own. Otherwise the name is always the same, so that the next write replaces what a kill
+        leaves there.
 
     Raises OSError where it cannot be written.
     """
@@ -45,7 +45,8 @@ def whole_file(path: Path, *, apart: bool = False) -> Iterator[Path]:
     try:
         yield partial
         with partial.open("rb") as file:
-            os.fsync(file.fileno())  # else a crash of the machine may keep the new name and lose the content
+            # Without this, a crash of the machine may keep the new name and lose the content.
+            os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
         with suppress(OSError, ValueError):
@@ -55,10 +56,9 @@ def whole_file(path: Path, *, apart: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` at the end; where anything goes wrong it is removed, and `path`
-    is as before.
+    """A folder to fill, which becomes `path` at the end; after any error it is removed and `path` as before.
 
-    path: new, or an empty folder.
+    path: new, or an empty folder
 
     Raises OSError where it cannot be written.
     """
@@ -77,15 +77,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait_s: float | None = None) -> Iterator[IO[str]]:
-    """Holds the lock on a file, which stays there afterwards; the kernel releases it with the process.
+    """Holds the lock on a file and gives the open file; the kernel releases the lock with the process.
 
-    Gives the open file.
+    The file stays there afterwards.
 
-    shared: together with others that hold it so. The file has to be there and is only read; otherwise it is
-        made where it is missing.
-    wait_s: how long to wait for others to release it (s); None waits for as long as it takes.
+    path: the file
+    shared: whether to hold it together with others that do so. The file must then exist, and is only read.
+        Otherwise it is created where it is missing.
+    wait_s: how long to wait for others to release it (s); None waits as long as it takes
 
-    Raises BlockingIOError where others still hold it then, and OSError where the file cannot be opened.
+    Raises BlockingIOError where others still hold it then.
+    Raises OSError where the file cannot be opened.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with path.open("r" if shared else "a+", encoding="utf-8") as file:

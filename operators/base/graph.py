@@ -17,19 +17,22 @@ def captured(
     generator: torch.Generator | None = None,
     error_mode: str = "global",
 ) -> torch.cuda.CUDAGraph:
-    """A CUDA graph of `run`. Its kernels are recorded, not executed: the first replay executes them.
+    """A CUDA graph of `run`.
 
-    run: launches kernels on tensors that stay where they are. Capture fails where it waits for the device.
-    device: the GPU of those tensors.
+    Its kernels are recorded, not executed: the first replay executes them.
+
+    run: launches kernels on tensors that stay where they are. The capture fails where `run` waits for the
+        device.
+    device: the GPU of those tensors
     warmups: how often `run` is executed before it is recorded. Libraries choose kernels and allocate
-        workspaces in their first runs, which a capture forbids; 0 suits work that ran before, or that needs
+        workspaces in their first runs, which a capture forbids. 0 suits work that ran before, or that needs
         no library.
-    prepare: called before each warm-up and once more before the capture, outside of it.
+    prepare: called before each warm-up and once more before the capture, outside of it
     stream: the stream that records; None is a new one. It must not be the device's default stream.
     pool: memory for what `run` allocates, from `torch.cuda.graph_pool_handle`; None is memory of its own.
         Graphs that share a pool must never run at the same time.
-    generator: random numbers that `run` draws; each replay then draws the next ones.
-    error_mode: which calls of other threads make the capture fail, see `torch.cuda.graph`.
+    generator: random numbers that `run` draws; each replay then draws the next ones
+    error_mode: which calls of other threads make the capture fail, see `torch.cuda.graph`
 
     Raises RuntimeError where something in `run` cannot be recorded.
     """
@@ -59,10 +62,10 @@ def captured(
 
 
 def _end_recording(generator: torch.Generator) -> None:
-    """Lets a generator draw again after a capture that failed, from where it was.
+    """Lets a generator draw again after a failed capture, from where it was.
 
-    torch ends a generator's recording only where the capture succeeds (seen with 2.11). Until then every
-    draw outside of a capture raises, so that no later model on this device could be initialized.
+    Torch ends a generator's recording only where the capture succeeds (seen with 2.11). Until then every draw
+    outside of a capture raises, so that no later model on this device could be initialized.
     """
     fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
     fresh.set_offset(generator.get_offset())

@@ -1,11 +1,9 @@
 """YAML and JSON as people write them: the one reader and the one writer of both.
 
-A plain scalar means what YAML 1.2's core schema says (https://yaml.org/spec/1.2.2/#103-core-schema), so that
-`0100` is one hundred,
-`1e6` a million, `1:30` and `no` text. One rule of our own: single underscores may group the digits of a
-decimal number (`1_000_000`).
-Merge keys (`<<`) are read as in YAML 1.1. What is written is read back the same by this reader and by readers
-of YAML 1.1.
+A plain scalar means what YAML 1.2's core schema says (https://yaml.org/spec/1.2.2/#103-core-schema): `0100`
+is one hundred, `1e6` is a million, `1:30` and `no` are text. There is one rule of our own: single underscores
+may group the digits of a decimal number (`1_000_000`). Merge keys (`<<`) are read as in YAML 1.1. This reader
+and readers of YAML 1.1 read the same from what is written here.
 """
 
 import json
@@ -17,10 +15,13 @@ import yaml
 
 from operators.base.errors import flat
 
-MOST_NODES = 1_000_000  # with aliases written out: a few lines of them can stand for billions
+# Nodes with aliases written out: a few lines of aliases can stand for billions of nodes.
+MOST_NODES = 1_000_000
 
 _TAG = "tag:yaml.org,2002:"
 _DIGITS = r"[0-9]+(?:_[0-9]+)*"
+# The tag, the pattern of its scalars, and the characters that they may begin with (NUL stands for an empty
+# one).
 _CORE: tuple[tuple[str, str, str], ...] = (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -32,13 +33,10 @@ _CORE: tuple[tuple[str, str, str], ...] = (
         "-+.0123456789",
     ),
 )
-"""Tag, what a scalar of it looks like, and the characters that it may begin with (NUL stands for an empty
-one).
-"""
 
 
 class _Loader(yaml.SafeLoader):
-    """The core schema, and refuses repeated keys, other tags, and aliases that stand for too much."""
+    """Reads the core schema, and refuses repeated keys, other tags, and aliases that stand for too much."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -73,7 +71,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that is something else to a reader of YAML 1.1 or of 1.2."""
+    """Quotes text that a reader of YAML 1.1 or of 1.2 would take for something else."""
 
 
 _Loader.yaml_implicit_resolvers, _Loader.yaml_constructors = {}, {}
@@ -92,7 +90,10 @@ _Loader.add_constructor(None, _Loader.refuse)
 
 
 def parse(text: str) -> Any:
-    """Plain data from YAML. Raises ValueError, one line."""
+    """Plain data from YAML.
+
+    Raises ValueError with a one-line message.
+    """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -107,7 +108,10 @@ def parse(text: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Plain data from JSON; a key given twice, NaN and Infinity are refused. Raises ValueError, one line."""
+    """Plain data from JSON.
+
+    Raises ValueError with a one-line message, also for a key given twice, NaN and Infinity.
+    """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -134,12 +138,13 @@ def dump(data: Any) -> str:
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many nodes there are in it, aliases written out.
+    """How many nodes a node has, with aliases written out.
 
-    Raises ConstructorError for too many, and for one that holds itself.
+    Raises ConstructorError for too many nodes, and for a node that holds itself.
     """
     if id(node) not in known:
-        known[id(node)] = 0  # while it is being counted
+        # 0 marks a node that is being counted.
+        known[id(node)] = 0
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
         known[id(node)] = 1 + sum(_size(part, known) for part in inner)

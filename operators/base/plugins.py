@@ -1,8 +1,7 @@
 """Operators, objectives and searchers of other packages, which register them as entry points.
 
-What is installed is read from the metadata of distributions, so that each worker process finds the same.
-Nothing is
-imported before it is asked for by name.
+The installed ones are read from the metadata of distributions, so that each worker process finds the same.
+Nothing is imported before it is asked for by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +19,11 @@ T = TypeVar("T")
 def found(group: Group, taken: tuple[str, ...] = ()) -> Mapping[str, EntryPoint]:
     """The entry points of a group, by name.
 
-    taken: names that are Frontrunner's own.
+    group: the kind of entry points
+    taken: names that are Frontrunner's own
 
-    Raises ConfigError where a name is one of these, or that of two distributions.
+    Raises ConfigError where a name is one of these, belongs to two distributions, or is not written in small
+        letters.
     """
     by_name: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
@@ -39,7 +40,13 @@ def found(group: Group, taken: tuple[str, ...] = ()) -> Mapping[str, EntryPoint]
 
 
 def load(point: EntryPoint, kind: type[T]) -> T:
-    """What an entry point names. Raises ConfigError where it cannot be imported, or is of another kind."""
+    """What an entry point names.
+
+    point: the entry point
+    kind: the class that the value must be an instance of
+
+    Raises ConfigError where it cannot be imported, or is of another kind.
+    """
     value = _imported(point)
     if not isinstance(value, kind):
         raise ConfigError(f"{_where(point)}: expected {_a(kind.__name__)}, got {_a(type(value).__name__)}")
@@ -47,7 +54,10 @@ def load(point: EntryPoint, kind: type[T]) -> T:
 
 
 def load_callable(point: EntryPoint) -> Callable[..., Any]:
-    """The class or function that an entry point names. Raises ConfigError as `load` does."""
+    """The class or function that an entry point names.
+
+    Raises ConfigError where it cannot be imported, or is not callable.
+    """
     value = _imported(point)
     if not callable(value):
         raise ConfigError(f"{_where(point)}: expected a class or function, got {_a(type(value).__name__)}")
@@ -57,7 +67,8 @@ def load_callable(point: EntryPoint) -> Callable[..., Any]:
 def _imported(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:  # an import runs code of others, which may raise anything
+    # An import runs code of others, which may raise anything.
+    except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(f"{_where(point)}: cannot be loaded: {reason}") from None
 

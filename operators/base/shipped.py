@@ -1,8 +1,7 @@
 """The files that come with the program: configurations, and architectures of published models.
 
-In the repository they lie in `configs/`, to which `operators/shipped` is a link. A wheel holds them in its
-place, so
-that one path finds them in a checkout and in an installation.
+In the repository they lie in `configs/`, and `operators/shipped` is a link to that folder. A wheel holds them
+in the link's place, so that one path finds them in a checkout and in an installation.
 """
 
 from importlib.resources import files
@@ -34,5 +33,5 @@ def hint(path: Path) -> str:
 
 
 def summary(file: Path) -> str:
-    """The first line of a shipped file, which is a comment that says what the file is for."""
+    """The first line of a shipped file, which is a comment that explains the file's purpose."""
     return file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()

@@ -1,6 +1,6 @@
 """How many threads computations take.
 
-This module imports neither numpy nor torch: numpy's library reads its number of threads when it is loaded,
+This module imports neither numpy nor torch. Numpy's library reads its number of threads when it is loaded,
 and torch loads numpy.
 """
 
@@ -12,11 +12,11 @@ NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def import_numpy() -> None:
-    """Imports numpy with one thread, unless the variable says otherwise.
+    """Imports numpy with one thread, unless the variable sets another number.
 
     A search multiplies thousands of small matrices. Several threads would wait for each other, spinning,
-    longer than they work.
-    The variable is removed again, so that whatever is loaded or started later does not see it.
+    longer than they work. The variable is removed again, so that whatever is loaded or started later does not
+    see it.
     """
     if NUMPY_THREADS in os.environ:
         return
@@ -27,7 +27,10 @@ def import_numpy() -> None:
 
 
 def compute_with_one_thread() -> None:
-    """For a process beside others that compute: their threads would wait for each other's cores."""
+    """Sets one thread for this process, which runs beside others that compute.
+
+    Several threads of each would wait for each other's cores.
+    """
     import_numpy()
     import torch
 
@@ -36,7 +39,7 @@ def compute_with_one_thread() -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch computes with `count` threads inside; the number that it had is restored afterwards."""
+    """Makes PyTorch compute with `count` threads inside, and restores the previous number afterwards."""
     import torch
 
     before = torch.get_num_threads()

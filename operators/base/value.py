@@ -1,5 +1,6 @@
-"""The base of every value that people write down: frozen, and unknown keys are refused with the keys that
-exist.
+"""The base of every value that people write down: frozen, and strict about its keys.
+
+An unknown key is refused, and the message names the keys that exist.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ _HOLDERS = (list, tuple, Mapping)
 class Value(BaseModel):
     """A frozen pydantic model whose complaint about an unknown key names the known ones.
 
-    A number is a number, text is text, and true is no 1: none is taken for another. A whole number may be
+    A number is a number, text is text, and true is not 1: none is taken for another. A whole number may be
     written as 1e6 or 2.0.
     """
 
@@ -28,7 +29,8 @@ class Value(BaseModel):
     def _only_known_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
             keys = [str(key) for key in data if key not in cls.model_fields]
-            # Quotes show what cannot be seen, as a space of another kind that a web page put before a key.
+            # Quotes show what cannot be seen, such as a space of another kind that a web page put before a
+            # key.
             unknown = [key if key.isprintable() and key == key.strip() and key else repr(key) for key in keys]
             if unknown:
                 plural = "s" if len(unknown) > 1 else ""
@@ -60,15 +62,16 @@ class Value(BaseModel):
 
 
 def whole(value: Any) -> int | None:
-    """The whole number that a value is, also as 1e6 or 2.0; None for anything else, as true and '2' are."""
+    """The whole number that a value is, also as 1e6 or 2.0; None for anything else, such as true and '2'."""
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _changed(given: Any, value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """Where pydantic made a number of text or of true, or a truth value of a number or of text -> the place
-    and what is wrong.
+    """Where pydantic changed the kind of a value: each place, and what is wrong there.
+
+    It may have made a number of text or of true, or a truth value of a number or of text.
     """
     if isinstance(value, bool):
         if not isinstance(given, bool):

@@ -1,6 +1,4 @@
-"""The most that a device can do: its memory by the datasheet and for a copy, its arithmetic for a matrix
-product.
-"""
+"""The most that a device can do: bandwidth by the data sheet and for a copy, and FLOP of a matrix product."""
 
 from functools import cache
 
@@ -11,8 +9,10 @@ from profiler.device.lock import exclusive
 from profiler.timing import SamplingSettings, sample
 
 DATASHEET_BYTES_PER_S = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
-COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 27}  # far more than any cache holds
-PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}  # large enough that a product runs at the device's full rate
+# Far more than any cache holds.
+COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 27}
+# Large enough that a product runs at the device's full rate.
+PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}
 _COPIES = 4
 _SETTINGS = {
     "cuda": SamplingSettings(warmup=3, min_samples=20, min_seconds=0.1, max_seconds=0.5),
@@ -21,10 +21,10 @@ _SETTINGS = {
 
 
 def copy_bytes_per_s(device: Device) -> float:
-    """Bytes read and written in a second by a copy within the device's memory; measured once a process and
-    number of CPU threads.
+    """Bytes read and written in a second by a copy within the device's memory.
 
-    Takes the device's exclusive lock the first time.
+    It is measured once for each process and number of CPU threads, and takes the device's exclusive lock
+    then.
     """
     return _measured(device.label, torch.get_num_threads())
 
@@ -50,10 +50,10 @@ def _copy(device: Device) -> float:
 
 
 def matrix_product_flops_per_s(device: Device) -> float:
-    """FLOP a second of a product of two square matrices in the dtype of the device's inference; a
-    multiply-add counts as 2.
+    """FLOP a second of a product of two square matrices; a multiply-add counts as 2.
 
-    Measures each time; holding the device's lock is the caller's affair.
+    The matrices are in the dtype of the device's inference. Each call measures it anew. The caller holds the
+    device's lock.
     """
     kind = device.torch_device.type
     side = PRODUCT_SIDE[kind]

@@ -1,7 +1,7 @@
 """The one place that knows devices: time, memory and identity of a CPU or a GPU.
 
-What a device is asked for is the interface `Device`; everything else in the house works through it.
-`profiler/device/nvml.py`, which asks the driver, is used here only.
+The rest of the program works with devices through the interface `Device`. `profiler/device/nvml.py`, which
+asks the driver, is used here only.
 """
 
 import gc
@@ -27,9 +27,11 @@ _KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm
 class Device(ABC):
     """A device that can be measured.
 
-    label: how it was asked for, `cpu` or `cuda:0`. torch_device: what tensors are placed on. name: for
-        people.
-    lock_key: what tells this device from every other one of the machine. dtype: what inference runs in there.
+    label: how it was asked for, `cpu` or `cuda:0`
+    torch_device: the device that tensors are placed on
+    name: for people
+    lock_key: differs from that of every other device of the machine
+    dtype: number format of inference there
     """
 
     label: str
@@ -44,19 +46,23 @@ class Device(ABC):
 
     @abstractmethod
     def timed(self, run: Callable[[], Any]) -> float:
-        """Elapsed time of one call in ms, from an idle device until its work is done."""
+        """Elapsed time of one call, from an idle device until its work is done (ms)."""
 
     @abstractmethod
     def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
-        """Mean elapsed time in ms of `count` calls of `run`, made one after the other as in decoding, each
-        after one of `before`.
+        """Mean elapsed time of successive calls, as in decoding (ms).
+
+        run: is timed
+        before: called before each call of `run`
+        count: how many calls of `run` are made
         """
 
     @abstractmethod
     def peak_memory(self, run: Callable[[], Any]) -> int:
-        """Most bytes that one call had allocated at any moment, on top of what was allocated before it.
+        """The most bytes that one call had allocated at any moment, on top of those allocated before it.
 
-        What a call keeps, as a returned tensor, counts; weights, state and inputs that exist already do not.
+        What a call keeps, such as a returned tensor, counts. Weights, state and inputs that exist already do
+        not.
         """
 
     @abstractmethod
@@ -69,23 +75,27 @@ class Device(ABC):
 
     @abstractmethod
     def reading(self) -> Reading:
-        """Clocks, temperature, limits and processes at this moment, as far as the device tells them.
+        """Clocks, temperature, limits and processes at this moment, as far as the device reports them.
 
-        Never raises.
+        It never raises.
         """
 
     @abstractmethod
     def energy_j(self) -> float:
-        """A counter of the energy that the device has used. Raises DeviceError where it has none."""
+        """A counter of the energy that the device has used (J).
+
+        Raises DeviceError where the device has none.
+        """
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Versions of what the figures depend on: python, torch, frontrunner; on a GPU also the driver and
-        the kernel libraries.
+        """Versions of the software that the figures depend on.
+
+        They are python, torch and frontrunner; on a GPU also the driver and the kernel libraries.
         """
 
     def describe(self) -> dict[str, str]:
-        """What a report says of the device: its label, its name and `versions`."""
+        """The device in a report: its label, its name and `versions`."""
         return {"device": self.label, "name": self.name, **self.versions()}
 
 
@@ -110,7 +120,7 @@ def open_device(name: str) -> Device:
 
 
 def inference_dtype(name: str) -> torch.dtype:
-    """What inference runs in on the device of that name, which may be another machine's.
+    """The number format of inference on the device of that name, which may be another machine's.
 
     Raises DeviceError for a name that is none.
     """
@@ -129,16 +139,15 @@ class _Cpu(Device):
         self.name = _cpu_name()
 
     def synchronize(self) -> None:
-        pass  # operators on the CPU return when they are done
+        # Operators on the CPU return when they are done.
+        pass
 
     def timed(self, run: Callable[[], Any]) -> float:
-        """As the interface says.
+        """As the interface says, with one thread by its own processor time.
 
-        With one thread its own processor time, which stands still while another process has the core.
-
-        What is timed here computes and never waits, so that on a free core both clocks say the same. Of
-        several threads, which wait for
-        one another, only the wall clock tells when they are done.
+        The processor time stands still while another process has the core. The work timed here computes and
+        never waits, so that both clocks agree on a free core. Several threads wait for one another: only the
+        wall clock shows when they are done.
         """
         now = thread_time_ns if torch.get_num_threads() == 1 else perf_counter_ns
         start = now()
@@ -154,14 +163,13 @@ class _Cpu(Device):
         return total / count
 
     def peak_memory(self, run: Callable[[], Any]) -> int:
-        """As the interface says, counted from every allocation of PyTorch's CPU allocator, temporaries inside
-        its operators included.
+        """As the interface says, from every allocation of PyTorch's CPU allocator.
 
-        Not counted: what math libraries and the interpreter allocate by themselves.
-        The process's resident set would count those, but also every page touched earlier: it never repeats.
+        Temporaries inside its operators count. What math libraries and the interpreter allocate by themselves
+        does not. The process's resident set would include that, but also every page touched earlier, so that
+        it never repeats.
         """
-        # The profiler writes lines to stderr at each start and stop unless it is told not to before its first
-        # use.
+        # The profiler writes lines to stderr at each start and stop, unless this is set before its first use.
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         with torch.autograd.profiler.profile(profile_memory=True) as profile:
             kept = run()
@@ -179,9 +187,7 @@ class _Cpu(Device):
         return peak
 
     def free_memory(self) -> int:
-        """What Linux calls available (it counts caches that would make way), elsewhere the pages that are
-        free.
-        """
+        """What Linux calls available, which includes caches that would make way; elsewhere the free pages."""
         try:
             found = re.search(
                 r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="utf-8"), re.MULTILINE
@@ -191,7 +197,8 @@ class _Cpu(Device):
         return int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def release_memory(self) -> None:
-        pass  # PyTorch keeps none on a CPU
+        # PyTorch keeps no memory for later on a CPU.
+        pass
 
     def reading(self) -> Reading:
         return Reading(unavailable={"nvml": "a CPU has no NVML"})
@@ -223,11 +230,10 @@ class _Cuda(Device):
         return self._between_events(run)
 
     def mean_time(self, run: Callable[[], Any], *, before: Callable[[], Any], count: int) -> float:
-        """As the interface says, from events around all of them; what `before` queues here is timed with
-        them.
+        """As the interface says, from events around all calls.
 
-        One more pair of calls goes before the first event, so that the device is at work while the host
-        queues the rest.
+        What `before` queues is timed with them. One more pair of calls precedes the first event, so that the
+        device is busy while the host queues the rest.
         """
 
         def calls(times: int) -> None:
@@ -257,7 +263,7 @@ class _Cuda(Device):
         return torch.cuda.max_memory_allocated(self.torch_device) - before
 
     def free_memory(self) -> int:
-        """Without the gaps between tensors, into which nothing large fits."""
+        """As the interface says, without the gaps between tensors, into which nothing large fits."""
         free, _ = torch.cuda.mem_get_info(self.torch_device)
         kept = torch.cuda.memory_stats(self.torch_device)
         taken, gaps = (
@@ -291,8 +297,12 @@ class _Cuda(Device):
 
 @contextmanager
 def memory_errors(where: str = "") -> Iterator[None]:
-    """Raises MemoryError (CPU) or torch.OutOfMemoryError (GPU) that begins with `where` for the errors by
-    which PyTorch says so.
+    """Raises one kind of error where PyTorch runs out of memory: MemoryError or torch.OutOfMemoryError.
+
+    where: begins the message
+
+    Raises MemoryError on a CPU.
+    Raises torch.OutOfMemoryError on a GPU.
     """
     try:
         yield
@@ -305,11 +315,10 @@ def memory_errors(where: str = "") -> Iterator[None]:
 
 
 def give_back_memory() -> None:
-    """Gives back what a training used and nothing holds any more: it is for the next measurement, which is
-    made by another process.
-    """
+    """Gives back what a training used and nothing holds any more, for the next measurement's process."""
     gc.collect()
-    with suppress(RuntimeError):  # after an illegal access every call fails, which the training has told
+    # After an illegal access every call fails, which the training has reported.
+    with suppress(RuntimeError):
         torch.cuda.empty_cache()
 
 
@@ -334,7 +343,7 @@ def _installed(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _cpu_name() -> str:
-    """The model's name where Linux tells it, else the kind of processor."""
+    """The model's name where Linux gives it, otherwise the kind of processor."""
     try:
         found = re.search(
             r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE

@@ -1,6 +1,4 @@
-"""All GPUs of this machine: which ones `cuda` stands for where work can be spread, and how a process gets one
-of them to itself.
-"""
+"""All GPUs of this machine: which of them `cuda` means, and how a process sees only one of them."""
 
 import os
 import re
@@ -11,11 +9,12 @@ from profiler.device.device import open_device
 
 
 def devices(name: str) -> tuple[str, ...]:
-    """What can train at the same time on the device of that name: for `cuda` every GPU that is like the
-    first, otherwise itself alone.
+    """What can train at the same time on the device of that name.
 
-    Raises DeviceError as `open_device` does. GPUs of another kind are left out: they have other speeds and
-    less or more memory.
+    For `cuda` that is every GPU like the first, otherwise the device alone. GPUs of another kind are left
+    out, because their speed and memory differ.
+
+    Raises DeviceError as `open_device` does.
     """
     first = open_device(name)
     if name != "cuda":
@@ -25,11 +24,12 @@ def devices(name: str) -> tuple[str, ...]:
 
 
 def alone(name: str) -> dict[str, str]:
-    """The environment in which a process sees the GPU of that name, `cuda:N` here, as its only one; for a CPU
-    there is nothing to set.
+    """The environment in which a process sees one GPU as its only one; empty for a CPU.
 
-    Kernel libraries launch on the first GPU of a thread whatever their tensors are on, and a GPU that is
-    merely seen loses memory to it.
+    Kernel libraries launch on the first GPU of a thread, whatever device their tensors are on. A GPU that is
+    merely visible loses memory to it.
+
+    name: of the GPU in this process, `cuda:N`
     """
     if (match := re.fullmatch(r"cuda:(\d+)", name)) is None:
         return {}

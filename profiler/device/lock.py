@@ -1,17 +1,15 @@
 """Keeps the load off a device while it is being measured, across unrelated processes.
 
-`exclusive` is for measuring, `shared` for everything else that loads the same device, such as training. The
-locks are `flock`s: the kernel
-releases them with the process, whatever ended it. Two files a device make a turnstile, through which everyone
-enters one at a
-time: whoever wants the device alone keeps it shut while those inside leave, so that a stream of newcomers
-    cannot starve it.
+`exclusive` is for measuring. `shared` is for everything else that loads the same device, such as training.
+The locks are `flock`s: the kernel releases them with the process, however it ends.
 
-The files lie in a folder of the user's own below `tempfile.gettempdir()`; the PIDs in them serve messages,
-and tell `members`: processes
-that may have memory on the device and keep to its locks. The locks are not reentrant: a process that holds
-one and asks for the same
-device again waits for itself.
+Two files a device make a turnstile, which processes enter one at a time. A process that wants the device
+alone keeps the turnstile shut until the processes inside have left. So a stream of newcomers cannot starve
+it.
+
+The files lie in a folder of the user's own below `tempfile.gettempdir()`. The PIDs in them serve messages,
+and `members`: processes that may have memory on the device and keep to its locks. The locks are not
+reentrant: a process that holds one and asks for the same device again waits for itself.
 """
 
 import fcntl
@@ -28,18 +26,24 @@ from typing import Literal
 from operators.base.errors import DeviceError
 from profiler.device.device import Device, open_device
 
+# Between two attempts to take a lock (s).
 POLL_SECONDS = 0.005
-# far longer than anyone holds a device, so that a holder that hangs does not hang everyone else in silence
+# Far longer than any process holds a device. A holder that hangs then does not block all others without a
+# message (s).
 WAIT_LIMIT_S = 3600.0
 
 Standing = Literal["waiting", "shared", "exclusive", "free"]
 _tell: ContextVar[Callable[[Standing], None]] = ContextVar("_tell", default=lambda standing: None)
-_SLOT = 12  # bytes of one PID in a file, padded with spaces
+# Bytes of one PID in a file, padded with spaces.
+_SLOT = 12
 
 
 @contextmanager
 def observed(tell: Callable[[Standing], None]) -> Iterator[None]:
-    """Inside, `tell` is called with how this thread stands to a device, each time that it changes."""
+    """Inside, calls `tell` each time that this thread's standing to a device changes.
+
+    tell: receives the standing
+    """
     token = _tell.set(tell)
     try:
         yield
@@ -51,7 +55,9 @@ def observed(tell: Callable[[Standing], None]) -> Iterator[None]:
 def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]:
     """Holds the device of that name (as for `open_device`) alone.
 
-    After `timeout_s`, raises DeviceError that names who holds it.
+    timeout_s: how long to wait for it (s)
+
+    Raises DeviceError that names the holders, after `timeout_s`.
     """
     opened, deadline = open_device(device), time.monotonic() + timeout_s
     enrol(opened)
@@ -71,11 +77,13 @@ def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]
 def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable[[], float]]:
     """Holds the device beside other `shared` holders, never beside an `exclusive` one.
 
-    Waits and raises as `exclusive` does.
+    It gives a function for work that takes long and can pause. The function releases the device for as long
+    as another process wants it alone, and returns how long it waited (s). The device must be idle when it is
+    called.
 
-    Gives a function that lets go for as long as somebody wants the device alone, for work that takes long and
-    can pause -> the seconds
-    that it waited. The device must be idle when it is called.
+    timeout_s: how long to wait for the device (s)
+
+    Raises DeviceError as `exclusive` does.
     """
     opened, deadline, tell = open_device(device), time.monotonic() + timeout_s, _tell.get()
     enrol(opened)
@@ -88,8 +96,8 @@ def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable
 
         def enter(deadline: float) -> None:
             with _held(turnstile, opened, deadline, (turnstile,)):
-                # Whoever is alone inside holds the turnstile too, so neither of these waits or meets
-                # another's entry.
+                # A process that is alone inside holds the turnstile too, so that neither of these waits or
+                # meets another's entry.
                 fcntl.flock(room, fcntl.LOCK_SH)
                 stay.enter_context(_signed_in(room))
 
@@ -98,7 +106,9 @@ def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable
                 fcntl.flock(turnstile, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 fcntl.flock(turnstile, fcntl.LOCK_UN)
                 return 0.0
-            except BlockingIOError:  # who wants it alone keeps the turnstile shut, before and while it has it
+            # A process that wants the device alone keeps the turnstile shut, before and while it has the
+            # device.
+            except BlockingIOError:
                 began = time.monotonic()
             tell("waiting")
             stay.close()
@@ -121,17 +131,21 @@ def members(device: Device) -> frozenset[int]:
 def enrol(device: Device) -> None:
     """Makes this process a member.
 
-    Asking for a lock does so too; who uses the device under another's lock says it himself.
+    Asking for a lock does so too. A process that uses the device under another's lock calls this itself.
     """
     with _opened(device, "members") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # for a moment only
+        # This lock is held for a moment only.
+        fcntl.flock(file, fcntl.LOCK_EX)
         if os.getpid() not in _entries(file).values():
             _write_pid(file)
 
 
 @contextmanager
 def _told(standing: Standing) -> Iterator[Callable[[], None]]:
-    """Tells that this thread waits -> what to call when it has got in; tells afterwards that it is out."""
+    """Reports that this thread waits, and afterwards that it is out.
+
+    It gives a function that reports `standing`, to be called when the thread has got in.
+    """
     tell = _tell.get()
     tell("waiting")
     try:
@@ -148,7 +162,7 @@ def _opened(device: Device, part: str) -> Iterator[int]:
     try:
         yield file
     finally:
-        # Unlocks even where a forked child still has the file open, which closing alone would not.
+        # This unlocks even where a forked child still has the file open, which closing alone would not.
         fcntl.flock(file, fcntl.LOCK_UN)
         os.close(file)
 
@@ -187,9 +201,9 @@ def _folder() -> Path:
 
 @contextmanager
 def _signed_in(file: int) -> Iterator[None]:
-    """Writes this process's PID into the first free slot.
+    """Writes this process's PID into the first free slot, and clears the slot at the end.
 
-    Entered only by who holds the turnstile; leaving touches the own slot alone.
+    Only the holder of the turnstile may enter. Leaving touches the own slot alone.
     """
     slot = _write_pid(file)
     try:
@@ -199,7 +213,7 @@ def _signed_in(file: int) -> Iterator[None]:
 
 
 def _write_pid(file: int) -> int:
-    """Writes this process's PID into the first free slot -> its number."""
+    """Writes this process's PID into the first free slot, and returns the number of the slot."""
     taken = _entries(file)
     slot = next(number for number in range(len(taken) + 1) if number not in taken)
     os.pwrite(file, str(os.getpid()).ljust(_SLOT).encode(), slot * _SLOT)
@@ -207,7 +221,7 @@ def _write_pid(file: int) -> int:
 
 
 def _entries(file: int) -> dict[int, int]:
-    """Slot -> PID of those that are still alive."""
+    """The PIDs of the processes that are still alive, by slot."""
     content = os.pread(file, os.fstat(file).st_size, 0)
     slots = (content[start : start + _SLOT].strip() for start in range(0, len(content), _SLOT))
     return {slot: int(text) for slot, text in enumerate(slots) if text.isdigit() and _alive(int(text))}
@@ -216,6 +230,7 @@ def _entries(file: int) -> dict[int, int]:
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):  # of another user: the number was given out again
+    # A process of another user has this number: it was given out again.
+    except (ProcessLookupError, PermissionError):
         return False
     return True

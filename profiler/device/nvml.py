@@ -1,6 +1,6 @@
-"""What the driver says of a GPU, through NVML.
+"""What the driver reports of a GPU, through NVML.
 
-Missing answers come with their reason: measuring goes on without them.
+Missing answers come with their reason, so that measuring goes on without them.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,11 +35,17 @@ _VIOLATIONS: dict[str, int] = {
 
 
 class Reading(Value):
-    """A device at one moment. What could not be read is None or absent, and `unavailable` tells why, by name.
+    """A device at one moment.
 
-    clock_reasons: why the clocks are not higher, by NVML's names. violations_ns: for how long each policy has
-        held the performance down
-    so far. pids: the processes that compute on it, as the driver numbers them.
+    What could not be read is None or absent.
+
+    sm_clock_mhz: clock of the multiprocessors (MHz)
+    memory_clock_mhz: clock of the memory (MHz)
+    temperature_c: temperature of the GPU (°C)
+    clock_reasons: why the clocks are not higher, by NVML's names
+    violations_ns: for how long each policy has held the performance down so far (ns)
+    pids: the processes that compute on it, as the driver numbers them
+    unavailable: by name, why a value could not be read
     """
 
     sm_clock_mhz: int | None = None
@@ -59,11 +65,12 @@ class Gpu:
 
     @cached_property
     def _handle(self) -> Any:
-        pynvml.nvmlInit()  # stays open until the process ends
+        # NVML stays open until the process ends.
+        pynvml.nvmlInit()
         return pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
 
     def reading(self) -> Reading:
-        """Never raises for what the driver cannot say."""
+        """The GPU at this moment; it never raises for what the driver cannot report."""
         try:
             handle = self._handle
         except _ERRORS as error:
@@ -103,9 +110,9 @@ class Gpu:
         )
 
     def energy_j(self) -> float:
-        """Energy used since the driver was loaded; the counter moves every 20 to 100 ms.
+        """Energy used since the driver was loaded (J); the counter moves every 20 to 100 ms.
 
-        Raises DeviceError with the reason.
+        Raises DeviceError with the reason where it cannot be read.
         """
         try:
             return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
@@ -114,7 +121,10 @@ class Gpu:
 
 
 def driver_version() -> str:
-    """Version of the NVIDIA driver. Raises DeviceError with the reason where there is none."""
+    """Version of the NVIDIA driver.
+
+    Raises DeviceError with the reason where there is none.
+    """
     try:
         pynvml.nvmlInit()
         return str(pynvml.nvmlSystemGetDriverVersion())

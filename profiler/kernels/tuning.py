@@ -1,5 +1,6 @@
-"""Finds, for the GPU at hand, the few configurations of the libraries' kernels that are worth trying: what
-`operators/kernels/tuned/` holds.
+"""Finds the few configurations of the libraries' kernels that are worth trying on the GPU at hand.
+
+`operators/kernels/tuned/` holds them.
 """
 
 import math
@@ -13,19 +14,22 @@ from typing import Any
 from operators.kernels.libraries import FULL_TUNING, autotuners, described
 from profiler.kernels.warm import Job, Workload, prepare
 
+# How much slower than the best a configuration may be, relative to the best.
 TOLERANCE = 0.05
-TOLERATED_MS = 0.002  # small kernels vary by this much from one run to the next
+# Small kernels vary by this much from one run to the next (ms).
+TOLERATED_MS = 0.002
 LIBRARIES = ("fla", "mamba_ssm")
 
-# Per kernel and case, the time in ms of every configuration (plain data, infinite if it does not run).
+# The time of every configuration (ms), per kernel and case. A configuration is plain data. Its time is
+# infinite if it does not run.
 Timings = dict[str, list[list[tuple[dict[str, Any], float]]]]
 
 
 def measure_configurations(work: Sequence[Job]) -> Timings:
     """Times every configuration of every kernel that the jobs need.
 
-    All are compiled first, by as many processes as there are cores, for minutes; then they are timed by one
-    process after the other.
+    All are first compiled by as many processes as there are cores, which takes minutes. Then one process
+    after the other times them.
     """
     os.environ[FULL_TUNING] = "1"
     found: Timings = {}
@@ -48,7 +52,8 @@ def _fresh_processes(count: int | None) -> ProcessPoolExecutor:
 def _timings(job: Job) -> Timings:
     found: Timings = {}
     nothing = job.workload.model_copy(update={"training": (), "decoding": ()})
-    for part in ("training", "decoding"):  # a kernel remembers the last case alone
+    # A kernel remembers the last case alone.
+    for part in ("training", "decoding"):
         workload: Workload = nothing.model_copy(update={part: getattr(job.workload, part)})
         prepare(Job(job.architecture, workload, job.device, job.backend))
         for library in LIBRARIES:
@@ -65,8 +70,9 @@ def _median(measured: Any) -> float:
 
 
 def choose(timings: Timings) -> dict[str, list[dict[str, Any]]]:
-    """Per kernel the fewest configurations one of which, in every case, is at most TOLERANCE slower than the
-    best of all.
+    """The fewest configurations per kernel of which one, in every case, is close to the best.
+
+    Close means at most TOLERANCE slower than the best of all.
     """
     return {
         kernel: _cover(cases)
@@ -76,11 +82,13 @@ def choose(timings: Timings) -> dict[str, list[dict[str, Any]]]:
 
 
 def slowdown(timings: Timings, kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """By kernel, how much slower, relative to it, the best of the configurations that are kept is than the
-    best of all, in the worst case.
+    """How much slower the best kept configuration is than the best of all, by kernel and in the worst case.
 
-    0 where the difference is below what is tolerated of small kernels, and for a kernel that keeps all;
-    infinite where no kept one runs.
+    The slowdown is relative to the best of all. It is 0 where the difference is below what is tolerated of
+    small kernels, and for a kernel that keeps all. It is infinite where no kept configuration runs.
+
+    timings: of all configurations
+    kept: the configurations that are kept, by kernel
     """
     found = {}
     for kernel, cases in timings.items():
@@ -100,7 +108,8 @@ def _cover(cases: list[list[tuple[dict[str, Any], float]]]) -> list[dict[str, An
     plain = {key: config for case in cases for config, _ in case if (key := repr(config))}
     chosen: list[dict[str, Any]] = []
     while open_cases:
-        # The most cases first, then the least slowdown in them; the name only makes the choice repeatable.
+        # The most cases count first, then the least slowdown in them. The name only makes the choice
+        # repeatable.
         best = min(
             plain,
             key=lambda key: (
@@ -115,7 +124,7 @@ def _cover(cases: list[list[tuple[dict[str, Any], float]]]) -> list[dict[str, An
 
 
 def _good(case: list[tuple[dict[str, Any], float]]) -> Mapping[str, float]:
-    """Configurations (as text) that are good enough in a case -> their slowdown."""
+    """The slowdown of each configuration (as text) that is good enough in a case."""
     finite = [(repr(config), ms) for config, ms in case if math.isfinite(ms)]
     if not finite:
         return {}

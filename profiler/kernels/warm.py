@@ -1,8 +1,7 @@
-"""Prepares kernels before they are needed: compiles and tunes them for given operators and shapes, in
-parallel processes.
+"""Compiles and tunes kernels before they are needed, for given operators and shapes, in parallel processes.
 
 Every process leaves its binaries and tuning results in one folder
-(`operators.kernels.libraries.cache_folder`), where later ones find them.
+(`operators.kernels.libraries.cache_folder`), where later processes find them.
 """
 
 import hashlib
@@ -34,8 +33,10 @@ Sizes = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(
 
 
 class Workload(Value):
-    """What an operator will be asked for. training, decoding: pairs of batch size and tokens; decoding is a
-    prefill and steps.
+    """What an operator will be asked for.
+
+    training: pairs of batch size and tokens
+    decoding: pairs of batch size and tokens; each is a prefill and steps
     """
 
     training: Sizes = ((8, 1024),)
@@ -58,10 +59,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Warmed:
-    """seconds: of preparing, without `start_s`, which are those of importing libraries and opening the device
-    (few in a process that had).
+    """The outcome of preparing one operator at one shape.
 
-    problem: why it could not be prepared, in words; else empty.
+    operator: name of the operator
+    shape: its shape, as text
+    backend: the backend that was chosen
+    seconds: how long the preparation took, without start_s (s)
+    start_s: how long importing libraries and opening the device took (s); little in a process that had done
+        so
+    problem: why the operator could not be prepared; empty where it could
     """
 
     operator: str
@@ -75,7 +81,7 @@ class Warmed:
 def jobs(
     architectures: Iterable[Architecture], workload: Workload, device: str, backend: str = "auto"
 ) -> list[Job]:
-    """A job for every shape of an operator. The same shape at two widths needs the same kernels."""
+    """One job for every shape of an operator; the same shape at two widths needs the same kernels."""
     found: dict[tuple[str, str], Job] = {}
     for architecture in architectures:
         for layer in architecture.layers:
@@ -87,35 +93,36 @@ def jobs(
 
 
 def warm(work: Sequence[Job], *, processes: int | None = None) -> Iterator[Warmed]:
-    """Prepares every job in fresh processes, one a core unless `processes` says otherwise -> what became of
-    each, as it is done.
+    """Prepares every job in fresh processes, and gives each outcome as it is ready.
+
+    processes: how many at once; None is one a core
     """
     if not work:
         return
-    context = multiprocessing.get_context("spawn")  # a forked process could not use the GPU
+    # A forked process could not use the GPU.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(len(work), processes or os.cpu_count() or 1), mp_context=context) as pool:
         for done in as_completed([pool.submit(prepare, job) for job in work]):
             yield done.result()
 
 
 def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
-    """Runs the operator forward, backward and in decode steps, once for each kind of size that its workload
-    holds.
+    """Runs the operator once for each size of its workload: forward, backward, and in decode steps.
 
-    compile_only: leaves it at compiling, in every configuration, what a GPU would run.
+    compile_only: compiles what a GPU would run, in every configuration, and runs nothing
     """
     began, layer = time.perf_counter(), job.layer
     chosen, problem, start_s = "", "", 0.0
     try:
         device = open_device(job.device)
         if device.torch_device.type == "cuda":
-            importlib.import_module(
-                "torch._dynamo"
-            )  # which libraries' custom operators import at their first call
+            # Libraries' custom operators import this at their first call.
+            importlib.import_module("torch._dynamo")
         resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
         chosen = resolved.name
         square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
-        (square @ square).sum().backward()  # loads the matrix library and starts autograd's thread
+        # This loads the matrix library and starts autograd's thread.
+        (square @ square).sum().backward()
         device.synchronize()
         start_s = time.perf_counter() - began
         module = registry.get(layer.operator).build(job.architecture, layer.shape, resolved.kernels)
@@ -130,21 +137,17 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
             if marker is not None:
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 marker.touch()
-    except (
-        FrontrunnerError,
-        RuntimeError,
-        AssertionError,
-        ValueError,
-        OSError,
-    ) as error:  # as kernel libraries refuse what they cannot do
+    # Kernel libraries refuse with any of these what they cannot do.
+    except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:
         problem = flat(f"{type(error).__name__}: {error}", at_most=300)
     shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
     return Warmed(layer.operator, shape, chosen, time.perf_counter() - began - start_s, start_s, problem)
 
 
 def _marker(job: Job, device: Device) -> Path | None:
-    """A file beside a GPU's kernels which says that this was prepared: going through all of them ahead takes
-    longer than running them.
+    """The file beside a GPU's kernels that shows that a job was prepared; None on a CPU.
+
+    Going through all kernels ahead takes longer than running them.
     """
     if device.torch_device.type == "cpu":
         return None
@@ -168,7 +171,8 @@ def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
             requires_grad=requires_grad,
         )
 
-    with kernel_libraries.deterministic():  # as trainings are: other variants of kernels
+    # Trainings are deterministic too, which takes other variants of kernels.
+    with kernel_libraries.deterministic():
         for batch, tokens in job.workload.training:
             module(random(batch, tokens, requires_grad=True)).sum().backward()
     with torch.inference_mode():

@@ -1,6 +1,4 @@
-"""The anchor model: a fixed architecture, timed around every measurement, that tells whether the device still
-runs as it did.
-"""
+"""The anchor model: a fixed architecture, timed around every measurement to show a change of the device."""
 
 from functools import cache
 from time import perf_counter
@@ -15,28 +13,33 @@ from profiler.measuring.decoder_copies import copies, step_ms
 from profiler.timing import SamplingSettings, Timing, sample
 
 CONTEXT = 1024
-# On a GPU large enough that its weights stream from memory as those of candidates do; on a CPU small enough
-# to cost little.
+# On a GPU the anchor is so large that its weights stream from memory, as those of candidates do.
+# On a CPU it is so small that it costs little.
 _SIZES = {
     "cuda": {"width": 2048, "vocabulary": 32_768, "layers": "a f " * 4},
     "cpu": {"width": 128, "vocabulary": 4096, "layers": "a f a f"},
 }
+# Steps in one sample.
 _STEPS = {"cuda": 4, "cpu": 2}
-_WARM_UP_S = {"cuda": 0.2, "cpu": 0.0}  # an idle GPU takes that long to raise its clocks
+# An idle GPU takes that long to raise its clocks (s).
+_WARM_UP_S = {"cuda": 0.2, "cpu": 0.0}
 _SETTINGS = SamplingSettings(warmup=2, min_samples=10, min_seconds=0.05, max_seconds=0.2)
 
 
 @cache
 def anchor_architecture(kind: str) -> Architecture:
-    """The anchor of devices of a kind (`cuda` or `cpu`).
+    """The anchor of a kind of device (`cuda` or `cpu`).
 
-    Changing it makes ratios to it incomparable with older ones.
+    After a change to it, ratios to the anchor cannot be compared with older ones.
     """
     return Architecture.model_validate({"name": f"anchor-{kind}", **_SIZES[kind]})
 
 
 class Anchor:
-    """The anchor model on one device, ready to decode. Building it loads the device: hold its shared lock."""
+    """The anchor model on one device, ready to decode.
+
+    Building it loads the device: the caller holds its shared lock.
+    """
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -51,7 +54,7 @@ class Anchor:
             ]
 
     def warm_up(self) -> None:
-        """Puts an idle device to work until its clocks are those of a busy one.
+        """Keeps an idle device busy until its clocks are those of a busy one.
 
         The caller holds the device's exclusive lock.
         """
@@ -60,7 +63,10 @@ class Anchor:
             self._steps_ms(self._steps)
 
     def time(self) -> Timing:
-        """One decode step with a full context. The caller holds the device's exclusive lock."""
+        """Times of one decode step with a full context.
+
+        The caller holds the device's exclusive lock.
+        """
         return sample(
             lambda: self._steps_ms(self._steps),
             settings=_SETTINGS,
@@ -69,7 +75,10 @@ class Anchor:
         )
 
     def step(self) -> float:
-        """The time of one step in ms. The caller holds the device's exclusive lock."""
+        """The time of one step (ms).
+
+        The caller holds the device's exclusive lock.
+        """
         return self._steps_ms(1)
 
     def _steps_ms(self, count: int) -> float:

@@ -1,4 +1,4 @@
-"""The largest batch that fits into a device's memory at a context, and decoding there."""
+"""The largest batch that fits into a device's memory at a context, and decoding at that batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,22 +11,28 @@ from operators.model import HybridLM
 from profiler.device.device import Device, memory_errors
 from profiler.measuring.decoder import Decoder
 
-PRECISION = 0.02  # how close, relative to it, the batch that is found is to the largest
-# A CPU that runs out of memory is not told so, its processes are killed; and a batch beyond these tells
-# nothing more of a model.
+# How close the batch found is to the largest, relative to it.
+PRECISION = 0.02
+# The share of the free memory that is used. A CPU that runs out of memory raises no error: the kernel kills
+# the process.
 _SHARE = {"cuda": 1.0, "cpu": 0.5}
-_RESERVE_BYTES = {"cuda": 1 << 29, "cpu": 0}  # what a graph and the driver take beside the allocator
+# What a graph and the driver take besides the allocator (bytes).
+_RESERVE_BYTES = {"cuda": 1 << 29, "cpu": 0}
+# The largest batch that is tried. Larger batches show nothing more of a model.
 _CAP = {"cuda": 65_536, "cpu": 256}
-# Temporaries of a step are needed thrice: by the steps before the capture, by the graph, and a part of the
-# allocator's rounding.
+# A step's temporaries are counted three times: for the steps before the capture, for the graph, and for the
+# part that the allocator's rounding takes.
 _TEMPORARIES = 3
+# Rows of the batch whose temporaries are measured for the guess.
 _PROBE = 2
 
 
 def largest(guess: int, upper: int, fits: Callable[[int], bool]) -> int:
-    """The largest batch from 1 to `upper` that `fits`, to within PRECISION; 0 if none does.
+    """The largest batch from 1 to `upper` that fits, to within PRECISION; 0 if none fits.
 
-    `guess` is tried first.
+    guess: the batch to try first
+    upper: the largest batch to try
+    fits: whether a batch fits
     """
     low, high, tried = 0, upper + 1, max(1, min(guess, upper))
     while low < high - 1:
@@ -42,8 +48,10 @@ def largest(guess: int, upper: int, fits: Callable[[int], bool]) -> int:
 
 @dataclass(frozen=True)
 class Room:
-    """Batches between which the largest that fits must lie: `guess` by arithmetic and measured temporaries,
-    `upper` by the state alone.
+    """The range in which the largest batch that fits must lie.
+
+    guess: the batch that fits by arithmetic and measured temporaries
+    upper: the batch whose state alone fits
     """
 
     guess: int
@@ -51,7 +59,9 @@ class Room:
 
 
 def room(model: HybridLM, context: int, device: Device) -> Room:
-    """From what one row needs and the device has free, the model being there already.
+    """The range of the largest batch, from what one row needs and what the device has free.
+
+    The model is on the device already.
 
     Raises memory errors where no row fits.
     """
@@ -69,10 +79,11 @@ def room(model: HybridLM, context: int, device: Device) -> Room:
 
 
 def largest_decoder(model: HybridLM, context: int, device: Device, *, seed: int) -> Decoder:
-    """A decoder of the largest batch that fits, its state full of random values, really allocated and
-    stepped.
+    """A decoder of the largest batch that fits, with a full context of random values in its state.
 
-    The caller holds the device's exclusive lock. Raises MemoryError where not even one row fits.
+    The batches tried are really allocated and stepped. The caller holds the device's exclusive lock.
+
+    Raises MemoryError where not even one row fits.
     """
     release(device)
     between = room(model, context, device)
@@ -106,13 +117,13 @@ def _fits(model: HybridLM, batch: int, context: int, device: Device, *, seed: in
 def filled_decoder(
     model: HybridLM, batch: int, context: int, *, seed: int, graph: bool | None = None
 ) -> Decoder:
-    """A decoder at the last token of a full context, the state being random."""
+    """A decoder at the last token of a full context, with random values in its state."""
     decoder = Decoder(model, batch, context, graph=graph)
     decoder.fill(decoder.state.capacity - 1, seed=seed)
     return decoder
 
 
 def release(device: Device) -> None:
-    """Frees what nobody refers to any more: decoders and their graphs are collected late."""
+    """Frees memory that nothing refers to: decoders and their graphs are collected late."""
     collect()
     device.release_memory()

@@ -16,13 +16,14 @@ Verdict = Literal["faster", "slower", "cannot tell"]
 
 
 class Comparison(Value):
-    """How long B takes beside A, from rounds that timed both in fresh processes, one after the other.
+    """How long B takes compared with A, from rounds that timed each in a fresh process, one after the other.
 
-    ratio: geometric mean of the rounds' B / A.
-    low, high: bootstrap interval of the ratio at `confidence`.
-    indistinct: relative difference below which the two are not told apart, whatever the interval is.
-    verdict: of B; `faster` or `slower` only where the whole interval lies beyond `indistinct`.
-    a_ms, b_ms: what each round measured.
+    ratio: geometric mean of the rounds' B / A
+    low, high: bootstrap interval of the ratio at `confidence`
+    confidence: probability that the interval contains the ratio
+    indistinct: relative difference below which the verdict is `cannot tell`, whatever the interval is
+    verdict: on B; `faster` or `slower` only where the whole interval lies beyond `indistinct`
+    a_ms, b_ms: what each round measured (ms)
     """
 
     ratio: float
@@ -38,7 +39,14 @@ class Comparison(Value):
 def compare_times(
     a_ms: Sequence[float], b_ms: Sequence[float], *, indistinct: float, seed: int = 0
 ) -> Comparison:
-    """a_ms[i] and b_ms[i] are the medians of round i. Needs at least 3 rounds. Raises ValueError."""
+    """Compares B with A by the medians of at least three rounds.
+
+    a_ms, b_ms: the medians of A and of B, one a round, in the same order (ms)
+    indistinct: relative difference below which the verdict is `cannot tell`
+    seed: of the bootstrap
+
+    Raises ValueError for fewer than 3 rounds, or different numbers of them.
+    """
     if len(a_ms) != len(b_ms) or len(a_ms) < 3:
         raise ValueError(f"expected two times of each of at least 3 rounds, got {len(a_ms)} and {len(b_ms)}")
     logs = np.log(np.asarray(b_ms, float)) - np.log(np.asarray(a_ms, float))
@@ -65,7 +73,7 @@ def compare_times(
 def bootstrap_interval(
     values: np.ndarray, *, confidence: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Interval of the mean of `values` [n] by the expanded percentile bootstrap."""
+    """The interval of the mean of `values` [n], by the expanded percentile bootstrap."""
     found = stats.bootstrap(
         (values,),
         np.mean,

@@ -1,4 +1,4 @@
-"""Under which conditions something was measured, and whether its figures can be trusted."""
+"""The conditions under which something was measured, and whether its figures can be trusted."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,25 +14,23 @@ from profiler.measuring.anchor import Anchor
 from profiler.profile import Conditions
 
 MAX_ATTEMPTS = 3
-# The times of a CPU are told relative to the anchor's (see `profiler.measuring.pace`). Beside one other
-# program, which moved the anchor by up to
-# a half, that was right; more says that the core was somebody else's.
+# The drift of the anchor above which a measurement is tainted, relative to the mean. Times on a CPU are given
+# relative to the anchor's (see `profiler.measuring.pace`). Beside one other program, which moved the anchor
+# by up to a half, they were right. A larger drift means that the core belonged to another program.
 MAX_DRIFT = {"cuda": 0.01, "cpu": 0.50}
-# How far the anchor of a CPU may be from what it took when the machine was first measured, in either
-# direction.
+# How many times slower or faster the anchor of a CPU may be than when the machine was first measured.
 MAX_PACE = 2.0
-# Of the time that one thread takes to measure, what it must have had a core for. With three programs on two
-# cores it had two thirds, and
-# times were off by 10 %, and by up to 37 %, even relative to the anchor's.
+# The part of a measurement in which its one thread must have had a core. With three programs on two cores the
+# thread had a core two thirds of the time. Its times were off by 10 %, and by up to 37 %, even relative to
+# the anchor's.
 LEAST_SHARE = 0.9
-_TELLING_S = (
-    0.05  # a measurement shorter than this says nothing of the share: the clocks' own steps weigh in it
-)
-# Before the second and the third attempt. Another program on a CPU comes and goes in seconds: at once it
-# would still be there.
+# A shorter measurement shows nothing about the share, because the clocks' own steps weigh in it (s).
+_TELLING_S = 0.05
+# How long to wait before the second and the third attempt (s). Another program on a CPU comes and goes in
+# seconds, so that it would still be there at once.
 PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
-# Holding back power alone is how a GPU under load works: its clocks then follow the load. These say that it
-# was not itself.
+# Reasons that show a GPU slower than it should be. A limit on power alone is no such reason: a GPU under load
+# is always at it, and its clocks then follow the load.
 _TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
 _TAINTING_VIOLATIONS = ("thermal", "board_limit")
 
@@ -40,7 +38,7 @@ _TAINTING_VIOLATIONS = ("thermal", "board_limit")
 class Timed(Protocol):
     @property
     def device_s(self) -> float:
-        """Seconds of the device that its samples took."""
+        """How long the device was busy with the samples (s)."""
 
 
 T = TypeVar("T", bound=Timed)
@@ -55,14 +53,15 @@ def watched(
     unstable: Callable[[T], bool] = lambda result: False,
     pause: Callable[[float], None] = sleep,
 ) -> tuple[tuple[T, ...], Conditions]:
-    """Calls `run` with the device locked, between two timings of the anchor, and again (MAX_ATTEMPTS in all)
-    where it was tainted.
+    """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
-    usual_ms: a step of the anchor when this CPU was first measured (see `profiler.measuring.pace`), where
-        times are told by it.
-    unstable: whether a result is not clean by its own samples; it is then measured again too. pause: waits
-        for so many seconds between
-    attempts, the device let go.
+    It makes at most MAX_ATTEMPTS attempts. The last one counts.
+
+    run: makes the measurements
+    usual_ms: a step of the anchor when this CPU was first measured (ms, see `profiler.measuring.pace`); None
+        where times are not given by it
+    unstable: whether a result is not clean by its own samples; it is then measured again too
+    pause: waits for so many seconds between attempts, while the device is released
     """
     lock_s, busy_s, attempts = 0.0, 0.0, 0
     again = True
@@ -119,8 +118,10 @@ def watched(
 
 
 def core_share(device: Device) -> Callable[[], float | None]:
-    """Begins to watch this thread -> what tells the share of the time since then for which it had a core,
-    where that can be told.
+    """Starts to watch this thread, and returns a function that gives its share of a core since then.
+
+    The function returns None where the share is not known: on a GPU, with several threads, and after less
+    than _TELLING_S.
     """
     alone = device.torch_device.type == "cpu" and torch.get_num_threads() == 1
     wall, own = perf_counter(), thread_time()
@@ -133,8 +134,9 @@ def core_share(device: Device) -> Callable[[], float | None]:
 
 
 def lost_core(share: float | None) -> str:
-    """Why a measurement is tainted that had a core for this share of its time (`core_share`); empty where it
-    is not.
+    """Why a measurement with this share of a core is tainted; empty where it is not.
+
+    share: the result of `core_share`; None where it is not known
     """
     if share is None or share >= LEAST_SHARE:
         return ""
@@ -156,10 +158,14 @@ def _other_pace(anchor_ms: float, usual_ms: float | None) -> str:
 def foreign_processes(
     readings: Sequence[Reading], *, own: int, known: frozenset[int]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """PIDs on the device that are neither `own` nor `known`, and notes on what that says nothing about.
+    """The PIDs on the device that are neither `own` nor `known`, and notes on what the readings do not show.
 
-    A driver that does not list the own process numbers them otherwise, as from outside a container: nobody
-    can be told apart then.
+    A driver that does not list the own process numbers processes differently, as from outside a container.
+    Then none can be told apart.
+
+    readings: of the device
+    own: the PID of this process
+    known: PIDs of the processes that keep to the device's locks
     """
     listed = [set(reading.pids) for reading in readings if reading.pids is not None]
     if not listed:

@@ -15,16 +15,18 @@ from operators.base.value import Value
 from operators.model import HybridLM
 from profiler.device.device import Device
 
-# Before capture, libraries choose kernels and allocate their workspaces; that is over after the first runs.
+# Before the capture, libraries choose kernels and allocate their workspaces. The first runs do that.
 _WARMUP_RUNS = 3
+# The parts of a vocabulary whose maxima are taken in parallel, see `most_likely`.
 _VOCABULARY_PARTS = 256
 
 
 class Sampling(Value):
     """How the next token is chosen from the logits.
 
-    temperature: 0 takes the most likely token; otherwise the logits are divided by it and a token is drawn.
-    top_k: only the k most likely tokens can be drawn; None is all. seed: of the draws.
+    temperature: divides the logits before a token is drawn; 0 takes the most likely token
+    top_k: only the k most likely tokens can be drawn; None allows all
+    seed: of the draws
     """
 
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -35,17 +37,21 @@ class Sampling(Value):
 class Decoder:
     """Decodes a batch of rows with `model`.
 
-    It allocates the state once, for up to `max_length` tokens a row; meta tokens come on top.
+    It allocates the state once, for up to `max_length` tokens a row. Meta tokens come on top.
 
-    tokens: [B] int64 at a fixed address, the last tokens that were chosen: what the next step reads. Write to
-        it to decode others.
-    state: what the model remembers, likewise.
+    model: the model that decodes
+    batch: how many rows B are decoded at once
+    max_length: how many tokens a row may have
+    tokens: the last tokens that were chosen, which the next step reads ([B], int64). They stay at a fixed
+        address: write to it to decode others.
+    state: what the model remembers. It stays at a fixed address too.
     graph: whether `step` replays a CUDA graph of the embedding, the layers, the head and the choice of the
-        next token, captured here on the empty state; None is yes on a GPU. The graph reads the model's
+        next token; None is yes on a GPU. The graph is captured here on the empty state. It reads the model's
         weights where they lie: change them in place only.
+    sampling: how the next token is chosen; None takes the most likely token
 
-    Raises DeviceError for a graph without a GPU; every method that reads tokens raises StateError where they
-    do not fit.
+    Raises DeviceError for a graph without a GPU.
+    Raises StateError, in every method that reads tokens, where they do not fit.
     """
 
     def __init__(
@@ -87,9 +93,12 @@ class Decoder:
 
     @torch.no_grad()
     def fill(self, length: int, *, seed: int) -> None:
-        """A state as if `length` tokens had been read in every row.
+        """Sets the state as if `length` tokens had been read in every row.
 
-        Its values are random, as values do not change what a step costs.
+        The state's values are random, because values do not change what a step costs.
+
+        length: tokens a row
+        seed: of the random values
         """
         random = torch.Generator(self.device).manual_seed(seed)
         for layer in self.state.layers:
@@ -100,17 +109,18 @@ class Decoder:
 
     @torch.no_grad()
     def prefill(self, tokens: Tensor, lengths: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Reads tokens [B, T] -> the next token of each row, `self.tokens`.
+        """Reads a prompt and returns the next token of each row, which is `self.tokens` ([B]).
 
-        lengths: how many tokens of each row are read, see `HybridLM.prefill`.
+        tokens: the prompt ([B, T])
+        lengths: how many tokens of each row are read, see `HybridLM.prefill`
         """
         self._choose(self.model.prefill(tokens, self.state, lengths))
         return self.tokens
 
     def step(self) -> Tensor:
-        """Reads `self.tokens` -> the next ones, in the same place [B].
+        """Reads `self.tokens` and returns the next ones in the same place ([B]).
 
-        Returns before a GPU is done with it.
+        It returns before a GPU is done.
         """
         if self._graph is None:
             return self.step_eagerly()
@@ -122,15 +132,15 @@ class Decoder:
 
     @torch.no_grad()
     def step_eagerly(self) -> Tensor:
-        """The same as `step`, launched kernel by kernel."""
+        """Does the same as `step`, kernel by kernel."""
         self._choose(self.model.step(self.tokens, self.state))
         return self.tokens
 
     @torch.no_grad()
     def generate(self, count: int) -> Tensor:
-        """The next `count` tokens of each row [B, count]; the first are those that `self.tokens` holds.
+        """The next `count` tokens of each row ([B, count]); the first are those that `self.tokens` holds.
 
-        All of them are read, so that calls one after the other give one continuous text.
+        All of them are read, so that successive calls give one continuous text.
         """
         self.state.require_room([count] * len(self._one_each))
         out = self.tokens.new_empty(len(self._one_each), count)
@@ -140,7 +150,7 @@ class Decoder:
         return out
 
     def _choose(self, logits: Tensor) -> None:
-        """Writes to `self.tokens` what `sampling` makes of logits [B, vocabulary]."""
+        """Writes the tokens that `sampling` chooses from logits [B, vocabulary] to `self.tokens`."""
         temperature, top_k = self.sampling.temperature, self.sampling.top_k
         if temperature == 0:
             self.tokens.copy_(most_likely(logits))
@@ -148,7 +158,7 @@ class Decoder:
         candidates = None
         if top_k is not None and top_k < logits.shape[-1]:
             logits, candidates = logits.topk(top_k)
-        # Gumbel's trick: argmax(logit - log(e)) with e ~ Exp(1) draws from the softmax, and needs no sum over
+        # Gumbel's trick: argmax(logit - log(e)) with e ~ Exp(1) draws from the softmax. It needs no sum over
         # the vocabulary.
         noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self._random)
         drawn = (logits.float() / temperature - noise.log()).argmax(-1, keepdim=True)
@@ -159,10 +169,12 @@ class Decoder:
     ) -> torch.cuda.CUDAGraph:
         """A CUDA graph of `run`, which works on this state and may draw random numbers.
 
-        `run` is called a few times, each time after `prepare`. Reset the decoder afterwards.
+        Reset the decoder afterwards.
 
-        pool: memory for what is computed on the way, from `torch.cuda.graph_pool_handle`; graphs that share
-        one must never run at the same time. None: its own.
+        run: the work to capture. It is called a few times, each time after `prepare`.
+        prepare: called before each call of `run`
+        pool: memory for intermediate results, from `torch.cuda.graph_pool_handle`; None is memory of its own.
+            Graphs that share a pool must never run at the same time.
         """
         with torch.no_grad():
             return captured(
@@ -176,11 +188,16 @@ class Decoder:
 
 
 class Prompt:
-    """A prompt [B, T] that `decoder` reads into its empty state again and again.
+    """A prompt that a decoder reads into its empty state again and again.
 
-    On a GPU it replays a CUDA graph, so that a prompt costs what the device needs for it: how fast the host
-    launches kernels one by one is no property of an architecture, and another number every time. pool: see
-    `Decoder.capture`. Raises StateError where it does not fit.
+    On a GPU it replays a CUDA graph, so that a prompt costs only what the device needs. How fast the host
+    launches kernels one by one is no property of an architecture, and changes every time.
+
+    decoder: reads the prompt
+    tokens: the prompt ([B, T])
+    pool: see `Decoder.capture`
+
+    Raises StateError where the prompt does not fit.
     """
 
     def __init__(self, decoder: Decoder, tokens: Tensor, *, pool: Any = None) -> None:
@@ -191,7 +208,7 @@ class Prompt:
         decoder.reset()
 
     def read(self) -> Tensor:
-        """Reads it -> the next token of each row, `decoder.tokens`.
+        """Reads the prompt and returns the next token of each row, which is `decoder.tokens`.
 
         Raises StateError for a state that is not empty.
         """
@@ -213,9 +230,11 @@ class Prompt:
 
 
 def random_model(architecture: Architecture, device: Device, *, backend: str, seed: int) -> HybridLM:
-    """A model on `device` in its dtype, weights from `seed`; torch's random state is afterwards as it was.
+    """A model on `device` in its dtype, with random weights from `seed`.
 
-    Raises BackendError.
+    Torch's random state is the same afterwards as before.
+
+    Raises BackendError where the backend cannot be used.
     """
     with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -223,10 +242,10 @@ def random_model(architecture: Architecture, device: Device, *, backend: str, se
 
 
 def most_likely(logits: Tensor) -> Tensor:
-    """logits [B, vocabulary] -> the index of the largest in each row [B].
+    """The index of the largest logit in each row ([B, vocabulary] -> [B]).
 
-    In two stages where the vocabulary has parts of equal size: torch leaves a row of fewer than 131,072
-    numbers to one multiprocessor.
+    A vocabulary with parts of equal size is searched in two stages: torch gives a row of fewer than 131,072
+    numbers to a single multiprocessor.
     """
     parts = gcd(logits.shape[-1], _VOCABULARY_PARTS)
     if parts == 1:

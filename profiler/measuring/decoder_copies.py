@@ -1,9 +1,8 @@
-"""The same decoder several times over.
+"""Several copies of the same decoder, because the place in memory changes the time of a step.
 
-Where weights and state come to lie in a GPU's memory changes the time of a step, by about a percent on an
-H100 and differently in every
-process, and stays as it is for as long as they lie there: no number of samples takes it away. So a step is
-timed in several places.
+The time of a step depends on where weights and state lie in a GPU's memory. On an H100 it differs by about a
+percent, differently in every process. It stays the same as long as they lie there, so that no number of
+samples removes it. Therefore a step is timed in several places.
 """
 
 from collections.abc import Sequence
@@ -13,18 +12,25 @@ from profiler.device.device import Device
 from profiler.measuring.decoder import Decoder
 
 _MOST = 5
-_BYTES = 2_500_000_000  # of all copies together: large models are spread over many places already
+# The size of all copies together (bytes). Large models are spread over many places already.
+_BYTES = 2_500_000_000
 
 
 def copies(bytes_each: int, device: Device) -> int:
-    """How many copies of a model and its states, which take so many bytes, are timed. On a CPU it is one."""
+    """How many copies of a model and its states are timed; 1 on a CPU.
+
+    bytes_each: the size of one model with its states
+    """
     if device.torch_device.type == "cpu":
         return 1
     return max(1, min(_MOST, -(-_BYTES // bytes_each), device.free_memory() // (4 * bytes_each)))
 
 
 def step_ms(decoders: Sequence[Decoder], device: Device, *, count: int) -> float:
-    """Mean time of a step of each decoder at the end of its full context, `count` steps each."""
+    """The mean time of a step over all decoders, each at the end of its full context (ms).
+
+    count: how many steps each decoder makes
+    """
     return fmean(_step_ms(decoder, device, count) for decoder in decoders)
 
 

@@ -1,27 +1,25 @@
-"""Measures an architecture on a device: latency, throughput, memory and energy of inference, beside its exact
-costs.
+"""Measures latency, throughput, memory and energy of an architecture on a device, beside its exact costs.
 
-What is timed, with random weights and random tokens (values do not change the amount of work, but zeros do
-change its speed):
+Weights and tokens are random: values do not change the amount of work, but zeros change its speed. Two things
+are timed:
 
-- prefill: one reading of `context` tokens a row into an empty state, up to the choice of the next one; on a
-    GPU a replay of its CUDA graph.
-- decode: one step of a token a row with a state that holds `context` tokens, itself included, from the token
-    to the choice of the next one
-  (greedy), which the next step reads. Before each step the state is set back by one token, so that every step
-  sees the same context:
-  attention overwrites its last slot, recurrent state moves on. On a CPU each step is timed by itself, at one
-  pace (see
-  `profiler.measuring.pace`). On a GPU a step is a replay of its
-  CUDA graph, and several follow one another in a sample; setting the state back there, a kernel of about a
-  microsecond, is timed with them.
-  There a step is timed in several copies of the model (see `profiler.measuring.decoder_copies`), as far as
-  they are small.
+- prefill: reading `context` tokens a row into an empty state, up to the choice of the next token. On a GPU it
+  is a replay of its CUDA graph.
+- decode: one step of one token a row, with a state that holds `context` tokens including that one. The step
+  goes from the token to the (greedy) choice of the next one, which the next step reads.
 
-Timing holds the device's exclusive lock, with the anchor model timed before and after; building the model,
-capturing its graphs and
-measuring its memory hold the shared one. Only the largest batch is allocated where it is timed: it takes the
-memory of all others.
+Before each decode step the state is set back by one token, so that every step sees the same context:
+attention overwrites its last slot, and recurrent state moves on.
+
+On a CPU each step is timed by itself, at one pace (see `profiler.measuring.pace`).
+
+On a GPU a step is a replay of its CUDA graph, and a sample holds several steps in a row. Setting the state
+back is a kernel of about a microsecond, which is timed with them. A small model's step is timed in several
+copies of the model (see `profiler.measuring.decoder_copies`).
+
+Timing holds the device's exclusive lock, with the anchor model timed before and after. Building the model,
+capturing its graphs and measuring its memory hold the shared lock. Only the largest batch is allocated under
+the exclusive lock: it takes the memory that others would need.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,10 +56,11 @@ from profiler.profile import (
 )
 from profiler.timing import Timing, sample
 
-# Short steps are gathered into samples of about this length: fewer numbers to keep, and less weight on a
-# single interruption.
+# Short steps are gathered into samples of about this length (ms). That keeps fewer numbers, and a single
+# interruption weighs less.
 DECODE_SAMPLE_MS = 4.0
-_BURST_MS = 200.0  # of steps between two looks at the clock while energy is measured
+# How long steps run between two looks at the clock while energy is measured (ms).
+_BURST_MS = 200.0
 
 
 def measure(
@@ -73,14 +72,21 @@ def measure(
     seed: int = 0,
     anchor: Anchor | None = None,
 ) -> Profile:
-    """Builds the model and measures it, in the device's dtype (float32 on a CPU, bfloat16 on a GPU), with
-    weights and tokens from `seed`.
+    """Builds the model and measures it in the device's dtype: float32 on a CPU, bfloat16 on a GPU.
 
-    anchor: that of this device where the caller keeps one; None builds it. Takes the device's locks itself:
-        the caller must hold none
-    of them. Raises DeviceError, BackendError, and where memory ran out MemoryError or torch.OutOfMemoryError
-    (GPU), which name the batch
-    size and the context.
+    It takes the device's locks itself: the caller must hold none of them.
+
+    architecture: what to measure
+    settings: how to measure it
+    device: name of the device, as for `open_device`
+    backend: of the operators; `auto` chooses
+    seed: of weights and tokens
+    anchor: the anchor of this device, where the caller keeps one; None builds it
+
+    Raises DeviceError where the device cannot be used.
+    Raises BackendError where the backend cannot be used.
+    Raises MemoryError, or torch.OutOfMemoryError on a GPU, where memory ran out. It names the batch size and
+        the context.
     """
     opened = open_device(device)
     absent = _without_energy(opened) if settings.energy_seconds else {}
@@ -156,9 +162,12 @@ def measure(
 
 @dataclass(frozen=True)
 class _Session:
-    """A model decoding one batch at one context: what is run to be measured.
+    """A model that decodes one batch at one context, ready to be measured.
 
-    decoders: of its copies. cost: by arithmetic. peak_memory_bytes: see PointProfile, of one of them.
+    decoders: one for each copy of the model
+    prompt: the prompt that prefill reads
+    cost: by arithmetic
+    peak_memory_bytes: of one of the decoders, see PointProfile
     """
 
     decoders: list[Decoder]
@@ -187,10 +196,11 @@ def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
         decoder.reset()
         decoder.prefill(prompt)
         rewind(decoder)
-        # what a graph's steps use was allocated when it was captured, and is not counted again
+        # A graph's steps use memory that was allocated when it was captured, so that it would not be counted
+        # again.
         decoder.step_eagerly()
 
-    # what libraries allocate once and keep, as the workspace of cuBLAS, is not the model's
+    # Libraries allocate some memory once and keep it, such as the workspace of cuBLAS. It is not the model's.
     prefill_and_step()
     weights = sum(tensor.nbytes for tensor in (*decoder.model.parameters(), *decoder.model.buffers()))
     return weights + decoder.state.bytes + device.peak_memory(prefill_and_step)
@@ -248,7 +258,7 @@ def _on_cpu(device: Device) -> bool:
 
 
 def _unsteady(*timings: Timing) -> bool:
-    """Whether one of them is not clean by its own samples, as other programs make it on a CPU."""
+    """Whether one of the timings is not clean by its own samples, as other programs on a CPU cause it."""
     return any(instability(timing, "cpu") for timing in timings)
 
 
@@ -273,10 +283,15 @@ def decode_energy(
     tokens: int,
     clock: Callable[[], float] = perf_counter,
 ) -> Energy:
-    """Energy of calling `burst`, which decodes `tokens` and returns when it is done, for so many seconds.
+    """The energy of calling `burst` again and again for some time.
 
-    One burst goes before: the counter lags by up to 100 ms, at the end as at the beginning if the load is the
-        same at both.
+    One burst goes before the measurement. The counter lags by up to 100 ms, and it lags equally at the end
+    and at the beginning if the load is the same at both.
+
+    burst: decodes `tokens` tokens and returns when the device is done
+    seconds: how long to call it (s)
+    tokens: how many tokens one burst decodes
+    clock: returns the time (s)
     """
     burst()
     bursts, started, before = 0, clock(), device.energy_j()
@@ -303,10 +318,11 @@ def _without_energy(device: Device) -> dict[str, str]:
 
 
 def _require_memory(costs: Mapping[tuple[int, int], Cost], device: Device) -> None:
-    """Raises MemoryError where weights and states alone are more than is free: on a CPU the kernel would kill
-    the process.
+    """Raises MemoryError where weights and states alone need more memory than is free.
 
-    costs: by batch size and context, in the order in which they are allocated.
+    On a CPU the kernel would kill the process instead.
+
+    costs: by batch size and context, in the order in which they are allocated
     """
     states, free = 0, device.free_memory()
     for (batch, context), point in costs.items():

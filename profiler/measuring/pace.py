@@ -1,15 +1,14 @@
-"""Times of a CPU in ms of one pace, whatever other programs do to it meanwhile.
+"""Times of a CPU in ms at one pace, whatever other programs do to it meanwhile.
 
-A core that shares caches, power or the processor itself with others runs at half or twice its pace from one
-second to the next. For 8
-small models on two cores of a virtual machine, quiet or beside one other program, a median over a second was
-off by 20 % as a rule and by
-90 % at worst; lowest quantiles and processor times were off by as much. Relative to steps of the anchor model
-beside each sample the
-median was off by 3 % as a rule and by 15 % at worst. So a time is told relative to the anchor's, in ms by
-what a step of the anchor took
-when this machine was first measured: the unit of all its times, kept in the user's cache folder. A GPU has
-    its pace to itself.
+A core shares caches, power or the processor itself with others. Its speed halves or doubles from one second
+to the next. Eight small models were timed on two cores of a virtual machine, idle or beside one other
+program. A median over a second was usually off by 20 %, and at worst by 90 %. Lowest quantiles and processor
+times were off by as much. The median relative to steps of the anchor model beside each sample was usually off
+by 3 %, and at worst by 15 %.
+
+So a time is given relative to the anchor's, in ms by what a step of the anchor took when this machine was
+first measured. That step is the unit of all its times. It is kept in the user's cache folder. A GPU shares
+its pace with no other program.
 """
 
 import json
@@ -28,36 +27,40 @@ from profiler.device.device import Device
 from profiler.device.lock import exclusive, shared
 from profiler.measuring.anchor import Anchor
 
-# of which the fastest counts: the model that is measured has driven the anchor out of the caches before the
-# first
+# Steps of the anchor of which the fastest counts. The measured model has driven the anchor out of the caches
+# before the first step.
 _STEPS = 2
-_FIRST_S, _FIRST_PERCENTILE = (
-    1.0,
-    10,
-)  # of the first measurement: its pace is that of a free core, not of a mean hour
+# The length (s) and the percentile of the first measurement. A low percentile gives the pace of a free core,
+# not of an average hour.
+_FIRST_S, _FIRST_PERCENTILE = 1.0, 10
 
 
 class Pace:
-    """The pace of one device by its anchor.
+    """The pace of one device, by its anchor.
 
     Making it takes the device's locks where this machine was never measured.
 
-    usual_ms: a step of the anchor when it was; None on a GPU, whose times are left as they are. Raises
-        DeviceError.
+    usual_ms: a step of the anchor when the machine was first measured (ms); None on a GPU, whose times are
+        left as they are
+
+    Raises DeviceError where the pace kept on disk cannot be read or written.
     """
 
     def __init__(self, anchor: Anchor) -> None:
         self._anchor, self.usual_ms = anchor, usual_ms(anchor.device)
 
     def beside(self, run: Callable[[], float]) -> Callable[[], float]:
-        """`run`, which returns an elapsed time in ms, at the usual pace.
+        """A function that calls `run` and returns its time at the usual pace (ms).
 
-        Whoever calls it, again and again, holds the exclusive lock.
+        The caller of that function holds the exclusive lock over all calls.
+
+        run: returns an elapsed time (ms)
         """
         usual = self.usual_ms
         if usual is None:
             return run
-        anchor_ms: float | None = None  # after the call before, which is before this one
+        # The anchor's time after the previous call, which is the time before this one.
+        anchor_ms: float | None = None
 
         def at_the_usual_pace() -> float:
             nonlocal anchor_ms
@@ -69,11 +72,12 @@ class Pace:
 
 
 def usual_ms(device: Device) -> float | None:
-    """What a step of the anchor took when this CPU was first measured with so many threads, now where it
-    never was; None on a GPU.
+    """What a step of the anchor took when this CPU was first measured (ms); None on a GPU.
 
-    The caller holds none of the device's locks. Raises DeviceError where what was kept cannot be read or
-    written.
+    The time belongs to one number of threads. A CPU that was never measured with so many threads is measured
+    now. The caller holds none of the device's locks.
+
+    Raises DeviceError where the kept time cannot be read or written.
     """
     if device.torch_device.type != "cpu":
         return None

@@ -1,8 +1,7 @@
-"""A process of our own that works for this one: started, asked over a socket pair, killed, and told why it
-ended by itself.
+"""A child process that works for this one: starting, asking and killing it, and finding out why it ended.
 
-What it writes to its standard output and error goes to a file of no name, of which the last words are the
-reason of a death.
+It is asked over a socket pair. Its standard output and error go to a file without a name. The last words in
+it are the reason of a death.
 """
 
 import ctypes
@@ -18,19 +17,21 @@ from pathlib import Path
 
 from operators.base.errors import CrashError, DeviceError, OutOfMemoryError, flat
 
+# How long a killed process may take to end (s).
 KILL_TIMEOUT_S = 30.0
+# How much of the end of its output is searched for the reason of a death.
 _STDERR_BYTES = 2000
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+# From <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """Runs `python -m MODULE SOCKET PARENT *arguments`, which calls `settle_in` and sends pickled values.
+    """Runs `python -m MODULE SOCKET PARENT *arguments` in a process that ends with the starting thread.
 
-    Close it.
+    The module calls `settle_in` and sends pickled values. The process ends however the thread ends. Close it.
 
-    It ends with the thread that started it, however that ends. called: for messages, as in `profiling`.
-    environment: what it has besides
-    this process's own.
+    called: its name in messages, as in `profiling`
+    environment: variables that it has besides those of this process
     """
 
     def __init__(
@@ -61,14 +62,16 @@ class Child:
         return self._process.poll() is None
 
     def death(self, phase: str) -> CrashError | OutOfMemoryError:
-        """Why a process that does not answer any more has ended, with what it last wrote. phase: what it did,
-        as in `measuring`.
+        """Why a process that no longer answers has ended, with the last words that it wrote.
+
+        phase: what the process did, as in `measuring`
         """
         try:
             code = self._process.wait(KILL_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return CrashError(f"the {self._called} process stopped answering while {phase}")
-        if code == -signal.SIGKILL:  # not by us, who do not ask afterwards
+        # This process does not ask after it has killed: the kill came from outside.
+        if code == -signal.SIGKILL:
             return OutOfMemoryError(
                 f"the {self._called} process was killed while {phase}, as the system does "
                 "when memory runs out"
@@ -82,11 +85,14 @@ class Child:
         )
 
     def kill(self) -> None:
-        """Returns at once; `close` waits for the end."""
+        """Kills the process and returns at once; `close` waits for the end."""
         self._process.kill()
 
     def close(self) -> None:
-        """Kills it. Raises DeviceError if it does not end, as it cannot while a driver does not let it go."""
+        """Kills the process and waits for its end.
+
+        Raises DeviceError if it does not end, which happens while a driver does not let it go.
+        """
         self.kill()
         self.connection.close()
         self._output.close()
@@ -99,14 +105,15 @@ class Child:
 
 
 def settle_in(parent: int) -> None:
-    """What such a process does first: the kernel is to kill it when its parent ends, even by SIGKILL, and
-    before its parent for memory.
+    """Sets up such a process, as its first step: it ends with its parent, even after a SIGKILL of the parent.
 
-    Ctrl-C in a terminal reaches both; the parent decides.
+    When memory runs out, the kernel kills the process before its parent. Ctrl-C in a terminal reaches both,
+    and the parent decides.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it ended before
+    # The parent ended before the call above.
+    if os.getppid() != parent:
         sys.exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):

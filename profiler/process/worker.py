@@ -1,18 +1,15 @@
-"""Profiles architectures in a process of their own, so that one that crashes, hangs or exhausts memory takes
-nothing else with it.
+"""Profiles architectures in a separate process, so that a crash, a hang or lack of memory harms nothing else.
 
-This is the side that asks; `profiler.process.worker_process` is the one that works. They send each other
+This is the side that asks. `profiler.process.worker_process` is the side that works. They send each other
 pickled values over a socket pair.
 
-After an out-of-memory, or an error that is ours to raise, the process has cleaned up and serves the next
-request. After anything
-else (an illegal access, which leaves a CUDA context unusable, a signal, a passed deadline, a defect) it is
-killed: the kernel releases
-its locks, the driver its memory. The next request starts another, not sooner: starting loads the device, so
-that nothing may be
-measured meanwhile, and the next request comes at once anyway. Each process times the anchor model before it
-serves, which tells
-whether the device still is what it was.
+After running out of memory, or after an error of our own classes, the process has cleaned up and serves the
+next request. After anything else (an illegal access, which leaves a CUDA context unusable, a signal, a passed
+deadline, a defect) it is killed: the kernel releases its locks, and the driver its memory.
+
+The next request starts a new process, and nothing starts one sooner. Starting loads the device, so that
+nothing may be measured meanwhile, and the next request comes at once anyway. Each process times the anchor
+model before it serves, which shows whether the device has changed.
 """
 
 from dataclasses import dataclass
@@ -26,11 +23,12 @@ from profiler.device.lock import WAIT_LIMIT_S, Standing, shared
 from profiler.process.child_process import Child
 from profiler.profile import Profile, ProfileSettings
 
-START_TIMEOUT_S = 120.0  # a busy machine may take long to import PyTorch and the kernel libraries
+# A busy machine may take long to import PyTorch and the kernel libraries (s).
+START_TIMEOUT_S = 120.0
 CHECK_TIMEOUT_S = 30.0
-# The anchor may take so many times what it took at first. Slower alone is bad: the first time may have met
-# low clocks.
-# On a CPU that others use the time says nothing of its health; there it only has to answer.
+# The anchor may take so many times as long as at first. Only a slower anchor counts, because the first time
+# may have met low clocks. On a CPU that others use, the time shows nothing about its health: there the anchor
+# only has to answer.
 SLOWEST_ANCHOR = {"cpu": inf, "cuda": 1.1}
 
 _PHASES: dict[Standing, str] = {
@@ -51,14 +49,16 @@ class Request:
     seed: int
 
 
-ANCHOR: Literal["anchor"] = "anchor"  # asks for the time of the anchor model instead, in ms
+# Asks for the time of the anchor model instead (ms).
+ANCHOR: Literal["anchor"] = "anchor"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request. fit: whether the process can serve another one.
+    """The result of a request.
 
-    Its `value` is an exception where it went wrong.
+    value: the result, or an exception where the request failed
+    fit: whether the process can serve another request
     """
 
     value: Any
@@ -68,9 +68,8 @@ class Answer:
 class ProfilingWorker:
     """A process that measures on one device, replaced when it breaks.
 
-    Not to be shared between threads; close it, or use `with`.
-
-    It ends with the thread that started it, however that ends.
+    It ends with the thread that started it, however that thread ends. It must not be shared between threads.
+    Close it, or use `with`.
     """
 
     def __init__(self, device: str) -> None:
@@ -87,15 +86,16 @@ class ProfilingWorker:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that is there to serve the next request, if there is one."""
+        """The PID of the process that will serve the next request; None where there is none."""
         return self._child.pid if self._child else None
 
     def start(self) -> None:
-        """Starts the process and waits until it could measure.
+        """Starts the process and waits until it can measure.
 
-        The caller holds the device's shared lock, as importing loads it too.
+        `profile` does this where it was not done. The caller holds the device's shared lock, because
+        importing loads the device too.
 
-        Raises DeviceError where that fails. `profile` does this where it was not done.
+        Raises DeviceError where starting fails.
         """
         self._started()
 
@@ -108,14 +108,16 @@ class ProfilingWorker:
         seed: int = 0,
         deadline_s: float,
     ) -> Profile:
-        """Measures as `profiler.measuring.measure.measure` does. `deadline_s` is for building and measuring;
-        waiting for the device does not count.
+        """Measures as `profiler.measuring.measure.measure` does, in the process.
 
-        The caller holds none of the device's locks. Raises what `measure` raises of ours, OutOfMemoryError,
-        DeadlineError, CrashError;
-        DeviceError also where the device is not what it was when this object first used it. A defect is a
-        RuntimeError with its traceback
-        as a note.
+        The caller holds none of the device's locks.
+
+        deadline_s: for building and measuring (s); waiting for the device does not count
+
+        Raises the errors of `measure` that are ours.
+        Raises OutOfMemoryError, DeadlineError or CrashError where the measurement did not end well.
+        Raises DeviceError also where the device has changed since this object first used it.
+        Raises RuntimeError for a defect, with its traceback as a note.
         """
         child = self._child
         if child is None or not child.alive:
@@ -129,7 +131,7 @@ class ProfilingWorker:
     def close(self) -> None:
         """Kills the process, if there is one.
 
-        Raises DeviceError if it does not end, as it cannot while a driver does not let it go.
+        Raises DeviceError if it does not end, which happens while a driver does not let it go.
         """
         child, self._child = self._child, None
         if child is not None:
@@ -165,15 +167,16 @@ class ProfilingWorker:
         self._checked = True
 
     def _asked(self, child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Any:
-        """What the process answers to a request, or, without one, to having been started.
-
-        Raises the answer where it is an exception.
+        """What the process answers to a request or, without one, to having been started.
 
         The process is killed unless it can serve the next request.
+
+        Raises the answer where it is an exception.
         """
         try:
             answer = _answer(child, request, deadline_s)
-        except BaseException:  # an interrupt too: the answer would come later, to another question
+        # After an interrupt too: the answer would come later, to another question.
+        except BaseException:
             self.close()
             raise
         if not answer.fit:
@@ -184,9 +187,10 @@ class ProfilingWorker:
 
 
 def _answer(child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Answer:
-    """Waits for the answer; what comes before it says how the process stands to the device.
+    """Waits for the answer; messages before it give the standing of the process to the device.
 
-    Raises DeadlineError, and CrashError or OutOfMemoryError where the process ended.
+    Raises DeadlineError where the deadline passes.
+    Raises CrashError or OutOfMemoryError where the process ended.
     """
     if request is not None:
         try:
@@ -196,8 +200,8 @@ def _answer(child: Child, request: Request | Literal["anchor"] | None, deadline_
     standing: Standing = "free"
     counted, since = 0.0, monotonic()
     while True:
-        # The lock ends a wait by itself, with an error that names the holders; beyond that, the process
-        # hangs.
+        # The lock ends a wait by itself, with an error that names the holders. After a longer wait, the
+        # process hangs.
         left = 2 * WAIT_LIMIT_S if standing == "waiting" else deadline_s - counted
         if not child.connection.poll(max(0.0, left - (monotonic() - since))):
             raise DeadlineError(f"not finished after {deadline_s:g} s, while {_PHASES[standing]}")

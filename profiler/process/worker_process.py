@@ -1,5 +1,6 @@
-"""What runs in the process of a `profiler.process.worker.ProfilingWorker`: python -m
-profiler.process.worker_process SOCKET PARENT DEVICE.
+"""The process of a `profiler.process.worker.ProfilingWorker`, which serves its requests.
+
+Its command: python -m profiler.process.worker_process SOCKET PARENT DEVICE
 """
 
 import gc
@@ -22,14 +23,16 @@ from profiler.process.child_process import settle_in
 from profiler.process.worker import Answer, Request
 from profiler.profile import Profile
 
-# timings of the anchor for one answer: the fastest counts, as the clocks of an idle GPU take a moment to rise
+# Timings of the anchor for one answer. The fastest counts, because the clocks of an idle GPU take a moment to
+# rise.
 _CHECKS = 3
 
 
 def main(socket: int, parent: int, device: str) -> None:
-    """Serves until the other end is closed."""
+    """Serves requests until the other end is closed."""
     settle_in(parent)
-    torch.set_num_threads(1)  # measuring sets its own number
+    # Measuring sets its own number of threads.
+    torch.set_num_threads(1)
     with Connection(socket) as connection, suppress(EOFError, BrokenPipeError):
         started = _answered(lambda: _open(device), None)
         if isinstance(started.value, Exception):
@@ -45,7 +48,8 @@ def main(socket: int, parent: int, device: str) -> None:
 
 def _open(name: str) -> tuple[Device, Anchor]:
     device = open_device(name)
-    enrol(device)  # the parent holds the lock for this process
+    # The parent holds the lock for this process.
+    enrol(device)
     return device, Anchor(device)
 
 
@@ -70,7 +74,7 @@ def _answered(work: Callable[[], Any], device: Device | None) -> Answer:
             answer = Answer(work())
     except Exception as error:
         answer = _failure(error)
-    # Not earlier: while an error is handled, its frames hold the model.
+    # This is not done earlier: while an error is handled, its frames hold the model.
     broken = _cleaned(device)
     return Answer(CrashError(f"the device gave up: {broken}"), fit=False) if broken else answer
 
@@ -79,7 +83,8 @@ def _failure(error: Exception) -> Answer:
     if isinstance(error, FrontrunnerError):
         return Answer(type(error)(str(error)))
     if (lack := _lack_of_memory(error)) is not None:
-        # Within a graph's capture it ends in another error, and may leave the allocator half-way.
+        # Within a graph's capture, lack of memory ends in another error, and may leave the allocator in an
+        # unfinished state.
         return Answer(OutOfMemoryError(_first_line(lack)), fit=lack is error)
     defect = RuntimeError(f"{type(error).__name__}: {_first_line(error)}")
     defect.add_note(traceback.format_exc())
@@ -87,21 +92,23 @@ def _failure(error: Exception) -> Answer:
 
 
 def _lack_of_memory(error: BaseException | None) -> BaseException | None:
-    """The error itself or the first behind it that says that memory ran out."""
+    """The error itself, or the first one behind it, that means lack of memory; None where there is none."""
     if error is None or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return error
     return _lack_of_memory(error.__cause__ or error.__context__)
 
 
 def _cleaned(device: Device | None) -> str:
-    """Frees what is not in use any more -> why the device does not go on, or nothing: after an illegal access
-    every call to it fails.
+    """Frees what is no longer in use, and returns why the device cannot go on, or nothing.
+
+    After an illegal access every call to the device fails.
     """
     try:
         if device is not None:
             device.synchronize()
         gc.collect()
-        torch.cuda.empty_cache()  # nothing where CUDA was not used
+        # This does nothing where CUDA was not used.
+        torch.cuda.empty_cache()
     except RuntimeError as error:
         return _first_line(error)
     return ""

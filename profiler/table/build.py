@@ -1,14 +1,14 @@
 """Measures the entries of a latency table: what one more layer adds to a model.
 
-A model of k feed-forward networks, and the same with a layer before each of them, are timed by turns. The
-difference divided by k is the
-layer's share of a decode step. It is measured in this company because its kernels, among equals, can find in
-the L2 cache what in a real
-model other layers' weights have driven out: attention of width 1024 seemed 15 % cheaper on an H100. What a
-prompt costs does not depend on
-that, and the clocks of a device that works hard do on how long it does: k equal layers and 2k are compared.
-The rest of a model is twice
-the time of k networks less that of 2k.
+A decode step is timed in two models by turns: one of k feed-forward networks, and the same with a layer
+before each of them. The difference divided by k is the layer's share of a step. The layer is measured among
+feed-forward networks for a reason: next to layers of its own kind, its kernels can find in the L2 cache what
+other layers' weights drive out in a real model. Attention of width 1024 seemed 15 % cheaper on an H100.
+
+A prompt is timed in models of k and of 2k equal layers. Its cost does not depend on the neighbours. It
+depends on the clocks, which change with how long a device works hard.
+
+The rest of a model is twice the time of k networks less the time of 2k networks.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,22 +35,27 @@ from profiler.table.stopwatch import Stopwatch
 from profiler.timing import lasting_error, standard_error
 
 _WARMUP = 2
+# Rounds go on at least so often, then until the cost is known to this relative error, or for so many seconds.
 _MIN_ROUNDS, _MAX_SECONDS, _RELATIVE_ERROR = 10, 1.0, 0.01
+# How often an entry is measured where other programs on a CPU disturb it.
 _TRIES = 3
-_NEGLIGIBLE = 0.01  # of a model's time: a part that takes next to none is known well enough by that
-_CPU_LAYERS = 4  # as many as small models have, whose weights lie in the same caches
-_FEWEST_LAYERS, _MOST_LAYERS = (
-    16,
-    32,
-)  # of a decode step on a GPU: what an address costs there is averaged over as many as models have
+# A part that takes less than this share of a model's time is known well enough by that.
+_NEGLIGIBLE = 0.01
+# As many layers as small models have, so that the weights lie in the same caches.
+_CPU_LAYERS = 4
+# Layers of a decode step on a GPU: the effect of addresses is averaged over as many as models have.
+_FEWEST_LAYERS, _MOST_LAYERS = 16, 32
 _MOST_PREFILL_LAYERS = 8
-# So many times do k networks' weights fill the L2 cache. At twice it would, with random replacement, still
-# serve a fifth of the reads.
+# How many times the weights of k networks fill the L2 cache. At twice, a cache with random replacement would
+# still serve a fifth of the reads.
 _CACHES = 4
-_PREFILL_TOKENS = 65_536  # that k layers read together
+# Tokens that k layers read together.
+_PREFILL_TOKENS = 65_536
+# What weights and state of the models may take on a CPU (bytes).
 _CPU_MEMORY = 2 << 30
 
-Progress = Callable[[Entry, int, int], None]  # an entry, how many are done, of how many
+# Called with an entry, how many are done, and how many there are.
+Progress = Callable[[Entry, int, int], None]
 
 
 def build(
@@ -61,11 +66,17 @@ def build(
     device: Device,
     on_entry: Progress | None = None,
 ) -> None:
-    """Measures and stores, one after the other, what the table is missing for these architectures at these
-    points.
+    """Measures and stores what the table lacks to predict these architectures at these points.
 
-    Takes the device's locks itself. Raises TableError where an entry cannot be measured; those before it are
-    kept.
+    It takes the device's locks itself.
+
+    table: receives the entries, one after the other
+    architectures: what is to be predicted
+    points: at which it is to be predicted
+    device: the table's device
+    on_entry: called after each entry
+
+    Raises TableError where an entry cannot be measured; the entries before it are kept.
     """
     pace = _pace(device)
     parts = sorted(
@@ -85,10 +96,11 @@ def _pace(device: Device) -> Pace:
 
 
 def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
-    """The cost of one part, from models built for it. Takes the device's locks.
+    """The cost of one part, from models built for it.
 
-    Raises TableError where memory runs out, and on a CPU where other programs did not let it be measured well
-    in so many tries.
+    It takes the device's locks itself.
+
+    Raises TableError where memory runs out, and where other programs on a CPU disturbed all _TRIES tries.
     """
     layers = layers_for(part, device)
     try:
@@ -111,7 +123,11 @@ def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
 
 
 def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """The layers of the shorter and of the longer model; `count` is how many the shorter has."""
+    """The layers of the shorter and of the longer model.
+
+    part: the part to measure
+    count: how many layers the shorter model has
+    """
     company = _company(part.width)
     added = part.what if isinstance(part.what, Layer) else company
     beside = company if part.phase == "decode" else added
@@ -119,7 +135,7 @@ def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]
 
 
 def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable[[], float]:
-    """Times a model of these layers."""
+    """A function that times a model of these layers at the part's point (ms)."""
     rest = part.what if isinstance(part.what, Rest) else Rest(vocabulary=2, tied_embeddings=True)
     architecture = Architecture(
         width=part.width,
@@ -141,10 +157,14 @@ def fit(
     lasting: bool = False,
     clock: Callable[[], float] = perf_counter,
 ) -> Entry:
-    """Times two models, the shorter of so many layers, by turns until the medians are known to 1 % or a
-    second has passed.
+    """Times two models by turns, until the median is known to 1 % or a second has passed.
 
-    `clock` returns seconds. lasting: see `timing.sample`.
+    part: what the models measure
+    short: times the shorter model (ms)
+    long: times the longer model (ms)
+    layers: how many layers the shorter model has
+    lasting: see `timing.sample`
+    clock: returns the time (s)
     """
 
     def cost(one: float, two: float) -> float:
@@ -161,15 +181,12 @@ def fit(
             continue
         error_ms = lasting_error(costs) if lasting else standard_error(sorted(costs))
         if error_ms <= _RELATIVE_ERROR * median(costs) or clock() - started >= _MAX_SECONDS:
-            # Nothing takes less than no time: what a noisy difference below zero says of a cheap part is
-            # that.
+            # Nothing takes less than no time: a noisy difference below zero means that the part is cheap.
             return Entry(**dict(part), ms=max(0.0, median(costs)), error_ms=error_ms, rounds=len(costs))
 
 
 def _unstable(entry: Entry, model_ms: float) -> str:
-    """Why an entry is not clean by its own rounds; empty where it is, or where it hardly counts in the model
-    that it was taken from.
-    """
+    """Why an entry is not clean by its own rounds; empty where it is clean or hardly counts in its model."""
     off = 2 * entry.error_ms
     if off <= max(MOST_ERROR * entry.ms, _NEGLIGIBLE * model_ms):
         return ""
@@ -193,11 +210,11 @@ def layers_for(part: Part, device: Device) -> int:
         .values()
     )
     added = registry.get(layer.operator).parameters(part.width, layer.shape) * itemsize + state
-    both = (
-        added + 2 * weights if part.phase == "decode" else 3 * added
-    )  # of the two models, per layer of the shorter
+    # Bytes of both models together, for each layer of the shorter one.
+    both = added + 2 * weights if part.phase == "decode" else 3 * added
     if isinstance(part.what, Rest) and not (on_gpu and part.phase == "decode"):
-        wanted = 1  # the fewer layers, the less of their noise; nothing has to be driven out of a cache
+        # The fewer layers, the less of their noise. No cache has to be emptied here.
+        wanted = 1
     elif not on_gpu:
         wanted = _CPU_LAYERS
     elif part.phase == "prefill":
@@ -210,9 +227,7 @@ def layers_for(part: Part, device: Device) -> int:
 
 
 def memory_for_models(device: Device) -> int:
-    """Bytes that weights and state of the models under a table may take, so that there is room for what is
-    computed.
-    """
+    """Bytes that weights and state of a table's models may take; the rest is for temporaries."""
     if device.torch_device.type == "cpu":
         return _CPU_MEMORY
     return int(torch.cuda.get_device_properties(device.torch_device).total_memory // 2)

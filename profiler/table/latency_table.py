@@ -1,13 +1,11 @@
-"""The latency table: what each layer costs on a device, and from it, by addition, what any model made of them
-costs.
+"""The latency table: what each layer costs on a device, and from it, by addition, what a whole model costs.
 
 An entry is the time that one more layer, with its normalization and residual connection, adds to a model of
-feed-forward networks, for one
-phase, batch size and context; what a model has besides layers is an entry too. Where a layer's cost depends
-on how much it remembers,
-entries at two contexts give a line a + b·context.
+feed-forward networks. It holds for one phase, batch size and context. What a model has besides layers is an
+entry too. Where a layer's cost depends on how much it remembers, entries at two contexts give a line a +
+b·context.
 
-A table belongs to one device in one state of its software. It is one JSON file; several processes may extend
+A table belongs to one device in one state of its software. It is one JSON file. Several processes may extend
 it at once.
 """
 
@@ -46,13 +44,18 @@ from profiler.table.parts import (
 )
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
-# a line serves contexts up to this many times the longest that was measured, as meta tokens make them
+# A line serves contexts up to this many times the longest that was measured, because meta tokens lengthen
+# them.
 _BEYOND = 1.125
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A predicted time. error_ms sums up the entries' own errors, not what adding layers leaves out."""
+    """A predicted time.
+
+    ms: the time (ms)
+    error_ms: the entries' own errors added up, without the error that adding layers makes (ms)
+    """
 
     ms: float
     error_ms: float
@@ -60,8 +63,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one model: reading a prompt, one decode step of the whole batch, and the tokens that such steps
-    make.
+    """The predicted speed of one model.
+
+    decode: the time of one decode step of the whole batch
+    prefill: the time of reading a prompt
+    decode_tokens_per_s: tokens of the whole batch in a second of such steps
     """
 
     decode: Estimate
@@ -70,8 +76,14 @@ class Prediction:
 
 
 class Validation(Value):
-    """How far predictions for models of one space were off at one point (see `table_validate.Accuracy`).
-    space: digest of its settings.
+    """How far predictions for models of one space were off at one point.
+
+    See `profiler.table.validate.Accuracy`.
+
+    space: digest of the space's settings
+    phase, batch, context: the point
+    models: how many models were measured
+    p95: 95th percentile of |predicted / measured − 1|
     """
 
     space: str
@@ -97,8 +109,9 @@ class _Costs(NamedTuple):
 
 
 def conditions(device: Device) -> dict[str, str]:
-    """Everything that an entry's time depends on besides its part: device, number format, versions, and the
-    operators' own code.
+    """What an entry's time depends on besides its part.
+
+    That is the device, the number format, the versions, and the code of the operators.
     """
     found = {
         "name": device.name,
@@ -107,14 +120,14 @@ def conditions(device: Device) -> dict[str, str]:
         "code": _code(),
     }
     if device.torch_device.type == "cpu":
-        # Its times are told at one pace, which another measurement of the anchor would make another unit.
+        # A CPU's times are given at one pace. Another measurement of the anchor would make it another unit.
         found |= {"threads": str(torch.get_num_threads()), "anchor_ms": f"{usual_ms(device):.4g}"}
     return found
 
 
 @cache
 def _code() -> str:
-    """Digest of the files that decide which kernels run."""
+    """A digest of the files that decide which kernels run."""
     files = [
         *(_PACKAGE / "operators").rglob("*.py"),
         *(_PACKAGE / "operators").rglob("*.json"),
@@ -127,16 +140,16 @@ def _code() -> str:
 
 
 def default_path(device: Device, *, folder: Path = Path("results/tables")) -> Path:
-    """Where the table of a device lies, a file for each set of conditions."""
+    """Where the table of a device lies: one file for each set of conditions."""
     found = conditions(device)
     digest = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:8]
     return folder / f"{device.label.partition(':')[0]}-{digest}.json"
 
 
 class LatencyTable:
-    """Entries of one device.
+    """The entries of one device.
 
-    Those that other processes add to the file are seen after `add`, and by who opens it then.
+    Entries that other processes add to the file are seen after `add`, and by opening the file again.
     """
 
     def __init__(
@@ -154,9 +167,9 @@ class LatencyTable:
 
     @classmethod
     def open(cls, path: Path, device: Device) -> Self:
-        """The table in that file, empty where there is none.
+        """The table in that file; an empty one where there is no file.
 
-        Raises TableError for a damaged one or one of other conditions.
+        Raises TableError for a damaged table, or one of other conditions.
         """
         found = conditions(device)
         if not path.exists():
@@ -167,7 +180,10 @@ class LatencyTable:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The table in that file, of whatever device, to be looked at. Raises TableError."""
+        """The table in that file, of whatever device, to be looked at.
+
+        Raises TableError where it cannot be read or is damaged.
+        """
         try:
             stored = _File.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -205,13 +221,13 @@ class LatencyTable:
         return tuple(self._validations.values())
 
     def validation(self, space: str, point: Point) -> Validation | None:
-        """The latest validation by models of that space at that point."""
+        """The latest validation by models of that space at that point; None where there is none."""
         return self._validations.get((space, point))
 
     def add(self, entries: Iterable[Entry], validations: Iterable[Validation] = ()) -> None:
-        """Stores entries and validations, beside those that others stored by now.
+        """Stores entries and validations, beside those that other processes have stored by now.
 
-        Raises TableError if theirs are of other conditions.
+        Raises TableError where the stored ones belong to other conditions.
         """
         with _alone(self.path):
             if self.path.exists():
@@ -226,10 +242,10 @@ class LatencyTable:
             write_whole(self.path, f'{head},\n "entries": [\n{rows}\n]}}\n'.encode())
 
     def missing(self, architectures: Iterable[Architecture], points: Sequence[Point]) -> tuple[Part, ...]:
-        """What has to be measured before these architectures can be predicted at these points, each once.
+        """The parts to measure before these architectures can be predicted at these points, each once.
 
-        Of a layer on a line that is the context asked and half of it, and no other context that the line then
-        serves.
+        For a layer on a line, that is the context asked for and half of it. Any other context that this line
+        then serves is left out.
         """
         parts = {
             (place(part), part.context): part
@@ -251,18 +267,18 @@ class LatencyTable:
         return tuple(found)
 
     def predict(self, architecture: Architecture, *, batch: int, context: int) -> Prediction:
-        """Latency and throughput by arithmetic alone.
+        """Latency and throughput of a model, by arithmetic alone.
 
-        Raises TableError naming the entries that are missing.
+        Raises TableError that names the missing entries.
         """
         decode = self.latency(architecture, Point("decode", batch, context))
         prefill = self.latency(architecture, Point("prefill", batch, context))
         return Prediction(decode, prefill, batch / decode.ms * 1e3)
 
     def latency(self, architecture: Architecture, point: Point) -> Estimate:
-        """The time of a model at one point: Σ of its layers and its rest.
+        """The time of a model at one point: the sum over its layers and its rest.
 
-        Raises TableError naming the entries that are missing.
+        Raises TableError that names the missing entries.
         """
         phase, batch, tokens = point.phase, point.batch, point.context + architecture.meta_tokens
         known = self._costs.setdefault((phase, batch, tokens), {})
@@ -276,7 +292,8 @@ class LatencyTable:
                 self._learn(architecture, point)
                 costs = known[key]
             ms += count * costs.ms
-            variance += (count * costs.error_ms) ** 2  # a layer's error is the same every time it occurs
+            # A layer's error is the same every time the layer occurs, so that its errors add up.
+            variance += (count * costs.error_ms) ** 2
         return Estimate(ms, sqrt(variance))
 
     def _learn(self, architecture: Architecture, point: Point) -> None:
@@ -296,7 +313,7 @@ class LatencyTable:
             known[part_key(part)] = costs
 
     def _found(self, part: Part) -> _Costs | None:
-        """What a part costs, from an entry of its own or from a line through two; None if there are none."""
+        """The cost of a part, from its own entry or a line through two entries; None without either."""
         by_context = self._entries.get(place(part), {})
         if not _served(part, by_context.keys()):
             return None
@@ -321,7 +338,7 @@ class LatencyTable:
 
 
 def _served(part: Part, contexts: Collection[int]) -> bool:
-    """Whether entries of the part's kind at these contexts tell its cost."""
+    """Whether entries of the part's kind at these contexts give its cost."""
     if part.context in contexts:
         return True
     return (
@@ -342,7 +359,10 @@ def _require_same(path: Path, stored: Mapping[str, str], here: Mapping[str, str]
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keeps other processes from changing the table. Raises TableError where its folder cannot be written."""
+    """Keeps other processes from changing the table.
+
+    Raises TableError where the table's folder cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(f".{path.name}.lock")):

@@ -1,6 +1,4 @@
-"""What a model is made of as a latency table sees it: kinds of layers, and the rest, at one phase, batch size
-and context.
-"""
+"""The parts of a model in a latency table: kinds of layers, and the rest, at one phase, batch and context."""
 
 from bisect import bisect_left
 from collections.abc import Hashable, Iterator
@@ -18,7 +16,12 @@ Phase = Literal["decode", "prefill"]
 
 
 class Point(NamedTuple):
-    """Under which circumstances a model is timed. context: tokens of a row, meta tokens not counted."""
+    """The circumstances under which a model is timed.
+
+    phase: `decode` or `prefill`
+    batch: rows at once
+    context: tokens a row, without meta tokens
+    """
 
     phase: Phase
     batch: int
@@ -26,9 +29,7 @@ class Point(NamedTuple):
 
 
 class Rest(Value):
-    """What a model has besides its layers: embedding, final normalization, head and the choice of the next
-    token.
-    """
+    """What a model has besides layers: embedding, final normalization, head, and the next token's choice."""
 
     vocabulary: int
     tied_embeddings: bool
@@ -36,11 +37,15 @@ class Rest(Value):
 
 
 class Part(Value):
-    """A piece of a model at one point. context: tokens, meta tokens included, as many as its cost depends on
-    (1: on none).
+    """A piece of a model at one point.
 
-    rope: whether the model has rotary positions, which changes the kernels of attention; false for the rest
-        of a model.
+    phase: `decode` or `prefill`
+    batch: rows at once
+    context: the tokens a row that its cost depends on, meta tokens included; 1 where it depends on none
+    width: of the model
+    rope: whether the model has rotary positions, which change the kernels of attention; false for the rest of
+        a model
+    what: the kind of layer, or the rest of the model
     """
 
     phase: Phase
@@ -56,7 +61,7 @@ class Part(Value):
 
     @property
     def details(self) -> str:
-        """The part in short, as in `heads=8 kv_heads=4 head_dim=64`: what is neither off nor the usual."""
+        """The part in short: what is neither off nor the default, as in `heads=8 kv_heads=4 head_dim=64`."""
         if isinstance(self.what, Rest):
             head = "normalized" if self.what.normalized_head else ""
             tied = "tied" if self.what.tied_embeddings else "untied"
@@ -77,7 +82,12 @@ class Part(Value):
 
 
 class Entry(Part):
-    """A part's measured cost, the median of `rounds` pairs of samples. error_ms: its standard error."""
+    """The measured cost of a part.
+
+    ms: the median of the rounds (ms)
+    error_ms: its standard error (ms)
+    rounds: how many pairs of samples were taken
+    """
 
     ms: float
     error_ms: float
@@ -85,7 +95,7 @@ class Entry(Part):
 
 
 def parts_of(architecture: Architecture, point: Point) -> Iterator[Part]:
-    """What a model is made of, each kind of layer once."""
+    """The parts of a model, each kind of layer once."""
     phase, batch, tokens = point.phase, point.batch, point.context + architecture.meta_tokens
     width, rope = architecture.width, architecture.rope is not None
     for layer in {layer_key(layer, width, rope): layer for layer in architecture.layers}.values():
@@ -112,8 +122,9 @@ def rest_of(architecture: Architecture) -> Rest:
 
 @cache
 def _reach(operator: str, shape: Shape, tokens: int) -> int:
-    """The fewest tokens that fill an operator's state as `tokens` do: 1 for recurrent state, a window's
-    length, or all of them.
+    """The fewest tokens that fill an operator's state as much as `tokens` do.
+
+    It is 1 for recurrent state, the length for a window, and all tokens for full attention.
     """
 
     def state(length: int) -> Any:
@@ -124,14 +135,14 @@ def _reach(operator: str, shape: Shape, tokens: int) -> int:
 
 
 def depends_on_context(part: Part) -> bool:
-    """Whether one token more or less changes a decode step of it, so that entries lie on a line."""
+    """Whether one token more or less changes the cost of a decode step, so that entries lie on a line."""
     if part.phase == "prefill" or part.context == 1 or isinstance(part.what, Rest):
         return False
     return _reach(part.what.operator, part.what.shape, part.context + 1) > part.context
 
 
 def layer_key(layer: Layer, width: int, rope: bool) -> Hashable:
-    # Plain fields: hashing a pydantic value takes longer than all the rest of a prediction.
+    # Plain fields are used because hashing a pydantic value takes longer than all the rest of a prediction.
     return (width, rope, layer.operator, layer.norm, layer.norm_position, *layer.shape.__dict__.values())
 
 

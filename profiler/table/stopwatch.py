@@ -1,7 +1,7 @@
 """Times a model at one point: reading a prompt, or a decode step at the end of a context.
 
-Both as `profiler.measuring.measure` does: every step sees the same context, with state and tokens that are
-random, and a prompt is read into an empty state.
+Both are timed as `profiler.measuring.measure` does. Every step sees the same context, with random state and
+tokens. A prompt is read into an empty state.
 """
 
 from math import ceil
@@ -13,20 +13,22 @@ from profiler.device.device import Device
 from profiler.measuring.decoder import Decoder, Prompt
 from profiler.table.parts import Point
 
-_SAMPLE_MS = 2.0  # steps shorter than this are gathered into one sample
+# Shorter steps are gathered into one sample (ms).
+_SAMPLE_MS = 2.0
 
 
 class Stopwatch:
     """A model ready to be timed.
 
-    Building it loads the device: hold its shared lock, and the exclusive one while timing.
+    Building it loads the device: the caller holds the shared lock while building, and the exclusive lock
+    while timing. Both are done under `torch.inference_mode`.
 
-    Both are done under `torch.inference_mode`. Raises what running out of memory raises.
+    Raises MemoryError or torch.OutOfMemoryError where memory runs out.
     """
 
     def __init__(self, model: HybridLM, point: Point, device: Device) -> None:
         self._device, self._phase = device, point.phase
-        # A graph holds a decode step only: where none is timed, none is captured.
+        # A graph holds a decode step only: where no step is timed, no graph is captured.
         self._decoder = Decoder(
             model, point.batch, point.context, graph=None if point.phase == "decode" else False
         )
@@ -42,9 +44,7 @@ class Stopwatch:
             )
 
     def elapsed(self) -> float:
-        """Time in ms as one waits for it: of one decode step, or from an empty state to the first token after
-        the prompt.
-        """
+        """The time of one decode step, or from an empty state to the first token after the prompt (ms)."""
         if self._phase == "decode":
             return self._device.mean_time(self._decoder.step, before=self._rewind, count=self._steps)
         self._decoder.reset()

@@ -29,11 +29,17 @@ _DRIFT, _TRIES = 0.01, 3
 
 @dataclass(frozen=True)
 class Case:
-    """One model at one point. drift: of the anchor model's time from before the measurement to after it.
+    """One model at one point, predicted and measured.
 
-    tainted: whether every try was, on a GPU by a drift above 1 %. A CPU drifts more than that all the time,
-        which its times are freed of
-    (see `profiler.measuring.pace`): there by samples that say little, or by a core that it shared.
+    architecture: of the model
+    point: at which it was measured
+    params: its number of parameters
+    predicted: by the table
+    measured: its samples
+    drift: the relative change of the anchor model's time from before the measurement to after it
+    tainted: whether every try was tainted. On a GPU that is a drift above 1 %. A CPU always drifts more, and
+        its times are corrected for that (see `profiler.measuring.pace`). There it is unsteady samples, or a
+        core that other programs used.
     """
 
     architecture: Architecture
@@ -47,14 +53,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of predictions at one point.
+    """The accuracy of predictions at one point.
 
-    models: how many were measured well.
-    tainted: how many others were not, and are left out.
-    mape, p95: mean and 95th percentile of |predicted / measured − 1|.
-    bias: mean of predicted / measured − 1.
-    tau: Kendall's τ between predicted and measured times.
-    params_tau: Kendall's τ between numbers of parameters and measured times.
+    models: how many models were measured well
+    tainted: how many others were not, and are left out
+    mape, p95: mean and 95th percentile of |predicted / measured − 1|
+    bias: mean of predicted / measured − 1
+    tau: Kendall's τ between predicted and measured times
+    params_tau: Kendall's τ between numbers of parameters and measured times
     """
 
     models: int
@@ -71,7 +77,9 @@ def validate(
 ) -> Iterator[Case]:
     """Measures each model at each point.
 
-    Takes the device's locks itself. Raises TableError before it measures one with a missing entry.
+    It takes the device's locks itself.
+
+    Raises TableError before a model with a missing entry is measured.
     """
     with shared(device.label):
         anchor = Anchor(device)
@@ -90,7 +98,7 @@ def validate(
 def _measured(
     model: HybridLM, point: Point, device: Device, anchor: Anchor, pace: Pace
 ) -> tuple[Timing, float, bool]:
-    """One timing between two of the anchor model; again where it was tainted, see `Case`."""
+    """One timing between two timings of the anchor model, again where it was tainted, see `Case`."""
     with torch.inference_mode(), memory_errors():
         with shared(device.label):
             stopwatch = Stopwatch(model, point, device)
@@ -109,9 +117,9 @@ def _measured(
 
 
 def accuracy(cases: Sequence[Case]) -> Accuracy:
-    """Of cases at one point.
+    """The accuracy over cases at one point.
 
-    Raises TableError where more than half are tainted: what is left was chosen by chance.
+    Raises TableError where more than half are tainted, because the remaining ones were selected by chance.
     """
     kept = [case for case in cases if not case.tainted]
     if 2 * len(kept) < max(1, len(cases)):
@@ -137,6 +145,6 @@ def accuracy(cases: Sequence[Case]) -> Accuracy:
 
 
 def kendall_tau(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """Kendall's τ-b (1945), which takes account of ties; NaN where all of one side are equal."""
-    # The p-value, which is not used, is cheapest by its asymptotic formula.
+    """Kendall's τ-b (1945), which takes account of ties; NaN where all values of one side are equal."""
+    # The p-value is not used, and is cheapest by its asymptotic formula.
     return float(stats.kendalltau(a, b, method="asymptotic").statistic)
