@@ -35,7 +35,7 @@ class Benchmark:
     """Something that `frontrunner bench` can measure.
 
     name: that of its file in `library/`.
-    summary: one line that says what is measured.
+    summary: what is measured, in one line.
     run: (device, console) -> what was measured; prints results as they come.
     needs: packages that Frontrunner does not install itself: name to import -> command that installs it.
     gpu: whether it cannot run on a CPU.

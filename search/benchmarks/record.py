@@ -1,4 +1,4 @@
-"""Records of benchmarks, the code that they measured, and the folders in which interrupted ones go on."""
+"""Records of benchmarks, the code that they measured, and the folders where interrupted ones continue."""
 
 import hashlib
 import json

@@ -21,6 +21,7 @@ from search.config.run import RunConfig
 from search.evaluation.fidelity import rung_metric
 from search.pareto import Floats
 
+# Evaluated architectures whose errors correct the linear model.
 NEAREST = 8
 WIDTH = 4.0
 """A width half as large is as far away as this many different layers."""

@@ -13,11 +13,13 @@ from profiler.process.worker import ProfilingWorker
 from profiler.profile import REPEATABILITY, Profile, ProfileSettings, key
 from search.evaluation.profiling import started
 
+# Rounds of a comparison, unless the caller names another number.
 ROUNDS = 6
 # Fewer rounds do not show how far the times scatter.
 LEAST_ROUNDS = 3
 # Processes that start at the same time, before any of them measures.
 AT_ONCE = 6
+# After this time one measurement is given up.
 DEADLINE_S = 600.0
 
 

@@ -2,17 +2,17 @@
 
 A candidate's proxy is the target itself, or something cheaper that stands for it.
 
-Halving: while a candidate trains, its validation loss is taken at rungs. A rung is a number of tokens below
-    the budget. At each rung the candidate has to be among the best 1/eta of the candidates that came to the
-    same rung before, or its training ends there. It does not wait for other candidates (asynchronous
-    successive halving, Li et al. 2020, arXiv 1810.05934). Losses of different rungs are never compared.
+Trainings end early by halving (asynchronous successive halving, Li et al. 2020, arXiv 1810.05934). While a
+candidate trains, its validation loss is taken at rungs. A rung is a number of tokens below the budget. At
+each rung the candidate has to be among the best 1/eta of the candidates that came to the same rung before, or
+its training ends there. It does not wait for other candidates. Losses of different rungs are never compared.
 
 A higher loss alone is no reason to stop a candidate that is faster. So each candidate is compared only with
-those that are no worse in every other objective. All of these are measured before training. For a stopped
-candidate there is thus another one that is no worse elsewhere and has a lower loss at the rung. If the final
-losses have the order of the losses at the rung, that one dominates it, or, where that one was stopped too,
-the candidate that stopped that one does. Halving costs a member of the frontier only where the order of
-losses still changes. `search.gates.screen` audits how often it does.
+candidates that are no worse in every other objective. These objectives are all measured before training. For
+a stopped candidate there is thus another one that is no worse elsewhere and has a lower loss at the rung. If
+the final losses have the order of the losses at the rung, that other one dominates it. Where the other one
+was stopped too, the candidate that stopped the other one does. Halving costs a member of the frontier only
+where the order of losses still changes. `search.gates.screen` audits how often it does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

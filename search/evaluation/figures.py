@@ -9,9 +9,13 @@ import pandas as pd
 
 from search.objectives import base_of, metric_named
 
+# SI prefixes by their size.
 _PREFIXES = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
+# Units that `formatted` writes behind the number.
 _IN_CELLS = {"bytes": "B", "bytes/s": "B/s"}
-_COUNTS = ("parameters", "tokens/s")  # the metrics' names contain these units
+# Counts have a prefix but no unit in their cells: the metrics' names contain it.
+_COUNTS = ("parameters", "tokens/s")
+# Units of metrics that are integers.
 _WHOLE = ("parameters", "bytes", "rows")
 # The names of all other metrics end in their unit, or they have none.
 _IN_HEADERS = ("nats/token", "rows")

@@ -248,6 +248,7 @@ class Measured:
 UNMEASURED = Measured()
 
 
+# The purpose, among wall times, of waiting for workers.
 QUEUE = "queue"
 
 

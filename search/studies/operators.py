@@ -25,6 +25,7 @@ from search.studies.parallel import train_ahead
 
 # Of parameters: models count as equal within this share.
 TOLERANCE = 0.02
+# Sizes of feed-forward networks are multiples of this where they make up for parameters.
 _HIDDEN_STEP = 8
 # Widths are tried up to this many times the given one.
 _WIDEST = 4

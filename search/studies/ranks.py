@@ -1,6 +1,6 @@
 """Measures whether a short training orders architectures as a long one does.
 
-A search relies on that. The study also tells whether the short loss orders them better than counting their
+A search relies on that. The study also measures whether the short loss orders them better than counting their
 parameters or FLOPs would:
 
     frontrunner study ranks study_ranks_cpu

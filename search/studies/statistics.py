@@ -12,7 +12,9 @@ from operators.base.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
+# The share of the draws that an interval holds.
 LEVEL = 0.95
+# Draws with replacement for each interval.
 _DRAWS = 2000
 # Three things have only six orders, and any interval holds all of them.
 _LEAST = 4

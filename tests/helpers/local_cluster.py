@@ -9,7 +9,9 @@ import pytest
 
 from search.cluster.connect import use_token
 
+# What every node has.
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+# How soon Ray notices that a node is gone: its own settings would keep a test waiting.
 SOON = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_timeout_ms": 1000}
 
 
