@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
-    """Whether no other point dominates each of points [n, m]: [n].
+    """Marks the points [n, m] that no other point dominates: [n].
 
     Equal points do not dominate each other.
     """

@@ -50,8 +50,8 @@ def rung_metric(tokens: int) -> str:
 class Rung:
     """The candidates that came to a rung so far.
 
-    tokens: where the rung is.
-    reached: of each candidate the costs in the objectives known before training, and the loss here.
+    tokens: the number of tokens at which the rung is.
+    reached: for each candidate, its costs in the objectives known before training, and its loss here.
     """
 
     tokens: int

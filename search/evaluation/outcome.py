@@ -28,21 +28,27 @@ class Evaluation(Value):
     """A candidate's scores, or why it has none.
 
     status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a
-        rung of its training; `error` is a defect of the program, with its traceback.
+        rung of its training; `error` is a defect of the program, with its traceback. The others are failures
+        of the candidate.
     reason: why the candidate has no scores; empty where it has them.
     gate: the gate that rejected the candidate, if one did.
-    audits: the gates that would have rejected it, but let it through (see `search.gates.screen`).
+    audits: of the gates that would have rejected it, but let it through (see `search.gates.screen`).
     metrics: flat, by name: `loss`, `decode_ms@b1`, at rungs `loss@t20000`.
     standard_errors: of metrics that are the mean of two evaluations with different seeds (see `mean`).
     measured_errors, taints: of such a mean, the content of `errors` and `tainted`; None where the profiles
         have it.
-    profile: of the one kind of device; None where a run has several kinds.
-    profiles: by kind of device, where a run has several kinds.
+    profile: what was measured, where the run does not have several kinds of device.
+    profiles: by kind of device, where the run has several.
+    proxy: the score of the proxy training.
     proxy_width: width of the trained model, where that is not the candidate itself (see
         `search.evaluation.fidelity`).
+    tasks: the scores of the tasks.
+    backends: operator -> the backend that was used.
+    seed: of weights and batches.
     seconds: wall time by purpose. `profile` and `train`; `tasks` where there are any. `wait` is the time for
         the device's locks, and includes building the model to be measured. `queue`, where the evaluation was
         made in parts, is the time that the candidate waited for workers, which did something else meanwhile.
+    versions: of Python and PyTorch.
     traceback: of an `error`.
     """
 
@@ -141,7 +147,7 @@ def mean(first: Evaluation, second: Evaluation) -> Evaluation:
 
 
 def _mean_of(name: str, first: float, second: float) -> float:
-    """Returns the mean of two values of a metric, as it follows from the means of what is behind it.
+    """Returns the mean of two values of a metric; a derived metric follows from the mean of its source.
 
     A rate has the mean of the times behind it. A perplexity has the mean of the losses behind it.
     """

@@ -1,6 +1,6 @@
 """Measures what weight normalization is worth: each family of models with it and without.
 
-Whether it lowers the loss depends on the operators, so each family is trained for several seeds:
+Both models of a family are trained with the same seeds, and the difference of their losses is the gain:
 
     frontrunner study normalization study_normalization_cpu
 """

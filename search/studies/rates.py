@@ -1,7 +1,7 @@
 """Measures whether one learning rate is best at every width, with learning-rate transfer and without.
 
-With transfer the rate is carried over from `proxy.base_width` to the other widths. Only then can a search
-train candidates of different widths with one rate:
+With transfer the rate is carried over from `proxy.base_width` to the other widths. A search trains candidates
+of different widths with one setting of the rate, so that setting has to suit all of them:
 
     frontrunner study rates study_rates_cpu
 """

@@ -21,7 +21,7 @@ def nodes(*others):
 
     others: what each further node has besides NODE, as keywords.
 
-    The cluster asks for Ray's token, and notices within about a second that a node is gone.
+    The cluster asks for Ray's token, and is quick to notice that a node is gone.
     """
     use_token(None)
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone
