@@ -1,7 +1,8 @@
 """Frontrunner from Python: searches, what they found, measurements and models. See docs/python-api.md.
 
-Each function calls what the command of its name calls. Errors are those of `operators.base.errors`, one line
-each.
+Each function calls what the command of its name calls.
+
+Raises the errors of `operators.base.errors`, each with a message of one line.
 """
 
 from operators.base.threads import import_numpy
@@ -66,7 +67,7 @@ Model = Architecture | Path | str
 
 
 def _ignore(progress: Progress) -> None:
-    """Hears what nobody asked for."""
+    """Does nothing with the progress, for callers that do not ask for it."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ class Candidate:
     """One candidate of a run.
 
     number: its id in the run.
-    architecture: what it is.
+    architecture: the candidate's architecture.
     status: as in docs/columns.md; `unfinished` where its evaluation has not ended.
     scores: metrics by name; empty where it has none.
-    evaluation: all that was measured and trained, None where its evaluation has not ended.
+    evaluation: all that was measured and trained; None where it has not ended.
     curve: columns `tokens` and `loss`, the mean training loss (nats per token) since the row before.
     origin: how it was proposed.
     parents: the ids of the candidates that it was made from.
@@ -94,13 +95,22 @@ class Candidate:
     _folder: RunFolder
 
     def model(self, *, device: str = "cpu") -> tuple[HybridLM, Tokenizer]:
-        """The model with its trained weights, in evaluation mode, and its tokenizer. Raises RunError."""
+        """Returns the model with its trained weights, in evaluation mode, and its tokenizer.
+
+        Raises RunError.
+        """
         with TemporaryDirectory() as folder:
             self.export(Path(folder) / "model")
             return load(Path(folder) / "model", device=device)
 
     def export(self, to: Path | str, *, weights: bool = True) -> None:
-        """Writes it into `to`, a new or empty folder, as `frontrunner export` does. Raises RunError."""
+        """Writes the candidate into `to`, a new or empty folder, as `frontrunner export` does.
+
+        to: the folder.
+        weights: whether the trained weights are written too.
+
+        Raises RunError.
+        """
         with closing(open_ledger(self._folder.ledger)) as ledger:
             entry = next(entry for entry in ledger.entries() if entry.number == self.number)
             export(self._folder, ledger, entry, Path(to), weights=weights)
@@ -118,13 +128,13 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """What the run was asked to do."""
+        """The configuration that the run was started with."""
         return self._read()[0]
 
     def candidates(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> pd.DataFrame:
-        """Every candidate that meets the conditions, one a row; docs/columns.md says what each column is.
+        """Returns the candidates that meet the conditions, one a row; docs/columns.md describes the columns.
 
-        objectives: metrics by which the column `frontier` is made; the run's own where it is None.
+        objectives: metrics by which the column `frontier` is made; None for the run's own.
         where: conditions, as in `params <= 2e6`.
 
         Raises ConfigError.
@@ -133,12 +143,15 @@ class Run:
         return run_frame(config, entries, objectives, where)
 
     def frontier(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> pd.DataFrame:
-        """The candidates that no other dominates, of those that meet the conditions; arguments as above."""
+        """Returns the candidates, of those that meet the conditions, that no other dominates.
+
+        Arguments as of `candidates`.
+        """
         table = self.candidates(objectives, where)
         return table[table["frontier"]].reset_index(drop=True)
 
     def candidate(self, number: int) -> Candidate:
-        """One candidate by its id. Raises RunError."""
+        """Returns one candidate by its id. Raises RunError."""
         folder, ledger, entry = candidate_of(self.path.parent, str(self.path.absolute()), int(number))
         ledger.close()
         found = entry.evaluation
@@ -172,13 +185,15 @@ def search(
     """Searches to the end: proposes, measures and trains candidates.
 
     config: the keys of a configuration, its file, or the name of a shipped one.
-    name: of the run; made of the configuration's name and the time where it is None.
+    name: of the run; None makes one of the configuration's name and the time.
     results: folder of all runs.
-    on_progress: hears where the search stands, after every change.
+    on_progress: called with the progress of the search after every change.
     executor: where evaluations run: `ray`, in worker processes, or `inline`, in this one.
     address: of a running Ray cluster; None for this machine.
 
-    Raises our errors. Ctrl-C leaves a run that `resume` goes on with.
+    Ctrl-C leaves a run that `resume` continues.
+
+    Raises our errors.
     """
     stem = Path(config).stem if isinstance(config, str | Path) else "run"
     settings = _settings(config)
@@ -196,7 +211,7 @@ def resume(
     executor: str = "ray",
     address: str | None = None,
 ) -> Run:
-    """Goes on with a run that was interrupted, by its name or folder; arguments as of `search`.
+    """Continues a run that was interrupted, by its name or folder; arguments as of `search`.
 
     Raises our errors.
     """
@@ -204,7 +219,7 @@ def resume(
 
 
 def open_run(name: Path | str, *, results: Path | str = RESULTS) -> Run:
-    """A run that was begun, by its name or folder, for reading. Raises RunError."""
+    """Opens a run that was begun, by its name or folder, for reading. Raises RunError."""
     return Run(find_folder(Path(results), str(name)).path)
 
 
@@ -220,10 +235,14 @@ def profile(
     """Measures models one after the other: latency, throughput and memory.
 
     models: architectures, or what names one: a file, a folder, RUN:ID or a shipped name.
-    batch_sizes, contexts: rows, and tokens in the state of each.
-    threads: on a CPU. backend: `auto`, or one backend's name for every operator.
+    batch_sizes: rows of a batch.
+    contexts: tokens in the state of each row.
+    threads: of the CPU that the models use.
+    backend: `auto`, or one backend's name for every operator.
 
-    Each result has a `title`, and a `profile` or the `problem` why there is none. Raises our errors.
+    Each result has a `title`, and a `profile` or the `problem` why there is none.
+
+    Raises our errors.
     """
     settings = profile_settings(batch_sizes=tuple(batch_sizes), contexts=tuple(contexts), threads=threads)
     titled = [_titled(model, Path(results)) for model in models]
@@ -242,14 +261,20 @@ def compare(
     backend: str = "auto",
     results: Path | str = RESULTS,
 ) -> Comparison:
-    """Is B's decode step faster than A's? Interleaved measurements in fresh processes. Raises our errors."""
+    """Whether B's decode step is faster than A's, by interleaved measurements in fresh processes.
+
+    Raises our errors.
+    """
     settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
     (_, first), (_, second) = (_titled(model, Path(results)) for model in (a, b))
     return _compare(first, second, settings, device=device, backend=backend, rounds=rounds)
 
 
 def architecture(name: Path | str, *, results: Path | str = RESULTS) -> Architecture:
-    """The architecture of a file, a folder, a candidate as RUN:ID, or a shipped name. Raises our errors."""
+    """Returns the architecture of a file, a folder, a candidate as RUN:ID, or a shipped name.
+
+    Raises our errors.
+    """
     return architecture_of(str(name), Path(results))[1]
 
 

@@ -1,11 +1,10 @@
-"""Names of metrics, and what a run wants of them: objectives to minimize or maximize, constraints to keep.
+"""Names of metrics, and what a run wants of them: objectives to optimize and constraints to keep.
 
-A metric of a profile that depends on the batch size is written with it, `decode_ms@b1`. At any but the first
-of
-the profile's contexts it has the context too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`. Where
-a
-run measures on several kinds of device, what is measured has one value for each, `decode_ms@b1/H100` and
-`decode_ms@b1/A100`. What is computed or trained, as `params` or `loss`, has one value.
+A metric of a profile that depends on the batch size names it: `decode_ms@b1`. At any but the first of the
+profile's contexts it names the context too: `decode_ms@b1.c32768`, `throughput_tokens_per_s@c32768`. A run
+that measures on several kinds of device has one value of each measured metric for each kind:
+`decode_ms@b1/H100` and `decode_ms@b1/A100`. A metric that is computed or trained, as `params` or `loss`, has
+one value.
 """
 
 import re
@@ -41,13 +40,13 @@ METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS, **TASK_METRICS
 
 @dataclass(frozen=True)
 class CandidateMetric:
-    """A metric of another package: an entry point of the group `frontrunner.objectives` names one.
+    """A metric that another package adds by an entry point of the group `frontrunner.objectives`.
 
-    compute: (architecture, metrics by name) -> the figure, finite. It is called after the training, with
-        all that was measured and trained; metrics of other packages are not among them.
+    compute: (architecture, metrics by name) -> the value, finite. It is called after the training, with
+        everything that was measured and trained. Metrics of other packages are not among the metrics it gets.
     unit: as in `ms`; empty for none.
     maximize: whether more is better.
-    description: what it is, for people.
+    description: what the metric is, for people.
     """
 
     compute: Callable[[Architecture, Mapping[str, float]], float]
@@ -57,12 +56,12 @@ class CandidateMetric:
 
 
 def of_others() -> Mapping[str, EntryPoint]:
-    """The metrics of other packages, by name. Raises ConfigError."""
+    """Returns the metrics of other packages, by name. Raises ConfigError."""
     return plugins.found("frontrunner.objectives", tuple(METRICS))
 
 
 def metric_named(name: str) -> Metric | None:
-    """The metric of that name without batch size and context, of Frontrunner or of another package."""
+    """Returns the metric of that name without batch size and context, of Frontrunner or another package."""
     if name in of_others():
         other = plugins.load(of_others()[name], CandidateMetric)
         return Metric(other.unit, other.maximize, "architecture", other.description)
@@ -77,9 +76,9 @@ def needs_training(name: str) -> bool:
 def computed_by_others(
     wanted: Iterable[str], architecture: Architecture, metrics: Mapping[str, float]
 ) -> dict[str, float]:
-    """Of the wanted metrics those of other packages.
+    """Computes those of the wanted metrics that other packages define.
 
-    Raises ValueError for one that is not a finite number, and whatever their code raises.
+    Raises ValueError for a value that is not a finite number, and whatever the packages' code raises.
     """
     figures: dict[str, float] = {}
     for name in sorted(set(wanted) & set(of_others())):
@@ -91,7 +90,7 @@ def computed_by_others(
 
 NO_TASKS = TaskSettings()
 COMPUTED = ("params", "param_bytes", "state_bytes", "kv_bytes", "recurrent_bytes")
-"""Of a profile: by arithmetic, so that devices of every kind agree."""
+"""Metrics of a profile that are arithmetic: every kind of device has the same value."""
 
 _NAME = r"[a-z_][a-z0-9_]*(?:@[a-z0-9.]+)?(?:/[A-Za-z0-9._-]+)?"
 _CONSTRAINT = re.compile(rf"^\s*(?P<metric>{_NAME})\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
@@ -100,11 +99,13 @@ _CONSTRAINT = re.compile(rf"^\s*(?P<metric>{_NAME})\s*(?P<relation><=|>=|<|>)\s*
 def metric_of(
     name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
 ) -> Metric:
-    """The metric that `name` means in a run.
+    """Returns the metric that `name` means in a run.
 
-    settings: what the run profiles with. tasks: what it trains on. kinds: of device, if several.
+    settings: what the run profiles with.
+    tasks: the tasks that the run trains on.
+    kinds: the kinds of device, if the run has several.
 
-    Raises ConfigError with what exists.
+    Raises ConfigError with the names that exist.
     """
     parsed = MetricName.parse(name)
     base, plain = parsed.metric, str(parsed.plain)
@@ -146,7 +147,10 @@ def metric_of(
 def names(
     settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Every metric that a run with these settings provides."""
+    """Returns the names of all metrics that a run with these settings provides.
+
+    Arguments as of `metric_of`.
+    """
     provided = (
         base
         for base in (*METRICS, *of_others())
@@ -158,14 +162,14 @@ def names(
 
 
 def base_of(name: str) -> str:
-    """The metric's name without batch size, context and kind of device: the key of METRICS."""
+    """Returns the metric's name without batch size, context and kind of device: the key of METRICS."""
     return MetricName.parse(name).metric
 
 
 def on_kind(name: str, kind: str) -> str:
-    """The name of a metric as a device of this kind has it.
+    """Returns the name that a metric has on this kind of device.
 
-    The name itself where the kind does not matter, or is empty.
+    The name stays as it is where the kind does not matter or is empty.
     """
     parsed = MetricName.parse(name)
     differs = parsed.metric in PROFILE_METRICS and parsed.metric not in COMPUTED
@@ -188,7 +192,7 @@ class Objective:
     maximize: bool
 
     def cost(self, metrics: Mapping[str, float]) -> float:
-        """The metric's value, or its negative where more is better: less is always better."""
+        """Returns the metric's value, or its negative where more is better: less cost is always better."""
         return -metrics[self.metric] if self.maximize else metrics[self.metric]
 
 
@@ -199,9 +203,9 @@ def parse_objective(
 
 
 def by_kind(objectives: Sequence[Objective], kinds: Sequence[str]) -> dict[str, tuple[Objective, ...]]:
-    """What a run wants of each kind of device: its objectives, all that is measured taken from it.
+    """Returns a run's objectives for each kind of device, with every measured metric taken from that kind.
 
-    Where there are not several kinds these are the run's own, under an empty name.
+    A run without several kinds has its own objectives under an empty name.
     """
     if len(kinds) < 2:
         return {"": tuple(objectives)}
@@ -224,7 +228,7 @@ class Constraint:
         return f"{self.metric} {self.relation} {_exact(self.bound)}"
 
     def broken_by(self, metrics: Mapping[str, float]) -> str | None:
-        """The reason why `metrics` break the constraint; None if they keep it or lack its metric (yet)."""
+        """Returns why `metrics` break the constraint; None if they keep it or lack its metric (yet)."""
         value = metrics.get(self.metric)
         if value is None:
             return None
@@ -259,7 +263,7 @@ def parse_constraint(
 
 
 def require_agreement(constraints: Sequence[Constraint]) -> None:
-    """Raises ConfigError where no number at all meets two constraints on the same metric, whatever it is."""
+    """Raises ConfigError where two constraints on the same metric contradict each other."""
     least = [constraint for constraint in constraints if constraint.relation in (">=", ">")]
     most = [constraint for constraint in constraints if constraint.relation in ("<=", "<")]
     for low, high in product(least, most):
@@ -273,7 +277,7 @@ def require_agreement(constraints: Sequence[Constraint]) -> None:
 
 
 def qualifies(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> bool:
-    """Whether all constraints are kept; one whose metric is not there, or is not a number, is not."""
+    """Whether `metrics` keep all constraints; a metric that is missing or not a number keeps none."""
     return all(
         not isnan(metrics.get(constraint.metric, nan)) and constraint.broken_by(metrics) is None
         for constraint in constraints
@@ -281,7 +285,7 @@ def qualifies(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -
 
 
 def _exact(value: float) -> str:
-    """Short where that says it all, else every digit: a value and the bound that it breaks must differ."""
+    """Formats a value exactly, in as few digits as that takes: it must differ from a bound it breaks."""
     short = f"{value:g}"
     return (
         short
@@ -293,5 +297,5 @@ def _exact(value: float) -> str:
 
 
 def first_broken(constraints: Sequence[Constraint], metrics: Mapping[str, float]) -> str | None:
-    """The reason of the first constraint that `metrics` break, or None."""
+    """Returns the reason of the first constraint that `metrics` break, or None."""
     return next((reason for constraint in constraints if (reason := constraint.broken_by(metrics))), None)

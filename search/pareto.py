@@ -1,14 +1,13 @@
 """Pareto dominance.
 
-Points are arrays [n, m], one row a point, one column an objective; less is better in every column.
+Points are arrays [n, m], one row a point, one column an objective. Less is better in every column.
 
-Errors [n, m] say how far off each number may be. Where they are given, a point dominates another only if it
-is somewhere better by more
-than the error of the difference: two that cannot be told apart do not dominate each other. No cycle can come
-    of it, since every such
-dominance is one without errors too. An infinite error says that a number is not to be trusted: its point
-dominates nothing, and is
-dominated only by one that is no worse as far as one knows, and clearly better elsewhere.
+Errors [n, m] are how far off each number may be. Where they are given, a point dominates another only if it
+is better somewhere by more than the error of the difference. Two points that cannot be told apart do not
+dominate each other. This cannot make a cycle, since every such dominance is one without errors too.
+
+An infinite error marks a number that is not to be trusted. A point with one dominates nothing. Only a point
+that is no worse as far as is known, and clearly better elsewhere, dominates it.
 """
 
 import moocore
@@ -19,16 +18,19 @@ Floats = NDArray[np.float64]
 
 
 def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
-    """Which points [n, m] no other point dominates: [n]. Equal points do not dominate each other."""
+    """Marks the points [n, m] that no other point dominates: [n].
+
+    Equal points do not dominate each other.
+    """
     return np.asarray(~_dominance(_table(points), None if errors is None else _table(errors)).any(0))
 
 
 def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
-    """In how many doubtful dominances each of points [n, m] has a part: [n].
+    """Counts the doubtful dominances in which each of points [n, m] has a part: [n].
 
-    A point is dominated in doubt where none that dominates it is, in every column, at least the error of the
-    difference better; it and
-    the members of the frontier that dominate it have a part in that.
+    A point is dominated in doubt where no point that dominates it is better in every column by at least the
+    error of the difference. The dominated point has a part in that, and so have the members of the frontier
+    that dominate it.
     """
     table, off = _table(points), _table(errors)
     dominance = _dominance(table)
@@ -41,7 +43,7 @@ def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
-    """The front of each point [n, m]: [n].
+    """Returns the number of the front of each point [n, m]: [n].
 
     0 is the frontier, k + 1 the frontier of the points without fronts 0 to k (Deb et al. 2002).
     """
@@ -59,9 +61,10 @@ def ranks(points: ArrayLike) -> NDArray[np.int64]:
 
 
 def crowding(points: ArrayLike) -> Floats:
-    """The crowding distance of points [n, m] that form one front: [n], more is lonelier (Deb et al. 2002).
+    """Returns the crowding distance of points [n, m] that form one front: [n] (Deb et al. 2002).
 
-    The ends of each objective are infinitely far. An objective in which all points are equal says nothing.
+    A larger distance is a lonelier point. The ends of each objective are infinitely far. An objective in
+    which all points are equal adds nothing.
     """
     table = _table(points)
     distance = np.zeros(len(table))
@@ -78,9 +81,9 @@ def crowding(points: ArrayLike) -> Floats:
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """The volume between the points [n, m] and the reference [m].
+    """Returns the volume between the points [n, m] and the reference [m].
 
-    Points that are not better than it in each objective do not count.
+    Points that are not better than the reference in each objective do not count.
     """
     table, corner = _table(points), np.asarray(reference, float)
     inside = table[(table < corner).all(1)] if table.size else table
@@ -88,12 +91,12 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
 
 def reference_point(points: ArrayLike) -> Floats:
-    """A reference [m] for hypervolumes: the worst value of each objective, and beyond it a tenth of the
-    objective's range.
+    """Returns a reference [m] for hypervolumes: a little worse than the worst value of each objective.
 
-    With no range (one point, or all equal) the tenth is taken of the value's size instead, so that the points
-    still count.
-    Raises ValueError when there is no point.
+    It lies a tenth of the objective's range beyond the worst value. Where there is no range (one point, or
+    all equal) it lies a tenth of the value's size beyond, so that the points still count.
+
+    Raises ValueError where there is no point.
     """
     table = _table(points)
     if not table.size:
@@ -116,9 +119,9 @@ def _table(points: ArrayLike) -> Floats:
 
 
 def _dominance(table: Floats, errors: Floats | None = None) -> NDArray[np.bool_]:
-    """[i, j]: whether point i dominates point j.
+    """Returns whether point i dominates point j: [i, j].
 
-    Column by column, since [n, n, m] at once would not stay in the cache.
+    It works column by column, since [n, n, m] at once would not stay in the cache.
     """
     no_worse = np.ones((len(table), len(table)), bool)
     better = np.zeros_like(no_worse)

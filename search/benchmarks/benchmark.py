@@ -21,7 +21,7 @@ class Measured:
     figures: flat, with units in the names.
     samples: what the figures were computed from, as JSON can hold it.
     files: suffix -> content of a file that is kept beside the record.
-    folders: runs in which an interrupted benchmark goes on; they are renamed once the record is written.
+    folders: runs in which an interrupted benchmark continues; they are renamed once the record is written.
     """
 
     figures: Figures
@@ -35,7 +35,7 @@ class Benchmark:
     """Something that `frontrunner bench` can measure.
 
     name: that of its file in `library/`.
-    summary: one line that says what is measured.
+    summary: what is measured, in one line.
     run: (device, console) -> what was measured; prints results as they come.
     needs: packages that Frontrunner does not install itself: name to import -> command that installs it.
     gpu: whether it cannot run on a CPU.
@@ -48,7 +48,11 @@ class Benchmark:
     gpu: bool = False
 
     def require(self, device: Device) -> None:
-        """Raises ConfigError where a package is missing, DeviceError where a needed GPU is not the device."""
+        """Checks that the benchmark can run on the device.
+
+        Raises ConfigError where a package is missing, and DeviceError where it needs a GPU and the device is
+        none.
+        """
         if missing := [name for name in self.needs if importlib.util.find_spec(name) is None]:
             commands = " and ".join(
                 f"`{command}`" for command in dict.fromkeys(self.needs[name] for name in missing)

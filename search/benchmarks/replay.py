@@ -1,9 +1,9 @@
-"""A search's recorded evaluations as scores of any architecture of its space: no measurement, no training.
+"""Scores any architecture of a space from a search's recorded evaluations, without a measurement or training.
 
-What was evaluated has just the loss and latency that were measured, the means where both searches did.
-Anything else has what a linear model of depth, parameters and bytes of a decode step expects, corrected by
-the errors of that model at the most similar evaluated architectures. Similar is by the distance of sequences
-(Levenshtein 1966) and of widths, which is nothing that our searcher's surrogates look at.
+An architecture that was evaluated has the loss and latency that were measured, as means where both searches
+evaluated it. Any other has what a linear model of depth, parameters and bytes of a decode step expects,
+corrected by the errors of that model at the most similar evaluated architectures. Similarity is the distance
+of sequences (Levenshtein 1966) and of widths. Our searcher's surrogates look at neither.
 """
 
 import json
@@ -21,21 +21,22 @@ from search.config.run import RunConfig
 from search.evaluation.fidelity import rung_metric
 from search.pareto import Floats
 
+# Evaluated architectures whose errors correct the linear model.
 NEAREST = 8
 WIDTH = 4.0
-"""How many layers' difference a width half as large is as far as."""
+"""A width half as large is as far away as this many different layers."""
 
 Word = tuple[str, Hashable]
 
 
 class Replay:
-    """Architecture -> loss and milliseconds of a decode step.
+    """Callable: architecture -> loss (nats per token) and time of a decode step (ms).
 
-    The loss is that after the tokens of the first rung, which every evaluated candidate was trained for.
+    The loss is the one after the tokens of the first rung: every evaluated candidate was trained that far.
     """
 
     def __init__(self, members: Sequence[Architecture], scores: Floats) -> None:
-        """scores [n, 2] of n members."""
+        """Fits the linear model to the scores [n, 2] of n members."""
         longest = max(member.depth for member in members)
         self._known: dict[Word, int] = {}
         self._operators: dict[str, int] = {}
@@ -57,7 +58,10 @@ class Replay:
         return float(loss), float(ms)
 
     def distances(self, member: Architecture) -> Floats:
-        """[n]: edits of layers, half an edit where only the genes differ, and the difference in width."""
+        """Returns the distance from a member to each evaluated architecture: [n].
+
+        An edit of a layer counts 1, or a half where only the genes differ. The difference in width is added.
+        """
         lengths = np.arange(self._layers.shape[1] + 1)
         row = np.broadcast_to(lengths, (len(self._layers), len(lengths))).astype(float)
         for count, (operator, word) in enumerate(self._words(member), start=1):
@@ -68,14 +72,13 @@ class Replay:
             )
             best = np.minimum(row[:, 1:] + 1, changed)
             row = np.concatenate([np.full((len(row), 1), float(count)), best], axis=1)
-            row = (
-                np.minimum.accumulate(row - lengths, axis=1) + lengths
-            )  # layers that only the evaluated one has
+            # Layers that only the evaluated architecture has count as edits too.
+            row = np.minimum.accumulate(row - lengths, axis=1) + lengths
         edits = row[np.arange(len(row)), self._depths]
         return np.asarray(edits + WIDTH * np.abs(self._widths - log2(member.width)), float)
 
     def _words(self, member: Architecture) -> np.ndarray[Any, np.dtype[np.int_]]:
-        """[depth, 2]: a number for the operator of each layer, and one for its operator and genes."""
+        """Returns two numbers for each layer: one of its operator, one of operator and genes: [depth, 2]."""
         words: list[Word] = [
             (layer.operator, tuple(sorted(layer.shape.genes(member.width).items())))
             for layer in member.layers
@@ -91,7 +94,7 @@ class Replay:
 
 
 def read_replay(record: Path, config: RunConfig) -> Replay:
-    """The searches of a record of `bench search` with that configuration."""
+    """Reads the searches of a record of `bench search` with that configuration."""
     samples = json.loads(record.read_text())["samples"]
     rows = [
         row for name in ("guided", "random") for row in samples[name] if row["status"] in ("ok", "stopped")

@@ -1,4 +1,4 @@
-"""Searches as benchmarks run them: the configuration, the run in its folder, and rows of a record."""
+"""Searches as benchmarks run them: the configuration, the run in its folder, and the rows of a record."""
 
 import time
 from collections.abc import Mapping
@@ -26,20 +26,18 @@ from search.studies.experiment import ExperimentSettings
 from search.view.progress import display, print_event
 from search.view.run import print_ended, write_plots
 
-_CONFIGS = {
-    "cuda": Path("h100_small"),
-    "cpu": Path("quick"),
-}  # the latter to see that it runs
+# On a CPU the benchmarks only show that they run.
+_CONFIGS = {"cuda": Path("h100_small"), "cpu": Path("quick")}
 
 
 class MemberSettings(ExperimentSettings):
-    """What members of a space are trained and measured with beside a search."""
+    """The settings with which members of a space are trained and measured beside a search."""
 
     kind: ClassVar[str] = "members"
 
 
 def member_settings(config: RunConfig, *, tokens: int) -> MemberSettings:
-    """The run's own, with so many tokens."""
+    """Returns the settings of the run with another number of tokens."""
     return MemberSettings(
         seeds=(config.seed,),
         device=config.device,
@@ -51,19 +49,22 @@ def member_settings(config: RunConfig, *, tokens: int) -> MemberSettings:
 
 
 def config_path(device: str) -> Path:
-    """The configuration of the searches on that kind of device."""
+    """Returns the configuration of the searches on that kind of device."""
     return _CONFIGS[open_device(device).torch_device.type]
 
 
 def load(device: str) -> RunConfig:
-    """That configuration, with a worker for each GPU of `device`; on a CPU with its own number of workers."""
+    """Loads the configuration of the searches on `device`.
+
+    It has a worker for each GPU of `device`. On a CPU it keeps its own number of workers.
+    """
     config = config_module.load(config_path(device))
     workers = config.workers if device == "cpu" else len(devices(device))
     return config.model_copy(update={"device": device, "workers": workers})
 
 
 def latency(config: RunConfig) -> str:
-    """The metric of the objective that is a decode step's time."""
+    """Returns the metric of the objective that is a decode step's time."""
     return next(
         objective.metric
         for objective in config.parsed_objectives()
@@ -72,7 +73,10 @@ def latency(config: RunConfig) -> str:
 
 
 def prepare_kernels(device: str, console: Console) -> float:
-    """On a GPU, compiles and tunes what that configuration's searches need -> seconds it took."""
+    """On a GPU, compiles and tunes the kernels that the configuration's searches need.
+
+    Returns the seconds it took.
+    """
     began = time.perf_counter()
     if device != "cpu":
         for done in warm(warm_jobs([str(config_path(device))], batches=None, tokens=None, device=device)):
@@ -83,7 +87,10 @@ def prepare_kernels(device: str, console: Console) -> float:
 def searched(
     config: RunConfig, *, name: str, searcher: str, console: Console
 ) -> tuple[tuple[Entry, ...], Path]:
-    """What a search found, and its folder; it goes on where one of the same settings ended early."""
+    """Searches and returns the candidates and the run's folder.
+
+    It continues a run of the same settings that ended early.
+    """
     config = config.model_copy(
         update={"searcher": SearcherSettings.model_validate({"name": searcher}), "keep_weights": "none"}
     )
@@ -98,7 +105,7 @@ def searched(
 
 
 def go_on(at: RunFolder, console: Console) -> Ended:
-    """Drives a run to its end, and prints and draws what it found."""
+    """Drives a run to its end, and prints and draws its results."""
     with display(console) as show:
         ended = run.drive_to_end(
             at, executor="ray", address=None, on_progress=show, on_event=partial(print_event, console)
@@ -109,7 +116,7 @@ def go_on(at: RunFolder, console: Console) -> Ended:
 
 
 def row(entry: Entry) -> dict[str, Any]:
-    """A candidate in a record."""
+    """Returns a candidate as a row of a record."""
     found = entry.evaluation
     return {
         "id": entry.number,
@@ -129,7 +136,7 @@ def row(entry: Entry) -> dict[str, Any]:
 
 
 def recorded(row: Mapping[str, Any], config: RunConfig) -> Architecture:
-    """The candidate of a row, of a search with that configuration."""
+    """Returns the candidate of a row, of a search with that configuration."""
     common = {"vocabulary": config.data.vocabulary, "normalized_head": config.space.normalized_head}
     return Architecture.model_validate({**common, "width": row["width"], "layers": row["layers"]})
 

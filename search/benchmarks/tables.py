@@ -27,7 +27,10 @@ class Column:
 
 
 def by_model(figures: Figures, models: Iterable[str], columns: Mapping[str, Column]) -> Sheet:
-    """A row for each model, with the figures named MODEL.FIGURE. A cell is empty where there is no number."""
+    """Returns a table with a row for each model, of the figures named MODEL.FIGURE.
+
+    A cell is empty where there is no number.
+    """
     rows, tainted = [], {}
     for model in models:
         reason = str(figures.get(f"{model}.tainted", ""))
@@ -46,7 +49,7 @@ def _cell(value: object, column: Column, reason: str) -> str:
 
 
 def print_figures(console: Console, figures: Figures) -> None:
-    """A line for each figure."""
+    """Prints a line for each figure."""
     width = max(map(len, figures), default=0) + 2
     for name, value in figures.items():
         console.print(f"{name:<{width}}{value}", soft_wrap=True, markup=False)

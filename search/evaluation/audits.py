@@ -1,5 +1,6 @@
-"""The gates by name, and which of the candidates that a gate rejects are let through to learn how often it is
-wrong.
+"""The gates by name, and the audits of their rejections.
+
+A gate lets some of the candidates that it rejects through, to learn how often it is wrong.
 """
 
 import hashlib
@@ -12,8 +13,11 @@ ARITHMETIC, TABLE, LATENCY, RUNGS = "arithmetic", "table", "latency", "rungs"
 
 
 class Audit(Value):
-    """What a gate said against a candidate that it let through for an audit. wrong: None where the run's
-    frontier decides it.
+    """A gate's reason against a candidate that it let through for an audit.
+
+    gate: which gate.
+    reason: why it would have rejected the candidate.
+    wrong: whether it would have been wrong; None where the run's frontier decides that.
     """
 
     gate: str
@@ -22,6 +26,9 @@ class Audit(Value):
 
 
 def audits(settings: GateSettings, gate: str, architecture: Architecture, *, seed: int) -> bool:
-    """Whether the gate lets this one through even if it would turn it away."""
+    """Whether the gate lets this candidate through even if it would reject it.
+
+    The draw depends on the seed, the gate and the architecture, nothing else.
+    """
     drawn = hashlib.sha256(f"{seed} {gate} {architecture.digest()}".encode()).digest()
     return int.from_bytes(drawn[:8], "big") < settings.audit * 2**64

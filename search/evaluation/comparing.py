@@ -1,5 +1,6 @@
-"""`frontrunner compare`: is one architecture faster than another? Interleaved measurements, each in a fresh
-process.
+"""`frontrunner compare`: measures whether one architecture is faster than another.
+
+The measurements of both are interleaved, and each is made in a fresh process.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,13 @@ from profiler.process.worker import ProfilingWorker
 from profiler.profile import REPEATABILITY, Profile, ProfileSettings, key
 from search.evaluation.profiling import started
 
+# Rounds of a comparison, unless the caller names another number.
 ROUNDS = 6
-LEAST_ROUNDS = 3  # fewer say nothing of how far they differ
-AT_ONCE = 6  # processes that start at the same time, before any of them measures
+# Fewer rounds do not show how far the times scatter.
+LEAST_ROUNDS = 3
+# Processes that start at the same time, before any of them measures.
+AT_ONCE = 6
+# After this time one measurement is given up.
 DEADLINE_S = 600.0
 
 
@@ -28,14 +33,17 @@ def compare(
     rounds: int = ROUNDS,
     on_round: Callable[[int, float, float], None] = lambda number, a_ms, b_ms: None,
 ) -> Comparison:
-    """Times a decode step of both at the first batch size and context of `settings`, `rounds` times, each
-    time in processes of their own.
+    """Times a decode step of both architectures, `rounds` times, at the first batch size and context.
 
-    The two take turns in going first. A round in which one was tainted does not count and is made again, as
-    often as there are rounds.
-    on_round: (number of the round, ms of A, ms of B). Raises what `ProfilingWorker.profile` raises, and
-        DeviceError where fewer than
-    LEAST_ROUNDS count.
+    Each time is taken in a process of its own, and the two take turns in going first. A round in which one of
+    the two was tainted does not count and is made again, as often as there are rounds.
+
+    a, b: the architectures.
+    settings: how they are measured; the first batch size and context count.
+    on_round: (number of the round, ms of A, ms of B).
+
+    Raises what `ProfilingWorker.profile` raises.
+    Raises DeviceError where fewer than LEAST_ROUNDS rounds count.
     """
     kind = open_device(device).torch_device.type
     name = key("decode_ms", batch=settings.batch_sizes[0])

@@ -1,7 +1,6 @@
 """Scores one candidate: gates from cheap to dear. Runs in a worker; returns values, writes nothing.
 
-`evaluate` is the whole of it. Its two parts, `measure` and `train_measured`, can be done by different
-workers.
+`evaluate` is the whole of it. Different workers can do its two parts, `measure` and `train_measured`.
 """
 
 import platform
@@ -33,8 +32,8 @@ from search.objectives import PROXY_METRICS, computed_by_others, first_broken, o
 
 T = TypeVar("T")
 
-# Of an evaluation's deadline, for the profile: it must pass before the whole deadline does, which costs the
-# worker that evaluates.
+# The share of an evaluation's deadline that its profile gets. The profile's time must run out before the
+# whole deadline does: when that passes, the worker that evaluates is ended.
 PROFILE_SHARE = 0.5
 
 
@@ -43,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
-    """The outcome of a candidate that has no scores."""
+    """Returns the outcome of a candidate that has no scores."""
     data = {"status": status, "reason": reason, "seed": job.seed, "versions": versions(), **known}
     return Outcome(Evaluation.model_validate(data))
 
@@ -51,10 +50,10 @@ def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
 def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
     """Measures the candidate and trains it here, as far as the gates let it.
 
-    What goes wrong with it is the outcome.
+    Anything that goes wrong with the candidate is the outcome.
 
     Raises DeviceError, DataError and OSError for what is the machine's fault, as a GPU that fails or a full
-    disk: another may do better.
+    disk: another machine may do better.
     """
     found = measure(job, profiler)
     return found if isinstance(found, Outcome) else train_measured(job, found)
@@ -63,10 +62,14 @@ def evaluate(job: Job, profiler: ProfilingWorker) -> Outcome:
 def measure(
     job: Job, profiler: ProfilingWorker, before: Measured = UNMEASURED, *, kind: str = ""
 ) -> Measured | Outcome:
-    """Profiles the candidate here and adds that to what was known before; its outcome where it ends with
-    that. Raises as `evaluate` does.
+    """Profiles the candidate here and adds the profile to what was known before.
 
-    kind: of the device, where the run has several.
+    Where the profile ends the evaluation, the result is the outcome.
+
+    before: what was known before.
+    kind: of the device, where the run has several kinds.
+
+    Raises as `evaluate` does.
     """
     known = before.known() if before.profiles else {}
 
@@ -93,7 +96,7 @@ def measure(
 
 
 def train_measured(job: Job, measured: Measured) -> Outcome:
-    """Trains a candidate that was measured, as far as the rungs let it, where the job wants that.
+    """Trains a candidate that was measured, as far as the rungs let it, if the job wants a training.
 
     Raises as `evaluate` does.
     """
@@ -143,8 +146,9 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
 
 
 def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
-    """What `work` returns, or the outcome of a candidate that ends it. known: of the candidate, when that
-    happens.
+    """Returns what `work` returns, or the outcome of a candidate that ends it with an error.
+
+    known: fields of the evaluation that are known when the error happens.
     """
     try:
         return work()
@@ -162,8 +166,9 @@ def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T 
 def _profiled(
     job: Job, profiler: ProfilingWorker, seconds: dict[str, float], *, kind: str
 ) -> Profile | Failure:
-    """One measurement within what is left of the time for them on this device; what it took is added to
-    `seconds`.
+    """Measures once, within the time that is left for measurements on this device.
+
+    seconds: wall times by purpose; the time that this measurement took is added.
 
     Raises DeviceError where the device cannot measure what an objective or a constraint asks for.
     """
@@ -188,7 +193,10 @@ def _trained(
     give_way: Callable[[], float],
     on_rung: "_Halving",
 ) -> "Trained | _Stopped":
-    """The training, or why it was stopped; the time it took is added to `seconds` however it ends."""
+    """Returns the training, or why a rung stopped it.
+
+    seconds: wall times by purpose; the time of the training is added however it ends.
+    """
     start, paused = time.perf_counter(), 0.0
 
     def pause() -> float:
@@ -209,7 +217,7 @@ def _trained(
             on_rung=on_rung,
         )
     except _Stopped as stopped:
-        found = stopped.with_traceback(None)  # which would hold the model
+        found = stopped.with_traceback(None)  # the traceback would hold the model
     finally:
         seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
     give_back_memory()
@@ -217,7 +225,7 @@ def _trained(
 
 
 class _Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """Ends a training at a rung; its text says why."""
+    """Ends a training at a rung; its text gives the reason."""
 
     def __init__(self, gate: str, reason: str) -> None:
         super().__init__(reason)
@@ -225,8 +233,9 @@ class _Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 class _Halving:
-    """Called at a rung: notes the loss in `metrics`, and raises _Stopped for one that is too large, or notes
-    that in `audited`.
+    """Called at a rung: notes the loss in `metrics`, and raises _Stopped for a loss that is too large.
+
+    A candidate that is let through for an audit goes on, and its reason is noted in `audited`.
     """
 
     def __init__(self, job: Job, metrics: dict[str, float], audited: list[Audit]) -> None:
@@ -252,5 +261,5 @@ class _Halving:
             raise _Stopped(gate, reason)
         if gate not in {
             audit.gate for audit in self._audited
-        }:  # as it is again where a training began anew for lack of memory
+        }:  # it is there already where a training began anew for lack of memory
             self._audited.append(Audit(gate=gate, reason=reason))

@@ -1,4 +1,4 @@
-"""What an error says of the candidate that was evaluated: the one place where errors become statuses."""
+"""Turns the errors of an evaluation into statuses of its candidate; nothing else does that."""
 
 from typing import Literal
 
@@ -25,18 +25,19 @@ _STATUSES: dict[type[Exception], FailureStatus] = {
     CrashError: "crashed",
 }
 CANDIDATE_ERRORS = tuple(_STATUSES)
-"""The errors that a candidate is to blame for.
+"""The errors that are the candidate's fault.
 
-Any other is the machine's fault or a defect of the program.
+Any other error is the machine's fault or a defect of the program.
 """
 
-_LONGEST = 500  # characters: the allocator of PyTorch tells of all its blocks
+# In characters. A message of PyTorch's allocator lists all its blocks.
+_LONGEST = 500
 
 
 class Failure(Value):
     """How a candidate failed.
 
-    status: which of an evaluation's statuses.
+    status: one of an evaluation's statuses.
     reason: why, in one line.
     """
 
@@ -45,15 +46,15 @@ class Failure(Value):
 
 
 def failure_of(error: Exception) -> Failure:
-    """How the candidate failed at which one of CANDIDATE_ERRORS was raised."""
+    """Returns how the candidate failed that raised `error`, one of CANDIDATE_ERRORS."""
     status = next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
     return Failure(status=status, reason=described(error))
 
 
 def described(error: Exception) -> str:
-    """An error in one line.
+    """Describes an error in one line.
 
-    Those that are not ours say little without the name of their class, which comes first.
+    The class comes first where the error is not ours: the text alone is often too short to understand.
     """
     text = error if isinstance(error, FrontrunnerError) else f"{type(error).__name__}: {error}"
     return flat(text, at_most=_LONGEST)

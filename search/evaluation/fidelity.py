@@ -1,20 +1,18 @@
-"""What a candidate's proxy is: the target itself, or something cheaper that stands for it; and when its
-training is given up.
+"""Proxies of candidates, and when the training of a candidate ends early.
 
-Halving. While a candidate trains, its validation loss is taken at rungs, numbers of tokens below the budget.
-At each it has to be among the
-best 1/eta of the candidates that came to the same rung before, or its training ends there; nobody is waited
-for (asynchronous successive
-halving, Li et al. 2020, arXiv 1810.05934). Losses of different rungs are never compared.
+A candidate's proxy is the target itself, or something cheaper that stands for it.
 
-A loss alone says nothing against a candidate that is faster. So each is compared only with those that are no
-worse in every other
-objective, all of which are measured before training. Whoever is stopped has then met one that is no worse
-elsewhere and has a lower loss
-at the rung: if losses end in the order that they have there, it is dominated by that one or, where that one
-    was stopped too, by who
-stopped it. Halving costs a member of the frontier only where the order of losses still changes;
-`search.gates.screen` audits how often it does.
+Trainings end early by halving (asynchronous successive halving, Li et al. 2020, arXiv 1810.05934). While a
+candidate trains, its validation loss is taken at rungs. A rung is a number of tokens below the budget. At
+each rung the candidate has to be among the best 1/eta of the candidates that came to the same rung before, or
+its training ends there. It does not wait for other candidates. Losses of different rungs are never compared.
+
+A higher loss alone is no reason to stop a candidate that is faster. So each candidate is compared only with
+candidates that are no worse in every other objective. These objectives are all measured before training. For
+a stopped candidate there is thus another one that is no worse elsewhere and has a lower loss at the rung. If
+the final losses have the order of the losses at the rung, that other one dominates it. Where the other one
+was stopped too, the candidate that stopped the other one does. Halving costs a member of the frontier only
+where the order of losses still changes. `search.gates.screen` audits how often it does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,17 +23,17 @@ from profiler.metrics import MetricName
 from search.config.evaluation import FidelitySettings
 from search.objectives import PROXY_METRICS, Objective
 
-WIDTH_STEP = 16  # widths of proxies are whole multiples of this, as the matrix units of GPUs want them
+# Widths of proxies are whole multiples of this: the matrix units of GPUs are fast at such sizes.
+WIDTH_STEP = 16
 
 
 def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:
-    """The architecture that is trained in place of the target: the same layers with the same genes, at the
-    scaled width.
+    """Returns the architecture that is trained in place of the target.
 
-    The width is the multiple of 16 nearest to the scaled one, at least 16 and never above the target's; at
-    scale 1 it is the target's.
-    Heads keep their size and become fewer, at least one group, so that an operator may be a larger part of a
-    narrow model.
+    It has the same layers with the same genes, at the scaled width. The width is the multiple of WIDTH_STEP
+    nearest to the scaled one, at least WIDTH_STEP and never above the target's. At scale 1 it is the
+    target's. Heads keep their size and become fewer, at least one group. So an operator may be a larger part
+    of a narrow model.
     """
     if settings.width_scale == 1:
         return target
@@ -44,20 +42,25 @@ def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:
 
 
 def rung_metric(tokens: int) -> str:
-    """The name of the loss at a rung: no metric that could be an objective or bound."""
+    """Returns the name of the loss at a rung; no objective or constraint can have such a name."""
     return str(MetricName("loss", tokens=tokens))
 
 
 @dataclass(frozen=True)
 class Rung:
-    """Who came to a rung so far: the costs in the objectives known before training, and the loss here."""
+    """The candidates that came to a rung so far.
+
+    tokens: the number of tokens at which the rung is.
+    reached: for each candidate, its costs in the objectives known before training, and its loss here.
+    """
 
     tokens: int
     reached: tuple[tuple[tuple[float, ...], float], ...]
 
     def limit(self, costs: tuple[float, ...], *, eta: int) -> float | None:
-        """The largest loss with which a candidate of such costs goes on; None where fewer than eta are there
-        to compare it with.
+        """Returns the largest loss with which a candidate of such costs continues.
+
+        None where fewer than eta candidates are there to compare it with.
         """
         losses = sorted(
             loss for others, loss in self.reached if all(a <= b for a, b in zip(others, costs, strict=True))
@@ -68,8 +71,9 @@ class Rung:
 def rungs_of(
     settings: FidelitySettings, objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]
 ) -> tuple[Rung, ...]:
-    """Every rung with those who reached it, of the metrics of candidates that were trained to the end or
-    stopped.
+    """Returns every rung with the candidates that came to it.
+
+    scores: metrics of the candidates that were trained to the end or stopped.
     """
     costed = [
         (costs, metrics)
@@ -86,7 +90,7 @@ def rungs_of(
 def costs_before_training(
     objectives: Sequence[Objective], metrics: Mapping[str, float]
 ) -> tuple[float, ...] | None:
-    """The costs in all objectives but the loss; None where one could not be measured."""
+    """Returns the costs in all objectives but the loss; None where one could not be measured."""
     known = [objective for objective in objectives if objective.metric not in PROXY_METRICS]
     return (
         tuple(objective.cost(metrics) for objective in known)

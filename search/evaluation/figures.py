@@ -1,5 +1,6 @@
-"""Figures as people read them: a few digits with their unit; and as scripts read them: exact, integers as
-integers.
+"""Formats figures for people, and gives them exactly for scripts.
+
+People read a few digits with their unit. Scripts read every digit, and integers as integers.
 """
 
 from typing import Any
@@ -8,16 +9,22 @@ import pandas as pd
 
 from search.objectives import base_of, metric_named
 
+# SI prefixes by their size.
 _PREFIXES = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
+# Units that `formatted` writes behind the number.
 _IN_CELLS = {"bytes": "B", "bytes/s": "B/s"}
-_COUNTS = ("parameters", "tokens/s")  # whose unit the name says
+# Counts have a prefix but no unit in their cells: the metrics' names contain it.
+_COUNTS = ("parameters", "tokens/s")
+# Units of metrics that are integers.
 _WHOLE = ("parameters", "bytes", "rows")
-_IN_HEADERS = ("nats/token", "rows")  # The other metrics' names end in their unit, or they have none.
+# The names of all other metrics end in their unit, or they have none.
+_IN_HEADERS = ("nats/token", "rows")
 
 
 def formatted(name: str, value: Any) -> str:
-    """A cell for people: three or four significant digits, counts and bytes with SI prefixes, bytes with
-    their unit.
+    """Formats a cell for people.
+
+    It has three or four significant digits. Counts and bytes have SI prefixes, and bytes have their unit.
     """
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
@@ -38,12 +45,12 @@ def formatted(name: str, value: Any) -> str:
 
 
 def digits(value: float) -> str:
-    """Four significant digits, zeros at the end included: 3.870, 12.35, 1.235e+06."""
+    """Formats four significant digits, zeros at the end included: 3.870, 12.35, 1.235e+06."""
     return f"{value + 0.0:#.4g}".replace(".e", "e").rstrip(".")  # adding 0.0 makes -0.0 a plain zero
 
 
 def scaled(value: float) -> tuple[str, str]:
-    """Three significant digits of it, and the SI prefix that they stand before: ("1.19", "M")."""
+    """Returns three significant digits, and the SI prefix that follows them: ("1.19", "M")."""
     for size, prefix in _PREFIXES:
         number = f"{value / size + 0.0:.3g}"
         if abs(float(number)) < 1000:
@@ -53,25 +60,28 @@ def scaled(value: float) -> tuple[str, str]:
 
 
 def percent(share: float) -> str:
-    """Two significant digits, or all before the point: 0.52%, 2%, 12%, 150%."""
+    """Formats two significant digits, or all before the point: 0.52%, 2%, 12%, 150%."""
     value = 100 * share
     return f"{value:.0f}%" if abs(value) >= 9.95 else f"{value:.2g}%"
 
 
 def with_unit(name: str) -> str:
-    """The header of a metric's column: with the unit where neither its name nor its cells say it."""
+    """Returns the header of a metric's column.
+
+    It has the unit where neither the metric's name nor its cells have it.
+    """
     metric = metric_named(base_of(name))
     return f"{name} [{metric.unit}]" if metric is not None and metric.unit in _IN_HEADERS else name
 
 
 def unit_of(name: str) -> str:
-    """The unit of a metric where `formatted` does not write it; empty where it has none."""
+    """Returns the unit of a metric where `formatted` does not write it; empty where it has none."""
     metric = metric_named(base_of(name))
     return metric.unit if metric is not None and metric.unit not in _IN_CELLS else ""
 
 
 def exact_value(name: str, value: float) -> float | int:
-    """A metric as scripts read it: parameters, bytes and rows are integers."""
+    """Returns a metric as scripts read it: parameters, bytes and rows are integers."""
     metric = metric_named(base_of(name))
     whole = metric is not None and metric.unit in _WHOLE and float(value).is_integer()
     return int(value) if whole else value

@@ -1,4 +1,4 @@
-"""What an evaluation is given and what it returns: values, no machinery."""
+"""What an evaluation is given and what it returns: values without machinery."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,21 +28,28 @@ class Evaluation(Value):
     """A candidate's scores, or why it has none.
 
     status: `ok` has every metric; `infeasible` breaks a constraint; `stopped` learned worse than others at a
-        rung of its training; `error`
-    is a defect of the program, with its traceback.
-    gate: which turned the candidate away, where one did; audits: of those that would have, but let it through
-        (see `search.gates.screen`).
-    metrics: flat, by name (`loss`, `decode_ms@b1`, at rungs `loss@t20000`). profile: or, where a run has
-        several kinds of device, profiles
-    by kind. proxy_width: of the model that was trained, where it is not the candidate itself (see
+        rung of its training; `error` is a defect of the program, with its traceback. The others are failures
+        of the candidate.
+    reason: why the candidate has no scores; empty where it has them.
+    gate: the gate that rejected the candidate, if one did.
+    audits: of the gates that would have rejected it, but let it through (see `search.gates.screen`).
+    metrics: flat, by name: `loss`, `decode_ms@b1`, at rungs `loss@t20000`.
+    standard_errors: of metrics that are the mean of two evaluations with different seeds (see `mean`).
+    measured_errors, taints: of such a mean, the content of `errors` and `tainted`; None where the profiles
+        have it.
+    profile: what was measured, where the run does not have several kinds of device.
+    profiles: by kind of device, where the run has several.
+    proxy: the score of the proxy training.
+    proxy_width: width of the trained model, where that is not the candidate itself (see
         `search.evaluation.fidelity`).
-    seconds: wall time by purpose: `profile`, `train`, `tasks` where there are any, and `wait` for the
-        device's locks, building the model to
-    be measured included; `queue`, where it was made in parts, is what the candidate waited for workers, which
-    did something else meanwhile.
-    standard_errors: of metrics that are the mean of two evaluations with different seeds (`mean`).
-        measured_errors, taints: of such a mean
-    what `errors` and `tainted` say; None where the profiles say it.
+    tasks: the scores of the tasks.
+    backends: operator -> the backend that was used.
+    seed: of weights and batches.
+    seconds: wall time by purpose. `profile` and `train`; `tasks` where there are any. `wait` is the time for
+        the device's locks, and includes building the model to be measured. `queue`, where the evaluation was
+        made in parts, is the time that the candidate waited for workers, which did something else meanwhile.
+    versions: of Python and PyTorch.
+    traceback: of an `error`.
     """
 
     status: Status
@@ -66,11 +73,11 @@ class Evaluation(Value):
 
     @property
     def each_profile(self) -> Mapping[str, Profile]:
-        """By kind of device; the kind is empty where the run has not several."""
+        """The profiles by kind of device; the kind is empty where the run has only one."""
         return {"": self.profile} if self.profile else self.profiles
 
     def errors(self) -> dict[str, float]:
-        """By metric, how far what was measured may be off, relative to it."""
+        """Returns by metric how far a measured value may be off, relative to it."""
         if self.measured_errors is not None:
             return dict(self.measured_errors)
         return {
@@ -80,7 +87,7 @@ class Evaluation(Value):
         }
 
     def tainted(self) -> Mapping[str, str]:
-        """By metric, why what was measured should not be trusted; a metric that is not in it is clean."""
+        """Returns by metric why a measured value should not be trusted; metrics that are absent are clean."""
         if self.taints is not None:
             return dict(self.taints)
         return {
@@ -91,13 +98,12 @@ class Evaluation(Value):
 
 
 def mean(first: Evaluation, second: Evaluation) -> Evaluation:
-    """The first with the mean of both evaluations' metrics; as it is where the second has no scores.
+    """Returns the first evaluation with the mean of both evaluations' metrics.
 
-    What follows from other metrics, as tokens a second from the time of a step, follows from their means. A
-    tainted figure is left out
-    where the other is clean. Two clean ones that differ by more than MOST_ERROR make a tainted mean. Where
-    the second was not trained, what
-    comes of training is the first's.
+    The first stays as it is where the second has no scores. A metric that follows from other metrics, as
+    tokens a second from the time of a step, follows from their means. A tainted value is left out where the
+    other one is clean. Two clean values that differ by more than MOST_ERROR make a tainted mean. Where the
+    second was not trained, the metrics of training are the first's.
     """
     if first.status != "ok" or second.status != "ok":
         return first
@@ -141,8 +147,9 @@ def mean(first: Evaluation, second: Evaluation) -> Evaluation:
 
 
 def _mean_of(name: str, first: float, second: float) -> float:
-    """Of a rate that of the times behind it, so that it goes on to follow from the mean time; of a perplexity
-    that of the losses.
+    """Returns the mean of two values of a metric; a derived metric follows from the mean of its source.
+
+    A rate has the mean of the times behind it. A perplexity has the mean of the losses behind it.
     """
     base = base_of(name)
     if base in RATES and first > 0 and second > 0:
@@ -154,12 +161,13 @@ def _mean_of(name: str, first: float, second: float) -> float:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to evaluate one candidate. deadline_s: after which it is given up.
+    """All that a worker needs to evaluate one candidate.
 
-    rungs: what is known of the others as it is submitted. table_said: what the latency table has against it,
-        to be audited.
-    kinds: of device that it is measured on, where that matters; see `RunConfig.device_kind`. trains: whether
-        it is also trained.
+    deadline_s: seconds after which the evaluation is given up.
+    rungs: what is known of the other candidates when the job is submitted.
+    table_said: the latency table's reason against the candidate, which is to be audited.
+    kinds: the kinds of device that it is measured on, where that matters; see `RunConfig.device_kind`.
+    trains: whether it is also trained.
     """
 
     number: int
@@ -183,9 +191,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An evaluation and, where training ended well, the trained weights as a safetensors file's content.
+    """An evaluation and, where training ended well, the trained weights.
 
-    Weights of a narrower proxy fit no model of the candidate and are left out.
+    weights: content of a safetensors file. Weights of a narrower proxy fit no model of the candidate and are
+        left out.
     """
 
     evaluation: Evaluation
@@ -194,8 +203,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a candidate before it is trained. profiles: by kind of device, as in
-    Evaluation.each_profile; seconds as there.
+    """What is known of a candidate before it is trained.
+
+    profiles: by kind of device, as in Evaluation.each_profile.
+    seconds: wall time by purpose, as in Evaluation.
+    audits: as in Evaluation.
     """
 
     profiles: Mapping[str, Profile] = field(default_factory=dict)
@@ -206,7 +218,7 @@ class Measured:
         return replace(self, profiles={**self.profiles, kind: profile})
 
     def after(self, seconds: Mapping[str, float]) -> "Measured":
-        """After so much more time, by purpose."""
+        """Returns it with more wall time, by purpose."""
         return replace(
             self,
             seconds={
@@ -223,7 +235,7 @@ class Measured:
         }
 
     def known(self) -> dict[str, object]:
-        """As fields of an Evaluation."""
+        """Returns it as fields of an Evaluation."""
         found = {"profile": self.profiles[""]} if "" in self.profiles else {"profiles": self.profiles}
         used = {
             f"{name}/{kind}" if kind else name: one
@@ -242,9 +254,10 @@ class Measured:
 UNMEASURED = Measured()
 
 
+# The purpose, among wall times, of waiting for workers.
 QUEUE = "queue"
 
 
 def worked(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Of wall times by purpose those of workers: all but the queue."""
+    """Returns the wall times, by purpose, that workers spent: all but the queue."""
     return {purpose: spent for purpose, spent in seconds.items() if purpose != QUEUE}

@@ -1,4 +1,4 @@
-"""Profiles architectures in a process of their own: each gives its figures or the reason why it has none."""
+"""Profiles architectures in processes of their own: each gives its figures or the reason it has none."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def profiled(
     seed: int,
     deadline_s: float,
 ) -> Profile | Failure:
-    """What `worker` measures, or how the architecture failed.
+    """Returns what `worker` measures, or how the architecture failed.
 
     Raises what is not the architecture's fault, as DeviceError.
     """
@@ -32,14 +32,13 @@ def profiled(
 
 @contextmanager
 def started(device: str, count: int) -> Iterator[Sequence[ProfilingWorker]]:
-    """So many workers whose processes have started, all at the same time, to be used in this thread; they end
-    with the block.
+    """Starts `count` workers whose processes begin at the same time; they end with the block.
+
+    They are to be used in the thread that enters the block.
     """
     workers = [ProfilingWorker(device) for _ in range(count)]
-    with (
-        ThreadPoolExecutor(count) as threads,
-        ExitStack() as stack,
-    ):  # the threads stay, as a worker ends with the one that started it
+    # The threads stay until the block ends: a worker ends with the thread that started it.
+    with ThreadPoolExecutor(count) as threads, ExitStack() as stack:
         for worker in workers:
             stack.callback(worker.close)
         with shared(device):

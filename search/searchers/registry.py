@@ -21,12 +21,16 @@ T = TypeVar("T")
 def searcher(
     name: str, space: Space[T], settings: EvolutionSettings, *, seed: int, known: Known[T] | None = None
 ) -> Proposer[T]:
-    """The searcher of that name. Raises ConfigError.
+    """Returns the searcher of that name.
 
-    name: of one of Frontrunner's own, or of an entry point of the group `frontrunner.searchers`, which names
-        what
-        takes the space, the settings and the seed as here.
-    known: see `Guided`; the others have no use for it.
+    name: one of Frontrunner's own, or an entry point of the group `frontrunner.searchers`. The entry point
+        names a callable that takes the space, the settings and the seed as they are passed here.
+    space: the space of the proposals.
+    settings: of the evolution.
+    seed: of the proposals.
+    known: see `Guided`; the other searchers have no use for it.
+
+    Raises ConfigError.
     """
     if name in of_others():
         made: Proposer[T] = plugins.load_callable(of_others()[name])(space, settings, seed=seed)

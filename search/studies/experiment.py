@@ -1,5 +1,6 @@
-"""Trains and measures the architectures of an experiment, each once: what the depth-width law and the studies
-have in common.
+"""Trains and measures the architectures of an experiment, each once.
+
+The depth-width law and the studies share this.
 """
 
 import time
@@ -41,17 +42,18 @@ Width = Annotated[int, Field(ge=8, le=65_536)]
 
 
 class ExperimentSettings(Value):
-    """What every experiment says of its trainings and measurements; the last three are the sections of a run.
+    """The settings that every experiment has for its trainings and measurements.
 
-    seeds: of weights and batches; each training is done once with each. device: where they are done; `cuda`
-        is every GPU that is like the
-    first one, which measures, and `cuda:N` that one alone. deadline_s: seconds after which one measurement is
-    given up.
+    seeds: of weights and batches; each training is done once with each seed.
+    device: where the experiment trains and measures. `cuda` is every GPU that is like the first one, and the
+        first one measures. `cuda:N` is that GPU alone.
+    deadline_s: seconds after which one measurement is given up.
+    data, proxy, profile: the sections of those names of a run's configuration.
     """
 
     kind: ClassVar[str]
     grows: ClassVar[frozenset[str]] = frozenset({"seeds", "deadline_s"})
-    """Keys that may change between two runs of one experiment: what is there already stays valid."""
+    """Keys that may change between two runs of one experiment: the records that exist stay valid."""
 
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)] = (0,)
     device: str = "cpu"
@@ -61,15 +63,16 @@ class ExperimentSettings(Value):
     profile: ProfileSettings = ProfileSettings()
 
     def fixed(self) -> dict[str, Any]:
-        """Everything that a result depends on besides its own label, tokens and seed, and the text, in JSON's
-        terms.
+        """Returns the settings that every result depends on, as JSON can hold them.
+
+        Left out are a result's own label, tokens and seed, and the text, whose digest is compared instead.
         """
         found = self.model_dump(mode="json", exclude={"data", *self.grows})
         found["proxy"].pop("tokens")
         return {"kind": self.kind, **found}
 
     def trained_with(self, tokens: int) -> ProxySettings:
-        """The proxy settings at another budget. Raises ConfigError."""
+        """Returns the proxy settings with another budget of `tokens`. Raises ConfigError."""
         try:
             return ProxySettings.model_validate({**self.proxy.model_dump(), "tokens": tokens})
         except ValidationError as error:
@@ -78,8 +81,12 @@ class ExperimentSettings(Value):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A training that an experiment asks for. label: which architecture, and which settings where it trains
-    one with several.
+    """A training that an experiment asks for.
+
+    label: names the architecture, and the settings where the experiment trains it with several.
+    architecture: what is trained.
+    settings: what it is trained with.
+    seed: of weights and batches.
     """
 
     label: str
@@ -89,16 +96,20 @@ class Wanted:
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What its record is found by."""
+        """The key of its record."""
         return self.label, self.settings.tokens, self.seed
 
     @property
     def flops(self) -> int:
-        """Of one sequence, forward."""
+        """Forward FLOPs of one sequence."""
         return cost(self.architecture, batch=1, context=self.settings.sequence_length).prefill_flops
 
     def training(self, *, seconds: float, **found: Any) -> Training:
-        """What came of it. found: the status, and what belongs to that."""
+        """Returns the record of this training.
+
+        seconds: wall time.
+        found: the status and the fields that belong to it.
+        """
         label, tokens, seed = self.key
         return Training(
             label=label,
@@ -113,7 +124,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Session:
-    """An experiment that is under way in this process. devices: that train; the first one measures too."""
+    """An experiment that is under way in this process.
+
+    devices: the devices that train; the first one measures too.
+    """
 
     store: Store
     settings: ExperimentSettings
@@ -139,7 +153,7 @@ def parsed(kind: type[S], data: Any, *, where: str) -> S:
 
 @contextmanager
 def session(settings: ExperimentSettings, *, results: Path, name: str, console: Console) -> Iterator[Session]:
-    """Prepares the text, takes the experiment's folder, and says how to go on where it is interrupted.
+    """Prepares the text and takes the experiment's folder; prints how to continue after an interruption.
 
     Raises our errors.
     """
@@ -167,7 +181,7 @@ def session(settings: ExperimentSettings, *, results: Path, name: str, console: 
 def train_once(
     architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
 ) -> ProxyScore:
-    """Every training of every experiment is this one.
+    """Trains an architecture; every training of every experiment goes through here.
 
     Raises what `train` raises, MemoryError and torch.OutOfMemoryError.
     """
@@ -178,8 +192,9 @@ def train_once(
 
 
 def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measured: bool = False) -> None:
-    """On a GPU, compiles and tunes in parallel what the trainings, and measurements if there are any, would
-    one after the other.
+    """On a GPU, compiles and tunes the kernels of an experiment in parallel, before they are needed.
+
+    Without it the trainings, and the measurements if `measured`, would compile them one after the other.
     """
     if open_device(at.devices[0]).torch_device.type == "cpu":
         return
@@ -200,7 +215,7 @@ def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measu
 
 
 def trained(at: Session, wanted: Wanted) -> Training:
-    """The training that is recorded, or one that is made on the first device and recorded now."""
+    """Returns the recorded training; where there is none, trains on the first device and records it."""
     known = at.store.trainings.get(wanted.key)
     if known is not None:
         return known
@@ -210,7 +225,10 @@ def trained(at: Session, wanted: Wanted) -> Training:
 
 
 def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
-    """Trains; what cannot be trained has its reason. Raises what is not the architecture's fault."""
+    """Trains; the record of an architecture that cannot be trained has the reason.
+
+    Raises what is not the architecture's fault.
+    """
     began = time.perf_counter()
     try:
         score = train_once(wanted.architecture, corpus, wanted.settings, seed=wanted.seed, device=device)
@@ -223,7 +241,7 @@ def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
 
 
 def record(at: Session, made: Training) -> None:
-    """Writes a training and says what came of it. Raises RunError."""
+    """Writes a training to the store and prints its result. Raises RunError."""
     at.store.add(made)
     said = f"loss {made.loss:.4f}" if made.loss is not None else f"{made.status}: {made.reason}"
     line = f"{made.label:<24} {made.tokens:>12,} tokens, seed {made.seed}: {said}, {made.seconds:.1f} s"
@@ -231,10 +249,9 @@ def record(at: Session, made: Training) -> None:
 
 
 def measured(at: Session, label: str, architecture: Architecture) -> Latency:
-    """The decode latency of the architecture of that label: the recorded one, or one that is measured and
-    recorded now.
+    """Returns the recorded decode latency of a label; where there is none, measures and records it.
 
-    A tainted one is measured again whenever the experiment goes on.
+    A tainted latency is measured again whenever the experiment continues.
     """
     known = at.store.latencies.get(label)
     if known is not None and not known.tainted:

@@ -1,9 +1,8 @@
-"""What an experiment has found so far: a line of JSON for each training and each measured latency, whole as
-soon as it is there.
+"""The records of an experiment: one line of JSON for each training and each measured latency.
 
-The folder, as that of a run in `results/`, has one process at a time that adds to it. A line that a kill cut
-short is dropped when the next
-process goes on; what was acknowledged stays.
+A line is whole as soon as it is there. One process at a time adds to the folder of an experiment, which lies
+in `results/` as that of a run does. The next process drops a last line that a kill cut short. A record that
+was acknowledged stays.
 """
 
 import json
@@ -27,10 +26,13 @@ SETTINGS, RECORDS = "experiment.json", "records.jsonl"
 class Training(Value):
     """One architecture trained once, or why it could not be.
 
-    label: which architecture of the experiment. params, flops: exact parameters, and forward FLOPs of one
-        sequence of the training.
-    loss: nats per token on the validation text; None where the status is not `ok`. seconds: of wall time,
-        everything included.
+    label: which architecture of the experiment.
+    tokens, seed: what it was trained with.
+    status, reason: `ok`, or how and why it failed.
+    params: exact number of parameters.
+    flops: forward FLOPs of one sequence of the training.
+    loss: nats per token on the validation text; None where the status is not `ok`.
+    seconds: wall time of all of it.
     """
 
     kind: Literal["training"] = "training"
@@ -47,8 +49,12 @@ class Training(Value):
 
 
 class Latency(Value):
-    """One architecture measured. decode_ms: by metric, as in `decode_ms@b1`; empty where it failed for the
-    `problem`.
+    """One architecture measured.
+
+    label: which architecture of the experiment.
+    decode_ms: by metric, as in `decode_ms@b1`; empty where the measurement failed.
+    problem: why it failed.
+    tainted: why the times are not to be trusted.
     """
 
     kind: Literal["latency"] = "latency"
@@ -63,7 +69,7 @@ _RECORD: TypeAdapter[Training | Latency] = TypeAdapter(Record)
 
 
 class Store:
-    """All records of one experiment. `add` is for the process inside `opened`."""
+    """All records of one experiment. Only the process inside `opened` may call `add`."""
 
     def __init__(
         self, folder: RunFolder, settings: Mapping[str, Any], records: Iterable[Training | Latency]
@@ -75,7 +81,7 @@ class Store:
             self._take(record)
 
     def add(self, record: Training | Latency) -> None:
-        """Writes a record so that it survives whatever comes; an error leaves the file as it was.
+        """Writes a record that survives a kill or a crash; an error leaves the file as it was.
 
         Raises RunError.
         """
@@ -103,11 +109,13 @@ class Store:
 def opened(
     results: Path, name: str, *, settings: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> Iterator[Store]:
-    """The experiment of that name, made where there is none, for the one process that may add to it.
+    """Opens the experiment of that name for the one process that may add to it; makes it where it is missing.
 
-    settings: of the experiment, which may differ from what an earlier process had in everything but `fixed`.
-    Raises RunError: for another experiment's or a run's folder, where another process has it, and where it
-        cannot be written.
+    settings: of the experiment. They may differ from those of an earlier process in everything but `fixed`.
+    fixed: what every result depends on.
+
+    Raises RunError: for the folder of another experiment or of a run, where another process has the folder,
+    and where it cannot be written.
     """
     folder = RunFolder(results / check_name(name))
     if folder.path.exists() and not (folder.path / SETTINGS).exists() and any(folder.path.glob("ledger.db")):
@@ -135,12 +143,12 @@ def opened(
 
 
 def folder_of(results: Path, name: str) -> RunFolder:
-    """The folder of an experiment, by its name in `results` or a path to it. Raises RunError."""
+    """Returns the folder of an experiment, by its name in `results` or a path to it. Raises RunError."""
     return find_folder(results, name, holds=SETTINGS, what="experiment")
 
 
 def read(results: Path, name: str, *, kind: str) -> Store:
-    """The experiment of that name and kind (`law` …), for looking at. Raises RunError."""
+    """Reads the experiment of that name and kind (`law` …), without adding to it. Raises RunError."""
     folder = folder_of(results, name)
     found = _settings(folder.path / SETTINGS)
     if found["fixed"].get("kind") != kind:
@@ -159,7 +167,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _records(path: Path) -> list[Training | Latency]:
-    """All but a last line that is not complete yet."""
+    """Returns all records but a last line that is not complete yet."""
     if not path.exists():
         return []
     found: list[Training | Latency] = []

@@ -1,4 +1,9 @@
-"""What weight normalization is worth: a model of each family with it and without, for several seeds."""
+"""Measures what weight normalization is worth: each family of models with it and without.
+
+Both models of a family are trained with the same seeds, and the difference of their losses is the gain:
+
+    frontrunner study normalization study_normalization_cpu
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +22,15 @@ from search.studies.parallel import train_ahead
 
 
 class NormalizationSettings(ExperimentSettings):
-    """What `study normalization` compares: each family trained as it is, and with
-    `proxy.weight_normalization` and a normalized head.
+    """What `study normalization` compares: each family with weight normalization and without.
 
-    families: name -> layers, as in `a f a f`. width: of all. genes: operator -> gene -> value, where not the
-        operators' own.
-    normalized_learning_rate: in place of proxy.learning_rate with normalization, which takes larger ones;
-        null is the same for both.
+    With it means `proxy.weight_normalization` and a normalized head.
+
+    families: name -> layers, as in `a f a f`.
+    width: of all models.
+    genes: operator -> gene -> value, where it differs from the operator's own.
+    normalized_learning_rate: replaces proxy.learning_rate in trainings with normalization, which take larger
+        rates; null is the same rate for both.
     """
 
     kind: ClassVar[str] = "normalization"
@@ -52,7 +59,7 @@ class NormalizationSettings(ExperimentSettings):
         return self.normalized_learning_rate or self.proxy.learning_rate
 
     def architecture(self, layers: str, *, normalized: bool, vocabulary: int) -> Architecture:
-        """Raises ArchitectureError."""
+        """Returns the model of these layers, with a normalized head or without. Raises ArchitectureError."""
         used = {registry.name_of(symbol) for symbol in layers.split()}
         genes = {name: values for name, values in self.genes.items() if name in used}
         return Architecture.from_shorthand(
@@ -62,8 +69,10 @@ class NormalizationSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Effect:
-    """One family. without, with_it: losses, a seed each, of the same seeds; empty where any training failed
-    for the `problem`.
+    """What weight normalization does to one family.
+
+    without, with_it: losses (nats per token), one a seed, of the same seeds; empty where any training failed.
+    problem: why a training failed; empty where none did.
     """
 
     family: str
@@ -75,7 +84,7 @@ class Effect:
 
     @property
     def gain(self) -> float:
-        """By how much the loss is lower with it, nats per token, the mean over seeds."""
+        """By how much normalization lowers the loss (nats per token), as the mean over the seeds."""
         return fmean(self._gains)
 
     @property
@@ -89,7 +98,7 @@ class Effect:
 
 
 def run(settings: NormalizationSettings, *, results: Path, name: str, console: Console) -> list[Effect]:
-    """Trains what is not there yet -> an effect for each family. Raises our errors."""
+    """Trains what has no record yet; returns an effect for each family. Raises our errors."""
     with experiment.session(settings, results=results, name=name, console=console) as at:
         pairs = {
             family: [
@@ -109,7 +118,7 @@ def run(settings: NormalizationSettings, *, results: Path, name: str, console: C
 def _wanted(
     settings: NormalizationSettings, family: str, plain: Architecture, normalized: Architecture
 ) -> list[tuple[Wanted, Wanted]]:
-    """For each seed without and with it."""
+    """Returns for each seed the training without normalization and the one with it."""
     with_it = settings.proxy.model_copy(
         update={"weight_normalization": True, "learning_rate": settings.rate_with_it}
     )

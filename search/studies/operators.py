@@ -1,5 +1,9 @@
-"""Each operator alone and in pairs, each beside a feed-forward network, at equal parameters or equal latency:
-the table of a paper's §2.
+"""Measures what each mixer is worth, alone and in pairs, each beside a feed-forward network.
+
+All models have equal parameters or equal latency, as in the table of a paper's §2, so that a difference in
+loss comes from the operators and not from the size:
+
+    frontrunner study operators study_operators_cpu
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +23,12 @@ from search.studies import experiment
 from search.studies.experiment import ExperimentSettings, Session, Wanted, Width
 from search.studies.parallel import train_ahead
 
-TOLERANCE = 0.02  # of parameters
+# Of parameters: models count as equal within this share.
+TOLERANCE = 0.02
+# Sizes of feed-forward networks are multiples of this where they make up for parameters.
 _HIDDEN_STEP = 8
-_WIDEST = 4  # times the width that is given
+# Widths are tried up to this many times the given one.
+_WIDEST = 4
 
 Mixers = tuple[str, ...]
 Equal = Literal["parameters", "latency"]
@@ -30,13 +37,18 @@ Equal = Literal["parameters", "latency"]
 class OperatorSettings(ExperimentSettings):
     """What `study operators` compares: `mixer f` and `mixer f mixer f`, repeated to `layers` operators.
 
-    mixers: names or symbols, each alone. pairs: of mixers; every pair of them where there are none given.
-    width: of the first mixer alone, whose parameters or decode latency (of the profile's first batch size and
-        context) all others get by a
-    width of theirs, a multiple of width_step; for parameters the feed-forward networks' size makes up what a
-    step leaves.
-    genes: operator -> gene -> value, where not the operators' own. With proxy.weight_normalization the head
-        is normalized too.
+    mixers: names or symbols, each alone.
+    pairs: of mixers; every pair of them where none is given.
+    feedforward: the feed-forward network, by name or symbol.
+    layers: operators of each model.
+    width: of the model of the first mixer alone. All others get its parameters or its decode latency (at the
+        profile's first batch size and context) by a width of their own.
+    width_step: every width of the others is a multiple of it. For equal parameters the size of the
+        feed-forward networks makes up for what a step leaves.
+    equal: what all models share, parameters or latency.
+    genes: operator -> gene -> value, where it differs from the operator's own.
+
+    With proxy.weight_normalization the head is normalized too.
     """
 
     kind: ClassVar[str] = "operators"
@@ -70,7 +82,7 @@ class OperatorSettings(ExperimentSettings):
         return self
 
     def blocks(self) -> list[Mixers]:
-        """Every mixer alone, then the pairs, by their names."""
+        """Returns every mixer alone, then the pairs, by the operators' names."""
         alone = [(registry.name_of(mixer),) for mixer in self.mixers]
         pairs = combinations(self.mixers, 2) if self.pairs is None else self.pairs
         return list(dict.fromkeys([*alone, *((registry.name_of(a), registry.name_of(b)) for a, b in pairs)]))
@@ -78,7 +90,9 @@ class OperatorSettings(ExperimentSettings):
     def architecture(
         self, mixers: Mixers, width: int, *, vocabulary: int, hidden: int | None = None
     ) -> Architecture:
-        """At that width, with feed-forward networks of `hidden` numbers, or of their own size.
+        """Returns the architecture of that width.
+
+        hidden: size of the feed-forward networks; None for their own.
 
         Raises ArchitectureError.
         """
@@ -96,9 +110,12 @@ class OperatorSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Row:
-    """One block. loss: the mean over seeds; spread: their standard deviation, None for one. decode_ms: by
-    metric; empty where it failed.
+    """One block of the table.
 
+    loss: mean over the seeds (nats per token); None where every training failed.
+    spread: standard deviation of the losses; None for one seed.
+    decode_ms: by metric; empty where the measurement failed.
+    problem: why something failed.
     tainted: why the latencies are not to be trusted.
     """
 
@@ -114,8 +131,9 @@ class Row:
 
 
 def run(settings: OperatorSettings, *, results: Path, name: str, console: Console) -> list[Row]:
-    """Trains and measures what is not there yet -> a row for each block, the lowest loss first, what failed
-    at the end.
+    """Trains and measures what has no record yet.
+
+    Returns a row for each block, the lowest loss first, blocks that failed at the end.
     """
     with experiment.session(settings, results=results, name=name, console=console) as at:
         first, *others = settings.blocks()
@@ -123,9 +141,8 @@ def run(settings: OperatorSettings, *, results: Path, name: str, console: Consol
             settings.architecture(mixers, settings.width, vocabulary=at.corpus.vocabulary)
             for mixers in settings.blocks()
         ]
-        experiment.prepare_kernels(
-            at, alike, measured=True
-        )  # the others' widths are found later, and many kernels are the same there
+        # The others' widths are found later, but many of their kernels are the same as at this width.
+        experiment.prepare_kernels(at, alike, measured=True)
         reference = alike[0]
         if settings.equal == "parameters":
             target = parameters(reference)
@@ -144,7 +161,9 @@ def run(settings: OperatorSettings, *, results: Path, name: str, console: Consol
 def with_parameters(
     settings: OperatorSettings, mixers: Mixers, target: int, *, vocabulary: int
 ) -> Architecture:
-    """Of about `target` parameters: the nearest width, then the nearest size of the feed-forward networks.
+    """Returns a model of about `target` parameters.
+
+    Its width is the nearest one, and then the size of its feed-forward networks is the nearest one.
 
     Raises ConfigError.
     """
@@ -166,8 +185,9 @@ def with_parameters(
 
 
 def nearest(widths: Sequence[int], ms: Any, target: float) -> int:
-    """The width whose time `ms(width)` is nearest to the target, by bisection: times grow with the width, so
-    that few are asked for.
+    """Returns the width whose time `ms(width)` is nearest to the target.
+
+    It bisects, so that few widths are measured: times grow with the width.
     """
     low, high = 0, len(widths) - 1
     while high - low > 1:

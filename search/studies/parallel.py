@@ -1,6 +1,4 @@
-"""Trainings of an experiment on several GPUs at once: a process for each, which takes the next one as soon as
-it is free.
-"""
+"""Trains on several GPUs at once: one process for each, which takes the next training once it is free."""
 
 import time
 from collections import deque
@@ -19,10 +17,10 @@ from search.studies.experiment_store import Training
 
 
 def train_ahead(at: Session, wanted: Iterable[Wanted]) -> None:
-    """Where there are several devices, makes and records what is not there yet; nothing is measured
-    meanwhile.
+    """Trains and records what has no record yet, where there are several devices.
 
-    With one device it does nothing: trainings are made one after the other, when a study asks for them.
+    Nothing is measured meanwhile. With one device it does nothing: the study makes its trainings one after
+    the other, when it asks for them.
     """
     missing = list({one.key: one for one in wanted if one.key not in at.store.trainings}.values())
     if len(at.devices) == 1 or not missing:
@@ -37,13 +35,14 @@ def train_ahead(at: Session, wanted: Iterable[Wanted]) -> None:
 
 
 def made(wanted: Iterable[Wanted], corpus: Corpus, devices: Sequence[str]) -> Generator[Training, None, None]:
-    """All of them, each as soon as it has ended; the longest are begun first, so that no device has one left
-    when the others are done.
+    """Yields the record of every training as soon as that has ended.
 
-    Where a process dies its training has failed for that reason, and another process goes on. To be closed,
-    which ends all processes.
-    Raises DeviceError where none can be started, and what a training raises that is not the architecture's
-    fault.
+    The longest trainings begin first, so that no device has a long one left when the others are done. Where a
+    process dies, its training has failed for that reason, and another process continues. Closing the
+    generator ends all processes.
+
+    Raises DeviceError where no process can be started, and what a training raises that is not the
+    architecture's fault.
     """
     waiting = deque(sorted(wanted, key=lambda one: one.flops * one.settings.tokens, reverse=True))
     members: list[_Member] = []
@@ -72,14 +71,14 @@ def made(wanted: Iterable[Wanted], corpus: Corpus, devices: Sequence[str]) -> Ge
 class _Member:
     """A process with a device of its own.
 
-    Its first answer says that it can begin, every other one what came of a training.
+    Its first answer is that it can begin. Every other answer is the result of a training.
     """
 
     def __init__(self, device: str, corpus: Corpus) -> None:
         self.device, self.died = device, False
         self._wanted: Wanted | None = None
         self._began = time.perf_counter()
-        kind = device.partition(":")[0]  # inside it is the only one
+        kind = device.partition(":")[0]  # without an index: the process sees only this device
         self.child = Child(
             "search.studies.training_process", kind, called="training", environment=alone(device)
         )
@@ -90,7 +89,7 @@ class _Member:
         self._send(wanted)
 
     def answer(self) -> Training | None:
-        """Waits for it.
+        """Waits for the answer of the process; None is that it can begin.
 
         Raises what the process could not record, and DeviceError where it died before it could begin.
         """
@@ -110,5 +109,5 @@ class _Member:
         return self._wanted.training(seconds=time.perf_counter() - self._began, **failure.model_dump())
 
     def _send(self, what: Corpus | Wanted) -> None:
-        with suppress(OSError):  # it is dead, which its answer tells
+        with suppress(OSError):  # a dead process is noticed when its answer is read
             self.child.connection.send(what)

@@ -1,5 +1,9 @@
-"""Does a short training order architectures as a long one does? And better than counting their parameters or
-FLOPs would?
+"""Measures whether a short training orders architectures as a long one does.
+
+A search relies on that. The study also measures whether the short loss orders them better than counting their
+parameters or FLOPs would:
+
+    frontrunner study ranks study_ranks_cpu
 """
 
 from dataclasses import dataclass
@@ -22,15 +26,17 @@ from search.studies.experiment_store import Training
 from search.studies.parallel import train_ahead
 from search.studies.statistics import Correlation, correlations
 
-_DRAWS = 100  # for each architecture, before the space is said to have too few
+# Draws for each wanted architecture, before the space counts as too small.
+_DRAWS = 100
 
 
 class RankSettings(ExperimentSettings):
-    """What `study ranks` compares: architectures drawn at random from a space, trained to proxy.tokens and to
-    `long_tokens`.
+    """What `study ranks` compares: random members of a space, trained to proxy.tokens and to `long_tokens`.
 
-    space: as in a run. architectures: how many. draw: seed of the draw; more architectures begin with the
-        same ones.
+    space: as in a run.
+    architectures: how many are drawn.
+    draw: seed of the draw. A larger number of architectures begins with the same ones.
+    long_tokens: tokens of the long training.
     """
 
     kind: ClassVar[str] = "ranks"
@@ -57,8 +63,12 @@ class RankSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Compared:
-    """One architecture at both budgets, losses being means over seeds. flops: forward, of one sequence of the
-    training.
+    """One architecture at both budgets; losses and times are means over the seeds.
+
+    label: names the architecture.
+    flops: forward, of one sequence of the training.
+    short_loss, long_loss: nats per token.
+    seconds_short, seconds_long: wall time of one training.
     """
 
     label: str
@@ -74,8 +84,11 @@ class Compared:
 
 @dataclass(frozen=True)
 class RankStudy:
-    """What came out. correlations: predictor of the long loss -> name -> correlation. failed: label -> why it
-    lacks one of the losses.
+    """The result of the study.
+
+    compared: the architectures that have both losses.
+    correlations: predictor of the long loss -> name of the correlation -> correlation.
+    failed: label -> why the architecture lacks one of the losses.
     """
 
     settings: RankSettings
@@ -85,9 +98,9 @@ class RankStudy:
 
 
 def run(settings: RankSettings, *, results: Path, name: str, console: Console) -> RankStudy:
-    """Trains what is not there yet and compares.
+    """Trains what has no record yet and compares.
 
-    Raises our errors; ConfigError where fewer than 4 architectures have both losses.
+    Raises our errors, and ConfigError where fewer than 4 architectures have both losses.
     """
     compared, failed = [], {}
     with experiment.session(settings, results=results, name=name, console=console) as at:
@@ -109,7 +122,10 @@ def run(settings: RankSettings, *, results: Path, name: str, console: Console) -
 
 
 def drawn(settings: RankSettings, *, vocabulary: int) -> list[Architecture]:
-    """Distinct members of the space, in the order of the draw. Raises ConfigError for a space of fewer."""
+    """Draws distinct members of the space, in the order of the draw.
+
+    Raises ConfigError for a space that has fewer than the settings ask for.
+    """
     space, rng = make_space(settings.space, vocabulary), np.random.default_rng(settings.draw)
     found: dict[str, Architecture] = {}
     for _ in range(_DRAWS * settings.architectures):
@@ -124,8 +140,9 @@ def drawn(settings: RankSettings, *, vocabulary: int) -> list[Architecture]:
 
 
 def predictors(compared: list[Compared]) -> dict[str, dict[str, Correlation]]:
-    """How the short loss, and the negatives of parameters and FLOPs (more is expected to be better), order
-    the long loss.
+    """Returns how well the short loss, the parameters and the FLOPs order the long loss.
+
+    Parameters and FLOPs enter as negatives, since more of them are expected to lower the loss.
     """
     long = [one.long_loss for one in compared]
     figures = {

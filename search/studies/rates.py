@@ -1,5 +1,9 @@
-"""Does the best learning rate stay the same over widths? With it carried over by `proxy.base_width`, and
-without.
+"""Measures whether one learning rate is best at every width, with learning-rate transfer and without.
+
+With transfer the rate is carried over from `proxy.base_width` to the other widths. A search trains candidates
+of different widths with one setting of the rate, so that setting has to suit all of them:
+
+    frontrunner study rates study_rates_cpu
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +24,13 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class RateSettings(ExperimentSettings):
-    """What `study rates` compares: `layers` at every width, trained with every learning rate in place of
-    proxy.learning_rate.
+    """What `study rates` compares: `layers` at every width, trained with every learning rate.
 
-    proxy.base_width, one of the widths, is where carrying over begins. genes: operator -> gene -> value,
-    where not the operators' own.
+    layers: as in `a f a f`.
+    widths: of the models. proxy.base_width, from which the rates are carried over, is one of them.
+    rates: learning rates, each in place of proxy.learning_rate.
+    genes: operator -> gene -> value, where it differs from the operator's own.
+
     With proxy.weight_normalization the head is normalized too.
     """
 
@@ -47,7 +53,7 @@ class RateSettings(ExperimentSettings):
         return self
 
     def architecture(self, width: int, *, vocabulary: int) -> Architecture:
-        """Raises ArchitectureError."""
+        """Returns the model of that width. Raises ArchitectureError."""
         normalized = self.proxy.weight_normalization
         return Architecture.from_shorthand(
             self.layers, width=width, vocabulary=vocabulary, genes=self.genes, normalized_head=normalized
@@ -56,10 +62,12 @@ class RateSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Sweep:
-    """One width. losses: by rate, means over seeds, of trainings that did not fail. chosen: the rate that is
-    best at the base width.
+    """One width with all learning rates.
 
-    carried: whether the rate was carried over from the base width, or used as it is.
+    width: of the model.
+    carried: whether the rates were carried over from the base width, or used as they are.
+    losses: by rate, means over the seeds (nats per token) of the trainings that did not fail.
+    chosen: the rate that is best at the base width.
     """
 
     width: int
@@ -73,14 +81,17 @@ class Sweep:
 
     @property
     def lost(self) -> float:
-        """By how much the loss with the base width's best rate is above that with this width's own, nats per
-        token; inf if it failed.
+        """How much loss the base width's best rate costs at this width, beside the best rate here.
+
+        In nats per token; inf where trainings with that rate failed.
         """
         return self.losses.get(self.chosen, float("inf")) - self.losses[self.best]
 
 
 def run(settings: RateSettings, *, results: Path, name: str, console: Console) -> list[Sweep]:
-    """Trains what is not there yet -> a sweep for each width, first carried over, then as it is.
+    """Trains what has no record yet.
+
+    Returns a sweep for each width, first with the rates carried over, then with them as they are.
 
     Raises our errors.
     """
@@ -103,9 +114,9 @@ def run(settings: RateSettings, *, results: Path, name: str, console: Console) -
 
 
 def _wanted(settings: RateSettings, architecture: Architecture, carried: bool) -> dict[float, list[Wanted]]:
-    """By rate, with each seed."""
+    """Returns by rate the trainings with each seed."""
     found, width = {}, architecture.width
-    carried = carried or width == settings.proxy.base_width  # where both are the same training
+    carried = carried or width == settings.proxy.base_width  # at the base width both are the same training
     for rate in settings.rates:
         proxy = settings.proxy.model_copy(
             update={"learning_rate": rate} | ({} if carried else {"base_width": None})

@@ -1,4 +1,4 @@
-"""What the studies say, as tables for a terminal."""
+"""The results of the studies, as tables for a terminal."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -19,7 +19,7 @@ _LOSS, _SPREAD = "loss [nats/token]", "±"
 
 
 def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Sheet:
-    """A row a block."""
+    """Returns a table with a row for each block."""
     latencies = settings.profile.keys("decode_ms")
     spread = [_SPREAD] if len(settings.seeds) > 1 else []
     remarks = ["remarks"] if any(row.problem for row in rows) else []
@@ -42,7 +42,7 @@ def operators_table(rows: Sequence[Row], settings: OperatorSettings) -> Sheet:
 
 
 def normalization_table(effects: Sequence[Effect], settings: NormalizationSettings) -> Sheet:
-    """A row a family: mean losses over the seeds, and what is gained, with its standard error."""
+    """Returns a table with a row for each family: mean losses, and the gain with its standard error."""
     rate = f"rate {settings.proxy.learning_rate:g}"
     title = f"losses [nats/token], width {settings.width}, {_trained(settings)}, {rate}"
     if settings.normalized_learning_rate is not None:
@@ -63,8 +63,9 @@ def normalization_table(effects: Sequence[Effect], settings: NormalizationSettin
 
 
 def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Sheet:
-    """A row a width: losses by learning rate, the lowest marked, and what the base width's best rate loses
-    there.
+    """Returns a table with a row for each width: its loss at each learning rate, the lowest marked.
+
+    The last column is what the base width's best rate costs at this width.
     """
     base = settings.proxy.base_width
     trained = f"{settings.layers}, {settings.proxy.tokens:,} tokens"
@@ -81,7 +82,7 @@ def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Sheet:
 
 
 def print_ranks(console: Console, study: RankStudy) -> None:
-    """What predicts the long loss, and the architectures, the best first."""
+    """Prints what predicts the long loss, and the architectures, the best first."""
     settings = study.settings
     rows = [
         (
@@ -116,7 +117,7 @@ def _correlation(found: Correlation) -> tuple[str, str]:
 
 
 def _trained(settings: ExperimentSettings) -> str:
-    """With how many tokens, and how often."""
+    """Returns how many tokens a model was trained with, and how often."""
     count = len(settings.seeds)
     return f"{settings.proxy.tokens:,} tokens, {count} seed{'s' if count > 1 else ''}"
 

@@ -1,4 +1,4 @@
-"""How well one figure orders things as another does: rank correlations, with intervals."""
+"""Rank correlations with intervals: how well one figure orders things as another does."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,9 +12,12 @@ from operators.base.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
+# The share of the draws that an interval holds.
 LEVEL = 0.95
+# Draws with replacement for each interval.
 _DRAWS = 2000
-_LEAST = 4  # three things have six orders, of which any interval holds all
+# Three things have only six orders, and any interval holds all of them.
+_LEAST = 4
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,18 @@ def spearman(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
 
 
 def correlations(a: Sequence[float], b: Sequence[float]) -> dict[str, Correlation]:
-    """`spearman` and `kendall` between two figures of the same things.
+    """Returns `spearman` and `kendall` between two figures of the same things.
 
-    a, b: a figure of each thing [n]. Raises ConfigError for fewer than 4 things, and for figures that are not
-    finite.
+    a, b: a figure of each thing [n].
+
+    Raises ConfigError for fewer than 4 things, and for figures that are not finite.
     """
     first, second = np.asarray(a, float), np.asarray(b, float)
     if len(first) < _LEAST or not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ConfigError(
             f"rank correlation: expected finite figures of at least {_LEAST} things, got {len(first)}"
         )
-    # The seed is fixed, so that the same figures have the same interval.
+    # A fixed seed gives the same figures the same interval.
     draws = np.random.default_rng(0).integers(len(first), size=(_DRAWS, len(first)))
     rows = np.vstack([np.arange(len(first)), draws])
     return {
@@ -52,24 +56,25 @@ def correlations(a: Sequence[float], b: Sequence[float]) -> dict[str, Correlatio
 
 
 def _spearman_rows(a: Floats, b: Floats) -> Floats:
-    """a, b [r, n] -> Spearman's ρ of each row [r]."""
+    """Returns Spearman's ρ of each row of a, b [r, n]: [r]."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)  # the answer, NaN, says it
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)  # the result is NaN then
         return np.asarray(
             stats.pearsonr(stats.rankdata(a, axis=1), stats.rankdata(b, axis=1), axis=1).statistic
         )
 
 
 def _kendall_rows(a: Floats, b: Floats) -> Floats:
-    """a, b [r, n] -> Kendall's τ-b of each row [r]."""
-    # The p-value, which is not used, is cheapest by its asymptotic formula.
+    """Returns Kendall's τ-b of each row of a, b [r, n]: [r]."""
+    # The asymptotic formula is the cheapest one for the p-value, which is not used.
     return np.asarray(stats.kendalltau(a, b, method="asymptotic", axis=1).statistic)
 
 
 def _with_interval(values: Floats) -> Correlation:
-    """values [1 + draws]: of the things themselves, then of each draw.
+    """Returns the correlation with its interval, the quantiles of the draws.
 
-    A draw in which all of one side are equal gives NaN and does not count.
+    values: [1 + draws], first of the things themselves, then of each draw. A draw in which all values of one
+        side are equal gives NaN and does not count.
     """
     drawn = values[1:]
     kept = drawn[~np.isnan(drawn)]

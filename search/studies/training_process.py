@@ -1,5 +1,6 @@
-"""What runs in a process of `search.studies.parallel`: python -m search.studies.training_process SOCKET
-PARENT DEVICE.
+"""The process that `search.studies.parallel` starts for each device to train there.
+
+It is started as `python -m search.studies.training_process SOCKET PARENT DEVICE`.
 """
 
 import sys
@@ -20,7 +21,14 @@ T = TypeVar("T")
 
 
 def main(socket: int, parent: int, device: str) -> None:
-    """Answers None once the device is open; then takes a corpus, and trains until the other end is closed."""
+    """Trains what comes through the socket until the other end is closed.
+
+    It answers None once the device is open, then takes a corpus, then trainings, one after the other.
+
+    socket: file descriptor of the connection.
+    parent: id of the process that started this one.
+    device: where it trains.
+    """
     settle_in(parent)
     with Connection(socket) as connection, suppress(EOFError, BrokenPipeError):
         connection.send(_answer(lambda: _open(device)))
@@ -34,12 +42,12 @@ def _open(device: str) -> None:
 
 
 def _answer(work: Callable[[], T]) -> T | Exception:
-    """What `work` returns, or why it failed."""
+    """Returns what `work` returns, or the error that it raised."""
     try:
         return work()
     except FrontrunnerError as error:
         return type(error)(str(error))
-    except Exception as error:  # sent to who will raise it
+    except Exception as error:  # sent to the parent, which raises it
         defect = RuntimeError(f"{type(error).__name__}: {error}")
         defect.add_note(traceback.format_exc())
         return defect

@@ -1,4 +1,4 @@
-"""A searcher that is asked and told, as a search does it, with evaluations pending."""
+"""Drives a searcher by ask and tell with evaluations pending, as a search does."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,12 @@ Point = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Grid:
-    """Vectors of whole numbers below `size`; a Space[Point]."""
+    """Vectors of whole numbers below `size`; a Space[Point].
+
+    length: numbers of a vector.
+    size: the numbers are below it.
+    corners: the seeds of the space.
+    """
 
     length: int = 8
     size: int = 10
@@ -46,7 +51,10 @@ class Grid:
 
 
 def scores(x: Point) -> tuple[float, float]:
-    """A frontier from all zeros to all nines, reached only by equal numbers: unequal ones pay."""
+    """Returns two costs: their frontier goes from all zeros to all nines by vectors of equal numbers.
+
+    Unequal numbers cost extra in both.
+    """
     mean, uneven = float(np.mean(x)) / 9, float(np.std(x)) / 3
     return (mean + uneven, (1 - mean) ** 2 + uneven)
 
@@ -62,7 +70,14 @@ def drive(
     seed: int = 0,
     score: Callable[[Any], tuple[float, ...]] = scores,
 ) -> list[Event]:
-    """Asks with several pending, and tells in a random order, with failures. Returns what happened."""
+    """Asks `count` times with several pending, and tells in a random order, with failures.
+
+    pending: the most proposals that wait for their result.
+    seed: of the order and the failures.
+    score: candidate -> costs.
+
+    Returns what happened, in its order.
+    """
     rng, waiting, events = np.random.default_rng(seed), list[Proposal[Any]](), list[Event]()
     for _ in range(count):
         proposal = proposer.ask()

@@ -1,9 +1,7 @@
-"""A feed-forward operator that goes wrong in the way its shape names, to see what becomes of the process that
-measures it.
+"""A feed-forward operator that fails as its shape names, to test the process that measures it.
 
-It is no file of `operators/library/`, so that no search and no other test meets it: importing this module
-makes its name known to
-`registry.get`, also in a process that only unpickles an architecture with it.
+It is no file of `operators/library/`, so that no search and no other test gets it. Importing this module
+makes its name known to `registry.get`, also in a process that only unpickles an architecture with it.
 """
 
 import ctypes
@@ -76,9 +74,9 @@ def _go_wrong_on_gpu(fault: Fault, x: Tensor) -> None:
     if fault == "out_of_memory":
         torch.empty(2**45, device=x.device)
     elif fault == "hang":
-        torch.cuda._sleep(2**62)  # a kernel that waits for so many cycles
+        torch.cuda._sleep(2**62)  # a kernel that waits for that many cycles
     elif fault == "illegal_address":
-        from tests.helpers.faulty_kernels import store_far_outside  # Triton is not everywhere
+        from tests.helpers.faulty_kernels import store_far_outside  # Triton is not installed everywhere
 
         store_far_outside(x)
     else:
@@ -113,7 +111,7 @@ registry.get = _get  # type: ignore[assignment]
 
 
 def architecture_with(fault: Fault, **fields: Any) -> Architecture:
-    """A small architecture that has attention and the fault."""
+    """Returns a small architecture that has attention and the fault."""
     attention = Architecture.from_shorthand("a", width=32, vocabulary=64).layers[0]
     layers = (attention, Layer(operator="faulty", shape=FaultyShape(fault=fault)))
     return Architecture.parse({"width": 32, "vocabulary": 64, "layers": layers, **fields})

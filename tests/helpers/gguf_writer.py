@@ -1,4 +1,4 @@
-"""A published model as a GGUF file."""
+"""Writes a published model as a GGUF file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ gguf = pytest.importorskip("gguf")
 
 
 def neighbours(matrix: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp's order of rows: the two members of a rotated pair one after the other."""
+    """Puts the rows in llama.cpp's order: the two members of a rotated pair one after the other."""
     order = [
         head * size + half + pair
         for size in [len(matrix) // heads]
@@ -33,8 +33,15 @@ def write_gguf(
     keep: Callable[[str], bool] = lambda name: True,
     endian: Any = gguf.GGUFEndian.LITTLE,
 ) -> None:
-    """A Llama as llama.cpp's converter writes it. also: what else goes into the file. keep: the tensors that
-    do, by their names there.
+    """Writes a Llama as llama.cpp's converter does.
+
+    path: the file.
+    theirs: the model of transformers.
+    family: the name of the architecture in the file.
+    quantize: type of the matrices; None for float32.
+    also: writes what else goes into the file.
+    keep: whether a tensor goes into the file, by its name there.
+    endian: byte order of the file.
     """
     config = theirs.config
     writer = gguf.GGUFWriter(path, family, endianess=endian)

@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes on this machine."""
+"""Starts Ray clusters of several nodes on this machine."""
 
 import os
 import subprocess
@@ -9,15 +9,19 @@ import pytest
 
 from search.cluster.connect import use_token
 
+# What every node has.
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+# How soon Ray notices that a node is gone: its own settings would keep a test waiting.
 SOON = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_timeout_ms": 1000}
 
 
 @contextmanager
 def nodes(*others):
-    """One node and the others, each with what it has besides, on loopback.
+    """Starts a cluster on loopback: one node, and another for each of `others`.
 
-    It asks for Ray's token, and is quick to notice that a node is gone.
+    others: what each further node has besides NODE, as keywords.
+
+    The cluster asks for Ray's token, and is quick to notice that a node is gone.
     """
     use_token(None)
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone

@@ -1,4 +1,4 @@
-"""A device whose times are known, where the latency table is tested; the fixture `made_up` puts it there."""
+"""A device whose times are known, to test the latency table; the fixture `made_up` puts it in place."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ def hybrid(
 
 
 def layer_ms(layer: Layer, architecture: Architecture, point: Point) -> float:
-    """What a layer costs on the made-up device; every part of the key changes it."""
+    """Returns what a layer costs on the made-up device (ms); every part of the table's key changes it."""
     tokens = point.context + architecture.meta_tokens
     base = {"attention": 0.3, "mamba2": 0.21, "swiglu": 0.11}[
         layer.operator
@@ -56,7 +56,7 @@ def model_ms(architecture: Architecture, point: Point) -> float:
 
 
 class MadeUpStopwatch:
-    """Stands where models are timed: the time of a model is exactly the sum of its layers and its rest."""
+    """Replaces the timing of models: a model's time is exactly the sum of its layers and its rest."""
 
     timed = 0
 
@@ -69,8 +69,9 @@ class MadeUpStopwatch:
 
 
 class MadeUpAnchor:
-    """The anchor model of a device whose clocks change: its times, one after the other, then the last for
-    ever.
+    """The anchor model of a device whose clocks change.
+
+    It returns its `times` one after the other, then the last one for ever.
     """
 
     times: ClassVar[list[float]] = [1.0]
@@ -84,7 +85,7 @@ class MadeUpAnchor:
 
 
 def seeming_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
-    """A device that says it is an H100; what would run there is made up."""
+    """Returns a device that presents itself as an H100; what would run there is made up."""
     gpu = open_device("cpu")
     gpu.torch_device, gpu.dtype = torch.device("cuda"), torch.bfloat16
     properties = SimpleNamespace(L2_cache_size=50 << 20, total_memory=80 << 30)
@@ -93,7 +94,7 @@ def seeming_gpu(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 class MadeUpPace:
-    """The pace of a device that never changes it."""
+    """The pace of a device whose speed never changes."""
 
     usual_ms = 1.0
 

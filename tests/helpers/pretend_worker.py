@@ -1,5 +1,6 @@
-"""A worker of a cluster that pretends to evaluate, in a moment, and writes down what it does; `job.corpus` is
-the folder for that.
+"""A worker of a cluster that pretends to evaluate, in a moment, and writes down what it does.
+
+`job.corpus` is the folder that it writes to.
 """
 
 import os
@@ -24,7 +25,7 @@ class PretendWorker:
         return pretended(job)
 
     def measure(self, job, before, kind):
-        """Dies or loses its device where a file tells it to, the first time."""
+        """Dies or loses its device the first time, where a file in the folder orders it."""
         note(job.corpus / "measured", job.number, kind, *home().types)
         for order in ("die", "break"):
             if (file := job.corpus / f"{order} {job.number}").exists():

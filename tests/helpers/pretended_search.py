@@ -1,4 +1,4 @@
-"""A search whose evaluations are pretended, in its run folder."""
+"""Drives a search whose evaluations are pretended, in its run folder."""
 
 import dataclasses
 

@@ -1,11 +1,11 @@
-"""Whether a process runs."""
+"""Checks whether a process runs."""
 
 import time
 from pathlib import Path
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
+    """Whether a process runs; one that ended and that no parent has waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

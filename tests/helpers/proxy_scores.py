@@ -1,4 +1,4 @@
-"""The score of a training that was not made."""
+"""Makes the score of a training that never ran."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Small models of transformers' classes with random weights, and the architectures that they are."""
+"""Small models of transformers' classes with random weights, and the same models as architectures."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,8 @@ transformers = pytest.importorskip("transformers")
 WIDTH, VOCABULARY, HIDDEN, EPS = 48, 61, 80, 1e-5
 
 
-TOKENS = 71  # more than one chunk of the recurrences, and odd
+# More than one chunk of the recurrences, and odd.
+TOKENS = 71
 
 
 FEEDFORWARD: dict[str, Any] = {"operator": "swiglu", "shape": {"hidden": HIDDEN}}
@@ -71,8 +72,9 @@ def llama(tied: bool) -> Case:
 
 
 def llama3() -> Case:
-    """Positions stretched: with 16 tokens of original context, the pairs of a head are kept, mixed and
-    divided.
+    """A Llama whose positions are stretched.
+
+    With 16 tokens of original context some pairs of a head are kept, some mixed and some divided.
     """
     scaling = {
         "factor": 8.0,
@@ -144,8 +146,8 @@ def nemotron_h() -> Case:
         conv_kernel=4,
         chunk_size=32,
         layer_norm_epsilon=EPS,
-        # transformers takes this for the smallest step, but not when it decodes; the definition has no
-        # smallest step.
+        # transformers clamps steps to at least this value, but not when it decodes. The definition of the
+        # model has no smallest step, so the value is too small to matter.
         time_step_min=1e-9,
         tie_word_embeddings=False,
         **COMMON,
@@ -156,7 +158,7 @@ def nemotron_h() -> Case:
 
 
 def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
-    # A theta of None is how this configuration spells "no rotation"; without rope_parameters it takes a
+    # A theta of None is how this configuration spells "no rotation". Without rope_parameters it takes a
     # default theta.
     theta = {"rope_type": "default", "rope_theta": 10_000.0 if rope else None}
     config = transformers.OlmoHybridConfig(
@@ -189,8 +191,9 @@ def olmo_hybrid(*, rope: bool, negative_eigenvalues: bool, tied: bool) -> Case:
 
 
 def randomize(model: nn.Module) -> None:
-    """Every parameter differs from every other and from its initial value, so that a missing or swapped one
-    shows.
+    """Gives every parameter other values than its initial ones and every other parameter's.
+
+    So a test notices a parameter that is missing or swapped.
     """
     torch.manual_seed(0)
     with torch.no_grad():
@@ -204,7 +207,7 @@ def randomize(model: nn.Module) -> None:
 
 
 def decoded(model: HybridLM, tokens: Tensor, pieces: tuple[int, ...]) -> dict[int, Tensor]:
-    """Logits by position, from prefills of those lengths and steps for what is left."""
+    """Returns logits by position, from prefills of the lengths `pieces` and steps for the rest."""
     state, read, found = model.allocate_state(tokens.shape[0], tokens.shape[1]), 0, {}
     for length in pieces:
         found[read + length - 1] = model.prefill(tokens[:, read : read + length], state)
@@ -232,7 +235,7 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def published_model(config: Any) -> Any:
-    """The model that transformers makes of a configuration, with random weights."""
+    """Returns the model that transformers makes of a configuration, with random weights."""
     with plain_definitions():
         theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     randomize(theirs)
@@ -241,7 +244,7 @@ def published_model(config: Any) -> Any:
 
 @torch.no_grad()
 def check_logits(theirs: Any, model: HybridLM) -> None:
-    """The whole sequence at once, and prefilled in two pieces and stepped through."""
+    """Checks the logits of the whole sequence at once, and of two prefills followed by steps."""
     tokens = torch.randint(VOCABULARY, (2, TOKENS))
     expected = theirs(tokens, use_cache=False).logits
     assert expected.std() > 0.3, "logits too small for the tolerance to mean anything"

@@ -1,4 +1,4 @@
-"""A profile that takes a moment, and an architecture that has no fault."""
+"""Settings of a profile that takes a moment, and an architecture without a fault."""
 
 from profiler.profile import ProfileSettings
 from tests.helpers.faulty_operators import architecture_with

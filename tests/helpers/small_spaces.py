@@ -1,4 +1,4 @@
-"""Spaces of architectures with few choices, and what holds for each member."""
+"""Spaces of architectures with few choices, and a check that every member passes."""
 
 import numpy as np
 

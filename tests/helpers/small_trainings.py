@@ -1,4 +1,4 @@
-"""Trainings of a fraction of a second."""
+"""Settings and models of trainings that take a fraction of a second."""
 
 from operators.architecture import Architecture
 from proxy_train.settings import ProxyScore, ProxySettings

@@ -1,4 +1,4 @@
-"""Speeches of a few words, prepared as text to train on, and what was prepared read back."""
+"""Makes speeches of a few words, prepares them as text to train on, and reads the prepared text back."""
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def training_ids(corpus: Corpus) -> np.ndarray:
 
 
 def decoded(corpus: Corpus, ids: np.ndarray) -> list[str]:
-    """The documents that a run of tokens stands for."""
+    """Returns the documents that a run of tokens stands for."""
     text = corpus.tokenizer().decode(ids.tolist(), skip_special_tokens=False)
     assert text.endswith(END_OF_DOCUMENT)
     return text.split(END_OF_DOCUMENT)[:-1]

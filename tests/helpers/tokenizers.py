@@ -1,4 +1,4 @@
-"""Tokenizers with few tokens, each odd in its way."""
+"""Tokenizers with few tokens; each treats the end of a document in an odd way."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def unigram() -> Tokenizer:
-    """As T5: its `</s>` is a piece of the model, which cost nothing where a text spells it."""
+    """As T5's: its `</s>` is a piece of the model, which costs nothing where a text spells it."""
     pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -3.0) for letter in ["▁", *LETTERS])]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -22,7 +22,7 @@ def unigram() -> Tokenizer:
 
 
 def unigram_added_behind() -> Tokenizer:
-    """The end is not in the model: it is added behind its pieces."""
+    """The model has no piece for the end: `</s>` is added behind its pieces."""
     tokenizer = Tokenizer(
         models.Unigram([("<unk>", 0.0), *((letter, -3.0) for letter in ["▁", *LETTERS])], unk_id=0)
     )
@@ -49,7 +49,7 @@ def word_pieces() -> Tokenizer:
 
 
 def byte_level(**model: Any) -> Tokenizer:
-    """Bytes, and `</s>` added behind them."""
+    """Its tokens are bytes, with `</s>` added behind them."""
     vocabulary = {letter: index for index, letter in enumerate(ALPHABET)}
     tokenizer = Tokenizer(models.BPE(vocabulary | model.pop("more", {}), model.pop("merges", []), **model))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -59,13 +59,13 @@ def byte_level(**model: Any) -> Tokenizer:
 
 
 def merged() -> Tokenizer:
-    """A merge makes the end from letters: it was trained on text that holds it."""
+    """A merge makes `</s>` from letters: the tokenizer was trained on text that holds it."""
     more = {"</": 256, "s>": 257, "</s>": 258}
     return byte_level(more=more, merges=[("<", "/"), ("s", ">"), ("</", "s>")])
 
 
 def looked_up() -> Tokenizer:
-    """As Llama 3: a whole word that is in the vocabulary is taken before any merge."""
+    """As Llama 3's: it takes a whole word that is in the vocabulary before any merge."""
     tokenizer = byte_level(more={"</s>": 256}, ignore_merges=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -77,7 +77,7 @@ def looked_up() -> Tokenizer:
 
 
 def not_special() -> Tokenizer:
-    """The end was added as any token."""
+    """`</s>` was added as an ordinary token."""
     tokenizer = byte_level(more={"</s>": 256})
     content = json.loads(tokenizer.to_str())
     content["added_tokens"][0]["special"] = False

@@ -21,15 +21,25 @@ Floats = NDArray[np.float64]
 
 # Below, a power can hardly be told from a constant. Above, it has vanished at the second smallest size.
 EXPONENTS = (0.05, 4.0)
-LEVEL = 0.9  # of intervals
+# The share of the draws that an interval holds.
+LEVEL = 0.9
+# Fits to points drawn again, for the intervals.
 _DRAWS = 200
-_HUBER, _REWEIGHTINGS = 1.345, 4  # 95 % as efficient as least squares where errors are normal
-_FIRST_STEP, _NEXT_STEP, _FINEST = 0.4, 0.05, 1e-3  # of the logarithm of an exponent
+# With 1.345 the fit is 95 % as efficient as least squares where errors are normal.
+_HUBER, _REWEIGHTINGS = 1.345, 4
+# Steps of the logarithm of an exponent.
+_FIRST_STEP, _NEXT_STEP, _FINEST = 0.4, 0.05, 1e-3
 
 
 @dataclass(frozen=True)
 class Points:
-    """What is known: depth in blocks, width, tokens trained, and the loss (or perplexity): [n] each."""
+    """Trained models, one a row.
+
+    depth: in blocks [n].
+    width: [n].
+    tokens: of the training [n].
+    loss: or perplexity [n].
+    """
 
     depth: Floats
     width: Floats
@@ -64,7 +74,7 @@ class Law:
     gamma: float = 0.0
 
     def loss(self, depth: ArrayLike, width: ArrayLike, tokens: ArrayLike = 1.0) -> Floats:
-        """At depths, widths and budgets of one shape, or that broadcast."""
+        """Returns the losses at depths, widths and budgets of one shape, or of shapes that broadcast."""
         d, w, n = (np.asarray(value, float) for value in (depth, width, tokens))
         return np.asarray(
             self.floor + self.a * d**-self.alpha + self.b * w**-self.beta + self.c * n**-self.gamma
@@ -73,13 +83,16 @@ class Law:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The law of all points, and those of the draws."""
+    """A law of all points, and the laws of the draws.
+
+    draws: laws of points that were drawn again with replacement; the intervals come from them.
+    """
 
     law: Law
     draws: tuple[Law, ...]
 
     def interval(self, depth: ArrayLike, width: ArrayLike, tokens: ArrayLike = 1.0) -> tuple[Floats, Floats]:
-        """The ends of the LEVEL interval of the law's losses there; single trainings scatter beyond it."""
+        """Returns the ends of the LEVEL interval of the law's losses; single trainings scatter beyond it."""
         low, high = np.quantile([law.loss(depth, width, tokens) for law in self.draws], _tails(), axis=0)
         return low, high
 
@@ -89,10 +102,13 @@ class Fitted:
 
 
 def fit(points: Points, *, draws: int = _DRAWS) -> Fitted:
-    """The law of the points, with intervals. Raises ConfigError, see `check`."""
+    """Fits the law to the points, with intervals from `draws` draws.
+
+    Raises ConfigError as `check` does.
+    """
     check(points)
     law, exponents = _fit(points, None)
-    rng = np.random.default_rng(0)  # the same points have the same interval
+    rng = np.random.default_rng(0)  # a fixed seed gives the same points the same interval
     found: list[Law] = []
     while len(found) < draws:
         again = points.take(rng.integers(len(points), size=len(points)))
@@ -115,10 +131,11 @@ def check(points: Points) -> None:
 
 
 def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the points to fit, and of those that the fit has to extrapolate to.
+    """Returns the indices of the points to fit, and of those that the fit has to extrapolate to.
 
-    The latter are those with the `count` largest shapes by depth × width². Raises ConfigError where no point
-    would be left.
+    The latter have the `count` largest shapes by depth × width².
+
+    Raises ConfigError where no point would be left.
     """
     shapes = sorted(
         {(d, w) for d, w in zip(points.depth, points.width, strict=True)},
@@ -132,11 +149,15 @@ def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def nonnegative(columns: Floats, values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Least squares with coefficients of at least 0, of many problems that differ in their columns.
+    """Solves least squares with coefficients of at least 0, for many problems that differ in their columns.
 
-    columns: [e, n, m]. values: [n]. weights: [n]. Returns coefficients [e, m] and losses [e], both exact.
+    columns: [e, n, m].
+    values: [n].
+    weights: [n].
 
-    Every set of coefficients that may be above 0 is tried. These are 2^m, so m must be small.
+    Returns coefficients [e, m] and losses [e], both exact.
+
+    It tries every set of coefficients that may be above 0. These are 2^m, so m must be small.
     `scipy.optimize.nnls` solves one problem a call, and a fit with its intervals solves about a million.
     """
     count, _, terms = columns.shape
@@ -163,7 +184,7 @@ def _tails() -> tuple[float, float]:
 
 
 def _sides(points: Points) -> list[Floats]:
-    """What the law has powers of: depth, width, and tokens where they differ."""
+    """Returns what the law has powers of: depth, width, and tokens where they differ."""
     return [points.depth, points.width, *([points.tokens] if len(set(points.tokens)) > 1 else [])]
 
 
@@ -180,16 +201,16 @@ def _shortfall(points: Points) -> str | None:
 
 
 def _fit(points: Points, start: Sequence[float] | None) -> tuple[Law, list[float]]:
-    """The law, and the logarithms of its exponents.
+    """Returns the law, and the logarithms of its exponents.
 
-    start: logarithms of exponents to look around first; None looks everywhere.
+    start: logarithms of the exponents to begin with; None looks everywhere.
     """
     weights = points.loss**-2
     logs = _exponents(points, weights, _grid(len(_sides(points)), start), _FIRST_STEP)
     for _ in range(_REWEIGHTINGS):
         law = _law(points, weights, logs)
         relative = np.abs(law.loss(*points.inputs) / points.loss - 1)
-        scale = 1.4826 * float(np.median(relative))  # of a normal distribution's deviation
+        scale = 1.4826 * float(np.median(relative))  # the deviation, where errors are normal
         if scale < 1e-9:
             break
         weights = points.loss**-2 * np.minimum(1, _HUBER * scale / np.maximum(relative, 1e-300))
@@ -198,7 +219,10 @@ def _fit(points: Points, start: Sequence[float] | None) -> tuple[Law, list[float
 
 
 def _grid(sides: int, start: Sequence[float] | None) -> Floats:
-    """Logarithms of exponents [e, sides] to begin with: a grid, coarser where `start` comes first."""
+    """Returns logarithms of exponents to begin with [e, sides]: a grid, coarser where there is a `start`.
+
+    `start` comes first in it.
+    """
     low, high = np.log(EXPONENTS)
     axis = np.linspace(low, high, 12 if start is None else 4)
     grid = np.array(list(product(axis, repeat=sides)))
@@ -206,9 +230,9 @@ def _grid(sides: int, start: Sequence[float] | None) -> Floats:
 
 
 def _exponents(points: Points, weights: Floats, tried: Floats, step: float) -> list[float]:
-    """Logarithms of the best exponents.
+    """Returns the logarithms of the best exponents.
 
-    They are the best of those tried [e, sides], moved by steps that shrink where none helps.
+    They are the best of those tried [e, sides], moved by steps that shrink where no step helps.
     """
     losses = _projected(points, weights, tried)[1]
     best, loss = tried[int(losses.argmin())], float(losses.min())
@@ -224,9 +248,11 @@ def _exponents(points: Points, weights: Floats, tried: Floats, step: float) -> l
 
 
 def _projected(points: Points, weights: Floats, logs: Floats) -> tuple[Floats, Floats]:
-    """Coefficients [e, 1 + sides] and losses [e] of the best law at each set of exponents.
+    """Returns coefficients [e, 1 + sides] and losses [e] of the best law at each set of exponents.
 
-    logs: logarithms of exponents [e, sides]. Coefficients are of powers of each side over its smallest value.
+    logs: logarithms of exponents [e, sides].
+
+    A coefficient is of the power of a side over its smallest value.
     """
     powers = [
         (side / side.min())[None, :] ** -np.exp(logs[:, [number]])

@@ -1,5 +1,9 @@
-"""The depth-width law of one block: a grid of depths and widths is trained and measured, and the law is
-fitted to what came out.
+"""Trains and measures a grid of depths and widths of one block, and fits the depth-width law to it.
+
+The law predicts the loss at depths and widths that were not trained, so that `law pick` can choose a shape
+for a latency budget:
+
+    frontrunner law run law_cpu
 """
 
 from collections.abc import Mapping
@@ -27,9 +31,11 @@ Quantity = Literal["loss", "perplexity"]
 class LawSettings(ExperimentSettings):
     """What `law run` trains: `block` repeated at every depth and width, to every budget, with every seed.
 
-    block: layers as in `a f`. genes: operator -> gene -> value, where not the operators' own. depths: repeats
-        of the block.
-    tokens: budgets; proxy.tokens alone where there are none.
+    block: layers as in `a f`.
+    genes: operator -> gene -> value, where it differs from the operator's own.
+    depths: how often the block is repeated.
+    widths: of the models.
+    tokens: budgets of the trainings; proxy.tokens alone where there are none.
     """
 
     kind: ClassVar[str] = "law"
@@ -62,13 +68,14 @@ class LawSettings(ExperimentSettings):
         return self.tokens or (self.proxy.tokens,)
 
     def architecture(self, depth: int, width: int, *, vocabulary: int) -> Architecture:
-        """`depth` blocks. Raises ArchitectureError."""
+        """Returns the model of `depth` blocks. Raises ArchitectureError."""
         layers = " ".join([self.block] * depth)
         return Architecture.from_shorthand(layers, width=width, vocabulary=vocabulary, genes=self.genes)
 
     def shapes(self) -> list[tuple[int, int]]:
-        """Depth and width of every point, the smallest first, so that an interrupted grid is a whole one of a
-        smaller size.
+        """Returns depth and width of every point, the smallest first.
+
+        So an interrupted grid is a whole grid of a smaller size.
         """
         return sorted(
             set(product(self.depths, self.widths)), key=lambda shape: (shape[0] * shape[1] ** 2, shape)
@@ -77,10 +84,12 @@ class LawSettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Grid:
-    """What is known so far. loss: by (depth, width, tokens), the mean over seeds. decode_ms: by shape (depth,
-    width), then by metric.
+    """What is known of the points so far.
 
-    tainted: by shape, why its latencies are not to be trusted; without those that are.
+    settings: of the experiment.
+    loss: by (depth, width, tokens), the mean over the seeds (nats per token).
+    decode_ms: by shape (depth, width), then by metric.
+    tainted: by shape, why its latencies are not to be trusted; shapes with clean latencies are absent.
     """
 
     settings: LawSettings
@@ -89,7 +98,12 @@ class Grid:
     tainted: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
 
     def points(self, of: Quantity, tokens: int | None) -> Points:
-        """To fit: at one budget, or at all (None). Raises ConfigError for a budget that was not trained."""
+        """Returns the points to fit.
+
+        tokens: the budget of the points; None for all budgets.
+
+        Raises ConfigError for a budget that was not trained.
+        """
         known = sorted({budget for _, _, budget in self.loss})
         if tokens is not None and tokens not in known:
             raise ConfigError(
@@ -110,7 +124,9 @@ def label(depth: int, width: int) -> str:
 
 
 def run(settings: LawSettings, *, results: Path, name: str, console: Console) -> Path:
-    """Trains and measures what is not there yet -> the folder. What fails is recorded with its reason.
+    """Trains and measures what has no record yet; returns the folder.
+
+    A training or measurement that fails is recorded with its reason.
 
     Raises our errors.
     """
@@ -131,7 +147,7 @@ def run(settings: LawSettings, *, results: Path, name: str, console: Console) ->
 
 
 def grid(results: Path, name: str) -> Grid:
-    """What an experiment has found so far. Raises RunError and ConfigError."""
+    """Reads what an experiment knows so far. Raises RunError and ConfigError."""
     return grid_of(experiment_store.read(results, name, kind=LawSettings.kind))
 
 

@@ -1,4 +1,4 @@
-"""Depth and width for a latency budget: the lowest loss that the law predicts within it."""
+"""Picks depth and width for a latency budget: the lowest loss that the law predicts within it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +20,10 @@ LatencyOf = Callable[[int, int], float | None]
 
 @dataclass(frozen=True)
 class LatencyLaw:
-    """t0 + D·(u + v·W + w·W²) ms: a step's fixed time, and that of a block, whose matrices grow with the
-    square of the width.
+    """The time of a decode step: t0 + D·(u + v·W + w·W²) ms, for D blocks of width W.
+
+    t0 is the fixed time of a step. The rest is the time of a block, whose matrices grow with the square of
+    the width.
     """
 
     t0: float
@@ -36,9 +38,12 @@ class LatencyLaw:
 
 @dataclass(frozen=True)
 class Choice:
-    """One shape that keeps the budget. loss: predicted; low and high: its interval. measured: whether `ms`
-    is, or comes from a law.
+    """One shape that keeps the budget.
 
+    ms: time of a decode step.
+    measured: whether `ms` was measured; else it comes from a law.
+    loss: predicted.
+    low, high: the interval of the predicted loss.
     tainted: why a measured `ms` is not to be trusted.
     """
 
@@ -54,7 +59,10 @@ class Choice:
 
 
 def latency_law(measured: Mapping[Shape, float]) -> LatencyLaw:
-    """Fitted to measured times in ms by relative least squares. Raises ConfigError where they are too few."""
+    """Fits the latency law to measured times (ms) by relative least squares.
+
+    Raises ConfigError where the times are too few.
+    """
     depths, widths = ({shape[side] for shape in measured} for side in (0, 1))
     if len(measured) < 4 or len(depths) < 2 or len(widths) < 2:
         raise ConfigError(
@@ -68,13 +76,13 @@ def latency_law(measured: Mapping[Shape, float]) -> LatencyLaw:
 
 
 def from_measurements(measured: Mapping[Shape, float]) -> LatencyOf:
-    """The measured time where there is one, that of the law between them."""
+    """Returns the latency of a shape: the measured time where there is one, else the latency law's."""
     law = latency_law(measured)
     return lambda depth, width: measured.get((depth, width), float(law.ms(depth, width)))
 
 
 def from_table(table: LatencyTable, settings: LawSettings, point: Point) -> LatencyOf:
-    """What the table predicts; None for a width that it lacks entries of.
+    """Returns the latency of a shape by the table; None for a width that the table lacks entries of.
 
     Raises TableError where it lacks them for every width.
     """
@@ -95,8 +103,9 @@ def from_table(table: LatencyTable, settings: LawSettings, point: Point) -> Late
 
 
 def candidates(settings: LawSettings) -> list[Shape]:
-    """Every depth between those of the grid, and widths between its own in steps of their greatest common
-    divisor.
+    """Returns every depth between those of the grid, with widths between the grid's widths.
+
+    The widths go in steps of their greatest common divisor.
     """
     step = gcd(*settings.widths)
     widths = range(min(settings.widths), max(settings.widths) + 1, step)
@@ -115,9 +124,14 @@ def pick(
     tokens: int,
     tainted: Mapping[Shape, tuple[str, ...]] | None = None,
 ) -> list[Choice]:
-    """The shapes within the budget, the lowest predicted loss first. Raises ConfigError where none is.
+    """Returns the shapes within the budget, the lowest predicted loss first.
 
+    measured: by shape, its measured time (ms).
+    budget_ms: of a decode step.
+    tokens: of the training at which the loss is predicted.
     tainted: by shape, why its measured time is not to be trusted.
+
+    Raises ConfigError where no shape is within the budget.
     """
     times = {shape: ms for shape in candidates(settings) if (ms := latency(*shape)) is not None}
     within = [shape for shape, ms in times.items() if ms <= budget_ms and _exists(settings, shape)]

@@ -1,4 +1,4 @@
-"""The law as a picture: loss against latency, a curve a depth."""
+"""Plots the law: loss against latency, a curve for each depth."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +22,14 @@ def plot_law(
     law: tuple[Law, LatencyLaw, int] | None,
     tainted: frozenset[Shape] = frozenset(),
 ) -> None:
-    """Writes a plot of the shapes (depth, width) that have both figures, the frontier ringed and joined.
+    """Plots the shapes (depth, width) that have both figures, the frontier ringed and joined.
 
-    law: of the loss and of the latency, and the tokens trained, drawn dashed for every depth; None draws
-        none.
-    tainted: shapes whose latency is not to be trusted, drawn hollow. path: ends in .png, .pdf or .svg.
+    losses: by shape.
+    decode_ms: by shape.
+    path: of the file; it ends in .png, .pdf or .svg.
+    law: the law of the loss, the law of the latency, and the tokens trained, drawn dashed for every depth;
+        None draws none.
+    tainted: shapes whose latency is not to be trusted, drawn hollow.
     """
     shapes = sorted(set(losses) & set(decode_ms))
     points = np.array([(decode_ms[shape], losses[shape]) for shape in shapes]).reshape(-1, 2)

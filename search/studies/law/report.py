@@ -1,4 +1,4 @@
-"""What `law fit` and `law pick` say: figures for a script, tables for a terminal."""
+"""What `law fit` and `law pick` report: figures for a script, tables for a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +20,20 @@ from search.studies.law.plot import plot_law
 from search.view.tables import MARK, taint_notes
 from search.view.terminal_tables import sheet, show
 
-_SHOWN = 5  # of the shapes that keep a latency budget
+# How many of the shapes that keep a latency budget are printed.
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A law fitted to some points, and how far off it is on the others, which it never saw: relative errors
-    of perplexity.
+    """A law fitted to some points, and how far off it is on the others, which the fit did not use.
+
+    of: what the law gives, loss or perplexity.
+    fitted: the law with its intervals.
+    points: the fitted points.
+    held: the other points.
+    errors: relative errors of the perplexity at the fitted points [n].
+    held_errors: the same at the other points.
     """
 
     of: Quantity
@@ -38,7 +45,7 @@ class Checked:
 
 
 def check(grid: Grid, *, of: Quantity, holdout: int, tokens: int | None) -> Checked:
-    """Fits without the `holdout` largest shapes and predicts them. Raises ConfigError."""
+    """Fits the law without the `holdout` largest shapes and predicts them. Raises ConfigError."""
     points = grid.points(of, tokens)
     kept, out = hold_out(points, holdout) if len(points) else (np.array([], int),) * 2
     fitted = fit(points.take(kept))
@@ -54,7 +61,7 @@ def _perplexity_errors(fitted: Fitted, points: Points, of: Quantity) -> Floats:
 
 
 def figures(checked: Checked) -> dict[str, Any]:
-    """The law, its errors, and every point with what the law gives for it, in JSON's terms."""
+    """Returns the law, its errors, and every point with the law's value for it, as JSON can hold them."""
     law = checked.fitted.law
     coefficients = {
         name: dict(
@@ -88,7 +95,7 @@ def _rows(fitted: Fitted, points: Points, errors: Floats) -> list[dict[str, floa
 
 
 def print_check(console: Console, checked: Checked) -> None:
-    """The formula, its numbers with their intervals, and the points that were held out."""
+    """Prints the formula, its numbers with their intervals, and the points that were held out."""
     found = figures(checked)
     budgets = " + c·N^-γ" if checked.fitted.law.c else ""
     console.print(
@@ -124,8 +131,9 @@ def print_check(console: Console, checked: Checked) -> None:
 
 
 def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
-    """The picture at the largest budget that the check is about; False where nothing has both a loss and a
-    latency.
+    """Plots the points at the largest budget of the check.
+
+    Returns False, and plots nothing, where no point has both a loss and a latency.
     """
     metric = grid.settings.profile.keys("decode_ms")[0]
     times = _measured(grid, metric)
@@ -141,7 +149,7 @@ def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
         return False
     try:
         law = (checked.fitted.law, latency_law(times), tokens)
-    except ConfigError:  # too few latencies for a law of their own: the points stand alone
+    except ConfigError:  # too few latencies to fit a law: only the points are drawn
         law = None
     plot_law(
         losses,
@@ -159,7 +167,13 @@ def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
 def picked(
     grid: Grid, *, of: Quantity, budget_ms: float, batch: int | None, tokens: int | None, table: Path | None
 ) -> list[Choice]:
-    """Choices within the budget by the law of all points, at the budget of tokens given or the largest.
+    """Returns the choices within the budget, by the law of all points.
+
+    of: what the law gives, loss or perplexity.
+    budget_ms: of a decode step.
+    batch: rows of the decode step; None for the profile's first batch size.
+    tokens: the budget of training at which the loss is predicted; None for the largest.
+    table: file of the latency table that predicts the times; None for the measured times.
 
     Raises ConfigError, TableError.
     """
@@ -192,7 +206,10 @@ def picked(
 
 
 def _measured(grid: Grid, metric: str) -> dict[Shape, float]:
-    """What was measured well, by shape; in place of a tainted time that of the law serves."""
+    """Returns the latencies by shape that were measured well.
+
+    The latency law gives the time of a shape whose latency is tainted.
+    """
     return {
         shape: times[metric]
         for shape, times in grid.decode_ms.items()
@@ -201,8 +218,9 @@ def _measured(grid: Grid, metric: str) -> dict[Shape, float]:
 
 
 def print_choices(console: Console, choices: Sequence[Choice], *, of: Quantity, tainted: int = 0) -> None:
-    """The best few, the best first. tainted: of how many shapes the measured latency is not to be trusted,
-    which the law rests on too.
+    """Prints the best few choices, the best first.
+
+    tainted: number of shapes whose measured latency is not to be trusted; the law rests on these too.
     """
     rows, marked = [], {}
     for choice in choices[:_SHOWN]:
