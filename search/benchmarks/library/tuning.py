@@ -5,8 +5,9 @@ configurations are ever best, and trying those alone takes seconds. Here every o
 
     frontrunner bench tuning --device cuda:0
 
-Beside the record lies what `operators/kernels/tuned/` holds for the GPU's architecture, as in `sm_90.json`: copy it
-there. `slowdown_before` says what the configurations that lie there so far cost, where that is more than 5 %.
+Beside the record lies the file for the GPU's architecture, as `sm_90.json`: copy it to
+`operators/kernels/tuned/`. `slowdown_before` is the cost of the configurations that lie there so far, where
+it is more than 5 %.
 """
 
 import json
@@ -30,7 +31,7 @@ HEAD_DIMS = (64, 128)
 
 
 def tune(device: str, console: Console) -> Measured:
-    """What the choice costs, all timings (None: does not run), and the file for `operators/kernels/tuned/`."""
+    """The choice's cost, all timings (None: does not run), and the file for `operators/kernels/tuned/`."""
     opened = open_device(device)
     layers = []
     for name in [name for name in registry.names() if len(registry.get(name).backends) > 1]:

@@ -15,7 +15,8 @@ def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_fo
     code, out, err = call("data", "info", config)
     assert (code, out) == (1, "")
     assert (
-        err == f"error: {config}: its text is not prepared yet; `frontrunner data prepare {config}` prepares it\n"
+        err
+        == f"error: {config}: its text is not prepared yet; `frontrunner data prepare {config}` prepares it\n"
     )
     code, out, err = call("data", "prepare", config)
     assert code == 0
