@@ -198,7 +198,11 @@ def search(
     stem = Path(config).stem if isinstance(config, str | Path) else "run"
     settings = _settings(config)
     folder = start(
-        settings, results=Path(results), name=name or new_name(stem), executor=executor, address=address
+        settings,
+        results=Path(results),
+        name=new_name(stem) if name is None else name,
+        executor=executor,
+        address=address,
     )
     return _driven(folder, on_progress, executor, address)
 

@@ -98,7 +98,7 @@ def search(
     folder = run.start(
         config_module.load(config),
         results=results,
-        name=name or new_name(config.stem),
+        name=new_name(config.stem) if name is None else name,
         executor=executor.value,
         address=address,
         on_event=_say,

@@ -73,7 +73,7 @@ def _report(*, check: bool) -> None:
     if check:
         if stale := [str(page.path) for page in pages() if page.stale]:
             raise ConfigError(
-                f"{', '.join(stale)}: differs from the records; `frontrunner bench {REPORT}` writes it again"
+                f"{', '.join(stale)}: not what the records give; `frontrunner bench {REPORT}` writes them"
             )
         console.print(f"{PAGES}: every page agrees with the records")
         return

@@ -48,7 +48,11 @@ def submit(
         raise ConfigError("--resume: expected --name with the name of the run to continue")
     settings = config_module.load(config)
     job = jobs.submit(
-        settings, address=address, name=name or new_name(config.stem), resume=resume, results=results
+        settings,
+        address=address,
+        name=new_name(config.stem) if name is None else name,
+        resume=resume,
+        results=results,
     )
     console.print(
         f"job {job}; `frontrunner logs {job} --address {address}` shows its output",

@@ -6,11 +6,10 @@ bound.
 
     frontrunner bench decode --device cuda:0
 
-One row with 8192 tokens of context. A step has to move `decode_bytes` (see `operators.cost`). Their share of
-the bandwidth
-is given twice: of the datasheet's, and of a copy's, measured in the same run. State and weights are random,
-    as values do not change what a step costs. A graph's time is given only where its tokens are those of the
-    eager steps.
+One row decodes with 8192 tokens of context. A step has to move `decode_bytes` (see `operators.cost`). Their
+share of the bandwidth is given twice: of the datasheet's, and of a copy's, measured in the same run. State
+and weights are random, as values do not change what a step costs. A graph's time is given only where its
+tokens are those of the eager steps.
 """
 
 from typing import Any
@@ -30,7 +29,7 @@ from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.tables import Column, by_model
 from search.view.terminal_tables import show
 
-OURS = ("tiny-hybrid",)  # lies among the published ones to try commands on
+OURS = ("tiny-hybrid",)  # shipped with the published models to try commands on, but not published
 BATCH, CONTEXT, SEED = 1, 8192, 0
 CHECKED_TOKENS = 64
 _REPLAYS, _EAGER_STEPS = 8, 2

@@ -93,13 +93,13 @@ def operators_and_backends(device: str, console: Console) -> Measured:
             f"matrix product {figures['matrix_product_flops_per_s']:.3g} FLOP/s"
         )
         for case in cases(opened):
-            began, found = perf_counter(), _rows(case, figures)
+            began, case_rows = perf_counter(), _rows(case, figures)
             _free()
-            rows += found
+            rows += case_rows
             what = (
-                found[0]["reason"]
-                if len(found) == 1
-                else f"{sum('ms' in row for row in found)} of {len(found)} measured"
+                case_rows[0]["reason"]
+                if len(case_rows) == 1
+                else f"{sum('ms' in row for row in case_rows)} of {len(case_rows)} measured"
             )
             console.print(
                 f"{case.name:<16}{case.backend:<15}{perf_counter() - began:6.1f} s  {what}", soft_wrap=True
@@ -112,14 +112,14 @@ def operators_and_backends(device: str, console: Console) -> Measured:
 
 
 def cases(device: Device) -> list[Case]:
-    found = []
+    all_cases = []
     for name in registry.names():
         operator = registry.get(name)
         architecture = Architecture(
             width=WIDTH, vocabulary=2, layers=(Layer(operator=name, shape=operator.shape.make(WIDTH)),)
         )
-        found += [Case(name, backend, device, architecture) for backend in operator.backends]
-    return found
+        all_cases += [Case(name, backend, device, architecture) for backend in operator.backends]
+    return all_cases
 
 
 def _jobs(case: Case) -> list[Job]:
@@ -146,7 +146,7 @@ def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:
                 batch=1,
                 tokens=CHECKED_TOKENS,
             )
-        # Kernel libraries refuse with any of these what they cannot do.
+        # Kernel libraries raise any of these for work that they do not support.
         except (RuntimeError, AssertionError, ValueError) as error:
             return [{**about, "reason": f"refused: {_line(error)}"}]
         about["output_error"], about["gradient_error"] = check.output, max(check.gradients.values())
@@ -170,18 +170,18 @@ def _rows(case: Case, figures: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _measured(measure: Callable[[], dict[str, float]], figures: dict[str, Any]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = measure()
+        row: dict[str, Any] = measure()
     except torch.OutOfMemoryError:
         return {"reason": "does not fit into the device's memory"}
     except _SkippedError as skipped:
         return {"reason": str(skipped)}
     except (RuntimeError, AssertionError, ValueError) as error:
         return {"reason": f"failed: {_line(error)}"}
-    if "flops_per_s" in found:
-        found["of_matrix_product"] = found["flops_per_s"] / figures["matrix_product_flops_per_s"]
-    if "bytes_per_s" in found:
-        found["of_copy"] = found["bytes_per_s"] / figures["copy_bytes_per_s"]
-    return found
+    if "flops_per_s" in row:
+        row["of_matrix_product"] = row["flops_per_s"] / figures["matrix_product_flops_per_s"]
+    if "bytes_per_s" in row:
+        row["of_copy"] = row["bytes_per_s"] / figures["copy_bytes_per_s"]
+    return row
 
 
 class _SkippedError(Exception):

@@ -73,20 +73,22 @@ def tell_apart(device: str, console: Console) -> Measured:
     with _processes(1) as pool:
         waste, injected = pool.submit(_calibrate, device).result()
     order = random.Random(0)  # noqa: S311 - no secret
-    wanted = [slowed for slowed in (False, True) for _ in range(PROCESSES_EACH)]
-    order.shuffle(wanted)
+    kinds = [slowed for slowed in (False, True) for _ in range(PROCESSES_EACH)]
+    order.shuffle(kinds)
     with _processes(AT_ONCE) as pool:
-        pending = [pool.submit(_measure, device, waste if slowed else 0.0) for slowed in wanted]
-        found = [Measurement(slowed, *one.result()) for slowed, one in zip(wanted, pending, strict=True)]
-    found.sort(key=lambda one: one.at_s)
-    plain, slow = ([one for one in found if one.slowed == slowed] for slowed in (False, True))
+        pending = [pool.submit(_measure, device, waste if slowed else 0.0) for slowed in kinds]
+        measurements = [
+            Measurement(slowed, *one.result()) for slowed, one in zip(kinds, pending, strict=True)
+        ]
+    measurements.sort(key=lambda one: one.at_s)
+    plain, slow = ([one for one in measurements if one.slowed == slowed] for slowed in (False, True))
     equal = [_verdict(*_halves(plain, order), REPEATABILITY[kind]) for _ in range(EQUAL_PAIRS)]
     slowed_pairs = [
         _verdict(_drawn(plain, order), _drawn(slow, order), REPEATABILITY[kind]) for _ in range(SLOWED_PAIRS)
     ]
     times = torch.tensor([one.decode_ms for one in plain])
     figures: Figures = {
-        "processes": len(found),
+        "processes": len(measurements),
         "rounds": ROUNDS,
         "injected_slowdown": injected,
         "equal_pairs": len(equal),
@@ -97,7 +99,7 @@ def tell_apart(device: str, console: Console) -> Measured:
         "coefficient_of_variation": float(times.std() / times.mean()),
     }
     print_figures(console, figures)
-    return Measured(figures, [asdict(one) for one in found])
+    return Measured(figures, [asdict(one) for one in measurements])
 
 
 def _processes(count: int) -> ProcessPoolExecutor:
@@ -124,12 +126,12 @@ def _verdict(a: list[Measurement], b: list[Measurement], indistinct: float) -> s
 def _decoders(device: Device, waste: float) -> list[Decoder]:
     """As many as `profiler.measuring.measure` times of such a model."""
     architecture = anchor_architecture(device.torch_device.type)
-    found = cost(architecture, batch=1, context=CONTEXT, dtype=device.dtype)
+    sizes = cost(architecture, batch=1, context=CONTEXT, dtype=device.dtype)
     with shared(device.label):
         slow = type("Slow", (_SlowDecoder,), {"waste": waste})  # known before the graph is captured
         return [
             slow(random_model(architecture, device, backend="auto", seed=0), 1, CONTEXT)
-            for _ in range(copies(found.param_bytes + found.state_bytes, device))
+            for _ in range(copies(sizes.param_bytes + sizes.state_bytes, device))
         ]
 
 
@@ -139,7 +141,7 @@ def _timed(decoders: list[Decoder], device: Device) -> Callable[[], float]:
 
 @torch.inference_mode()
 def _measure(name: str, waste: float) -> tuple[float, float]:
-    """-> when it was measured (s), and the median of a step (ms)."""
+    """Returns when the step was measured (s), and its median time (ms)."""
     device = open_device(name)
     torch.set_num_threads(1)
     decoders = _decoders(device, waste)
@@ -149,7 +151,7 @@ def _measure(name: str, waste: float) -> tuple[float, float]:
 
 @torch.inference_mode()
 def _calibrate(name: str) -> tuple[float, float]:
-    """-> what to waste so that a step takes about 1 + SLOWDOWN times as long, and the real slowdown."""
+    """Returns the waste that makes a step about 1 + SLOWDOWN times as long, and the real slowdown."""
     device = open_device(name)
     torch.set_num_threads(1)
     decoders = _decoders(device, 0.0)
@@ -164,7 +166,7 @@ def _calibrate(name: str) -> tuple[float, float]:
 
 
 def _sleep_ms(cycles: int, device: Device) -> float:
-    """What a kernel that does nothing for so many cycles adds to a graph, by a graph of many."""
+    """Time (ms) that a kernel which idles for this many cycles adds to a graph, from a graph of many."""
     count = 200
 
     def sleep() -> None:

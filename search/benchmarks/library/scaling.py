@@ -5,11 +5,11 @@ Workers share the host's cores and disk, so twice as many GPUs need not be twice
     frontrunner bench scaling --device cuda
 
 The search is random search of configs/h100_small.yaml, which tries the same candidates in the same order with
-any number of workers. All candidates are trained to the end and once, as who is stopped or repeated depends
-on who ended before. Rates are
-taken between the same two counts of ended candidates: not before every worker has ended two, as the first
-    ones load and tune kernels, and not when some workers may have nothing left to do. No time passes where a
-    run rests. On a CPU two workers share it, which shows only that the benchmark runs.
+any number of workers. All candidates are trained once and to the end, as early stops and repeats would depend
+on the order in which candidates end. Rates are taken between the same two counts of ended candidates. The
+first count leaves two candidates to each worker, as the first ones load and tune kernels. The second leaves
+every worker something to do. Time in which no process drives the run does not count. On a CPU two workers
+share it, which shows only that the benchmark runs.
 """
 
 from collections.abc import Sequence

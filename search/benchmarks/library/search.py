@@ -73,7 +73,7 @@ def search_and_compare(device: str, console: Console) -> Measured:
     for moment, volumes in volumes_over_time(runs, config).items():
         figures |= {f"{name}.hypervolume@{moment:.0%}": volume for name, volume in volumes.items()}
     gains = {design: gain(design, runs["guided"], config) for design in designs if not design.problem}
-    known = [found for found in gains.values() if found is not None]
+    known = [gained for gained in gains.values() if gained is not None]
     figures |= {
         "designs": len(designs),
         "designs_measured": len(gains),
@@ -88,7 +88,7 @@ def search_and_compare(device: str, console: Console) -> Measured:
 
 def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
     settings = runs_of.member_settings(config, tokens=config.proxy.tokens)
-    path, found = folder("designs", settings, settings.data, settings.device), []
+    path, designs = folder("designs", settings, settings.data, settings.device), []
     with experiment.session(settings, results=path.parent, name=path.name, console=console) as at:
         wanted = {
             member: Wanted(
@@ -106,12 +106,12 @@ def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
         for member, one in wanted.items():
             latency, training = experiment.measured(at, one.label, member), experiment.trained(at, one)
             ms, problem = latency.decode_ms.get(runs_of.latency(config)), latency.problem or training.reason
-            found.append(
+            designs.append(
                 Design(
                     member.name, member.width, member.depth, parameters(member), training.loss, ms, problem
                 )
             )
-    return found, path
+    return designs, path
 
 
 def gain(design: Design, entries: Sequence[Entry], config: RunConfig) -> float | None:
@@ -131,7 +131,7 @@ def gain(design: Design, entries: Sequence[Entry], config: RunConfig) -> float |
 def volumes_over_time(
     runs: Mapping[str, Sequence[Entry]], config: RunConfig
 ) -> dict[float, dict[str, float]]:
-    """Share of the time of the shorter search -> name -> hypervolume of what it had found.
+    """Share of the time of the shorter search -> name -> hypervolume of its frontier by then.
 
     Objectives are scaled to [0, 1] over the scored candidates of all searches, with the reference at 1.1.
     """
@@ -139,17 +139,17 @@ def volumes_over_time(
     everything = np.concatenate([costs(scored(entries, wanted), wanted) for entries in runs.values()])
     low, high = everything.min(0), everything.max(0)
     whole = min(searched(entries) for entries in runs.values())
-    found: dict[float, dict[str, float]] = {}
+    volumes: dict[float, dict[str, float]] = {}
     for moment in _MOMENTS:
-        found[moment] = {}
+        volumes[moment] = {}
         for name, entries in runs.items():
             by_then = [
                 entry for entry in entries if entry.ended and searched(entries, entry.ended) <= moment * whole
             ]
             points = costs(scored(by_then, wanted), wanted)
             unit = (points - low) / np.where(high > low, high - low, 1.0)
-            found[moment][name] = pareto.hypervolume(unit, np.full(len(wanted), 1.1)) if len(unit) else 0.0
-    return found
+            volumes[moment][name] = pareto.hypervolume(unit, np.full(len(wanted), 1.1)) if len(unit) else 0.0
+    return volumes
 
 
 def _spent(entries: Sequence[Entry], workers: int) -> Figures:

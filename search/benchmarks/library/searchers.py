@@ -57,8 +57,8 @@ def compare_searchers(device: str, console: Console) -> Measured:
     figures: Figures = {"repeats": REPEATS, "gp_repeats": GP_REPEATS}
     samples: list[dict[str, Any]] = []
     with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=compute_with_one_thread) as pool:
-        for name, found in groupby(pool.map(_row, _runs()), key=lambda row: str(row["problem"])):
-            rows = list(found)
+        for name, of_problem in groupby(pool.map(_row, _runs()), key=lambda row: str(row["problem"])):
+            rows = list(of_problem)
             figures |= _means(name, rows, console)
             samples += rows
     for group, held_out in {"problems": False, "held_out_problems": True}.items():
@@ -106,17 +106,17 @@ def _means(problem: str, rows: Sequence[Mapping[str, Any]], console: Console) ->
     figures: Figures = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         for budget in (SHORT, FULL):
-            found = [
+            volumes = [
                 row[f"hypervolume_{budget}"]
                 for row in rows
                 if row["method"] == method and f"hypervolume_{budget}" in row
             ]
-            if found:
-                error = float(np.std(found, ddof=1) / np.sqrt(len(found)))
-                figures |= {f"{problem}.{budget}.{method}": round(float(np.mean(found)), 5)}
+            if volumes:
+                error = float(np.std(volumes, ddof=1) / np.sqrt(len(volumes)))
+                figures |= {f"{problem}.{budget}.{method}": round(float(np.mean(volumes)), 5)}
                 figures |= {f"{problem}.{budget}.{method}.standard_error": round(error, 5)}
                 console.print(
-                    f"{problem:<34}{budget:>5}  {method:<16}{np.mean(found):.4f} ± {error:.4f}",
+                    f"{problem:<34}{budget:>5}  {method:<16}{np.mean(volumes):.4f} ± {error:.4f}",
                     highlight=False,
                 )
     return figures
@@ -168,12 +168,12 @@ def _row(run: Run) -> dict[str, Any]:
 def _milliseconds(times: Sequence[float]) -> dict[str, float]:
     """Of an ask and a tell: the mean of all, and the mean and the 90th percentile of the last hundred."""
     last = np.array(times[-100:]) * 1e3
-    found = {
+    statistics = {
         "mean_ask_tell_ms": np.mean(times) * 1e3,
         "last_ask_tell_ms": last.mean(),
         "last_ask_tell_p90_ms": np.percentile(last, 90),
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in statistics.items()}
 
 
 @cache

@@ -42,9 +42,11 @@ def table_accuracy(device: str, console: Console) -> Measured:
         points = default_points(run.profile, run.parsed_constraints())
         build(table, layers, points, device=opened, on_entry=progress(console))
         build_s, began = time.perf_counter() - began, time.perf_counter()
-        found = build_and_validate(table, run, count=HOLDOUT, seed=SEED, device=opened, console=console)
+        cases_by_point = build_and_validate(
+            table, run, count=HOLDOUT, seed=SEED, device=opened, console=console
+        )
         validate_s = time.perf_counter() - began
-    show(console, accuracy_table(found))
+    show(console, accuracy_table(cases_by_point))
     figures: Figures = {
         "entries": len(table.entries),
         "entries_measured": len(table.entries) - before,
@@ -53,11 +55,11 @@ def table_accuracy(device: str, console: Console) -> Measured:
         "context_tokens": run.profile.contexts[0],
         "seed": SEED,
     }
-    for point, accuracy in accuracy_figures(found).items():
+    for point, accuracy in accuracy_figures(cases_by_point).items():
         figures |= {f"{point}.{name}": value for name, value in asdict(accuracy).items()}
     samples = {
         "entries": [entry.model_dump(mode="json") for entry in table.entries],
-        "models": cases(found),
+        "models": cases(cases_by_point),
     }
     return Measured(figures, samples)
 

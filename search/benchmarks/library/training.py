@@ -179,23 +179,23 @@ def train_and_compare(device: str, console: Console) -> Measured:
             for who, run in _runs(case, size, opened):
                 label = f"{case.name}.{who}"
                 try:
-                    found, seconds = run()
-                # Libraries refuse with any of these what they cannot do.
+                    results, seconds = run()
+                # Libraries raise any of these for work that they do not support.
                 except (ImportError, RuntimeError, AssertionError, ValueError, TypeError) as error:
-                    found, seconds = (
+                    results, seconds = (
                         {"reason": flat(f"{type(error).__name__}: {error}", at_most=300)},
                         [],
                     )
                 _free(opened)
                 if seconds:
                     speed = size.batch * size.tokens * size.steps / median(seconds)
-                    found |= {"tokens_per_s": speed, "of_matrix_product": speed * flops / rate}
+                    results |= {"tokens_per_s": speed, "of_matrix_product": speed * flops / rate}
                     samples.append(
                         {"model": case.name, "who": who, "round_s": seconds, "steps_of_round": size.steps}
                     )
-                figures |= {f"{label}.{key}": value for key, value in found.items()}
+                figures |= {f"{label}.{key}": value for key, value in results.items()}
                 console.print(
-                    f"{label}: {', '.join(f'{key} {value}' for key, value in found.items())}",
+                    f"{label}: {', '.join(f'{key} {value}' for key, value in results.items())}",
                     soft_wrap=True,
                     markup=False,
                 )
@@ -206,13 +206,13 @@ Run = Callable[[], tuple[Figures, list[float]]]
 
 
 def _runs(case: Case, size: Size, device: Device) -> list[tuple[str, Run]]:
-    found: list[tuple[str, Run]] = [("ours", lambda: _ours(case, size, device))]
+    runs: list[tuple[str, Run]] = [("ours", lambda: _ours(case, size, device))]
     if device.torch_device.type == "cuda":
-        found += [("ours_in_any_order", lambda: _ours(case, size, device, order=nullcontext))]
+        runs += [("ours_in_any_order", lambda: _ours(case, size, device, order=nullcontext))]
     if (rival := case.rival) is not None:
-        found += [(f"{case.library}_autocast", lambda: _theirs(case, rival, size, device, torch.float32))]
-        found += [(f"{case.library}_bfloat16", lambda: _theirs(case, rival, size, device, torch.bfloat16))]
-    return found
+        runs += [(f"{case.library}_autocast", lambda: _theirs(case, rival, size, device, torch.float32))]
+        runs += [(f"{case.library}_bfloat16", lambda: _theirs(case, rival, size, device, torch.bfloat16))]
+    return runs
 
 
 def _ours(
@@ -249,7 +249,7 @@ def _ours(
 def _theirs(
     case: Case, rival: Rival, size: Size, device: Device, dtype: torch.dtype
 ) -> tuple[Figures, list[float]]:
-    """float32 weights are cast by autocast, others are computed in as they are."""
+    """Trains a library's model. Autocast casts float32 weights; other weights compute in their own type."""
     began = time.perf_counter()
     model = rival(case.architecture).to(device.torch_device, dtype).train()
     weights = list(model.parameters())

@@ -5,9 +5,9 @@ configurations are ever best, and trying those alone takes seconds. Here every o
 
     frontrunner bench tuning --device cuda:0
 
-Beside the record lies what `operators/kernels/tuned/` holds for the GPU's architecture, as in `sm_90.json`:
-copy it
-there. `slowdown_before` says what the configurations that lie there so far cost, where that is more than 5 %.
+Beside the record lies the file for the GPU's architecture, as `sm_90.json`: copy it to
+`operators/kernels/tuned/`. `slowdown_before` is the cost of the configurations that lie there so far, where
+it is more than 5 %.
 """
 
 import json

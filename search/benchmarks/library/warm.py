@@ -36,12 +36,12 @@ def warm_everything(device: str, console: Console) -> Measured:
     samples: list[dict[str, Any]] = []
     with _empty_cache():
         for kind in ("new", "known"):
-            found = sorted(warm(work), key=lambda warmed: warmed.operator)
-            samples += [{"kind": kind, **asdict(warmed)} for warmed in found]
-            figures |= {f"{kind}.{warmed.operator}_s": warmed.seconds for warmed in found}
-            figures |= {f"{kind}_longest_s": max(warmed.seconds for warmed in found)}
-            figures |= {f"{kind}_longest_start_s": max(warmed.start_s for warmed in found)}
-            for warmed in found:
+            operators = sorted(warm(work), key=lambda warmed: warmed.operator)
+            samples += [{"kind": kind, **asdict(warmed)} for warmed in operators]
+            figures |= {f"{kind}.{warmed.operator}_s": warmed.seconds for warmed in operators}
+            figures |= {f"{kind}_longest_s": max(warmed.seconds for warmed in operators)}
+            figures |= {f"{kind}_longest_start_s": max(warmed.start_s for warmed in operators)}
+            for warmed in operators:
                 console.print(_described(kind, warmed), soft_wrap=True)
     return Measured(figures, samples)
 

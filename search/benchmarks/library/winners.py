@@ -66,7 +66,7 @@ def train_longer(device: str, console: Console) -> Measured:
     pairs = hardest(samples, runs_of.latency(config))
     if not pairs:
         raise ConfigError(
-            f"bench winners: expected designs in {path} that some candidate is as fast as, got none"
+            f"bench winners: expected a design in {path} with a candidate that is as fast, got none"
         )
     members = _members(pairs, samples, config)
     settings = runs_of.member_settings(config, tokens=LONGER * config.proxy.tokens)
@@ -75,7 +75,7 @@ def train_longer(device: str, console: Console) -> Measured:
         wanted = {name: Wanted(name, member, settings.proxy, config.seed) for name, member in members.items()}
         experiment.prepare_kernels(at, members.values(), measured=True)
         train_ahead(at, wanted.values())
-        found = {
+        results = {
             name: (experiment.trained(at, one), experiment.measured(at, name, one.architecture))
             for name, one in wanted.items()
         }
@@ -84,7 +84,7 @@ def train_longer(device: str, console: Console) -> Measured:
     for pair in pairs:
         row: dict[str, Any] = {**vars(pair)}
         for side, name in (("design", _design(pair)), ("candidate", _candidate(pair))):
-            training, latency = found[name]
+            training, latency = results[name]
             row |= {
                 f"{side}_params": training.params,
                 f"{side}_loss": training.loss,
@@ -136,11 +136,11 @@ def _members(pairs: Iterable[Pair], samples: Mapping[str, Any], config: RunConfi
     """By label, each once."""
     designs = {(member.name, member.width): member for member in prepare_run(config).space.designs()}
     rows = {row["id"]: row for row in samples["guided"]}
-    found: dict[str, Architecture] = {}
+    members: dict[str, Architecture] = {}
     for pair in pairs:
-        found[_design(pair)] = designs[pair.design, pair.width]
-        found[_candidate(pair)] = runs_of.recorded(rows[pair.candidate], config)
-    return found
+        members[_design(pair)] = designs[pair.design, pair.width]
+        members[_candidate(pair)] = runs_of.recorded(rows[pair.candidate], config)
+    return members
 
 
 def _design(pair: Pair) -> str:

@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import math
-import re
 import shutil
 import signal
 import subprocess
@@ -83,10 +82,11 @@ def test_every_command_reads_the_run(call, first, tmp_path):
     everything = json.loads(call("frontier", "first", "--all", "--json")[1])
     assert len(everything) == 6
     assert {row["id"] for row in rows} == {row["id"] for row in everything if row["frontier"]}
-    for row in rows:
+    for row in rows:  # a difference within the errors of both dominates nothing, nor does a tainted figure
+        beyond = [other["decode_ms@b1"] * (1 + 2 * other["decode_ms@b1_spread"]) for other in everything]
         assert not any(
-            other["loss"] <= row["loss"] and other["decode_ms@b1"] < row["decode_ms@b1"]
-            for other in everything
+            other["loss"] <= row["loss"] and ms < row["decode_ms@b1"] and not other["tainted"]
+            for other, ms in zip(everything, beyond, strict=True)
         )
     assert [row["loss"] for row in rows] == sorted(row["loss"] for row in rows)
 
@@ -227,7 +227,7 @@ def test_bad_input_is_one_line_before_any_work(call, config, tmp_path):
         ("seed: 1\nseed: 2", "key 'seed' is given twice"),
         ("seed: 99999999999999999999999", "seed"),
         ("deadline_s: .inf", "deadline_s"),
-        ("candidates: 2024-13-45", "not YAML"),
+        ("candidates: 2024-13-45", "candidates: expected a whole number, got '2024-13-45'"),
         ("data: {source: ~nobody_of_that_name/x}", "nobody_of_that_name"),
         ("profile: {contexts: 1000000000000}", "context"),
     ):
@@ -258,7 +258,7 @@ def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
     refused(call("profile", "second:0"), "unknown run 'second'")
     refused(
         call("profile", "tiny-hybrid", "--batch", "1,x"),
-        "--batch: expected whole numbers, as in --batch 1,8,64, got 'x'",
+        "--batch: expected whole numbers of at least 1, as in --batch 1,8,64, got 'x'",
     )
     refused(
         call("profile", "tiny-hybrid", "--energy", "1"),
@@ -307,7 +307,9 @@ def test_architectures_of_one_name_have_a_row_each(call, tmp_path):
     out = call(
         "profile", tmp_path / "one" / "x.yaml", tmp_path / "two" / "x.yaml", "--batch", 1, "--context", 8
     )[1]
-    assert sum(re.match(r"x +[\d.]+k? ", line) is not None for line in out.splitlines()) == 2
+    assert [
+        sum(f"{folder}/x.yaml" in line for line in out.splitlines()) >= 1 for folder in ("one", "two")
+    ] == [True] * 2
 
 
 def test_paths_that_cannot_be_written(call, first, tmp_path):
@@ -332,7 +334,7 @@ def test_profile_and_train_work_on_files(call, config, tmp_path):
             "--json",
         )[1]
     )
-    assert [entry["architecture"] for entry in found] == ["small", "large"]
+    assert [Path(entry["architecture"]).stem for entry in found] == ["small", "large"]
     assert [[(point["batch"], point["context"]) for point in entry["points"]] for entry in found] == [
         [(1, 8), (2, 8), (1, 16), (2, 16)]
     ] * 2

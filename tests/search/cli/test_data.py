@@ -18,7 +18,8 @@ def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_fo
     code, out, err = call("data", "info", config)
     assert (code, out) == (1, "")
     assert (
-        err == f"error: {config}: its text is not prepared yet; `frontrunner data prepare {config}` does it\n"
+        err
+        == f"error: {config}: its text is not prepared yet; `frontrunner data prepare {config}` prepares it\n"
     )
     code, out, err = call("data", "prepare", config)
     assert code == 0
@@ -108,7 +109,7 @@ def test_an_interrupt_says_that_the_same_command_goes_on(
         assert call("data", "prepare", config) == (130, "", ANY)
         assert interrupted.called
         assert call("data", "prepare", config)[2].endswith(
-            "interrupted: the same command goes on from here\n"
+            "interrupted: the same command continues from here\n"
         )
     assert call("data", "prepare", config)[0] == 0
 

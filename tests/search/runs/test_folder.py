@@ -47,7 +47,7 @@ def test_an_unknown_run_names_those_that_exist(tmp_path):
     assert find_folder(tmp_path, "first").name == "first"
     with pytest.raises(RunError, match=r"unknown run 'second'.*: first"):
         find_folder(tmp_path, "second")
-    with pytest.raises(RunError, match="none"):
+    with pytest.raises(RunError, match=r"nowhere, which does not exist$"):
         find_folder(tmp_path / "nowhere", "second")
 
 
