@@ -76,10 +76,12 @@ def test_every_command_reads_the_run(call, first, tmp_path):
     code, out, _ = call("status", "first", "--json")
     status = json.loads(out)
     assert (code, status["state"], status["evaluated"], status["unfinished"]) == (0, "complete", 6, 0)
-    assert status["hypervolume"] >= status["hypervolume_initial"] > 0
 
     rows = json.loads(call("frontier", "first", "--json")[1])
     everything = json.loads(call("frontier", "first", "--all", "--json")[1])
+    assert (status["hypervolume"] or 0) >= (status["hypervolume_initial"] or 0)
+    clean = [row for row in everything if not row["tainted"]]  # what is tainted adds no volume
+    assert bool(status["hypervolume"]) == bool(clean)
     assert len(everything) == 6
     assert {row["id"] for row in rows} == {row["id"] for row in everything if row["frontier"]}
     for row in rows:  # a difference within the errors of both dominates nothing, nor does a tainted figure
@@ -307,9 +309,7 @@ def test_architectures_of_one_name_have_a_row_each(call, tmp_path):
     out = call(
         "profile", tmp_path / "one" / "x.yaml", tmp_path / "two" / "x.yaml", "--batch", 1, "--context", 8
     )[1]
-    assert [
-        sum(f"{folder}/x.yaml" in line for line in out.splitlines()) >= 1 for folder in ("one", "two")
-    ] == [True] * 2
+    assert all(any(f"{folder}/x.yaml" in line for line in out.splitlines()) for folder in ("one", "two"))
 
 
 def test_paths_that_cannot_be_written(call, first, tmp_path):

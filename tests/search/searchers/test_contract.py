@@ -140,7 +140,7 @@ def test_wrong_use_is_refused(name: str) -> None:
 def test_a_space_that_is_no_numbers_is_refused_where_numbers_are_needed() -> None:
     with pytest.raises(ConfigError, match="tpe needs a space that can be written in whole numbers"):
         searcher("tpe", object(), SETTINGS, seed=0)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="searcher.name: expected one of guided, evolution, aging"):
+    with pytest.raises(ConfigError, match=r"searcher\.name: expected one of guided, evolution, aging"):
         parse({"searcher": {"name": "annealing"}}, where="run.yaml")
 
 
