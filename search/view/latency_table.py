@@ -29,7 +29,10 @@ def progress(console: Console) -> Progress:
         )
         took = f"{entry.ms * 1e3:>9.1f} µs ±{_percent(entry):>4} %"
         line = f"{done:>4}/{total}  {left // 60}:{left % 60:02} left  {what} {took}  {entry.details}"
-        console.print(line, no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
+        if console.is_terminal:  # the shape's details, at the end, give way to the width
+            console.print(line, no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
+        else:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     return on_entry
 
