@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 
 from operators.base.value import Value
@@ -178,10 +179,10 @@ def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     # A collection inside a sample would be charged to whatever ran at that moment. `timeit` keeps it off for
-    # the same reason. Recent garbage is collected before. A full collection looks at all that PyTorch has
-    # imported, which takes as long as a whole short measurement.
+    # the same reason. On a CPU recent garbage is collected before: a full collection looks at all that PyTorch
+    # has imported, which takes as long as a whole short measurement. On a GPU garbage also holds its memory.
     enabled = gc.isenabled()
-    gc.collect(1)
+    gc.collect(2 if torch.cuda.is_initialized() else 1)
     gc.disable()
     try:
         yield

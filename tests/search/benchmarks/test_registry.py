@@ -192,7 +192,7 @@ def test_report_writes_stale_pages_alone_and_check_writes_none(call, checkout: P
     assert (code, err) == (1, f"error: docs/results/a.md: {stale}\n")
     assert page.read_text() == "x: 1.6\n"
     assert call("bench", "report")[1] == "written: docs/results/a.md\n"
-    assert "nothing written" in call("bench", "report")[1]
+    assert "nothing was written" in call("bench", "report")[1]
 
 
 def test_report_outside_a_checkout_says_so(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,13 @@ def test_held_out_models_are_distinct_fit_and_come_from_the_seed(run_file: Path)
 
 
 @pytest.mark.slow
+def skip_if_refused_as_busy(code: int, err: str) -> None:
+    """A table is refused, in one line, where other programs load the machine: nothing is left to test then."""
+    if code == 1 and ("not measured well" in err or "tainted" in err):
+        assert err.count("\n") == 1
+        pytest.skip(f"this machine is busy: {err}")
+
+
 def test_a_table_is_built_extended_shown_and_validated(
     call: Call, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +113,8 @@ def test_a_table_is_built_extended_shown_and_validated(
         table_cli, "console", Console(width=100, highlight=False)
     )  # COLUMNS counts only as it was at the import
     file = tmp_path / "tables" / "table.json"
-    code, out, _ = call("table", "build", run_file, "--batch", 1, "--table", file)
+    code, out, err = call("table", "build", run_file, "--batch", 1, "--table", file)
+    skip_if_refused_as_busy(code, err)
     assert code == 0
     assert "0:00 left" in out
     # At each width: decoding has 2 attention at 12 and 24, whose line serves 26, 4 swiglu and a rest;
@@ -121,9 +129,12 @@ def test_a_table_is_built_extended_shown_and_validated(
     assert "layernorm before" in out
     code, out, _ = call("table", "show", "--table", file, "--json")
     assert len(json.loads(out)["entries"]) == expected
-    code, out, _ = call("table", "validate", run_file, "--holdout", 3, "--table", file, "--json")
+    code, out, err = call("table", "validate", run_file, "--holdout", 3, "--table", file, "--json")
+    skip_if_refused_as_busy(code, err)
     assert code == 0
     found = json.loads(out)
+    if any(row["tainted"] for row in found["models"]):
+        pytest.skip("this machine is busy: a measurement was tainted and is left out of the accuracy")
     assert set(found["accuracy"]) == {"decode@b1", "decode@b3", "prefill@b1"}
     assert len(found["models"]) == 9
     for row in found["models"]:
@@ -187,7 +198,7 @@ def test_entries_fit_a_narrow_terminal() -> None:
         console.print(entries_table(entries))
         text = console.export_text()
         assert all(len(line) <= width for line in text.splitlines())
-        assert text.count("prefill b64 c8192") == 3
+        assert (text.count("prefill"), text.count("c8192")) == (3, 3)  # wrapped at 80 columns, never cut
         assert "gated_deltanet" in text
         assert text.count("12300.0") == 3
 

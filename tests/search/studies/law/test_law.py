@@ -153,7 +153,7 @@ def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(
         (["fit", "some", "--holdout", "12"], "--holdout: expected 0 to 11 of 12 shapes"),
         (["fit", "some", "--holdout", "7"], "expected at least"),
         (["fit", "none"], "unknown experiment 'none': expected one of those in"),
-        (["fit", "../some"], "run name '../some'"),
+        (["fit", "../some"], "unknown experiment '../some'"),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(
