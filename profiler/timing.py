@@ -179,8 +179,8 @@ def _timing(samples: list[float], stopped_by: Literal["precision", "time"], runs
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
     # A collection inside a sample would be charged to whatever ran at that moment. `timeit` keeps it off for
-    # the same reason. On a CPU recent garbage is collected before: a full collection looks at all that PyTorch
-    # has imported, which takes as long as a whole short measurement. On a GPU garbage also holds its memory.
+    # the same reason. On a CPU only recent garbage is collected before: a full collection looks at all that
+    # PyTorch has imported, which takes as long as a short measurement. On a GPU garbage holds its memory.
     enabled = gc.isenabled()
     gc.collect(2 if torch.cuda.is_initialized() else 1)
     gc.disable()

@@ -98,14 +98,14 @@ def test_held_out_models_are_distinct_fit_and_come_from_the_seed(run_file: Path)
         held_out(ArchitectureSpace(single, 300), 50, seed=0, points=points, device=cpu)
 
 
-@pytest.mark.slow
 def skip_if_refused_as_busy(code: int, err: str) -> None:
-    """A table is refused, in one line, where other programs load the machine: nothing is left to test then."""
+    """A table is refused, in one line, where other programs load the machine: nothing is left to test."""
     if code == 1 and ("not measured well" in err or "tainted" in err):
         assert err.count("\n") == 1
         pytest.skip(f"this machine is busy: {err}")
 
 
+@pytest.mark.slow
 def test_a_table_is_built_extended_shown_and_validated(
     call: Call, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
