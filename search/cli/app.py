@@ -75,6 +75,12 @@ class ExecutorName(StrEnum):
     inline = "inline"
 
 
+Address = Annotated[
+    str | None, typer.Option(help="Address of a running Ray cluster.", show_default="a local one")
+]
+Executor = Annotated[ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")]
+
+
 @app.command(epilog=example("frontrunner search quick --name first"))
 def search(
     config: Annotated[
@@ -84,12 +90,8 @@ def search(
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
     results: Results = DEFAULT_RESULTS,
-    address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster.", show_default="a local one")
-    ] = None,
-    executor: Annotated[
-        ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")
-    ] = ExecutorName.ray,
+    address: Address = None,
+    executor: Executor = ExecutorName.ray,
 ) -> None:
     """Search: propose, measure and train candidates, and keep the Pareto frontier."""
     from search.config import run as config_module
@@ -115,12 +117,8 @@ def resume(
         ),
     ],
     results: Results = DEFAULT_RESULTS,
-    address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster.", show_default="a local one")
-    ] = None,
-    executor: Annotated[
-        ExecutorName, typer.Option(help="Where evaluations run; inline is for debugging.")
-    ] = ExecutorName.ray,
+    address: Address = None,
+    executor: Executor = ExecutorName.ray,
 ) -> None:
     """Go on with a run that was interrupted or killed."""
     from search.runs.folder import find_folder

@@ -72,10 +72,18 @@ def test_a_line_for_each_point_with_the_ratio_to_the_first(profile: Profile) -> 
     ] * 4  # 3000 J for 12,000 tokens
     assert "! two, not to be trusted after 3 attempts: drift: too much" in lines
     assert "three: out of memory: batch 2" in lines
-    # The first one is marked too where this machine was busy: those rows and one line on it.
-    busy = bool(profile.tainted)
-    assert sum("!" in line for line in lines) >= 4 + 1
-    assert busy or sum("!" in line for line in lines) == 4 + 1
+    # Rows of the first are marked where this machine was busy, and one line below says why.
+    marked = [
+        point
+        for point in profile.points
+        if profile.taints().keys()
+        & {
+            profile.key(name, batch=point.batch, context=point.context)
+            for name in ("prefill_ms", "decode_ms")
+        }
+    ]
+    own = len(marked) + bool(profile.tainted)
+    assert sum("!" in line for line in lines) == 4 + 1 + own
 
 
 @pytest.mark.parametrize("width", [80, 100])
