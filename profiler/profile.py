@@ -92,6 +92,7 @@ class ProfileSettings(SamplingSettings):
     energy_seconds: how long to decode for the energy, at every batch size and context (s); 0 does not measure
         it
     largest_batch: whether to find the largest batch that fits at each context, and its throughput
+    attempts: how often to measure at most; a disturbed or unstable measurement is made again
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = (1, 8)
@@ -103,6 +104,7 @@ class ProfileSettings(SamplingSettings):
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
     energy_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
     largest_batch: bool = False
+    attempts: Annotated[int, Field(ge=1, le=100)] = 3
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

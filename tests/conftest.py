@@ -141,6 +141,7 @@ def tiny_config(text_folder: Path) -> RunConfig:
                 "min_samples": 5,
                 "min_seconds": 0.001,
                 "max_seconds": 0.01,
+                "attempts": 1,
             },
             "space": {
                 "operators": ["attention", "swiglu", "relu2"],

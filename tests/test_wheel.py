@@ -18,7 +18,8 @@ candidates: 1
 repeats: 0
 data: {source: texts, vocabulary: 300, validation_fraction: 0.2}
 proxy: {tokens: 256, batch_size: 2, sequence_length: 32, validation_tokens: 64}
-profile: {batch_sizes: [1], contexts: [16], min_samples: 5, min_seconds: 0.001, max_seconds: 0.01}
+profile: {batch_sizes: [1], contexts: [16], min_samples: 5, min_seconds: 0.001, max_seconds: 0.01,
+  attempts: 1}
 space:
   operators: [attention, swiglu]
   widths: [16]

@@ -13,7 +13,6 @@ from profiler.device.nvml import Reading
 from profiler.measuring.anchor import Anchor
 from profiler.profile import Conditions
 
-MAX_ATTEMPTS = 3
 # The drift of the anchor above which a measurement is tainted, relative to the mean. Times on a CPU are given
 # relative to the anchor's (see `profiler.measuring.pace`). Beside one other program, which moved the anchor
 # by up to a half, they were right. A larger drift means that the core belonged to another program.
@@ -26,7 +25,7 @@ MAX_PACE = 2.0
 LEAST_SHARE = 0.9
 # A shorter measurement shows nothing about the share, because the clocks' own steps weigh in it (s).
 _TELLING_S = 0.05
-# How long to wait before the second and the third attempt (s). Another program on a CPU comes and goes in
+# How long to wait before the second and each further attempt (s). Another program on a CPU comes and goes in
 # seconds, so that it would still be there at once.
 PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
 # Reasons that show a GPU slower than it should be. A limit on power alone is no such reason: a GPU under load
@@ -49,26 +48,28 @@ def watched(
     *,
     anchor: Anchor,
     device: Device,
+    attempts: int,
     usual_ms: float | None = None,
     unstable: Callable[[T], bool] = lambda result: False,
     pause: Callable[[float], None] = sleep,
 ) -> tuple[tuple[T, ...], Conditions]:
     """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
-    It makes at most MAX_ATTEMPTS attempts. The last one counts.
+    The last attempt counts.
 
     run: makes the measurements
+    attempts: how often to measure at most
     usual_ms: a step of the anchor when this CPU was first measured (ms, see `profiler.measuring.pace`); None
         where times are not given by it
     unstable: whether a result is not clean by its own samples; it is then measured again too
     pause: waits for so many seconds between attempts, while the device is released
     """
-    lock_s, busy_s, attempts = 0.0, 0.0, 0
+    lock_s, busy_s, made = 0.0, 0.0, 0
     again = True
-    while again and attempts < MAX_ATTEMPTS:
-        if attempts:
-            pause(PAUSES_S[device.torch_device.type][attempts - 1])
-        attempts += 1
+    while again and made < attempts:
+        if made:
+            pause(PAUSES_S[device.torch_device.type][min(made, 2) - 1])
+        made += 1
         with exclusive(device.label):
             started = perf_counter()
             anchor.warm_up()
@@ -109,7 +110,7 @@ def watched(
         violations_ns=violations,
         foreign_pids=foreign,
         notes=(*(f"{name}: {reason}" for name, reason in unavailable.items()), *blind),
-        attempts=attempts,
+        attempts=made,
         tainted=tainted,
         lock_s=lock_s,
         busy_s=busy_s,

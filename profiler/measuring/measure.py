@@ -118,6 +118,7 @@ def measure(
                 for session in sessions
             ],
             anchor=anchor,
+            attempts=settings.attempts,
             usual_ms=pace.usual_ms,
             device=opened,
             unstable=lambda point: _on_cpu(opened) and _unsteady(point.prefill, point.decode),
@@ -134,6 +135,7 @@ def measure(
                     for context in settings.contexts
                 ],
                 anchor=anchor,
+                attempts=settings.attempts,
                 usual_ms=pace.usual_ms,
                 device=opened,
                 unstable=lambda found: _on_cpu(opened) and _unsteady(found.decode),

@@ -11,6 +11,7 @@ QUICK = ProfileSettings(
     min_seconds=0,
     max_seconds=0.05,
     relative_error=0.1,
+    attempts=1,
 )
 
 

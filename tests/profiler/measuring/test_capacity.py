@@ -17,7 +17,13 @@ from profiler.timing import SamplingSettings, Timing, lasting_error, sample, sta
 
 SMALL = Architecture.from_shorthand("a f m r", width=32, vocabulary=64)
 QUICK = ProfileSettings(
-    batch_sizes=(2,), contexts=(16,), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.02
+    batch_sizes=(2,),
+    contexts=(16,),
+    warmup=1,
+    min_samples=5,
+    min_seconds=0,
+    max_seconds=0.02,
+    attempts=1,
 )
 
 pytestmark = pytest.mark.usefixtures("own_locks")

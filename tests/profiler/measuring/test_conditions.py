@@ -61,6 +61,7 @@ def measured(anchor: FakeAnchor, device: FakeDevice | None = None, **named: obje
         run,
         anchor=anchor,
         device=device or FakeDevice(),
+        attempts=3,
         pause=lambda seconds: None,
         **named,
     )  # type: ignore[arg-type, type-var]
@@ -235,7 +236,7 @@ def test_another_pace_than_the_machines_taints() -> None:
     assert measured(FakeAnchor(1.9, 1.9), usual_ms=1.0)[1].tainted == ()
     for anchor_ms in (2.2, 0.4):
         _, found, calls = measured(FakeAnchor(*[anchor_ms] * 6), usual_ms=1.0)
-        assert calls == conditions.MAX_ATTEMPTS
+        assert calls == 3
         assert found.tainted == (
             f"pace: the anchor model took {anchor_ms} ms, 1 ms when this machine was first "
             "measured; expected within a factor of 2",

@@ -25,6 +25,7 @@ QUICK = ProfileSettings(
     min_seconds=0,
     max_seconds=0.05,
     relative_error=0.1,
+    attempts=1,
 )
 SMALL = Architecture.from_shorthand("a f a r", width=32, vocabulary=64, meta_tokens=2)
 
@@ -33,10 +34,7 @@ pytestmark = pytest.mark.usefixtures("own_locks")
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measures once, with few steps of the anchor: what a busy machine does to that has its tests beside this
-    file.
-    """
-    monkeypatch.setattr(conditions, "MAX_ATTEMPTS", 1)
+    """Few steps of the anchor: what a busy machine does to that has its tests beside this file."""
     monkeypatch.setattr(pace, "_STEPS", 1)
     few = {"min_samples": 5, "min_seconds": 0.0, "max_seconds": 0.01}
     monkeypatch.setattr(anchoring, "_SETTINGS", anchoring._SETTINGS.model_copy(update=few))

@@ -1,6 +1,5 @@
 """What the latency table says of a model: sums of layers, their errors, and what is missing."""
 
-import time
 
 import pytest
 
@@ -110,20 +109,6 @@ def test_errors_of_equal_layers_add_up_and_those_of_different_ones_as_squares(ta
         ]
     )
     assert table.latency(hybrid("m m m f f"), DECODE).error_ms == pytest.approx((0.03**2 + 0.04**2) ** 0.5)
-
-
-def test_a_prediction_is_quick(table: LatencyTable, cpu: Device, made_up: object) -> None:
-    deep = hybrid("a f m f f a " * 5)
-    build(table, [deep], [DECODE, PREFILL], device=cpu)
-    table.predict(deep, batch=1, context=256)
-
-    def seconds() -> float:
-        started = time.perf_counter()
-        for _ in range(50):
-            table.predict(deep, batch=1, context=256)
-        return (time.perf_counter() - started) / 50
-
-    assert min(seconds() for _ in range(10)) < 100e-6
 
 
 @pytest.mark.usefixtures("made_up")

@@ -83,9 +83,8 @@ def configure(tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.Monkey
         }
         if name == "ranks":
             content["space"] = tiny_config.space.model_dump(mode="json")
-        file = Path("configs") / f"{CONFIGS[name]}_cpu.yaml"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(content), encoding="utf-8")
+        # A file of this name goes before the shipped configuration.
+        Path(f"{CONFIGS[name]}_cpu").write_text(json.dumps(content), encoding="utf-8")
 
     return write
 

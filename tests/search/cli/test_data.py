@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import ANY, Mock
 
@@ -39,10 +40,12 @@ def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_fo
 
 
 def test_what_lies_beside_the_text_now_is_told_and_not_what_lay_there_before(
-    call: Call, config: Path, text_folder: Path
+    call: Call, config: Path, text_folder: Path, tmp_path: Path
 ) -> None:
+    own = shutil.copytree(text_folder, tmp_path / "texts")
+    config.write_text(config.read_text().replace(str(text_folder), str(own)))
     assert "files_not_read             none\n" in call("data", "prepare", config)[1]
-    (text_folder / "notes.md").write_text("added later")
+    (own / "notes.md").write_text("added later")
     expected = "1 with an ending that is not read (notes.md)"
     assert f"files_not_read             {expected}\n" in call("data", "prepare", config)[1]
     assert json.loads(call("data", "info", config, "--json")[1])["files_not_read"] == expected

@@ -71,7 +71,7 @@ def test_a_rate_that_scales_with_width_transfers_where_it_is_carried_over(
     console = Console(file=StringIO(), width=120)
     console.print(rates_table(sweeps, settings_of(tiny_config)))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert any("best rate at width 32: 0.002" in line for line in lines)
+    assert lines[-1].strip() == "lost: by the best rate at width 32, 0.002"
     assert lines[-2].split() == ["128", "as", "it", "is", "3.100*", "3.400", "0.300"]
 
 

@@ -24,7 +24,13 @@ from search.view.profiles import (
 )
 
 QUICK = ProfileSettings(
-    batch_sizes=(1, 2), contexts=(8, 32_768 // 1024), warmup=1, min_samples=5, min_seconds=0, max_seconds=0.02
+    batch_sizes=(1, 2),
+    contexts=(8, 32),
+    warmup=1,
+    min_samples=5,
+    min_seconds=0,
+    max_seconds=0.02,
+    attempts=1,
 )
 SMALL = Architecture.from_shorthand("a f m r", width=32, vocabulary=64)
 
