@@ -44,13 +44,8 @@ CALM = Conditions(
 )
 
 
-def made_up_profile(
-    architecture: Architecture, settings: ProfileSettings, *, seed: int = 0, **further: object
-) -> Profile:
-    """Returns the profile that the made-up device, a CPU, has of an architecture.
-
-    further: what else `ProfilingWorker.profile` is given; it changes nothing
-    """
+def made_up_profile(architecture: Architecture, settings: ProfileSettings) -> Profile:
+    """Returns the profile that the made-up device, a CPU, has of an architecture."""
     points = []
     for context in settings.contexts:
         for batch in settings.batch_sizes:
@@ -83,14 +78,17 @@ def made_up_profile(
         usual_anchor_ms=0.4,
         backends={},
         versions={},
-        seed=seed,
+        seed=0,
     )
+
+
+class MadeUpProfiler:
+    """Stands where a ProfilingWorker would."""
+
+    def profile(self, architecture: Architecture, settings: ProfileSettings, **further: object) -> Profile:
+        return made_up_profile(architecture, settings)
 
 
 def measure_on_made_up_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever would be measured in a process is made up instead, and no process starts."""
-    monkeypatch.setattr(
-        ProfilingWorker,
-        "profile",
-        lambda _, architecture, settings, **how: made_up_profile(architecture, settings, **how),
-    )
+    monkeypatch.setattr(ProfilingWorker, "profile", MadeUpProfiler.profile)
