@@ -215,7 +215,12 @@ def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config, mon
 
 def test_arithmetic_constraints_hold_for_every_candidate(tmp_path, tiny_config):
     config = config_module.parse(
-        {**tiny_config.model_dump(mode="json"), "constraints": ["params <= 14000"], "candidates": 20},
+        {
+            **tiny_config.model_dump(mode="json"),
+            "constraints": ["params <= 14000"],
+            "candidates": 20,
+            "searcher": {"name": "evolution"},
+        },
         where="x",
     )
     entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())
