@@ -69,6 +69,11 @@ def test_metrics_are_complete_and_positive() -> None:
     )
     assert {"python", "torch", "frontrunner"} <= set(profile.versions)
     assert profile.lock_s > profile.conditions.busy_s > 0
+    assert profile.datasheet_bytes_per_s is None
+    assert profile.usual_anchor_ms is not None
+    assert profile.metrics()["anchor_ratio@b3"] == pytest.approx(
+        profile.metrics()["decode_ms@b3"] / profile.usual_anchor_ms
+    )
     assert "nvml: a CPU has no NVML" in profile.conditions.notes
 
 

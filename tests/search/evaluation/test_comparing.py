@@ -9,18 +9,13 @@ import pytest
 from operators import Architecture
 from operators.base.errors import DeviceError
 from profiler.profile import MOST_ERROR, ProfileSettings, error_of
-from profiler.timing import Timing
 from search.evaluation import comparing
 from search.evaluation.comparing import LEAST_ROUNDS, compare
+from tests.helpers.made_up_profile import exactly
 
 A, B = (Architecture.from_shorthand(layers, width=16, vocabulary=64) for layers in ("a f", "a f a f"))
 SETTINGS = ProfileSettings(batch_sizes=(3, 1))
 DRIFT = "drift: the anchor model changed by 66.7%"
-
-
-def exactly(ms: float) -> Timing:
-    samples = (ms,) * 11
-    return Timing(median_ms=ms, iqr_ms=0.0, p90_ms=ms, n=11, stopped_by="precision", samples_ms=samples)
 
 
 class Workers:

@@ -8,7 +8,6 @@ import torch
 
 from operators import Architecture, HybridLM, registry
 from operators.base.errors import DivergedError, RunError
-from profiler.process.worker import ProfilingWorker
 from search.config.evaluation import FidelitySettings
 from search.evaluation import evaluate as evaluate_module
 from search.evaluation.evaluate import evaluate
@@ -17,6 +16,7 @@ from search.runs import ledger as ledger_module
 from search.runs.entry import Entry
 from search.runs.export import export
 from search.runs.folder import RunFolder
+from tests.helpers.made_up_profile import MadeUpProfiler
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.37, 0.5, 0.9])
@@ -48,21 +48,20 @@ def test_a_proxy_is_never_wider_than_its_target(width, scale):
     assert proxy_of(target, FidelitySettings(width_scale=scale)) == target
 
 
-def test_the_candidate_is_measured_and_its_proxy_trained(job, monkeypatch):
-    measured, real = [], evaluate_module.profiled
+def test_the_candidate_is_measured_and_its_proxy_trained(job):
+    measured = []
 
-    def seen(profiler, architecture, *rest, **options):
-        measured.append(architecture)
-        return real(profiler, architecture, *rest, **options)
+    class Noting(MadeUpProfiler):
+        def profile(self, architecture, settings, **further):
+            measured.append(architecture)
+            return super().profile(architecture, settings)
 
-    monkeypatch.setattr(evaluate_module, "profiled", seen)
     target = job.architecture.resized(32)
     narrow = dataclasses.replace(job, architecture=target, fidelity=FidelitySettings(width_scale=0.5))
     same = dataclasses.replace(job, architecture=target.resized(16))
-    with ProfilingWorker("cpu") as profiler:
-        outcome, alone = evaluate(narrow, profiler), evaluate(same, profiler)
+    outcome, alone = evaluate(narrow, Noting()), evaluate(same, Noting())
     assert outcome.evaluation.status == "ok"
-    assert measured[0] == target
+    assert measured == [target, target.resized(16)]
     assert outcome.evaluation.metrics["params"] == sum(
         weight.numel() for weight in HybridLM(target).parameters()
     )
@@ -76,8 +75,7 @@ def test_the_export_of_a_narrow_proxy_says_why_there_are_no_weights(tmp_path, jo
     narrow = dataclasses.replace(
         job, architecture=job.architecture.resized(32), fidelity=FidelitySettings(width_scale=0.5)
     )
-    with ProfilingWorker("cpu") as profiler:
-        evaluation = evaluate(narrow, profiler).evaluation
+    evaluation = evaluate(narrow, MadeUpProfiler()).evaluation
     folder = RunFolder(tmp_path)
     ledger = ledger_module.create(folder.ledger, tiny_config, started="now")
     with pytest.raises(RunError, match="its proxy was trained at width 16, not at its own 32"):
@@ -96,8 +94,7 @@ def test_memory_of_a_training_that_went_wrong_is_given_back_once_nothing_holds_i
     monkeypatch.setattr(
         torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models])
     )
-    with ProfilingWorker("cpu") as profiler:
-        assert evaluate(job, profiler).evaluation.status == "diverged"
+    assert evaluate(job, MadeUpProfiler()).evaluation.status == "diverged"
     assert alive[-1] == [False]
 
 
@@ -107,6 +104,5 @@ def test_a_device_that_fails_every_call_keeps_the_reason_of_the_first(job, monke
 
     monkeypatch.setattr(evaluate_module, "train", failing)
     monkeypatch.setattr(torch.cuda, "empty_cache", failing)
-    with ProfilingWorker("cpu") as profiler:
-        evaluation = evaluate(job, profiler).evaluation
+    evaluation = evaluate(job, MadeUpProfiler()).evaluation
     assert (evaluation.status, "illegal memory access" in evaluation.reason) == ("error", True)

@@ -17,7 +17,6 @@ from profiler.table.parts import Point
 from proxy_train.text.data_settings import DataSettings
 from search.config import run as config_module
 from search.config.evaluation import GateSettings
-from search.evaluation import evaluate as evaluate_module
 from search.evaluation.audits import Audit, audits
 from search.evaluation.evaluate import evaluate
 from search.evaluation.outcome import Evaluation, Outcome
@@ -36,6 +35,10 @@ from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 from search.view.run import print_standing
 from tests.conftest import PretendExecutor, pretended
+from tests.helpers.made_up_profile import made_up_profile
+from tests.helpers.proxy_scores import score
+
+QUICK = {"searcher": {"name": "evolution"}}  # it thinks the shortest about each proposal
 
 
 def model(number, vocabulary=300):
@@ -90,43 +93,42 @@ def constrained(job, **changes):
     return dataclasses.replace(job, constraints=(parse_constraint("params <= 1e8", job.profile),), **changes)
 
 
+class Sizes:
+    """A profiler that finds other numbers of parameters than an architecture has, one a measurement."""
+
+    def __init__(self, *params):
+        self.left = list(params)
+
+    def profile(self, architecture, settings, **how):
+        return made_up_profile(architecture, settings).model_copy(update={"params": self.left.pop(0)})
+
+
 @pytest.mark.parametrize(("second", "status", "wrong"), [(10, "ok", True), (2 * 10**8, "infeasible", False)])
-def test_an_audit_of_the_measured_gate_is_a_second_measurement_that_counts(
-    job, profiler, monkeypatch, second, status, wrong
-):
-    real, sizes = evaluate_module.profiled, iter([3 * 10**8, second])
-    monkeypatch.setattr(
-        evaluate_module,
-        "profiled",
-        lambda *given, **options: real(*given, **options).model_copy(update={"params": next(sizes)}),
-    )
-    evaluation = evaluate(constrained(job, gates=GateSettings(audit=1)), profiler).evaluation
+def test_an_audit_of_the_measured_gate_is_a_second_measurement_that_counts(job, second, status, wrong):
+    sizes = Sizes(3 * 10**8, second)
+    evaluation = evaluate(constrained(job, gates=GateSettings(audit=1)), sizes).evaluation
     assert (evaluation.status, evaluation.metrics["params"]) == (status, second)
     assert evaluation.audits == (
         Audit(gate="latency", reason="params is 3e+08, expected <= 1e+08", wrong=wrong),
     )
     assert evaluation.gate == ("" if wrong else "latency")
-    assert next(sizes, None) is None
+    assert sizes.left == []
 
 
-def test_without_an_audit_one_measurement_decides(job, profiler, monkeypatch):
-    real, sizes = evaluate_module.profiled, iter([3 * 10**8])
-    monkeypatch.setattr(
-        evaluate_module,
-        "profiled",
-        lambda *given, **options: real(*given, **options).model_copy(update={"params": next(sizes)}),
-    )
-    evaluation = evaluate(constrained(job, gates=GateSettings(audit=0)), profiler).evaluation
+def test_without_an_audit_one_measurement_decides(job):
+    sizes = Sizes(3 * 10**8, 10)
+    evaluation = evaluate(constrained(job, gates=GateSettings(audit=0)), sizes).evaluation
     assert (evaluation.status, evaluation.gate, evaluation.audits) == ("infeasible", "latency", ())
+    assert sizes.left == [10]
 
 
 @pytest.mark.parametrize(("bound", "wrong"), [("1e8", True), ("1", False)])
-def test_the_table_is_wrong_about_who_keeps_the_constraints_when_measured(job, profiler, bound, wrong):
+def test_the_table_is_wrong_about_who_keeps_the_constraints_when_measured(job, bound, wrong):
     constraints = (parse_constraint(f"params <= {bound}", job.profile),)
     asked = dataclasses.replace(
         job, constraints=constraints, table_said="predicted too slow", gates=GateSettings(audit=0)
     )
-    evaluation = evaluate(asked, profiler).evaluation
+    evaluation = evaluate(asked, Sizes(14_000)).evaluation
     assert evaluation.audits == (Audit(gate="table", reason="predicted too slow", wrong=wrong),)
     assert (evaluation.status == "ok") == wrong
 
@@ -138,9 +140,8 @@ def entry(number, screened=None, **evaluation):
     )
 
 
-def test_the_report_counts_what_the_ledger_holds(job, profiler, tiny_config):
-    whole = evaluate(job, profiler).evaluation
-    profile, proxy = whole.profile, whole.proxy
+def test_the_report_counts_what_the_ledger_holds(job, tiny_config):
+    profile, proxy = made_up_profile(job.architecture, job.profile), score(3.0, job.proxy, seed=0)
     data = {
         **tiny_config.model_dump(mode="json"),
         "constraints": ["decode_ms@b1 <= 5"],
@@ -213,7 +214,12 @@ def test_the_report_counts_what_the_ledger_holds(job, profiler, tiny_config):
 
 def test_counts_survive_in_the_ledger_and_status_shows_them(tmp_path, tiny_config):
     config = config_module.parse(
-        {**tiny_config.model_dump(mode="json"), "constraints": ["params <= 14000"], "candidates": 12},
+        {
+            **tiny_config.model_dump(mode="json"),
+            **QUICK,
+            "constraints": ["params <= 14000"],
+            "candidates": 12,
+        },
         where="x",
     )
     (tmp_path / "run").mkdir()
@@ -365,7 +371,8 @@ def test_a_search_does_not_propose_who_the_table_turns_away_but_for_audits(
     data = {"source": str(text_folder), "vocabulary": 300, "validation_fraction": 0.2}
     for share in (0.0, 0.3):
         own = config_module.parse(
-            {**RUN, "data": data, "gates": {"table": True, "audit": share}, "candidates": 25}, where="x"
+            {**RUN, **QUICK, "data": data, "gates": {"table": True, "audit": share}, "candidates": 25},
+            where="x",
         )
         jobs, path = [], tmp_path / str(share)
         path.mkdir()

@@ -27,6 +27,7 @@ from search.runs.gate_counts import counted, gate_names
 from search.runs.loop import drive
 from search.runs.preflight import prepare_run
 from tests.conftest import PretendExecutor, pretended
+from tests.helpers.made_up_profile import MadeUpProfiler
 
 LOSS, SLOW, LARGE = (
     Objective("loss", maximize=False),
@@ -129,7 +130,7 @@ def test_many_that_are_dominated_are_stopped():
     assert not pareto.nondominated(points)[stopped].any()
 
 
-def test_a_training_worse_than_others_at_a_rung_ends_there(job, profiler):
+def test_a_training_worse_than_others_at_a_rung_ends_there(job):
     reached = Rung(512, (((1e-9,), 0.5), ((1e-9,), 0.7)))
     chosen = FidelitySettings(rungs=(256, 512, 768), eta=2)
     halving = dataclasses.replace(
@@ -139,7 +140,7 @@ def test_a_training_worse_than_others_at_a_rung_ends_there(job, profiler):
         rungs=(Rung(256, ()), reached, Rung(768, ())),
         gates=GateSettings(audit=0),
     )
-    outcome = evaluate(halving, profiler)
+    outcome = evaluate(halving, MadeUpProfiler())
     evaluation = outcome.evaluation
     assert (evaluation.status, evaluation.gate) == ("stopped", "loss@t512")
     here = evaluation.metrics["loss@t512"]
@@ -153,14 +154,14 @@ def test_a_training_worse_than_others_at_a_rung_ends_there(job, profiler):
     slower = dataclasses.replace(
         halving, rungs=(Rung(512, tuple(((1e9,), loss) for _, loss in reached.reached)),)
     )
-    evaluation = evaluate(slower, profiler).evaluation
+    evaluation = evaluate(slower, MadeUpProfiler()).evaluation
     assert evaluation.status == "ok"
-    plain = evaluate(job, profiler).evaluation
+    plain = evaluate(job, MadeUpProfiler()).evaluation
     assert evaluation.metrics["loss"] == plain.metrics["loss"]
     assert evaluation.metrics["loss"] < evaluation.metrics["loss@t768"]
 
 
-def test_an_audit_lets_a_training_go_on_past_every_rung(job, profiler):
+def test_an_audit_lets_a_training_go_on_past_every_rung(job):
     beyond_reach = tuple(Rung(tokens, (((1e-9,), 0.5), ((1e-9,), 0.7))) for tokens in (256, 512))
     audited = dataclasses.replace(
         job,
@@ -169,7 +170,7 @@ def test_an_audit_lets_a_training_go_on_past_every_rung(job, profiler):
         rungs=beyond_reach,
         gates=GateSettings(audit=1),
     )
-    evaluation = evaluate(audited, profiler).evaluation
+    evaluation = evaluate(audited, MadeUpProfiler()).evaluation
     assert (evaluation.status, evaluation.gate) == ("ok", "")
     assert [(audit.gate, audit.wrong) for audit in evaluation.audits] == [
         ("loss@t256", None),

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from operators.base.errors import ConfigError, RunError
+from operators.base.errors import ConfigError, OutOfMemoryError, RunError
+from profiler.process.worker import ProfilingWorker
 from search.cluster.executor import Lost
 from search.config import run as config_module
 from search.config.searcher import SearcherSettings
@@ -23,6 +24,7 @@ from search.runs.loop import drive
 from search.runs.preflight import check_constraints, prepare_run
 from search.runs.status import complete
 from tests.conftest import PretendExecutor, pretended
+from tests.helpers.made_up_profile import measure_on_made_up_device
 from tests.helpers.pretended_search import searched
 
 
@@ -183,10 +185,14 @@ def test_weights_of_the_frontier_alone(tmp_path, prepared):
             "constraints 'loss >= 6' and 'loss <= 5' contradict each other",
         ),
         (["decode_ms@b1 < 1", "decode_ms@b1 >= 1"], "contradict each other: no decode_ms@b1 meets both"),
-        (["decode_ms@b1 <= 1e-6"], "no sample meets it; of .* measured, .* the closest has"),
+        # At least 2 layers of width 16, with a batch of 1 and a context of 16, on the made-up device.
+        (["decode_ms@b1 <= 2.39"], r"no sample meets it; of \d+ measured, .* the closest has 2\.391$"),
     ],
 )
-def test_a_constraint_that_nothing_meets_is_found_before_any_work(tiny_config, constraints, says):
+def test_a_constraint_that_nothing_meets_is_found_before_any_work(
+    tiny_config, constraints, says, monkeypatch
+):
+    measure_on_made_up_device(monkeypatch)
     config = config_module.parse(
         {**tiny_config.model_dump(mode="json"), "constraints": constraints}, where="x"
     )
@@ -195,23 +201,26 @@ def test_a_constraint_that_nothing_meets_is_found_before_any_work(tiny_config, c
 
 
 def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config, monkeypatch):
-    measure, probes = preflight.profiled, []
-    monkeypatch.setattr(
-        preflight,
-        "profiled",
-        lambda *given, **options: probes.append(measure(*given, **options)) or probes[-1],
-    )
-    data = tiny_config.model_dump(mode="json")
-    too_large = {**data["profile"], "batch_sizes": [1_000_000], "contexts": [100_000_000]}
-    impossible = ["decode_ms@b1000000 <= 1e-6"]
-    changed = {"profile": too_large, "constraints": impossible, "objectives": ["loss", "decode_ms@b1000000"]}
-    check_constraints(prepare_run(config_module.parse({**data, **changed}, where="x")))
-    assert {probe.status for probe in probes} == {"out_of_memory"}
+    probes = []
+
+    def too_large(worker, architecture, settings, **further):
+        probes.append(architecture)
+        raise OutOfMemoryError("batch 1, context 16: too little memory")
+
+    monkeypatch.setattr(ProfilingWorker, "profile", too_large)
+    changed = {**tiny_config.model_dump(mode="json"), "constraints": ["decode_ms@b1 <= 1e-6"]}
+    check_constraints(prepare_run(config_module.parse(changed, where="x")))
+    assert len(probes) >= 3
 
 
 def test_arithmetic_constraints_hold_for_every_candidate(tmp_path, tiny_config):
     config = config_module.parse(
-        {**tiny_config.model_dump(mode="json"), "constraints": ["params <= 14000"], "candidates": 20},
+        {
+            **tiny_config.model_dump(mode="json"),
+            "constraints": ["params <= 14000"],
+            "candidates": 20,
+            "searcher": {"name": "evolution"},
+        },
         where="x",
     )
     entries = searched(tmp_path / "run", prepare_run(config), PretendExecutor())

@@ -63,5 +63,5 @@ def test_what_is_neither_is_an_error(tmp_path: Path) -> None:
         warm_jobs(["nonsense"], batches=None, tokens=None, device="cpu")
     file = tmp_path / "broken.yaml"
     file.write_text("layers: [", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"broken\.yaml: not YAML"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not YAML: line 1, column 10: "):
         warm_jobs([str(file)], batches=None, tokens=None, device="cpu")
