@@ -7,18 +7,33 @@ from operators.published.forms import CONV
 from operators.published.padding import blocks_of
 from operators.published.rotation import rope
 from operators.published.settings import Settings
-from operators.published.shapes import attention_config, hidden_of, padding_config, rope_config, shape_of, with_attention
+from operators.published.shapes import (
+    attention_config,
+    hidden_of,
+    padding_config,
+    rope_config,
+    shape_of,
+    with_attention,
+)
 from operators.published.tensor_names import Family, layer_names, outside_names
 from operators.published.transformer_families import attention_layer
 
-SHORT_CONV = {"in_proj.weight": "in_proj.weight", "conv.weight": "conv.weight", "out_proj.weight": "out_proj.weight"}
+SHORT_CONV = {
+    "in_proj.weight": "in_proj.weight",
+    "conv.weight": "conv.weight",
+    "out_proj.weight": "out_proj.weight",
+}
 ATTENTION = {
     **{name: name for name in ("q_proj.weight", "k_proj.weight", "v_proj.weight")},
     "o_proj.weight": "out_proj.weight",
     "q_norm.weight": "q_layernorm.weight",
     "k_norm.weight": "k_layernorm.weight",
 }
-FEED_FORWARD = {"gate_proj.weight": "w1.weight", "up_proj.weight": "w3.weight", "down_proj.weight": "w2.weight"}
+FEED_FORWARD = {
+    "gate_proj.weight": "w1.weight",
+    "up_proj.weight": "w3.weight",
+    "down_proj.weight": "w2.weight",
+}
 
 
 def lfm2(config: Settings) -> Family:

@@ -9,7 +9,14 @@ from operators.published.forms import CENTRED, CONV, DOUBLED, Form, conv, withou
 from operators.published.padding import blocks_of
 from operators.published.rotation import rope
 from operators.published.settings import Settings
-from operators.published.shapes import attention_config, hidden_of, padding_config, rope_config, shape_of, with_attention
+from operators.published.shapes import (
+    attention_config,
+    hidden_of,
+    padding_config,
+    rope_config,
+    shape_of,
+    with_attention,
+)
 from operators.published.tensor_names import (
     ATTENTION,
     GATED_DELTANET,
@@ -23,7 +30,7 @@ from operators.published.transformer_families import SILU, attention_layer
 
 QKV = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
 QWEN3_5_DELTANET = {
-    **{name: "in_proj_qkv.weight" for name in QKV},
+    **dict.fromkeys(QKV, "in_proj_qkv.weight"),
     "a_proj.weight": "in_proj_a.weight",
     "b_proj.weight": "in_proj_b.weight",
     "g_proj.weight": "in_proj_z.weight",
@@ -200,7 +207,9 @@ def _whole_rotation(config: Settings, head_dim: int) -> dict[str, Any] | None:
     if "partial_rotary_factor" not in {**config.values, **parameters.values}:
         raise parameters.error("partial_rotary_factor", "1.0, as the class rotates a quarter of a head", None)
     plain: Mapping[str, Any] = {
-        key: value for key, value in parameters.values.items() if key not in ("mrope_section", "mrope_interleaved")
+        key: value
+        for key, value in parameters.values.items()
+        if key not in ("mrope_section", "mrope_interleaved")
     }
     parts = parameters.get("mrope_section", default=[head_dim // 2])
     if not isinstance(parts, list) or sum(part for part in parts if isinstance(part, int)) != head_dim // 2:

@@ -8,7 +8,12 @@ from operators.architecture import Architecture, Layer
 from operators.base.errors import ArchitectureError
 from operators.published.classes import check_classes
 from operators.published.conv_families import lfm2, lfm2_config
-from operators.published.delta_families import olmo_hybrid, olmo_hybrid_config, qwen3_5_text, qwen3_5_text_config
+from operators.published.delta_families import (
+    olmo_hybrid,
+    olmo_hybrid_config,
+    qwen3_5_text,
+    qwen3_5_text_config,
+)
 from operators.published.forms import Form
 from operators.published.granite import granitemoehybrid, granitemoehybrid_config
 from operators.published.keys import FAMILY_NEUTRAL, FAMILY_WITHOUT_EFFECT, NEUTRAL, WITHOUT_EFFECT
@@ -57,9 +62,7 @@ FAMILIES: dict[str, Adapter] = {
     "qwen3": _adapter(qwen3, qwen_config, "attention", "swiglu"),
     "mamba2": _adapter(mamba2, mamba2_config, "mamba2"),
     "nemotron_h": _adapter(nemotron_h, nemotron_h_config, "mamba2", "attention", "relu2", ties=False),
-    "granitemoehybrid": _adapter(
-        granitemoehybrid, granitemoehybrid_config, "mamba2", "attention", "swiglu"
-    ),
+    "granitemoehybrid": _adapter(granitemoehybrid, granitemoehybrid_config, "mamba2", "attention", "swiglu"),
     "qwen3_5_text": _adapter(qwen3_5_text, qwen3_5_text_config, "gated_deltanet", "attention", "swiglu"),
     "olmo_hybrid": _adapter(olmo_hybrid, olmo_hybrid_config, "gated_deltanet", "attention", "swiglu"),
     "lfm2": _adapter(lfm2, lfm2_config, "short_conv", "attention", "swiglu"),

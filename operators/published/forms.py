@@ -73,6 +73,7 @@ def without_gate(head_dim: int) -> Form:
         queries, gates = weight.unflatten(0, (-1, 2 * head_dim)).split(head_dim, 1)
         if gates.any():
             raise ValueError("expected zeros in the rows of the gates, as attention has no gate here")
-        return queries.flatten(0, 1)
+        flat: Tensor = queries.flatten(0, 1)
+        return flat
 
     return Form(outward=outward, inward=inward, times=2)

@@ -3,9 +3,10 @@
 from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
+from operators.library.attention import parameters as attention_parameters
 from operators.library.mamba2 import Mamba2Shape
 from operators.library.mamba2 import parameters as mamba2_parameters
-from operators.library.attention import parameters as attention_parameters
+from operators.published.forms import Form
 from operators.published.mamba_families import mamba2_layer
 from operators.published.padding import blocks_of
 from operators.published.rotation import rope
@@ -29,6 +30,16 @@ KINDS = {
     "full_attention": "attention",
     "attention": "attention",
 }
+MAMBA_KEYS = (
+    "mamba_n_heads",
+    "mamba_d_head",
+    "mamba_d_state",
+    "mamba_n_groups",
+    "mamba_d_conv",
+    "mamba_conv_bias",
+    "mamba_expand",
+    "time_step_limit",
+)
 SHARED_MLP = {
     "gate_proj.weight": "input_linear.weight",
     "up_proj.weight": "input_linear.weight",
@@ -42,18 +53,26 @@ def granitemoehybrid(config: Settings) -> Family:
     config.only("attention_bias", False)
     config.only("mamba_proj_bias", False)
     if config.get("num_local_experts", default=8) != 0:
-        raise config.error("num_local_experts", "0, as experts are no operator", config.get("num_local_experts"))
+        raise config.error(
+            "num_local_experts", "0, as experts are no operator", config.get("num_local_experts")
+        )
     for key in ("embedding_multiplier", "logits_scaling", "residual_multiplier"):
         config.only(key, 1.0)
     attention = attention_layer(config)
     scale = config.real("attention_multiplier", default=1.0)
     usual = attention["shape"]["head_dim"] ** -0.5
     mamba: dict[str, Any] | None = None
-    feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("shared_intermediate_size", default=1024)}}
-    names, layers, forms = outside_names("model.embed_tokens.weight", "model.norm.weight"), [], {}
+    feedforward = {
+        "operator": "swiglu",
+        "shape": {"hidden": config.size("shared_intermediate_size", default=1024)},
+    }
+    names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
+    forms: dict[str, Form] = {}
     kinds = _kinds(config)
     if "attention" in kinds and abs(scale / usual - 1) > 1e-12:
         raise config.error("attention_multiplier", f"{usual!r}, one over the root of a head's size", scale)
+    if "mamba2" not in kinds:
+        config.without_effect(MAMBA_KEYS)
     for block, kind in enumerate(kinds):
         layer, ours = f"model.layers.{block}", 2 * block
         norm = f"{layer}.input_layernorm.weight"
@@ -98,7 +117,12 @@ def _mamba2(config: Settings) -> dict[str, Any]:
     if config.get("mamba_d_head", default="auto") == "auto":
         config = Settings({**config.values, "mamba_d_head": inner // heads}, where=config.where)
     layer = mamba2_layer(
-        config, heads="mamba_n_heads", head_dim="mamba_d_head", state="mamba_d_state", older=GRANITE_KEYS, groups=1
+        config,
+        heads="mamba_n_heads",
+        head_dim="mamba_d_head",
+        state="mamba_d_state",
+        older=GRANITE_KEYS,
+        groups=1,
     )
     if layer["shape"]["heads"] * layer["shape"]["head_dim"] != inner:
         raise config.error("mamba_expand", f"mamba_n_heads x mamba_d_head to be {inner}", layer["shape"])

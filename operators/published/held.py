@@ -103,7 +103,9 @@ def _difference(wanted: Architecture, got: Architecture) -> str:
         if name in ("layers", "name") or (name == "rope" and not rotates):
             continue  # only attention is rotated
         if getattr(wanted, name) != getattr(got, name):
-            return f"{name}: the model has {_word(getattr(wanted, name))}, the class {_word(getattr(got, name))}"
+            return (
+                f"{name}: the model has {_word(getattr(wanted, name))}, the class {_word(getattr(got, name))}"
+            )
     return ""
 
 

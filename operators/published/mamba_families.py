@@ -5,6 +5,7 @@ from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.library.mamba2 import Mamba2Shape
+from operators.published.forms import Form
 from operators.published.padding import PADDING
 from operators.published.settings import Settings
 from operators.published.shapes import CHUNK, SMALL_ATTENTION, SMALL_HIDDEN, shape_of
@@ -23,7 +24,8 @@ def mamba2(config: Settings) -> Family:
     if inner != expanded * config.size("hidden_size"):
         raise config.error("expand", f"num_heads x head_dim, {inner}, to be expand x hidden_size", expanded)
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
-    names, forms = outside_names("backbone.embeddings.weight", "backbone.norm_f.weight"), {}
+    names = outside_names("backbone.embeddings.weight", "backbone.norm_f.weight")
+    forms: dict[str, Form] = {}
     for block in range(blocks):
         theirs = f"backbone.layers.{block}"
         inside, convolution = mamba2_names(block, f"{theirs}.mixer", f"{theirs}.norm.weight")
@@ -139,6 +141,14 @@ def _nemotron_h_kinds(config: Settings) -> list[str]:
     return lists[first]
 
 
+UNUSED_SIZES = (
+    *("intermediate_size", "mamba_num_heads", "mamba_head_dim", "ssm_state_size"),
+    *NEMOTRON_H_OLDER,
+    *NEMOTRON_H_OLDER.values(),
+)
+"""Sizes that change nothing in a model without layers that have them; where it has some they are read."""
+
+
 def nemotron_h(config: Settings) -> Family:
     """Nemotron-H: layers of Mamba2, attention and ReLU² in any order. Raises ArchitectureError."""
     for key in ("attention_bias", "mlp_bias", "use_bias", "mamba_proj_bias"):
@@ -148,6 +158,7 @@ def nemotron_h(config: Settings) -> Family:
     if config.get("sliding_window", null=True) is not None:
         raise config.error("sliding_window", "none", config.get("sliding_window"))
     kinds = _nemotron_h_kinds(config)
+    config.without_effect(UNUSED_SIZES)
     builders: dict[str, Callable[[], dict[str, Any]]] = {
         "mamba2": lambda: mamba2_layer(
             config,
@@ -160,7 +171,8 @@ def nemotron_h(config: Settings) -> Family:
         "attention": lambda: attention_layer(config, head_dim=128, called=("head_dim", "attention_head_dim")),
     }
     inside = {"relu2": ("up_proj.weight", "down_proj.weight"), "attention": ATTENTION}
-    names, layers, forms = outside_names("model.embeddings.weight", "model.norm_f.weight"), [], {}
+    names, layers = outside_names("model.embeddings.weight", "model.norm_f.weight"), []
+    forms: dict[str, Form] = {}
     for number, operator in enumerate(kinds):
         layer, norm = f"model.layers.{number}.mixer", f"model.layers.{number}.norm.weight"
         layers.append(builders[operator]())
@@ -186,15 +198,19 @@ def nemotron_h_config(architecture: Architecture) -> dict[str, Any]:
         padding = {PADDING: [len(architecture.layers)]}
     attention = shape_of(architecture, "attention") or SMALL_ATTENTION
     mamba, relu2 = shape_of(architecture, "mamba2"), shape_of(architecture, "relu2")
-    sizes = {} if mamba is None else {
-        "mamba_num_heads": mamba.heads,
-        "mamba_head_dim": mamba.head_dim,
-        "ssm_state_size": mamba.state,
-        "n_groups": mamba.groups,
-        "conv_kernel": mamba.conv,
-        # At 0, transformers takes the logarithm of 0. Any larger step would be raised to it in a prompt.
-        "time_step_min": 1e-30,
-    }
+    sizes = (
+        {}
+        if mamba is None
+        else {
+            "mamba_num_heads": mamba.heads,
+            "mamba_head_dim": mamba.head_dim,
+            "ssm_state_size": mamba.state,
+            "n_groups": mamba.groups,
+            "conv_kernel": mamba.conv,
+            # At 0, transformers takes the logarithm of 0. Any larger step would be raised to it in a prompt.
+            "time_step_min": 1e-30,
+        }
+    )
     return {
         "hybrid_override_pattern": pattern,
         "num_hidden_layers": len(pattern),

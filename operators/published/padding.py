@@ -34,7 +34,9 @@ def blocks_of(architecture: Architecture) -> list[Block]:
 
 def missing(blocks: Sequence[Block]) -> list[int]:
     """The numbers of the layers that blocks lack, where each block counts as two layers."""
-    return [2 * number + slot for number, block in enumerate(blocks) for slot in (0, 1) if block[slot] is None]
+    return [
+        2 * number + slot for number, block in enumerate(blocks) for slot in (0, 1) if block[slot] is None
+    ]
 
 
 def padded_layers(config: Settings, layers: int) -> frozenset[int]:
@@ -46,14 +48,17 @@ def padded_layers(config: Settings, layers: int) -> frozenset[int]:
     """
     numbers = config.get(PADDING, default=[])
     sound = isinstance(numbers, list) and all(
-        isinstance(number, int) and not isinstance(number, bool) and 0 <= number < layers for number in numbers
+        isinstance(number, int) and not isinstance(number, bool) and 0 <= number < layers
+        for number in numbers
     )
     if not sound or not len(set(numbers)) == len(numbers) < layers:
         raise config.error(PADDING, f"some of the numbers from 0 to {layers - 1}", numbers)
     return frozenset(numbers)
 
 
-def without_padding(weights: Mapping[str, Tensor], padding: Sequence[int], *, where: object) -> dict[str, Tensor]:
+def without_padding(
+    weights: Mapping[str, Tensor], padding: Sequence[int], *, where: object
+) -> dict[str, Tensor]:
     """The weights of a model without its layers of zeros.
 
     weights: of the whole model, by name.
@@ -70,7 +75,9 @@ def without_padding(weights: Mapping[str, Tensor], padding: Sequence[int], *, wh
         elif (number := int(inside[1])) not in padding:
             kept[f"layers.{number - sum(zeros < number for zeros in padding)}.{inside[2]}"] = tensor
         elif tensor.any():
-            raise DataError(f"{where}: {PADDING}: expected zeros in layer {number}, got others in {inside[2]}")
+            raise DataError(
+                f"{where}: {PADDING}: expected zeros in layer {number}, got others in {inside[2]}"
+            )
     return kept
 
 
@@ -88,5 +95,6 @@ def with_padding(
         ours[name if inside is None else f"layers.{real[int(inside[1])]}.{inside[2]}"] = tensor
     dtype = weights["embedding.weight"].dtype
     return {
-        name: ours[name] if name in ours else torch.zeros(shape, dtype=dtype) for name, shape in shapes.items()
+        name: ours[name] if name in ours else torch.zeros(shape, dtype=dtype)
+        for name, shape in shapes.items()
     }

@@ -7,9 +7,7 @@ from operators.base.errors import ArchitectureError
 from operators.published.settings import Settings
 
 
-def rope(
-    config: Settings, *, may_be_off: bool = False, theta: float = 10_000.0
-) -> dict[str, Any] | None:
+def rope(config: Settings, *, may_be_off: bool = False, theta: float = 10_000.0) -> dict[str, Any] | None:
     """The `rope` of an architecture, or None where nothing is rotated.
 
     It is read from `rope_scaling` (before transformers 5) or else from `rope_parameters`. As in transformers,

@@ -1,4 +1,4 @@
-"""Shapes of an architecture's layers, as the config.json of a class wants them: one for all layers of a kind."""
+"""Sizes of an architecture as a config.json has them: one shape for all layers of a kind."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,9 @@ def shape_of(architecture: Architecture, operator: str) -> Any:
     return next((layer.shape for layer in architecture.layers if layer.operator == operator), None)
 
 
-def attention_config(architecture: Architecture, *, small: AttentionShape = SMALL_ATTENTION) -> dict[str, Any]:
+def attention_config(
+    architecture: Architecture, *, small: AttentionShape = SMALL_ATTENTION
+) -> dict[str, Any]:
     """The heads of attention.
 
     small: of attention that only holds zeros.

@@ -67,7 +67,9 @@ def qwen_config(architecture: Architecture) -> dict[str, Any]:
 
 
 def _window_config(architecture: Architecture) -> dict[str, Any]:
-    windows = [mixer.shape.model_dump().get("window") if mixer else None for mixer, _ in blocks_of(architecture)]
+    windows = [
+        mixer.shape.model_dump().get("window") if mixer else None for mixer, _ in blocks_of(architecture)
+    ]
     size = next((window for window in windows if window is not None), None)
     if size is None:
         return {"use_sliding_window": False, "sliding_window": None}

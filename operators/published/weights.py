@@ -53,7 +53,8 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
     if surplus:
         unknown = _listed([theirs[name] for name in surplus])
         raise DataError(f"{where}: weights that the architecture does not have: {unknown}")
-    shapes, weights = expected_shapes(published), {}
+    shapes = expected_shapes(published)
+    weights: dict[str, Tensor] = {}
     for parts, together in sharing(names, shapes).items():
         found = {theirs[part]: tensors[theirs[part]] for part in parts}
         weights |= _taken(found, {ours: shapes[ours] for ours in together}, published.forms, where)
@@ -136,7 +137,10 @@ def _check_frequencies(published: Published, stored: Tensor, where: str) -> None
 
 
 def _taken(
-    parts: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], forms: Mapping[str, Form], where: Path | str
+    parts: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
+    forms: Mapping[str, Form],
+    where: Path | str,
 ) -> dict[str, Tensor]:
     """The parameters of these shapes that published parts, by their names in the file, hold.
 
