@@ -9,6 +9,7 @@ CLASSES = {
     "mamba2": "Mamba2",
     "nemotron_h": "NemotronH",
     "olmo_hybrid": "OlmoHybrid",
+    "arcee": "Arcee",
     "granitemoehybrid": "GraniteMoeHybrid",
     "qwen3_5_text": "Qwen3_5",
     "lfm2": "Lfm2",

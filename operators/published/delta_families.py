@@ -228,6 +228,7 @@ def qwen3_5_text_config(architecture: Architecture) -> dict[str, Any]:
     third = half // 3
     return {
         **_common_config(architecture, shape),
+        "rms_norm_eps": HEAD_NORM_EPS,  # the only one, see `qwen3_5_text`
         "layer_types": [LAYER_TYPES[mixer] for mixer in mixers],
         "num_hidden_layers": len(blocks),
         "rope_parameters": {

@@ -22,6 +22,8 @@ from operators.published.padding import padded_layers
 from operators.published.settings import Settings
 from operators.published.tensor_names import Family
 from operators.published.transformer_families import (
+    arcee,
+    arcee_config,
     llama,
     llama_config,
     qwen2,
@@ -60,6 +62,7 @@ FAMILIES: dict[str, Adapter] = {
     "llama": _adapter(llama, llama_config, "attention", "swiglu"),
     "qwen2": _adapter(qwen2, qwen_config, "attention", "swiglu"),
     "qwen3": _adapter(qwen3, qwen_config, "attention", "swiglu"),
+    "arcee": _adapter(arcee, arcee_config, "attention", "relu2"),
     "mamba2": _adapter(mamba2, mamba2_config, "mamba2"),
     "nemotron_h": _adapter(nemotron_h, nemotron_h_config, "mamba2", "attention", "relu2", ties=False),
     "granitemoehybrid": _adapter(granitemoehybrid, granitemoehybrid_config, "mamba2", "attention", "swiglu"),

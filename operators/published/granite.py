@@ -15,6 +15,7 @@ from operators.published.shapes import (
     CHUNK,
     SMALL_ATTENTION,
     attention_config,
+    expand_of,
     hidden_of,
     padding_config,
     rope_config,
@@ -124,8 +125,12 @@ def _mamba2(config: Settings) -> dict[str, Any]:
         older=GRANITE_KEYS,
         groups=1,
     )
-    if layer["shape"]["heads"] * layer["shape"]["head_dim"] != inner:
-        raise config.error("mamba_expand", f"mamba_n_heads x mamba_d_head to be {inner}", layer["shape"])
+    if (channels := layer["shape"]["heads"] * layer["shape"]["head_dim"]) != inner:
+        raise config.error(
+            "mamba_expand",
+            f"mamba_n_heads x mamba_d_head, {channels}, to be mamba_expand x hidden_size",
+            inner // width,
+        )
     return layer
 
 
@@ -164,7 +169,7 @@ def granitemoehybrid_config(architecture: Architecture) -> dict[str, Any]:
         "mamba_d_state": mamba.state,
         "mamba_n_groups": mamba.groups,
         "mamba_d_conv": mamba.conv,
-        "mamba_expand": max(1, round(mamba.inner / width)),
+        "mamba_expand": expand_of(architecture, mamba),
         "mamba_chunk_size": CHUNK,
         "mamba_conv_bias": True,
         "mamba_proj_bias": False,

@@ -55,13 +55,17 @@ def hold(architecture: Architecture) -> Held:
 
 def as_family(architecture: Architecture, family: str) -> Held:
     """The architecture as a model of a family. Raises ArchitectureError, which says what the family lacks."""
+    try:
+        own = FAMILIES[family].write(architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{family}: {error}") from None
     config = {
         "model_type": family,
         "architectures": [f"{CLASSES[family]}ForCausalLM"],
         "vocab_size": architecture.vocabulary,
         "hidden_size": architecture.width,
         "tie_word_embeddings": architecture.tied_embeddings,
-        **FAMILIES[family].write(architecture),
+        **own,
     }
     published = describe(config, name=architecture.name, where=family)
     if difference := _difference(architecture, published.architecture):

@@ -75,6 +75,7 @@ FAMILY_WITHOUT_EFFECT: dict[str, frozenset[str]] = {
     "olmo_hybrid": _names(
         "linear_a_log_max linear_a_log_min linear_dt_init_floor linear_dt_max linear_dt_min"
     ),
+    "arcee": frozenset(),
     # intermediate_size is that of experts, which a model without experts has not.
     "granitemoehybrid": EXPERTS | _names("intermediate_size mamba_chunk_size router_aux_loss_coef"),
     "qwen3_5_text": _names("full_attention_interval mamba_ssm_dtype"),

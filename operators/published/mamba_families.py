@@ -8,8 +8,15 @@ from operators.library.mamba2 import Mamba2Shape
 from operators.published.forms import Form
 from operators.published.padding import PADDING
 from operators.published.settings import Settings
-from operators.published.shapes import CHUNK, SMALL_ATTENTION, SMALL_HIDDEN, shape_of
-from operators.published.tensor_names import ATTENTION, Family, layer_names, mamba2_names, outside_names
+from operators.published.shapes import CHUNK, SMALL_ATTENTION, SMALL_HIDDEN, expand_of, shape_of
+from operators.published.tensor_names import (
+    ATTENTION,
+    RELU2,
+    Family,
+    layer_names,
+    mamba2_names,
+    outside_names,
+)
 from operators.published.transformer_families import attention_layer
 
 NO_LIMIT = [0.0, float("inf")]  # the shortest and the longest step of a Mamba2 layer
@@ -45,7 +52,7 @@ def mamba2_config(architecture: Architecture) -> dict[str, Any]:
         "state_size": shape.state,
         "n_groups": shape.groups,
         "conv_kernel": shape.conv,
-        "expand": max(1, round(shape.inner / architecture.width)),
+        "expand": expand_of(architecture, shape),
         "hidden_act": "silu",
         "use_bias": False,
         "use_conv_bias": True,
@@ -170,7 +177,7 @@ def nemotron_h(config: Settings) -> Family:
         "relu2": lambda: {"operator": "relu2", "shape": {"hidden": config.size("intermediate_size")}},
         "attention": lambda: attention_layer(config, head_dim=128, called=("head_dim", "attention_head_dim")),
     }
-    inside = {"relu2": ("up_proj.weight", "down_proj.weight"), "attention": ATTENTION}
+    inside = {"relu2": RELU2, "attention": ATTENTION}
     names, layers = outside_names("model.embeddings.weight", "model.norm_f.weight"), []
     forms: dict[str, Form] = {}
     for number, operator in enumerate(kinds):

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from operators.architecture import Architecture
+from operators.base.errors import ArchitectureError
 from operators.layers.rope import Rope
 from operators.library.attention import AttentionShape
-from operators.library.mamba2 import LIBRARY_CHUNK
+from operators.library.mamba2 import LIBRARY_CHUNK, Mamba2Shape
 from operators.library.swiglu import FeedForwardShape
 from operators.published.padding import PADDING, Block, missing
 
@@ -25,6 +26,21 @@ def shape_of(architecture: Architecture, operator: str) -> Any:
     return next((layer.shape for layer in architecture.layers if layer.operator == operator), None)
 
 
+def expand_of(architecture: Architecture, shape: Mamba2Shape) -> int:
+    """How many times as many channels as the width Mamba2 has, in a class that takes no other number of them.
+
+    Raises ArchitectureError for a part of the width.
+    """
+    expand, rest = divmod(shape.inner, architecture.width)
+    if rest:
+        number = [layer.operator for layer in architecture.layers].index("mamba2")
+        raise ArchitectureError(
+            f"layer {number} (mamba2): heads x head_dim: the model has {shape.inner}, "
+            f"the class whole multiples of the width {architecture.width}"
+        )
+    return expand
+
+
 def attention_config(
     architecture: Architecture, *, small: AttentionShape = SMALL_ATTENTION
 ) -> dict[str, Any]:
@@ -40,9 +56,9 @@ def attention_config(
     }
 
 
-def hidden_of(architecture: Architecture) -> int:
-    """The inner width of SwiGLU."""
-    shape: FeedForwardShape | None = shape_of(architecture, "swiglu")
+def hidden_of(architecture: Architecture, operator: str = "swiglu") -> int:
+    """The inner width of a feed-forward network."""
+    shape: FeedForwardShape | None = shape_of(architecture, operator)
     return SMALL_HIDDEN if shape is None else shape.hidden
 
 

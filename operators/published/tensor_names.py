@@ -30,6 +30,7 @@ class Family:
 
 
 SWIGLU = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
+RELU2 = ("up_proj.weight", "down_proj.weight")
 ATTENTION = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")
 QK_NORM = ("q_norm.weight", "k_norm.weight")
 QKV_BIAS = ("q_proj.bias", "k_proj.bias", "v_proj.bias")

@@ -1,4 +1,4 @@
-"""Adapters of the families with blocks of attention and SwiGLU: Llama, Qwen2 and Qwen3."""
+"""Adapters of the families with blocks of attention and SwiGLU or ReLU²: Llama, Qwen2, Qwen3 and Arcee."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from operators.published.tensor_names import (
     ATTENTION,
     QK_NORM,
     QKV_BIAS,
+    RELU2,
     SWIGLU,
     Family,
     layer_names,
@@ -19,6 +20,7 @@ from operators.published.tensor_names import (
 )
 
 SILU = ("silu", "swish")  # two names of one function
+ACTIVATIONS = {"swiglu": SILU, "relu2": ("relu2",)}
 
 
 def llama(config: Settings) -> Family:
@@ -45,6 +47,19 @@ def qwen3(config: Settings) -> Family:
     return _transformer(
         config, shape={"qk_norm": "head"}, inside=QK_NORM, windows=_windows(config), head_dim=128
     )
+
+
+def arcee(config: Settings) -> Family:
+    """Arcee: Llama with ReLU² in place of SwiGLU. Raises ArchitectureError."""
+    config.only("attention_bias", False)
+    config.only("mlp_bias", False)
+    return _transformer(config, feedforward="relu2", norm_eps=1e-5)
+
+
+def arcee_config(architecture: Architecture) -> dict[str, Any]:
+    """The way back: blocks of attention and ReLU²."""
+    hidden = hidden_of(architecture, "relu2")
+    return {**llama_config(architecture), "intermediate_size": hidden, "hidden_act": "relu2"}
 
 
 def llama_config(architecture: Architecture) -> dict[str, Any]:
@@ -84,28 +99,33 @@ def _transformer(
     inside: tuple[str, ...] = (),
     windows: Sequence[int | None] | None = None,
     head_dim: int | None = None,
+    feedforward: str = "swiglu",
+    norm_eps: float = 1e-6,
 ) -> Family:
-    """A family with blocks of attention and SwiGLU.
+    """A family with blocks of attention and a feed-forward network.
 
     shape: further numbers of its attention's shape.
     inside: further parameters of its attention.
     windows: the window of each block.
     head_dim: the family's default; None for the width divided by the heads.
+    feedforward: the operator.
+    norm_eps: the family's default.
     """
-    config.only("hidden_act", *SILU)
-    feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("intermediate_size")}}
+    config.only("hidden_act", *ACTIVATIONS[feedforward])
+    hidden = {"operator": feedforward, "shape": {"hidden": config.size("intermediate_size")}}
+    matrices = SWIGLU if feedforward == "swiglu" else RELU2
     names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
     for block in range(config.size("num_hidden_layers", most=MAX_DEPTH)):
         window = windows[block] if windows else None
-        layers += [attention_layer(config, head_dim=head_dim, window=window, **shape or {}), feedforward]
+        layers += [attention_layer(config, head_dim=head_dim, window=window, **shape or {}), hidden]
         layer = f"model.layers.{block}"
         names |= layer_names(
             2 * block, f"{layer}.self_attn", ATTENTION + inside, f"{layer}.input_layernorm.weight"
         )
         names |= layer_names(
-            2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight"
+            2 * block + 1, f"{layer}.mlp", matrices, f"{layer}.post_attention_layernorm.weight"
         )
-    fields = {"rope": rope(config), "norm_eps": config.real("rms_norm_eps", default=1e-6)}
+    fields = {"rope": rope(config), "norm_eps": config.real("rms_norm_eps", default=norm_eps)}
     return Family(fields, layers, names)
 
 

@@ -68,7 +68,8 @@ def _config(model: Exportable, held: Held) -> dict[str, Any]:
 def _generation(model: Exportable) -> dict[str, Any]:
     rows, meta = model.architecture.vocabulary, model.architecture.meta_tokens
     never = {"suppress_tokens": list(range(rows, rows + meta))} if meta else {}
-    return {**_special_ids(model), **never}
+    # Greedy, as `generate` here: a pipeline would otherwise draw tokens at random.
+    return {**_special_ids(model), "do_sample": False, **never}
 
 
 def _remarks(model: Exportable, held: Held) -> list[str]:
