@@ -6,7 +6,7 @@ from typing import Any
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.library.gated_deltanet import HEAD_NORM_EPS, GatedDeltaNetShape
 from operators.published.forms import CENTRED, CONV, DOUBLED, Form, conv, without_gate
-from operators.published.padding import blocks_of
+from operators.published.padding import Block, blocks_of
 from operators.published.rotation import rope
 from operators.published.settings import Settings
 from operators.published.shapes import (
@@ -107,9 +107,10 @@ def olmo_hybrid(config: Settings) -> Family:
 
 def olmo_hybrid_config(architecture: Architecture) -> dict[str, Any]:
     """The way back; the class wants a block of each kind at least."""
-    blocks, mixers = with_attention(blocks_of(architecture), "gated_deltanet", cheap=True)
-    if "gated_deltanet" not in mixers:
-        blocks, mixers = [*blocks, (None, None)], [*mixers, "gated_deltanet"]
+    blocks = blocks_of(architecture)
+    mixers = [_olmo_mixer(block) for block in blocks]
+    lacking = [operator for operator in LAYER_TYPES if operator not in mixers]
+    blocks, mixers = [*blocks, *((None, None) for _ in lacking)], [*mixers, *lacking]
     rotation = {**rope_config(architecture.rope)}
     if architecture.rope is None:
         rotation["rope_theta"] = None
@@ -122,6 +123,15 @@ def olmo_hybrid_config(architecture: Architecture) -> dict[str, Any]:
         "rope_parameters": rotation,
         **padding_config(blocks),
     }
+
+
+def _olmo_mixer(block: Block) -> str:
+    """The mixer of a block; where it has none, the one whose feed-forward network is normalized as its own."""
+    mixer, feedforward = block
+    if mixer is not None:
+        return mixer.operator
+    before = feedforward is not None and feedforward.norm_position == "before"
+    return "gated_deltanet" if before else "attention"
 
 
 LAYER_TYPES = {"gated_deltanet": "linear_attention", "attention": "full_attention"}

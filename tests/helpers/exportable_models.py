@@ -46,7 +46,7 @@ def random_member(family: str, seed: int) -> Architecture:
             "heads": heads,
             "head_dim": head_dim,
             "state": pick([8, 20]),
-            "groups": pick([1, 2]),
+            "groups": 1 if heads % 2 else pick([1, 2]),
             "conv": pick([3, 4]),
         },
         "gated_deltanet": {

@@ -26,6 +26,9 @@ FAMILIES = {
     "mamba2": "mamba2",
     "nemotron_h": "nemotron_h",
     "olmo_hybrid": "olmo_hybrid-rope-tied",
+    "arcee": "arcee",
+    "granitemoehybrid": "granitemoehybrid-rope-tied",
+    "lfm2": "lfm2",
 }
 TOKENS = torch.randint(VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(1))
 
