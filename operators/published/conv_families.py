@@ -62,10 +62,10 @@ def _kinds(config: Settings) -> list[str]:
     """The mixer of every block: by `layer_types`, or attention in the blocks of `full_attn_idxs`."""
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
     kinds, full = config.names("layer_types"), config.get("full_attn_idxs", null=True)
+    full = list(range(blocks)) if full is None else full
+    if not isinstance(full, list) or any(type(number) is not int for number in full):
+        raise config.error("full_attn_idxs", "a list of numbers", full)
     if kinds is None:
-        full = list(range(blocks)) if full is None else full
-        if not isinstance(full, list):
-            raise config.error("full_attn_idxs", "a list of numbers", full)
         kinds = ["full_attention" if block in full else "conv" for block in range(blocks)]
     if len(kinds) != blocks:
         raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)

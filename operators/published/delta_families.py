@@ -126,7 +126,7 @@ def olmo_hybrid_config(architecture: Architecture) -> dict[str, Any]:
 
 
 def _olmo_mixer(block: Block) -> str:
-    """The mixer of a block; where it has none, the one whose feed-forward network is normalized as its own."""
+    """The mixer of a block; without one, the one beside which feed-forward networks are normalized as its."""
     mixer, feedforward = block
     if mixer is not None:
         return mixer.operator
