@@ -9,6 +9,10 @@ CLASSES = {
     "mamba2": "Mamba2",
     "nemotron_h": "NemotronH",
     "olmo_hybrid": "OlmoHybrid",
+    "arcee": "Arcee",
+    "granitemoehybrid": "GraniteMoeHybrid",
+    "qwen3_5_text": "Qwen3_5",
+    "lfm2": "Lfm2",
 }
 """The beginning of the names of a family's classes in `transformers`."""
 
@@ -22,7 +26,7 @@ def check_classes(config: Settings, family: str) -> None:
     Raises ArchitectureError.
     """
     stem = CLASSES[family]
-    known = {f"{stem}ForCausalLM".lower(), f"{stem}Model".lower()}
+    known = {f"{stem}{kind}".lower() for kind in ("ForCausalLM", "Model", "TextModel")}
     for name in config.names("architectures") or ():
         if name.lower() not in known:  # in small letters, as the first Llamas name LLaMAForCausalLM
             raise config.error("architectures", f"{stem}ForCausalLM or {stem}Model", name)

@@ -1,25 +1,74 @@
 """Describes a published model by its config.json: an architecture, and the tensors of its parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from operators.architecture import Architecture
+from operators.architecture import Architecture, Layer
 from operators.base.errors import ArchitectureError
 from operators.published.classes import check_classes
+from operators.published.conv_families import lfm2, lfm2_config
+from operators.published.delta_families import (
+    olmo_hybrid,
+    olmo_hybrid_config,
+    qwen3_5_text,
+    qwen3_5_text_config,
+)
+from operators.published.forms import Form
+from operators.published.granite import granitemoehybrid, granitemoehybrid_config
 from operators.published.keys import FAMILY_NEUTRAL, FAMILY_WITHOUT_EFFECT, NEUTRAL, WITHOUT_EFFECT
-from operators.published.mamba_families import mamba2, nemotron_h
+from operators.published.mamba_families import mamba2, mamba2_config, nemotron_h, nemotron_h_config
+from operators.published.padding import padded_layers
 from operators.published.settings import Settings
 from operators.published.tensor_names import Family
-from operators.published.transformer_families import llama, olmo_hybrid, qwen2, qwen3
+from operators.published.transformer_families import (
+    arcee,
+    arcee_config,
+    llama,
+    llama_config,
+    qwen2,
+    qwen3,
+    qwen_config,
+)
 
-FAMILIES: dict[str, Callable[[Settings], Family]] = {
-    "llama": llama,
-    "qwen2": qwen2,
-    "qwen3": qwen3,
-    "mamba2": mamba2,
-    "nemotron_h": nemotron_h,
-    "olmo_hybrid": olmo_hybrid,
+
+@dataclass(frozen=True)
+class Adapter:
+    """Both directions of a family.
+
+    read: the model that a config.json describes.
+    write: the config.json of the model of this family that is nearest to an architecture, without what all
+        families share. `held.py` compares the two.
+    operators: those that the family has.
+    ties: whether the class shares one tensor between embedding and head; else the file has both.
+    """
+
+    read: Callable[[Settings], Family]
+    write: Callable[[Architecture], dict[str, Any]]
+    operators: frozenset[str]
+    ties: bool = True
+
+
+def _adapter(
+    read: Callable[[Settings], Family],
+    write: Callable[[Architecture], dict[str, Any]],
+    *operators: str,
+    ties: bool = True,
+) -> Adapter:
+    return Adapter(read, write, frozenset(operators), ties)
+
+
+FAMILIES: dict[str, Adapter] = {
+    "llama": _adapter(llama, llama_config, "attention", "swiglu"),
+    "qwen2": _adapter(qwen2, qwen_config, "attention", "swiglu"),
+    "qwen3": _adapter(qwen3, qwen_config, "attention", "swiglu"),
+    "arcee": _adapter(arcee, arcee_config, "attention", "relu2"),
+    "mamba2": _adapter(mamba2, mamba2_config, "mamba2"),
+    "nemotron_h": _adapter(nemotron_h, nemotron_h_config, "mamba2", "attention", "relu2", ties=False),
+    "granitemoehybrid": _adapter(granitemoehybrid, granitemoehybrid_config, "mamba2", "attention", "swiglu"),
+    "qwen3_5_text": _adapter(qwen3_5_text, qwen3_5_text_config, "gated_deltanet", "attention", "swiglu"),
+    "olmo_hybrid": _adapter(olmo_hybrid, olmo_hybrid_config, "gated_deltanet", "attention", "swiglu"),
+    "lfm2": _adapter(lfm2, lfm2_config, "short_conv", "attention", "swiglu"),
 }
 
 
@@ -28,16 +77,29 @@ class Published:
     """A published model in our terms.
 
     architecture: the model.
-    names: the published tensors of each of our parameters.
+    names: the published tensors of each of our parameters. Parameters with the same ones lie one under the
+        other in them.
     renames: (old, new) spellings in names of tensors, to be applied in order; `names` has the new ones.
     shortest_step: `transformers` raises shorter steps of Mamba2 layers to this when it reads a prompt, but
         not when it generates.
+    forms: the parameters that are published in another form.
+    padding: layers of zeros that the class has besides, by their numbers among all of its layers.
     """
 
     architecture: Architecture
     names: Mapping[str, tuple[str, ...]]
     renames: Sequence[tuple[str, str]] = ()
     shortest_step: float = 0.0
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    padding: Mapping[int, Layer] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> Architecture:
+        """The model as its class has it, with the layers of zeros. `names` are those of its parameters."""
+        layers = list(self.architecture.layers)
+        for number in sorted(self.padding):
+            layers.insert(number, self.padding[number])
+        return self.architecture.model_copy(update={"layers": tuple(layers)})
 
 
 def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.json") -> Published:
@@ -57,17 +119,30 @@ def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.
     if settings.get("quantization_config", null=True) is not None:
         raise ArchitectureError(f"{where}: quantization_config: expected weights that are not quantized")
     check_classes(settings, family)
-    fields, layers, names, renames = FAMILIES[family](settings)
-    tied = settings.flag("tie_word_embeddings")
-    if tied:
-        del names["head.weight"]
-    fields |= {"name": name, "vocabulary": settings.size("vocab_size"), "width": settings.size("hidden_size")}
+    read = FAMILIES[family].read(settings)
+    tied = settings.flag("tie_word_embeddings", default=family in TIED_BY_DEFAULT)
+    names = {ours: theirs for ours, theirs in read.names.items() if not (tied and ours == "head.weight")}
+    fields = {
+        **read.fields,
+        "name": name,
+        "vocabulary": settings.size("vocab_size"),
+        "width": settings.size("hidden_size"),
+        "tied_embeddings": tied,
+    }
     # transformers raises short steps in this family alone.
     shortest_step = _shortest_step(settings) if family == "nemotron_h" else 0.0
+    padding = padded_layers(settings, len(read.layers))
     settings.without_effect(WITHOUT_EFFECT | FAMILY_WITHOUT_EFFECT[family])
     settings.refuse_unread(family, NEUTRAL | FAMILY_NEUTRAL.get(family, {}))
-    architecture = Architecture.parse({**fields, "layers": layers, "tied_embeddings": tied}, where=where)
-    return Published(architecture, names, renames, shortest_step)
+    whole = Architecture.parse({**fields, "layers": read.layers}, where=where)
+    kept = tuple(layer for number, layer in enumerate(whole.layers) if number not in padding)
+    architecture = whole.model_copy(update={"layers": kept})
+    zeros = {number: whole.layers[number] for number in padding}
+    return Published(architecture, names, read.renames, shortest_step, read.forms, zeros)
+
+
+TIED_BY_DEFAULT = ("lfm2",)
+"""Families whose class ties embedding and head where config.json does not say."""
 
 
 def _shortest_step(config: Settings) -> float:

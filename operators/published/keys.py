@@ -75,6 +75,11 @@ FAMILY_WITHOUT_EFFECT: dict[str, frozenset[str]] = {
     "olmo_hybrid": _names(
         "linear_a_log_max linear_a_log_min linear_dt_init_floor linear_dt_max linear_dt_min"
     ),
+    "arcee": frozenset(),
+    # intermediate_size is that of experts, which a model without experts has not.
+    "granitemoehybrid": EXPERTS | _names("intermediate_size mamba_chunk_size router_aux_loss_coef"),
+    "qwen3_5_text": _names("full_attention_interval mamba_ssm_dtype"),
+    "lfm2": _names("block_dim conv_dim conv_dim_out conv_use_xavier_init use_pos_enc"),
 }
 
 NEUTRAL: dict[str, Any] = {

@@ -7,13 +7,14 @@ from operators.base.errors import ArchitectureError
 from operators.published.settings import Settings
 
 
-def rope(config: Settings, *, may_be_off: bool = False) -> dict[str, Any] | None:
+def rope(config: Settings, *, may_be_off: bool = False, theta: float = 10_000.0) -> dict[str, Any] | None:
     """The `rope` of an architecture, or None where nothing is rotated.
 
     It is read from `rope_scaling` (before transformers 5) or else from `rope_parameters`. As in transformers,
     the first replaces all of the second.
 
     may_be_off: whether a `rope_theta` of null means that nothing is rotated.
+    theta: the family's default.
 
     Raises ArchitectureError for a rotation that an architecture does not have.
     """
@@ -34,7 +35,7 @@ def rope(config: Settings, *, may_be_off: bool = False) -> dict[str, Any] | None
         for settings in (config, inner):
             settings.without_effect(("rope_theta",))
     else:
-        rotation = {"theta": has_theta.real("rope_theta", default=10_000.0)}
+        rotation = {"theta": has_theta.real("rope_theta", default=theta)}
         config.without_effect(("rope_theta",))  # the one in the inner mapping wins
     stretch = _stretch(config, inner) if kind == "llama3" else None
     config.without_effect(("original_max_position_embeddings",))

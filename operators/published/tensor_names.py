@@ -1,15 +1,36 @@
 """The names of published tensors: the parts that families share, and what an adapter of a family returns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from operators.published.forms import CONV, Form
+
 # Our parameter -> the published tensors that make it, one under the other along the first dimension.
+# Parameters with the same published tensors lie one under the other in them.
 Names = dict[str, tuple[str, ...]]
 
-# Fields of the architecture, its layers, its tensors and the renames.
-Family = tuple[dict[str, Any], list[dict[str, Any]], Names, Sequence[tuple[str, str]]]
+
+@dataclass(frozen=True)
+class Family:
+    """What the adapter of a family reads from a config.json.
+
+    fields: of the architecture.
+    layers: in order, as plain data.
+    names: the published tensors of each of our parameters.
+    renames: (old, new) spellings in names of tensors, to be applied in order; `names` has the new ones.
+    forms: the parameters that are published in another form.
+    """
+
+    fields: Mapping[str, Any]
+    layers: Sequence[Mapping[str, Any]]
+    names: Names
+    renames: Sequence[tuple[str, str]] = ()
+    forms: Mapping[str, Form] = field(default_factory=dict)
+
 
 SWIGLU = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
+RELU2 = ("up_proj.weight", "down_proj.weight")
 ATTENTION = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight")
 QK_NORM = ("q_norm.weight", "k_norm.weight")
 QKV_BIAS = ("q_proj.bias", "k_proj.bias", "v_proj.bias")
@@ -25,16 +46,24 @@ GATED_DELTANET = (
 )
 
 
-def layer_names(ours: int, theirs: str, inside: Iterable[str], norm: str) -> Names:
+def layer_names(ours: int, theirs: str, inside: Iterable[str] | Mapping[str, str], norm: str) -> Names:
     """The tensors of one of our layers.
 
     ours: its number.
     theirs: prefix of its operator's tensors.
-    inside: names of the operator's parameters, which both sides share.
+    inside: names of the operator's parameters: those that both sides share, or ours -> theirs.
     norm: the tensor of its normalization.
     """
-    operator = {f"layers.{ours}.operator.{name}": (f"{theirs}.{name}",) for name in inside}
+    pairs = inside if isinstance(inside, Mapping) else {name: name for name in inside}
+    operator = {f"layers.{ours}.operator.{name}": (f"{theirs}.{other}",) for name, other in pairs.items()}
     return {f"layers.{ours}.norm.weight": (norm,), **operator}
+
+
+def mamba2_names(ours: int, theirs: str, norm: str) -> tuple[Names, dict[str, Form]]:
+    """The tensors of a Mamba2 layer, and their forms; see `layer_names`."""
+    conv = {f"conv.{name}": f"conv1d.{name}" for name in ("weight", "bias")}
+    names = layer_names(ours, theirs, {**{name: name for name in MAMBA2}, **conv}, norm)
+    return names, {f"layers.{ours}.operator.conv.weight": CONV}
 
 
 def outside_names(embedding: str, norm: str) -> Names:

@@ -1,16 +1,18 @@
-"""Adapters of the families with blocks of a mixer and SwiGLU: Llama, Qwen2, Qwen3 and OLMo Hybrid."""
+"""Adapters of the families with blocks of attention and SwiGLU or ReLU²: Llama, Qwen2, Qwen3 and Arcee."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from operators.architecture import MAX_DEPTH
+from operators.architecture import MAX_DEPTH, Architecture
+from operators.published.padding import blocks_of
 from operators.published.rotation import rope
 from operators.published.settings import Settings
+from operators.published.shapes import attention_config, hidden_of, padding_config, rope_config
 from operators.published.tensor_names import (
     ATTENTION,
-    GATED_DELTANET,
     QK_NORM,
     QKV_BIAS,
+    RELU2,
     SWIGLU,
     Family,
     layer_names,
@@ -18,6 +20,7 @@ from operators.published.tensor_names import (
 )
 
 SILU = ("silu", "swish")  # two names of one function
+ACTIVATIONS = {"swiglu": SILU, "relu2": ("relu2",)}
 
 
 def llama(config: Settings) -> Family:
@@ -46,6 +49,49 @@ def qwen3(config: Settings) -> Family:
     )
 
 
+def arcee(config: Settings) -> Family:
+    """Arcee: Llama with ReLU² in place of SwiGLU. Raises ArchitectureError."""
+    config.only("attention_bias", False)
+    config.only("mlp_bias", False)
+    return _transformer(config, feedforward="relu2", norm_eps=1e-5)
+
+
+def arcee_config(architecture: Architecture) -> dict[str, Any]:
+    """The way back: blocks of attention and ReLU²."""
+    hidden = hidden_of(architecture, "relu2")
+    return {**llama_config(architecture), "intermediate_size": hidden, "hidden_act": "relu2"}
+
+
+def llama_config(architecture: Architecture) -> dict[str, Any]:
+    """The way back: blocks of attention and SwiGLU."""
+    blocks = blocks_of(architecture)
+    return {
+        "num_hidden_layers": len(blocks),
+        "intermediate_size": hidden_of(architecture),
+        "hidden_act": "silu",
+        "rms_norm_eps": architecture.norm_eps,
+        "rope_parameters": rope_config(architecture.rope),
+        **attention_config(architecture),
+        **padding_config(blocks),
+    }
+
+
+def qwen_config(architecture: Architecture) -> dict[str, Any]:
+    """The way back for Qwen2 and Qwen3: the same with windows."""
+    return {**llama_config(architecture), **_window_config(architecture)}
+
+
+def _window_config(architecture: Architecture) -> dict[str, Any]:
+    windows = [
+        mixer.shape.model_dump().get("window") if mixer else None for mixer, _ in blocks_of(architecture)
+    ]
+    size = next((window for window in windows if window is not None), None)
+    if size is None:
+        return {"use_sliding_window": False, "sliding_window": None}
+    kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+    return {"use_sliding_window": True, "sliding_window": size, "layer_types": kinds}
+
+
 def _transformer(
     config: Settings,
     *,
@@ -53,28 +99,34 @@ def _transformer(
     inside: tuple[str, ...] = (),
     windows: Sequence[int | None] | None = None,
     head_dim: int | None = None,
+    feedforward: str = "swiglu",
+    norm_eps: float = 1e-6,
 ) -> Family:
-    """A family with blocks of attention and SwiGLU.
+    """A family with blocks of attention and a feed-forward network.
 
     shape: further numbers of its attention's shape.
     inside: further parameters of its attention.
     windows: the window of each block.
     head_dim: the family's default; None for the width divided by the heads.
+    feedforward: the operator.
+    norm_eps: the family's default.
     """
-    config.only("hidden_act", *SILU)
-    feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("intermediate_size")}}
+    config.only("hidden_act", *ACTIVATIONS[feedforward])
+    hidden = {"operator": feedforward, "shape": {"hidden": config.size("intermediate_size")}}
+    matrices = SWIGLU if feedforward == "swiglu" else RELU2
     names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
     for block in range(config.size("num_hidden_layers", most=MAX_DEPTH)):
         window = windows[block] if windows else None
-        layers += [attention_layer(config, head_dim=head_dim, window=window, **shape or {}), feedforward]
+        layers += [attention_layer(config, head_dim=head_dim, window=window, **shape or {}), hidden]
         layer = f"model.layers.{block}"
         names |= layer_names(
             2 * block, f"{layer}.self_attn", ATTENTION + inside, f"{layer}.input_layernorm.weight"
         )
         names |= layer_names(
-            2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight"
+            2 * block + 1, f"{layer}.mlp", matrices, f"{layer}.post_attention_layernorm.weight"
         )
-    return {"rope": rope(config), "norm_eps": config.real("rms_norm_eps", default=1e-6)}, layers, names, ()
+    fields = {"rope": rope(config), "norm_eps": config.real("rms_norm_eps", default=norm_eps)}
+    return Family(fields, layers, names)
 
 
 def attention_layer(
@@ -119,66 +171,3 @@ def _windows(config: Settings) -> list[int | None]:
     if "sliding_attention" in kinds and window is None:
         raise config.error("sliding_window", "a size where layer_types has sliding_attention", None)
     return [window if kind == "sliding_attention" else None for kind in kinds]
-
-
-def olmo_hybrid(config: Settings) -> Family:
-    """OLMo Hybrid: blocks of Gated DeltaNet, or of attention and norms after it. Raises ArchitectureError."""
-    config.only("hidden_act", *SILU)
-    config.only("attention_bias", False)
-    heads = config.size("num_attention_heads")
-    key_heads, value_heads = (
-        config.size(f"linear_num_{part}_heads", default=heads, null=True) for part in ("key", "value")
-    )
-    if key_heads != value_heads:
-        raise config.error(
-            "linear_num_value_heads", f"{key_heads}, as many as linear_num_key_heads", value_heads
-        )
-    default_key_dim = int(0.75 * config.size("hidden_size") / key_heads)
-    key_dim = config.size("linear_key_head_dim", default=default_key_dim, null=True)
-    shape = {
-        "heads": key_heads,
-        "key_dim": key_dim,
-        "value_dim": config.size("linear_value_head_dim", default=2 * key_dim, null=True),
-        "conv": config.size("linear_conv_kernel_dim", default=4),
-        "negative_eigenvalues": config.flag("linear_allow_neg_eigval", default=True),
-    }
-    feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("intermediate_size")}}
-    blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
-    kinds = config.names("layer_types")
-    if kinds is None:  # by default every fourth block has attention; with fewer than four, the last one
-        full = range(3, blocks, 4) or (blocks - 1,)
-        kinds = ["full_attention" if block in full else "linear_attention" for block in range(blocks)]
-    if len(kinds) != blocks:
-        raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
-    names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
-    for block, kind in enumerate(kinds):
-        layer, ours = f"model.layers.{block}", 2 * block
-        if kind == "linear_attention":
-            mixer = f"{layer}.linear_attn"
-            layers += [{"operator": "gated_deltanet", "shape": shape}, feedforward]
-            names |= layer_names(ours, mixer, GATED_DELTANET, f"{layer}.input_layernorm.weight")
-            names[f"layers.{ours}.operator.conv.weight"] = tuple(
-                f"{mixer}.{part}_conv1d.weight" for part in "qkv"
-            )
-            norm = f"{layer}.post_attention_layernorm.weight"
-        elif kind == "full_attention":
-            layers += [
-                {**part, "norm_position": "after"}
-                for part in (attention_layer(config, qk_norm="full"), feedforward)
-            ]
-            names |= layer_names(
-                ours, f"{layer}.self_attn", ATTENTION + QK_NORM, f"{layer}.post_attention_layernorm.weight"
-            )
-            norm = f"{layer}.post_feedforward_layernorm.weight"
-        else:
-            raise config.error(f"layer_types.{block}", "linear_attention or full_attention", kind)
-        names |= layer_names(ours + 1, f"{layer}.mlp", SWIGLU, norm)
-    renames = (
-        ("attention_layer_norm", "input_layernorm"),
-        ("feedforward_layer_norm", "post_attention_layernorm"),
-    )
-    fields = {
-        "rope": rope(config, may_be_off=True),
-        "norm_eps": config.real("rms_norm_eps", default=1e-6),
-    }
-    return fields, layers, names, renames

@@ -1,7 +1,7 @@
 """Turns the tensors of a published model into the weights of our model; checks each name, shape and dtype."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from operators.base.errors import DataError
 from operators.layers.rope import frequencies
 from operators.model import HybridLM
 from operators.published.families import Published
+from operators.published.forms import Form
+from operators.published.padding import without_padding
 
 SHOWN = 3  # names in a message; the others are counted
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -51,17 +53,28 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
     if surplus:
         unknown = _listed([theirs[name] for name in surplus])
         raise DataError(f"{where}: weights that the architecture does not have: {unknown}")
-    return {
-        ours: _joined({theirs[part]: tensors[theirs[part]] for part in names[ours]}, shape, where)
-        for ours, shape in expected_shapes(published).items()
-    }
+    shapes = expected_shapes(published)
+    weights: dict[str, Tensor] = {}
+    for parts, together in sharing(names, shapes).items():
+        found = {theirs[part]: tensors[theirs[part]] for part in parts}
+        weights |= _taken(found, {ours: shapes[ours] for ours in together}, published.forms, where)
+    ordered = {ours: weights[ours] for ours in shapes}
+    return without_padding(ordered, list(published.padding), where=where) if published.padding else ordered
 
 
 def expected_shapes(published: Published) -> dict[str, torch.Size]:
-    """The shape of each of our parameters, by name; nothing is allocated."""
+    """The shape of each of our parameters in the whole model, by name; nothing is allocated."""
     with torch.device("meta"):
-        model = HybridLM(published.architecture, backend="reference", device="meta")
+        model = HybridLM(published.whole, backend="reference", device="meta")
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def sharing(names: Mapping[str, tuple[str, ...]], ours: Iterable[str]) -> dict[tuple[str, ...], list[str]]:
+    """Published tensors -> the parameters of ours that lie in them, one under the other."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for name in ours:
+        together.setdefault(names[name], []).append(name)
+    return together
 
 
 def remark_on_steps(published: Published, weights: Mapping[str, Tensor]) -> str | None:
@@ -121,6 +134,32 @@ def _check_frequencies(published: Published, stored: Tensor, where: str) -> None
     # 1e-7: the smallest frequencies are 0 in float16.
     if stored.shape != expected.shape or not torch.allclose(stored.float(), expected, rounding, 1e-7):
         raise DataError(f"{where}: expected the frequencies that follow from config.json, got others")
+
+
+def _taken(
+    parts: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
+    forms: Mapping[str, Form],
+    where: Path | str,
+) -> dict[str, Tensor]:
+    """The parameters of these shapes that published parts, by their names in the file, hold.
+
+    Raises DataError.
+    """
+    rows = [
+        shape[0] * forms[ours].times if ours in forms else shape[0] if shape else 1
+        for ours, shape in shapes.items()
+    ]
+    first = next(iter(shapes.values()))
+    whole = _joined(parts, torch.Size((sum(rows), *first[1:])) if first else first, where)
+    pieces = [whole] if len(rows) == 1 else [piece.clone() for piece in whole.split(rows)]
+    try:
+        return {
+            ours: forms[ours].inward(piece) if ours in forms else piece
+            for ours, piece in zip(shapes, pieces, strict=True)
+        }
+    except ValueError as error:
+        raise DataError(f"{where}: {', '.join(parts)}: {error}") from None
 
 
 def _joined(parts: Mapping[str, Tensor], shape: torch.Size, where: Path | str) -> Tensor:

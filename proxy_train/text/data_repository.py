@@ -89,22 +89,27 @@ def require_one_configuration(folder: Path, files: Iterable[Path]) -> None:
 
 def _configurations(readme: Path) -> list[tuple[str, list[str]]]:
     """Name and file patterns of each configuration in the head of a README.md, if it has such a head."""
-    try:
-        lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise DataError(f"{readme}: cannot be read: {error.strerror}") from None
-    if not lines or lines[0].strip() != "---" or "---" not in lines[1:]:
-        return []
-    try:
-        head = yaml.safe_load("\n".join(lines[1 : lines.index("---", 1)]))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return []
-    configs = head.get("configs") if isinstance(head, dict) else None
+    configs = head(readme).get("configs")
     return [
         (str(config.get("config_name")), _patterns(config.get("data_files")))
         for config in (configs if isinstance(configs, list) else [])
         if isinstance(config, dict)
     ]
+
+
+def head(readme: Path) -> dict[str, Any]:
+    """The mapping at the head of a data set's README.md; empty where it has none. Raises DataError."""
+    try:
+        lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{readme}: cannot be read: {error.strerror}") from None
+    if not lines or lines[0].strip() != "---" or "---" not in lines[1:]:
+        return {}
+    try:
+        content = yaml.safe_load("\n".join(lines[1 : lines.index("---", 1)]))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _patterns(data_files: Any) -> list[str]:

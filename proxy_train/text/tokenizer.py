@@ -59,7 +59,7 @@ def load_tokenizer(path: Path, end: str | None = None) -> Tokenizer:
     Raises DataError.
     """
     content = tokenizer_file.read(path)
-    trained = tokenizer_file.as_trained(content, _first_end(tokenizer_file.tokens(content), end))
+    trained = tokenizer_file.as_trained(content, first_end(tokenizer_file.tokens(content), end))
     return _plain(Tokenizer.from_str(json.dumps(trained)))
 
 
@@ -74,7 +74,7 @@ def load_published(path: Path) -> Tokenizer:
 def encodes_otherwise(path: Path, end: str | None) -> bool:
     """Whether earlier versions may have encoded a text differently with this file. Raises DataError."""
     content = tokenizer_file.read(path)
-    return tokenizer_file.encodes_otherwise(content, _first_end(tokenizer_file.tokens(content), end))
+    return tokenizer_file.encodes_otherwise(content, first_end(tokenizer_file.tokens(content), end))
 
 
 def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
@@ -85,7 +85,7 @@ def end_of_document(tokenizer: Tokenizer, token: str | None, where: str) -> str:
 
     Raises DataError where the tokenizer has no such token.
     """
-    if (known := _first_end(tokenizer.get_vocab(), token)) is not None:
+    if (known := first_end(tokenizer.get_vocab(), token)) is not None:
         return known
     missing = (
         "none of its tokens ends documents by its name; data.end_of_document names one"
@@ -182,7 +182,8 @@ def unknown_id(tokenizer: Tokenizer) -> int | None:
     return None if name is None else tokenizer.token_to_id(name)
 
 
-def _first_end(vocabulary: Container[str], token: str | None) -> str | None:
+def first_end(vocabulary: Container[str], token: str | None) -> str | None:
+    """The end-of-document token of a vocabulary: `token`, or without one the first of KNOWN_ENDS; or None."""
     return next((known for known in (KNOWN_ENDS if token is None else (token,)) if known in vocabulary), None)
 
 

@@ -16,12 +16,14 @@ from search.cli.bench import bench
 from search.cli.configs import configs_app
 from search.cli.data import data_app
 from search.cli.device import compare, doctor, operators, profile, warm
+from search.cli.export import export
 from search.cli.frontier import frontier
 from search.cli.jobs import jobs, logs, stop, submit
 from search.cli.law import law_app
 from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
+    CandidateId,
     DeviceName,
     Model,
     Results,
@@ -58,15 +60,6 @@ PROGRESS_LINES = 10  # of a training
 
 RunOfCandidate = Annotated[
     str, typer.Argument(metavar="RUN", help="A run, by name or folder; or RUN:ID.", show_default=False)
-]
-CandidateId = Annotated[
-    int | None,
-    typer.Argument(
-        metavar="ID",
-        help="Id of a candidate, as in the frontier table.",
-        show_default=False,
-        parser=whole_number(0),
-    ),
 ]
 
 
@@ -172,29 +165,7 @@ def show(
         print_candidate(console, folder, entry)
 
 
-@app.command(epilog=example("frontrunner export first 17 --to winner"))
-def export(
-    run: RunOfCandidate,
-    candidate: CandidateId = None,
-    *,
-    to: Annotated[Path, typer.Option(help="New or empty folder to write.", show_default=False)],
-    without_weights: Annotated[
-        bool, typer.Option("--without-weights", help="Leave out the trained weights.")
-    ] = False,
-    results: Results = DEFAULT_RESULTS,
-) -> None:
-    """Write a candidate's architecture, scores, provenance and trained weights to a folder."""
-    from search.runs.export import export as write
-    from search.runs.sources import candidate_named
-
-    folder, ledger, entry = candidate_named(run, candidate, results)
-    write(folder, ledger, entry, to, weights=not without_weights)
-    how = (
-        f"`frontrunner profile {to}` measures it"
-        if without_weights
-        else f"{to}/README.md shows how to run it"
-    )
-    console.print(f"exported candidate {entry.number} of {folder.name} to {to}; {how}", soft_wrap=True)
+app.command(epilog=example("frontrunner export first 17 --to winner --format huggingface"))(export)
 
 
 @app.command("import", epilog=example("frontrunner import Llama-3.2-1B --to llama"))

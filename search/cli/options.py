@@ -82,6 +82,15 @@ def _bounds(least: float | None, most: float | None) -> str:
     return f" of at least {least:g}" if least is not None else ""
 
 
+CandidateId = Annotated[
+    int | None,
+    typer.Argument(
+        metavar="ID",
+        help="Id of a candidate, as in the frontier table.",
+        show_default=False,
+        parser=whole_number(0),
+    ),
+]
 Threads = Annotated[int, typer.Option(help="Threads that PyTorch uses on a CPU.", parser=whole_number(1))]
 
 

@@ -163,29 +163,44 @@ def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenize
     """
     folder = Path(folder)
     architecture = Architecture.load(folder / "architecture.yaml")
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_of(folder)
     model = HybridLM(architecture, device=device)
+    weights = load_weights(folder / "model.safetensors", architecture, where=folder, device=device)
+    with torch.no_grad():
+        model.load_state_dict(weights)
+    return model.eval(), tokenizer
+
+
+def load_weights(
+    file: Path, architecture: Architecture, *, where: Path, device: str = "cpu"
+) -> dict[str, torch.Tensor]:
+    """The weights of a model, each of the right shape, in the file's dtypes.
+
+    where: the folder, for messages.
+
+    Raises RunError.
+    """
     try:
-        weights = load_file(folder / "model.safetensors", device=device)
+        weights: dict[str, torch.Tensor] = load_file(file, device=device)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder}: not an exported candidate: {error}") from None
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        raise RunError(f"{where}: not an exported candidate: {error}") from None
+    with torch.device("meta"):
+        shapes = HybridLM(architecture, backend="reference", device="meta").state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in shapes.items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != stored:
         odd = sorted(
             name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name)
         )[0]
         raise RunError(
-            f"{folder}: weight {odd}: expected shape {expected.get(odd, 'none')}, "
+            f"{where}: weight {odd}: expected shape {expected.get(odd, 'none')}, "
             f"got {stored.get(odd, 'none')}"
         )
-    with torch.no_grad():
-        model.load_state_dict(weights)
-    return model.eval(), tokenizer
+    return weights
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
-    """Raises RunError, DataError."""
+def tokenizer_of(folder: Path) -> Tokenizer:
+    """The tokenizer of an exported or imported folder. Raises RunError, DataError."""
     path = folder / "provenance.json"
     if not path.exists():  # a published model was imported
         return load_published(folder / "tokenizer.json")

@@ -24,6 +24,11 @@ _CANDIDATE = re.compile(r"(?P<run>.+):(?P<number>\d+)")
 _LEDGER = "ledger.db"  # tells the folder of a run
 
 
+def is_candidate(text: str) -> bool:
+    """Whether a name means a candidate, RUN:ID; a file or folder of that name goes before it."""
+    return _CANDIDATE.fullmatch(text) is not None and not Path(text).exists()
+
+
 def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
     """A title and the architecture of a model; the title is the name that it was given by.
 
@@ -32,7 +37,7 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
     Raises ArchitectureError and RunError.
     """
     candidate, path = _CANDIDATE.fullmatch(text), Path(text)
-    if candidate is not None and not path.exists():
+    if candidate is not None and is_candidate(text):
         return text, candidate_of(results, candidate["run"], int(candidate["number"]))[2].architecture
     if (path / _LEDGER).is_file():
         raise ArchitectureError(f"{text}: the folder of a run, expected one of its candidates, as {path}:0")

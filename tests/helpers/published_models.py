@@ -217,6 +217,55 @@ def decoded(model: HybridLM, tokens: Tensor, pieces: tuple[int, ...]) -> dict[in
     return found
 
 
+def arcee() -> Case:
+    config = transformers.ArceeConfig(
+        num_hidden_layers=2, head_dim=16, tie_word_embeddings=False, **TRANSFORMER
+    )
+    layers = [attention(head_dim=16), {"operator": "relu2", "shape": {"hidden": HIDDEN}}] * 2
+    return config, architecture(layers, tied_embeddings=False)
+
+
+def granitemoehybrid(rope: bool) -> Case:
+    config = transformers.GraniteMoeHybridConfig(
+        layer_types=["linear_attention", "full_attention"],
+        num_hidden_layers=2,
+        num_local_experts=0,
+        shared_intermediate_size=HIDDEN,
+        position_embedding_type="rope" if rope else None,
+        attention_multiplier=12**-0.5,
+        mamba_n_heads=6,
+        mamba_d_head=16,
+        mamba_d_state=20,
+        mamba_n_groups=2,
+        mamba_chunk_size=32,
+        tie_word_embeddings=rope,
+        **TRANSFORMER,
+    )
+    layers = [MAMBA2, FEEDFORWARD, attention(head_dim=12), FEEDFORWARD]
+    return config, architecture(layers, rope={} if rope else None, tied_embeddings=rope)
+
+
+def lfm2() -> Case:
+    config = transformers.Lfm2Config(
+        layer_types=["conv", "full_attention"],
+        num_hidden_layers=2,
+        conv_L_cache=3,
+        block_multiple_of=8,  # int(2 / 3 · 120) is 80, a multiple of 8
+        norm_eps=EPS,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
+        tie_word_embeddings=False,
+        **{
+            key: value
+            for key, value in TRANSFORMER.items()
+            if key not in ("rms_norm_eps", "intermediate_size")
+        },
+        intermediate_size=120,
+    )
+    convolution = {"operator": "short_conv", "shape": {"channels": WIDTH, "conv": 3}}
+    layers = [convolution, FEEDFORWARD, attention(head_dim=12, qk_norm="head"), FEEDFORWARD]
+    return config, architecture(layers, rope={"theta": 5000.0}, tied_embeddings=False)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "llama": lambda: llama(tied=False),
     "llama-tied": lambda: llama(tied=True),
@@ -229,6 +278,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "mamba2": lambda: mamba2(tied=False),
     "mamba2-tied": lambda: mamba2(tied=True),
     "nemotron_h": nemotron_h,
+    "arcee": arcee,
+    "granitemoehybrid": lambda: granitemoehybrid(rope=False),
+    "granitemoehybrid-rope-tied": lambda: granitemoehybrid(rope=True),
+    "lfm2": lfm2,
     "olmo_hybrid": lambda: olmo_hybrid(rope=False, negative_eigenvalues=False, tied=False),
     "olmo_hybrid-rope-tied": lambda: olmo_hybrid(rope=True, negative_eigenvalues=True, tied=True),
 }

@@ -37,7 +37,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "another family": (
         "llama",
         {"model_type": "gemma3"},
-        "model_type: expected one of llama, qwen2, qwen3, mamba2, nemotron_h, olmo_hybrid",
+        "model_type: expected one of llama, qwen2, qwen3, arcee, mamba2, nemotron_h, granitemoehybrid, ",
     ),
     "no family": ("llama", {"model_type": None}, "model_type: expected one of llama"),
     "biases in attention": ("llama", {"attention_bias": True}, "attention_bias: expected False, got True"),

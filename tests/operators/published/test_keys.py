@@ -26,6 +26,9 @@ FAMILIES = {
     "mamba2": "mamba2",
     "nemotron_h": "nemotron_h",
     "olmo_hybrid": "olmo_hybrid-rope-tied",
+    "arcee": "arcee",
+    "granitemoehybrid": "granitemoehybrid-rope-tied",
+    "lfm2": "lfm2",
 }
 TOKENS = torch.randint(VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(1))
 
@@ -354,10 +357,11 @@ def test_configurations_of_published_folders_are_read(name: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_transformers_writes_by_default_is_read(family: str) -> None:
     """All keys of a configuration class, with one layer of each kind that the default has."""
-    model = (
-        {"layers_block_type": ["linear_attention", "full_attention", "mlp"]} if family == "nemotron_h" else {}
-    )
-    config = transformers.CONFIG_MAPPING[family](**model)
+    dense: dict[str, dict[str, Any]] = {
+        "nemotron_h": {"layers_block_type": ["linear_attention", "full_attention", "mlp"]},
+        "granitemoehybrid": {"num_local_experts": 0},
+    }
+    config = transformers.CONFIG_MAPPING[family](**dense.get(family, {}))
     described = describe(json.loads(config.to_json_string(use_diff=False))).architecture
     assert described.width == config.hidden_size
     assert described.vocabulary == config.vocab_size

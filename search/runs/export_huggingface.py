@@ -1,0 +1,101 @@
+"""Writes a model as a folder that `transformers` loads, with none of our code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from operators.base.errors import ArchitectureError, RunError
+from operators.base.files import whole_folder
+from operators.published.folding import folded
+from operators.published.held import Held, hold
+from operators.published.outward import published_tensors
+from search.runs.exportable import Exportable
+from search.runs.huggingface_tokenizer import tokenizer_files
+from search.runs.model_card import model_card
+from search.runs.sharded import save
+
+LONGEST = 32_768  # tokens of context where that of the training is not known
+
+
+def export_huggingface(model: Exportable, to: Path) -> list[str]:
+    """Writes the folder, all of it or nothing.
+
+    to: a new or empty folder.
+
+    Returns lines for the user.
+
+    Raises ArchitectureError, which names the layer or gene that no class has, DataError for a tokenizer that
+    does not match, and RunError for a folder that is in use or cannot be written.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunError(f"{to}: exists already, expected a folder that is new or empty")
+    architecture, weights = folded(model.architecture, model.weights)
+    try:
+        held = hold(architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{model.title}: {error}") from None
+    files = tokenizer_files(model)
+    remarks = _remarks(model, held)
+    texts = {
+        **files,
+        "config.json": _text(_config(model, held)),
+        "generation_config.json": _text(_generation(model)),
+        "README.md": model_card(model, held, remarks),
+    }
+    try:
+        with whole_folder(to) as partial:
+            save(published_tensors(held, weights), partial)
+            for name, text in texts.items():
+                (partial / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{to}: cannot be written: {error.strerror or error}") from None
+    return remarks
+
+
+def _special_ids(model: Exportable) -> dict[str, int | None]:
+    end = None
+    if model.tokenizer is not None and model.end is not None:
+        end = model.tokenizer.token_to_id(model.end)
+    return {"bos_token_id": None, "eos_token_id": end, "pad_token_id": end}
+
+
+def _config(model: Exportable, held: Held) -> dict[str, Any]:
+    dtype = str(model.weights["embedding.weight"].dtype).removeprefix("torch.")
+    context = LONGEST if model.context is None else model.context + model.architecture.meta_tokens
+    return {**held.config, **_special_ids(model), "max_position_embeddings": context, "dtype": dtype}
+
+
+def _generation(model: Exportable) -> dict[str, Any]:
+    rows, meta = model.architecture.vocabulary, model.architecture.meta_tokens
+    never = {"suppress_tokens": list(range(rows, rows + meta))} if meta else {}
+    # Greedy, as `generate` here: a pipeline would otherwise draw tokens at random.
+    return {**_special_ids(model), "do_sample": False, **never}
+
+
+def _remarks(model: Exportable, held: Held) -> list[str]:
+    """Lines about what the class does not have as the model has it."""
+    remarks = []
+    if held.zeros:
+        itemsize = model.weights["embedding.weight"].element_size()
+        layers = len(held.published.padding)
+        remarks.append(
+            f"{held.class_name} wants {layers} more layer{'s' if layers > 1 else ''}, which hold zeros: "
+            f"a decode step reads {held.zeros * itemsize:,} bytes more"
+        )
+    if model.architecture.normalized_head:
+        remarks.append("the normalized head became a plain one")
+    if count := model.architecture.meta_tokens:
+        rows = model.architecture.vocabulary
+        remarks.append(
+            f"the {count} meta tokens became ids {rows} to {rows + count - 1}, which the tokenizer puts "
+            "before each text; the logits of these ids mean nothing, and generate never chooses them"
+        )
+    if model.random:
+        remarks.append("the weights are random")
+    if model.tokenizer is None:
+        remarks.append("there is no tokenizer")
+    return remarks
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=1) + "\n"

@@ -1,0 +1,146 @@
+"""What a name on the command line gives to export: an architecture, its weights, tokenizer and history."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from operators import Architecture, HybridLM
+from operators.architecture import IN_A_FOLDER
+from operators.base.errors import RunError
+from proxy_train.text.licence import licence_of
+from proxy_train.text.tokenizer import first_end, load_tokenizer
+from search.evaluation.figures import exact_value
+from search.runs.export import load_weights, provenance, tokenizer_of, why_without_weights
+from search.runs.sources import architecture_of, candidate_named, is_candidate
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A model with all that a folder for others needs.
+
+    title: what it is called.
+    architecture: the model.
+    weights: by the names of our parameters.
+    random: whether the weights are random.
+    tokenizer: None where there is none.
+    end: the token that ends a document; None where that is not known.
+    trained: whether a run trained the model, so that its tokenizer encodes as that training did.
+    context: tokens that it was trained on at a time; None where that is not known.
+    scores: what was measured, by metric.
+    provenance: where it comes from.
+    licence: of the text that it was trained on; None where that is not known.
+    """
+
+    title: str
+    architecture: Architecture
+    weights: Mapping[str, Tensor]
+    random: bool = False
+    tokenizer: Tokenizer | None = None
+    end: str | None = None
+    trained: bool = False
+    context: int | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+
+
+def exportable(name: str, number: int | None, results: Path, *, random_weights: bool = False) -> Exportable:
+    """A candidate, an exported or imported folder, or an architecture.
+
+    name: a run, RUN:ID, a folder, an architecture's file or its shipped name.
+    number: of the candidate, where `name` is a run.
+    random_weights: whether to take random weights, as an architecture alone has none.
+
+    Raises RunError, ArchitectureError and DataError.
+    """
+    if number is not None or is_candidate(name):
+        return _candidate(name, number, results, random_weights)
+    title, architecture = architecture_of(name, results)
+    folder = Path(name)
+    if not (folder / IN_A_FOLDER).is_file():
+        if not random_weights:
+            raise RunError(f"{name}: an architecture without weights; --random-weights exports random ones")
+        return Exportable(title, architecture, random_weights_of(architecture), random=True)
+    if not random_weights and not (folder / WEIGHTS).is_file():
+        raise RunError(f"{name}: has no {WEIGHTS}; --random-weights exports random weights")
+    weights = (
+        random_weights_of(architecture)
+        if random_weights
+        else load_weights(folder / WEIGHTS, architecture, where=folder)
+    )
+    origin, scores = _json(folder / "provenance.json"), _json(folder / "scores.json")
+    tokenizer = tokenizer_of(folder) if (folder / "tokenizer.json").is_file() else None
+    return Exportable(
+        architecture.name or folder.resolve().name,
+        architecture,
+        weights,
+        random=random_weights,
+        tokenizer=tokenizer,
+        trained=bool(origin),
+        scores={} if random_weights else scores.get("metrics", {}),
+        provenance=origin,
+        **_of_training(origin.get("config", {}), tokenizer),
+    )
+
+
+def random_weights_of(architecture: Architecture) -> dict[str, Tensor]:
+    """The weights that a new model begins with, the same ones each time (float32)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return dict(HybridLM(architecture, backend="reference").state_dict())
+
+
+def _candidate(name: str, number: int | None, results: Path, random_weights: bool) -> Exportable:
+    folder, ledger, entry = candidate_named(name, number, results)
+    if not random_weights and (lacking := why_without_weights(folder, ledger, entry)):
+        raise RunError(
+            f"candidate {entry.number} of run {folder.name} {lacking}; --random-weights exports random ones"
+        )
+    architecture, metrics = entry.architecture, entry.evaluation.metrics if entry.evaluation else {}
+    tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
+    origin = provenance(folder, ledger, entry)
+    return Exportable(
+        f"{folder.name}-{entry.number}",
+        architecture,
+        random_weights_of(architecture)
+        if random_weights
+        else load_weights(folder.weights(entry.number), architecture, where=folder.weights(entry.number)),
+        random=random_weights,
+        tokenizer=tokenizer,
+        trained=True,
+        scores={} if random_weights else {key: exact_value(key, value) for key, value in metrics.items()},
+        provenance=origin,
+        **_of_training(origin["config"], tokenizer),
+    )
+
+
+def _of_training(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The fields that follow from the configuration of a run; {} for none."""
+    data = config.get("data", {})
+    end = first_end(tokenizer.get_vocab(), data.get("end_of_document")) if tokenizer is not None else None
+    return {
+        "end": end,
+        "context": config.get("proxy", {}).get("sequence_length"),
+        "licence": licence_of(data["source"]) if "source" in data else None,
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The mapping in a file; {} where there is no such file or it holds null. Raises RunError."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as JSON: {error}") from None
+    if content is not None and not isinstance(content, dict):
+        raise RunError(f"{path}: expected a mapping, got {type(content).__name__}")
+    return content or {}

@@ -1,0 +1,82 @@
+"""The model card of an exported folder: what the model is, how to run it, its scores and where it is from."""
+
+from collections.abc import Sequence
+
+from operators.base import plain_yaml
+from operators.published.held import Held
+from search.evaluation.figures import formatted
+from search.runs.exportable import Exportable
+
+CARD = """---
+{head}---
+
+# {title}
+
+`{shorthand}`, width {width}, {parameters:,} parameters. Frontrunner found this model by a search for the
+fastest hybrid small language models, and exported it as `{class_name}` of `transformers`.
+
+```python
+from transformers import {classes}
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+{lines}```
+"""
+WITH_TOKENIZER = """tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+inputs = tokenizer("The people of the United States", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0], skip_special_tokens=True))
+"""
+
+
+def model_card(model: Exportable, held: Held, remarks: Sequence[str]) -> str:
+    """The text of README.md.
+
+    held: the model as its class has it.
+    remarks: what a user should know, a line each.
+    """
+    with_tokenizer = model.tokenizer is not None
+    text = CARD.format(
+        head=_head(model, held),
+        title=model.title,
+        shorthand=model.architecture.shorthand,
+        width=model.architecture.width,
+        parameters=sum(tensor.numel() for tensor in model.weights.values()),
+        class_name=held.class_name,
+        classes="AutoModelForCausalLM" + (", AutoTokenizer" if with_tokenizer else ""),
+        lines=WITH_TOKENIZER if with_tokenizer else "",
+    )
+    return "\n".join([text.rstrip("\n"), *_notes(remarks), *_scores(model), *_origin(model)]) + "\n"
+
+
+def _head(model: Exportable, held: Held) -> str:
+    tags = ["frontrunner", held.family]
+    card = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    return plain_yaml.dump(card)
+
+
+def _notes(remarks: Sequence[str]) -> list[str]:
+    return ["", *(f"- {remark[0].upper()}{remark[1:]}." for remark in remarks)] if remarks else []
+
+
+def _scores(model: Exportable) -> list[str]:
+    if not model.scores:
+        return []
+    rows = [f"| {name} | {formatted(name, value)} |" for name, value in model.scores.items()]
+    return ["", "## Scores", "", "| metric | value |", "| --- | --- |", *rows]
+
+
+def _origin(model: Exportable) -> list[str]:
+    licence = model.licence or "not known to Frontrunner"
+    lines = ["", "## Origin", ""]
+    origin = model.provenance
+    if origin:
+        source = origin.get("config", {}).get("data", {}).get("source")
+        parents = ", ".join(map(str, origin.get("parents", ()))) or "none"
+        lines += [
+            f"- Candidate {origin.get('candidate')} of run {origin.get('run')}, "
+            f"begun {origin.get('started')}.",
+            f"- Made by {origin.get('origin')}; parents: {parents}; seed {origin.get('seed')}.",
+            f"- Text: `{source}`. Licence of the text: {licence}.",
+            *(f"- {name} {version}" for name, version in (origin.get("versions") or {}).items()),
+        ]
+    lines.append(f"- Digest of the architecture: `{model.architecture.digest()}`.")
+    return lines
