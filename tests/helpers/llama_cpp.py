@@ -38,22 +38,21 @@ class Answers:
 def ask(
     path: Path,
     *,
-    prompts: Sequence[Sequence[int]] = (),
-    steps: int = 1,
+    prompts: Sequence[tuple[list[int], int]] = (),
     vocabulary: int = 0,
     texts: Sequence[str] = (),
 ) -> Answers:
     """Runs a file, or the first of its parts, in a process of llama.cpp.
 
-    steps: how many tokens to generate after each prompt.
+    prompts: tokens, and how many to generate after them.
     vocabulary: rows of the embedding.
 
     Fails where llama.cpp cannot run the file.
     """
     answers = path.with_suffix(".json")
-    asked: dict[str, Any] = {"path": str(path), "answers": str(answers), "prompts": [*map(list, prompts)]}
-    asked |= {"steps": steps, "vocabulary": vocabulary, "texts": list(texts)}
-    # The path keeps the modules that the tests see, such as a wheel installed beside them.
+    asked: dict[str, Any] = {"path": str(path), "answers": str(answers), "texts": list(texts)}
+    asked["prompts"] = [{"tokens": tokens, "steps": steps} for tokens, steps in prompts]
+    asked |= {"vocabulary": vocabulary}
     run = subprocess.run(
         [sys.executable, PROCESS],
         input=json.dumps(asked),
@@ -76,14 +75,14 @@ def ask(
 def difference(path: Path, model: HybridLM) -> float:
     """The largest difference of log-probabilities between llama.cpp and our model.
 
-    Both read prompts, and generate the most likely tokens up to 64. Fails where these differ.
+    llama.cpp reads prompts and generates the tokens that it finds most likely, up to 64. We read the same.
     """
     vocabulary = model.architecture.vocabulary
     torch.manual_seed(1)
     tokens = torch.randint(vocabulary, (TOKENS,)).tolist()
     largest = 0.0
     answers = ask(
-        path, prompts=[tokens[:count] for count in PROMPTS], steps=TOKENS - min(PROMPTS), vocabulary=vocabulary
+        path, prompts=[(tokens[:count], TOKENS - count) for count in PROMPTS], vocabulary=vocabulary
     )
     for count, next_tokens, theirs in zip(PROMPTS, answers.tokens, answers.log_probabilities, strict=True):
         whole = torch.tensor([[*tokens[:count], *next_tokens]])

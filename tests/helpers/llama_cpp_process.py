@@ -13,8 +13,8 @@ import xllamacpp
 def main() -> None:
     asked = json.load(sys.stdin)
     server = _server(asked)
-    scored = [_completion(server, prompt, asked) for prompt in asked["prompts"]]
-    ids = [_posted(server, "tokenize", {"content": text})["tokens"] for text in asked["texts"]]
+    scored = [_completion(server, asked["vocabulary"], **prompt) for prompt in asked["prompts"]]
+    ids = [_posted(server, "tokenize", {"content": text, "parse_special": False})["tokens"] for text in asked["texts"]]
     with open(asked["answers"], "w", encoding="utf-8") as file:
         json.dump({"scored": scored, "ids": ids}, file)
 
@@ -31,26 +31,18 @@ def _server(asked: dict) -> xllamacpp.Server:
     return xllamacpp.Server(params)
 
 
-def _completion(server: xllamacpp.Server, prompt: list[int], asked: dict) -> dict:
+def _completion(server: xllamacpp.Server, vocabulary: int, *, tokens: list[int], steps: int) -> dict:
     """The tokens that follow a prompt, and before each of them the log-probability of every token."""
-    answer = server.handle_completions(
-        {
-            "prompt": prompt,
-            "n_predict": asked["steps"],
-            "n_probs": asked["vocabulary"],
-            "temperature": 0.0,
-            "cache_prompt": False,
-            "ignore_eos": False,
-        }
-    )
-    steps = answer["choices"][0]["logprobs"]["content"]
+    request = {"prompt": tokens, "n_predict": steps, "n_probs": vocabulary, "temperature": 0.0}
+    answer = server.handle_completions({**request, "cache_prompt": False, "ignore_eos": True})
+    generated = answer["choices"][0]["logprobs"]["content"]
     rows = []
-    for step in steps:
-        row = [None] * asked["vocabulary"]
+    for step in generated:
+        row = [0.0] * vocabulary
         for token in step["top_logprobs"]:
             row[token["id"]] = token["logprob"]
         rows.append(row)
-    return {"tokens": [step["id"] for step in steps], "log_probabilities": rows}
+    return {"tokens": [step["id"] for step in generated], "log_probabilities": rows}
 
 
 def _posted(server: xllamacpp.Server, what: str, content: dict) -> dict:

@@ -1,6 +1,6 @@
 """The layers of an architecture as the blocks of a GGUF model: a mixer and a feed-forward network each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +9,15 @@ from torch import Tensor
 
 from operators import registry
 from operators.architecture import Architecture, Layer
+from operators.base.errors import in_words
 from operators.published.gguf_export.outline import Misfit, Stored
 
-KINDS = {"mixer": "mixer", "feedforward": "feed-forward network"}
+# What stands where a whole model lacks a kind.
+SMALLEST = {
+    "mixer": ("attention", {"heads": 1, "kv_heads": 1, "head_dim": 2}),
+    "feedforward": ("swiglu", {"hidden": 32}),
+}
+KINDS = tuple(SMALLEST)
 
 
 @dataclass(frozen=True)
@@ -48,24 +54,6 @@ class Block:
     feedforward: Half
 
 
-def require_plain(architecture: Architecture, operators: Iterable[str]) -> None:
-    """Raises Misfit unless every layer has one of these operators and an RMSNorm before it."""
-    known = tuple(operators)
-    for number, layer in enumerate(architecture.layers):
-        if layer.operator not in known:
-            raise Misfit(
-                f"layers.{number}: expected {' or '.join(known)} as in the layers before, "
-                f"got {layer.operator}",
-                layer=number,
-            )
-        if layer.norm != "rmsnorm":
-            raise Misfit(f"layers.{number}.norm: expected rmsnorm, got {layer.norm}", layer=number)
-        if layer.norm_position != "before":
-            raise Misfit(
-                f"layers.{number}.norm_position: expected before, got {layer.norm_position}", layer=number
-            )
-
-
 def require_one_shape(architecture: Architecture, operator: str, fields: Iterable[str] = ()) -> None:
     """Raises Misfit where layers of an operator differ in these fields of their shape, or in any field."""
     numbered = [(n, layer) for n, layer in enumerate(architecture.layers) if layer.operator == operator]
@@ -74,8 +62,8 @@ def require_one_shape(architecture: Architecture, operator: str, fields: Iterabl
             first = getattr(numbered[0][1].shape, name)
             if getattr(layer.shape, name) != first:
                 raise Misfit(
-                    f"layers.{number}.shape.{name}: expected {first}, as in layers.{numbered[0][0]}, "
-                    f"got {getattr(layer.shape, name)}",
+                    f"layers.{number}.shape.{name}: expected {_plain(first)}, as in layers.{numbered[0][0]}, "
+                    f"got {_plain(getattr(layer.shape, name))}",
                     layer=number,
                 )
 
@@ -84,46 +72,62 @@ def require(architecture: Architecture, operator: str, name: str, expected: Any,
     """Raises Misfit unless a field of the shape has this value in all layers of an operator."""
     for number, layer in enumerate(architecture.layers):
         if layer.operator == operator and getattr(layer.shape, name) != expected:
-            wanted = {None: "null", True: "true", False: "false"}.get(expected, expected)
             raise Misfit(
-                f"layers.{number}.shape.{name}: expected {wanted}{why}, got {getattr(layer.shape, name)}",
+                f"layers.{number}.shape.{name}: expected {_plain(expected)}{why}, "
+                f"got {_plain(getattr(layer.shape, name))}",
                 layer=number,
             )
 
 
-def blocks(architecture: Architecture) -> list[Block]:
-    """The layers in pairs. A missing mixer is the smallest mixer that the model has, with zeros for weights.
+def _plain(value: object) -> str:
+    return in_words(value).strip("'")
 
-    Raises Misfit for a model without a mixer or without a feed-forward network.
+
+def blocks(architecture: Architecture, *, missing: Sequence[Layer] = ()) -> list[Block]:
+    """The layers in pairs. A sub-layer that a block lacks has zeros for weights.
+
+    It is one of `missing`, or else the smallest of its kind that the model has. A mixer in `missing` is in
+    one block at least, at the end if nowhere else.
     """
-    halves = [Half(layer, number) for number, layer in enumerate(architecture.layers)]
-    kinds = {kind: [half for half in halves if _kind(half) == kind] for kind in KINDS}
-    for kind, members in kinds.items():
-        if not members:
-            raise Misfit(f"layers: expected at least one {KINDS[kind]}, got none", layer=0)
-    smallest = {
-        kind: replace(min(members, key=lambda half: _size(architecture, half)), number=None)
-        for kind, members in kinds.items()
-    }
+    lacking = {_kind(layer): layer for layer in missing}
+    zeros = {kind: Half(lacking.get(kind) or _smallest(architecture, kind), None) for kind in KINDS}
     paired: list[Block] = []
     waiting: Half | None = None
-    for half in halves:
-        if _kind(half) == "mixer":
-            if waiting is not None:
-                paired.append(Block(waiting, smallest["feedforward"]))
-            waiting = half
-        else:
-            paired.append(Block(waiting or smallest["mixer"], half))
+    for number, layer in enumerate(architecture.layers):
+        half = Half(layer, number)
+        if _kind(layer) == "feedforward":
+            paired.append(Block(waiting or zeros["mixer"], half))
             waiting = None
-    return paired if waiting is None else [*paired, Block(waiting, smallest["feedforward"])]
+        else:
+            if waiting is not None:
+                paired.append(Block(waiting, zeros["feedforward"]))
+            waiting = half
+    if waiting is not None:
+        paired.append(Block(waiting, zeros["feedforward"]))
+    if "mixer" in lacking and all(block.mixer.number is not None for block in paired):
+        paired.append(Block(zeros["mixer"], zeros["feedforward"]))
+    return paired
 
 
-def _kind(half: Half) -> str:
-    return registry.get(half.layer.operator).kind
+def _kind(layer: Layer) -> str:
+    return registry.get(layer.operator).kind
 
 
-def _size(architecture: Architecture, half: Half) -> int:
-    return registry.get(half.layer.operator).parameters(architecture.width, half.shape)
+def _smallest(architecture: Architecture, kind: str) -> Layer:
+    """The smallest layer of a kind in the model, or a small one where it has none."""
+    members = [layer for layer in architecture.layers if _kind(layer) == kind]
+    if not members:
+        return small(*SMALLEST[kind])
+
+    def size(layer: Layer) -> int:
+        return registry.get(layer.operator).parameters(architecture.width, layer.shape)
+
+    return min(members, key=size)
+
+
+def small(operator: str, shape: Mapping[str, Any]) -> Layer:
+    """A layer to be filled with zeros."""
+    return Layer(operator=operator, shape=shape)  # type: ignore[arg-type]  # it becomes the operator's Shape
 
 
 def norm(name: str, width: int) -> Stored:
@@ -132,16 +136,7 @@ def norm(name: str, width: int) -> Stored:
 
 
 def outside(architecture: Architecture, output_norm: str = "output_norm") -> list[Stored]:
-    """The tensors outside of the blocks. A normalized head folds into a head of its own.
-
-    Raises Misfit for meta tokens.
-    """
-    if architecture.meta_tokens:
-        raise Misfit(
-            f"meta_tokens: expected 0, as the tokenizer of llama.cpp puts one token before a text at most, "
-            f"got {architecture.meta_tokens}",
-            layer=0,
-        )
+    """The tensors outside of the blocks. A normalized head folds into a head of its own."""
     table = (architecture.vocabulary, architecture.width)
     tensors = [
         Stored("token_embd.weight", table, ("embedding.weight",)),

@@ -53,8 +53,10 @@ class Outline:
     family: its `general.architecture`.
     keys: its metadata on the computation, without the family's prefix.
     tensors: in the order of the file.
+    remarks: lines for the user.
     """
 
     family: str
     keys: Mapping[str, Value]
     tensors: tuple[Stored, ...]
+    remarks: tuple[str, ...] = ()

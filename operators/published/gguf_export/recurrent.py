@@ -1,18 +1,20 @@
 """GGUF models with Mamba2 layers: mamba2, nemotron_h and granitehybrid of llama.cpp."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from operators.architecture import Architecture
 from operators.published.gguf_export.blocks import (
+    SMALLEST,
     Half,
     blocks,
     norm,
     outside,
     require,
     require_one_shape,
-    require_plain,
+    small,
 )
 from operators.published.gguf_export.outline import Misfit, Outline, Stored, Value
 from operators.published.gguf_export.transformers import (
@@ -23,14 +25,13 @@ from operators.published.gguf_export.transformers import (
     swiglu,
 )
 
-# llama.cpp divides by the number of heads before it looks at a layer's kind, so that a model without
-# attention needs a number too.
-NO_ATTENTION = {"heads": 1, "head_dim": 2}
+# llama.cpp needs both attention and Mamba2 in a hybrid. Where one is missing, the smallest there is stands in.
+NO_ATTENTION = small(*SMALLEST["mixer"])
+NO_MAMBA2 = {"heads": 1, "head_dim": 1, "state": 1, "groups": 1, "conv": 2}
 
 
 def mamba2(architecture: Architecture) -> Outline:
     """Mamba2 layers alone. Raises Misfit."""
-    require_plain(architecture, ("mamba2",))
     require_one_shape(architecture, "mamba2")
     keys = common_keys(architecture, architecture.depth) | _state_keys(architecture.layers[0].shape)
     keys |= {"attention.head_count": 0, "feed_forward_length": 0}
@@ -42,90 +43,88 @@ def mamba2(architecture: Architecture) -> Outline:
 
 def nemotron_h(architecture: Architecture) -> Outline:
     """Layers of Mamba2, attention without positions and ReLU² in any order. Raises Misfit."""
-    require_plain(architecture, ("mamba2", "attention", "relu2"))
     _require_plain_attention(architecture)
     _require_no_rope(architecture)
-    shapes = {layer.operator: layer.shape for layer in reversed(architecture.layers)}
-    if "mamba2" not in shapes:
-        raise Misfit("layers: expected a mamba2 in a nemotron_h of llama.cpp, got none", layer=0)
-    tensors, heads, kv_heads, hidden = outside(architecture), [], [], []
-    for number, layer in enumerate(architecture.layers):
-        half, name = Half(layer, number), f"blk.{number}"
-        attends = layer.operator == "attention"
-        # A layer is Mamba2 to llama.cpp where both of the last two are 0.
-        heads.append(layer.shape.heads if attends else _heads(shapes))
-        kv_heads.append(layer.shape.kv_heads if attends else 0)
-        hidden.append(layer.shape.hidden if layer.operator == "relu2" else 0)
-        if layer.operator == "mamba2":
-            tensors += _mamba2(half, name, architecture.width)
-        elif attends:
-            tensors += attention(half, name, architecture.width, permuted=False)
+    halves = [Half(layer, number) for number, layer in enumerate(architecture.layers)]
+    present = {layer.operator for layer in architecture.layers}
+    lacking = {"attention": NO_ATTENTION, "mamba2": small("mamba2", NO_MAMBA2)}
+    halves += [Half(layer, None) for operator, layer in lacking.items() if operator not in present]
+    shapes = {half.layer.operator: half.shape for half in reversed(halves)}
+    attends = [half.layer.operator == "attention" for half in halves]
+    keys = common_keys(architecture, len(halves)) | _state_keys(shapes["mamba2"])
+    keys |= attention_keys(shapes["attention"].head_dim, None) | _head_counts(halves)
+    # A layer is Mamba2 to llama.cpp where it has neither heads of keys nor a hidden width.
+    keys["feed_forward_length"] = [
+        half.shape.hidden if half.layer.operator == "relu2" else 0 for half in halves
+    ]
+    # Needed, but for a head that we do not have.
+    keys["attention.layer_norm_epsilon"] = architecture.norm_eps
+    tensors = outside(architecture)
+    for number, (half, yes) in enumerate(zip(halves, attends, strict=True)):
+        name, width = f"blk.{number}", architecture.width
+        if yes:
+            tensors += attention(half, name, width, permuted=False)
         else:
-            tensors += _relu2(half, name, architecture.width)
-    keys = common_keys(architecture, architecture.depth) | _state_keys(shapes["mamba2"])
-    keys |= attention_keys(_head_dim(shapes), None)
-    keys |= {
-        "attention.head_count": heads,
-        "attention.head_count_kv": kv_heads,
-        "feed_forward_length": hidden,
-        "attention.layer_norm_epsilon": architecture.norm_eps,  # needed, but for a head that we do not have
-    }
+            tensors += (_mamba2 if half.layer.operator == "mamba2" else _relu2)(half, name, width)
     return Outline("nemotron_h", keys, tuple(tensors))
 
 
 def granitehybrid(architecture: Architecture) -> Outline:
     """Mamba2 or attention, each followed by SwiGLU. Raises Misfit."""
-    require_plain(architecture, ("mamba2", "attention", "swiglu"))
     _require_plain_attention(architecture)
     require_one_shape(architecture, "swiglu")
     for number, layer in enumerate(architecture.layers):
         if layer.operator == "mamba2" and layer.shape.inner != 2 * architecture.width:
             raise Misfit(
                 f"layers.{number}.shape.heads: expected heads x head_dim to be twice the width, "
-                f"{2 * architecture.width}, as llama.cpp needs in a granitehybrid, "
-                f"got {layer.shape.heads} x {layer.shape.head_dim}",
+                f"{2 * architecture.width}, beside swiglu, got {layer.shape.heads} x {layer.shape.head_dim}",
                 layer=number,
             )
-    shapes = {layer.operator: layer.shape for layer in reversed(architecture.layers)}
-    if "mamba2" not in shapes:
+    present = {layer.operator for layer in architecture.layers}
+    if "mamba2" not in present:
         raise Misfit("layers: expected a mamba2 in a granitehybrid of llama.cpp, got none", layer=0)
-    tensors, pairs = outside(architecture), blocks(architecture)
+    pairs = blocks(architecture, missing=() if "attention" in present else (NO_ATTENTION,))
+    shapes = {half.layer.operator: half.shape for b in reversed(pairs) for half in (b.mixer, b.feedforward)}
+    mixers, head_dim = [block.mixer for block in pairs], shapes["attention"].head_dim
     keys = common_keys(architecture, len(pairs)) | _state_keys(shapes["mamba2"])
-    keys |= attention_keys(_head_dim(shapes), architecture.rope)
-    attends = [block.mixer.layer.operator == "attention" for block in pairs]
-    keys |= {
-        "attention.head_count": [
-            block.mixer.shape.heads if yes else _heads(shapes)
-            for block, yes in zip(pairs, attends, strict=True)
-        ],
-        "attention.head_count_kv": [
-            block.mixer.shape.kv_heads if yes else 0 for block, yes in zip(pairs, attends, strict=True)
-        ],
-        "feed_forward_length": shapes["swiglu"].hidden,
-        # In this family the key is the switch of rotary positions, which are silently off where it is false.
-        "rope.scaling.finetuned": architecture.rope is not None,
-    }
-    tensors += rope_frequencies(architecture, _head_dim(shapes))
-    for number, (block, yes) in enumerate(zip(pairs, attends, strict=True)):
+    keys |= attention_keys(head_dim, architecture.rope) | _head_counts(mixers)
+    keys["feed_forward_length"] = shapes["swiglu"].hidden
+    # In this family the key is the switch of rotary positions, which are silently off where it is false.
+    keys["rope.scaling.finetuned"] = architecture.rope is not None
+    tensors = outside(architecture)
+    tensors += rope_frequencies(architecture, head_dim) if architecture.rope is not None else []
+    for number, block in enumerate(pairs):
         name, width = f"blk.{number}", architecture.width
+        attends = block.mixer.layer.operator == "attention"
         tensors += (
-            attention(block.mixer, name, width, permuted=True) if yes else _mamba2(block.mixer, name, width)
+            attention(block.mixer, name, width, permuted=True)
+            if attends
+            else _mamba2(block.mixer, name, width)
         )
         tensors += swiglu(block.feedforward, name, width)
     return Outline("granitehybrid", keys, tuple(tensors))
 
 
-def _heads(shapes: dict[str, Any]) -> int:
-    return shapes["attention"].heads if "attention" in shapes else NO_ATTENTION["heads"]
+def _head_counts(halves: Sequence[Half]) -> dict[str, Value]:
+    """The heads of every layer, where a layer without keys does not attend.
 
-
-def _head_dim(shapes: dict[str, Any]) -> int:
-    return shapes["attention"].head_dim if "attention" in shapes else NO_ATTENTION["head_dim"]
+    llama.cpp divides by the first layer's heads before it looks at its kind, so that no layer has 0.
+    """
+    attends = [half.layer.operator == "attention" for half in halves]
+    some: int = next(half.shape.heads for half, yes in zip(halves, attends, strict=True) if yes)
+    return {
+        "attention.head_count": [
+            half.shape.heads if yes else some for half, yes in zip(halves, attends, strict=True)
+        ],
+        "attention.head_count_kv": [
+            half.shape.kv_heads if yes else 0 for half, yes in zip(halves, attends, strict=True)
+        ],
+    }
 
 
 def _require_plain_attention(architecture: Architecture) -> None:
     """Raises Misfit for attention beyond heads and their groups, and where layers differ in a state's size."""
-    for name, expected in (("qk_norm", "none"), ("qkv_bias", False), ("window", None)):
+    for name, expected in (("qk_norm", "none"), ("window", None)):
         require(architecture, "attention", name, expected)
     require_one_shape(architecture, "attention", ("head_dim",))
     require_one_shape(architecture, "mamba2")

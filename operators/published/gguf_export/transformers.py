@@ -14,11 +14,12 @@ from operators.published.gguf_export.blocks import (
     outside,
     require,
     require_one_shape,
-    require_plain,
 )
 from operators.published.gguf_export.outline import Misfit, Outline, Stored, Value
 
 ROPE_FREQUENCIES = "rope_freqs.weight"
+# Frequencies divided by this turn a head by less than float32 can tell, at every position.
+NO_ROTATION = 1e30
 
 
 def llama(architecture: Architecture) -> Outline:
@@ -28,18 +29,26 @@ def llama(architecture: Architecture) -> Outline:
     return _transformer(architecture, "llama")
 
 
+def llama_with_biases(architecture: Architecture) -> Outline:
+    """The same with biases of queries, keys and values, which llama.cpp reads where they are. Raises Misfit."""
+    require(architecture, "attention", "qk_norm", "none")
+    require(architecture, "attention", "qkv_bias", True)
+    return _transformer(architecture, "llama")
+
+
 def qwen2(architecture: Architecture) -> Outline:
     """Attention with biases, whose heads are together as wide as the model. Raises Misfit."""
     require(architecture, "attention", "qk_norm", "none")
     require(architecture, "attention", "qkv_bias", True)
     require_whole_width(architecture)
+    require_plain_rope(architecture)
     return _transformer(architecture, "qwen2")
 
 
 def qwen3(architecture: Architecture) -> Outline:
     """Attention that normalizes queries and keys by head. Raises Misfit."""
     require(architecture, "attention", "qk_norm", "head")
-    require(architecture, "attention", "qkv_bias", False)
+    require_plain_rope(architecture)
     return _transformer(architecture, "qwen3")
 
 
@@ -56,13 +65,12 @@ def require_whole_width(architecture: Architecture) -> None:
 
 
 def _transformer(architecture: Architecture, family: str) -> Outline:
-    require_plain(architecture, ("attention", "swiglu"))
     require(architecture, "attention", "window", None)
     for operator in ("attention", "swiglu"):
         require_one_shape(architecture, operator)
     tensors, pairs = outside(architecture), blocks(architecture)
     shape = pairs[0].mixer.shape
-    keys = common_keys(architecture, len(pairs)) | attention_keys(shape.head_dim, rope_of(architecture))
+    keys = common_keys(architecture, len(pairs)) | attention_keys(shape.head_dim, architecture.rope)
     keys |= {
         "attention.head_count": shape.heads,
         "attention.head_count_kv": shape.kv_heads,
@@ -70,8 +78,6 @@ def _transformer(architecture: Architecture, family: str) -> Outline:
     }
     if family == "llama":
         tensors += rope_frequencies(architecture, shape.head_dim)
-    elif rope_of(architecture).scaling is not None:
-        raise Misfit(f"rope.scaling: expected none in a {family} of llama.cpp, got llama3", layer=0)
     for number, block in enumerate(pairs):
         name = f"blk.{number}"
         tensors += attention(block.mixer, name, architecture.width, permuted=family == "llama")
@@ -79,11 +85,15 @@ def _transformer(architecture: Architecture, family: str) -> Outline:
     return Outline(family, keys, tuple(tensors))
 
 
-def rope_of(architecture: Architecture) -> Rope:
-    """The rotation of a model that must have one. Raises Misfit."""
+def require_plain_rope(architecture: Architecture) -> None:
+    """Raises Misfit for a model of a family that rotates, and knows no scaling, unless it does the same."""
+    number = next(n for n, layer in enumerate(architecture.layers) if layer.operator == "attention")
     if architecture.rope is None:
-        raise Misfit("rope: expected rotary positions, got null", layer=0)
-    return architecture.rope
+        raise Misfit(f"rope: expected rotary positions for layers.{number} (attention), got null", layer=number)
+    if architecture.rope.scaling is not None:
+        raise Misfit(
+            f"rope.scaling: expected null for layers.{number} (attention), got llama3", layer=number
+        )
 
 
 def common_keys(architecture: Architecture, count: int) -> dict[str, Value]:
@@ -99,13 +109,16 @@ def common_keys(architecture: Architecture, count: int) -> dict[str, Value]:
 def attention_keys(head_dim: int, rope: Rope | None) -> dict[str, Value]:
     """The metadata on heads of attention and their rotation."""
     keys: dict[str, Value] = {"attention.key_length": head_dim, "attention.value_length": head_dim}
-    return keys if rope is None else keys | {"rope.dimension_count": head_dim, "rope.freq_base": rope.theta}
+    keys["rope.dimension_count"] = head_dim
+    return keys if rope is None else keys | {"rope.freq_base": rope.theta}
 
 
 def rope_frequencies(architecture: Architecture, head_dim: int) -> list[Stored]:
-    """What llama.cpp divides the frequencies by, for a scaling as of Llama 3."""
+    """What llama.cpp divides the frequencies by: for a scaling as of Llama 3, and to rotate nothing."""
     rope, half = architecture.rope, head_dim // 2
-    if rope is None or rope.scaling is None:
+    if rope is None:
+        return [Stored(ROPE_FREQUENCIES, (half,), fill=NO_ROTATION, precise=True)]
+    if rope.scaling is None:
         return []
     plain, stretched = (frequencies(rope.theta, s, half, torch.device("cpu")) for s in (None, rope.scaling))
     factors = (plain.double() / stretched.double()).tolist()

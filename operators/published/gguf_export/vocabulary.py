@@ -37,8 +37,11 @@ def padded(vocabulary: Vocabulary | None, size: int) -> Vocabulary:
     """
     known = vocabulary or Vocabulary((), (), (), "gpt-2", end=size - 1)
     more = range(len(known.tokens), size)
+    ending = "]"
+    while any(f"[PAD{number}{ending}" in known.tokens for number in more):
+        ending = f"_{ending}"
     return replace(
         known,
-        tokens=[*known.tokens, *(f"[PAD{number}]" for number in more)],
+        tokens=[*known.tokens, *(f"[PAD{number}{ending}" for number in more)],
         kinds=[*known.kinds, *(UNUSED for _ in more)],
     )

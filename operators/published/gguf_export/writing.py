@@ -215,7 +215,7 @@ def _remarks(plan: Outline, kinds: Mapping[str, Any], dtype: Dtype) -> tuple[str
     """Lines on what the file has that the user did not ask for."""
     import gguf
 
-    lines = []
+    lines = list(plan.remarks)
     other = [t.name for t in plan.tensors if not t.precise and kinds[t.name].name != dtype]
     if other:
         lines.append(
