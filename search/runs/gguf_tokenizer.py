@@ -70,8 +70,8 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
         raise DataError(
             f"{file.path}: tokenizer.ggml.token_type: expected kinds from 1 to {LAST_KIND}, got {odd[0]}"
         )
-    # No text gives a control token, so a merge of one never happens. A file without other merges needs one.
-    never = {token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL}
+    # These are no pieces of text, so a merge of them never happens. A file without other merges needs one.
+    never = {token for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)}
     pairs = [pair for pair in pairs if not never & {*pair}]
     for left, right in pairs:  # on a merge that makes no token, the library ends the process
         if left + right not in vocabulary:

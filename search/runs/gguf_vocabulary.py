@@ -54,7 +54,7 @@ def gguf_vocabulary(path: Path, *, end: str) -> Vocabulary:
         if not token["special"] and any(token.get(key) for key in ("lstrip", "rstrip", "single_word")):
             raise refused("added_tokens", "tokens that take no spaces and stand in a word", token["content"])
         kinds[token["id"]] = CONTROL if token["special"] else USER_DEFINED
-    kinds[vocabulary[end]] = CONTROL
+    kinds[vocabulary[end]] = CONTROL  # llama.cpp takes it for one anyway
     ids = range(max(names) + 1)
     begin, behind = _around(content.get("post_processor"), vocabulary, refused)
     if behind not in (None, end):

@@ -35,7 +35,13 @@ MEMBERS: dict[str, tuple[str, Architecture]] = {
     "nemotron_h-uneven": (
         "nemotron_h",
         architecture(
-            [M, {**A, "shape": {"heads": 2, "kv_heads": 1, "head_dim": 12}}, A, R, {**R, "shape": {"hidden": 64}}],
+            [
+                M,
+                {**A, "shape": {"heads": 2, "kv_heads": 1, "head_dim": 12}},
+                A,
+                R,
+                {**R, "shape": {"hidden": 64}},
+            ],
             rope=None,
             normalized_head=True,
         ),

@@ -5,6 +5,7 @@ Reads the questions as JSON from the standard input, and writes the answers to t
 
 import json
 import sys
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import xllamacpp
@@ -14,9 +15,11 @@ def main() -> None:
     asked = json.load(sys.stdin)
     server = _server(asked)
     scored = [_completion(server, asked["vocabulary"], **prompt) for prompt in asked["prompts"]]
-    ids = [_posted(server, "tokenize", {"content": text, "parse_special": False})["tokens"] for text in asked["texts"]]
-    with open(asked["answers"], "w", encoding="utf-8") as file:
-        json.dump({"scored": scored, "ids": ids}, file)
+    ids = [
+        _posted(server, "tokenize", {"content": text, "parse_special": False})["tokens"]
+        for text in asked["texts"]
+    ]
+    Path(asked["answers"]).write_text(json.dumps({"scored": scored, "ids": ids}), encoding="utf-8")
 
 
 def _server(asked: dict) -> xllamacpp.Server:

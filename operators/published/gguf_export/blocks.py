@@ -54,27 +54,31 @@ class Block:
     feedforward: Half
 
 
+def shapes_of(architecture: Architecture, operator: str) -> list[tuple[int, Any]]:
+    """The number and the shape of each layer with an operator."""
+    return [(n, layer.shape) for n, layer in enumerate(architecture.layers) if layer.operator == operator]
+
+
 def require_one_shape(architecture: Architecture, operator: str, fields: Iterable[str] = ()) -> None:
     """Raises Misfit where layers of an operator differ in these fields of their shape, or in any field."""
-    numbered = [(n, layer) for n, layer in enumerate(architecture.layers) if layer.operator == operator]
-    for number, layer in numbered:
-        for name in fields or type(layer.shape).model_fields:
-            first = getattr(numbered[0][1].shape, name)
-            if getattr(layer.shape, name) != first:
+    numbered = shapes_of(architecture, operator)
+    for number, shape in numbered:
+        first_number, first = numbered[0]
+        for name in fields or type(shape).model_fields:
+            if getattr(shape, name) != getattr(first, name):
                 raise Misfit(
-                    f"layers.{number}.shape.{name}: expected {_plain(first)}, as in layers.{numbered[0][0]}, "
-                    f"got {_plain(getattr(layer.shape, name))}",
+                    f"layers.{number}.shape.{name}: expected {_plain(getattr(first, name))}, "
+                    f"as in layers.{first_number}, got {_plain(getattr(shape, name))}",
                     layer=number,
                 )
 
 
 def require(architecture: Architecture, operator: str, name: str, expected: Any, why: str = "") -> None:
     """Raises Misfit unless a field of the shape has this value in all layers of an operator."""
-    for number, layer in enumerate(architecture.layers):
-        if layer.operator == operator and getattr(layer.shape, name) != expected:
+    for number, shape in shapes_of(architecture, operator):
+        if (got := getattr(shape, name)) != expected:
             raise Misfit(
-                f"layers.{number}.shape.{name}: expected {_plain(expected)}{why}, "
-                f"got {_plain(getattr(layer.shape, name))}",
+                f"layers.{number}.shape.{name}: expected {_plain(expected)}{why}, got {_plain(got)}",
                 layer=number,
             )
 
@@ -127,7 +131,7 @@ def _smallest(architecture: Architecture, kind: str) -> Layer:
 
 def small(operator: str, shape: Mapping[str, Any]) -> Layer:
     """A layer to be filled with zeros."""
-    return Layer(operator=operator, shape=shape)  # type: ignore[arg-type]  # it becomes the operator's Shape
+    return Layer(operator=operator, shape=shape)
 
 
 def norm(name: str, width: int) -> Stored:
@@ -151,7 +155,8 @@ def outside(architecture: Architecture, output_norm: str = "output_norm") -> lis
 
 
 def _unit_rows(matrix: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(matrix, dim=1)
+    rows: Tensor = torch.nn.functional.normalize(matrix, dim=1)
+    return rows
 
 
 def neighbours(heads: int, values: Tensor) -> Tensor:
@@ -159,4 +164,5 @@ def neighbours(heads: int, values: Tensor) -> Tensor:
 
     We and `transformers` rotate the two halves of a head instead.
     """
-    return values.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    pairs: Tensor = values.unflatten(0, (heads, 2, -1)).transpose(1, 2)
+    return pairs.flatten(0, 2)

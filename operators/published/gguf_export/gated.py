@@ -16,6 +16,7 @@ from operators.published.gguf_export.blocks import (
     outside,
     require,
     require_one_shape,
+    shapes_of,
     small,
 )
 from operators.published.gguf_export.outline import Misfit, Outline, Stored, Value
@@ -38,14 +39,14 @@ def qwen35(architecture: Architecture) -> Outline:
     """Gated DeltaNet or attention, each followed by SwiGLU. Raises Misfit."""
     require(architecture, "attention", "qkv_bias", False)
     require(architecture, "gated_deltanet", "negative_eigenvalues", False)
-    for number, layer in enumerate(architecture.layers):
-        if layer.operator == "gated_deltanet" and layer.shape.key_dim != layer.shape.value_dim:
+    for number, shape in shapes_of(architecture, "gated_deltanet"):
+        if shape.key_dim != shape.value_dim:
             raise Misfit(
-                f"layers.{number}.shape.value_dim: expected {layer.shape.key_dim}, as key_dim, "
-                f"got {layer.shape.value_dim}",
+                f"layers.{number}.shape.value_dim: expected {shape.key_dim}, as key_dim, "
+                f"got {shape.value_dim}",
                 layer=number,
             )
-        if layer.operator == "gated_deltanet" and architecture.norm_eps != HEAD_NORM_EPS:
+        if architecture.norm_eps != HEAD_NORM_EPS:
             raise Misfit(
                 f"norm_eps: expected {HEAD_NORM_EPS:g}, which layers.{number} (gated_deltanet) has within, "
                 f"got {architecture.norm_eps:g}",
@@ -175,9 +176,7 @@ def _gated_deltanet(half: Half, name: str, width: int) -> list[Stored]:
         norm(f"{name}.attn_norm.weight", width),
         Stored(f"{name}.attn_qkv.weight", (channels, width), inputs),
         Stored(f"{name}.attn_gate.weight", (shape.values, width), ("operator.g_proj.weight",)),
-        Stored(
-            f"{name}.ssm_conv1d.weight", (channels, shape.conv), ("operator.conv.weight",), precise=True
-        ),
+        Stored(f"{name}.ssm_conv1d.weight", (channels, shape.conv), ("operator.conv.weight",), precise=True),
         Stored(f"{name}.ssm_dt.bias", (shape.heads,), ("operator.dt_bias",), precise=True),
         Stored(f"{name}.ssm_a", (shape.heads,), ("operator.A_log",), rates, precise=True),
         Stored(f"{name}.ssm_beta.weight", (shape.heads, width), ("operator.b_proj.weight",)),

@@ -53,15 +53,16 @@ def outline(architecture: Architecture) -> Outline:
     misfits: list[Misfit] = []
     for home in fitting:
         try:
-            found = home.outline(architecture)
+            plan = home.outline(architecture)
         except Misfit as misfit:
             misfits.append(misfit)
             continue
-        if found.keys["block_count"] > MOST_BLOCKS:  # type: ignore[operator]  # always a number
+        count = plan.keys["block_count"]
+        if isinstance(count, int) and count > MOST_BLOCKS:
             raise ArchitectureError(
-                f"layers: expected at most {MOST_BLOCKS} blocks in a GGUF model, got {found.keys['block_count']}"
+                f"layers: expected at most {MOST_BLOCKS} blocks in a GGUF model, got {count}"
             )
-        return found
+        return plan
     raise ArchitectureError(f"{max(misfits, key=lambda misfit: misfit.layer)}, for a GGUF model")
 
 
@@ -75,8 +76,9 @@ def _require_plain(architecture: Architecture) -> None:
     for number, layer in enumerate(architecture.layers):
         for name, expected in (("norm", "rmsnorm"), ("norm_position", "before")):
             if getattr(layer, name) != expected:
+                got = getattr(layer, name)
                 raise ArchitectureError(
-                    f"layers.{number}.{name}: expected {expected}, got {getattr(layer, name)}, for a GGUF model"
+                    f"layers.{number}.{name}: expected {expected}, got {got}, for a GGUF model"
                 )
 
 

@@ -11,7 +11,7 @@ from operators.base.errors import ArchitectureError
 Value = int | float | bool | str | list[int] | list[bool]
 
 
-class Misfit(ArchitectureError):
+class Misfit(ArchitectureError):  # noqa: N818 - for another family it is no error
     """An architecture that one kind of GGUF model cannot hold; the message begins with the layer or field.
 
     layer: how many layers before it the kind can hold.
@@ -22,7 +22,7 @@ class Misfit(ArchitectureError):
         self.layer = layer
 
 
-def _same(values: Tensor) -> Tensor:
+def unchanged(values: Tensor) -> Tensor:
     return values
 
 
@@ -41,7 +41,7 @@ class Stored:
     name: str
     shape: tuple[int, ...]
     parts: tuple[str, ...] = ()
-    change: Callable[[Tensor], Tensor] = _same
+    change: Callable[[Tensor], Tensor] = unchanged
     fill: float | tuple[float, ...] = 0.0
     precise: bool = False
 

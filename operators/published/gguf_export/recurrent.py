@@ -14,6 +14,7 @@ from operators.published.gguf_export.blocks import (
     outside,
     require,
     require_one_shape,
+    shapes_of,
     small,
 )
 from operators.published.gguf_export.outline import Misfit, Outline, Stored, Value
@@ -25,7 +26,7 @@ from operators.published.gguf_export.transformers import (
     swiglu,
 )
 
-# llama.cpp needs both attention and Mamba2 in a hybrid. Where one is missing, the smallest there is stands in.
+# llama.cpp needs both attention and Mamba2 in a hybrid. Where one is missing, a small one of zeros stands in.
 NO_ATTENTION = small(*SMALLEST["mixer"])
 NO_MAMBA2 = {"heads": 1, "head_dim": 1, "state": 1, "groups": 1, "conv": 2}
 
@@ -73,11 +74,11 @@ def granitehybrid(architecture: Architecture) -> Outline:
     """Mamba2 or attention, each followed by SwiGLU. Raises Misfit."""
     _require_plain_attention(architecture)
     require_one_shape(architecture, "swiglu")
-    for number, layer in enumerate(architecture.layers):
-        if layer.operator == "mamba2" and layer.shape.inner != 2 * architecture.width:
+    for number, shape in shapes_of(architecture, "mamba2"):
+        if shape.inner != 2 * architecture.width:
             raise Misfit(
                 f"layers.{number}.shape.heads: expected heads x head_dim to be twice the width, "
-                f"{2 * architecture.width}, beside swiglu, got {layer.shape.heads} x {layer.shape.head_dim}",
+                f"{2 * architecture.width}, beside swiglu, got {shape.heads} x {shape.head_dim}",
                 layer=number,
             )
     present = {layer.operator for layer in architecture.layers}
@@ -123,7 +124,7 @@ def _head_counts(halves: Sequence[Half]) -> dict[str, Value]:
 
 
 def _require_plain_attention(architecture: Architecture) -> None:
-    """Raises Misfit for attention beyond heads and their groups, and where layers differ in a state's size."""
+    """Raises Misfit for norms and windows, and where layers differ in the size of what they keep."""
     for name, expected in (("qk_norm", "none"), ("window", None)):
         require(architecture, "attention", name, expected)
     require_one_shape(architecture, "attention", ("head_dim",))
@@ -131,10 +132,8 @@ def _require_plain_attention(architecture: Architecture) -> None:
 
 
 def _require_no_rope(architecture: Architecture) -> None:
-    if architecture.rope is None:
-        return
-    for number, layer in enumerate(architecture.layers):
-        if layer.operator == "attention":
+    for number, _ in shapes_of(architecture, "attention"):
+        if architecture.rope is not None:
             raise Misfit(
                 f"layers.{number}: expected attention without rotary positions (rope: null) beside relu2, "
                 f"got theta {architecture.rope.theta:g}",
@@ -169,9 +168,7 @@ def _mamba2(half: Half, name: str, width: int) -> list[Stored]:
     tensors = [
         norm(f"{name}.attn_norm.weight", width),
         Stored(f"{name}.ssm_in.weight", (rows, width), ("operator.in_proj.weight",)),
-        Stored(
-            f"{name}.ssm_conv1d.weight", (channels, shape.conv), ("operator.conv.weight",), precise=True
-        ),
+        Stored(f"{name}.ssm_conv1d.weight", (channels, shape.conv), ("operator.conv.weight",), precise=True),
         Stored(f"{name}.ssm_conv1d.bias", (channels,), ("operator.conv.bias",), precise=True),
         Stored(f"{name}.ssm_dt.bias", (shape.heads,), ("operator.dt_bias",), precise=True),
         Stored(f"{name}.ssm_a", heads, ("operator.A_log",), rates, precise=True),

@@ -14,8 +14,9 @@ from operators.published.gguf_export.blocks import (
     outside,
     require,
     require_one_shape,
+    shapes_of,
 )
-from operators.published.gguf_export.outline import Misfit, Outline, Stored, Value
+from operators.published.gguf_export.outline import Misfit, Outline, Stored, Value, unchanged
 
 ROPE_FREQUENCIES = "rope_freqs.weight"
 # Frequencies divided by this turn a head by less than float32 can tell, at every position.
@@ -30,7 +31,7 @@ def llama(architecture: Architecture) -> Outline:
 
 
 def llama_with_biases(architecture: Architecture) -> Outline:
-    """The same with biases of queries, keys and values, which llama.cpp reads where they are. Raises Misfit."""
+    """The same with biases, which llama.cpp reads where a file has them. Raises Misfit."""
     require(architecture, "attention", "qk_norm", "none")
     require(architecture, "attention", "qkv_bias", True)
     return _transformer(architecture, "llama")
@@ -54,9 +55,8 @@ def qwen3(architecture: Architecture) -> Outline:
 
 def require_whole_width(architecture: Architecture) -> None:
     """Raises Misfit unless the heads of attention are together as wide as the model."""
-    for number, layer in enumerate(architecture.layers):
-        shape = layer.shape
-        if layer.operator == "attention" and shape.heads * shape.head_dim != architecture.width:
+    for number, shape in shapes_of(architecture, "attention"):
+        if shape.heads * shape.head_dim != architecture.width:
             raise Misfit(
                 f"layers.{number}.shape.heads: expected heads x head_dim to be the width, "
                 f"{architecture.width}, got {shape.heads} x {shape.head_dim}",
@@ -86,14 +86,13 @@ def _transformer(architecture: Architecture, family: str) -> Outline:
 
 
 def require_plain_rope(architecture: Architecture) -> None:
-    """Raises Misfit for a model of a family that rotates, and knows no scaling, unless it does the same."""
-    number = next(n for n, layer in enumerate(architecture.layers) if layer.operator == "attention")
+    """Raises Misfit unless queries and keys are rotated, and no scaling stretches the rotation."""
+    number, _ = shapes_of(architecture, "attention")[0]
+    where, depth = f"for layers.{number} (attention)", architecture.depth
     if architecture.rope is None:
-        raise Misfit(f"rope: expected rotary positions for layers.{number} (attention), got null", layer=number)
+        raise Misfit(f"rope: expected rotary positions {where}, got null", layer=depth)
     if architecture.rope.scaling is not None:
-        raise Misfit(
-            f"rope.scaling: expected null for layers.{number} (attention), got llama3", layer=number
-        )
+        raise Misfit(f"rope.scaling: expected null {where}, got llama3", layer=depth)
 
 
 def common_keys(architecture: Architecture, count: int) -> dict[str, Value]:
@@ -125,41 +124,34 @@ def rope_frequencies(architecture: Architecture, head_dim: int) -> list[Stored]:
     return [Stored(ROPE_FREQUENCIES, (half,), fill=tuple(factors), precise=True)]
 
 
-def attention(
-    half: Half, name: str, width: int, *, permuted: bool, normalization: str = "attn_norm"
-) -> list[Stored]:
+def attention(half: Half, name: str, width: int, *, permuted: bool) -> list[Stored]:
     """The tensors of a layer of attention.
 
     name: of the block, as blk.0.
     permuted: whether llama.cpp rotates neighbouring rows of a head.
-    normalization: name of the normalization before it.
     """
     shape = half.shape
-    tensors = [norm(f"{name}.{normalization}.weight", width)]
+    tensors = [norm(f"{name}.attn_norm.weight", width)]
     for letter, heads in (("q", shape.heads), ("k", shape.kv_heads), ("v", shape.kv_heads)):
-        change = {"change": partial(neighbours, heads)} if permuted and letter != "v" else {}
-        rows, ours = heads * shape.head_dim, f"operator.{letter}_proj"
-        tensors.append(Stored(f"{name}.attn_{letter}.weight", (rows, width), (f"{ours}.weight",), **change))
+        change = partial(neighbours, heads) if permuted and letter != "v" else unchanged
+        rows, theirs, ours = heads * shape.head_dim, f"{name}.attn_{letter}", f"operator.{letter}"
+        tensors.append(Stored(f"{theirs}.weight", (rows, width), (f"{ours}_proj.weight",), change))
         if shape.qkv_bias:
-            tensors.append(
-                Stored(f"{name}.attn_{letter}.bias", (rows,), (f"{ours}.bias",), precise=True, **change)
-            )
+            tensors.append(Stored(f"{theirs}.bias", (rows,), (f"{ours}_proj.bias",), change, precise=True))
         if shape.qk_norm == "head" and letter != "v":
-            tensors.append(
-                Stored(
-                    f"{name}.attn_{letter}_norm.weight",
-                    (shape.head_dim,),
-                    (f"operator.{letter}_norm.weight",),
-                    precise=True,
-                )
-            )
+            size = (shape.head_dim,)
+            tensors.append(Stored(f"{theirs}_norm.weight", size, (f"{ours}_norm.weight",), precise=True))
     columns = shape.heads * shape.head_dim
     tensors.append(Stored(f"{name}.attn_output.weight", (width, columns), ("operator.o_proj.weight",)))
     return half.stored(tensors)
 
 
 def swiglu(half: Half, name: str, width: int, *, normalization: str = "ffn_norm") -> list[Stored]:
-    """The tensors of a SwiGLU; see `attention`."""
+    """The tensors of a SwiGLU.
+
+    name: of the block.
+    normalization: name of the normalization before it.
+    """
     hidden = half.shape.hidden
     shapes = {"gate": (hidden, width), "up": (hidden, width), "down": (width, hidden)}
     return half.stored(

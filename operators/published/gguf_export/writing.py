@@ -117,10 +117,10 @@ def _writer(plan: Outline, kinds: Mapping[str, Any], path: Path, split_bytes: in
 
     writer = gguf.GGUFWriter(path, plan.family, split_max_size=split_bytes or 0)
     for tensor in plan.tensors:
-        values, size = gguf.GGML_QUANT_SIZES[kinds[tensor.name]]
-        count = prod(tensor.shape) // values * size
+        kind = kinds[tensor.name]
+        # The second type only counts where the first one is unknown.
         writer.add_tensor_info(
-            tensor.name, tensor.shape, np.dtype(np.float32), count, raw_dtype=kinds[tensor.name]
+            tensor.name, tensor.shape, np.dtype(np.float32), _bytes(tensor, kind), raw_dtype=kind
         )
     return writer
 
@@ -216,20 +216,24 @@ def _remarks(plan: Outline, kinds: Mapping[str, Any], dtype: Dtype) -> tuple[str
     import gguf
 
     lines = list(plan.remarks)
-    other = [t.name for t in plan.tensors if not t.precise and kinds[t.name].name != dtype]
-    if other:
-        lines.append(
-            f"{dtype} takes rows of a multiple of {gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]][0]}"
-            f": F16 instead for {_listed(other)}"
-        )
+    if other := [t.name for t in plan.tensors if not t.precise and kinds[t.name].name != dtype]:
+        whole, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]]
+        lines.append(f"{dtype} takes rows of a multiple of {whole}: F16 instead for {_listed(other)}")
     empty = [t for t in plan.tensors if not t.parts and len(t.shape) > 1 and not t.precise]
-    if empty:
-        sizes = {t.name: gguf.GGML_QUANT_SIZES[kinds[t.name]] for t in empty}
-        count = sum(prod(t.shape) // sizes[t.name][0] * sizes[t.name][1] for t in empty)
+    if count := sum(_bytes(tensor, kinds[tensor.name]) for tensor in empty):
         lines.append(
-            f"{plan.family} has sub-layers that the architecture lacks: their zeros cost {count:,} bytes a step"
+            f"{plan.family} has sub-layers that the architecture lacks: "
+            f"their zeros cost {count:,} bytes a step"
         )
     return tuple(lines)
+
+
+def _bytes(tensor: Stored, kind: Any) -> int:
+    """How many bytes a tensor takes in the file."""
+    import gguf
+
+    values, size = gguf.GGML_QUANT_SIZES[kind]
+    return int(prod(tensor.shape) // values * size)
 
 
 def _listed(names: list[str]) -> str:
