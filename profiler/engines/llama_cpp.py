@@ -13,6 +13,9 @@ from profiler.process.child_process import Child
 from profiler.profile import ProfileSettings
 from profiler.timing import Timing
 
+# Before it ends the process, llama.cpp would ask a debugger where it is.
+WITHOUT_DEBUGGER = {"GGML_NO_BACKTRACE": "1"}
+
 
 class EnginePoint(Value):
     """The figures at one batch size and context.
@@ -58,7 +61,7 @@ def measure_gguf(path: Path, settings: ProfileSettings, *, deadline_s: float = 6
     Raises DeviceError where the engine is not installed or does not load the file.
     Raises CrashError, OutOfMemoryError or DeadlineError where the measurement did not end well.
     """
-    child = Child("profiler.engines.llama_cpp_process", called="llama.cpp")
+    child = Child("profiler.engines.llama_cpp_process", called="llama.cpp", environment=WITHOUT_DEBUGGER)
     try:
         child.connection.send((str(path.absolute()), settings))
         if not child.connection.poll(deadline_s):

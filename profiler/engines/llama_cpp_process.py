@@ -17,14 +17,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from operators.base.errors import DeviceError, FrontrunnerError
+from operators.base.errors import DeviceError, FrontrunnerError, flat
 from profiler.engines.llama_cpp import EnginePoint, EngineProfile
 from profiler.process.child_process import settle_in
 from profiler.profile import ProfileSettings
 from profiler.timing import sample
 
 STEPS = 64  # of a request: enough for one to be worth its prefill, and few beside most contexts
-LARGEST_ID = 256  # prompts have ids below this, which nearly every vocabulary has
+IDS = 32  # prompts have ids below this, which every vocabulary has
 
 
 @dataclass
@@ -115,19 +115,24 @@ def _server(path: str, *, batch: int, context: int, threads: int) -> Any:
 
 
 def _reply(server: Any, row: int, tokens: int, steps: int) -> Reply:
-    """Reads a prompt of its own for each row, and decodes this many tokens after it."""
-    reply = Reply()
+    """Reads a prompt of its own for each row, and decodes this many tokens after it. Raises DeviceError."""
+    reply, errors = Reply(), []
 
     def heard(chunk: dict[str, Any]) -> bool:
-        if "timings" in chunk and len(reply.arrived) < steps:
+        if "error" in chunk:
+            errors.append(chunk["error"])
+        elif "timings" in chunk and len(reply.arrived) < steps:
             reply.arrived.append(perf_counter())
             reply.decoded_ms.append(chunk["timings"]["predicted_ms"])
         return False  # which asks for more
 
-    prompt = [(7 * place + row) % LARGEST_ID for place in range(tokens)]
+    prompt = [(7 * place + row) % IDS for place in range(tokens)]
     request = {"prompt": prompt, "n_predict": steps, "ignore_eos": True, "cache_prompt": False}
     request |= {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
     server.handle_completions({**request, "stream": True, "timings_per_token": True}, heard)
+    if errors or len(reply.arrived) < steps:
+        why = flat(errors[0] if errors else f"{len(reply.arrived)} of {steps} tokens came")
+        raise DeviceError(f"llama.cpp does not read {tokens} tokens and decode {steps}: {why:.200}")
     return reply
 
 
