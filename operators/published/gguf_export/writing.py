@@ -62,8 +62,10 @@ def write_gguf(
         file.
 
     Raises ArchitectureError where no GGUF model of llama.cpp holds the architecture, DataError for weights
-    and a vocabulary that do not fit it, and RunError where the file exists or cannot be written.
+    and a vocabulary that do not fit it, and RunError where the file exists or cannot be written, or the
+    package gguf is missing.
     """
+    _require_package(to)
     plan = outline(architecture)
     _require_weights(architecture, parameters)
     if vocabulary is not None and len(vocabulary.tokens) > architecture.vocabulary:
@@ -78,16 +80,25 @@ def write_gguf(
         to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as folder:
             writer = _writer(plan, kinds, Path(folder) / to.name, split_bytes)
+            parts = writer.format_shard_names(Path(folder) / to.name)
+            _require_new([to, *(to.parent / part.name for part in parts)])
             try:
                 _add_metadata(writer, plan, architecture.name or to.stem, dtype, context)
                 _add_vocabulary(writer, padded(vocabulary, architecture.vocabulary))
                 _write(writer, plan, kinds, parameters)
             finally:
                 writer.close()
-            paths = _moved(sorted(Path(folder).iterdir()), to)
+            paths = _moved(parts, to.parent)
     except OSError as error:
         raise RunError(f"{to}: cannot be written: {error.strerror or error}") from None
     return Written(plan.family, paths, _remarks(plan, kinds, dtype))
+
+
+def _require_package(to: Path) -> None:
+    try:
+        import gguf  # noqa: F401 - imported where it is used
+    except ImportError as error:
+        raise RunError(f"{to}: writing GGUF needs the package gguf (`pip install gguf`): {error}") from None
 
 
 def _require_weights(architecture: Architecture, parameters: Mapping[str, Tensor]) -> None:
@@ -192,12 +203,15 @@ def _values(tensor: Stored, parameters: Mapping[str, Tensor]) -> np.ndarray:
     return np.ascontiguousarray(values.numpy())
 
 
-def _moved(parts: list[Path], to: Path) -> tuple[Path, ...]:
-    """The written parts beside `to`. Raises RunError where one of them is there already."""
-    targets = [to.parent / part.name for part in parts]
-    for target in (to, *targets):
+def _require_new(targets: list[Path]) -> None:
+    for target in targets:
         if target.exists():
             raise RunError(f"{target}: exists already, expected a new file")
+
+
+def _moved(parts: list[Path], folder: Path) -> tuple[Path, ...]:
+    """The written parts in their folder: all of them or none."""
+    targets = [folder / part.name for part in parts]
     moved: list[Path] = []
     try:
         for part, target in zip(parts, targets, strict=True):

@@ -1,5 +1,6 @@
 """The files of an export, as the package gguf and our own import read them, and what is refused."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,9 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
     assert str(error.value).startswith(message.format(to=tmp_path / "x"))
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(RunError, match=r"x\.gguf: writing GGUF needs the package gguf"):
+        written(tmp_path / "x.gguf", "llama")
