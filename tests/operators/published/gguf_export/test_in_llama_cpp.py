@@ -12,6 +12,7 @@ from operators.published.gguf_export.writing import write_gguf
 from tests.helpers.gguf_members import MEMBERS, random_model
 from tests.helpers.llama_cpp import difference
 
+pytest.importorskip("gguf")
 CLOSE = 1e-4
 
 
