@@ -70,6 +70,14 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
         raise DataError(
             f"{file.path}: tokenizer.ggml.token_type: expected kinds from 1 to {LAST_KIND}, got {odd[0]}"
         )
+    # These are no pieces of text, so a merge of them never happens. A file without other merges needs one.
+    never = {token for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)}
+    pairs = [pair for pair in pairs if not never & {*pair}]
+    for left, right in pairs:  # on a merge that makes no token, the library ends the process
+        if left + right not in vocabulary:
+            raise DataError(
+                f"{file.path}: tokenizer.ggml.merges: expected merges that make tokens, got {left} {right}"
+            )
     try:
         tokenizer = Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=way.whole))
     except Exception as error:  # tokenizers raises plain Exception for a merge of unknown tokens

@@ -331,6 +331,7 @@ def test_a_tokenizer_of_another_kind_is_left_out_and_said(call, tmp_path, change
         {"merges": ["abc"]},
         {"merges": ["not there"]},
         {"merges": [" a"]},
+        {"merges": ["~ ~"]},  # of two tokens that are there, and one that is not
         {"merges": [1, 2]},
         {"kinds": [7] * VOCABULARY},
         {"kinds": [1, 1]},

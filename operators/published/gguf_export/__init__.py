@@ -1,0 +1,1 @@
+"""Our models as GGUF files, which llama.cpp runs."""

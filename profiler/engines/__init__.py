@@ -1,0 +1,1 @@
+"""What a model costs in the engines of others, by its exported file."""
