@@ -1,6 +1,5 @@
 """What the latency table says of a model: sums of layers, their errors, and what is missing."""
 
-
 import pytest
 
 from operators import Architecture
