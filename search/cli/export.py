@@ -1,17 +1,13 @@
 """`frontrunner export`: writes a model for others, in one of several formats."""
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from operators.base.errors import RunError
 from search.cli.options import DEFAULT_RESULTS, CandidateId, Results, plain_console
-
-if TYPE_CHECKING:
-    from search.runs.exportable import Exportable
 
 console = plain_console()
 
@@ -19,16 +15,16 @@ console = plain_console()
 class Format(StrEnum):
     architecture = "architecture"
     huggingface = "huggingface"
+    gguf = "gguf"
 
 
-def _huggingface(model: "Exportable", to: Path) -> list[str]:
-    from search.runs.export_huggingface import export_huggingface
+class Dtype(StrEnum):
+    """Types of the matrices in a GGUF file."""
 
-    return export_huggingface(model, to)
-
-
-FORMATS: dict[Format, Callable[["Exportable", Path], list[str]]] = {Format.huggingface: _huggingface}
-"""What writes a model in each format of other engines; it returns lines for the user."""
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    Q8_0 = "Q8_0"
 
 
 def export(
@@ -43,10 +39,16 @@ def export(
     ],
     candidate: CandidateId = None,
     *,
-    to: Annotated[Path, typer.Option(help="New or empty folder to write.", show_default=False)],
+    to: Annotated[
+        Path,
+        typer.Option(help="New or empty folder to write; a new file for GGUF.", show_default=False),
+    ],
     format_: Annotated[
         Format,
-        typer.Option("--format", help="What to write: our own folder, or one that transformers loads."),
+        typer.Option(
+            "--format",
+            help="What to write: our own folder, one for transformers, or a file for llama.cpp.",
+        ),
     ] = Format.architecture,
     without_weights: Annotated[
         bool, typer.Option("--without-weights", help="Leave out the trained weights.")
@@ -54,9 +56,19 @@ def export(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Write random weights; for other formats alone.")
     ] = False,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Type of the matrices, with --format gguf; F16 where not given.")
+    ] = None,
+    split_gb: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="The most that one part holds, with --format gguf (10^9 bytes)."),
+    ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a candidate's architecture, scores, provenance and trained weights to a folder."""
+    if format_ is not Format.gguf and (dtype is not None or split_gb is not None):
+        option = "--dtype" if dtype is not None else "--split-gb"
+        raise RunError(f"{option}: expected --format gguf, got {format_.value}")
     if format_ is Format.architecture:
         if random_weights:
             raise RunError("--random-weights: expected another --format than architecture")
@@ -67,7 +79,15 @@ def export(
     from search.runs.exportable import exportable
 
     source = exportable(model, candidate, results, random_weights=random_weights)
-    remarks = FORMATS[format_](source, to)
+    if format_ is Format.gguf:
+        from search.runs.gguf_export import export_gguf
+
+        split_bytes = None if split_gb is None else int(split_gb * 1e9)
+        remarks = export_gguf(source, to, dtype=(dtype or Dtype.F16).value, split_bytes=split_bytes)
+    else:
+        from search.runs.export_huggingface import export_huggingface
+
+        remarks = export_huggingface(source, to)
     console.print(f"exported {source.title} to {to}", soft_wrap=True)
     for remark in remarks:
         console.print(remark, soft_wrap=True)

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from operators.base.errors import DataError
 from operators.published.gguf_file import GgufFile
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, LAST_KIND = 1, 2, 3, 4, 6  # kinds of tokens in GGUF
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, LAST_KIND = 1, 2, 3, 4, 5, 6  # kinds of tokens in GGUF
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
             f"{file.path}: tokenizer.ggml.token_type: expected kinds from 1 to {LAST_KIND}, got {odd[0]}"
         )
     # These are no pieces of text, so a merge of them never happens. A file without other merges needs one.
-    never = {token for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)}
+    no_pieces = (CONTROL, USER_DEFINED, UNUSED)
+    never = {token for token, kind in zip(tokens, kinds, strict=True) if kind in no_pieces}
     pairs = [pair for pair in pairs if not never & {*pair}]
     for left, right in pairs:  # on a merge that makes no token, the library ends the process
         if left + right not in vocabulary:

@@ -17,10 +17,11 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 }
 
 
-def gguf_vocabulary(path: Path, *, end: str) -> Vocabulary:
+def gguf_vocabulary(path: Path, *, end: str, where: str | None = None) -> Vocabulary:
     """The tokens of a tokenizer.json.
 
     end: the token that ends a document.
+    where: what messages call the file; None for its path.
 
     Raises DataError for a file that cannot be read, and for a tokenizer that a GGUF file cannot hold.
     """
@@ -28,7 +29,7 @@ def gguf_vocabulary(path: Path, *, end: str) -> Vocabulary:
     model, added = content["model"], content["added_tokens"]
 
     def refused(key: str, expected: str, got: object) -> DataError:
-        return DataError(f"{path}: {key}: expected {expected} for a GGUF file, got {in_words(got)}")
+        return DataError(f"{where or path}: {key}: expected {expected} for a GGUF file, got {in_words(got)}")
 
     if (kind := model.get("type", "BPE")) != "BPE" or not isinstance(model["vocab"], dict):
         raise refused("model.type", "BPE", kind)

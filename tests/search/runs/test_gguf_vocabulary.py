@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, processors
 from operators import Architecture
 from operators.base.errors import DataError
 from proxy_train.text.tokenizer import load_published, load_tokenizer, train_tokenizer
+from search.runs.exportable import Exportable
 from search.runs.gguf_export import export_gguf
 from search.runs.gguf_tokenizer import SPLITS
 from search.runs.gguf_vocabulary import gguf_vocabulary
@@ -67,8 +68,8 @@ CASES: dict[str, Callable[[], Tokenizer]] = {
 
 def exported(tokenizer: Tokenizer, folder: Path) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
-    weights = random_model(SHAPE).state_dict()
-    export_gguf(SHAPE, weights, folder / "tokenizer.json", folder / "x.gguf", end=END, dtype="F32")
+    model = Exportable("x", SHAPE, random_model(SHAPE).state_dict(), tokenizer=tokenizer, end=END)
+    assert "llama.cpp runs it as llama" in export_gguf(model, folder / "x.gguf", dtype="F32")
     return folder / "x.gguf"
 
 
