@@ -12,4 +12,4 @@ def gates_table(gates: Sequence[Gate]) -> Sheet:
         (gate.name, *(f"{count:,}" for count in (gate.seen, gate.turned_away, gate.audited, gate.wrong)))
         for gate in gates
     )
-    return sheet(("gate", "seen", "turned away", "of these audited", "wrong"), rows, words=("gate",))
+    return sheet(("gate", "seen", "rejected", "of these audited", "wrong"), rows, words=("gate",))
