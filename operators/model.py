@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from operators import backends, registry
 from operators.architecture import Architecture
 from operators.base.errors import DataError, StateError
-from operators.layers.normalization import build_norm
+from operators.layers.normalization import build_norm, unit_rows
 from operators.layers.residual import ResidualLayer, add_norm_reference, best_add_norm
 from operators.operator import State
 
@@ -178,11 +178,7 @@ class HybridLM(nn.Module):
     def head_weight(self) -> Tensor:
         """The matrix [vocabulary, W] that gives logits; a normalized head has rows of unit length."""
         weight = self.embedding.weight if self.head is None else self.head.weight
-        return (
-            F.normalize(weight.float(), dim=1).to(weight.dtype)
-            if self.architecture.normalized_head
-            else weight
-        )
+        return unit_rows(weight) if self.architecture.normalized_head else weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., W] -> [..., vocabulary]."""
@@ -339,6 +335,13 @@ class HybridLM(nn.Module):
                     f"prompt: token {place} has id {int(token)}, expected from 0 to {rows - 1}: "
                     f"the model has {rows} rows"
                 )
+
+
+def parameter_shapes(architecture: Architecture) -> dict[str, torch.Size]:
+    """The shape of each parameter of a model, by name; nothing is allocated."""
+    with torch.device("meta"):
+        model = HybridLM(architecture, backend="reference", device="meta")
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def _checked_lengths(tokens: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int]:

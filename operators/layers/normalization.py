@@ -52,6 +52,11 @@ def norm_parameters(kind: str, width: int) -> int:
     return width if kind == "rmsnorm" else 2 * width
 
 
+def unit_rows(matrix: Tensor) -> Tensor:
+    """The matrix with rows of unit length, computed in float32 and returned in the matrix's dtype."""
+    return F.normalize(matrix.float(), dim=1).to(matrix.dtype)
+
+
 def l2_normalized(x: Tensor) -> Tensor:
     """x / ‖x‖₂ over the last dimension, in float32; 1e-6 is added to the squared norm."""
     x = x.float()

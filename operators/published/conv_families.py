@@ -1,5 +1,6 @@
 """The adapter of LFM2: blocks of a gated short convolution or attention, with SwiGLU."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
@@ -58,21 +59,15 @@ def lfm2(config: Settings) -> Family:
     return Family(fields, layers, names, forms=forms)
 
 
-def _kinds(config: Settings) -> list[str]:
+def _kinds(config: Settings) -> Sequence[str]:
     """The mixer of every block: by `layer_types`, or attention in the blocks of `full_attn_idxs`."""
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
-    kinds, full = config.names("layer_types"), config.get("full_attn_idxs", null=True)
+    full = config.get("full_attn_idxs", null=True)
     full = list(range(blocks)) if full is None else full
     if not isinstance(full, list) or any(type(number) is not int for number in full):
         raise config.error("full_attn_idxs", "a list of numbers", full)
-    if kinds is None:
-        kinds = ["full_attention" if block in full else "conv" for block in range(blocks)]
-    if len(kinds) != blocks:
-        raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
-    for kind in kinds:
-        if kind not in ("conv", "full_attention"):
-            raise config.error("layer_types", "conv or full_attention", kind)
-    return kinds
+    usual = ["full_attention" if block in full else "conv" for block in range(blocks)]
+    return config.kinds("layer_types", blocks, default=usual, known=("conv", "full_attention"))
 
 
 def _hidden(config: Settings) -> int:

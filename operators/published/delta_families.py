@@ -1,6 +1,6 @@
 """Adapters of the families with Gated DeltaNet: OLMo Hybrid and Qwen3.5's text model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
@@ -65,12 +65,10 @@ def olmo_hybrid(config: Settings) -> Family:
     }
     feedforward = {"operator": "swiglu", "shape": {"hidden": config.size("intermediate_size")}}
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
-    kinds = config.names("layer_types")
-    if kinds is None:  # by default every fourth block has attention; with fewer than four, the last one
-        full = range(3, blocks, 4) or (blocks - 1,)
-        kinds = ["full_attention" if block in full else "linear_attention" for block in range(blocks)]
-    if len(kinds) != blocks:
-        raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
+    # By default every fourth block has attention; with fewer than four, the last one.
+    full = range(3, blocks, 4) or (blocks - 1,)
+    usual = ["full_attention" if block in full else "linear_attention" for block in range(blocks)]
+    kinds = config.kinds("layer_types", blocks, default=usual)
     names, layers, forms = outside_names("model.embed_tokens.weight", "model.norm.weight"), [], {}
     for block, kind in enumerate(kinds):
         layer, ours = f"model.layers.{block}", 2 * block
@@ -196,19 +194,12 @@ def qwen3_5_text(config: Settings) -> Family:
     return Family({"rope": rotation, "norm_eps": HEAD_NORM_EPS}, layers, names, forms=forms)
 
 
-def _kinds(config: Settings) -> list[str]:
+def _kinds(config: Settings) -> Sequence[str]:
     """The mixer of every block: by `layer_types`, or attention in each fourth."""
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
     every = config.size("full_attention_interval", default=4)
-    kinds = config.names("layer_types")
-    if kinds is None:
-        kinds = ["linear_attention" if (block + 1) % every else "full_attention" for block in range(blocks)]
-    if len(kinds) != blocks:
-        raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
-    for kind in kinds:
-        if kind not in ("linear_attention", "full_attention"):
-            raise config.error("layer_types", "linear_attention or full_attention", kind)
-    return kinds
+    usual = ["linear_attention" if (block + 1) % every else "full_attention" for block in range(blocks)]
+    return config.kinds("layer_types", blocks, default=usual, known=("linear_attention", "full_attention"))
 
 
 def _whole_rotation(config: Settings, head_dim: int) -> dict[str, Any] | None:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from operators.architecture import Architecture
+from operators.layers.normalization import unit_rows
 
 EMBEDDING, HEAD, META = "embedding.weight", "head.weight", "meta"
 
@@ -25,7 +25,7 @@ def folded(
     plain = architecture.model_copy(update={"normalized_head": False, "meta_tokens": 0})
     if architecture.normalized_head:
         rows = tensors[EMBEDDING if architecture.tied_embeddings else HEAD]
-        tensors[HEAD] = F.normalize(rows.float(), dim=1).to(rows.dtype)
+        tensors[HEAD] = unit_rows(rows)
         plain = plain.model_copy(update={"tied_embeddings": False})
     if architecture.meta_tokens:
         meta = tensors.pop(META)

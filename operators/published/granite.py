@@ -95,12 +95,7 @@ def _kinds(config: Settings) -> list[str]:
     """Our mixer of every block."""
     blocks = config.size("num_hidden_layers", most=MAX_DEPTH)
     key = "layers_block_type" if config.names("layer_types") is None else "layer_types"
-    kinds = config.names(key) or ["mamba"] * blocks
-    if len(kinds) != blocks:
-        raise config.error(key, f"{blocks} entries, as num_hidden_layers says", kinds)
-    for kind in kinds:
-        if kind not in KINDS:
-            raise config.error(key, " or ".join(KINDS), kind)
+    kinds = config.kinds(key, blocks, default=["mamba"] * blocks, known=tuple(KINDS))
     return [KINDS[kind] for kind in kinds]
 
 

@@ -1,7 +1,7 @@
 """Values of a config.json, each checked as it is read; a key that nothing reads is refused at the end."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from operators.base.errors import ArchitectureError
@@ -86,6 +86,24 @@ class Settings:
         ):
             raise self.error(key, "a list of names", value)
         return value
+
+    def kinds(
+        self, key: str, blocks: int, *, default: Sequence[str], known: Sequence[str] = ()
+    ) -> Sequence[str]:
+        """The kind of every block.
+
+        blocks: how many there are.
+        default: the kinds where the key is missing or null.
+        known: all kinds that there may be; empty for any.
+        """
+        named = self.names(key)
+        kinds = default if named is None else named
+        if len(kinds) != blocks:
+            raise self.error(key, f"{blocks} entries, as num_hidden_layers says", kinds)
+        for kind in kinds:
+            if known and kind not in known:
+                raise self.error(key, " or ".join(known), kind)
+        return kinds
 
     def only(self, key: str, *values: Any, null: bool = False) -> None:
         """Refuses all values of a setting but these; a missing key has the first of them."""

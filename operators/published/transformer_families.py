@@ -157,15 +157,11 @@ def _windows(config: Settings) -> list[int | None]:
     window = config.size("sliding_window", default=4096, null=True) if slides else None
     if slides and "sliding_window" in config.values and config.values["sliding_window"] is None:
         window = None
-    kinds = config.names("layer_types")
-    if kinds is None:
-        full = blocks if window is None else config.size("max_window_layers", default=28, least=0)
-        kinds = ["full_attention" if block < full else "sliding_attention" for block in range(blocks)]
-    if len(kinds) != blocks:
-        raise config.error("layer_types", f"{blocks} entries, as num_hidden_layers says", kinds)
-    for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
-            raise config.error("layer_types", "full_attention or sliding_attention", kind)
+    listed = config.names("layer_types") is not None
+    full = blocks if listed or window is None else config.size("max_window_layers", default=28, least=0)
+    usual = ["full_attention" if block < full else "sliding_attention" for block in range(blocks)]
+    known = ("full_attention", "sliding_attention")
+    kinds = config.kinds("layer_types", blocks, default=usual, known=known)
     if "sliding_attention" in kinds and not slides:
         raise config.error("use_sliding_window", "true where layer_types has sliding_attention", False)
     if "sliding_attention" in kinds and window is None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from operators.base.errors import DataError
 from operators.layers.rope import frequencies
-from operators.model import HybridLM
+from operators.model import parameter_shapes
 from operators.published.families import Published
 from operators.published.forms import Form
 from operators.published.padding import without_padding
@@ -63,10 +63,8 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
 
 
 def expected_shapes(published: Published) -> dict[str, torch.Size]:
-    """The shape of each of our parameters in the whole model, by name; nothing is allocated."""
-    with torch.device("meta"):
-        model = HybridLM(published.whole, backend="reference", device="meta")
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+    """The shape of each of our parameters in the whole model, by name."""
+    return parameter_shapes(published.whole)
 
 
 def sharing(names: Mapping[str, tuple[str, ...]], ours: Iterable[str]) -> dict[tuple[str, ...], list[str]]:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from operators import Architecture, HybridLM
 from operators.base.errors import RunError
 from operators.base.files import whole_folder
+from operators.model import parameter_shapes
 from proxy_train.text.tokenizer import load_published, load_tokenizer
 from search.evaluation.figures import exact_value
 from search.evaluation.outcome import Evaluation
@@ -184,9 +185,7 @@ def load_weights(
         weights: dict[str, torch.Tensor] = load_file(file, device=device)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{where}: not an exported candidate: {error}") from None
-    with torch.device("meta"):
-        shapes = HybridLM(architecture, backend="reference", device="meta").state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in shapes.items()}
+    expected = {name: tuple(shape) for name, shape in parameter_shapes(architecture).items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != stored:
         odd = sorted(

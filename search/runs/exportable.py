@@ -13,13 +13,12 @@ from torch import Tensor
 from operators import Architecture, HybridLM
 from operators.architecture import IN_A_FOLDER
 from operators.base.errors import RunError
+from operators.published.safetensors_folder import WHOLE
 from proxy_train.text.licence import licence_of
 from proxy_train.text.tokenizer import first_end, load_tokenizer
 from search.evaluation.figures import exact_value
 from search.runs.export import load_weights, provenance, tokenizer_of, why_without_weights
 from search.runs.sources import architecture_of, candidate_named, is_candidate
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,12 @@ def exportable(name: str, number: int | None, results: Path, *, random_weights: 
         if not random_weights:
             raise RunError(f"{name}: an architecture without weights; --random-weights exports random ones")
         return Exportable(title, architecture, random_weights_of(architecture), random=True)
-    if not random_weights and not (folder / WEIGHTS).is_file():
-        raise RunError(f"{name}: has no {WEIGHTS}; --random-weights exports random weights")
+    if not random_weights and not (folder / WHOLE).is_file():
+        raise RunError(f"{name}: has no {WHOLE}; --random-weights exports random weights")
     weights = (
         random_weights_of(architecture)
         if random_weights
-        else load_weights(folder / WEIGHTS, architecture, where=folder)
+        else load_weights(folder / WHOLE, architecture, where=folder)
     )
     origin, scores = _json(folder / "provenance.json"), _json(folder / "scores.json")
     tokenizer = tokenizer_of(folder) if (folder / "tokenizer.json").is_file() else None

@@ -1,6 +1,5 @@
 """Writes a model with its tokenizer as a GGUF file."""
 
-import tempfile
 from pathlib import Path
 
 from operators.base.errors import ArchitectureError
@@ -25,11 +24,8 @@ def export_gguf(
     """
     vocabulary = None
     if model.tokenizer is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "tokenizer.json"
-            model.tokenizer.save(str(path))
-            end = end_of_document(model.tokenizer, model.end, model.title)
-            vocabulary = gguf_vocabulary(path, end=end, where=f"{model.title}: tokenizer.json")
+        end = end_of_document(model.tokenizer, model.end, model.title)
+        vocabulary = gguf_vocabulary(model.tokenizer, end=end, where=f"{model.title}: tokenizer.json")
     try:
         written = write_gguf(
             model.architecture,

@@ -6,9 +6,15 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from operators.base.errors import DataError
+from operators.published.gguf_export.vocabulary import (
+    CONTROL,
+    LAST_KIND,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
 from operators.published.gguf_file import GgufFile
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, LAST_KIND = 1, 2, 3, 4, 5, 6  # kinds of tokens in GGUF
 
 
 @dataclass(frozen=True)

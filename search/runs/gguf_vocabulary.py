@@ -1,12 +1,12 @@
 """A tokenizer.json as the tokens of a GGUF file."""
 
 import json
-from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
 
 from operators.base.errors import DataError, in_words
 from operators.published.gguf_export.vocabulary import CONTROL, NORMAL, UNUSED, USER_DEFINED, Vocabulary
-from proxy_train.text import tokenizer_file
 from search.runs.gguf_tokenizer import SPLITS, Splitting
 
 # What else a BPE may have, with the values that change nothing.
@@ -17,19 +17,19 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 }
 
 
-def gguf_vocabulary(path: Path, *, end: str, where: str | None = None) -> Vocabulary:
-    """The tokens of a tokenizer.json.
+def gguf_vocabulary(tokenizer: Tokenizer, *, end: str, where: str) -> Vocabulary:
+    """The tokens of a tokenizer.
 
     end: the token that ends a document.
-    where: what messages call the file; None for its path.
+    where: what messages call the tokenizer.
 
-    Raises DataError for a file that cannot be read, and for a tokenizer that a GGUF file cannot hold.
+    Raises DataError for a tokenizer that a GGUF file cannot hold.
     """
-    content = tokenizer_file.read(path)
+    content = json.loads(tokenizer.to_str())
     model, added = content["model"], content["added_tokens"]
 
     def refused(key: str, expected: str, got: object) -> DataError:
-        return DataError(f"{where or path}: {key}: expected {expected} for a GGUF file, got {in_words(got)}")
+        return DataError(f"{where}: {key}: expected {expected} for a GGUF file, got {in_words(got)}")
 
     if (kind := model.get("type", "BPE")) != "BPE" or not isinstance(model["vocab"], dict):
         raise refused("model.type", "BPE", kind)

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.errors import in_words
+from operators.layers.normalization import unit_rows
 from operators.published.gguf_export.outline import Misfit, Stored
+from operators.published.padding import blocks_of
 
 # What stands where a whole model lacks a kind.
 SMALLEST = {
@@ -95,19 +97,15 @@ def blocks(architecture: Architecture, *, missing: Sequence[Layer] = ()) -> list
     """
     lacking = {_kind(layer): layer for layer in missing}
     zeros = {kind: Half(lacking.get(kind) or _smallest(architecture, kind), None) for kind in KINDS}
-    paired: list[Block] = []
-    waiting: Half | None = None
-    for number, layer in enumerate(architecture.layers):
-        half = Half(layer, number)
-        if _kind(layer) == "feedforward":
-            paired.append(Block(waiting or zeros["mixer"], half))
-            waiting = None
-        else:
-            if waiting is not None:
-                paired.append(Block(waiting, zeros["feedforward"]))
-            waiting = half
-    if waiting is not None:
-        paired.append(Block(waiting, zeros["feedforward"]))
+    numbers = count()
+
+    def half(layer: Layer | None, kind: str) -> Half:
+        return zeros[kind] if layer is None else Half(layer, next(numbers))
+
+    paired = [
+        Block(half(mixer, "mixer"), half(feedforward, "feedforward"))
+        for mixer, feedforward in blocks_of(architecture)
+    ]
     if "mixer" in lacking and all(block.mixer.number is not None for block in paired):
         paired.append(Block(zeros["mixer"], zeros["feedforward"]))
     return paired
@@ -148,15 +146,10 @@ def outside(architecture: Architecture, output_norm: str = "output_norm") -> lis
     ]
     head = "embedding.weight" if architecture.tied_embeddings else "head.weight"
     if architecture.normalized_head:
-        tensors.append(Stored("output.weight", table, (head,), _unit_rows))
+        tensors.append(Stored("output.weight", table, (head,), unit_rows))
     elif not architecture.tied_embeddings:
         tensors.append(Stored("output.weight", table, (head,)))
     return tensors
-
-
-def _unit_rows(matrix: Tensor) -> Tensor:
-    rows: Tensor = torch.nn.functional.normalize(matrix, dim=1)
-    return rows
 
 
 def neighbours(heads: int, values: Tensor) -> Tensor:

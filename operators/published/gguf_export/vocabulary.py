@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # kinds of tokens in GGUF
+# Kinds of tokens in GGUF; the last one is that of a byte.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, LAST_KIND = 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def test_the_tokenizer_of_a_run_has_one_special_token(tmp_path: Path) -> None:
     """In an exported folder the end of a document is a token as any other."""
     trained().save(str(tmp_path / "trained.json"))
     load_tokenizer(tmp_path / "trained.json").save(str(tmp_path / "tokenizer.json"))
-    vocabulary = gguf_vocabulary(tmp_path / "tokenizer.json", end=END)
+    vocabulary = gguf_vocabulary(Tokenizer.from_file(str(tmp_path / "tokenizer.json")), end=END, where="")
     assert vocabulary.tokens[vocabulary.end] == END
     assert [index for index, kind in enumerate(vocabulary.kinds) if kind != 1] == [vocabulary.end]
     assert vocabulary.splitting == "gpt-2"
@@ -125,15 +125,14 @@ def changed(**changes: Any) -> Tokenizer:
 def test_a_tokenizer_that_a_gguf_file_cannot_hold_is_one_line(
     tmp_path: Path, make: Callable[[], Tokenizer], message: str
 ) -> None:
-    make().save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(DataError) as error:
-        gguf_vocabulary(tmp_path / "tokenizer.json", end=END)
+        gguf_vocabulary(make(), end=END, where=str(tmp_path / "tokenizer.json"))
     assert str(error.value).startswith(f"{tmp_path / 'tokenizer.json'}: {message}")
     assert "\n" not in str(error.value)
 
 
 def test_text_that_is_cut_to_keep_the_end_apart_is_refused(tmp_path: Path) -> None:
     merged().save(str(tmp_path / "merged.json"))
-    load_tokenizer(tmp_path / "merged.json", "</s>").save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path / "merged.json", "</s>")
     with pytest.raises(DataError, match="pre_tokenizer: expected a byte-level one"):
-        gguf_vocabulary(tmp_path / "tokenizer.json", end="</s>")
+        gguf_vocabulary(tokenizer, end="</s>", where="")
