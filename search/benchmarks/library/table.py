@@ -11,15 +11,18 @@ measured again.
 """
 
 import time
+import timeit
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from operators.architecture import Architecture
 from operators.base.threads import torch_threads
 from profiler.device.device import open_device
 from profiler.table.build import build
 from profiler.table.latency_table import LatencyTable, default_path
+from profiler.table.parts import Point
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.gates.table import members
 from search.runs.table_for_space import accuracy_figures, default_points, load_space
@@ -29,6 +32,7 @@ from search.view.latency_table import accuracy_table, build_and_validate, progre
 from search.view.terminal_tables import show
 
 HOLDOUT, SEED = 60, 0
+PREDICTIONS = 50  # timed together: one alone is too short for the clock
 
 
 def table_accuracy(device: str, console: Console) -> Measured:
@@ -46,12 +50,14 @@ def table_accuracy(device: str, console: Console) -> Measured:
             table, run, count=HOLDOUT, seed=SEED, device=opened, console=console
         )
         validate_s = time.perf_counter() - began
+        predict_us = _predict_us(table, layers[0], points[0])
     show(console, accuracy_table(cases_by_point))
     figures: Figures = {
         "entries": len(table.entries),
         "entries_measured": len(table.entries) - before,
         "build_s": round(build_s, 1),
         "validate_s": round(validate_s, 1),
+        "predict_us": round(predict_us, 1),
         "context_tokens": run.profile.contexts[0],
         "seed": SEED,
     }
@@ -62,6 +68,16 @@ def table_accuracy(device: str, console: Console) -> Measured:
         "models": cases(cases_by_point),
     }
     return Measured(figures, samples)
+
+
+def _predict_us(table: LatencyTable, architecture: Architecture, point: Point) -> float:
+    """The time of one prediction that the table has made before (µs): the best of ten runs of fifty."""
+
+    def predict() -> None:
+        table.latency(architecture, point)
+
+    predict()
+    return min(timeit.repeat(predict, number=PREDICTIONS, repeat=10)) / PREDICTIONS * 1e6
 
 
 BENCHMARK = Benchmark("table", "how well the latency table predicts whole models", table_accuracy)
