@@ -12,21 +12,14 @@ from profiler.measuring import capacity
 from profiler.measuring.capacity import PRECISION, largest, largest_decoder
 from profiler.measuring.decoder import random_model
 from profiler.measuring.measure import decode_energy
-from profiler.profile import REPEATABILITY, Profile, ProfileSettings
+from profiler.profile import REPEATABILITY, Profile
 from profiler.timing import SamplingSettings, Timing, sample
+from tests.helpers import quick_profile
 from tests.helpers.made_up_profile import exactly as all_alike
 from tests.helpers.made_up_profile import made_up_profile
 
 SMALL = Architecture.from_shorthand("a f m r", width=32, vocabulary=64)
-QUICK = ProfileSettings(
-    batch_sizes=(2,),
-    contexts=(16,),
-    warmup=1,
-    min_samples=5,
-    min_seconds=0,
-    max_seconds=0.02,
-    attempts=1,
-)
+QUICK = quick_profile.QUICK.model_copy(update={"batch_sizes": (2,), "contexts": (16,)})
 
 pytestmark = pytest.mark.usefixtures("own_locks")
 

@@ -16,17 +16,9 @@ from profiler.measuring import capacity, conditions, pace
 from profiler.measuring import measure as measuring
 from profiler.measuring.measure import measure
 from profiler.profile import METRICS, Profile, ProfileSettings
+from tests.helpers import quick_profile
 
-QUICK = ProfileSettings(
-    batch_sizes=(1, 3),
-    contexts=(12, 20),
-    warmup=1,
-    min_samples=5,
-    min_seconds=0,
-    max_seconds=0.05,
-    relative_error=0.1,
-    attempts=1,
-)
+QUICK = quick_profile.QUICK.model_copy(update={"batch_sizes": (1, 3), "contexts": (12, 20)})
 SMALL = Architecture.from_shorthand("a f a r", width=32, vocabulary=64, meta_tokens=2)
 
 pytestmark = pytest.mark.usefixtures("own_locks")

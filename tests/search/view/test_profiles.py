@@ -20,17 +20,10 @@ from search.view.profiles import (
     profiles_json,
     timings,
 )
+from tests.helpers import quick_profile
 from tests.helpers.made_up_profile import made_up_profile
 
-QUICK = ProfileSettings(
-    batch_sizes=(1, 2),
-    contexts=(8, 32),
-    warmup=1,
-    min_samples=5,
-    min_seconds=0,
-    max_seconds=0.02,
-    attempts=1,
-)
+QUICK = quick_profile.QUICK.model_copy(update={"batch_sizes": (1, 2), "contexts": (8, 32)})
 SMALL = Architecture.from_shorthand("a f m r", width=32, vocabulary=64)
 
 

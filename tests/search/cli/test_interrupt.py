@@ -1,0 +1,43 @@
+"""Ctrl-C in the terminal, and what is left to go on with."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path):
+    path = tmp_path / "long.yaml"
+    # Neither objective is a time: no candidate is measured again because the machine was busy.
+    changes = {"candidates": 4, "objectives": ("loss", "params")}
+    path.write_text(tiny_config.model_copy(update=changes).to_yaml())
+    command = [Path(sys.executable).parent / "frontrunner", "search", path, "--name", "long"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("2/4 done"):
+            break
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    lines += process.stdout.readlines()
+    assert process.wait() == 130
+    assert time.monotonic() - asked < 15
+    assert "go on with `frontrunner resume long`" in "".join(lines)
+    assert "Traceback" not in "".join(lines)
+    before = json.loads(call("frontier", "long", "--all", "--json")[1])
+    assert sum(row["status"] == "ok" for row in before) >= 2
+    assert call("resume", "long")[0] == 0
+    after = {row["id"]: row for row in json.loads(call("frontier", "long", "--all", "--json")[1])}
+    assert len(after) == 4
+    for row in before:
+        if row["status"] == "ok":
+            assert after[row["id"]]["loss"] == row["loss"]
+            assert after[row["id"]]["decode_ms@b1"] == row["decode_ms@b1"]
