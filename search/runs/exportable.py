@@ -18,6 +18,7 @@ from proxy_train.text.licence import licence_of
 from proxy_train.text.tokenizer import first_end, load_tokenizer
 from search.evaluation.figures import exact_value
 from search.runs.export import load_weights, provenance, tokenizer_of, why_without_weights
+from search.runs.importing import read_published
 from search.runs.sources import architecture_of, candidate_named, is_candidate
 
 
@@ -51,25 +52,35 @@ class Exportable:
     licence: str | None = None
 
 
-def exportable(name: str, number: int | None, results: Path, *, random_weights: bool = False) -> Exportable:
-    """A candidate, an exported or imported folder, or an architecture.
+def exportable(
+    name: str,
+    number: int | None,
+    results: Path,
+    *,
+    random_weights: bool = False,
+    otherwise: str = "; --random-weights exports random ones",
+) -> Exportable:
+    """A candidate, a folder that was exported or imported, a published model, or an architecture.
 
-    name: a run, RUN:ID, a folder, an architecture's file or its shipped name.
+    name: a run, RUN:ID, a folder, a GGUF file, an architecture's file or its shipped name.
     number: of the candidate, where `name` is a run.
     random_weights: whether to take random weights, as an architecture alone has none.
+    otherwise: what a message about missing weights ends with.
 
     Raises RunError, ArchitectureError and DataError.
     """
     if number is not None or is_candidate(name):
-        return _candidate(name, number, results, random_weights)
+        return _candidate(name, number, results, random_weights, otherwise)
+    if is_published(Path(name)):
+        return _published(Path(name), random_weights)
     title, architecture = architecture_of(name, results)
     folder = Path(name)
     if not (folder / IN_A_FOLDER).is_file():
         if not random_weights:
-            raise RunError(f"{name}: an architecture without weights; --random-weights exports random ones")
+            raise RunError(f"{name}: an architecture without weights{otherwise}")
         return Exportable(title, architecture, random_weights_of(architecture), random=True)
     if not random_weights and not (folder / WHOLE).is_file():
-        raise RunError(f"{name}: has no {WHOLE}; --random-weights exports random weights")
+        raise RunError(f"{name}: has no {WHOLE}, the weights{otherwise}")
     weights = (
         random_weights_of(architecture)
         if random_weights
@@ -97,12 +108,32 @@ def random_weights_of(architecture: Architecture) -> dict[str, Tensor]:
         return dict(HybridLM(architecture, backend="reference").state_dict())
 
 
-def _candidate(name: str, number: int | None, results: Path, random_weights: bool) -> Exportable:
+def is_published(path: Path) -> bool:
+    """Whether a path is a Hugging Face folder or a GGUF file, which are read as `import` reads them."""
+    if path.is_dir():
+        return (path / "config.json").is_file() and not (path / IN_A_FOLDER).is_file()
+    return path.is_file() and path.suffix.lower() == ".gguf"
+
+
+def _published(path: Path, random_weights: bool) -> Exportable:
+    model = read_published(path)
+    tokenizer = model.tokenizer if isinstance(model.tokenizer, Tokenizer) else None
+    return Exportable(
+        model.architecture.name,
+        model.architecture,
+        random_weights_of(model.architecture) if random_weights else model.weights,
+        random=random_weights,
+        tokenizer=tokenizer,
+        **{**_of_training({}, tokenizer), "context": model.context},
+    )
+
+
+def _candidate(
+    name: str, number: int | None, results: Path, random_weights: bool, otherwise: str
+) -> Exportable:
     folder, ledger, entry = candidate_named(name, number, results)
     if not random_weights and (lacking := why_without_weights(folder, ledger, entry)):
-        raise RunError(
-            f"candidate {entry.number} of run {folder.name} {lacking}; --random-weights exports random ones"
-        )
+        raise RunError(f"candidate {entry.number} of run {folder.name} {lacking}{otherwise}")
     architecture, metrics = entry.architecture, entry.evaluation.metrics if entry.evaluation else {}
     tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
     origin = provenance(folder, ledger, entry)
