@@ -87,7 +87,7 @@ def evaluate(
     stride: int | None = None,
     device: str = "cpu",
     text_column: str = "text",
-    results: Path = Path("results"),
+    results: Path | str = "results",
     on_source: Callable[[SourceRecord], None] = lambda record: None,
 ) -> TextScore:
     """How well a model predicts a text.
@@ -110,7 +110,7 @@ def evaluate(
     Raises our errors.
     """
     open_device(device)  # says that there is none before anything is read
-    source, tokenizer = with_weights(str(name), results)
+    source, tokenizer = with_weights(str(name), Path(results))
     window = min(source.context or LONGEST_WINDOW, LONGEST_WINDOW) if window is None else window
     stride = window if stride is None else stride
     encoded = _encoded(tokenizer, source.end, text, text_column, on_source)

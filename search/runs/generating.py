@@ -38,7 +38,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
-    results: Path = Path("results"),
+    results: Path | str = "results",
 ) -> Written:
     """The text that a model writes after a prompt, up to the end of the document.
 
@@ -60,7 +60,7 @@ def generate(
         prompt.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"prompt: expected text in UTF-8, got a bad byte at {error.start}") from None
-    source, tokenizer = with_weights(str(name), results)
+    source, tokenizer = with_weights(str(name), Path(results))
     ids = tokenizer.encode(prompt).ids
     end = None if source.end is None else tokenizer.token_to_id(source.end)
     with shared(device), memory_errors():
