@@ -158,7 +158,11 @@ def encode(
 
 def put_before(tokenizer: Tokenizer) -> list[int]:
     """The ids that a published tokenizer puts before a text, such as the beginning of a document's."""
-    encoding = tokenizer.encode("a")
+    # Without the tokenizer's own model, which may have no token for the text.
+    bare = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))  # noqa: S106 - not a password
+    if tokenizer.post_processor is not None:
+        bare.post_processor = tokenizer.post_processor
+    encoding = bare.encode("a")
     special = takewhile(lambda pair: pair[1], zip(encoding.ids, encoding.special_tokens_mask, strict=True))
     return [index for index, _ in special]
 

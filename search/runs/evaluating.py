@@ -141,7 +141,7 @@ def with_weights(name: str, results: Path) -> tuple[Exportable, Tokenizer]:
     """A model with weights, and its tokenizer. Raises our errors."""
     source = exportable(name, None, results, otherwise="")
     if source.tokenizer is None:
-        raise DataError(f"{name}: has no tokenizer.json, expected the model's tokenizer")
+        raise DataError(f"{name}: expected a model with its tokenizer: {source.without_tokenizer}")
     return source, source.tokenizer
 
 

@@ -31,6 +31,7 @@ class Exportable:
     weights: by the names of our parameters.
     random: whether the weights are random.
     tokenizer: None where there is none.
+    without_tokenizer: why there is none.
     end: the token that ends a document; None where that is not known.
     trained: whether a run trained the model, so that its tokenizer encodes as that training did.
     context: tokens that it was trained on at a time; None where that is not known.
@@ -44,6 +45,7 @@ class Exportable:
     weights: Mapping[str, Tensor]
     random: bool = False
     tokenizer: Tokenizer | None = None
+    without_tokenizer: str = ""
     end: str | None = None
     trained: bool = False
     context: int | None = None
@@ -94,6 +96,7 @@ def exportable(
         weights,
         random=random_weights,
         tokenizer=tokenizer,
+        without_tokenizer="" if tokenizer is not None else f"{folder} has no tokenizer.json",
         trained=bool(origin),
         scores={} if random_weights else scores.get("metrics", {}),
         provenance=origin,
@@ -124,6 +127,7 @@ def _published(path: Path, random_weights: bool) -> Exportable:
         random_weights_of(model.architecture) if random_weights else model.weights,
         random=random_weights,
         tokenizer=tokenizer,
+        without_tokenizer=model.tokenizer if isinstance(model.tokenizer, str) else "",
         **{**_of_training({}, tokenizer), "context": model.context},
     )
 
