@@ -86,7 +86,9 @@ def evaluate(
 
 def generate(
     model: WithWeights,
-    prompt: Annotated[str, typer.Argument(help="Text that the model continues.", show_default=False)],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="Text that the model continues.", show_default=False)
+    ],
     tokens: Annotated[
         int, typer.Option(help="The most tokens to add.", parser=whole_number(1, LARGEST))
     ] = 100,

@@ -4,15 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from operators import Architecture, HybridLM
 from operators.architecture import IN_A_FOLDER
-from operators.base.errors import RunError
+from operators.base.errors import RunError, in_words, one_line
 from operators.published.safetensors_folder import WHOLE
 from proxy_train.text.licence import licence_of
 from proxy_train.text.tokenizer import first_end, load_tokenizer
@@ -71,6 +72,8 @@ def exportable(
 
     Raises RunError, ArchitectureError and DataError.
     """
+    if not name.strip():
+        raise RunError("model: expected its name, got nothing; `.` names the current folder")
     if number is not None or is_candidate(name):
         return _candidate(name, number, results, random_weights, otherwise)
     if is_published(Path(name)):
@@ -89,6 +92,8 @@ def exportable(
         else load_weights(folder / WHOLE, architecture, where=folder)
     )
     origin, scores = _json(folder / "provenance.json"), _json(folder / "scores.json")
+    if not isinstance(metrics := scores.get("metrics", {}), dict):
+        raise RunError(f"{folder / 'scores.json'}: metrics: expected a mapping, got {in_words(metrics)}")
     tokenizer = tokenizer_of(folder) if (folder / "tokenizer.json").is_file() else None
     return Exportable(
         architecture.name or folder.resolve().name,
@@ -98,9 +103,9 @@ def exportable(
         tokenizer=tokenizer,
         without_tokenizer="" if tokenizer is not None else f"{folder} has no tokenizer.json",
         trained=bool(origin),
-        scores={} if random_weights else scores.get("metrics", {}),
+        scores={} if random_weights else metrics,
         provenance=origin,
-        **_of_training(origin.get("config", {}), tokenizer),
+        **_of_training(origin.get("config", {}), tokenizer, where=f"{folder / 'provenance.json'}: config"),
     )
 
 
@@ -156,14 +161,40 @@ def _candidate(
     )
 
 
-def _of_training(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The fields that follow from the configuration of a run; {} for none."""
-    data = config.get("data", {})
-    end = first_end(tokenizer.get_vocab(), data.get("end_of_document")) if tokenizer is not None else None
+class _Data(BaseModel):
+    source: str | list[str] | None = None
+    end_of_document: str | None = None
+
+
+class _Proxy(BaseModel):
+    sequence_length: Annotated[int, Field(ge=1)] | None = None
+
+
+class _Config(BaseModel):
+    """What is read of the configuration of a run; a file of another version may have more, or less."""
+
+    data: _Data = _Data()
+    proxy: _Proxy = _Proxy()
+
+
+def _of_training(
+    config: Mapping[str, Any], tokenizer: Tokenizer | None, *, where: object = "config"
+) -> dict[str, Any]:
+    """The fields that follow from the configuration of a run; {} for none.
+
+    where: for messages.
+
+    Raises RunError.
+    """
+    try:
+        read = _Config.model_validate(config, strict=True)
+    except ValidationError as error:
+        raise RunError(f"{where}: {one_line(error)}") from None
+    end = first_end(tokenizer.get_vocab(), read.data.end_of_document) if tokenizer is not None else None
     return {
         "end": end,
-        "context": config.get("proxy", {}).get("sequence_length"),
-        "licence": licence_of(data["source"]) if "source" in data else None,
+        "context": read.proxy.sequence_length,
+        "licence": licence_of(read.data.source) if read.data.source is not None else None,
     }
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
 from operators import HybridLM
-from operators.base.errors import DataError
+from operators.base.errors import DataError, FrontrunnerError
 from search.runs.evaluating import TextScore, evaluate
 from search.runs.export_huggingface import export_huggingface
 from search.runs.exportable import Exportable, exportable
@@ -238,6 +238,7 @@ def test_what_cannot_be_evaluated_or_written_is_one_line(call: Call, tmp_path: P
             "stride: expected from 1 to the window, 64",
         ),
         (("evaluate", own, text, "--device", "tpu"), "unknown device 'tpu'"),
+        (("evaluate", "", text), "model: expected its name, got nothing"),
         (("generate", own, ""), "prompt: expected at least one character, got none"),
         (("generate", own, "a\udc80"), "prompt: expected text in UTF-8, got a bad byte at 1"),
         (("generate", "mute", "a"), "mute: expected a model with its tokenizer"),
@@ -258,3 +259,37 @@ def test_what_cannot_be_evaluated_or_written_is_one_line(call: Call, tmp_path: P
         assert call("evaluate", own, text, option, value)[0] == 2
     for option, value in (("--temperature", -1), ("--temperature", "nan"), ("--top-k", 0), ("--tokens", 0)):
         assert call("generate", own, "a", option, value)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("provenance.json", '{"config": 5}', "provenance.json: "),
+        (
+            "provenance.json",
+            '{"config": {"proxy": [1]}}',
+            "config: proxy: expected a mapping of keys to values",
+        ),
+        (
+            "provenance.json",
+            '{"config": {"proxy": {"sequence_length": "x"}}}',
+            "config: proxy.sequence_length: ",
+        ),
+        ("provenance.json", '{"config": {"proxy": {"sequence_length": 0}}}', "expected at least 1, got 0"),
+        ("provenance.json", '{"config": {"data": {"end_of_document": 3}}}', "config: data.end_of_document: "),
+        ("provenance.json", '{"config": {"data": {"source": [3]}}}', "config: data.source"),
+        ("provenance.json", "{", "cannot be read as JSON"),
+        ("scores.json", '{"metrics": [1]}', "scores.json: metrics: expected a mapping"),
+        ("tokenizer.json", "{", "tokenizer.json: not a tokenizer.json that can be read"),
+        ("model.safetensors", "x", "not an exported candidate"),
+    ],
+)
+def test_a_damaged_file_of_a_folder_is_one_line(
+    file: str, content: str, message: str, tmp_path: Path
+) -> None:
+    folder = own_folder(model_of(), tmp_path / "own")
+    (folder / file).write_text(content)
+    with pytest.raises(FrontrunnerError) as refusal:
+        evaluate(folder, "sotu")
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
