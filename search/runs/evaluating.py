@@ -37,6 +37,7 @@ class TextScore:
     window: tokens that the model read at a time; meta tokens come on top.
     stride: from one window's start to the next (tokens).
     windows: how many were read.
+    context: tokens that the model was made to read at a time; None where that is not known.
     before: the tokens before each document.
     behind: the token behind each document, which is scored; None where the tokenizer has no known one.
     first: what the text's first token was predicted from; None where it was not scored.
@@ -54,6 +55,7 @@ class TextScore:
     window: int
     stride: int
     windows: int
+    context: int | None
     before: tuple[str, ...]
     behind: str | None
     first: str | None
@@ -129,6 +131,7 @@ def evaluate(
         window=loss.window,
         stride=min(stride, loss.window),
         windows=loss.windows,
+        context=source.context,
         before=encoded.before,
         behind=encoded.behind,
         first=encoded.first,

@@ -19,7 +19,7 @@ from proxy_train.text.licence import licence_of
 from proxy_train.text.tokenizer import first_end, load_tokenizer
 from search.evaluation.figures import exact_value
 from search.runs.export import load_weights, provenance, tokenizer_of, why_without_weights
-from search.runs.importing import read_published
+from search.runs.importing import is_published, read_published
 from search.runs.sources import architecture_of, candidate_named, is_candidate
 
 
@@ -114,13 +114,6 @@ def random_weights_of(architecture: Architecture) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return dict(HybridLM(architecture, backend="reference").state_dict())
-
-
-def is_published(path: Path) -> bool:
-    """Whether a path is a Hugging Face folder or a GGUF file, which are read as `import` reads them."""
-    if path.is_dir():
-        return (path / "config.json").is_file() and not (path / IN_A_FOLDER).is_file()
-    return path.is_file() and path.suffix.lower() == ".gguf"
 
 
 def _published(path: Path, random_weights: bool) -> Exportable:

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from operators import Architecture
+from operators.architecture import IN_A_FOLDER
 from operators.base.errors import DataError, RunError
 from operators.base.files import whole_folder
 from operators.published import describe, fitted, remark_on_steps
@@ -35,6 +36,13 @@ class Imported:
     parameters: int
     without_tokenizer: str | None
     remarks: tuple[str, ...] = ()
+
+
+def is_published(path: Path) -> bool:
+    """Whether a path is a Hugging Face folder or a GGUF file, which are read as `import` reads them."""
+    if path.is_dir():
+        return (path / "config.json").is_file() and not (path / IN_A_FOLDER).is_file()
+    return path.is_file() and path.suffix.lower() == ".gguf"
 
 
 @dataclass(frozen=True)

@@ -25,3 +25,5 @@ def print_text_score(console: Console, score: TextScore) -> None:
         f"{score.dtype} on {score.device}",
     ):
         console.print(line, soft_wrap=True)
+    if score.context is not None and score.window > score.context:
+        console.print(f"the windows are longer than the {score.context:,} tokens that the model was made for")

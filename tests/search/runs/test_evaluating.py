@@ -197,6 +197,9 @@ def test_the_commands_print_what_the_functions_return(call: Call, tmp_path: Path
         "the first token is predicted from </s>",
     ):
         assert part in shown
+    longer = f"the windows are longer than the {WINDOW} tokens that the model was made for"
+    assert longer not in shown
+    assert longer in call("evaluate", "own", text, "--window", 2 * WINDOW)[1]
     drawn = ("the people", "--tokens", 9, "--temperature", 1.5, "--top-k", 40, "--top-p", 0.9, "--seed", 3)
     code, out, err = call("generate", "own", *drawn)
     settings: dict[str, Any] = {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "seed": 3}
