@@ -39,17 +39,17 @@ class Sampling:
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """The probability of each token to be chosen: logits [vocabulary] -> [vocabulary] float32.
+    """The probability of each token to be chosen: logits [vocabulary] -> [vocabulary] float64.
 
     Of equally likely tokens, those of lower ids are kept first.
 
     Raises DivergedError for logits that are not finite.
     """
-    logits = logits.float()
+    logits = logits.double()  # in which the smallest temperature is not 0
     if not bool(torch.isfinite(logits).all()):
         raise DivergedError("logits: expected finite numbers, got NaN or infinity: the weights are damaged")
     if sampling.temperature == 0:
-        return torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
+        return torch.nn.functional.one_hot(logits.argmax(), len(logits)).double()
     order = logits.argsort(descending=True, stable=True)
     # The largest logit becomes 0 before the division, so that none becomes infinite at a small temperature.
     ordered = ((logits - logits[order[0]]) / sampling.temperature)[order]
