@@ -30,8 +30,10 @@ from search.evaluation.comparing import compare as _compare
 from search.evaluation.outcome import Evaluation
 from search.objectives import CandidateMetric
 from search.runs.entry import Entry
+from search.runs.evaluating import TextScore, evaluate
 from search.runs.export import export, load
 from search.runs.folder import RunFolder, find_folder
+from search.runs.generating import Written, generate
 from search.runs.ledger import open_ledger
 from search.runs.progress import Progress
 from search.runs.run import drive_to_end, start
@@ -52,8 +54,12 @@ __all__ = [
     "Proposer",
     "Run",
     "Searcher",
+    "TextScore",
+    "Written",
     "architecture",
     "compare",
+    "evaluate",
+    "generate",
     "load",
     "open_run",
     "profile",

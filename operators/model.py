@@ -14,6 +14,7 @@ from operators.base.errors import DataError, StateError
 from operators.layers.normalization import build_norm, unit_rows
 from operators.layers.residual import ResidualLayer, add_norm_reference, best_add_norm
 from operators.operator import State
+from operators.sampling import Sampling, choose
 
 
 @dataclass
@@ -305,22 +306,42 @@ class HybridLM(nn.Module):
         return self._logits(self.add_norm(self.norm, x, change)[1], state)
 
     @torch.inference_mode()
-    def generate(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The prompt and the tokens that the model finds most likely to follow, one after the other.
+    def generate(
+        self,
+        tokens: Sequence[int],
+        count: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: int | None = None,
+    ) -> list[int]:
+        """The prompt and the tokens that the model writes after it, one after the other.
 
         tokens: ids of the prompt, at least one, each below the vocabulary.
         count: tokens to add, 0 or more.
+        temperature: 0 takes the most likely token each time. Otherwise tokens are drawn, by logits that are
+            divided by it.
+        top_k: only the k most likely tokens may be drawn; None sets no bound.
+        top_p: only the most likely tokens that have this probability together may be drawn.
+        seed: fixes what is drawn.
+        stop: id behind which no token is added, such as the end of a document; None for no such id.
 
         Raises DataError for an empty prompt, an id that the model does not have, or a negative count.
+        Raises ConfigError for a temperature, top_k, top_p or seed out of range.
+        Raises DivergedError for logits that are not finite.
         """
         self._require_prompt(tokens, count)
-        device = self.embedding.weight.device
-        state = self.allocate_state(1, len(tokens) + count)
-        logits, out = self.prefill(torch.tensor([list(tokens)], device=device), state), list(tokens)
-        for _ in range(count):
-            chosen = logits.argmax(-1)
-            out.append(int(chosen))
-            logits = self.step(chosen, state)
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        device, generator = self.embedding.weight.device, torch.Generator().manual_seed(seed)
+        state, out = self.allocate_state(1, len(tokens) + count), list(tokens)
+        logits = self.prefill(torch.tensor([out], device=device), state)
+        for added in range(1, count + 1):
+            out.append(choose(logits[0], sampling, generator))
+            if out[-1] == stop or added == count:
+                break
+            logits = self.step(torch.tensor(out[-1:], device=device), state)
         return out
 
     def _require_prompt(self, tokens: Sequence[int], count: int) -> None:

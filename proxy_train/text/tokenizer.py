@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Container, Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,15 @@ def ids_needed(tokenizer: Tokenizer) -> int:
     return 1 + max(tokenizer.get_vocab().values())
 
 
-def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.dtype) -> Iterator[np.ndarray]:
+def encode(
+    tokenizer: Tokenizer, documents: Iterable[str], end: int | None, dtype: np.dtype
+) -> Iterator[np.ndarray]:
     """The token ids of each document, followed by the id `end`.
 
     A document of more than a million characters is encoded in pieces. A piece begins with a line break where
     there is one.
 
-    end: the id that ends a document.
+    end: the id that ends a document; None for nothing behind a document.
     dtype: of the ids.
 
     Raises DataError for text that the tokenizer would drop because it has no token for it.
@@ -142,14 +145,31 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str], end: int, dtype: np.d
                     "for which it has no token: "
                     "expected one with an unknown token (unk_token) or with bytes to fall back on"
                 )
-            ids = np.concatenate([np.array(part, dtype=dtype) for part in (*parts, [end])])
-            if (inside := int((ids == end).sum()) - 1) > 0:
+            behind = [] if end is None else [end]
+            ids = np.concatenate([np.array(part, dtype=dtype) for part in (*parts, behind)])
+            if end is not None and (inside := int((ids == end).sum()) - 1) > 0:
                 raise DataError(
                     f"end of document {tokenizer.id_to_token(end)!r}: "
                     f"the text of a document gives this token {inside:,} times, "
                     "expected one that no text gives; data.end_of_document names another"
                 )
             yield ids
+
+
+def put_before(tokenizer: Tokenizer) -> list[int]:
+    """The ids that a published tokenizer puts before a text, such as the beginning of a document's."""
+    # Without the tokenizer's own model, which may have no token for the text.
+    bare = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))  # noqa: S106 - not a password
+    if tokenizer.post_processor is not None:
+        bare.post_processor = tokenizer.post_processor
+    encoding = bare.encode("a")
+    special = takewhile(lambda pair: pair[1], zip(encoding.ids, encoding.special_tokens_mask, strict=True))
+    return [index for index, _ in special]
+
+
+def taking_text_as_text(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, to which the name of a special token in a text is text."""
+    return _plain(Tokenizer.from_str(tokenizer.to_str()))
 
 
 def token_bytes(tokenizer: Tokenizer, vocabulary: int, end: int) -> np.ndarray:

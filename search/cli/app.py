@@ -16,6 +16,7 @@ from search.cli.bench import bench
 from search.cli.configs import configs_app
 from search.cli.data import data_app
 from search.cli.device import compare, doctor, operators, profile, warm
+from search.cli.evaluate import evaluate, generate
 from search.cli.export import export
 from search.cli.frontier import frontier
 from search.cli.jobs import jobs, logs, stop, submit
@@ -198,6 +199,14 @@ def import_(
             soft_wrap=True,
             markup=False,
         )
+
+
+app.command(epilog=example("frontrunner evaluate first:17 book.txt --window 512 --stride 256"))(evaluate)
+app.command(
+    epilog=example(
+        'frontrunner generate first:17 "The people" --tokens 50 --temperature 0.8 --top-k 40 --seed 1'
+    )
+)(generate)
 
 
 @app.command(epilog=example("frontrunner train tiny-hybrid --tokens 300000"))

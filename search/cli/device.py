@@ -28,7 +28,7 @@ def profile(
     architectures: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders with an architecture.yaml, candidates as RUN:ID, or shipped names.",
+            help="Architectures' files, models' folders, candidates as RUN:ID, GGUF files, shipped names.",
             show_default=False,
         ),
     ],

@@ -22,7 +22,7 @@ Run = Annotated[
     str,
     typer.Argument(help="Name of a run in the results folder, or the run's own folder.", show_default=False),
 ]
-MODEL = "File, folder with an architecture.yaml, candidate as RUN:ID, or shipped name."
+MODEL = "Architecture's file, folder of a model, candidate as RUN:ID, .gguf file, or shipped name."
 Model = Annotated[str, typer.Argument(help=MODEL, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 DeviceName = Annotated[str, typer.Option(help="Device to use: cpu or cuda:N.")]

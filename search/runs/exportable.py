@@ -4,20 +4,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from operators import Architecture, HybridLM
 from operators.architecture import IN_A_FOLDER
-from operators.base.errors import RunError
+from operators.base.errors import RunError, in_words, one_line
 from operators.published.safetensors_folder import WHOLE
 from proxy_train.text.licence import licence_of
 from proxy_train.text.tokenizer import first_end, load_tokenizer
 from search.evaluation.figures import exact_value
 from search.runs.export import load_weights, provenance, tokenizer_of, why_without_weights
+from search.runs.importing import is_published, read_published
 from search.runs.sources import architecture_of, candidate_named, is_candidate
 
 
@@ -30,6 +32,7 @@ class Exportable:
     weights: by the names of our parameters.
     random: whether the weights are random.
     tokenizer: None where there is none.
+    without_tokenizer: why there is none.
     end: the token that ends a document; None where that is not known.
     trained: whether a run trained the model, so that its tokenizer encodes as that training did.
     context: tokens that it was trained on at a time; None where that is not known.
@@ -43,6 +46,7 @@ class Exportable:
     weights: Mapping[str, Tensor]
     random: bool = False
     tokenizer: Tokenizer | None = None
+    without_tokenizer: str = ""
     end: str | None = None
     trained: bool = False
     context: int | None = None
@@ -51,31 +55,45 @@ class Exportable:
     licence: str | None = None
 
 
-def exportable(name: str, number: int | None, results: Path, *, random_weights: bool = False) -> Exportable:
-    """A candidate, an exported or imported folder, or an architecture.
+def exportable(
+    name: str,
+    number: int | None,
+    results: Path,
+    *,
+    random_weights: bool = False,
+    otherwise: str = "; --random-weights exports random ones",
+) -> Exportable:
+    """A candidate, a folder that was exported or imported, a published model, or an architecture.
 
-    name: a run, RUN:ID, a folder, an architecture's file or its shipped name.
+    name: a run, RUN:ID, a folder, a GGUF file, an architecture's file or its shipped name.
     number: of the candidate, where `name` is a run.
     random_weights: whether to take random weights, as an architecture alone has none.
+    otherwise: what a message about missing weights ends with.
 
     Raises RunError, ArchitectureError and DataError.
     """
+    if not name.strip():
+        raise RunError("model: expected its name, got nothing; `.` names the current folder")
     if number is not None or is_candidate(name):
-        return _candidate(name, number, results, random_weights)
+        return _candidate(name, number, results, random_weights, otherwise)
+    if is_published(Path(name)):
+        return _published(Path(name), random_weights)
     title, architecture = architecture_of(name, results)
     folder = Path(name)
     if not (folder / IN_A_FOLDER).is_file():
         if not random_weights:
-            raise RunError(f"{name}: an architecture without weights; --random-weights exports random ones")
+            raise RunError(f"{name}: an architecture without weights{otherwise}")
         return Exportable(title, architecture, random_weights_of(architecture), random=True)
     if not random_weights and not (folder / WHOLE).is_file():
-        raise RunError(f"{name}: has no {WHOLE}; --random-weights exports random weights")
+        raise RunError(f"{name}: has no {WHOLE}, the weights{otherwise}")
     weights = (
         random_weights_of(architecture)
         if random_weights
         else load_weights(folder / WHOLE, architecture, where=folder)
     )
     origin, scores = _json(folder / "provenance.json"), _json(folder / "scores.json")
+    if not isinstance(metrics := scores.get("metrics", {}), dict):
+        raise RunError(f"{folder / 'scores.json'}: metrics: expected a mapping, got {in_words(metrics)}")
     tokenizer = tokenizer_of(folder) if (folder / "tokenizer.json").is_file() else None
     return Exportable(
         architecture.name or folder.resolve().name,
@@ -83,10 +101,11 @@ def exportable(name: str, number: int | None, results: Path, *, random_weights: 
         weights,
         random=random_weights,
         tokenizer=tokenizer,
+        without_tokenizer="" if tokenizer is not None else f"{folder} has no tokenizer.json",
         trained=bool(origin),
-        scores={} if random_weights else scores.get("metrics", {}),
+        scores={} if random_weights else metrics,
         provenance=origin,
-        **_of_training(origin.get("config", {}), tokenizer),
+        **_of_training(origin.get("config", {}), tokenizer, where=f"{folder / 'provenance.json'}: config"),
     )
 
 
@@ -97,12 +116,26 @@ def random_weights_of(architecture: Architecture) -> dict[str, Tensor]:
         return dict(HybridLM(architecture, backend="reference").state_dict())
 
 
-def _candidate(name: str, number: int | None, results: Path, random_weights: bool) -> Exportable:
+def _published(path: Path, random_weights: bool) -> Exportable:
+    model = read_published(path)
+    tokenizer = model.tokenizer if isinstance(model.tokenizer, Tokenizer) else None
+    return Exportable(
+        model.architecture.name,
+        model.architecture,
+        random_weights_of(model.architecture) if random_weights else model.weights,
+        random=random_weights,
+        tokenizer=tokenizer,
+        without_tokenizer=model.tokenizer if isinstance(model.tokenizer, str) else "",
+        **{**_of_training({}, tokenizer), "context": model.context},
+    )
+
+
+def _candidate(
+    name: str, number: int | None, results: Path, random_weights: bool, otherwise: str
+) -> Exportable:
     folder, ledger, entry = candidate_named(name, number, results)
     if not random_weights and (lacking := why_without_weights(folder, ledger, entry)):
-        raise RunError(
-            f"candidate {entry.number} of run {folder.name} {lacking}; --random-weights exports random ones"
-        )
+        raise RunError(f"candidate {entry.number} of run {folder.name} {lacking}{otherwise}")
     architecture, metrics = entry.architecture, entry.evaluation.metrics if entry.evaluation else {}
     tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
     origin = provenance(folder, ledger, entry)
@@ -121,14 +154,40 @@ def _candidate(name: str, number: int | None, results: Path, random_weights: boo
     )
 
 
-def _of_training(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """The fields that follow from the configuration of a run; {} for none."""
-    data = config.get("data", {})
-    end = first_end(tokenizer.get_vocab(), data.get("end_of_document")) if tokenizer is not None else None
+class _Data(BaseModel):
+    source: str | list[str] | None = None
+    end_of_document: str | None = None
+
+
+class _Proxy(BaseModel):
+    sequence_length: Annotated[int, Field(ge=1)] | None = None
+
+
+class _Config(BaseModel):
+    """What is read of the configuration of a run; a file of another version may have more, or less."""
+
+    data: _Data = _Data()
+    proxy: _Proxy = _Proxy()
+
+
+def _of_training(
+    config: Mapping[str, Any], tokenizer: Tokenizer | None, *, where: object = "config"
+) -> dict[str, Any]:
+    """The fields that follow from the configuration of a run; {} for none.
+
+    where: for messages.
+
+    Raises RunError.
+    """
+    try:
+        read = _Config.model_validate(config, strict=True)
+    except ValidationError as error:
+        raise RunError(f"{where}: {one_line(error)}") from None
+    end = first_end(tokenizer.get_vocab(), read.data.end_of_document) if tokenizer is not None else None
     return {
         "end": end,
-        "context": config.get("proxy", {}).get("sequence_length"),
-        "licence": licence_of(data["source"]) if "source" in data else None,
+        "context": read.proxy.sequence_length,
+        "licence": licence_of(read.data.source) if read.data.source is not None else None,
     }
 
 

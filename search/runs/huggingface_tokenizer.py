@@ -10,13 +10,14 @@ from operators.base.errors import DataError
 from proxy_train.text import tokenizer_file
 from proxy_train.text.tokenizer import ids_needed
 from search.runs.exportable import Exportable
+from search.runs.meta_rows import meta_name, unused_name
 
 NO_LIMIT = int(1e30)  # what transformers writes for "as long as you like"
 
 
 def meta_tokens(model: Exportable) -> list[str]:
     """The names of the tokens that stand for meta tokens."""
-    return [f"<|meta_{number}|>" for number in range(model.architecture.meta_tokens)]
+    return [meta_name(number) for number in range(model.architecture.meta_tokens)]
 
 
 def tokenizer_files(model: Exportable) -> dict[str, str]:
@@ -60,7 +61,7 @@ def _with_meta(content: dict[str, Any], meta: Sequence[str], rows: int, model: E
     """The tokenizer with the meta tokens after the model's rows, which it puts before each text."""
     needed = ids_needed(Tokenizer.from_str(json.dumps(content)))
     # Rows without a token get one, as ids have to follow one another.
-    names = [*(f"<|unused_{index}|>" for index in range(needed, rows)), *meta]
+    names = [*(unused_name(index) for index in range(needed, rows)), *meta]
     if taken := tokenizer_file.tokens(content) & set(names):
         raise DataError(f"{model.title}: the tokenizer has {min(taken)}, which is to be a meta token")
     added = [_special(name, needed + place) for place, name in enumerate(names)]

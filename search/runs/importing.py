@@ -5,8 +5,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from operators import Architecture
+from operators.architecture import IN_A_FOLDER
 from operators.base.errors import DataError, RunError
 from operators.base.files import whole_folder
 from operators.published import describe, fitted, remark_on_steps
@@ -14,6 +16,7 @@ from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
 from proxy_train.text.tokenizer import load_published
 from search.runs.gguf_tokenizer import gguf_tokenizer
+from search.runs.meta_rows import with_meta_tokens
 
 OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
 NAMED_TOKENS = 5  # of a remark: so many fit a line
@@ -35,17 +38,39 @@ class Imported:
     remarks: tuple[str, ...] = ()
 
 
-def import_model(source: Path, to: Path) -> Imported:
-    """Writes a published model's architecture.yaml, model.safetensors and tokenizer.json: all or nothing.
+def is_published(path: Path) -> bool:
+    """Whether a path is a Hugging Face folder or a GGUF file, which are read as `import` reads them."""
+    if path.is_dir():
+        return (path / "config.json").is_file() and not (path / IN_A_FOLDER).is_file()
+    return path.is_file() and path.suffix.lower() == ".gguf"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published model in our terms.
+
+    architecture: the model.
+    weights: by the names of our parameters.
+    tokenizer: or why there is none.
+    context: the most tokens that its files say it reads; None where they do not.
+    remarks: what a user should know besides, a line each.
+    """
+
+    architecture: Architecture
+    weights: dict[str, Tensor]
+    tokenizer: Tokenizer | str
+    context: int | None
+    remarks: tuple[str, ...]
+
+
+def read_published(source: Path) -> Published:
+    """Reads a published model.
 
     source: a Hugging Face folder or a GGUF file.
-    to: a new or empty folder.
 
     Raises ArchitectureError for a model that we cannot express, DataError for files that are missing,
-    damaged or do not fit, RunError for a folder in use.
+    damaged or do not fit.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise RunError(f"{to}: exists already, expected a folder that is new or empty; --to names another")
     tensors = _opened(source)
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
     published = describe(tensors.config, name=model_name(source), where=str(where))
@@ -53,19 +78,43 @@ def import_model(source: Path, to: Path) -> Imported:
     remarks = [*tensors.remarks] if isinstance(tensors, SafetensorsFolder) else []
     if steps := remark_on_steps(published, weights):
         remarks.append(steps)
+    architecture, tokenizer = published.architecture, _tokenizer(tensors)
+    context = tensors.config.get("max_position_embeddings")
+    if isinstance(tokenizer, Tokenizer):
+        remarks += _beyond(tokenizer, architecture.vocabulary)
+        architecture, weights, tokenizer = with_meta_tokens(architecture, weights, tokenizer)
+    return Published(
+        architecture,
+        weights,
+        tokenizer,
+        context - architecture.meta_tokens if isinstance(context, int) else None,
+        tuple(remarks),
+    )
+
+
+def import_model(source: Path, to: Path) -> Imported:
+    """Writes a published model's architecture.yaml, model.safetensors and tokenizer.json: all or nothing.
+
+    source: a Hugging Face folder or a GGUF file.
+    to: a new or empty folder.
+
+    Raises RunError for a folder in use, and what `read_published` raises.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunError(f"{to}: exists already, expected a folder that is new or empty; --to names another")
+    model = read_published(source)
     with whole_folder(to) as partial:
-        (partial / "architecture.yaml").write_text(published.architecture.to_yaml(), encoding="utf-8")
+        (partial / "architecture.yaml").write_text(model.architecture.to_yaml(), encoding="utf-8")
         save_file(
-            {name: tensor.contiguous() for name, tensor in weights.items()}, partial / "model.safetensors"
+            {name: tensor.contiguous() for name, tensor in model.weights.items()},
+            partial / "model.safetensors",
         )
         (partial / "model.safetensors").chmod(0o644)  # it is written through a private temporary file
-        tokenizer = _tokenizer(tensors)
-        if isinstance(tokenizer, Tokenizer):
-            tokenizer.save(str(partial / "tokenizer.json"))
-            remarks += _beyond(tokenizer, published.architecture.vocabulary)
-    without = tokenizer if isinstance(tokenizer, str) else None
-    parameters = sum(tensor.numel() for tensor in weights.values())
-    return Imported(published.architecture, parameters, without, tuple(remarks))
+        if isinstance(model.tokenizer, Tokenizer):
+            model.tokenizer.save(str(partial / "tokenizer.json"))
+    without = model.tokenizer if isinstance(model.tokenizer, str) else None
+    parameters = sum(tensor.numel() for tensor in model.weights.values())
+    return Imported(model.architecture, parameters, without, model.remarks)
 
 
 def model_name(source: Path) -> str:

@@ -2,8 +2,8 @@
 
 A run is a name in the results folder, or a path to the run's own folder (`search.runs.folder.find_folder`).
 A candidate is RUN:ID.
-A model is a file, a folder with an architecture.yaml, a candidate, or the name of a shipped architecture: the
-first that exists.
+A model is a file, a folder with an architecture.yaml, a candidate, a published model (a Hugging Face folder
+or a GGUF file), or the name of a shipped architecture: the first that exists.
 """
 
 import re
@@ -17,6 +17,7 @@ from search.config import run as config_module
 from search.config.run import RunConfig
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder
+from search.runs.importing import is_published, read_published
 from search.runs.ledger import Ledger
 from search.runs.status import candidate_of, opened
 
@@ -34,13 +35,16 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
 
     `./NAME` is the title of a file or folder here that has a shipped architecture's name.
 
-    Raises ArchitectureError and RunError.
+    Raises ArchitectureError and RunError, and DataError for a published model.
     """
     candidate, path = _CANDIDATE.fullmatch(text), Path(text)
     if candidate is not None and is_candidate(text):
         return text, candidate_of(results, candidate["run"], int(candidate["number"]))[2].architecture
     if (path / _LEDGER).is_file():
         raise ArchitectureError(f"{text}: the folder of a run, expected one of its candidates, as {path}:0")
+    if is_published(path):
+        title = f"./{path}" if shipped.find(path, "architecture") is not None else str(path)
+        return title, read_published(path).architecture
     try:
         file = find_architecture(path)
     except ArchitectureError as error:
@@ -66,9 +70,11 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
 def run_or_architecture(text: str, results: Path) -> RunConfig | Architecture:
     """The configuration of a run file, a shipped one or that of a run that was begun; or a model.
 
-    Raises ConfigError, ArchitectureError and RunError.
+    Raises ConfigError, ArchitectureError and RunError, and DataError for a published model.
     """
     path = Path(text)
+    if is_published(path):
+        return architecture_of(text, results)[1]
     if (path / _LEDGER).is_file():
         return opened(results, str(path.absolute()))[1].config
     if path.exists() and not path.is_dir() and path.suffix != ".json":

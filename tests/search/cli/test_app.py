@@ -154,6 +154,10 @@ def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(
     text = tokenizer.decode(model.generate(tokenizer.encode("the people").ids, 5))
     assert text.startswith("the people")
     assert evaluate(model, corpus, tiny_config.proxy)[0] == pytest.approx(best["loss"], abs=1e-6)
+    names = (f"first:{best['id']}", f"results/first:{best['id']}", "winner")
+    scores = [json.loads(call("evaluate", name, tiny_config.data.source, "--json")[1]) for name in names]
+    assert all({**score, "model": ""} == {**scores[0], "model": ""} for score in scores)
+    assert (scores[0]["window"], scores[0]["documents"]) == (32, 8)
     provenance = json.loads((tmp_path / "winner" / "provenance.json").read_text())
     assert provenance["run"] == "first"
     assert provenance["digest"] == model.architecture.digest()
@@ -168,6 +172,7 @@ def test_a_candidate_without_weights_is_exported_without_them(call, first, tmp_p
     best = json.loads(call("frontier", "first", "--json")[1])[0]["id"]
     (tmp_path / "results" / "first" / "weights" / f"{best:05d}.safetensors").unlink()
     refused(call("export", f"first:{best}", "--to", "bare"), "--without-weights exports all but them")
+    refused(call("generate", f"first:{best}", "a"), "has no weights, they are not in ")
     code, _, _ = call("export", f"results/first:{best}", "--without-weights", "--to", "bare")
     assert code == 0
     assert sorted(file.name for file in (tmp_path / "bare").iterdir()) == [

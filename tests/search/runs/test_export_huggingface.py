@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from operators import Architecture, HybridLM
+from operators import HybridLM
 from operators.base.errors import ArchitectureError, DataError, FrontrunnerError, RunError
 from proxy_train.text.licence import licence_of
 from search.cli.app import app
@@ -19,42 +18,12 @@ from search.runs.export_huggingface import export_huggingface
 from search.runs.exportable import Exportable, exportable
 from search.runs.importing import import_model
 from search.runs.sharded import save
-from tests.helpers.exportable_models import opened_by_transformers, random_model
-from tests.helpers.tokenizers import merged
+from tests.helpers.exportable_models import opened_by_transformers
+from tests.helpers.exported_folders import ROWS, model_of
 
 transformers = pytest.importorskip("transformers")
 
-ROWS = 270  # more than the tokenizer has tokens
 TEXT = "</s> the people </s>"
-
-
-def model_of(shorthand: str = "a f", **changes: Any) -> Exportable:
-    fields = {"vocabulary": ROWS, "width": 48, **changes}
-    genes = {"attention": {"head_dim": 12}, "mamba2": {"head_dim": 16}}
-    model = random_model(Architecture.from_shorthand(shorthand, genes=genes, **fields))
-    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    tokenizer = merged()
-    content = json.loads(tokenizer.to_str())
-    content["added_tokens"] = []  # as training has it: `</s>` is text like any other
-    tokenizer = Tokenizer.from_str(json.dumps(content))
-    return Exportable(
-        "first-3",
-        model.architecture,
-        weights,
-        tokenizer=tokenizer,
-        end="</s>",
-        trained=True,
-        context=64,
-        scores={"loss": 5.25, "params": 1_200_000},
-        provenance={
-            "run": "first",
-            "candidate": 3,
-            "parents": [1],
-            "origin": "mutation",
-            "config": {"data": {"source": "sotu"}},
-        },
-        licence="mit",
-    )
 
 
 def ours(model: Exportable) -> HybridLM:
@@ -190,7 +159,10 @@ def test_names_on_the_command_line(tmp_path: Path) -> None:
     huggingface = ("--format", "huggingface", "--to", tmp_path / "out")
     for arguments, message in (
         ((file, *huggingface), "an architecture without weights; --random-weights exports random ones"),
-        ((folder, *huggingface), "has no model.safetensors; --random-weights exports random weights"),
+        (
+            (folder, *huggingface),
+            "has no model.safetensors, the weights; --random-weights exports random ones",
+        ),
         ((file, "--to", tmp_path / "out", "--random-weights"), "--random-weights: expected another --format"),
         ((file, *huggingface, "--without-weights"), "--without-weights: expected --format architecture"),
     ):

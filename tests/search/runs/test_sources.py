@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.base import shipped
-from operators.base.errors import ArchitectureError, ConfigError, RunError
+from operators.base.errors import ArchitectureError, ConfigError, FrontrunnerError, RunError
 from search.cli.arguments import joined, whole_numbers
 from search.cli.data import settings_of
 from search.cluster import connect as cluster_connect
@@ -21,6 +22,7 @@ from search.config import run as config_module
 from search.config.run import RunConfig
 from search.runs import ledger as ledger_module
 from search.runs import run
+from search.runs.export_huggingface import export_huggingface
 from search.runs.ledger import Ledger
 from search.runs.sources import architecture_of, candidate_named, run_or_architecture
 from search.runs.table_for_space import load_space
@@ -29,6 +31,7 @@ from search.studies import experiment
 from search.studies.law.law import LawSettings
 from search.view.progress import print_event
 from tests.conftest import Call
+from tests.helpers.exported_folders import model_of
 
 MODEL = Architecture.from_shorthand("a f", width=32, vocabulary=300)
 
@@ -99,11 +102,19 @@ def test_what_is_no_model_says_what_it_is(here: Path, text: str, says: str) -> N
         architecture_of(text, Path("results"))
 
 
-def test_a_published_folder_is_to_be_imported(here: Path) -> None:
-    (here / "llama").mkdir()
-    (here / "llama" / "config.json").write_text("{}")
-    with pytest.raises(ArchitectureError, match="`frontrunner import` makes one"):
-        architecture_of("llama", Path("results"))
+def test_a_published_model_is_named_by_its_folder(here: Path) -> None:
+    model = model_of("m f f a", meta_tokens=2)
+    export_huggingface(model, here / "theirs")
+    shutil.copytree(here / "theirs", here / "llama-3.2-1b", dirs_exist_ok=True)
+    for text, title in (("theirs", "theirs"), ("llama-3.2-1b", "./llama-3.2-1b")):
+        found = architecture_of(text, Path("results"))
+        assert (found[0], found[1].digest()) == (title, model.architecture.digest())
+        assert run_or_architecture(text, Path("results")) == found[1]
+    for name in ("theirs/config.json", "cut.gguf"):
+        (here / name).write_text("{}")
+    for text in ("theirs", "cut.gguf"):
+        with pytest.raises(FrontrunnerError, match=text):
+            architecture_of(text, Path("results"))
 
 
 def test_candidates_and_runs_are_named_in_either_way(here: Path, tiny_config: RunConfig) -> None:
