@@ -13,7 +13,7 @@ from itertools import product
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.errors import ConfigError
-from operators.published.engines import Engine, fits, loads, operator_sets
+from operators.published.engines import LISTED, Engine, fits, loads, operator_sets
 from search.config.choices import Choices, Layers, normalized
 
 Build = Callable[[int, Sequence[Layer], int], Architecture]
@@ -24,7 +24,7 @@ def why_not(architecture: Architecture, engines: Sequence[Engine]) -> str | None
     if fits(architecture, engines):
         return None
     answers = ((engine, loads(architecture, engine).reason) for engine in engines)
-    return next(f"exportable_to: {engine}: {reason}" for engine, reason in answers if reason)
+    return next(f"{engine}: {reason}" for engine, reason in answers if reason)
 
 
 def one_layer_each(layers: Layers, before: Layers = ()) -> Layers:
@@ -55,6 +55,19 @@ def together(choices: Choices, engines: Sequence[Engine]) -> list[frozenset[str]
     return sorted((each for each in able if not any(each < other for other in able)), key=sorted)
 
 
+def of_one_model(names: Sequence[str], sets: Sequence[frozenset[str]]) -> list[str]:
+    """The operators of a sequence, those outside of the set that has most of them replaced by its own.
+
+    A replacement is of the same kind where the set has one.
+    """
+    best = max(sets, key=lambda each: sum(name in each for name in names))
+    stand_ins = {
+        name: next((own for own in sorted(best) if registry.get(own).kind == registry.get(name).kind), None)
+        for name in set(names) - best
+    }
+    return [stand_ins.get(name, name) or min(best) for name in names]
+
+
 def narrowed(choices: Choices, engines: Sequence[Engine], build: Build) -> Choices:
     """The choices without layers, normalizations, meta tokens and widths that no such model can have.
 
@@ -63,9 +76,12 @@ def narrowed(choices: Choices, engines: Sequence[Engine], build: Build) -> Choic
     Raises ConfigError where nothing is left.
     """
 
+    # One layer may have another class than the model that it is a part of, which a server need not list.
+    exact = tuple(dict.fromkeys("transformers" if each in LISTED else each for each in engines))
+
     def able(width: int, layers: Sequence[Layer], counts: Sequence[int] = choices.meta_tokens) -> bool:
         return any(
-            fits(build(width, [normalized(layer, norm) for layer in layers], count), engines)
+            fits(build(width, [normalized(layer, norm) for layer in layers], count), exact)
             for norm in choices.norms
             for count in counts
         )
@@ -80,7 +96,9 @@ def narrowed(choices: Choices, engines: Sequence[Engine], build: Build) -> Choic
         beside = [
             next(iter(kept[mixer, width].values()))
             for mixer in names
-            if registry.get(mixer).kind == "mixer" and registry.get(name).kind != "mixer" and kept[mixer, width]
+            if registry.get(mixer).kind == "mixer"
+            and registry.get(name).kind != "mixer"
+            and kept[mixer, width]
         ]
         kept[name, width] = {
             values: layer
@@ -115,4 +133,6 @@ def _nothing(choices: Choices, engines: Sequence[Engine], build: Build) -> str:
     layer = normalized(choices.at(name, width)[0], choices.norms[0])
     reason = why_not(build(width, [layer], choices.meta_tokens[0]), engines)
     listed = " and ".join(engines)
-    return f"space.exportable_to: no architecture of the space loads in {listed}, as in {name} alone: {reason}"
+    return (
+        f"space.exportable_to: no architecture of the space loads in {listed}, as for {name} alone: {reason}"
+    )

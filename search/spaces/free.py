@@ -13,7 +13,7 @@ from operators.published.engines import Engine, fits
 from search.config.choices import Choices, Layers, norm_of, normalized
 from search.config.space import SpaceSettings, _listed, choices_of
 from search.spaces import mutate
-from search.spaces.exportable import narrowed, one_layer_each, together, why_not
+from search.spaces.exportable import narrowed, of_one_model, one_layer_each, together, why_not
 from search.spaces.features import Features
 from search.spaces.mutate import pick
 from search.spaces.seeds import designs_of, first_members, rescaled_to, shallow_members
@@ -85,7 +85,12 @@ class ArchitectureSpace:
             return self._unknown(unknown, architecture.layers[unknown], width)
         if not any(part.mixer for part in parts):
             return "layers: expected at least one mixer, got feed-forward networks alone"
-        return why_not(architecture, self._engines) if self._engines else None
+        unloaded = why_not(architecture, self._engines) if self._engines else None
+        return unloaded and f"exportable_to: {unloaded}"
+
+    def of_one_model(self, names: Sequence[str]) -> Sequence[str]:
+        """The operators of a sequence, as one model of the engines of `exportable_to` may have them."""
+        return of_one_model(names, self._together) if self._engines else names
 
     def _inside(self, child: Architecture, before: Layers = ()) -> Architecture:
         """A child that the engines of `exportable_to` may load, where it is easily made one.
@@ -112,8 +117,12 @@ class ArchitectureSpace:
             architecture = self._inside(self._draw(rng))
             if self._legal(architecture):
                 return architecture
-        raise ConfigError(
-            f"space: none of {self.settings.max_tries} random architectures meets the constraints; "
+        raise self._none_drawn()
+
+    def _none_drawn(self) -> ConfigError:
+        within = f" and loads in {_listed(self._engines)} (space.exportable_to)" if self._engines else ""
+        return ConfigError(
+            f"space: none of {self.settings.max_tries} random architectures meets the constraints{within}; "
             "widen the space or relax the constraints"
         )
 
