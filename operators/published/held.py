@@ -73,7 +73,7 @@ def as_family(architecture: Architecture, family: str) -> Held:
     zeros = sum(
         layer_parameters(layer.operator, layer.shape, layer.norm, architecture.width)
         for layer in published.padding.values()
-    )
+    ) + sum(published.zeros.values())
     return Held(config, published, zeros)
 
 
