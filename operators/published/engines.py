@@ -10,7 +10,7 @@ from operators.base.errors import ArchitectureError
 from operators.published.families import FAMILIES
 from operators.published.folding import plain
 from operators.published.gguf_export.homes import HOMES, MOST_BLOCKS, outline
-from operators.published.held import hold
+from operators.published.held import NO_CLASS, hold
 from operators.published.padding import Block, blocks_of
 
 Engine = Literal["transformers", "llama.cpp", "vllm", "sglang"]
@@ -70,7 +70,7 @@ def operator_sets(engine: Engine) -> tuple[frozenset[str], ...]:
 def where_it_loads(architecture: Architecture) -> str:
     """Every engine in one line, as `transformers (LlamaForCausalLM), llama.cpp (llama), vllm, sglang`.
 
-    Where no engine loads it, the line is `none: ` and the reason of transformers.
+    Where no engine loads it, the line is `none: ` and why the first class of transformers does not.
     """
     answers = {engine: loads(architecture, engine) for engine in ENGINES}
     words = [
@@ -78,7 +78,10 @@ def where_it_loads(architecture: Architecture) -> str:
         for engine, answer in answers.items()
         if not answer.reason
     ]
-    return ", ".join(words) or f"none: {answers['transformers'].reason}"
+    # The first class alone: `loads` has the reasons of all, too long for a cell of a table.
+    return (
+        ", ".join(words) or f"none: {answers['transformers'].reason.removeprefix(NO_CLASS).partition(';')[0]}"
+    )
 
 
 @lru_cache(maxsize=65_536)

@@ -11,6 +11,8 @@ from operators.cost import layer_parameters
 from operators.published.classes import CLASSES
 from operators.published.families import FAMILIES, Published, describe
 
+NO_CLASS = "no class of transformers holds this model: "
+
 
 @dataclass(frozen=True)
 class Held:
@@ -49,7 +51,7 @@ def hold(architecture: Architecture) -> Held:
         except ArchitectureError as error:
             reasons.append(str(error))
     if not held:
-        raise ArchitectureError(f"no class of transformers holds this model: {'; '.join(reasons)}")
+        raise ArchitectureError(f"{NO_CLASS}{'; '.join(reasons)}")
     return min(held, key=lambda each: each.zeros)
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from operators import Architecture
 from operators.base.errors import ArchitectureError, ConfigError, one_line
-from operators.published.engines import ENGINES, LISTED, Engine, fits, loads
+from operators.published.engines import ENGINES, LISTED, Engine, fits, loads, where_it_loads
 from operators.published.folding import plain
 from operators.published.gguf_export.homes import outline
 from operators.published.held import hold
@@ -189,3 +189,10 @@ def test_a_reason_names_the_layer_of_the_whole_sequence() -> None:
     )
     assert loads(member, "transformers").reason.startswith("layer 4: no class of transformers has gla")
     assert loads(member, "llama.cpp").reason.startswith("layers.4: ")
+    assert where_it_loads(member) == ("none: layer 4: no class of transformers has gla")
+    both = architecture([attention(head_dim=12), FEEDFORWARD])
+    assert where_it_loads(both) == "transformers (LlamaForCausalLM), llama.cpp (llama), vllm, sglang"
+    normed = architecture([attention(head_dim=12, qk_norm="full"), FEEDFORWARD])
+    assert where_it_loads(normed) == (
+        "none: llama: layer 0 (attention): qk_norm: the model has full, the class none"
+    )
