@@ -27,6 +27,7 @@ from operators.published.transformer_families import (
     llama,
     llama_config,
     qwen2,
+    qwen2_config,
     qwen3,
     qwen_config,
 )
@@ -60,7 +61,7 @@ def _adapter(
 
 FAMILIES: dict[str, Adapter] = {
     "llama": _adapter(llama, llama_config, "attention", "swiglu"),
-    "qwen2": _adapter(qwen2, qwen_config, "attention", "swiglu"),
+    "qwen2": _adapter(qwen2, qwen2_config, "attention", "swiglu"),
     "qwen3": _adapter(qwen3, qwen_config, "attention", "swiglu"),
     "arcee": _adapter(arcee, arcee_config, "attention", "relu2"),
     "mamba2": _adapter(mamba2, mamba2_config, "mamba2"),
@@ -84,6 +85,7 @@ class Published:
         not when it generates.
     forms: the parameters that are published in another form.
     padding: layers of zeros that the class has besides, by their numbers among all of its layers.
+    zeros: published vectors of zeros that the class has besides -> their sizes.
     """
 
     architecture: Architecture
@@ -92,6 +94,7 @@ class Published:
     shortest_step: float = 0.0
     forms: Mapping[str, Form] = field(default_factory=dict)
     padding: Mapping[int, Layer] = field(default_factory=dict)
+    zeros: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def whole(self) -> Architecture:
@@ -137,8 +140,8 @@ def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.
     whole = Architecture.parse({**fields, "layers": read.layers}, where=where)
     kept = tuple(layer for number, layer in enumerate(whole.layers) if number not in padding)
     architecture = whole.model_copy(update={"layers": kept})
-    zeros = {number: whole.layers[number] for number in padding}
-    return Published(architecture, names, read.renames, shortest_step, read.forms, zeros)
+    added = {number: whole.layers[number] for number in padding}
+    return Published(architecture, names, read.renames, shortest_step, read.forms, added, read.zeros)
 
 
 TIED_BY_DEFAULT = ("lfm2",)

@@ -11,6 +11,17 @@ from operators.layers.normalization import unit_rows
 EMBEDDING, HEAD, META = "embedding.weight", "head.weight", "meta"
 
 
+def plain(architecture: Architecture) -> Architecture:
+    """The architecture that `folded` gives, without any weights."""
+    fields = {
+        "normalized_head": False,
+        "meta_tokens": 0,
+        "tied_embeddings": architecture.tied_embeddings and not architecture.normalized_head,
+        "vocabulary": architecture.vocabulary + architecture.meta_tokens,
+    }
+    return architecture.model_copy(update=fields)
+
+
 def folded(
     architecture: Architecture, weights: Mapping[str, Tensor]
 ) -> tuple[Architecture, dict[str, Tensor]]:
@@ -21,16 +32,13 @@ def folded(
 
     weights: by the names of our parameters.
     """
-    tensors = dict(weights)
-    plain = architecture.model_copy(update={"normalized_head": False, "meta_tokens": 0})
+    tensors, without = dict(weights), plain(architecture)
     if architecture.normalized_head:
         rows = tensors[EMBEDDING if architecture.tied_embeddings else HEAD]
         tensors[HEAD] = unit_rows(rows)
-        plain = plain.model_copy(update={"tied_embeddings": False})
     if architecture.meta_tokens:
         meta = tensors.pop(META)
         tensors[EMBEDDING] = torch.cat([tensors[EMBEDDING], meta.to(tensors[EMBEDDING].dtype)])
-        if not plain.tied_embeddings:
+        if not without.tied_embeddings:
             tensors[HEAD] = torch.cat([tensors[HEAD], torch.zeros_like(meta, dtype=tensors[HEAD].dtype)])
-        plain = plain.model_copy(update={"vocabulary": plain.vocabulary + architecture.meta_tokens})
-    return plain, tensors
+    return without, tensors

@@ -7,9 +7,11 @@ from typing import Any
 from operators.architecture import Architecture, Layer
 from operators.base.errors import ArchitectureError
 from operators.base.value import Value
+from operators.cost import layer_parameters
 from operators.published.classes import CLASSES
 from operators.published.families import FAMILIES, Published, describe
-from operators.published.weights import expected_shapes
+
+NO_CLASS = "no class of transformers holds this model: "
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def hold(architecture: Architecture) -> Held:
         except ArchitectureError as error:
             reasons.append(str(error))
     if not held:
-        raise ArchitectureError(f"no class of transformers holds this model: {'; '.join(reasons)}")
+        raise ArchitectureError(f"{NO_CLASS}{'; '.join(reasons)}")
     return min(held, key=lambda each: each.zeros)
 
 
@@ -70,11 +72,10 @@ def as_family(architecture: Architecture, family: str) -> Held:
     published = describe(config, name=architecture.name, where=family)
     if difference := _difference(architecture, published.architecture):
         raise ArchitectureError(f"{family}: {difference}")
-    zeros = 0
-    if published.padding:
-        inside = tuple(f"layers.{number}." for number in published.padding)
-        shapes = expected_shapes(published)
-        zeros = sum(shape.numel() for name, shape in shapes.items() if name.startswith(inside))
+    zeros = sum(
+        layer_parameters(layer.operator, layer.shape, layer.norm, architecture.width)
+        for layer in published.padding.values()
+    ) + sum(published.zeros.values())
     return Held(config, published, zeros)
 
 

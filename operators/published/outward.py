@@ -26,6 +26,8 @@ def published_tensors(held: Held, weights: Mapping[str, Tensor]) -> dict[str, Te
         joined = together[0] if len(together) == 1 else torch.cat(together)
         pieces = joined.split(forms[0].parts) if len(parts) > 1 else [joined]
         tensors |= {part: piece.contiguous() for part, piece in zip(parts, pieces, strict=True)}
+    dtype = weights["embedding.weight"].dtype
+    tensors |= {name: torch.zeros(size, dtype=dtype) for name, size in published.zeros.items()}
     if published.architecture.tied_embeddings and not FAMILIES[held.family].ties:
         tensors[HEAD] = tensors[published.names["embedding.weight"][0]].clone()
     return tensors

@@ -14,6 +14,9 @@ from operators.published.settings import Settings
 PADDING = "frontrunner_zero_layers"
 """The key of a config.json that lists the numbers of such layers, among all layers in our terms."""
 
+ZERO_BIASES = "frontrunner_zero_biases"
+"""The key of a config.json that tells that all biases of attention are zeros, as our attention has none."""
+
 _LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 
 Block = tuple[Layer | None, Layer | None]

@@ -20,6 +20,7 @@ class Family:
     names: the published tensors of each of our parameters.
     renames: (old, new) spellings in names of tensors, to be applied in order; `names` has the new ones.
     forms: the parameters that are published in another form.
+    zeros: published vectors of zeros that no parameter of ours makes -> their sizes.
     """
 
     fields: Mapping[str, Any]
@@ -27,6 +28,7 @@ class Family:
     names: Names
     renames: Sequence[tuple[str, str]] = ()
     forms: Mapping[str, Form] = field(default_factory=dict)
+    zeros: Mapping[str, int] = field(default_factory=dict)
 
 
 SWIGLU = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")

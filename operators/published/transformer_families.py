@@ -1,13 +1,14 @@
 """Adapters of the families with blocks of attention and SwiGLU or ReLU²: Llama, Qwen2, Qwen3 and Arcee."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
-from operators.published.padding import blocks_of
+from operators.published.padding import ZERO_BIASES, blocks_of
 from operators.published.rotation import rope
 from operators.published.settings import Settings
-from operators.published.shapes import attention_config, hidden_of, padding_config, rope_config
+from operators.published.shapes import attention_config, hidden_of, padding_config, rope_config, shape_of
 from operators.published.tensor_names import (
     ATTENTION,
     QK_NORM,
@@ -38,7 +39,16 @@ def llama(config: Settings) -> Family:
 
 def qwen2(config: Settings) -> Family:
     """Qwen2 and Qwen2.5: queries, keys and values have biases. Raises ArchitectureError."""
-    return _transformer(config, shape={"qkv_bias": True}, inside=QKV_BIAS, windows=_windows(config))
+    if not config.flag(ZERO_BIASES):
+        return _transformer(config, shape={"qkv_bias": True}, inside=QKV_BIAS, windows=_windows(config))
+    family = _transformer(config, windows=_windows(config))
+    shape = attention_layer(config)["shape"]
+    zeros = {
+        f"model.layers.{block}.self_attn.{bias}": shape[heads] * shape["head_dim"]
+        for block in range(len(family.layers) // 2)
+        for bias, heads in zip(QKV_BIAS, ("heads", "kv_heads", "kv_heads"), strict=True)
+    }
+    return replace(family, zeros=zeros)
 
 
 def qwen3(config: Settings) -> Family:
@@ -74,6 +84,16 @@ def llama_config(architecture: Architecture) -> dict[str, Any]:
         **attention_config(architecture),
         **padding_config(blocks),
     }
+
+
+def qwen2_config(architecture: Architecture) -> dict[str, Any]:
+    """The way back for Qwen2: where attention with windows has no biases, they are zeros.
+
+    Attention without windows has a class without biases, Llama.
+    """
+    config, shape = qwen_config(architecture), shape_of(architecture, "attention")
+    plain = config["use_sliding_window"] and not shape.qkv_bias
+    return {**config, ZERO_BIASES: True} if plain else config
 
 
 def qwen_config(architecture: Architecture) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from operators.layers.rope import frequencies
 from operators.model import parameter_shapes
 from operators.published.families import Published
 from operators.published.forms import Form
-from operators.published.padding import without_padding
+from operators.published.padding import ZERO_BIASES, without_padding
 
 SHOWN = 3  # names in a message; the others are counted
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -38,7 +38,7 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
     embedding = names["embedding.weight"][0]
     if published.architecture.tied_embeddings and embedding not in theirs and HEAD in theirs:
         names["embedding.weight"] = (HEAD,)  # transformers ties both to the one of them that is there
-    expected = {part for parts in names.values() for part in parts}
+    expected = {part for parts in names.values() for part in parts} | published.zeros.keys()
     surplus = sorted(theirs.keys() - expected)
     if missing := sorted(expected - theirs.keys()):
         instead = f"; found instead: {_listed([theirs[name] for name in surplus])}" if surplus else ""
@@ -54,6 +54,10 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
         unknown = _listed([theirs[name] for name in surplus])
         raise DataError(f"{where}: weights that the architecture does not have: {unknown}")
     shapes = expected_shapes(published)
+    for name, size in published.zeros.items():
+        zeros = tensors[theirs[name]]
+        if zeros.shape != (size,) or zeros.any():
+            raise DataError(f"{where}: {name}: expected {size} zeros, as {ZERO_BIASES} is true, got others")
     weights: dict[str, Tensor] = {}
     for parts, together in sharing(names, shapes).items():
         found = {theirs[part]: tensors[theirs[part]] for part in parts}
@@ -106,7 +110,7 @@ def _spelled(published: Published, tensors: Mapping[str, Tensor], where: Path | 
     As in `transformers`, the prefix of the model inside the language model (`model.` or `backbone.`) may be
     missing or added.
     """
-    known = {part for parts in published.names.values() for part in parts} | {HEAD}
+    known = {part for parts in published.names.values() for part in parts} | {HEAD, *published.zeros}
     inner = published.names["embedding.weight"][0].partition(".")[0] + "."
     spelled: dict[str, str] = {}
     for name in tensors:

@@ -11,6 +11,7 @@ from operators import registry
 from operators.architecture import Layer
 from operators.base.errors import ArchitectureError, one_line
 from operators.base.value import Value
+from operators.published.engines import Engine
 from search.config.choices import Choices, Norm
 
 STAGES = 3  # early, middle, late
@@ -105,6 +106,8 @@ class SpaceSettings(Value):
     normalized_head: whether the head of every architecture is normalized.
     stages: three stages, as in Nemotron-Flash (`search.spaces.stages`), instead of free sequences. `{}` means
         stages with their defaults, None free sequences.
+    exportable_to: engines that must all load every architecture (`operators.published.engines`), None for
+        no such constraint.
     max_tries: number of random draws after which the space counts as having no member.
     """
 
@@ -123,6 +126,7 @@ class SpaceSettings(Value):
     norms: Annotated[tuple[Norm, ...], Field(min_length=1)] = (("rmsnorm", "before"),)
     normalized_head: bool = False
     stages: StageSettings | None = None
+    exportable_to: Annotated[tuple[Engine, ...], Field(min_length=1)] | None = None
     max_tries: Annotated[int, Field(ge=1)] = 1000
 
     @model_validator(mode="after")
@@ -132,6 +136,7 @@ class SpaceSettings(Value):
                 f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}"
             )
         choices_of(self)
+        _unique("exportable_to", self.exportable_to or ())
         if self.stages is not None:
             kinds = [registry.get(registry.name_of(token)).kind for token in self.operators]
             require_sequences(

@@ -50,7 +50,9 @@ def predicted_points(wanted: Iterable[OfMetric], profile: ProfileSettings) -> di
 
 def digest_of(settings: SpaceSettings) -> str:
     """What tells one search space from another."""
-    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
+    # Without the key where it is not set, so that tables made before there was one keep their digests.
+    left_out = {"exportable_to"} if settings.exportable_to is None else None
+    return hashlib.sha256(settings.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
 
 
 def members(space: ArchitectureSpace) -> list[Architecture]:

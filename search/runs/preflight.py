@@ -89,12 +89,17 @@ def _table(config: RunConfig) -> LatencyTable | None:
 def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
     """Raises ConfigError for constraints that contradict each other, and for one that no probe meets.
 
+    `space.exportable_to` is such a constraint.
+
     A constraint on a loss is not tried: a loss cannot be known before training.
 
     measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
     """
     config = prepared.config
     constraints = config.parsed_constraints()
+    if config.space.exportable_to:
+        # Raises where the engines load nothing of the space, or nearly nothing.
+        make_space(config.space, prepared.corpus.vocabulary).sample(np.random.default_rng(config.seed))
     if not constraints:
         return
     require_agreement(constraints)

@@ -121,9 +121,11 @@ class ArchitectureEncoding:
 
     def decode(self, values: Mapping[str, int]) -> Architecture | None:
         choices, width = self.space.choices, self.space.choices.widths[values["width"]]
-        layers = []
-        for place in range(choices.depths[0] + values["depth"]):
-            name = choices.operators[values[f"layer{place}"]]
+        depth, layers = choices.depths[0] + values["depth"], []
+        names = self.space.of_one_model(
+            [choices.operators[values[f"layer{place}"]] for place in range(depth)]
+        )
+        for name in names:
             wanted = tuple(options[values[f"{name}.{gene}"]] for gene, options in choices.genes[name].items())
             nearest = choices.nearest(name, width, wanted)
             if nearest is None:

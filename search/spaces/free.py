@@ -9,9 +9,11 @@ from numpy.random import Generator
 
 from operators.architecture import Architecture, Layer
 from operators.base.errors import ConfigError
-from search.config.choices import Choices, norm_of, normalized
+from operators.published.engines import Engine, fits
+from search.config.choices import Choices, Layers, norm_of, normalized
 from search.config.space import SpaceSettings, _listed, choices_of
 from search.spaces import mutate
+from search.spaces.exportable import narrowed, of_one_model, one_layer_each, together, why_not
 from search.spaces.features import Features
 from search.spaces.mutate import pick
 from search.spaces.seeds import designs_of, first_members, rescaled_to, shallow_members
@@ -44,7 +46,17 @@ class ArchitectureSpace:
 
     @cached_property
     def choices(self) -> Choices:
-        return choices_of(self.settings)
+        """What the settings allow, without what no engine of `exportable_to` has. Raises ConfigError."""
+        choices = choices_of(self.settings)
+        return narrowed(choices, self._engines, self._build) if self._engines else choices
+
+    @property
+    def _engines(self) -> tuple[Engine, ...]:
+        return self.settings.exportable_to or ()
+
+    @cached_property
+    def _together(self) -> list[frozenset[str]]:
+        return together(self.choices, self._engines)
 
     def contains(self, architecture: Architecture) -> str | None:
         """The reason why the architecture is not legal here, or None. It does not call `accepts`."""
@@ -73,7 +85,21 @@ class ArchitectureSpace:
             return self._unknown(unknown, architecture.layers[unknown], width)
         if not any(part.mixer for part in parts):
             return "layers: expected at least one mixer, got feed-forward networks alone"
-        return None
+        unloaded = why_not(architecture, self._engines) if self._engines else None
+        return unloaded and f"exportable_to: {unloaded}"
+
+    def of_one_model(self, names: Sequence[str]) -> Sequence[str]:
+        """The operators of a sequence, as one model of the engines of `exportable_to` may have them."""
+        return of_one_model(names, self._together) if self._engines else names
+
+    def _inside(self, child: Architecture, before: Layers = ()) -> Architecture:
+        """A child that the engines of `exportable_to` may load, where it is easily made one.
+
+        before: the layers of its parent.
+        """
+        if not self._engines or fits(child, self._engines):
+            return child
+        return child.model_copy(update={"layers": one_layer_each(child.layers, before)})
 
     def _unknown(self, number: int, layer: Layer, width: int) -> str:
         """The reason why a layer is not among the choices. number: its place."""
@@ -88,11 +114,15 @@ class ArchitectureSpace:
 
     def sample(self, rng: Generator) -> Architecture:
         for _ in range(self.settings.max_tries):
-            architecture = self._draw(rng)
+            architecture = self._inside(self._draw(rng))
             if self._legal(architecture):
                 return architecture
-        raise ConfigError(
-            f"space: none of {self.settings.max_tries} random architectures meets the constraints; "
+        raise self._none_drawn()
+
+    def _none_drawn(self) -> ConfigError:
+        within = f" and loads in {_listed(self._engines)} (space.exportable_to)" if self._engines else ""
+        return ConfigError(
+            f"space: none of {self.settings.max_tries} random architectures meets the constraints{within}; "
             "widen the space or relax the constraints"
         )
 
@@ -101,6 +131,7 @@ class ArchitectureSpace:
         for _ in range(CHILD_TRIES):
             name = pick(names, rng)
             child = mutate.MUTATIONS[name](parent, self.choices, rng)
+            child = child and self._inside(child, parent.layers)
             if child is None or mutate.alike(child, parent):
                 continue
             if self._legal(child):
@@ -110,6 +141,7 @@ class ArchitectureSpace:
     def crossover(self, a: Architecture, b: Architecture, rng: Generator) -> Architecture | None:
         for _ in range(CHILD_TRIES):
             child = mutate.crossover(a, b, self.choices, rng)
+            child = child and self._inside(child)
             if child is not None and self._legal(child):
                 return child
         return None
@@ -165,6 +197,10 @@ class ArchitectureSpace:
         low, high = self.choices.depths
         width, depth = pick(self.choices.widths, rng), int(rng.integers(low, high + 1))
         mixers, feedforwards = (self.choices.available(width, kind) for kind in ("mixer", "feedforward"))
+        if self._engines:
+            one_model = pick([each for each in self._together if each & set(mixers)], rng)
+            mixers = tuple(name for name in mixers if name in one_model)
+            feedforwards = tuple(name for name in feedforwards if name in one_model)
         mixers = tuple(rng.permutation(mixers)[: rng.integers(1, 4)].tolist())
         feedforwards = (
             tuple(rng.permutation(feedforwards)[:1].tolist()) if rng.random() < 0.8 else feedforwards

@@ -11,7 +11,6 @@ from numpy.random import Generator
 
 from operators import registry
 from operators.architecture import Architecture, Layer, distinct
-from operators.base.errors import ConfigError
 from search.config.choices import Norm, norm_of, normalized
 from search.config.space import STAGES, SpaceSettings, StageSettings
 from search.spaces import mutate, stages
@@ -107,10 +106,7 @@ class StagedSpace(ArchitectureSpace):
             member = layers and self._settled(self._build(width, layers, pick(self.choices.meta_tokens, rng)))
             if member:
                 return member
-        raise ConfigError(
-            f"space: none of {self.settings.max_tries} random architectures meets the constraints; "
-            "widen the space or relax the constraints"
-        )
+        raise self._none_drawn()
 
     def mutate(self, parent: Architecture, rng: Generator) -> tuple[Architecture, str] | None:
         for _ in range(CHILD_TRIES):

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from operators import Architecture
+from operators.published.engines import ENGINES, LISTED, loads
 from profiler.profile import Profile
 from proxy_train.settings import ProxyScore
 from proxy_train.task_settings import TaskScore
@@ -32,6 +33,11 @@ def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str,
     return {
         "architecture": entry.architecture.model_dump(mode="json"),
         "shorthand": entry.architecture.shorthand,
+        "loads_in": {
+            engine: {"name": answer.name, "reason": answer.reason}
+            for engine in ENGINES
+            for answer in (loads(entry.architecture, engine),)
+        },
         "evaluation": evaluation_json(entry.evaluation) if entry.evaluation else None,
         "first": evaluation_json(entry.first) if entry.first else None,
         "again": again,
@@ -60,6 +66,8 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         soft_wrap=True,
         markup=False,
     )
+    for line in _loads_in(architecture):
+        console.print(line, soft_wrap=True, markup=False)
     show(console, _layers(architecture))
     if evaluation is None:
         return
@@ -101,6 +109,20 @@ def _print_trainings(console: Console, entry: Entry, evaluation: Evaluation) -> 
         console.print(f"trained at width {evaluation.proxy_width}, measured at {entry.architecture.width}")
     for task in evaluation.tasks:
         console.print(task_line(task), soft_wrap=True)
+
+
+def _loads_in(architecture: Architecture) -> list[str]:
+    """A line for each engine. A server's answer is that of its list."""
+    lines = []
+    for engine in ENGINES:
+        answer = loads(architecture, engine)
+        if answer.reason:
+            lines.append(f"does not load in {engine}: {answer.reason}")
+        elif engine in LISTED:
+            lines.append(f"listed by {engine} {LISTED[engine][0]}, not tried: {answer.name}")
+        else:
+            lines.append(f"loads in {engine}: {answer.name}")
+    return lines
 
 
 def _layers(architecture: Architecture) -> Sheet:

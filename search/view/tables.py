@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from operators.base.errors import ConfigError
+from operators.published.engines import where_it_loads
 from search.config.run import RunConfig
 from search.evaluation.figures import exact_value, formatted, percent, with_unit
 from search.evaluation.outcome import worked
@@ -23,7 +24,7 @@ SPREAD = "_spread"
 """Suffix of a metric's name that gives the name of the column with its relative error."""
 MARK = "!"
 """Sign behind a tainted figure: one that was measured under conditions that are not to be trusted."""
-_WORDS = ("architecture", "status", "reason", "origin", "parents", "tainted", "frontier")
+_WORDS = ("architecture", "loads_in", "status", "reason", "origin", "parents", "tainted", "frontier")
 _OPTIONAL = ("params", "width", "depth")
 _STAR = "*"
 
@@ -45,7 +46,7 @@ def frame(
     on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
     kept = [entry for entry in entries if qualifying(entry, where)]
     rows = [_row(entry, metrics, on_frontier=entry.number in on_frontier) for entry in kept]
-    first, last = ("id", "architecture", "width", "depth"), _TAIL
+    first, last = ("id", "architecture", "width", "depth", "loads_in"), _TAIL
     others = dict.fromkeys(name for row in rows for name in row if name not in last)
     columns = [*dict.fromkeys((*first, *metrics, *others)), *last]
     table = pd.DataFrame(rows, columns=columns)
@@ -82,6 +83,7 @@ def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str
         "architecture": entry.architecture.shorthand,
         "width": entry.architecture.width,
         "depth": entry.architecture.depth,
+        "loads_in": where_it_loads(entry.architecture),
         **dict.fromkeys(metrics),
         **{name: exact_value(name, value) for name, value in known.items()},
         **{name + SPREAD: value for name, value in spreads(entry).items()},
@@ -133,7 +135,7 @@ def columns_for(
     also: further columns, such as those that the rows were chosen or sorted by.
     """
     wanted = ["id", *(objective.metric for objective in objectives), *also, "params", "width", "depth"]
-    wanted += ["architecture"]
+    wanted += ["architecture", "loads_in"]
     wanted = ["frontier", *wanted, "status"] if with_status else wanted
     return [name for name in dict.fromkeys(wanted) if name in table.columns]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from operators import Architecture, HybridLM
 from operators.base.errors import ArchitectureError, DataError
@@ -62,6 +63,28 @@ def test_a_random_member_of_a_family_is_the_same_there_and_back(
     save_held(as_family(model.architecture, family), model, tmp_path)
     check_read_back(tmp_path, model)
     check_same(opened_by_transformers(tmp_path), model)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plain_attention_with_windows_is_qwen2_with_biases_of_zeros(seed: int, tmp_path: Path) -> None:
+    windowed, whole = attention(head_dim=12, window=9 + seed), attention(head_dim=12)
+    layers = [windowed, FEEDFORWARD, whole, windowed, FEEDFORWARD][: 5 - seed]
+    model = random_model(architecture(layers, rope={"theta": 5000.0}, tied_embeddings=seed == 1))
+    held = hold(model.architecture)
+    assert held.class_name == "Qwen2ForCausalLM"
+    # Queries of 4 heads, keys and values of 2, in each block.
+    assert held.zeros >= (4 + 2 + 2) * 12 * held.config["num_hidden_layers"]
+    save_held(held, model, tmp_path)
+    check_read_back(tmp_path, model)
+    check_same(opened_by_transformers(tmp_path), model)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.0.self_attn.k_proj.bias"][1] = 1e-3
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(
+        DataError, match=r"k_proj\.bias: expected 24 zeros, as frontrunner_zero_biases is true"
+    ):
+        read_back(tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES)

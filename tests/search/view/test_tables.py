@@ -136,6 +136,14 @@ def test_json_has_integers_lists_and_no_nan(capsys: pytest.CaptureFixture[str]) 
     assert found["more"] == [None, None, 0.5]
 
 
+def test_the_frontier_says_where_each_candidate_loads_in_every_form() -> None:
+    table = tables.frame(ENTRIES, (LOSS,), ("loss", "params"))
+    expected = "transformers (LlamaForCausalLM), llama.cpp (llama), vllm, sglang"
+    assert {row["loads_in"] for row in tables.records(table)} == {expected}
+    assert tables.csv(table).count(f'"{expected}"') == len(ENTRIES)
+    assert "loads_in" in tables.columns_for(table, (LOSS,))
+
+
 def test_csv_and_markdown_keep_text_in_its_cell() -> None:
     bad = Entry(
         0, ARCHITECTURE, (1, 2), "random", Evaluation(status="crashed", reason="=1+1, a|b\nc", seed=0)
@@ -176,7 +184,14 @@ def test_show_gives_both_evaluations_and_their_mean(tmp_path: Path) -> None:
     )
     console = Console(width=80, record=True, file=io.StringIO(), force_terminal=True)
     details.print_candidate(console, RunFolder(tmp_path), twice)
-    line = next(line for line in console.export_text().splitlines() if line.startswith("decode_ms@b1"))
+    lines = console.export_text().splitlines()
+    assert lines[3:7] == [
+        "loads in transformers: LlamaForCausalLM",
+        "loads in llama.cpp: llama",
+        "listed by vllm 0.33, not tried: LlamaForCausalLM",
+        "listed by sglang 0.5.23, not tried: LlamaForCausalLM",
+    ]
+    line = next(line for line in lines if line.startswith("decode_ms@b1"))
     assert line.split() == [
         "decode_ms@b1",
         "1.711",
