@@ -77,6 +77,8 @@ def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(folder / "ray"),
+            # Ray's workers would give way to every other process, and so would what they measure.
+            _system_config={"worker_niceness": os.getpriority(os.PRIO_PROCESS, 0)},
             **common,
         )
     except Exception as error:  # Ray passes on the exceptions of its many parts, of any class

@@ -307,7 +307,11 @@ class RayExecutor:
             elif not self._ready:
                 raise DeviceError(f"no {which} is left: {self._fault}")
             elif now - last > START_TIMEOUT_S:
-                lacks = f"the cluster has had no room for a {which} for {START_TIMEOUT_S} s"
+                lacks = (
+                    f"the cluster has had no room for a {which} for {START_TIMEOUT_S} s"
+                    if self._remote
+                    else f"no {which} has started for {START_TIMEOUT_S} s, as on a machine with too much work"
+                )
                 raise RunError(f"{lacks}; `frontrunner resume` continues the run when there is room")
 
     def _check_head(self) -> None:

@@ -237,3 +237,9 @@ def test_the_local_cluster_listens_on_loopback_alone(ray_executor):
     import ray
 
     assert ray.util.get_node_ip_address() == "127.0.0.1"
+
+
+def test_workers_here_have_the_priority_of_the_command(ray_executor):
+    """Ray's own is lower: what is measured would wait for every other process of the machine."""
+    priorities = {os.getpriority(os.PRIO_PROCESS, member.home.pid) for member in ray_executor._idle}
+    assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
