@@ -114,7 +114,7 @@ def open_device(name: str, *, engines: bool = False) -> Device:
     engine, own = engine_of(name), computes_on(name)
     if engine and not engines:
         raise DeviceError(
-            f"device {name}: {engine} is an engine of others, which measures whole models and does nothing else; "
+            f"device {name}: {engine} is an engine of others, which only measures whole models; "
             f"expected {OWN}"
         )
     if engine and engine_on(engine, own) != name:

@@ -1,8 +1,8 @@
 """What a device's name says before the device is opened.
 
-A device is `cpu`, `cuda` (the first GPU) or `cuda:N`: there our own runtime computes. An engine of others is a
-device too, on which models are measured and never trained: `llama.cpp` on the CPU, `transformers` on the CPU,
-and `transformers/cuda:N`.
+A device is `cpu`, `cuda` (the first GPU) or `cuda:N`: there our own runtime computes. An engine of others is
+a device too, on which models are measured and never trained: `llama.cpp` on the CPU, `transformers` on the
+CPU, and `transformers/cuda:N`.
 """
 
 import re

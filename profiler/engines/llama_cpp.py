@@ -91,7 +91,7 @@ def measure_in_llama_cpp(
 
 
 def _require_memory(costs: Mapping[tuple[int, int], Cost], device: Device) -> None:
-    """Raises MemoryError where weights and states need more memory than is free, as each point has its own."""
+    """Raises MemoryError where weights and states need more than is free; each point has its own."""
     needed, free = sum(cost.param_bytes + cost.state_bytes for cost in costs.values()), device.free_memory()
     if needed > free:
         raise MemoryError(

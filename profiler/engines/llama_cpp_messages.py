@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Opening(NamedTuple):
-    """Asks to load a file. The answer is by how much that and one use of it raised the resident memory (bytes).
+    """Asks to load and use a file. The answer is by how much that raised the resident memory (bytes).
 
     batch: rows at once
     context: tokens a row that `Reading` reads

@@ -24,8 +24,8 @@ def require_engine(engine: str) -> None:
 def engine_versions(engine: str) -> dict[str, str]:
     """Its packages with their versions, and what llama.cpp was built with; empty for our own runtime.
 
-    llama.cpp's wheel for Linux uses no more of the processor than every one has. Its times are longer than those
-    of llama.cpp built for this machine.
+    llama.cpp's wheel for Linux is built for many processors, without what only some have. Its times may be
+    longer than those of llama.cpp built for this machine.
     """
     versions = {package: version(package) for package in PACKAGES.get(engine, ())}
     if engine == LLAMA_CPP:

@@ -5,7 +5,7 @@ after a step, so a sample of decoding is the mean of some steps in a row, with t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from operators.base.errors import DeviceError
 from operators.cost import Cost
@@ -46,6 +46,15 @@ def steps_around(context: int) -> tuple[int, int]:
     """The tokens of a prompt, and how many steps follow it, for a mean of `context` tokens."""
     steps = max(LEAST_STEPS, min(STEPS, 2 * (context - 1)))
     return max(1, context - steps // 2), steps
+
+
+def with_zeros(own: Cost, zeros: int) -> Cost:
+    """The costs of a model that an engine gives more weights, all of them zeros.
+
+    own: of the model without them
+    zeros: their bytes, which every decode step reads
+    """
+    return replace(own, param_bytes=own.param_bytes + zeros, decode_bytes=own.decode_bytes + zeros)
 
 
 def without_what_is_ours(settings: ProfileSettings, backend: str, device: Device) -> dict[str, str]:
