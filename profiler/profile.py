@@ -130,18 +130,13 @@ class ProfileSettings(SamplingSettings):
     def measures(self, metric: Metric) -> bool:
         return not metric.needs or bool(getattr(self, metric.needs))
 
-    def require_agreement(self, device: str) -> None:
-        """Raises ValueError for what a device of that name does not measure.
-
-        What only GPUs measure is left out of a profile, with the reason, where it was asked for on a CPU.
-        """
+    def disagreement(self, device: str) -> str:
+        """Why a device of that name cannot be measured with these settings; empty where it can."""
         if self.quantization is not None and engine_of(device) != LLAMA_CPP:
-            raise ValueError(
-                f"quantization: expected null on device {device}, as only {LLAMA_CPP} has one, "
-                f"got {self.quantization}"
-            )
+            return f"quantization: expected null, as only {LLAMA_CPP} has one, got {self.quantization}"
         if not self.batch_sizes and engine_of(device):
-            raise ValueError(f"batch_sizes: expected at least one on device {device}, got none")
+            return "batch_sizes: expected at least one for an engine, got none"
+        return ""
 
     def keys(self, name: str) -> tuple[str, ...]:
         """Every key that the metric of this name has in a profile with these settings."""

@@ -59,7 +59,9 @@ def measure_in_transformers(
         copy_bytes_per_s(device)  # which takes the lock that is held below
         with shared(device.label), tempfile.TemporaryDirectory(prefix="frontrunner-") as name:
             anchor = anchor or Anchor(device)
-            longest = max(settings.contexts) + architecture.meta_tokens + 2 * max(map(_steps, settings.contexts))
+            longest = (
+                max(settings.contexts) + architecture.meta_tokens + 2 * max(map(_steps, settings.contexts))
+            )
             held = _export(architecture, Path(name), device, seed=seed, longest=longest)
             model = _opened(Path(name), device)
             compiled = device.torch_device.type == "cuda" and bool(model._can_compile_fullgraph)

@@ -36,7 +36,7 @@ class Decoding(NamedTuple):
 class Elapsed(NamedTuple):
     """The answer to `Reading` and `Decoding`.
 
-    ms: the time of a prompt of the whole batch up to its first token, or the mean of decode steps (ms)
+    ms: the time of a prompt of the whole batch up to its first token, or the median of decode steps (ms)
     steps: how many decode steps
     cpu_s: what all threads of the process computed meanwhile (s)
     wall_s: how long it took altogether (s)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
@@ -69,7 +69,7 @@ class Loaded:
         steps = together(self._replies(self._opening.prompt, self._opening.steps))
         if not steps:
             raise BackendError(f"llama.cpp does not decode {self._opening.batch} rows at the same time")
-        return Elapsed(mean(steps), len(steps), process_time() - cpu, perf_counter() - begin)
+        return Elapsed(median(steps), len(steps), process_time() - cpu, perf_counter() - begin)
 
     def _replies(self, tokens: int, steps: int) -> list[Reply]:
         rows = range(self._opening.batch)

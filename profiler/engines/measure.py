@@ -3,8 +3,8 @@
 from operators.architecture import Architecture
 from profiler.device.device import Device
 from profiler.device.names import LLAMA_CPP
-from profiler.engines.llama_cpp import measure_in_llama_cpp
 from profiler.engines.in_transformers import measure_in_transformers
+from profiler.engines.llama_cpp import measure_in_llama_cpp
 from profiler.measuring.anchor import Anchor
 from profiler.profile import Profile, ProfileSettings
 

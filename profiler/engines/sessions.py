@@ -1,7 +1,7 @@
 """A profile from an engine of others: its models are timed as ours are, between timings of the anchor model.
 
 Prefill and decode mean what they mean in `profiler.measuring.measure`. An engine does not set its state back
-after a step, so a sample of decoding is the mean of some steps in a row, with the context in the middle.
+after a step, so a sample of decoding is the time of some steps in a row, with the context in the middle.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +30,8 @@ class Session:
     memory_bytes: what loading and running it took at most: weights, state and temporaries
     cost: by arithmetic, of the model as the engine holds it
     prefill_ms: reads the context in every row, up to the choice of the next token, and returns the time (ms)
-    decode: decodes tokens, with the context in the middle; returns a step's mean time (ms) and the number of
-        steps
+    decode: decodes tokens, with the context in the middle; returns a step's time, their mean or median (ms), and
+        the number of steps
     """
 
     batch: int
@@ -58,18 +58,14 @@ def with_zeros(own: Cost, zeros: int) -> Cost:
 
 
 def without_what_is_ours(settings: ProfileSettings, backend: str, device: Device) -> dict[str, str]:
-    """What the settings ask for and an engine does not measure, with the reason.
+    """What the settings ask for and an engine does not measure, by metric, with the reason.
 
-    Raises DeviceError where the backend of our operators was named.
+    Raises DeviceError where a backend of our operators was named.
     """
     if backend != "auto":
         raise DeviceError(
             f"device {device.label}: expected backend auto, as it runs none of our operators, got {backend}"
         )
-    try:
-        settings.require_agreement(device.label)
-    except ValueError as error:
-        raise DeviceError(f"device {device.label}: {error}") from None
     energy = ("energy_j_per_token", "power_w") if settings.energy_seconds else ()
     largest = ("largest_batch", "throughput_tokens_per_s") if settings.largest_batch else ()
     return dict.fromkeys((*energy, *largest), f"not measured in {device.engine}")

@@ -89,6 +89,8 @@ def measure(
         the context.
     """
     opened = open_device(device, engines=True)
+    if reason := settings.disagreement(device):
+        raise DeviceError(f"device {device}: {reason}")
     if opened.engine:
         from profiler.engines.measure import measure_in_engine  # which measures as is done here
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from operators.base import plain_yaml, shipped
 from operators.base.errors import ConfigError, one_line
 from operators.base.value import Value
-from profiler.device.names import engine_of
+from profiler.device.names import LLAMA_CPP, engine_of
 from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxySettings
 from proxy_train.task_settings import TaskSettings
@@ -106,12 +106,14 @@ class RunConfig(Value):
 
     @model_validator(mode="after")
     def _profile_fits_device(self) -> Self:
-        try:
-            self.profile.require_agreement(self.device)
-        except ValueError as error:
-            raise ValueError(f"profile.{error}") from None
+        if reason := self.profile.disagreement(self.device):
+            raise ValueError(f"profile.{reason} on device {self.device}")
         if not engine_of(self.device):
             return self
+        if self.device != LLAMA_CPP:
+            raise ValueError(f"device: expected cpu, cuda, cuda:N or {LLAMA_CPP}, got {self.device}")
+        if self.device_kind:
+            raise ValueError(f"device_kind: expected none on device {self.device}, which is a CPU")
         if self.profile.largest_batch:
             raise ValueError(f"profile.largest_batch: expected false on device {self.device}")
         if self.gates.table:
