@@ -6,7 +6,7 @@ CPU (see `profiler.measuring.pace`).
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from profiler.device.ceilings import copy_bytes_per_s
 from profiler.device.device import Device
 from profiler.device.lock import shared
 from profiler.engines.llama_cpp_messages import Decoding, Elapsed, Opening, Reading
-from profiler.engines.sessions import Session, profile_of, steps_around, without_what_is_ours
+from profiler.engines.sessions import STEPS, Session, profile_of, steps_around, without_what_is_ours
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.decoder import random_model
 from profiler.process.child_process import Child
@@ -37,6 +37,8 @@ ANSWER_S = 3600.0
 
 # Tokens of all rows that llama.cpp reads at once. Rows that it reads first decode while it reads others.
 TOGETHER = 2048
+# Steps of the shortest kind in the time by which one row is asked for after the others.
+BESIDE = 24
 
 
 def measure_in_llama_cpp(
@@ -69,7 +71,7 @@ def measure_in_llama_cpp(
                 anchor = anchor or Anchor(device)
                 path = Path(folder) / "model.gguf"
                 model = random_model(architecture, device, backend="reference", seed=seed)
-                context = 2 * (max(settings.contexts) + most_steps(points))
+                context = max(context + STEPS + more_steps(batch, context) for batch, context in points)
                 write_gguf(architecture, model.state_dict(), None, path, dtype=dtype, context=context)
                 del model
                 sessions = [
@@ -100,18 +102,9 @@ def _require_memory(costs: Mapping[tuple[int, int], Cost], device: Device) -> No
         )
 
 
-def lengths(batch: int, context: int) -> tuple[int, int]:
-    """The tokens of a prompt and the steps after it, as `steps_around`.
-
-    The steps are more where llama.cpp reads the rows one after the other: only those count in which every row
-    decodes.
-    """
-    prompt, steps = steps_around(context)
-    return prompt, steps + -(-batch * prompt // TOGETHER)
-
-
-def most_steps(points: Iterable[tuple[int, int]]) -> int:
-    return max(lengths(batch, context)[1] for batch, context in points)
+def more_steps(batch: int, context: int) -> int:
+    """How many steps all rows but the last one make before it begins, and a few after its end."""
+    return 0 if batch == 1 else BESIDE + -(-batch * context // TOGETHER)
 
 
 class LlamaCpp:
@@ -130,8 +123,9 @@ class LlamaCpp:
 
     def session(self, path: Path, batch: int, context: int, cost: Cost, *, threads: int) -> Session:
         """A GGUF file, or the first of its parts, loaded for so many rows of so many tokens."""
-        prompt, steps = lengths(batch, context)
-        opening = Opening(str(path.absolute()), batch, context, prompt, steps, threads)
+        prompt, steps = steps_around(context)
+        more = more_steps(batch, context)
+        opening = Opening(str(path.absolute()), batch, context, prompt, steps, more, threads)
         memory: int = self._asked(opening, f"loading {path.name}")
         number, self._count, self._threads = self._count, self._count + 1, threads
 

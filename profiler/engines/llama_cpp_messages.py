@@ -9,7 +9,8 @@ class Opening(NamedTuple):
     batch: rows at once
     context: tokens a row that `Reading` reads
     prompt: tokens a row before `Decoding`
-    steps: tokens a row that `Decoding` decodes
+    steps: tokens that `Decoding` decodes in the row that it times
+    more: how many more the other rows decode
     threads: of the engine
     """
 
@@ -18,6 +19,7 @@ class Opening(NamedTuple):
     context: int
     prompt: int
     steps: int
+    more: int
     threads: int
 
 
@@ -36,7 +38,7 @@ class Decoding(NamedTuple):
 class Elapsed(NamedTuple):
     """The answer to `Reading` and `Decoding`.
 
-    ms: the time of a prompt of the whole batch up to its first token, or the median of decode steps (ms)
+    ms: the time of a prompt of the whole batch up to its first token, or the mean of decode steps (ms)
     steps: how many decode steps
     cpu_s: what all threads of the process computed meanwhile (s)
     wall_s: how long it took altogether (s)

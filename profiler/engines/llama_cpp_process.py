@@ -5,38 +5,46 @@ Its command: python -m profiler.engines.llama_cpp_process SOCKET PARENT
 It opens one GGUF file after the other, and times prompts and decode steps when it is asked to.
 
 llama.cpp offers its server here, without a network between. It tells the time of each decode step by its own
-clock. A batch is as many requests at once: steps are counted while all of them are decoding. PyTorch is not
+clock. A batch is as many requests at once. PyTorch is not
 imported: its threads and its memory would be measured with the engine's.
 """
 
 import gc
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
-from time import perf_counter, process_time
-from typing import Any
+from time import perf_counter, process_time, sleep
+from typing import Any, NamedTuple
 
 from operators.base.errors import BackendError, DeviceError, FrontrunnerError, flat
 from profiler.engines.llama_cpp_messages import Decoding, Elapsed, Opening, Reading
 from profiler.process.child_process import settle_in
 
+TRIES = 10  # for a batch whose rows decode at the same time
+# The part of the last row's time in which another one may not decode. Answers come a moment late.
+APART = 0.1
+# How much later the last row is asked for: more than the requests of the others take (s).
+LATER_S = 0.001
 IDS = 32  # prompts have ids below this, which every vocabulary has
 
 
-@dataclass
-class Reply:
+class Reply(NamedTuple):
     """What one request was answered.
 
-    arrived: when each token came (s)
-    decoded_ms: how long decoding had taken until then, by the clock of llama.cpp
+    end: when (s)
+    decoding_s: how long decoding took by the clock of llama.cpp, from the first token to the last (s)
     """
 
-    arrived: list[float] = field(default_factory=list)
-    decoded_ms: list[float] = field(default_factory=list)
+    end: float
+    decoding_s: float
+
+    @property
+    def begin(self) -> float:
+        """When the first token came (s)."""
+        return self.end - self.decoding_s
 
 
 class Loaded:
@@ -60,21 +68,30 @@ class Loaded:
 
     def read(self) -> Elapsed:
         begin, cpu = perf_counter(), process_time()
-        rows = self._replies(self._opening.context, 1)
-        ms = (max(row.arrived[0] for row in rows) - begin) * 1e3
-        return Elapsed(ms, 0, process_time() - cpu, perf_counter() - begin)
+        rows = range(self._opening.batch)
+        ended = [each.result().end for each in [self._asked(row, self._opening.context, 1) for row in rows]]
+        return Elapsed((max(ended) - begin) * 1e3, 0, process_time() - cpu, perf_counter() - begin)
 
     def decode(self) -> Elapsed:
+        """Times the row that begins last: the others decode more tokens, so that all rows decode meanwhile."""
         begin, cpu = perf_counter(), process_time()
-        steps = together(self._replies(self._opening.prompt, self._opening.steps))
-        if not steps:
-            raise BackendError(f"llama.cpp does not decode {self._opening.batch} rows at the same time")
-        return Elapsed(median(steps), len(steps), process_time() - cpu, perf_counter() - begin)
+        prompt, steps = self._opening.prompt, self._opening.steps
+        for _ in range(TRIES):
+            others = [
+                self._asked(row, prompt, steps + self._opening.more) for row in range(1, self._opening.batch)
+            ]
+            if others:
+                sleep(LATER_S)
+            last = self._asked(0, prompt, steps).result()
+            if during(last, [each.result() for each in others]):
+                ms = last.decoding_s * 1e3 / (steps - 1)  # the first token comes with the prompt
+                return Elapsed(ms, steps - 1, process_time() - cpu, perf_counter() - begin)
+        raise BackendError(
+            f"llama.cpp did not decode {self._opening.batch} rows at the same time in {TRIES} tries"
+        )
 
-    def _replies(self, tokens: int, steps: int) -> list[Reply]:
-        rows = range(self._opening.batch)
-        asked = [self._pool.submit(_reply, self._server, row, tokens, steps) for row in rows]
-        return [each.result() for each in asked]
+    def _asked(self, row: int, tokens: int, steps: int) -> Future[Reply]:
+        return self._pool.submit(_reply, self._server, row, tokens, steps)
 
 
 def main(socket: int, parent: int) -> None:
@@ -109,7 +126,8 @@ def _server(opening: Opening) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = opening.path
     params.n_parallel = opening.batch
-    params.n_ctx = opening.batch * (max(opening.context, opening.prompt + opening.steps) + 1)
+    longest = max(opening.context, opening.prompt + opening.steps + opening.more)
+    params.n_ctx = opening.batch * (longest + 1)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = opening.threads
     params.fit_params = False  # it would make the context shorter where memory is scarce
     params.cache_prompt = False
@@ -121,36 +139,23 @@ def _server(opening: Opening) -> Any:
 
 def _reply(server: Any, row: int, tokens: int, steps: int) -> Reply:
     """Reads a prompt of its own for each row, and decodes this many tokens after it. Raises BackendError."""
-    reply, errors = Reply(), []
-
-    def heard(chunk: dict[str, Any]) -> bool:
-        if "error" in chunk:
-            errors.append(chunk["error"])
-        elif "timings" in chunk and len(reply.arrived) < steps:
-            reply.arrived.append(perf_counter())
-            reply.decoded_ms.append(chunk["timings"]["predicted_ms"])
-        return False  # which asks for more
-
     prompt = [(7 * place + row) % IDS for place in range(tokens)]
     request = {"prompt": prompt, "n_predict": steps, "ignore_eos": True, "cache_prompt": False}
-    request |= {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
-    server.handle_completions({**request, "stream": True, "timings_per_token": True}, heard)
-    if errors or len(reply.arrived) < steps:
-        why = flat(errors[0] if errors else f"{len(reply.arrived)} of {steps} tokens came")
+    # One answer for all tokens: an answer for each would take a core's time while the next is computed.
+    answer = server.handle_completions({**request, "temperature": 0.0, "top_k": 1, "samplers": ["top_k"]})
+    end, timings = perf_counter(), answer.get("timings", {})
+    if timings.get("predicted_n") != steps:
+        why = flat(answer.get("error", f"{timings.get('predicted_n', 0)} of {steps} tokens came"))
         raise BackendError(f"llama.cpp does not read {tokens} tokens and decode {steps}: {why:.200}")
-    return reply
+    return Reply(end, timings["predicted_ms"] / 1e3)
 
 
-def together(rows: list[Reply]) -> list[float]:
-    """The times of the first row's steps while every row was decoding (ms)."""
-    begin, end = max(row.arrived[0] for row in rows), min(row.arrived[-1] for row in rows)
-    first = rows[0]
-    numbered = range(2, len(first.arrived))  # the first step begins with the end of the prefill
-    return [
-        first.decoded_ms[n] - first.decoded_ms[n - 1]
-        for n in numbered
-        if begin <= first.arrived[n - 1] and first.arrived[n] <= end
-    ]
+def during(last: Reply, others: Sequence[Reply]) -> bool:
+    """Whether all other rows were decoding while the last one was, but for a small part of its time."""
+    apart = max(
+        (max(0.0, other.begin - last.begin) + max(0.0, last.end - other.end) for other in others), default=0.0
+    )
+    return apart <= APART * last.decoding_s
 
 
 def _memory(name: str) -> int:

@@ -30,8 +30,8 @@ class Session:
     memory_bytes: what loading and running it took at most: weights, state and temporaries
     cost: by arithmetic, of the model as the engine holds it
     prefill_ms: reads the context in every row, up to the choice of the next token, and returns the time (ms)
-    decode: decodes tokens, with the context in the middle; returns a step's time, their mean or median (ms), and
-        the number of steps
+    decode: decodes tokens, with the context in the middle; returns the time of a step, their mean or median
+        (ms), and the number of steps
     """
 
     batch: int
