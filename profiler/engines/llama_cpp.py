@@ -38,7 +38,7 @@ ANSWER_S = 3600.0
 # Tokens of all rows that llama.cpp reads at once. Rows that it reads first decode while it reads others.
 TOGETHER = 2048
 # Steps of the shortest kind in the time by which one row is asked for after the others.
-BESIDE = 24
+BESIDE = 16
 
 
 def measure_in_llama_cpp(

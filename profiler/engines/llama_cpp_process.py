@@ -4,9 +4,9 @@ Its command: python -m profiler.engines.llama_cpp_process SOCKET PARENT
 
 It opens one GGUF file after the other, and times prompts and decode steps when it is asked to.
 
-llama.cpp offers its server here, without a network between. It tells the time of each decode step by its own
-clock. A batch is as many requests at once. PyTorch is not
-imported: its threads and its memory would be measured with the engine's.
+llama.cpp offers its server here, without a network between. It tells the time of decoding by its own clock.
+A batch is as many requests at once. PyTorch is not imported: its threads and its memory would be measured
+with the engine's.
 """
 
 import gc
@@ -73,7 +73,7 @@ class Loaded:
         return Elapsed((max(ended) - begin) * 1e3, 0, process_time() - cpu, perf_counter() - begin)
 
     def decode(self) -> Elapsed:
-        """Times the row that begins last: the others decode more tokens, so that all rows decode meanwhile."""
+        """Times the row that begins last. The others decode more tokens: all rows decode meanwhile."""
         begin, cpu = perf_counter(), process_time()
         prompt, steps = self._opening.prompt, self._opening.steps
         for _ in range(TRIES):

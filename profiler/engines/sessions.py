@@ -17,7 +17,7 @@ from profiler.measuring.pace import Pace
 from profiler.profile import PointProfile, Profile, ProfileSettings, instability
 from profiler.timing import sample
 
-STEPS = 64  # of a sample of decoding: enough for one to be worth its prefill, and few beside most contexts
+STEPS = 32  # of a sample of decoding: enough for one to be worth its prefill, and few beside most contexts
 LEAST_STEPS = 4
 
 
