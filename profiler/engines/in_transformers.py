@@ -22,6 +22,7 @@ from torch import Tensor
 from operators.architecture import Architecture
 from operators.base.threads import torch_threads
 from operators.cost import cost
+from operators.model import parameter_shapes
 from operators.published.folding import folded
 from operators.published.held import Held, hold
 from operators.published.outward import published_tensors
@@ -56,6 +57,9 @@ def measure_in_transformers(
     torch.OutOfMemoryError on a GPU, where memory ran out.
     """
     absent = without_what_is_ours(settings, backend, device)
+    shapes = parameter_shapes(architecture).items()
+    plain, _ = folded(architecture, {key: torch.empty(shape, device="meta") for key, shape in shapes})
+    held = hold(plain)
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
         copy_bytes_per_s(device)  # which takes the lock that is held below
         with shared(device.label), tempfile.TemporaryDirectory(prefix="frontrunner-") as name:
@@ -63,7 +67,7 @@ def measure_in_transformers(
             longest = (
                 max(settings.contexts) + architecture.meta_tokens + 2 * max(map(_steps, settings.contexts))
             )
-            held = _export(architecture, Path(name), device, seed=seed, longest=longest)
+            _export(architecture, held, Path(name), device, seed=seed, longest=longest)
             model = _opened(Path(name), device)
             compiled = device.torch_device.type == "cuda" and bool(model._can_compile_fullgraph)
             sessions = [
@@ -88,11 +92,12 @@ def _steps(context: int) -> int:
     return steps_around(context)[1]
 
 
-def _export(architecture: Architecture, to: Path, device: Device, *, seed: int, longest: int) -> Held:
+def _export(
+    architecture: Architecture, held: Held, to: Path, device: Device, *, seed: int, longest: int
+) -> None:
     """Writes the folder of a model with random weights, without a tokenizer."""
     weights = random_model(architecture, device, backend="reference", seed=seed).state_dict()
-    plain, tensors = folded(architecture, weights)
-    held = hold(plain)
+    _, tensors = folded(architecture, weights)
     config = {
         **held.config,
         **NO_SPECIAL_TOKENS,
@@ -102,7 +107,6 @@ def _export(architecture: Architecture, to: Path, device: Device, *, seed: int, 
     written = {key: tensor.cpu() for key, tensor in published_tensors(held, tensors).items()}
     save_file(written, to / WHOLE, metadata={"format": "pt"})
     (to / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    return held
 
 
 def _opened(folder: Path, device: Device) -> Any:

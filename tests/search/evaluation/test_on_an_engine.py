@@ -1,0 +1,36 @@
+"""Candidates of a search whose device is an engine of others: measured there, trained on the CPU."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from operators.published.gguf_export.homes import outline
+from search.config.run import load
+from search.evaluation.evaluate import train_measured
+from search.evaluation.outcome import UNMEASURED, Job
+from search.spaces.free import ArchitectureSpace
+from search.spaces.staged import make_space
+
+
+def test_a_candidate_is_trained_on_the_processor_as_without_the_engine(job: Job) -> None:
+    ours, on_engine = (
+        train_measured(replace(job, device=device), UNMEASURED).evaluation for device in ("cpu", "llama.cpp")
+    )
+    assert on_engine.status == "ok"
+    assert on_engine.metrics["loss"] == ours.metrics["loss"]
+
+
+def test_llama_cpp_holds_every_candidate_of_the_laptop() -> None:
+    space, rng = make_space(load(Path("laptop")).space, 4096), np.random.default_rng(0)
+    assert isinstance(space, ArchitectureSpace)
+    families, parent = set(), space.sample(rng)
+    for _ in range(100):
+        candidate = space.sample(rng)
+        children = [
+            each for each in (space.mutate(parent, rng), space.crossover(parent, candidate, rng)) if each
+        ]
+        families |= {outline(model).family for model in (candidate, *children)}
+        parent = children[0] if children else candidate
+    families |= {outline(model).family for model in space.seeds()}
+    assert families == {"qwen3", "lfm2"}
