@@ -4,7 +4,6 @@ A search checks constraints on them for every child, so that only those that are
 """
 
 from collections.abc import Callable, Collection
-from functools import partial
 
 from operators import Architecture
 from operators.base.errors import ArchitectureError
@@ -56,8 +55,10 @@ def _cost_on(device: str, profile: ProfileSettings) -> Callable[..., Cost]:
     if engine_of(device) == LLAMA_CPP:
         from operators.published.gguf_export.sizes import gguf_cost
 
-        return partial(gguf_cost, dtype=profile.quantization or QUANTIZATION)
-    return partial(cost, dtype=inference_dtype(device))
+        kind = profile.quantization or QUANTIZATION
+        return lambda architecture, **point: gguf_cost(architecture, **point, dtype=kind)
+    dtype = inference_dtype(device)
+    return lambda architecture, **point: cost(architecture, **point, dtype=dtype)
 
 
 def arithmetic_check(

@@ -5,6 +5,9 @@ at random from a space that llama.cpp and transformers hold. Each is measured he
 file with random weights, in the engines. On a CPU these are llama.cpp at Q8_0 and transformers; on a GPU
 transformers, compiled where its class allows it. Ranks are compared by Spearman's ρ and Kendall's τ.
 
+    pip install transformers
+    pip install xllamacpp
+    pip install gguf
     frontrunner bench engines --device cpu
 
 The CPU's space is that of configs/laptop.yaml, and the GPU's has its layers with larger widths. Measurements

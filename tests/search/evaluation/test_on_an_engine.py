@@ -12,10 +12,12 @@ from search.evaluation.outcome import UNMEASURED, Job
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 
+NOT_WAITED = UNMEASURED.after({"wait": 0.0})
+
 
 def test_a_candidate_is_trained_on_the_processor_as_without_the_engine(job: Job) -> None:
     ours, on_engine = (
-        train_measured(replace(job, device=device), UNMEASURED).evaluation for device in ("cpu", "llama.cpp")
+        train_measured(replace(job, device=device), NOT_WAITED).evaluation for device in ("cpu", "llama.cpp")
     )
     assert on_engine.status == "ok"
     assert on_engine.metrics["loss"] == ours.metrics["loss"]
@@ -27,9 +29,8 @@ def test_llama_cpp_holds_every_candidate_of_the_laptop() -> None:
     families, parent = set(), space.sample(rng)
     for _ in range(100):
         candidate = space.sample(rng)
-        children = [
-            each for each in (space.mutate(parent, rng), space.crossover(parent, candidate, rng)) if each
-        ]
+        mutated, crossed = space.mutate(parent, rng), space.crossover(parent, candidate, rng)
+        children = [each for each in (mutated and mutated[0], crossed) if each]
         families |= {outline(model).family for model in (candidate, *children)}
         parent = children[0] if children else candidate
     families |= {outline(model).family for model in space.seeds()}

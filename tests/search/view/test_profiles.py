@@ -103,7 +103,7 @@ def test_json_holds_figures_errors_and_ratios(profile: Profile) -> None:
     first, missing, second = profiles_json(
         [Profiled("one", profile), Profiled("x", None, "why"), Profiled("two", slower(profile, 1.5))]
     )
-    assert missing == {"architecture": "x", "problem": "why"}
+    assert missing == {"architecture": "x", "engine": "", "problem": "why"}
     assert second["ratios"]["decode_ms@b2.c32"] == pytest.approx(1.5)
     assert second["ratios"]["params"] == 1
     assert second["tainted"] == ("drift: too much",)
@@ -198,7 +198,7 @@ def test_an_engine_that_is_none_ends_the_command_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ProfilingWorker, "profile", None)
-    with pytest.raises(DeviceError, match="^unknown engine 'nonsense': expected one of llama.cpp, "):
+    with pytest.raises(DeviceError, match=r"^unknown engine 'nonsense': expected one of llama\.cpp, "):
         profile_each([("one", SMALL)], QUICK, device="cpu", backend="auto", engines=["nonsense"])
-    with pytest.raises(DeviceError, match="^engine llama.cpp: expected a device .* got cuda:0$"):
+    with pytest.raises(DeviceError, match=r"^engine llama\.cpp: expected a device .* got cuda:0$"):
         profile_each([("one", SMALL)], QUICK, device="cuda:0", backend="auto", engines=["llama.cpp"])
