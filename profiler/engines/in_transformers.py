@@ -70,6 +70,8 @@ def measure_in_transformers(
             _export(architecture, held, Path(name), device, seed=seed, longest=longest)
             model = _opened(Path(name), device)
             compiled = device.torch_device.type == "cuda" and bool(model._can_compile_fullgraph)
+            if compiled:
+                _forget_compiled(len(settings.contexts) * len(settings.batch_sizes))
             sessions = [
                 _session(model, architecture, held, batch, context, device, seed=seed, compiled=compiled)
                 for context in settings.contexts
@@ -90,6 +92,15 @@ def measure_in_transformers(
 
 def _steps(context: int) -> int:
     return steps_around(context)[1]
+
+
+def _forget_compiled(points: int) -> None:
+    """Makes room for the code of so many batch sizes and contexts.
+
+    A process that has compiled one method for too many models and shapes runs it eagerly from then on.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = 2 * points + 8
 
 
 def _export(
@@ -139,7 +150,7 @@ def _session(
     prompt = torch.cat([rows, text], 1).to(device.torch_device)
     # A sample on a GPU has a step more than it times.
     make_cache = _fixed_caches(model, batch, meta + max(context, before + steps) + 2) if compiled else dict
-    step_of = torch.compile(model, mode="reduce-overhead") if compiled else model
+    step_of = torch.compile(model, mode="reduce-overhead", dynamic=False) if compiled else model
     last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
     def read(tokens: Tensor) -> tuple[Tensor, Any]:
