@@ -15,12 +15,10 @@ from search.spaces.staged import make_space
 NOT_WAITED = UNMEASURED.after({"wait": 0.0})
 
 
-def test_a_candidate_is_trained_on_the_processor_as_without_the_engine(job: Job) -> None:
-    ours, on_engine = (
-        train_measured(replace(job, device=device), NOT_WAITED).evaluation for device in ("cpu", "llama.cpp")
-    )
-    assert on_engine.status == "ok"
-    assert on_engine.metrics["loss"] == ours.metrics["loss"]
+def test_a_candidate_is_trained_on_the_processor(job: Job) -> None:
+    evaluation = train_measured(replace(job, device="llama.cpp"), NOT_WAITED).evaluation
+    assert (evaluation.status, evaluation.reason) == ("ok", "")
+    assert 0 < evaluation.metrics["loss"] < 10
 
 
 def test_llama_cpp_holds_every_candidate_of_the_laptop() -> None:
