@@ -10,9 +10,9 @@ import re
 from operators.base.errors import DeviceError
 
 LLAMA_CPP, TRANSFORMERS = "llama.cpp", "transformers"
-# Each with the devices on which it measures.
-ENGINES = {LLAMA_CPP: r"cpu", TRANSFORMERS: r"cpu|cuda(:\d+)?"}
 OWN = "cpu, cuda or cuda:N"
+# Each with the devices on which it measures.
+ENGINES = {LLAMA_CPP: "cpu", TRANSFORMERS: OWN}
 
 
 def engine_of(name: str) -> str:
@@ -30,8 +30,7 @@ def engine_on(engine: str, device: str) -> str:
     """The name of an engine on a device of our own. Raises DeviceError where it does not measure there."""
     if engine not in ENGINES:
         raise DeviceError(f"unknown engine {engine!r}: expected one of {', '.join(ENGINES)}")
-    if re.fullmatch(ENGINES[engine], device) is None:
-        raise DeviceError(
-            f"engine {engine}: expected a device that it measures on, {ENGINES[engine]}, got {device}"
-        )
+    on_gpu = ENGINES[engine] == OWN and re.fullmatch(r"cuda(:\d+)?", device)
+    if device != "cpu" and not on_gpu:
+        raise DeviceError(f"engine {engine}: expected device {ENGINES[engine]}, got {device}")
     return engine if device == "cpu" else f"{engine}/{device}"

@@ -200,5 +200,5 @@ def test_an_engine_that_is_none_ends_the_command_before_anything_is_measured(
     monkeypatch.setattr(ProfilingWorker, "profile", None)
     with pytest.raises(DeviceError, match=r"^unknown engine 'nonsense': expected one of llama\.cpp, "):
         profile_each([("one", SMALL)], QUICK, device="cpu", backend="auto", engines=["nonsense"])
-    with pytest.raises(DeviceError, match=r"^engine llama\.cpp: expected a device .* got cuda:0$"):
+    with pytest.raises(DeviceError, match=r"^engine llama\.cpp: expected device cpu, got cuda:0$"):
         profile_each([("one", SMALL)], QUICK, device="cuda:0", backend="auto", engines=["llama.cpp"])
