@@ -240,6 +240,8 @@ def profile(
     contexts: Sequence[int] = (256,),
     threads: int = 1,
     backend: str = "auto",
+    engines: Sequence[str] = (),
+    quantization: str | None = None,
     results: Path | str = RESULTS,
 ) -> list[Profiled]:
     """Measures models one after the other: latency, throughput and memory.
@@ -249,14 +251,18 @@ def profile(
     contexts: tokens in the state of each row.
     threads: of the CPU that the models use.
     backend: `auto`, or one backend's name for every operator.
+    engines: of others, `llama.cpp` and `transformers`, in which each model is measured too.
+    quantization: number format of matrices in llama.cpp; None is Q8_0.
 
     Each result has a `title`, and a `profile` or the `problem` why there is none.
 
     Raises our errors.
     """
-    settings = profile_settings(batch_sizes=tuple(batch_sizes), contexts=tuple(contexts), threads=threads)
+    settings = profile_settings(
+        batch_sizes=tuple(batch_sizes), contexts=tuple(contexts), threads=threads, quantization=quantization
+    )
     titled = [_titled(model, Path(results)) for model in models]
-    return profile_each(titled, settings, device=device, backend=backend)
+    return profile_each(titled, settings, device=device, backend=backend, engines=engines)
 
 
 def compare(

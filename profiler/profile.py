@@ -1,11 +1,12 @@
 """What is measured of an architecture: the settings, the figures by name, and the error of each."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from operators.base.value import Value
+from profiler.device.names import LLAMA_CPP, computes_on, engine_of
 from profiler.device.nvml import Reading
 from profiler.metrics import METRICS, Metric, key
 from profiler.timing import SamplingSettings, Timing
@@ -54,6 +55,9 @@ class Conditions(Value):
 
 # The energy counter moves every 20 to 100 ms, which is at most 2 % of this time (s).
 LEAST_ENERGY_SECONDS = 5.0
+Quantization = Literal["F32", "F16", "BF16", "Q8_0"]
+# What llama.cpp is used with most, and near float32 in its results.
+QUANTIZATION: Quantization = "Q8_0"
 # How far a figure of one process may be from the same figure of another process, relative to it. No error is
 # reported below this.
 # cuda: the benchmark `repeat` measures it.
@@ -93,6 +97,7 @@ class ProfileSettings(SamplingSettings):
         it
     largest_batch: whether to find the largest batch that fits at each context, and its throughput
     attempts: how often to measure at most; a disturbed or unstable measurement is made again
+    quantization: number format of matrices on device llama.cpp; null is Q8_0 there. Other devices have none
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = (1, 8)
@@ -105,6 +110,7 @@ class ProfileSettings(SamplingSettings):
     energy_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
     largest_batch: bool = False
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    quantization: Quantization | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -123,6 +129,14 @@ class ProfileSettings(SamplingSettings):
 
     def measures(self, metric: Metric) -> bool:
         return not metric.needs or bool(getattr(self, metric.needs))
+
+    def disagreement(self, device: str) -> str:
+        """Why a device of that name cannot be measured with these settings; empty where it can."""
+        if self.quantization is not None and engine_of(device) != LLAMA_CPP:
+            return f"quantization: expected null, as only {LLAMA_CPP} has one, got {self.quantization}"
+        if not self.batch_sizes and engine_of(device):
+            return "batch_sizes: expected at least one for an engine, got none"
+        return ""
 
     def keys(self, name: str) -> tuple[str, ...]:
         """Every key that the metric of this name has in a profile with these settings."""
@@ -355,7 +369,7 @@ class Profile(Value):
 
     @property
     def _kind(self) -> str:
-        return self.device.partition(":")[0]
+        return computes_on(self.device).partition(":")[0]
 
     def _further(self, context: int) -> int | None:
         return None if context == self.contexts[0] else context

@@ -6,6 +6,7 @@ import torch
 
 from profiler.device.device import Device, open_device
 from profiler.device.lock import exclusive
+from profiler.device.names import computes_on
 from profiler.timing import SamplingSettings, sample
 
 DATASHEET_BYTES_PER_S = {"NVIDIA H100 80GB HBM3": 3.35e12, "NVIDIA H200": 4.8e12}
@@ -26,7 +27,7 @@ def copy_bytes_per_s(device: Device) -> float:
     It is measured once for each process and number of CPU threads, and takes the device's exclusive lock
     then.
     """
-    return _measured(device.label, torch.get_num_threads())
+    return _measured(computes_on(device.label), torch.get_num_threads())
 
 
 @cache

@@ -19,7 +19,9 @@ from typing import Any
 import torch
 
 from operators.base.errors import DeviceError, flat
+from profiler.device.names import ENGINES, OWN, computes_on, engine_of, engine_on
 from profiler.device.nvml import Gpu, Reading, driver_version
+from profiler.engines.packages import engine_versions, require_engine
 
 _KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm", "causal-conv1d")
 
@@ -27,7 +29,8 @@ _KERNEL_PACKAGES = ("triton", "flash-attn", "flash-linear-attention", "mamba-ssm
 class Device(ABC):
     """A device that can be measured.
 
-    label: how it was asked for, `cpu` or `cuda:0`
+    label: how it was asked for, as `cpu`, `cuda:0` or `llama.cpp`
+    engine: of others, which runs the models, as `llama.cpp`; empty for our own runtime
     torch_device: the device that tensors are placed on
     name: for people
     lock_key: differs from that of every other device of the machine
@@ -35,6 +38,7 @@ class Device(ABC):
     """
 
     label: str
+    engine: str = ""
     torch_device: torch.device
     name: str
     lock_key: str
@@ -91,7 +95,8 @@ class Device(ABC):
     def versions(self) -> dict[str, str]:
         """Versions of the software that the figures depend on.
 
-        They are python, torch and frontrunner; on a GPU also the driver and the kernel libraries.
+        They are python, torch and frontrunner; on a GPU also the driver and the kernel libraries; and those
+        of the engine.
         """
 
     def describe(self) -> dict[str, str]:
@@ -99,16 +104,35 @@ class Device(ABC):
         return {"device": self.label, "name": self.name, **self.versions()}
 
 
-def open_device(name: str) -> Device:
+def open_device(name: str, *, engines: bool = False) -> Device:
     """The device called `cpu`, `cuda` (the first GPU) or `cuda:N`.
 
-    Raises DeviceError for another name or an absent GPU.
+    engines: whether it may be an engine of others, see `profiler.device.names`
+
+    Raises DeviceError for another name, an absent GPU, or an engine that is not installed.
     """
+    engine, own = engine_of(name), computes_on(name)
+    if engine and not engines:
+        raise DeviceError(
+            f"device {name}: {engine} is an engine of others, which only measures whole models; "
+            f"expected {OWN}"
+        )
+    if engine and engine_on(engine, own) != name:
+        raise DeviceError(f"unknown device {name!r}: expected {engine_on(engine, own)}")
+    device = _own(own, or_engine=engines)
+    if engine:
+        require_engine(engine)
+        device.label, device.engine = name, engine
+    return device
+
+
+def _own(name: str, *, or_engine: bool) -> Device:
     if name == "cpu":
         return _Cpu()
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if match is None:
-        raise DeviceError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
+        engines = f", or an engine: {', '.join(ENGINES)}" if or_engine else ""
+        raise DeviceError(f"unknown device {name!r}: expected {OWN}{engines}")
     if not torch.cuda.is_available():
         raise DeviceError(f"device {name}: no GPU can be used here: {_reason_without_gpu()}")
     index, count = int(match[1] or 0), torch.cuda.device_count()
@@ -122,11 +146,14 @@ def open_device(name: str) -> Device:
 def inference_dtype(name: str) -> torch.dtype:
     """The number format of inference on the device of that name, which may be another machine's.
 
+    An engine of others may have another one: `llama.cpp` has that of `profile.quantization`.
+
     Raises DeviceError for a name that is none.
     """
-    if name != "cpu" and re.fullmatch(r"cuda(?::(\d+))?", name) is None:
-        raise DeviceError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
-    return _Cpu.dtype if name == "cpu" else _Cuda.dtype
+    own = computes_on(name)
+    if own != "cpu" and re.fullmatch(r"cuda(?::(\d+))?", own) is None:
+        raise DeviceError(f"unknown device {name!r}: expected {OWN}")
+    return _Cpu.dtype if own == "cpu" else _Cuda.dtype
 
 
 class _Cpu(Device):
@@ -207,7 +234,7 @@ class _Cpu(Device):
         raise DeviceError("device cpu: energy is read from a GPU's counter, a CPU has none here")
 
     def versions(self) -> dict[str, str]:
-        return _versions()
+        return {**_versions(), **engine_versions(self.engine)}
 
 
 class _Cuda(Device):
@@ -289,6 +316,7 @@ class _Cuda(Device):
             driver = f"unknown: {error}"
         return {
             **_versions(),
+            **engine_versions(self.engine),
             **_installed(_KERNEL_PACKAGES),
             "cuda": str(torch.version.cuda),
             "driver": driver,

@@ -59,7 +59,7 @@ def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]
 
     Raises DeviceError that names the holders, after `timeout_s`.
     """
-    opened, deadline = open_device(device), time.monotonic() + timeout_s
+    opened, deadline = open_device(device, engines=True), time.monotonic() + timeout_s
     enrol(opened)
     with (
         _told("exclusive") as inside,
@@ -85,7 +85,7 @@ def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable
 
     Raises DeviceError as `exclusive` does.
     """
-    opened, deadline, tell = open_device(device), time.monotonic() + timeout_s, _tell.get()
+    opened, deadline, tell = open_device(device, engines=True), time.monotonic() + timeout_s, _tell.get()
     enrol(opened)
     with (
         _told("shared") as inside,

@@ -2,99 +2,121 @@
 
 Its command: python -m profiler.engines.llama_cpp_process SOCKET PARENT
 
-llama.cpp offers its server here, without a network between. It tells the time of each decode step by its own
-clock. A batch is as many requests at once: steps are counted while all of them are decoding.
+It opens one GGUF file after the other, and times prompts and decode steps when it is asked to.
+
+llama.cpp offers its server here, without a network between. It tells the time of decoding by its own clock.
+A batch is as many requests at once. PyTorch is not imported: its threads and its memory would be measured
+with the engine's.
 """
 
 import gc
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from time import perf_counter, process_time, sleep
+from typing import Any, NamedTuple
 
-from operators.base.errors import DeviceError, FrontrunnerError, flat
-from profiler.engines.llama_cpp import EnginePoint, EngineProfile
+from operators.base.errors import BackendError, DeviceError, FrontrunnerError, flat
+from profiler.engines.llama_cpp_messages import Decoding, Elapsed, Opening, Reading
 from profiler.process.child_process import settle_in
-from profiler.profile import ProfileSettings
-from profiler.timing import sample
 
-STEPS = 64  # of a request: enough for one to be worth its prefill, and few beside most contexts
+TRIES = 10  # for a batch whose rows decode at the same time
+# The part of the last row's time in which another one may not decode. Answers come a moment late.
+APART = 0.1
+# How much later the last row is asked for: more than the requests of the others take (s).
+LATER_S = 0.001
 IDS = 32  # prompts have ids below this, which every vocabulary has
 
 
-@dataclass
-class Reply:
+class Reply(NamedTuple):
     """What one request was answered.
 
-    arrived: when each token came (s)
-    decoded_ms: how long decoding had taken until then, by the clock of llama.cpp
+    end: when (s)
+    decoding_s: how long decoding took by the clock of llama.cpp, from the first token to the last (s)
     """
 
-    arrived: list[float] = field(default_factory=list)
-    decoded_ms: list[float] = field(default_factory=list)
+    end: float
+    decoding_s: float
+
+    @property
+    def begin(self) -> float:
+        """When the first token came (s)."""
+        return self.end - self.decoding_s
+
+
+class Loaded:
+    """A file in the engine, after its first use.
+
+    memory_bytes: by how much that raised the resident memory at most
+
+    Raises DeviceError without the engine, BackendError for a file that it refuses.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        gc.collect()
+        before = _memory("VmRSS")
+        # 5 sets the highest resident memory back to the present one.
+        Path("/proc/self/clear_refs").write_text("5")
+        self._opening, self._server = opening, _server(opening)
+        self._pool = ThreadPoolExecutor(opening.batch)
+        self.read()
+        self.decode()
+        self.memory_bytes = max(0, _memory("VmHWM") - before)
+
+    def read(self) -> Elapsed:
+        begin, cpu = perf_counter(), process_time()
+        rows = range(self._opening.batch)
+        ended = [each.result().end for each in [self._asked(row, self._opening.context, 1) for row in rows]]
+        return Elapsed((max(ended) - begin) * 1e3, 0, process_time() - cpu, perf_counter() - begin)
+
+    def decode(self) -> Elapsed:
+        """Times the row that begins last. The others decode more tokens: all rows decode meanwhile."""
+        begin, cpu = perf_counter(), process_time()
+        prompt, steps = self._opening.prompt, self._opening.steps
+        for _ in range(TRIES):
+            others = [
+                self._asked(row, prompt, steps + self._opening.more) for row in range(1, self._opening.batch)
+            ]
+            if others:
+                sleep(LATER_S)
+            last = self._asked(0, prompt, steps).result()
+            if during(last, [each.result() for each in others]):
+                ms = last.decoding_s * 1e3 / (steps - 1)  # the first token comes with the prompt
+                return Elapsed(ms, steps - 1, process_time() - cpu, perf_counter() - begin)
+        raise BackendError(
+            f"llama.cpp did not decode {self._opening.batch} rows at the same time in {TRIES} tries"
+        )
+
+    def _asked(self, row: int, tokens: int, steps: int) -> Future[Reply]:
+        return self._pool.submit(_reply, self._server, row, tokens, steps)
 
 
 def main(socket: int, parent: int) -> None:
-    """Serves one request."""
+    """Serves requests until the other end is closed."""
     settle_in(parent)
-    with Connection(socket) as connection:
-        path, settings = connection.recv()
-        try:
-            connection.send(_measured(path, settings))
-        except FrontrunnerError as error:
-            connection.send(error)
+    loaded: list[Loaded] = []
+    with Connection(socket) as connection, suppress(EOFError, BrokenPipeError):
+        while True:
+            try:
+                connection.send(_served(connection.recv(), loaded))
+            except FrontrunnerError as error:
+                connection.send(error)
 
 
-def _measured(path: str, settings: ProfileSettings) -> EngineProfile:
-    points = [
-        _point(path, settings, batch=batch, context=context)
-        for context in settings.contexts
-        for batch in settings.batch_sizes
-    ]
-    return EngineProfile(
-        engine=f"llama.cpp (xllamacpp {version('xllamacpp')})",
-        threads=settings.threads,
-        points=tuple(points),
-    )
+def _served(request: Opening | Reading | Decoding, loaded: list[Loaded]) -> int | Elapsed:
+    if isinstance(request, Opening):
+        if not loaded:
+            Loaded(request)  # libraries allocate some memory once and keep it: it is not the model's
+        loaded.append(Loaded(request))
+        return loaded[-1].memory_bytes
+    file = loaded[request.number]
+    return file.read() if isinstance(request, Reading) else file.decode()
 
 
-def _point(path: str, settings: ProfileSettings, *, batch: int, context: int) -> EnginePoint:
-    gc.collect()
-    before = _memory("VmRSS")
-    # 5 sets the highest resident memory back to the present one.
-    Path("/proc/self/clear_refs").write_text("5")
-    server = _server(path, batch=batch, context=context, threads=settings.threads)
-    with ThreadPoolExecutor(batch) as pool:
-
-        def replies(tokens: int, steps: int) -> tuple[float, list[Reply]]:
-            begin = perf_counter()
-            asked = [pool.submit(_reply, server, row, tokens, steps) for row in range(batch)]
-            return begin, [each.result() for each in asked]
-
-        def prefill_ms() -> float:
-            begin, rows = replies(context, 1)
-            return (max(row.arrived[0] for row in rows) - begin) * 1e3
-
-        def steps_ms() -> Iterator[float]:
-            while True:
-                yield from _together(replies(max(1, context - STEPS // 2), STEPS)[1])
-
-        steps = steps_ms()
-        prefill = sample(prefill_ms, settings=settings, lasting=True)
-        decode = sample(lambda: next(steps), settings=settings, lasting=True)
-    peak = _memory("VmHWM")
-    return EnginePoint(
-        batch=batch, context=context, prefill=prefill, decode=decode, memory_bytes=max(0, peak - before)
-    )
-
-
-def _server(path: str, *, batch: int, context: int, threads: int) -> Any:
-    """The engine with a model. Raises DeviceError."""
+def _server(opening: Opening) -> Any:
     try:
         import xllamacpp
     except ImportError as error:
@@ -102,50 +124,38 @@ def _server(path: str, *, batch: int, context: int, threads: int) -> Any:
             f"llama.cpp: needs the package xllamacpp (`pip install xllamacpp`): {error}"
         ) from None
     params = xllamacpp.CommonParams()
-    params.model.path = path
-    params.n_parallel = batch
-    params.n_ctx = batch * (context + STEPS)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.model.path = opening.path
+    params.n_parallel = opening.batch
+    longest = max(opening.context, opening.prompt + opening.steps + opening.more)
+    params.n_ctx = opening.batch * (longest + 1)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = opening.threads
     params.fit_params = False  # it would make the context shorter where memory is scarce
     params.cache_prompt = False
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
-        raise DeviceError(f"{path}: llama.cpp does not load it: {error}") from None
+        raise BackendError(f"{opening.path}: llama.cpp does not load it: {flat(error)}") from None
 
 
 def _reply(server: Any, row: int, tokens: int, steps: int) -> Reply:
-    """Reads a prompt of its own for each row, and decodes this many tokens after it. Raises DeviceError."""
-    reply, errors = Reply(), []
-
-    def heard(chunk: dict[str, Any]) -> bool:
-        if "error" in chunk:
-            errors.append(chunk["error"])
-        elif "timings" in chunk and len(reply.arrived) < steps:
-            reply.arrived.append(perf_counter())
-            reply.decoded_ms.append(chunk["timings"]["predicted_ms"])
-        return False  # which asks for more
-
+    """Reads a prompt of its own for each row, and decodes this many tokens after it. Raises BackendError."""
     prompt = [(7 * place + row) % IDS for place in range(tokens)]
     request = {"prompt": prompt, "n_predict": steps, "ignore_eos": True, "cache_prompt": False}
-    request |= {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
-    server.handle_completions({**request, "stream": True, "timings_per_token": True}, heard)
-    if errors or len(reply.arrived) < steps:
-        why = flat(errors[0] if errors else f"{len(reply.arrived)} of {steps} tokens came")
-        raise DeviceError(f"llama.cpp does not read {tokens} tokens and decode {steps}: {why:.200}")
-    return reply
+    # One answer for all tokens: an answer for each would take a core's time while the next is computed.
+    answer = server.handle_completions({**request, "temperature": 0.0, "top_k": 1, "samplers": ["top_k"]})
+    end, timings = perf_counter(), answer.get("timings", {})
+    if timings.get("predicted_n") != steps:
+        why = flat(answer.get("error", f"{timings.get('predicted_n', 0)} of {steps} tokens came"))
+        raise BackendError(f"llama.cpp does not read {tokens} tokens and decode {steps}: {why:.200}")
+    return Reply(end, timings["predicted_ms"] / 1e3)
 
 
-def _together(rows: list[Reply]) -> list[float]:
-    """The times of the first row's steps while every row was decoding (ms)."""
-    begin, end = max(row.arrived[0] for row in rows), min(row.arrived[-1] for row in rows)
-    first = rows[0]
-    numbered = range(2, len(first.arrived))  # the first step begins with the end of the prefill
-    return [
-        first.decoded_ms[n] - first.decoded_ms[n - 1]
-        for n in numbered
-        if begin <= first.arrived[n - 1] and first.arrived[n] <= end
-    ]
+def during(last: Reply, others: Sequence[Reply]) -> bool:
+    """Whether all other rows were decoding while the last one was, but for a small part of its time."""
+    apart = max(
+        (max(0.0, other.begin - last.begin) + max(0.0, last.end - other.end) for other in others), default=0.0
+    )
+    return apart <= APART * last.decoding_s
 
 
 def _memory(name: str) -> int:

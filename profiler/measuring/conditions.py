@@ -52,6 +52,7 @@ def watched(
     usual_ms: float | None = None,
     unstable: Callable[[T], bool] = lambda result: False,
     pause: Callable[[float], None] = sleep,
+    share: Callable[[], Callable[[], float | None]] | None = None,
 ) -> tuple[tuple[T, ...], Conditions]:
     """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
@@ -63,6 +64,7 @@ def watched(
         where times are not given by it
     unstable: whether a result is not clean by its own samples; it is then measured again too
     pause: waits for so many seconds between attempts, while the device is released
+    share: begins to watch what computes, where this thread does not; as `core_share`
     """
     lock_s, busy_s, made = 0.0, 0.0, 0
     again = True
@@ -74,9 +76,9 @@ def watched(
             started = perf_counter()
             anchor.warm_up()
             before, anchor_before = device.reading(), anchor.time()
-            shared_with_others = core_share(device)
+            shared_with_others = share() if share else core_share(device)
             results = tuple(run())
-            share = shared_with_others()
+            core = shared_with_others()
             anchor_after, after = anchor.time(), device.reading()
             known = members(device)
             lock_s += perf_counter() - started
@@ -95,7 +97,7 @@ def watched(
         }
         tainted = (
             *_taints(drift, max_drift, foreign, clock_reasons, violations),
-            *filter(None, (lost_core(share), _other_pace(mean, usual_ms))),
+            *filter(None, (lost_core(core), _other_pace(mean, usual_ms))),
         )
         again = bool(tainted) or any(map(unstable, results))
     unavailable = {**before.unavailable, **after.unavailable}
@@ -114,7 +116,7 @@ def watched(
         tainted=tainted,
         lock_s=lock_s,
         busy_s=busy_s,
-        core_share=share,
+        core_share=core,
     )
 
 

@@ -88,7 +88,15 @@ def measure(
     Raises MemoryError, or torch.OutOfMemoryError on a GPU, where memory ran out. It names the batch size and
         the context.
     """
-    opened = open_device(device)
+    opened = open_device(device, engines=True)
+    if reason := settings.disagreement(device):
+        raise DeviceError(f"device {device}: {reason}")
+    if opened.engine:
+        from profiler.engines.measure import measure_in_engine  # which measures as is done here
+
+        return measure_in_engine(
+            architecture, settings, device=opened, backend=backend, seed=seed, anchor=anchor
+        )
     absent = _without_energy(opened) if settings.energy_seconds else {}
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
         copied = copy_bytes_per_s(opened)

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 from operators.architecture import Architecture
 from operators.base.errors import CrashError, DeadlineError, DeviceError, OutOfMemoryError
 from profiler.device.lock import WAIT_LIMIT_S, Standing, shared
+from profiler.device.names import computes_on
 from profiler.process.child_process import Child
 from profiler.profile import Profile, ProfileSettings
 
@@ -157,7 +158,7 @@ class ProfilingWorker:
             raise DeviceError(f"device {self.device} cannot run the anchor model: {error}") from None
         if self._anchor_ms is None:
             self._anchor_ms = anchor_ms
-        if anchor_ms > self._anchor_ms * SLOWEST_ANCHOR[self.device.partition(":")[0]]:
+        if anchor_ms > self._anchor_ms * SLOWEST_ANCHOR[computes_on(self.device).partition(":")[0]]:
             self.close()
             raise DeviceError(
                 f"device {self.device} is not what it was: a step of the anchor model takes "

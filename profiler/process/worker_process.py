@@ -47,7 +47,7 @@ def main(socket: int, parent: int, device: str) -> None:
 
 
 def _open(name: str) -> tuple[Device, Anchor]:
-    device = open_device(name)
+    device = open_device(name, engines=True)
     # The parent holds the lock for this process.
     enrol(device)
     return device, Anchor(device)

@@ -6,6 +6,7 @@ A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. I
 
     f("h100/decode"): the figures of the record results/benchmarks/h100/decode.json.
     samples(...): what the figures were computed from.
+    recorded(...): whether there is such a record.
     cite(...): a sentence that links the record and names its device, day and command.
 
 A name that no record has ends the command with one line.
@@ -63,6 +64,7 @@ def pages(root: Path = Path()) -> list[Page]:
     environment.globals |= {
         "f": lambda name: _Figures(name, read(name)["figures"]),
         "samples": lambda name: read(name)["samples"],
+        "recorded": lambda name: (root / record.RECORDS / f"{name}.json").is_file(),
         "cite": lambda name: _cite(name, read(name)),
         "records": LINK,
     }

@@ -1,7 +1,7 @@
 """Options that take several values, in each way that people write them.
 
 Every such option takes its values separated by commas, repeated (`--batch 1 --batch 8`), or both.
-Whole numbers may also follow one another: `--batch 1 8`.
+Whole numbers and engines may also follow one another: `--batch 1 8`.
 """
 
 import re
@@ -10,25 +10,33 @@ from collections.abc import Sequence
 from operators.base import plain_yaml
 from operators.base.errors import ConfigError
 from operators.base.value import whole
+from profiler.device.names import ENGINES
 
-LISTS = ("--batch", "--context")  # options of whole numbers
+NUMBER = re.compile(r"\d[\d,_e+]*")
+# What may follow a value of the option as a further value.
+LISTS = {
+    "--batch": NUMBER,
+    "--context": NUMBER,
+    "--engine": re.compile("|".join(map(re.escape, ENGINES))),
+}
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
     """`--batch 1 8 64` as `--batch 1,8,64`, as an option of the parser takes one value; the rest stays."""
     out: list[str] = []
-    in_list, has_value = False, False
+    listed: re.Pattern[str] | None = None
+    has_value = False
     for argument in arguments:
-        number = re.fullmatch(r"\d[\d,_e+]*", argument) is not None
-        if in_list and has_value and number:
+        fits = listed is not None and listed.fullmatch(argument) is not None
+        if fits and has_value:
             out[-1] += f",{argument}"
             continue
         out.append(argument)
-        if in_list and number:
+        if fits:
             has_value = True
         else:
             name, given, _ = argument.partition("=")
-            in_list, has_value = name in LISTS, bool(given)
+            listed, has_value = LISTS.get(name), bool(given)
     return out
 
 

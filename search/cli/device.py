@@ -1,15 +1,20 @@
 """`frontrunner profile`, `compare`, `operators`, `warm`, `doctor`: read arguments, call the rooms, print."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from search.cli.arguments import whole_numbers
+from operators.base.errors import ConfigError
+from profiler.device.names import LLAMA_CPP
+from search.cli.arguments import several, whole_numbers
 from search.cli.options import (
     DEFAULT_RESULTS,
     MODEL,
     AsJson,
     DeviceName,
+    Dtype,
+    MeasuredDevice,
     Results,
     Threads,
     finite_number,
@@ -21,6 +26,17 @@ from search.view.terminal_tables import sheet, show
 
 console = plain_console()
 
+Quantization = Annotated[
+    Dtype | None, typer.Option(help="Number format of matrices in llama.cpp.", show_default="Q8_0")
+]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Engines of others to measure the exported model in, beside our own runtime: llama.cpp, "
+        "transformers, or both.",
+        show_default=False,
+    ),
+]
 Backend = Annotated[str, typer.Option(help="auto, or the name of the backend that every operator shall use.")]
 
 
@@ -40,7 +56,7 @@ def profile(
         typer.Option(help="Tokens of context to measure at, as in 8192,32768.", show_default="256"),
     ] = None,
     threads: Threads = 1,
-    device: DeviceName = "cpu",
+    device: MeasuredDevice = "cpu",
     backend: Backend = "auto",
     energy: Annotated[
         float,
@@ -55,6 +71,8 @@ def profile(
             "--largest-batch", help="Also find the largest batch that fits, and measure decoding with it."
         ),
     ] = False,
+    engine: Engines = None,
+    quantization: Quantization = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
@@ -68,9 +86,14 @@ def profile(
         threads=threads,
         energy_seconds=energy,
         largest_batch=largest_batch,
+        quantization=_quantization(quantization, (device, *several(engine or []))),
     )
     profiles = profile_each(
-        [architecture_of(text, results) for text in architectures], settings, device=device, backend=backend
+        [architecture_of(text, results) for text in architectures],
+        settings,
+        device=device,
+        backend=backend,
+        engines=several(engine or []),
     )
     if as_json:
         print_json(profiles_json(profiles))
@@ -78,6 +101,13 @@ def profile(
         print_profiles(console, profiles)
     if any(model.problem for model in profiles):
         raise typer.Exit(1)
+
+
+def _quantization(dtype: Dtype | None, devices: Sequence[str]) -> str | None:
+    """The number format, if any. Raises ConfigError where no device has one."""
+    if dtype is not None and LLAMA_CPP not in devices:
+        raise ConfigError(f"--quantization {dtype.value}: expected {LLAMA_CPP} to be measured with it")
+    return None if dtype is None else dtype.value
 
 
 def compare(
@@ -92,8 +122,9 @@ def compare(
         int, typer.Option(help="Fresh processes that measure each model.", parser=whole_number(3))
     ] = 6,
     threads: Threads = 1,
-    device: DeviceName = "cpu",
+    device: MeasuredDevice = "cpu",
     backend: Backend = "auto",
+    quantization: Quantization = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +135,12 @@ def compare(
     from search.view.profiles import profile_settings
 
     (a_name, a), (b_name, b) = (architecture_of(text, results) for text in (first, second))
-    settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
+    settings = profile_settings(
+        batch_sizes=(batch,),
+        contexts=(context,),
+        threads=threads,
+        quantization=_quantization(quantization, (device,)),
+    )
 
     def on_round(number: int, a_ms: float, b_ms: float) -> None:
         if not as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from operators.base.errors import RunError
-from search.cli.options import DEFAULT_RESULTS, CandidateId, Results, plain_console
+from search.cli.options import DEFAULT_RESULTS, CandidateId, Dtype, Results, plain_console
 
 console = plain_console()
 
@@ -16,15 +16,6 @@ class Format(StrEnum):
     architecture = "architecture"
     huggingface = "huggingface"
     gguf = "gguf"
-
-
-class Dtype(StrEnum):
-    """Types of the matrices in a GGUF file."""
-
-    F32 = "F32"
-    F16 = "F16"
-    BF16 = "BF16"
-    Q8_0 = "Q8_0"
 
 
 def export(

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,10 +27,20 @@ MODEL = "Architecture's file, folder of a model, candidate as RUN:ID, .gguf file
 Model = Annotated[str, typer.Argument(help=MODEL, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 DeviceName = Annotated[str, typer.Option(help="Device to use: cpu or cuda:N.")]
+MeasuredDevice = Annotated[str, typer.Option(help="Device to measure: cpu, cuda:N or llama.cpp.")]
 StudyName = Annotated[
     str | None,
     typer.Option(help="Name of the study's folder in the results folder.", show_default="the file's name"),
 ]
+
+
+class Dtype(StrEnum):
+    """Types of the matrices in a GGUF file."""
+
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    Q8_0 = "Q8_0"
 
 
 def subcommands(summary: str) -> typer.Typer:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from operators.base.errors import ConfigError, flat
+from profiler.device.names import computes_on
 from search.cluster.own_code import write_own_code
 
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -116,7 +117,7 @@ def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> N
     device: device of the run.
     kinds: kinds of accelerator that the run measures on.
     """
-    if address is None and device != "cuda" and not kinds:
+    if address is None and computes_on(device) != "cuda" and not kinds:
         return
     connect(address, workers=1)
     import ray
@@ -162,7 +163,7 @@ def demands(device: str, kind: str) -> dict[str, Any]:
     """
     # A node has one unit of this resource, whatever the number of its GPUs: every worker takes a small share.
     named = {"resources": {f"{TYPE}{kind}": 0.001}} if kind else {}
-    return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0, **named}
+    return {"num_cpus": 1, "num_gpus": 1 if computes_on(device) == "cuda" else 0, **named}
 
 
 def room(nodes: Sequence[Mapping[str, float]], *, device: str, kinds: Sequence[str]) -> int:
@@ -189,7 +190,9 @@ def _require_slot(nodes: Sequence[Mapping[str, float]], device: str, whose: str)
     whose: the subject and verb of the message's last clause.
     """
     fitting = sum(
-        int(min(node.get(name, 0) for name in (("CPU", "GPU") if device == "cuda" else ("CPU",))))
+        int(
+            min(node.get(name, 0) for name in (("CPU", "GPU") if computes_on(device) == "cuda" else ("CPU",)))
+        )
         for node in nodes
     )
     if not fitting:

@@ -55,7 +55,7 @@ class Worker:
         here = home()
         with shared(self._device) if alone else nullcontext():
             if kinds and here.types.isdisjoint(kinds):
-                open_device(self._device)
+                open_device(self._device, engines=True)
             else:
                 self._profiler.start()
         return here

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from operators.base import plain_yaml, shipped
 from operators.base.errors import ConfigError, one_line
 from operators.base.value import Value
+from profiler.device.names import LLAMA_CPP, engine_of
 from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxySettings
 from proxy_train.task_settings import TaskSettings
@@ -40,7 +41,8 @@ class RunConfig(Value):
     candidates: number of evaluations, failed ones included.
     workers: largest number of evaluations at the same time.
     device: device that trains and measures candidates. `cuda` gives each worker a GPU of its own, `cuda:0`
-        is one GPU that all workers share.
+        is one GPU that all workers share. `llama.cpp` measures every candidate in llama.cpp on the CPU,
+        through its exported file with random weights; it trains on the CPU.
     device_kind: kinds of accelerator that candidates are measured on, by Ray's names, as `H100`. One name
         may stand without a list; empty means any kind. Every worker trains, whatever its kind, so a proxy
         that the smallest GPU of the cluster cannot hold is `out_of_memory`. Only workers on nodes of a kind
@@ -95,9 +97,28 @@ class RunConfig(Value):
 
     @model_validator(mode="after")
     def _energy_has_a_counter(self) -> Self:
-        if self.profile.energy_seconds and self.device == "cpu":
+        if self.profile.energy_seconds and (self.device == "cpu" or engine_of(self.device)):
             raise ValueError(
-                "profile.energy_seconds: expected 0 on device cpu, as only GPUs have a counter of energy"
+                f"profile.energy_seconds: expected 0 on device {self.device}, "
+                "as only GPUs have a counter of energy"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _profile_fits_device(self) -> Self:
+        if reason := self.profile.disagreement(self.device):
+            raise ValueError(f"profile.{reason} on device {self.device}")
+        if not engine_of(self.device):
+            return self
+        if self.device != LLAMA_CPP:
+            raise ValueError(f"device: expected cpu, cuda, cuda:N or {LLAMA_CPP}, got {self.device}")
+        if self.device_kind:
+            raise ValueError(f"device_kind: expected none on device {self.device}, which is a CPU")
+        if self.profile.largest_batch:
+            raise ValueError(f"profile.largest_batch: expected false on device {self.device}")
+        if self.gates.table:
+            raise ValueError(
+                f"gates.table: expected false on device {self.device}, which has no latency table"
             )
         return self
 

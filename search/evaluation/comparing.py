@@ -45,7 +45,7 @@ def compare(
     Raises what `ProfilingWorker.profile` raises.
     Raises DeviceError where fewer than LEAST_ROUNDS rounds count.
     """
-    kind = open_device(device).torch_device.type
+    kind = open_device(device, engines=True).torch_device.type
     name = key("decode_ms", batch=settings.batch_sizes[0])
     times: tuple[list[float], list[float]] = ([], [])
     begun, reason = 0, ""

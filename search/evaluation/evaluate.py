@@ -17,6 +17,7 @@ from operators import Architecture
 from operators.base.errors import DataError, DeviceError
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
+from profiler.device.names import computes_on
 from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Profile
@@ -113,7 +114,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
         known["proxy_width"] = proxy.width if scaled else None
         halving = _Halving(job, metrics, audited)
         waiting = time.perf_counter()
-        with shared(job.device) as give_way, memory_errors():
+        with shared(computes_on(job.device)) as give_way, memory_errors():
             seconds["wait"] += time.perf_counter() - waiting
             trained = _trained(job, proxy, seconds, give_way, halving)
             if isinstance(trained, _Stopped):
@@ -123,7 +124,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
             if job.tasks.names and first_broken(job.constraints, metrics) is None:
                 start = time.perf_counter()
                 scores = tuple(
-                    train_task(name, proxy, job.tasks, seed=job.seed, device=job.device)
+                    train_task(name, proxy, job.tasks, seed=job.seed, device=computes_on(job.device))
                     for name in job.tasks.names
                 )
                 seconds["tasks"] = time.perf_counter() - start
@@ -211,7 +212,7 @@ def _trained(
             job.corpus,
             job.proxy,
             seed=job.seed,
-            device=job.device,
+            device=computes_on(job.device),
             pause=pause,
             rungs=rungs,
             on_rung=on_rung,

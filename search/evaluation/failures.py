@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 
 from operators.base.errors import (
+    ArchitectureError,
     BackendError,
     CrashError,
     DeadlineError,
@@ -18,6 +19,7 @@ FailureStatus = Literal["diverged", "unbuildable", "out_of_memory", "timeout", "
 
 _STATUSES: dict[type[Exception], FailureStatus] = {
     DivergedError: "diverged",
+    ArchitectureError: "unbuildable",  # an engine does not hold it
     BackendError: "unbuildable",
     MemoryError: "out_of_memory",  # operators.base.errors.OutOfMemoryError is one
     torch.OutOfMemoryError: "out_of_memory",

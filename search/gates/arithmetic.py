@@ -6,9 +6,11 @@ A search checks constraints on them for every child, so that only those that are
 from collections.abc import Callable, Collection
 
 from operators import Architecture
-from operators.cost import cost, parameters
+from operators.base.errors import ArchitectureError
+from operators.cost import Cost, cost, parameters
 from profiler.device.device import inference_dtype
-from profiler.profile import ProfileSettings, key
+from profiler.device.names import LLAMA_CPP, engine_of
+from profiler.profile import QUANTIZATION, ProfileSettings, key
 from search.gates.screen import Check
 from search.objectives import Constraint, first_broken
 
@@ -23,7 +25,8 @@ def arithmetic(
     profile: the batch sizes and contexts that metrics are named after.
     device: on which a number takes the bytes of its data type.
     """
-    dtype, contexts, batches = inference_dtype(device), profile.contexts, profile.batch_sizes
+    cost_of = _cost_on(device, profile)
+    contexts, batches = profile.contexts, profile.batch_sizes
     fields = [("param_bytes", "param_bytes", batches[0], contexts[0])]
     for context in contexts:
         further = None if context == contexts[0] else context
@@ -36,15 +39,26 @@ def arithmetic(
 
     def compute(architecture: Architecture) -> dict[str, float]:
         counted: dict[str, float] = {"params": parameters(architecture)} if "params" in metrics else {}
-        costs = {
-            (batch, context): cost(architecture, batch=batch, context=context, dtype=dtype)
-            for batch, context in points
-        }
+        try:
+            costs = {point: cost_of(architecture, batch=point[0], context=point[1]) for point in points}
+        except ArchitectureError:  # the engine does not hold it: measuring it says so
+            return counted
         return counted | {
             metric: getattr(costs[batch, context], name) for metric, name, batch, context in fields
         }
 
     return compute
+
+
+def _cost_on(device: str, profile: ProfileSettings) -> Callable[..., Cost]:
+    """What counts the costs of (architecture, batch, context) on a device."""
+    if engine_of(device) == LLAMA_CPP:
+        from operators.published.gguf_export.sizes import gguf_cost
+
+        kind = profile.quantization or QUANTIZATION
+        return lambda architecture, **point: gguf_cost(architecture, **point, dtype=kind)
+    dtype = inference_dtype(device)
+    return lambda architecture, **point: cost(architecture, **point, dtype=dtype)
 
 
 def arithmetic_check(

@@ -86,7 +86,8 @@ def device_table(device: str, kinds: Sequence[str], *, threads: int) -> LatencyT
     kinds: which the device must be of, where it is a GPU; empty for any.
     threads: that a CPU computes with.
 
-    Raises DeviceError where this machine has no such device, TableError where the table is damaged.
+    Raises DeviceError where this machine has no such device or it is an engine of others, TableError where
+    the table is damaged.
     """
     opened = open_device(device)
     if opened.torch_device.type == "cuda" and kinds and not is_kind(opened.name, kinds[0]):

@@ -58,7 +58,7 @@ def start(
     folder = new_folder(results, name)
     config = config.model_copy(update={"data": config.data.absolute()})
     if address is None:
-        open_device(config.device)
+        open_device(config.device, engines=True)
     if executor == "ray":
         require_room(address, device=config.device, kinds=config.device_kind)
     else:

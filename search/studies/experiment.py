@@ -69,6 +69,7 @@ class ExperimentSettings(Value):
         """
         found = self.model_dump(mode="json", exclude={"data", *self.grows})
         found["proxy"].pop("tokens")
+        found["profile"].pop("quantization")  # of engines, which studies do not measure
         return {"kind": self.kind, **found}
 
     def trained_with(self, tokens: int) -> ProxySettings:

@@ -9,6 +9,9 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import ConfigError, one_line
+from profiler.device.device import open_device
+from profiler.device.names import LLAMA_CPP, computes_on, engine_of, engine_on
+from profiler.engines.packages import PACKAGES
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Conditions, Profile, ProfileSettings
 from profiler.timing import Timing
@@ -30,11 +33,17 @@ class Profiled:
     title: name of the architecture.
     profile: its profile, if it could be measured.
     problem: the reason why it could not.
+    engine: of others that it was measured in; empty for our own runtime.
     """
 
     title: str
     profile: Profile | None
     problem: str = ""
+    engine: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.title} in {self.engine}" if self.engine else self.title
 
 
 def profile_settings(**values: Any) -> ProfileSettings:
@@ -46,23 +55,47 @@ def profile_settings(**values: Any) -> ProfileSettings:
 
 
 def profile_each(
-    architectures: Sequence[tuple[str, Architecture]], settings: ProfileSettings, *, device: str, backend: str
+    architectures: Sequence[tuple[str, Architecture]],
+    settings: ProfileSettings,
+    *,
+    device: str,
+    backend: str,
+    engines: Sequence[str] = (),
 ) -> list[Profiled]:
-    """Measures architectures one after the other in one worker. Raises DeviceError.
+    """Measures architectures one after the other, in one worker for each engine. Raises DeviceError.
 
     An architecture that fails does not end the measurement of the others.
 
     architectures: (name, architecture) of each.
-    backend: `auto`, or the backend that every operator shall use.
+    backend: `auto`, or the backend that every operator of ours shall use.
+    engines: engines of others on the same device, whose results stand behind ours.
     """
-    results = []
+    names = dict.fromkeys([device, *(engine_on(engine, computes_on(device)) for engine in engines)])
+    for name in names:
+        open_device(name, engines=True)  # one that is missing ends the command before anything is measured
+    by_device = [
+        _in_one_worker(
+            architectures,
+            settings if engine_of(name) == LLAMA_CPP else settings.model_copy(update={"quantization": None}),
+            device=name,
+            backend=backend if name == device else "auto",
+        )
+        for name in names
+    ]
+    return [result for of_architecture in zip(*by_device, strict=True) for result in of_architecture]
+
+
+def _in_one_worker(
+    architectures: Sequence[tuple[str, Architecture]], settings: ProfileSettings, *, device: str, backend: str
+) -> list[Profiled]:
+    results, engine = [], engine_of(device)
     with ProfilingWorker(device) as worker:
         for title, architecture in architectures:
             profile = profiled(worker, architecture, settings, backend=backend, seed=0, deadline_s=DEADLINE_S)
             results.append(
-                Profiled(title, None, f"{profile.status}: {profile.reason}")
+                Profiled(title, None, f"{profile.status}: {profile.reason}", engine)
                 if isinstance(profile, Failure)
-                else Profiled(title, profile)
+                else Profiled(title, profile, engine=engine)
             )
     return results
 
@@ -73,7 +106,7 @@ def profiles_json(profiled: Sequence[Profiled]) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for model in profiled:
         if model.profile is None:
-            out.append({"architecture": model.title, "problem": model.problem})
+            out.append({"architecture": model.title, "engine": model.engine, "problem": model.problem})
             continue
         metrics = model.profile.metrics()
         ratios = {name: value / first[name] for name, value in metrics.items() if first.get(name)}
@@ -83,24 +116,39 @@ def profiles_json(profiled: Sequence[Profiled]) -> list[dict[str, Any]]:
             "ratios": ratios,
             "tainted": model.profile.tainted,
         }
-        out.append({"architecture": model.title, **figures, **model.profile.model_dump(mode="json")})
+        out.append(
+            {
+                "architecture": model.title,
+                "engine": model.engine,
+                **figures,
+                **model.profile.model_dump(mode="json"),
+            }
+        )
     return out
 
 
 def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
     """Prints one table of all profiles, then remarks on tainted or missing figures, with the reasons."""
-    profiles = [(model.title, model.profile) for model in profiled if model.profile]
+    profiles = [(model.name, model.profile) for model in profiled if model.profile]
     if profiles:
-        first = profiles[0][1]
-        where = f", {first.threads} thread{'s' if first.threads > 1 else ''}" if first.device == "cpu" else ""
-        console.print(
-            f"{first.device_name} ({first.device}), {first.dtype}{where}", soft_wrap=True, markup=False
-        )
+        for line in dict.fromkeys(_where(profile) for _, profile in profiles):
+            console.print(line, soft_wrap=True, markup=False)
         show(console, timings(profiles))
         print_remarks(console, profiles)
     for model in profiled:
         if model.problem:
-            console.print(f"{model.title}: {model.problem}", soft_wrap=True, markup=False)
+            console.print(f"{model.name}: {model.problem}", soft_wrap=True, markup=False)
+
+
+def _where(profile: Profile) -> str:
+    """The device, its number format and threads, and how an engine of others was run."""
+    on_cpu = computes_on(profile.device) == "cpu"
+    threads = f", {profile.threads} thread{'s' if profile.threads > 1 else ''}" if on_cpu else ""
+    engine = engine_of(profile.device)
+    packages = [f"{name} {profile.versions[name]}" for name in PACKAGES.get(engine, ())]
+    how = [profile.backends[engine]] if engine in profile.backends else []
+    details = f": {', '.join(packages + how)}" if engine else ""
+    return f"{profile.device_name} ({profile.device}), {profile.dtype}{threads}{details}"
 
 
 def timings(profiles: Titled) -> Sheet:

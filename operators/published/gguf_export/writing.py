@@ -5,9 +5,8 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ from operators.base.errors import DataError, RunError
 from operators.model import parameter_shapes
 from operators.published.gguf_export.homes import outline
 from operators.published.gguf_export.outline import Outline, Stored, Value
+from operators.published.gguf_export.sizes import Dtype, bytes_of, kind_of
 from operators.published.gguf_export.vocabulary import Vocabulary, padded
 
-Dtype = Literal["F32", "F16", "BF16", "Q8_0"]
 SHOWN = 3  # names in a message; the others are counted
 # general.file_type, by which llama.cpp names the quantization.
 FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
@@ -75,7 +74,7 @@ def write_gguf(
         )
     if to.suffix != ".gguf":
         raise RunError(f"{to}: expected a name that ends in .gguf")
-    kinds = {tensor.name: _kind(tensor, dtype) for tensor in plan.tensors}
+    kinds = {tensor.name: kind_of(tensor, dtype) for tensor in plan.tensors}
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as folder:
@@ -110,17 +109,6 @@ def _require_weights(architecture: Architecture, parameters: Mapping[str, Tensor
             raise DataError(f"weight {name}: expected {expected.get(name) or 'none'}, got {got or 'none'}")
 
 
-def _kind(tensor: Stored, dtype: Dtype) -> Any:
-    """The type of a tensor in the file (gguf.GGMLQuantizationType)."""
-    import gguf
-
-    if tensor.precise:
-        return gguf.GGMLQuantizationType.F32
-    kind = gguf.GGMLQuantizationType[dtype]
-    whole = tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0
-    return kind if whole else gguf.GGMLQuantizationType.F16
-
-
 def _writer(plan: Outline, kinds: Mapping[str, Any], path: Path, split_bytes: int | None) -> Any:
     """The gguf.GGUFWriter, which knows the tensors' sizes and so how many parts there are."""
     import gguf
@@ -130,7 +118,7 @@ def _writer(plan: Outline, kinds: Mapping[str, Any], path: Path, split_bytes: in
         kind = kinds[tensor.name]
         # The second type only counts where the first one is unknown.
         writer.add_tensor_info(
-            tensor.name, tensor.shape, np.dtype(np.float32), _bytes(tensor, kind), raw_dtype=kind
+            tensor.name, tensor.shape, np.dtype(np.float32), bytes_of(tensor, kind), raw_dtype=kind
         )
     return writer
 
@@ -233,20 +221,12 @@ def _remarks(plan: Outline, kinds: Mapping[str, Any], dtype: Dtype) -> tuple[str
         whole, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[dtype]]
         lines.append(f"{dtype} takes rows of a multiple of {whole}: F16 instead for {_listed(other)}")
     empty = [t for t in plan.tensors if not t.parts and len(t.shape) > 1 and not t.precise]
-    if count := sum(_bytes(tensor, kinds[tensor.name]) for tensor in empty):
+    if count := sum(bytes_of(tensor, kinds[tensor.name]) for tensor in empty):
         lines.append(
             f"{plan.family} has sub-layers that the architecture lacks: "
             f"their zeros cost {count:,} bytes a step"
         )
     return tuple(lines)
-
-
-def _bytes(tensor: Stored, kind: Any) -> int:
-    """How many bytes a tensor takes in the file."""
-    import gguf
-
-    values, size = gguf.GGML_QUANT_SIZES[kind]
-    return int(prod(tensor.shape) // values * size)
 
 
 def _listed(names: list[str]) -> str:

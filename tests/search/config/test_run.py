@@ -58,6 +58,28 @@ def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):
             "profile: {energy_seconds: 5}",
             "profile.energy_seconds: expected 0 on device cpu, as only GPUs have a counter of energy",
         ),
+        (
+            "{device: llama.cpp, profile: {energy_seconds: 5}}",
+            "profile.energy_seconds: expected 0 on device llama.cpp, as only GPUs have a counter of energy",
+        ),
+        (
+            "{device: llama.cpp, profile: {largest_batch: true}}",
+            "profile.largest_batch: expected false on device llama.cpp",
+        ),
+        (
+            "{device: llama.cpp, gates: {table: true}, constraints: ['decode_ms@b1 <= 1']}",
+            "gates.table: expected false on device llama.cpp, which has no latency table",
+        ),
+        ("{device: llama.cpp, device_kind: H100}", "device_kind: expected none on device llama.cpp"),
+        ("device: transformers", "device: expected cpu, cuda, cuda:N or llama.cpp, got transformers"),
+        (
+            "profile: {quantization: Q8_0}",
+            "profile.quantization: expected null, as only llama.cpp has one, got Q8_0 on device cpu",
+        ),
+        (
+            "{device: llama.cpp, profile: {quantization: Q4_0}}",
+            "profile.quantization: expected 'F32', 'F16', 'BF16' or 'Q8_0', got 'Q4_0'",
+        ),
         ("objectives: [throughput_tokens_per_s]", "set profile.largest_batch"),
         ("objectives: [loss, recall_accuracy]", "add recall to tasks.names"),
         ("fidelity: {width_scale: 1.5}", r"fidelity\.width_scale: expected at most 1, got 1\.5"),

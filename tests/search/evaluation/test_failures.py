@@ -14,6 +14,7 @@ PYTORCHS = torch.OutOfMemoryError("CUDA out of memory.\n  Tried to allocate 2 Gi
     [
         (errors.DivergedError("loss nan at step 3"), "diverged", "loss nan at step 3"),
         (errors.BackendError("fla is not installed"), "unbuildable", "fla is not installed"),
+        (errors.ArchitectureError("layers.0: no"), "unbuildable", "layers.0: no"),
         (errors.OutOfMemoryError("batch 2,\n context 8"), "out_of_memory", "batch 2, context 8"),
         (MemoryError("9 GB"), "out_of_memory", "MemoryError: 9 GB"),
         (PYTORCHS, "out_of_memory", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB."),

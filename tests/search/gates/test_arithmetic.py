@@ -47,3 +47,16 @@ def test_a_bound_on_parameters_needs_no_memory(monkeypatch: pytest.MonkeyPatch) 
     assert less is not None
     assert "params" in str(less(MEMBER))
     assert check_of() is None
+
+
+def test_bytes_in_llama_cpp_are_those_of_its_file_and_of_no_other_model() -> None:
+    """Matrices of Q8_0 take 34 bytes for 32 numbers, vectors 4 bytes each; keys and values 2 bytes each."""
+    pytest.importorskip("gguf")
+    metrics = ("params", "param_bytes", "kv_bytes@b3")
+    compute = arithmetic(metrics, config().profile, "llama.cpp")
+    found, vectors = compute(MEMBER), 3 * 64
+    assert found["param_bytes"] == (found["params"] - vectors) * 34 // 32 + 4 * vectors
+    assert found["kv_bytes@b3"] == cost(MEMBER, batch=3, context=64).kv_bytes // 2
+    # Measuring it says why there is no more.
+    elsewhere = Architecture(width=64, layers=layers_from_shorthand("gla f", width=64), vocabulary=512)
+    assert compute(elsewhere).keys() == {"params"}

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from operators import Architecture
-from operators.base.errors import ArchitectureError, ConfigError, OutOfMemoryError
+from operators.base.errors import ArchitectureError, ConfigError, DeviceError, OutOfMemoryError
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Energy, LargestBatch, Profile, ProfileSettings
 from search.cli.arguments import joined, whole_numbers
@@ -103,7 +103,7 @@ def test_json_holds_figures_errors_and_ratios(profile: Profile) -> None:
     first, missing, second = profiles_json(
         [Profiled("one", profile), Profiled("x", None, "why"), Profiled("two", slower(profile, 1.5))]
     )
-    assert missing == {"architecture": "x", "problem": "why"}
+    assert missing == {"architecture": "x", "engine": "", "problem": "why"}
     assert second["ratios"]["decode_ms@b2.c32"] == pytest.approx(1.5)
     assert second["ratios"]["params"] == 1
     assert second["tainted"] == ("drift: too much",)
@@ -134,11 +134,14 @@ def test_one_that_does_not_fit_leaves_the_others(profile: Profile, monkeypatch: 
         ("profile --batch=1 a 8", "profile --batch=1 a 8"),
         ("profile a --batch", "profile a --batch"),
         ("profile a --batch --context 3 4", "profile a --batch --context 3,4"),
+        ("profile a --engine llama.cpp transformers", "profile a --engine llama.cpp,transformers"),
+        ("profile --engine llama.cpp a 8", "profile --engine llama.cpp a 8"),
+        ("profile --engine llama.cpp --batch 1 8", "profile --engine llama.cpp --batch 1,8"),
         ("show first 17 18", "show first 17 18"),
         ("profile --threads 2 7", "profile --threads 2 7"),
     ],
 )
-def test_several_numbers_after_one_option(given: str, expected: str) -> None:
+def test_several_values_after_one_option(given: str, expected: str) -> None:
     assert joined(given.split()) == expected.split()
 
 
@@ -155,3 +158,47 @@ def test_an_architecture_is_a_file_a_name_or_a_candidate(tmp_path: Path) -> None
     assert architecture_of("smollm2-135m", tmp_path) == ("smollm2-135m", Architecture.load("smollm2-135m"))
     with pytest.raises(ArchitectureError, match="neither a file nor a shipped architecture"):
         architecture_of("nonsense", tmp_path)
+
+
+def test_engines_stand_behind_our_runtime_with_what_they_ran(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each device gets its own worker, and only llama.cpp a quantization."""
+    asked: list[tuple[str, str, str | None]] = []
+
+    def measured(
+        worker: ProfilingWorker, architecture: Architecture, settings: ProfileSettings, **rest: object
+    ) -> Profile:
+        asked.append((worker.device, str(rest["backend"]), settings.quantization))
+        return profile.model_copy(
+            update={"device": worker.device, "versions": {"xllamacpp": "1", "gguf": "2"}}
+        )
+
+    monkeypatch.setattr(ProfilingWorker, "profile", measured)
+    monkeypatch.setattr("search.view.profiles.open_device", lambda name, *, engines: None)
+    settings = QUICK.model_copy(update={"quantization": "F16"})
+    named = [("one", SMALL), ("two", SMALL)]
+    found = profile_each(
+        named, settings, device="cpu", backend="reference", engines=["llama.cpp", "llama.cpp"]
+    )
+    assert asked == [("cpu", "reference", None)] * 2 + [("llama.cpp", "auto", "F16")] * 2
+    assert [(each.title, each.engine) for each in found] == [
+        ("one", ""),
+        ("one", "llama.cpp"),
+        ("two", ""),
+        ("two", "llama.cpp"),
+    ]
+    lines = printed(*found)
+    assert lines[1].endswith("(llama.cpp), float32, 1 thread: xllamacpp 1, gguf 2")
+    assert sum(line.startswith("one in llama.cpp") for line in lines) == 1
+    assert [each["engine"] for each in profiles_json(found)] == ["", "llama.cpp"] * 2
+
+
+def test_an_engine_that_is_none_ends_the_command_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ProfilingWorker, "profile", None)
+    with pytest.raises(DeviceError, match=r"^unknown engine 'nonsense': expected one of llama\.cpp, "):
+        profile_each([("one", SMALL)], QUICK, device="cpu", backend="auto", engines=["nonsense"])
+    with pytest.raises(DeviceError, match=r"^engine llama\.cpp: expected device cpu, got cuda:0$"):
+        profile_each([("one", SMALL)], QUICK, device="cuda:0", backend="auto", engines=["llama.cpp"])
