@@ -15,6 +15,7 @@ console = plain_console()
 class Format(StrEnum):
     architecture = "architecture"
     huggingface = "huggingface"
+    huggingface_code = "huggingface-code"
     gguf = "gguf"
 
 
@@ -38,7 +39,7 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="What to write: our own folder, one for transformers, or a file for llama.cpp.",
+            help="What to write: our own folder, one for transformers (-code: with its own code), or a file for llama.cpp.",
         ),
     ] = Format.architecture,
     without_weights: Annotated[
@@ -75,6 +76,10 @@ def export(
 
         split_bytes = None if split_gb is None else int(split_gb * 1e9)
         remarks = export_gguf(source, to, dtype=(dtype or Dtype.F16).value, split_bytes=split_bytes)
+    elif format_ is Format.huggingface_code:
+        from search.runs.export_huggingface_code import export_huggingface_code
+
+        remarks = export_huggingface_code(source, to)
     else:
         from search.runs.export_huggingface import export_huggingface
 

@@ -1,8 +1,11 @@
 """Writes a model as a folder that `transformers` loads, with none of our code."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from operators.base.errors import ArchitectureError, RunError
 from operators.base.files import whole_folder
@@ -27,32 +30,45 @@ def export_huggingface(model: Exportable, to: Path) -> list[str]:
     Raises ArchitectureError, which names the layer or gene that no class has, DataError for a tokenizer that
     does not match, and RunError for a folder that is in use or cannot be written.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise RunError(f"{to}: exists already, expected a folder that is new or empty")
+    require_new(to)
     architecture, weights = folded(model.architecture, model.weights)
     try:
         held = hold(architecture)
     except ArchitectureError as error:
-        raise ArchitectureError(f"{model.title}: {error}") from None
+        raise ArchitectureError(
+            f"{model.title}: {error}; --format huggingface-code writes it with its own code"
+        ) from None
     files = tokenizer_files(model)
     remarks = _remarks(model, held)
     texts = {
         **files,
-        "config.json": _text(_config(model, held)),
-        "generation_config.json": _text(_generation(model)),
-        "README.md": model_card(model, held, remarks),
+        "config.json": as_json(_config(model, held)),
+        "generation_config.json": as_json(_generation(model)),
+        "README.md": model_card(model, held.class_name, held.family, remarks),
     }
-    try:
-        with whole_folder(to) as partial:
-            save(published_tensors(held, weights), partial)
-            for name, text in texts.items():
-                (partial / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{to}: cannot be written: {error.strerror or error}") from None
+    write_folder(to, published_tensors(held, weights), texts)
     return remarks
 
 
-def _special_ids(model: Exportable) -> dict[str, int | None]:
+def require_new(to: Path) -> None:
+    """Raises RunError for a folder that holds something, or a file."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise RunError(f"{to}: exists already, expected a folder that is new or empty")
+
+
+def write_folder(to: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+    """Writes tensors, and texts by the names of their files, all or nothing. Raises RunError."""
+    try:
+        with whole_folder(to) as partial:
+            save(tensors, partial)
+            for name, text in texts.items():
+                (partial / name).writeas_json(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{to}: cannot be written: {error.strerror or error}") from None
+
+
+def special_ids(model: Exportable) -> dict[str, int | None]:
+    """The special tokens of config.json."""
     end = None
     if model.tokenizer is not None and model.end is not None:
         end = model.tokenizer.token_to_id(model.end)
@@ -62,14 +78,14 @@ def _special_ids(model: Exportable) -> dict[str, int | None]:
 def _config(model: Exportable, held: Held) -> dict[str, Any]:
     dtype = str(model.weights["embedding.weight"].dtype).removeprefix("torch.")
     context = LONGEST if model.context is None else model.context + model.architecture.meta_tokens
-    return {**held.config, **_special_ids(model), "max_position_embeddings": context, "dtype": dtype}
+    return {**held.config, **special_ids(model), "max_position_embeddings": context, "dtype": dtype}
 
 
 def _generation(model: Exportable) -> dict[str, Any]:
     rows, meta = model.architecture.vocabulary, model.architecture.meta_tokens
     never = {"suppress_tokens": list(range(rows, rows + meta))} if meta else {}
     # Greedy, as `generate` here: a pipeline would otherwise draw tokens at random.
-    return {**_special_ids(model), "do_sample": False, **never}
+    return {**special_ids(model), "do_sample": False, **never}
 
 
 def _remarks(model: Exportable, held: Held) -> list[str]:
@@ -97,5 +113,6 @@ def _remarks(model: Exportable, held: Held) -> list[str]:
     return remarks
 
 
-def _text(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """The text of a JSON file."""
     return json.dumps(value, indent=1) + "\n"

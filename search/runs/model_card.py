@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from operators.base import plain_yaml
-from operators.published.held import Held
 from search.evaluation.figures import formatted
 from search.runs.exportable import Exportable
 
@@ -13,12 +12,12 @@ CARD = """---
 # {title}
 
 `{shorthand}`, width {width}, {parameters:,} parameters. Frontrunner found this model by a search for the
-fastest hybrid small language models, and exported it as `{class_name}` of `transformers`.
+fastest hybrid small language models, and exported it as `{class_name}` {of}.
 
 ```python
 from transformers import {classes}
 
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust})
 {lines}```
 """
 WITH_TOKENIZER = """tokenizer = AutoTokenizer.from_pretrained("FOLDER")
@@ -27,28 +26,34 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0], skip_spec
 """
 
 
-def model_card(model: Exportable, held: Held, remarks: Sequence[str]) -> str:
+def model_card(
+    model: Exportable, class_name: str, tag: str, remarks: Sequence[str], *, own_code: bool = False
+) -> str:
     """The text of README.md.
 
-    held: the model as its class has it.
+    class_name: the class of `transformers`, or of the folder's own code, that has the model.
+    tag: its model type.
     remarks: what a user should know, a line each.
+    own_code: whether the folder has its own code.
     """
     with_tokenizer = model.tokenizer is not None
     text = CARD.format(
-        head=_head(model, held),
+        head=_head(tag),
         title=model.title,
         shorthand=model.architecture.shorthand,
         width=model.architecture.width,
         parameters=sum(tensor.numel() for tensor in model.weights.values()),
-        class_name=held.class_name,
+        class_name=class_name,
+        of="of its own code" if own_code else "of `transformers`",
+        trust=", trust_remote_code=True" if own_code else "",
         classes="AutoModelForCausalLM" + (", AutoTokenizer" if with_tokenizer else ""),
         lines=WITH_TOKENIZER if with_tokenizer else "",
     )
     return "\n".join([text.rstrip("\n"), *_notes(remarks), *_scores(model), *_origin(model)]) + "\n"
 
 
-def _head(model: Exportable, held: Held) -> str:
-    tags = ["frontrunner", held.family]
+def _head(tag: str) -> str:
+    tags = list(dict.fromkeys(["frontrunner", tag]))
     card = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
     return plain_yaml.dump(card)
 

@@ -1,0 +1,1 @@
+"""Templates of the modules in a folder of `--format huggingface-code`."""
