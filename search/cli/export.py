@@ -39,7 +39,8 @@ def export(
         Format,
         typer.Option(
             "--format",
-            help="What to write: our own folder, one for transformers (-code: with its own code), or a file for llama.cpp.",
+            help="What to write: our own folder, one for transformers (-code: with its own code), "
+            "or a file for llama.cpp.",
         ),
     ] = Format.architecture,
     without_weights: Annotated[

@@ -1,4 +1,4 @@
-"""The modules of an exported folder, made of our own sources: each is copied, and its imports become relative."""
+"""The modules of an exported folder: copies of our own sources, whose imports become relative."""
 
 import ast
 import importlib.util
@@ -62,6 +62,6 @@ def _file(module: str) -> str:
 
 def _source(module: str) -> str:
     spec = importlib.util.find_spec(module)
-    assert spec is not None, module
-    assert spec.origin is not None, module
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"{module} has no source that an exported folder could hold")
     return Path(spec.origin).read_text(encoding="utf-8")

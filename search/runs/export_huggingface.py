@@ -62,7 +62,7 @@ def write_folder(to: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, st
         with whole_folder(to) as partial:
             save(tensors, partial)
             for name, text in texts.items():
-                (partial / name).writeas_json(text, encoding="utf-8")
+                (partial / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(f"{to}: cannot be written: {error.strerror or error}") from None
 

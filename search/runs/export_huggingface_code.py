@@ -25,9 +25,7 @@ def export_huggingface_code(model: Exportable, to: Path) -> list[str]:
     require_new(to)
     architecture = model.architecture
     # The model puts its meta tokens in front by itself, so that the tokenizer need not know them.
-    files = tokenizer_files(
-        replace(model, architecture=architecture.model_copy(update={"meta_tokens": 0}))
-    )
+    files = tokenizer_files(replace(model, architecture=architecture.model_copy(update={"meta_tokens": 0})))
     remarks = ["the folder has its own code, in plain PyTorch: load it with trust_remote_code=True"]
     remarks += ["the weights are random"] if model.random else []
     remarks += ["there is no tokenizer"] if model.tokenizer is None else []

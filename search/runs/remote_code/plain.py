@@ -58,6 +58,14 @@ class DataError(ValueError):
     pass
 
 
+class ConfigError(ValueError):
+    pass
+
+
+class DivergedError(RuntimeError):
+    pass
+
+
 in_words = flat = repr
 
 

@@ -20,10 +20,15 @@ pytest.importorskip("transformers")
 
 WIDTH, ROWS, PROMPT, NEW = 32, 67, 37, 27  # a prompt and an answer of 64 tokens together
 MIXERS = [name for name in registry.library_names() if registry.get(name).kind == "mixer"]
-LAYERS = {name: [name, "swiglu"] for name in MIXERS} | {"mixed": ["rwkv7", "relu2", "kda", "swiglu", "attention"]}
+LAYERS = {name: [name, "swiglu"] for name in MIXERS} | {
+    "mixed": ["rwkv7", "relu2", "kda", "swiglu", "attention"]
+}
 CHANGES = {
     "mixed": {"meta_tokens": 3, "normalized_head": True, "tied_embeddings": False},
-    "window": {"meta_tokens": 2, "rope": {"theta": 500.0, "scaling": {"factor": 4.0, "original_context": 16}}},
+    "window": {
+        "meta_tokens": 2,
+        "rope": {"theta": 500.0, "scaling": {"factor": 4.0, "original_context": 16}},
+    },
 }
 
 # Runs where none of this project can be imported: loads each folder and saves what it computes.
@@ -76,7 +81,9 @@ def architecture_of(name: str) -> Architecture:
     if name != "window":
         text = " ".join(LAYERS[name])
         genes = {"attention": {"head_dim": 8}, "mamba2": {"head_dim": 8}}
-        made = Architecture.from_shorthand(text, width=WIDTH, vocabulary=ROWS, genes=genes, **CHANGES.get(name, {}))
+        made = Architecture.from_shorthand(
+            text, width=WIDTH, vocabulary=ROWS, genes=genes, **CHANGES.get(name, {})
+        )
         if name == "mixed":
             layers = [
                 layer.model_copy(update={"norm": "layernorm", "norm_position": position})
@@ -105,7 +112,11 @@ def test_models_of_every_operator_are_the_same_without_this_project(tmp_path: Pa
     packages = str(Path(torch.__file__).parents[1])
     code = f"import sys; sys.path.append({packages!r}); sys.argv = ['', {str(root)!r}]\n{READER}"
     done = subprocess.run(
-        [sys.executable, "-S", "-I", "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-S", "-I", "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(root / "found.pt")
