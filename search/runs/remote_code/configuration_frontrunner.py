@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 
-class FrontrunnerConfig(PretrainedConfig):  # type: ignore[misc]
+class FrontrunnerConfig(PretrainedConfig):
     """architecture: the whole model as a plain mapping."""
 
     model_type = "frontrunner"
