@@ -9,6 +9,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from operators.layers.recurrence import KeepsFloat32
+from operators.layers.residual import ResidualLayer
 from operators.model import HybridLM, ModelState
 from search.runs.remote_code.configuration_frontrunner import FrontrunnerConfig
 from search.runs.remote_code.parts import architecture_from
@@ -43,7 +44,7 @@ class FrontrunnerCache:
         state.lengths = [state.lengths[row] for row in beam_idx.tolist()]
 
 
-class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = FrontrunnerConfig
     base_model_prefix = "model"
     _is_stateful = True  # a recurrent state cannot be cut back
@@ -120,6 +121,14 @@ class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[
                 groups.setdefault((count, begins), []).append(row)
         if state is not None:
             self._make_room(state, max(map(sum, zip(before, counts, strict=True))))
+        if (
+            state is not None
+            and set(groups) == {(1, False)}
+            and tokens.shape[1] == 1
+            and real.all()
+            and not torch.is_grad_enabled()
+        ):
+            return self._one_each(tokens[:, 0], state)[:, None]
         out = model.embedding.weight.new_zeros(*tokens.shape, model.architecture.width)
         for (count, begins), rows in groups.items():
             index = torch.tensor(rows, device=tokens.device)
@@ -132,6 +141,17 @@ class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[
             state.position += torch.tensor(counts, device=state.position.device)
             state.count(counts)
         return out
+
+    def _one_each(self, tokens: Tensor, state: ModelState) -> Tensor:
+        """One token in every row [B] -> the input of the head [B, W]."""
+        x, change = self.model._embedded(tokens), None
+        for layer, part in zip(self.model.layers, state.layers, strict=True):
+            assert isinstance(layer, ResidualLayer)  # noqa: S101
+            x, change = layer.step(x, change, part, state.position)
+        state.position += 1
+        state.count([1] * len(tokens))
+        hidden: Tensor = self.model.add_norm(self.model.norm, x, change)[1]
+        return hidden
 
     def _through(self, x: Tensor, state: ModelState | None, index: Tensor) -> Tensor:
         """x [G, T, W] through all layers, from and into the rows `index` of the state."""
