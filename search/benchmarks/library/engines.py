@@ -5,9 +5,7 @@ at random from a space that llama.cpp and transformers hold. Each is measured he
 file with random weights, in the engines. On a CPU these are llama.cpp at Q8_0 and transformers; on a GPU
 transformers, compiled where its class allows it. Ranks are compared by Spearman's ρ and Kendall's τ.
 
-    pip install transformers
-    pip install xllamacpp
-    pip install gguf
+    pip install transformers xllamacpp gguf
     frontrunner bench engines --device cpu
 
 The CPU's space is that of configs/laptop.yaml, and the GPU's has its layers with larger widths. Measurements
@@ -28,6 +26,7 @@ from operators import Architecture
 from operators.base.errors import DeviceError
 from profiler.device.device import open_device
 from profiler.device.names import LLAMA_CPP, TRANSFORMERS
+from profiler.engines.packages import require_engine
 from profiler.profile import ProfileSettings
 from profiler.table.validate import kendall_tau
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
@@ -43,13 +42,15 @@ SETTINGS = {
     "cuda": ProfileSettings(batch_sizes=(1, 4), contexts=(1024,), max_seconds=2.0),
 }
 # What the space of configs/laptop.yaml has otherwise where a GPU is to be kept busy.
-LARGE = {"widths": (512, 1024, 1536, 2048), "min_depth": 8, "max_depth": 24}
+LARGE = {"widths": (512, 1024, 1536, 2048), "min_depth": 8, "max_depth": 16}
 VOCABULARY = {"cpu": 4096, "cuda": 32_768}
 
 
 def ranks_in_engines(device: str, console: Console) -> Measured:
     """Rank correlations of each metric in each engine with ours, and how long the engine takes."""
     kind = open_device(device).torch_device.type
+    for engine in ENGINES[kind]:
+        require_engine(engine)
     results = profile_each(
         drawn(kind, MODELS), SETTINGS[kind], device=device, backend="auto", engines=ENGINES[kind]
     )
@@ -140,9 +141,5 @@ BENCHMARK = Benchmark(
     "engines",
     "does a model that is faster here stay faster in llama.cpp and transformers?",
     ranks_in_engines,
-    needs={
-        "transformers": "pip install transformers",
-        "xllamacpp": "pip install xllamacpp",
-        "gguf": "pip install gguf",
-    },
+    needs={"transformers": "pip install transformers"},
 )
