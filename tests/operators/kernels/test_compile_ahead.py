@@ -10,7 +10,10 @@ tl = pytest.importorskip("triton.language")
 
 from operators.kernels.compile_ahead import compiling_ahead  # noqa: E402
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 SIZE = 1000
 
