@@ -22,8 +22,8 @@ def export_huggingface_code(model: Exportable, to: Path) -> list[str]:
 
     Returns lines for the user.
 
-    Raises ArchitectureError for an operator of another package, DataError for a tokenizer that does not match, and RunError for a folder that is in use or cannot
-    be written.
+    Raises ArchitectureError for an operator of another package, DataError for a tokenizer that does not
+    match, and RunError for a folder that is in use or cannot be written.
     """
     require_new(to)
     architecture = model.architecture
