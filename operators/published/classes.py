@@ -1,5 +1,6 @@
 """Checks that the classes that a config.json names are the ones of its family in `transformers`."""
 
+from operators.published.own_code import OWN
 from operators.published.settings import Settings
 
 CLASSES = {
@@ -13,6 +14,7 @@ CLASSES = {
     "granitemoehybrid": "GraniteMoeHybrid",
     "qwen3_5_text": "Qwen3_5",
     "lfm2": "Lfm2",
+    OWN: "Frontrunner",
 }
 """The beginning of the names of a family's classes in `transformers`."""
 

@@ -18,6 +18,7 @@ from operators.published.forms import Form
 from operators.published.granite import granitemoehybrid, granitemoehybrid_config
 from operators.published.keys import FAMILY_NEUTRAL, FAMILY_WITHOUT_EFFECT, NEUTRAL, WITHOUT_EFFECT
 from operators.published.mamba_families import mamba2, mamba2_config, nemotron_h, nemotron_h_config
+from operators.published.own_code import OWN, own_architecture, own_names
 from operators.published.padding import padded_layers
 from operators.published.settings import Settings
 from operators.published.tensor_names import Family
@@ -117,11 +118,14 @@ def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.
     """
     settings = Settings(config, where=where)
     family = settings.get("model_type", null=True)
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise settings.error("model_type", f"one of {', '.join(FAMILIES)}", family)
+    if not isinstance(family, str) or family not in (*FAMILIES, OWN):
+        raise settings.error("model_type", f"one of {', '.join((*FAMILIES, OWN))}", family)
     if settings.get("quantization_config", null=True) is not None:
         raise ArchitectureError(f"{where}: quantization_config: expected weights that are not quantized")
     check_classes(settings, family)
+    if family == OWN:
+        ours = own_architecture(settings, name)
+        return Published(ours, own_names(ours))
     read = FAMILIES[family].read(settings)
     tied = settings.flag("tie_word_embeddings", default=family in TIED_BY_DEFAULT)
     names = {ours: theirs for ours, theirs in read.names.items() if not (tied and ours == "head.weight")}

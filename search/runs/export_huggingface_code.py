@@ -3,8 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+from operators import registry
+from operators.base.errors import ArchitectureError
+from operators.published.own_code import OWN
 from search.runs.code_modules import code_modules
-from search.runs.export_huggingface import as_json, require_new, special_ids, write_folder
+from search.runs.export_huggingface import LONGEST, as_json, require_new, special_ids, write_folder
 from search.runs.exportable import Exportable
 from search.runs.huggingface_tokenizer import tokenizer_files
 from search.runs.model_card import model_card
@@ -19,18 +22,19 @@ def export_huggingface_code(model: Exportable, to: Path) -> list[str]:
 
     Returns lines for the user.
 
-    Raises DataError for a tokenizer that does not match, and RunError for a folder that is in use or cannot
-    be written.
+    Raises ArchitectureError for an operator of another package, DataError for a tokenizer that does not
+    match, and RunError for a folder that is in use or cannot be written.
     """
     require_new(to)
     architecture = model.architecture
+    _require_own_operators(model)
     # The model puts its meta tokens in front by itself, so that the tokenizer need not know them.
     files = tokenizer_files(replace(model, architecture=architecture.model_copy(update={"meta_tokens": 0})))
     remarks = ["the folder has its own code, in plain PyTorch: load it with trust_remote_code=True"]
     remarks += ["the weights are random"] if model.random else []
     remarks += ["there is no tokenizer"] if model.tokenizer is None else []
     config = {
-        "model_type": "frontrunner",
+        "model_type": OWN,
         "architectures": [_MODEL],
         "auto_map": {
             "AutoConfig": f"configuration_frontrunner.{_CONFIG}",
@@ -39,6 +43,7 @@ def export_huggingface_code(model: Exportable, to: Path) -> list[str]:
         "architecture": architecture.model_dump(mode="json"),
         "dtype": str(model.weights["embedding.weight"].dtype).removeprefix("torch."),
         "tie_word_embeddings": False,
+        "max_position_embeddings": model.context or LONGEST,
         **special_ids(model),
     }
     texts = {
@@ -46,7 +51,17 @@ def export_huggingface_code(model: Exportable, to: Path) -> list[str]:
         **code_modules(sorted({layer.operator for layer in architecture.layers})),
         "config.json": as_json(config),
         "generation_config.json": as_json({**special_ids(model), "do_sample": False}),
-        "README.md": model_card(model, _MODEL, "frontrunner", remarks, own_code=True),
+        "README.md": model_card(model, _MODEL, OWN, remarks, own_code=True),
     }
     write_folder(to, {f"model.{name}": tensor for name, tensor in model.weights.items()}, texts)
     return remarks
+
+
+def _require_own_operators(model: Exportable) -> None:
+    """Raises ArchitectureError for an operator whose code is in another package."""
+    for number, layer in enumerate(model.architecture.layers):
+        if layer.operator not in registry.library_names():
+            raise ArchitectureError(
+                f"{model.title}: layer {number}: {layer.operator} is an operator of another package, which a "
+                f"folder cannot hold: expected one of {', '.join(registry.library_names())}"
+            )

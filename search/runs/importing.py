@@ -83,11 +83,13 @@ def read_published(source: Path) -> Published:
     if isinstance(tokenizer, Tokenizer):
         remarks += _beyond(tokenizer, architecture.vocabulary)
         architecture, weights, tokenizer = with_meta_tokens(architecture, weights, tokenizer)
+    # Rows that stand for meta tokens take places of the context; meta tokens as such do not.
+    meta = architecture.meta_tokens - published.architecture.meta_tokens
     return Published(
         architecture,
         weights,
         tokenizer,
-        context - architecture.meta_tokens if isinstance(context, int) else None,
+        context - meta if isinstance(context, int) else None,
         tuple(remarks),
     )
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
 from operators.layers.recurrence import KeepsFloat32
 from operators.layers.residual import ResidualLayer
@@ -78,6 +78,7 @@ class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> Any:
         return self.model.head
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -86,12 +87,13 @@ class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        **ignored: Any,
+        **rest: Any,
     ) -> CausalLMOutputWithPast:
         """Logits of every token that is not padding; those of padding are zeros.
 
         attention_mask: 0 for padding, for the tokens read now or for all since the cache began: [B, T].
         labels: ids to predict [B, T]; -100 for none.
+        rest: `num_items_in_batch`, of a trainer, for the loss; others change nothing.
         """
         batch, columns = input_ids.shape
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -columns:]
@@ -105,7 +107,7 @@ class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits, loss = self.model.logits(hidden[:, kept]), None
         if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+            loss = self.loss_function(logits, labels, self.config.vocab_size, **rest)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
 
     def _hidden(self, tokens: Tensor, real: Tensor, state: ModelState | None) -> Tensor:

@@ -4,6 +4,7 @@ In an exported folder it stands for validation, errors and kernel libraries. The
 when the folder was written.
 """
 
+from inspect import get_annotations
 from typing import Any
 
 _NO_DEFAULT = object()
@@ -22,7 +23,7 @@ class Value:
 
     def __init__(self, **values: Any) -> None:
         kinds = reversed(type(self).__mro__)
-        names = list(dict.fromkeys(name for kind in kinds for name in vars(kind).get("__annotations__", {})))
+        names = list(dict.fromkeys(name for kind in kinds for name in get_annotations(kind)))
         for name in names:
             value = values.pop(name, getattr(type(self), name, _NO_DEFAULT))
             if value is _NO_DEFAULT:
