@@ -91,14 +91,18 @@ def search(
     from search.config import run as config_module
     from search.runs import run
 
-    folder = run.start(
-        config_module.load(config),
-        results=results,
-        name=new_name(config.stem) if name is None else name,
-        executor=executor.value,
-        address=address,
-        on_event=_say,
-    )
+    try:
+        folder = run.start(
+            config_module.load(config),
+            results=results,
+            name=new_name(config.stem) if name is None else name,
+            executor=executor.value,
+            address=address,
+            on_event=_say,
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted before the run began: the same command continues from here\n")
+        raise typer.Exit(130) from None
     _go_on(folder, executor, address)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from search.runs import run
+
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path):
@@ -41,3 +43,18 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
         if row["status"] == "ok":
             assert after[row["id"]]["loss"] == row["loss"]
             assert after[row["id"]]["decode_ms@b1"] == row["decode_ms@b1"]
+
+
+def test_ctrl_c_while_the_text_is_prepared_leaves_no_run(call, tiny_config, tmp_path, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "prepare_run", interrupted)
+    path = tmp_path / "run.yaml"
+    path.write_text(tiny_config.to_yaml())
+    code, _, said = call("search", path, "--name", "early")
+    assert code == 130
+    assert said.strip().split("\n")[-1] == (
+        "interrupted before the run began: the same command continues from here"
+    )
+    assert not Path("results/early").exists()
