@@ -86,15 +86,25 @@ def where_it_loads(architecture: Architecture) -> str:
 
 @lru_cache(maxsize=65_536)
 def _loads(architecture: Architecture, engine: Engine) -> Loads:
-    try:
-        if engine == "llama.cpp":
+    if engine == "llama.cpp":
+        try:
             return Loads(outline(architecture).family)
+        except ArchitectureError as error:
+            return Loads(reason=str(error))
+    family, answer = _class(architecture)
+    if engine in LISTED and not answer.reason and family not in LISTED[engine][1]:
+        return Loads(reason=f"{engine} {LISTED[engine][0]} does not list {answer.name}")
+    return answer
+
+
+@lru_cache(maxsize=65_536)
+def _class(architecture: Architecture) -> tuple[str, Loads]:
+    """The family of `transformers` that holds it, or nothing, and its class or the reason."""
+    try:
         held = hold(plain(architecture))
     except ArchitectureError as error:
-        return Loads(reason=str(error))
-    if engine in LISTED and held.family not in LISTED[engine][1]:
-        return Loads(reason=f"{engine} {LISTED[engine][0]} does not list {held.class_name}")
-    return Loads(held.class_name)
+        return "", Loads(reason=str(error))
+    return held.family, Loads(held.class_name)
 
 
 def _without_repeats(architecture: Architecture) -> Architecture:

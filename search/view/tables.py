@@ -4,6 +4,7 @@ docs/columns.md describes each column.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ SPREAD = "_spread"
 MARK = "!"
 """Sign behind a tainted figure: one that was measured under conditions that are not to be trusted."""
 _WORDS = ("architecture", "loads_in", "status", "reason", "origin", "parents", "tainted", "frontier")
-_OPTIONAL = ("params", "width", "depth")
+_OPTIONAL = ("params", "width", "depth", "loads_in")
 _STAR = "*"
 
 
@@ -182,6 +183,9 @@ def _cells(row: Mapping[Any, Any], columns: Sequence[str], tainted: Mapping[str,
             cells.append(_STAR if row[name] else "")
             continue
         cell, spread = formatted(name, row[name]), row.get(name + SPREAD)
+        if name == "loads_in":
+            # A cell is narrow: `show` and the other formats have the classes and the reason of `none`.
+            cell = re.sub(r" \([^)]*\)|: .*", "", cell)
         if cell:
             cell += MARK if name in tainted else ""
             cell += f" ± {percent(spread)}" if spread is not None and pd.notna(spread) else ""

@@ -142,6 +142,9 @@ def test_the_frontier_says_where_each_candidate_loads_in_every_form() -> None:
     assert {row["loads_in"] for row in tables.records(table)} == {expected}
     assert tables.csv(table).count(f'"{expected}"') == len(ENTRIES)
     assert "loads_in" in tables.columns_for(table, (LOSS,))
+    assert tables.markdown(table, ["loads_in"], ENTRIES).splitlines()[-1] == (
+        "| transformers, llama.cpp, vllm, sglang |"
+    )
 
 
 def test_csv_and_markdown_keep_text_in_its_cell() -> None:
