@@ -37,7 +37,8 @@ def nodes(*others):
             head_node_args={
                 **NODE,
                 "include_dashboard": False,
-                "_system_config": {**SOON, "health_check_failure_threshold": 2},
+                # On a busy machine, workers with Ray's own priority start too late.
+                "_system_config": {**SOON, "health_check_failure_threshold": 2, "worker_niceness": 0},
             },
         )
         for other in others:

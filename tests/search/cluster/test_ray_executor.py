@@ -158,6 +158,14 @@ def test_workers_answer_as_this_process_does(job, ray_executor):
     inline.close()
 
 
+def test_workers_here_have_the_priority_of_the_command(ray_executor):
+    """Ray's own is lower: what is measured would wait for every other process of the machine."""
+    while not ray_executor._idle:
+        ray_executor._step()
+    priorities = {os.getpriority(os.PRIO_PROCESS, member.home.pid) for member in ray_executor._idle}
+    assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
 def test_a_dead_worker_loses_its_candidate_alone_and_is_replaced(job, ray_executor):
     ray_executor.submit(dataclasses.replace(job, number=1, corpus=Fatal()))
     ray_executor.submit(dataclasses.replace(job, number=2))
@@ -237,9 +245,3 @@ def test_the_local_cluster_listens_on_loopback_alone(ray_executor):
     import ray
 
     assert ray.util.get_node_ip_address() == "127.0.0.1"
-
-
-def test_workers_here_have_the_priority_of_the_command(ray_executor):
-    """Ray's own is lower: what is measured would wait for every other process of the machine."""
-    priorities = {os.getpriority(os.PRIO_PROCESS, member.home.pid) for member in ray_executor._idle}
-    assert priorities == {os.getpriority(os.PRIO_PROCESS, 0)}
