@@ -22,8 +22,7 @@ from torch import Tensor
 from operators.architecture import Architecture
 from operators.base.threads import torch_threads
 from operators.cost import cost
-from operators.model import parameter_shapes
-from operators.published.folding import folded
+from operators.published.folding import folded, plain
 from operators.published.held import Held, hold
 from operators.published.outward import published_tensors
 from operators.published.safetensors_folder import WHOLE
@@ -57,9 +56,7 @@ def measure_in_transformers(
     torch.OutOfMemoryError on a GPU, where memory ran out.
     """
     absent = without_what_is_ours(settings, backend, device)
-    shapes = parameter_shapes(architecture).items()
-    plain, _ = folded(architecture, {key: torch.empty(shape, device="meta") for key, shape in shapes})
-    held = hold(plain)
+    held = hold(plain(architecture))
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
         copy_bytes_per_s(device)  # which takes the lock that is held below
         with shared(device.label), tempfile.TemporaryDirectory(prefix="frontrunner-") as name:
