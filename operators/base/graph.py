@@ -1,6 +1,7 @@
 """Capture of CUDA graphs: work that is launched once and then replayed as a whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,7 +52,10 @@ def captured(
         if generator is not None:
             graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(graph, stream=recording, pool=pool, capture_error_mode=error_mode):
+            with (
+                _own_workspaces(),
+                torch.cuda.graph(graph, stream=recording, pool=pool, capture_error_mode=error_mode),
+            ):
                 run()
         except BaseException:
             for drawing in (torch.cuda.default_generators[torch.cuda.current_device()], generator):
@@ -59,6 +63,20 @@ def captured(
                     _end_recording(drawing)
             raise
     return graph
+
+
+@contextmanager
+def _own_workspaces() -> Iterator[None]:
+    """Inside, matrix products take their workspaces anew: within a capture, from the graph's own memory.
+
+    Otherwise a graph would keep using the workspace of its warm-ups. Torch frees that one, for example whenever
+    torch.compile captures a graph, and a replay then writes where nothing is (seen with 2.11).
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 def _end_recording(generator: torch.Generator) -> None:

@@ -13,6 +13,7 @@ from operators.base.errors import ConfigError
 from operators.base.files import write_whole
 from operators.base.value import Value
 from profiler.device.device import Device, open_device
+from profiler.device.names import computes_on
 from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.prepare import prepared
 from search.benchmarks.benchmark import Measured
@@ -67,7 +68,7 @@ def folder(kind: str, settings: Value, data: DataSettings, device: str) -> Path:
         settings.model_dump(mode="json"),
         prepared(data).name,
         commit(),
-        open_device(device).describe(),
+        open_device(computes_on(device)).describe(),
     ]
     return RESULTS / f"bench-{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]}"
 

@@ -66,7 +66,7 @@ def ranks_in_engines(device: str, console: Console) -> Measured:
         )
     for name, value in figures.items():
         console.print(f"{name}: {value}", soft_wrap=True, markup=False)
-    return Measured(figures, [_sample(result) for result in results])
+    return Measured(figures, [sample(result) for result in results])
 
 
 def drawn(kind: str, count: int) -> list[tuple[str, Architecture]]:
@@ -121,7 +121,7 @@ def _values(results: Sequence[Profiled], engine: str, metric: str) -> dict[str, 
     }
 
 
-def _sample(result: Profiled) -> dict[str, Any]:
+def sample(result: Profiled) -> dict[str, Any]:
     if result.profile is None:
         return {"model": result.title, "engine": result.engine, "problem": result.problem}
     profile = result.profile

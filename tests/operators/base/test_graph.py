@@ -85,3 +85,19 @@ def test_random_numbers_go_on_after_a_capture_that_failed() -> None:
     for generator, first, second in zip((None, own), drawn, after, strict=True):
         assert torch.equal(torch.rand(4, device=DEVICE, generator=generator), first)
         assert torch.equal(torch.rand(4, device=DEVICE, generator=generator), second)
+
+
+def test_a_replay_needs_no_workspace_that_torch_may_free() -> None:
+    left, right = (torch.randn(64, 4096, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    product = torch.empty(64, 64, device=DEVICE, dtype=torch.bfloat16)  # of a long sum, which is split
+    graph = captured(lambda: torch.mm(left, right.T, out=product), device=DEVICE, warmups=1)
+    graph.replay()
+    expected = product.clone()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()  # what is no longer used is the driver's again
+    others = [torch.full((2**20,), 7, device=DEVICE) for _ in range(32)]
+    product.zero_()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(product, expected)
+    assert all(bool((other == 7).all()) for other in others)
