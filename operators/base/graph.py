@@ -69,8 +69,8 @@ def captured(
 def _own_workspaces() -> Iterator[None]:
     """Inside, matrix products take their workspaces anew: within a capture, from the graph's own memory.
 
-    Otherwise a graph would keep using the workspace of its warm-ups. Torch frees that one, for example whenever
-    torch.compile captures a graph, and a replay then writes where nothing is (seen with 2.11).
+    Otherwise a graph would keep using the workspace of its warm-ups. Torch frees that one, for example
+    whenever torch.compile captures a graph, and a replay then writes where nothing is (seen with 2.11).
     """
     torch._C._cuda_clearCublasWorkspaces()
     try:

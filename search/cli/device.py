@@ -78,7 +78,7 @@ def profile(
 ) -> None:
     """Measure the latency, throughput, memory and energy of architectures."""
     from search.runs.sources import architecture_of
-    from search.view.profiles import print_profiles, profile_each, profile_settings, profiles_json
+    from search.view.profiles import print_profiles, profile_each, profile_settings, profiles_json, tell
 
     settings = profile_settings(
         batch_sizes=whole_numbers("--batch", batch or ["1,8"]),
@@ -94,6 +94,7 @@ def profile(
         device=device,
         backend=backend,
         engines=several(engine or []),
+        on_measured=tell(plain_console(stderr=True)),
     )
     if as_json:
         print_json(profiles_json(profiles))

@@ -1,7 +1,8 @@
 """Measures profiles of architectures, and prints them side by side with the conditions of measurement."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from pydantic import ValidationError
@@ -61,6 +62,7 @@ def profile_each(
     device: str,
     backend: str,
     engines: Sequence[str] = (),
+    on_measured: Callable[[Profiled], None] = lambda result: None,
 ) -> list[Profiled]:
     """Measures architectures one after the other, in one worker for each engine. Raises DeviceError.
 
@@ -69,6 +71,7 @@ def profile_each(
     architectures: (name, architecture) of each.
     backend: `auto`, or the backend that every operator of ours shall use.
     engines: engines of others on the same device, whose results stand behind ours.
+    on_measured: called after each measurement, those of our own runtime first.
     """
     names = dict.fromkeys([device, *(engine_on(engine, computes_on(device)) for engine in engines)])
     for name in names:
@@ -79,6 +82,7 @@ def profile_each(
             settings if engine_of(name) == LLAMA_CPP else settings.model_copy(update={"quantization": None}),
             device=name,
             backend=backend if name == device else "auto",
+            on_measured=on_measured,
         )
         for name in names
     ]
@@ -86,7 +90,12 @@ def profile_each(
 
 
 def _in_one_worker(
-    architectures: Sequence[tuple[str, Architecture]], settings: ProfileSettings, *, device: str, backend: str
+    architectures: Sequence[tuple[str, Architecture]],
+    settings: ProfileSettings,
+    *,
+    device: str,
+    backend: str,
+    on_measured: Callable[[Profiled], None],
 ) -> list[Profiled]:
     results, engine = [], engine_of(device)
     with ProfilingWorker(device) as worker:
@@ -97,7 +106,21 @@ def _in_one_worker(
                 if isinstance(profile, Failure)
                 else Profiled(title, profile, engine=engine)
             )
+            on_measured(results[-1])
     return results
+
+
+def tell(console: Console) -> Callable[[Profiled], None]:
+    """What prints a line after each measurement, with the seconds since the one before."""
+    last = perf_counter()
+
+    def line(result: Profiled) -> None:
+        nonlocal last
+        before, last = last, perf_counter()
+        how = "not measured" if result.problem else "measured"
+        console.print(f"{result.name}: {how}, {last - before:.0f} s", markup=False, soft_wrap=True)
+
+    return line
 
 
 def profiles_json(profiled: Sequence[Profiled]) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from profiler.table.validate import kendall_tau
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.config.run import load
 from search.spaces.staged import make_space
-from search.view.profiles import Profiled, print_profiles, profile_each
+from search.view.profiles import Profiled, print_profiles, profile_each, tell
 
 MODELS, SEED = 12, 0
 LEAST = 5  # models: the ranks of fewer show nothing
@@ -52,7 +52,12 @@ def ranks_in_engines(device: str, console: Console) -> Measured:
     for engine in ENGINES[kind]:
         require_engine(engine)
     results = profile_each(
-        drawn(kind, MODELS), SETTINGS[kind], device=device, backend="auto", engines=ENGINES[kind]
+        drawn(kind, MODELS),
+        SETTINGS[kind],
+        device=device,
+        backend="auto",
+        engines=ENGINES[kind],
+        on_measured=tell(console),
     )
     print_profiles(console, results)
     figures: Figures = {"models": MODELS, "seed": SEED, "context_tokens": SETTINGS[kind].contexts[0]}

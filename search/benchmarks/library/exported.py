@@ -1,9 +1,9 @@
 """Benchmark: a search whose winners leave, and three winners in the engines that they are exported to.
 
 On a CPU it is the search of configs/laptop.yaml, which measures every candidate in llama.cpp itself. On a GPU
-it is that of configs/h100_small.yaml, for four minutes and of models that transformers holds. The fastest, the
-best and the middle one of the frontier are then measured in our own runtime and, through their exported files
-with random weights, in the engines.
+it is that of configs/h100_small.yaml, for four minutes and of models that transformers holds. The fastest,
+the best and the middle one of the frontier are then measured as `bench engines` does: in our own runtime
+and, through their exported files with random weights, in the engines.
 
     pip install transformers xllamacpp gguf
     frontrunner bench exported --device cpu
@@ -19,12 +19,12 @@ from profiler.device.names import TRANSFORMERS
 from profiler.engines.packages import require_engine
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.benchmarks.library.engines import ENGINES, sample
+from search.benchmarks.library.engines import ENGINES, SETTINGS, sample
 from search.config.run import RunConfig, load
 from search.runs.entry import Entry
 from search.runs.frontier import frontier_of
 from search.runs.worker_time import searched
-from search.view.profiles import print_profiles, profile_each
+from search.view.profiles import print_profiles, profile_each, tell
 
 GPU_TIME_S = 240.0
 WINNERS = 3
@@ -43,10 +43,11 @@ def search_and_export(device: str, console: Console) -> Measured:
     chosen = spread(frontier, runs_of.latency(config))
     profiles = profile_each(
         [(f"candidate {entry.number}", entry.architecture) for entry in chosen],
-        config.profile if kind == "cpu" else config.profile.model_copy(update={"max_seconds": 2.0}),
+        SETTINGS[kind],
         device=device,
         backend="auto",
         engines=ENGINES[kind],
+        on_measured=tell(console),
     )
     print_profiles(console, profiles)
     ended = [entry.evaluation for entry in entries if entry.evaluation]

@@ -1,10 +1,11 @@
+import re
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from operators.base.errors import DeviceError
-from search.view.profiles import print_profiles, profile_each
+from search.view.profiles import print_profiles, profile_each, tell
 from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.quick_profile import QUICK
 
@@ -12,7 +13,15 @@ from tests.helpers.quick_profile import QUICK
 def test_an_architecture_that_crashes_is_a_line_among_the_others():
     names = ["broken", "first", "second"]
     named = [(name, architecture_with("illegal_address" if name == "broken" else "none")) for name in names]
-    found = profile_each(named, QUICK, device="cpu", backend="auto")
+    lines_after = StringIO()
+    found = profile_each(
+        named, QUICK, device="cpu", backend="auto", on_measured=tell(Console(file=lines_after))
+    )
+    assert [re.sub(r"\d+ s$", "", line) for line in lines_after.getvalue().splitlines()] == [
+        "broken: not measured, ",
+        "first: measured, ",
+        "second: measured, ",
+    ]
     assert [one.profile is None for one in found] == [True, False, False]
     printed = StringIO()
     print_profiles(Console(file=printed, width=160), found)

@@ -1,0 +1,30 @@
+"""The benchmark of exported winners: which of a frontier it takes."""
+
+import pytest
+from search.evaluation.outcome import Evaluation
+
+from operators import Architecture
+from search.benchmarks.library.exported import spread
+from search.runs.entry import Entry
+
+LATENCY = "decode_ms@b1"
+ARCHITECTURE = Architecture.from_shorthand("a f", width=64, vocabulary=300)
+
+
+def frontier(*times: float) -> list[Entry]:
+    scores = [Evaluation(status="ok", metrics={LATENCY: time}, seed=0) for time in times]
+    return [Entry(n, ARCHITECTURE, (), "random", score, order=n) for n, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("times", "taken"),
+    [
+        ([3.0], [3.0]),
+        ([3.0, 1.0], [1.0, 3.0]),
+        ([5.0, 4.0, 3.0, 2.0, 1.0], [1.0, 3.0, 5.0]),
+        ([8.0, 1.0, 2.0, 9.0], [1.0, 8.0, 9.0]),
+    ],
+)
+def test_the_ends_and_the_middle_are_taken_the_fastest_first(times: list[float], taken: list[float]) -> None:
+    chosen = spread(frontier(*times), LATENCY)
+    assert [found.evaluation.metrics[LATENCY] for found in chosen if found.evaluation] == taken
