@@ -1,7 +1,7 @@
 """Benchmark: a search whose winners leave, and three winners in the engines that they are exported to.
 
 On a CPU it is the search of configs/laptop.yaml, which measures every candidate in llama.cpp itself. On a GPU
-it is that of configs/h100_small.yaml, for four minutes and of models that transformers holds. The fastest,
+it is that of configs/h100_small.yaml, for three minutes and of models that transformers holds. The fastest,
 the best and the middle one of the frontier are then measured as `bench engines` does: in our own runtime
 and, through their exported files with random weights, in the engines.
 
@@ -26,7 +26,7 @@ from search.runs.frontier import frontier_of
 from search.runs.worker_time import searched
 from search.view.profiles import print_profiles, profile_each, tell
 
-GPU_TIME_S = 240.0
+GPU_TIME_S = 180.0
 WINNERS = 3
 
 

@@ -1,10 +1,10 @@
 """The benchmark of exported winners: which of a frontier it takes."""
 
 import pytest
-from search.evaluation.outcome import Evaluation
 
 from operators import Architecture
 from search.benchmarks.library.exported import spread
+from search.evaluation.outcome import Evaluation
 from search.runs.entry import Entry
 
 LATENCY = "decode_ms@b1"
