@@ -39,8 +39,12 @@ def search_and_export(device: str, console: Console) -> Measured:
     if kind == "cuda":
         runs_of.prepare_kernels(device, console)
     entries, path = runs_of.searched(config, name="exported", searcher=config.searcher.name, console=console)
-    frontier = frontier_of(entries, config.parsed_objectives())
-    chosen = spread(frontier, runs_of.latency(config))
+    objectives = config.parsed_objectives()
+    frontier = frontier_of(entries, objectives)
+    # A frontier of fewer than three is followed by that of all others.
+    behind = [] if len(frontier) >= WINNERS else [entry for entry in entries if entry not in frontier]
+    behind = frontier_of(behind, objectives)[: WINNERS - len(frontier)]
+    chosen = spread([*frontier, *behind], runs_of.latency(config))
     profiles = profile_each(
         [(f"candidate {entry.number}", entry.architecture) for entry in chosen],
         SETTINGS[kind],
