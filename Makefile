@@ -3,6 +3,9 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 SOURCES := frontrunner.py operators profiler proxy_train search tests
 
+# A hundred processes would else compile the sources again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: search test docs clean
 
 search: $(INSTALLED)

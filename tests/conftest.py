@@ -6,7 +6,6 @@ import random
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from search.cli import app as cli
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.config.searcher import SearcherSettings
-from search.evaluation.outcome import Evaluation, Job, Outcome
+from search.evaluation.outcome import Job
 from search.runs.preflight import Prepared
 from search.spaces.free import ArchitectureSpace
 from tests.helpers.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
@@ -259,43 +258,3 @@ def job(tiny_config: RunConfig, corpus: Corpus) -> Job:
         tiny_config.fidelity,
         tiny_config.tasks,
     )
-
-
-def pretended(job: Job) -> Outcome:
-    """Scores that depend on the architecture alone and conflict with one another, without measuring or
-    training anything.
-    """
-    architecture = job.architecture
-    decode_ms = architecture.depth + architecture.width / 64
-    mixers = len({layer.operator for layer in architecture.layers})
-    metrics = {
-        "loss": 10 / decode_ms + 0.1 * mixers,
-        "decode_ms@b1": decode_ms,
-        "params": float(architecture.width * architecture.depth),
-    }
-    return Outcome(Evaluation(status="ok", metrics=metrics, seed=job.seed))
-
-
-@dataclass
-class PretendExecutor:
-    """Answers at once, in the order of `order`; stands where evaluations would run."""
-
-    capacity: int = 1
-    answer: Callable[[Job], Outcome] = pretended
-    rng: random.Random | None = None
-    jobs: list[Job] = field(default_factory=list)
-    answered: list[int] = field(default_factory=list)
-
-    def submit(self, job: Job) -> None:
-        self.jobs.append(job)
-
-    def next(self) -> tuple[Job, Outcome]:
-        job = self.jobs.pop(self.rng.randrange(len(self.jobs)) if self.rng else 0)
-        self.answered.append(job.number)
-        return job, self.answer(job)
-
-    def place(self, number: int) -> str:
-        return "here"
-
-    def close(self) -> None:
-        self.jobs.clear()

@@ -8,7 +8,7 @@ import time
 
 from operators.base.errors import DeviceError
 from search.cluster.worker import home
-from tests.conftest import pretended
+from tests.helpers.pretended_evaluations import pretended
 
 
 class PretendWorker:

@@ -15,8 +15,8 @@ from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of
 from search.runs.loop import drive
 from search.runs.preflight import Prepared
-from tests.conftest import PretendExecutor
 from tests.helpers.local_cluster import NODE, nodes
+from tests.helpers.pretended_evaluations import PretendExecutor
 
 DRIVER = """
     import sys
@@ -49,9 +49,15 @@ DRIVER = """
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     with nodes({}, {}) as found:
+        yield found
+
+
+@pytest.fixture
+def lone_head():
+    with nodes() as found:
         yield found
 
 
@@ -98,6 +104,19 @@ def many(prepared, count):
         prepared.corpus,
         prepared.space,
     )
+
+
+@pytest.mark.slow
+def test_a_cluster_without_the_declared_device_is_refused_before_any_work(
+    tmp_path, tiny_config, pytestconfig, cluster
+):
+    (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": ("H100",)}).to_yaml())
+    command = [sys.executable, "-m", "search.cli.main", "search", "run.yaml", "--address", cluster.address]
+    environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "error: device_kind H100: no node of the cluster has it, expected one of: none\n"
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.slow
@@ -153,31 +172,18 @@ def scores(entries):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers_too", [False, True])
 def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(
-    tmp_path, prepared, pytestconfig, cluster, workers_too
+    tmp_path, prepared, pytestconfig, lone_head, workers_too
 ):
     search = Search(
-        RunFolder(tmp_path), cluster.address, pytestconfig.rootpath, many(prepared, 100_000).config
+        RunFolder(tmp_path), lone_head.address, pytestconfig.rootpath, many(prepared, 100_000).config
     )
     search.start()
     search.wait_until_begun(3)
-    cluster.head_node.kill_gcs_server(check_alive=False)
-    for node in (cluster.head_node, *cluster.worker_nodes) if workers_too else ():
-        node.kill_raylet(check_alive=False)
+    lone_head.head_node.kill_gcs_server(check_alive=False)
+    if workers_too:
+        lone_head.head_node.kill_raylet(check_alive=False)
     assert search.driver.wait(30) == 1
     assert search.said().splitlines()[-1].startswith("error: the head of the Ray cluster at 127.0.0.1:")
     assert search.folder.driver() is None
     ended = [entry for entry in ledger_module.open_ledger(search.folder.ledger).entries() if entry.evaluation]
     assert {entry.evaluation.status for entry in ended} == {"ok"}
-
-
-@pytest.mark.slow
-def test_a_cluster_without_the_declared_device_is_refused_before_any_work(
-    tmp_path, tiny_config, pytestconfig, cluster
-):
-    (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": ("H100",)}).to_yaml())
-    command = [sys.executable, "-m", "search.cli.main", "search", "run.yaml", "--address", cluster.address]
-    environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath)}
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "error: device_kind H100: no node of the cluster has it, expected one of: none\n"
-    assert not (tmp_path / "results").exists()

@@ -27,10 +27,10 @@ from search.runs.preflight import Prepared
 from search.view.candidate import print_candidate
 from search.view.frontier_plot import axis_label
 from search.view.run import print_ended, write_plots
-from tests.conftest import PretendExecutor
 from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.local_cluster import nodes
 from tests.helpers.pretend_worker import PretendWorker
+from tests.helpers.pretended_evaluations import PretendExecutor
 
 KINDS = ("H100", "A100")
 BOTH = ["loss", "decode_ms@b1/H100", "decode_ms@b1/A100"]

@@ -21,8 +21,8 @@ from search.runs.frontier import (
 from search.runs.ledger import open_ledger
 from search.runs.repeats import GIVEN_UP
 from search.runs.status import complete
-from tests.conftest import PretendExecutor, pretended
 from tests.helpers.made_up_device import hybrid
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.pretended_search import searched, with_repeats
 
 OBJECTIVES = (Objective("loss", maximize=False), Objective("decode_ms@b1", maximize=False))

@@ -34,8 +34,8 @@ from search.runs.status import standing
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 from search.view.run import print_standing
-from tests.conftest import PretendExecutor, pretended
 from tests.helpers.made_up_profile import made_up_profile
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.proxy_scores import score
 
 QUICK = {"searcher": {"name": "evolution"}}  # it thinks the shortest about each proposal

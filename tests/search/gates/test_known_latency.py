@@ -18,7 +18,7 @@ from search.runs.folder import RunFolder
 from search.runs.loop import drive
 from search.runs.preflight import prepare_run
 from search.spaces.free import ArchitectureSpace
-from tests.conftest import PretendExecutor
+from tests.helpers.pretended_evaluations import PretendExecutor
 
 RUN = {
     "objectives": ["decode_ms@b2", "loss", "decode_tokens_per_s@b1"],

@@ -13,7 +13,7 @@ from search.runs import ledger as ledger_module
 from search.runs.entry import Entry
 from search.runs.export import export, load
 from search.runs.folder import RunFolder
-from tests.conftest import pretended
+from tests.helpers.pretended_evaluations import pretended
 from tests.helpers.speeches import training_ids
 from tests.helpers.tokenizers import merged
 

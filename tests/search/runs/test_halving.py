@@ -26,8 +26,8 @@ from search.runs.frontier import frontier_of, scored
 from search.runs.gate_counts import counted, gate_names
 from search.runs.loop import drive
 from search.runs.preflight import prepare_run
-from tests.conftest import PretendExecutor, pretended
 from tests.helpers.made_up_profile import MadeUpProfiler
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 
 LOSS, SLOW, LARGE = (
     Objective("loss", maximize=False),

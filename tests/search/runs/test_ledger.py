@@ -11,7 +11,7 @@ from search.runs.entry import finished
 from search.runs.folder import RunFolder
 from search.runs.loop import drive
 from search.searchers.contract import Proposal
-from tests.conftest import PretendExecutor, pretended
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 
 
 @pytest.fixture

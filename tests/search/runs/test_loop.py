@@ -23,8 +23,8 @@ from search.runs.frontier import frontier_of, hypervolume_gain
 from search.runs.loop import drive
 from search.runs.preflight import check_constraints, prepare_run
 from search.runs.status import complete
-from tests.conftest import PretendExecutor, pretended
 from tests.helpers.made_up_profile import measure_on_made_up_device
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.pretended_search import searched
 
 
@@ -238,7 +238,7 @@ KILLED = """
     from search.runs.preflight import Prepared
     from search.runs.folder import RunFolder
     from search.spaces.free import ArchitectureSpace
-    from tests.conftest import PretendExecutor, pretended
+    from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 
     folder = RunFolder(Path({folder!r}))
     with folder.driving():

@@ -22,7 +22,7 @@ from search.runs.status import standing
 from search.runs.worker_time import worker_seconds
 from search.view.candidate import print_candidate
 from search.view.tables import frame
-from tests.conftest import PretendExecutor, pretended
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.pretended_search import searched, with_repeats
 
 

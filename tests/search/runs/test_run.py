@@ -14,7 +14,7 @@ from search.evaluation.outcome import Evaluation, Job, Outcome
 from search.runs import run
 from search.runs.folder import RunFolder
 from search.runs.progress import Checking, Event, Interrupted, Progress
-from tests.conftest import PretendExecutor, pretended
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from search.runs.frontier import frontier_of, hypervolume_course, hypervolume_ga
 from search.runs.loop import drive
 from search.runs.worker_time import worker_seconds
 from search.view.watch import sparkline, watch
-from tests.conftest import PretendExecutor, pretended
+from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ARCHITECTURE = Architecture.from_shorthand("a f", width=64, vocabulary=300)
