@@ -14,9 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from tokenizers import Tokenizer
 
 from operators import Architecture, HybridLM
@@ -43,6 +42,9 @@ from search.searchers.contract import Proposal, Proposer, Searcher
 from search.view.profiles import Profiled, profile_each, profile_settings
 from search.view.run import write_plots
 from search.view.tables import run_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Architecture",
@@ -95,7 +97,7 @@ class Candidate:
     status: str
     scores: Mapping[str, float]
     evaluation: Evaluation | None
-    curve: pd.DataFrame
+    curve: "pd.DataFrame"
     origin: str
     parents: tuple[int, ...]
     _folder: RunFolder
@@ -137,7 +139,9 @@ class Run:
         """The configuration that the run was started with."""
         return self._read()[0]
 
-    def candidates(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> pd.DataFrame:
+    def candidates(
+        self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()
+    ) -> "pd.DataFrame":
         """Returns the candidates that meet the conditions, one a row; docs/columns.md describes the columns.
 
         objectives: metrics by which the column `frontier` is made; None for the run's own.
@@ -148,7 +152,7 @@ class Run:
         config, entries = self._read()
         return run_frame(config, entries, objectives, where)
 
-    def frontier(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> pd.DataFrame:
+    def frontier(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> "pd.DataFrame":
         """Returns the candidates, of those that meet the conditions, that no other dominates.
 
         Arguments as of `candidates`.
@@ -158,6 +162,8 @@ class Run:
 
     def candidate(self, number: int) -> Candidate:
         """Returns one candidate by its id. Raises RunError."""
+        import pandas as pd
+
         folder, ledger, entry = candidate_of(self.path.parent, str(self.path.absolute()), int(number))
         ledger.close()
         found = entry.evaluation

@@ -5,7 +5,6 @@ from math import exp, sqrt
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from operators.base.value import Value
 
@@ -74,6 +73,8 @@ def bootstrap_interval(
     values: np.ndarray, *, confidence: float, rng: np.random.Generator
 ) -> tuple[float, float]:
     """The interval of the mean of `values` [n], by the expanded percentile bootstrap."""
+    from scipy import stats  # takes a second to import
+
     found = stats.bootstrap(
         (values,),
         np.mean,
@@ -93,5 +94,7 @@ def expanded_tail(count: int, confidence: float) -> float:
     values the interval is that of Student's t (Hesterberg 2015, "What Teachers Should Know About the
     Bootstrap", The American Statistician 69:371-386, section 5).
     """
+    from scipy import stats  # takes a second to import
+
     quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
     return float(stats.norm.cdf(-sqrt(count / (count - 1)) * quantile))

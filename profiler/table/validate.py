@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
 
 from operators.architecture import Architecture
 from operators.base.errors import TableError
@@ -146,5 +145,7 @@ def accuracy(cases: Sequence[Case]) -> Accuracy:
 
 def kendall_tau(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
     """Kendall's τ-b (1945), which takes account of ties; NaN where all values of one side are equal."""
+    from scipy import stats  # takes a second to import
+
     # The p-value is not used, and is cheapest by its asymptotic formula.
     return float(stats.kendalltau(a, b, method="asymptotic").statistic)

@@ -3,9 +3,8 @@
 People read a few digits with their unit. Scripts read every digit, and integers as integers.
 """
 
+import math
 from typing import Any
-
-import pandas as pd
 
 from search.objectives import base_of, metric_named
 
@@ -28,10 +27,10 @@ def formatted(name: str, value: Any) -> str:
     """
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
-    if value is None or pd.isna(value):
-        return ""
     if hasattr(value, "item"):
         value = value.item()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
     metric = metric_named(base_of(name))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from operators.base.errors import ConfigError
 
@@ -57,6 +56,8 @@ def correlations(a: Sequence[float], b: Sequence[float]) -> dict[str, Correlatio
 
 def _spearman_rows(a: Floats, b: Floats) -> Floats:
     """Returns Spearman's ρ of each row of a, b [r, n]: [r]."""
+    from scipy import stats  # takes a second to import
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)  # the result is NaN then
         return np.asarray(
@@ -66,6 +67,8 @@ def _spearman_rows(a: Floats, b: Floats) -> Floats:
 
 def _kendall_rows(a: Floats, b: Floats) -> Floats:
     """Returns Kendall's τ-b of each row of a, b [r, n]: [r]."""
+    from scipy import stats  # takes a second to import
+
     # The asymptotic formula is the cheapest one for the p-value, which is not used.
     return np.asarray(stats.kendalltau(a, b, method="asymptotic", axis=1).statistic)
 

@@ -8,7 +8,6 @@ from rich.console import Console
 from search.objectives import by_kind, names
 from search.runs.ended import Ended
 from search.runs.gate_counts import Gate
-from search.view.frontier_plot import plot_frontier
 from search.view.gates import gates_table
 from search.view.tables import candidates_sheet, columns_for, frame, sorted_by
 from search.view.terminal_tables import show
@@ -16,6 +15,8 @@ from search.view.terminal_tables import show
 
 def write_plots(ended: Ended) -> None:
     """Draws the frontier into the run's folder, one plot for each kind of device."""
+    from search.view.frontier_plot import plot_frontier  # matplotlib takes a second to import
+
     config, folder = ended.config, ended.folder
     for kind, wanted in by_kind(config.parsed_objectives(), config.device_kind).items():
         title, first = _titled(folder.name, kind), config.evolution.population

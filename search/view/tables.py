@@ -7,9 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from operators.base.errors import ConfigError
 from operators.published.engines import where_it_loads
@@ -20,6 +18,9 @@ from search.objectives import Constraint, Objective, names, qualifies
 from search.runs.entry import Entry
 from search.runs.frontier import frontier_of, scored
 from search.view.terminal_tables import Sheet, sheet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPREAD = "_spread"
 """Suffix of a metric's name that gives the name of the column with its relative error."""
@@ -36,7 +37,7 @@ def frame(
     metrics: Sequence[str],
     *,
     where: Sequence[Constraint] = (),
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row for each candidate: its architecture, metrics with errors, status, and place on the frontier.
 
     entries: the run's ledger.
@@ -44,6 +45,8 @@ def frame(
     metrics: names of the metrics to show as columns even where no candidate has them.
     where: only candidates that meet all of these are kept, and the frontier is taken among them.
     """
+    import pandas as pd  # takes half a second to import
+
     on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
     kept = [entry for entry in entries if qualifying(entry, where)]
     rows = [_row(entry, metrics, on_frontier=entry.number in on_frontier) for entry in kept]
@@ -61,7 +64,7 @@ def frame(
 
 def run_frame(
     config: RunConfig, entries: Sequence[Entry], objectives: Sequence[str] | None, where: Sequence[str]
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """The frame of a run's candidates.
 
     objectives: names of metrics, the run's own where it is None. where: texts of conditions.
@@ -116,7 +119,7 @@ def qualifying(entry: Entry, where: Sequence[Constraint]) -> bool:
     return qualifies(entry.evaluation.metrics if entry.evaluation else {}, where)
 
 
-def sorted_by(table: pd.DataFrame, name: str, *, descending: bool = False) -> pd.DataFrame:
+def sorted_by(table: "pd.DataFrame", name: str, *, descending: bool = False) -> "pd.DataFrame":
     """The rows sorted by a column, rows without a value last. Raises ConfigError for an unknown column."""
     if name not in table.columns:
         raise ConfigError(f"unknown column {name!r}: expected one of {', '.join(table.columns)}")
@@ -124,7 +127,7 @@ def sorted_by(table: pd.DataFrame, name: str, *, descending: bool = False) -> pd
 
 
 def columns_for(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     objectives: Sequence[Objective],
     *,
     with_status: bool = False,
@@ -142,7 +145,7 @@ def columns_for(
 
 
 def candidates_sheet(
-    table: pd.DataFrame,
+    table: "pd.DataFrame",
     columns: Sequence[str],
     entries: Sequence[Entry],
     *,
@@ -158,7 +161,7 @@ def candidates_sheet(
     notes: lines below the table, before the notes on tainted figures.
     """
     tainted = {entry.number: entry.tainted() for entry in entries}
-    rows = [_cells(row, columns, tainted.get(row["id"], {})) for row in table.to_dict(orient="records")]
+    rows = [_cells(row, columns, tainted.get(row["id"], {})) for row in _rows(table)]
     listed = {number: tainted.get(number, {}) for number in table["id"]}
     shown = {
         number: [reason for name, reason in reasons.items() if name in columns]
@@ -188,7 +191,7 @@ def _cells(row: Mapping[Any, Any], columns: Sequence[str], tainted: Mapping[str,
             cell = re.sub(r" \([^)]*\)|: .*", "", cell)
         if cell:
             cell += MARK if name in tainted else ""
-            cell += f" ± {percent(spread)}" if spread is not None and pd.notna(spread) else ""
+            cell += f" ± {percent(spread)}" if spread is not None else ""
         cells.append(cell)
     return cells
 
@@ -243,28 +246,29 @@ def why_none(entries: Sequence[Entry], where: Sequence[Constraint]) -> str:
     return f"no candidate meets {' and '.join(map(str, where))} together"
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """The rows as plain values for JSON: all digits, lists as lists, and None for missing values."""
-    return [
-        {str(name): _plain(value) for name, value in row.items()} for row in table.to_dict(orient="records")
-    ]
+    return [{str(name): _plain(value) for name, value in row.items()} for row in _rows(table)]
+
+
+def _rows(table: "pd.DataFrame") -> list[dict[Any, Any]]:
+    """The rows with None for missing values, of which pandas has several kinds."""
+    return table.astype(object).where(table.notna(), None).to_dict(orient="records")
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return value
-    if pd.isna(value):
-        return None
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def csv(table: pd.DataFrame) -> str:
+def csv(table: "pd.DataFrame") -> str:
     """All columns as CSV.
 
     A list becomes text: numbers as `2 7 18`, reasons with semicolons. Text that a spreadsheet would take for
     a formula begins with `'`.
     """
+    import pandas as pd
+
     out = table.copy()
     for name in out.columns:
         if not pd.api.types.is_numeric_dtype(out[name]):
@@ -280,7 +284,7 @@ def _csv_cell(value: Any) -> Any:
     return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def markdown(table: pd.DataFrame, columns: Sequence[str], entries: Sequence[Entry]) -> str:
+def markdown(table: "pd.DataFrame", columns: Sequence[str], entries: Sequence[Entry]) -> str:
     """The frame as a table in Markdown, with the same cells as in a terminal."""
     shown = candidates_sheet(table, columns, entries, title="")
     lines = [_markdown_row(shown.names), "|" + "|".join("---" for _ in columns) + "|"]

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from scipy import stats
 
 from operators import Architecture
 from operators.base.errors import DeviceError
@@ -100,6 +99,8 @@ def compared(results: Sequence[Profiled], engine: str, metric: str) -> Figures:
 
     Where these are fewer than LEAST, their number is the only figure.
     """
+    from scipy import stats  # takes a second to import
+
     ours, theirs = (_values(results, name, metric) for name in ("", engine))
     both = sorted(ours.keys() & theirs.keys())
     if len(both) < LEAST:

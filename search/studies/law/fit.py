@@ -8,7 +8,6 @@ that one law serves losses and perplexities, and weigh less where they are far o
 percentiles over fits to points drawn again with replacement.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
@@ -107,14 +106,17 @@ def fit(points: Points, *, draws: int = _DRAWS) -> Fitted:
     Raises ConfigError as `check` does.
     """
     check(points)
-    law, exponents = _fit(points, None)
+    everything = np.arange(len(points))[None]
+    laws, logs = _fit(points, everything, _grid(len(_sides(points)), 12))
     rng = np.random.default_rng(0)  # a fixed seed gives the same points the same interval
-    found: list[Law] = []
-    while len(found) < draws:
-        again = points.take(rng.integers(len(points), size=len(points)))
-        if _shortfall(again) is None:
-            found.append(_fit(again, exponents)[0])
-    return Fitted(law, tuple(found))
+    drawn: list[NDArray[np.int64]] = []
+    while len(drawn) < draws:
+        index = rng.integers(len(points), size=len(points))
+        if all(len(set(side)) >= 3 for side in _sides(points)[:, index]):
+            drawn.append(index)
+    # The draws begin at the exponents of all points, and look at a coarser grid.
+    tried = np.vstack([logs, _grid(logs.shape[1], 4)])
+    return Fitted(laws[0], tuple(_fit(points, np.array(drawn), tried)[0]) if drawn else ())
 
 
 def check(points: Points) -> None:
@@ -149,43 +151,53 @@ def hold_out(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def nonnegative(columns: Floats, values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Solves least squares with coefficients of at least 0, for many problems that differ in their columns.
+    """Solves least squares with coefficients of at least 0, for many problems at once.
 
     columns: [e, n, m].
-    values: [n].
-    weights: [n].
+    values: [e, n], or [n] where all problems have the same.
+    weights: as values.
 
     Returns coefficients [e, m] and losses [e], both exact.
 
     It tries every set of coefficients that may be above 0. These are 2^m, so m must be small.
-    `scipy.optimize.nnls` solves one problem a call, and a fit with its intervals solves about a million.
+    `scipy.optimize.nnls` solves one problem a call, and a fit with its intervals solves 100,000 or more.
     """
-    count, _, terms = columns.shape
-    scale = np.sqrt((columns**2).mean(1, keepdims=True))
-    scaled = columns / scale
-    weighted = scaled * weights[:, None]
-    gram, moment = weighted.transpose(0, 2, 1) @ scaled, weighted.transpose(0, 2, 1) @ values
-    best, loss = np.zeros((count, terms)), np.full(count, float(weights @ values**2))
-    for chosen in (list(some) for size in range(1, terms + 1) for some in combinations(range(terms), size)):
-        # Keeps the system solvable where columns are multiples of each other.
-        ridge = 1e-13 * weights.sum() * np.eye(len(chosen))
-        solved = np.linalg.solve(gram[:, chosen][:, :, chosen] + ridge, moment[:, chosen, None])[:, :, 0]
-        residual = values - (scaled[:, :, chosen] @ solved[:, :, None])[:, :, 0]
-        reached = (weights * residual**2).sum(1)
-        better = (solved >= 0).all(1) & (reached < loss)
-        best[np.ix_(better, chosen)] = solved[better]
-        best[np.ix_(better, [other for other in range(terms) if other not in chosen])] = 0
-        loss = np.where(better, reached, loss)
-    return best / scale[:, 0], loss
+    count, n, terms = columns.shape
+    values, weights = np.broadcast_to(values, (count, n)), np.broadcast_to(weights, (count, n))
+    scale = np.sqrt((columns**2).mean(1))
+    scaled = columns / scale[:, None]
+    best, loss = _least_squares(scaled, values, weights)
+    # Where no coefficient is below 0, no other set can be better.
+    rest = np.flatnonzero((best < 0).any(1))
+    if len(rest):
+        scaled, values, weights = scaled[rest], values[rest], weights[rest]
+        best[rest], loss[rest] = 0, (weights * values**2).sum(1)
+        for chosen in (list(some) for size in range(1, terms) for some in combinations(range(terms), size)):
+            solved, reached = _least_squares(scaled[:, :, chosen], values, weights)
+            better = (solved >= 0).all(1) & (reached < loss[rest])
+            best[rest[better]] = 0
+            best[rest[better][:, None], chosen] = solved[better]
+            loss[rest[better]] = reached[better]
+    return best / scale, loss
+
+
+def _least_squares(columns: Floats, values: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Returns coefficients [e, m] and losses [e]; columns are [e, n, m], values and weights [e, n]."""
+    weighted = (columns * weights[:, :, None]).transpose(0, 2, 1)
+    # Keeps the system solvable where columns are multiples of each other.
+    ridge = 1e-13 * weights.sum(1)[:, None, None] * np.eye(columns.shape[2])
+    solved = np.linalg.solve(weighted @ columns + ridge, weighted @ values[:, :, None])
+    residual = values - (columns @ solved)[:, :, 0]
+    return solved[:, :, 0], (weights * residual**2).sum(1)
 
 
 def _tails() -> tuple[float, float]:
     return (1 - LEVEL) / 2, (1 + LEVEL) / 2
 
 
-def _sides(points: Points) -> list[Floats]:
-    """Returns what the law has powers of: depth, width, and tokens where they differ."""
-    return [points.depth, points.width, *([points.tokens] if len(set(points.tokens)) > 1 else [])]
+def _sides(points: Points) -> Floats:
+    """Returns what the law has powers of [sides, n]: depth, width, and tokens where they differ."""
+    return np.array(points.inputs if len(set(points.tokens)) > 1 else points.inputs[:2])
 
 
 def _shortfall(points: Points) -> str | None:
@@ -200,75 +212,108 @@ def _shortfall(points: Points) -> str | None:
     return None
 
 
-def _fit(points: Points, start: Sequence[float] | None) -> tuple[Law, list[float]]:
-    """Returns the law, and the logarithms of its exponents.
+@dataclass(frozen=True)
+class _Draws:
+    """Points of many draws. The law is fitted to each draw by itself.
 
-    start: logarithms of the exponents to begin with; None looks everywhere.
+    logs: logarithms of the sides over their smallest value in the draw [draws, sides, n].
+    smallest: that value [draws, sides].
+    loss: [draws, n].
+    weights: of the squared residuals [draws, n].
     """
-    weights = points.loss**-2
-    logs = _exponents(points, weights, _grid(len(_sides(points)), start), _FIRST_STEP)
+
+    logs: Floats
+    smallest: Floats
+    loss: Floats
+    weights: Floats
+
+    def take(self, index: NDArray[np.int64]) -> "_Draws":
+        return _Draws(self.logs[index], self.smallest[index], self.loss[index], self.weights[index])
+
+
+def _fit(points: Points, drawn: NDArray[np.int64], tried: Floats) -> tuple[list[Law], Floats]:
+    """Fits the law to every draw.
+
+    drawn: which points a draw has [draws, n].
+    tried: logarithms of the exponents to begin with [e, sides].
+
+    Returns the laws, and the logarithms of their exponents [draws, sides].
+    """
+    sides, loss = _sides(points)[:, drawn].swapaxes(0, 1), points.loss[drawn]
+    smallest = sides.min(2)
+    draws = _Draws(np.log(sides / smallest[:, :, None]), smallest, loss, loss**-2)
+    exponents = _exponents(draws, np.broadcast_to(tried, (len(drawn), *tried.shape)), _FIRST_STEP)
     for _ in range(_REWEIGHTINGS):
-        law = _law(points, weights, logs)
-        relative = np.abs(law.loss(*points.inputs) / points.loss - 1)
-        scale = 1.4826 * float(np.median(relative))  # the deviation, where errors are normal
-        if scale < 1e-9:
+        coefficients = _projected(draws, exponents[:, None])[0]
+        predicted = (_columns(draws, exponents[:, None])[:, 0] @ coefficients[:, 0, :, None])[:, :, 0]
+        relative = np.abs(predicted / loss - 1)
+        # The deviation, where errors are normal.
+        scale = 1.4826 * np.median(relative, axis=1, keepdims=True)
+        # Points that the law meets exactly keep their weights.
+        going = np.flatnonzero(scale >= 1e-9)
+        if not len(going):
             break
-        weights = points.loss**-2 * np.minimum(1, _HUBER * scale / np.maximum(relative, 1e-300))
-        logs = _exponents(points, weights, np.array([logs]), _NEXT_STEP)
-    return _law(points, weights, logs), logs
+        weights = loss**-2 * np.minimum(1, _HUBER * scale / np.maximum(relative, 1e-300))
+        draws = replace(draws, weights=np.where(scale >= 1e-9, weights, draws.weights))
+        exponents[going] = _exponents(draws.take(going), exponents[going, None], _NEXT_STEP)
+    return _laws(draws, exponents), exponents
 
 
-def _grid(sides: int, start: Sequence[float] | None) -> Floats:
-    """Returns logarithms of exponents to begin with [e, sides]: a grid, coarser where there is a `start`.
-
-    `start` comes first in it.
-    """
+def _grid(sides: int, steps: int) -> Floats:
+    """Returns logarithms of exponents, `steps` a side, in every combination [e, sides]."""
     low, high = np.log(EXPONENTS)
-    axis = np.linspace(low, high, 12 if start is None else 4)
-    grid = np.array(list(product(axis, repeat=sides)))
-    return grid if start is None else np.vstack([start, grid])
+    return np.array(list(product(np.linspace(low, high, steps), repeat=sides)))
 
 
-def _exponents(points: Points, weights: Floats, tried: Floats, step: float) -> list[float]:
-    """Returns the logarithms of the best exponents.
+def _exponents(draws: _Draws, tried: Floats, step: float) -> Floats:
+    """Returns the logarithms of each draw's best exponents [draws, sides].
 
-    They are the best of those tried [e, sides], moved by steps that shrink where no step helps.
+    They are the best of those tried [draws, e, sides], moved by steps that shrink where no step helps.
     """
-    losses = _projected(points, weights, tried)[1]
-    best, loss = tried[int(losses.argmin())], float(losses.min())
-    moves = np.array([move for move in product((-1, 0, 1), repeat=tried.shape[1]) if any(move)])
-    while step > _FINEST:
-        around = np.clip(best + step * moves, *np.log(EXPONENTS))
-        losses = _projected(points, weights, around)[1]
-        if losses.min() < loss:
-            best, loss = around[int(losses.argmin())], float(losses.min())
-        else:
-            step /= 2
-    return [float(value) for value in best]
+    best, loss = _best(draws, tried)
+    moves = np.array([move for move in product((-1, 0, 1), repeat=tried.shape[2]) if any(move)])
+    steps = np.full(len(best), step)
+    while len(going := np.flatnonzero(steps > _FINEST)):
+        around = best[going, None] + steps[going, None, None] * moves
+        moved, reached = _best(draws.take(going), np.clip(around, *np.log(EXPONENTS)))
+        better = reached < loss[going]
+        best[going[better]], loss[going[better]] = moved[better], reached[better]
+        steps[going[~better]] /= 2
+    return best
 
 
-def _projected(points: Points, weights: Floats, logs: Floats) -> tuple[Floats, Floats]:
-    """Returns coefficients [e, 1 + sides] and losses [e] of the best law at each set of exponents.
+def _best(draws: _Draws, tried: Floats) -> tuple[Floats, Floats]:
+    """Returns the best of the exponents tried for each draw [draws, sides], and its loss [draws]."""
+    losses = _projected(draws, tried)[1]
+    rows, least = np.arange(len(losses)), losses.argmin(1)
+    return tried[rows, least], losses[rows, least]
 
-    logs: logarithms of exponents [e, sides].
 
-    A coefficient is of the power of a side over its smallest value.
+def _columns(draws: _Draws, tried: Floats) -> Floats:
+    """Returns what the coefficients multiply [draws, e, n, 1 + sides]: 1, and the sides' powers."""
+    powers = np.exp(-np.exp(tried)[..., None] * draws.logs[:, None])
+    # Points are next to each other in memory, which is twice as fast.
+    return np.concatenate([np.ones_like(powers[:, :, :1]), powers], 2).swapaxes(2, 3)
+
+
+def _projected(draws: _Draws, tried: Floats) -> tuple[Floats, Floats]:
+    """Returns coefficients and losses of the best law at each set of exponents.
+
+    tried: logarithms of exponents [draws, e, sides].
+
+    Coefficients are [draws, e, 1 + sides], losses [draws, e].
     """
-    powers = [
-        (side / side.min())[None, :] ** -np.exp(logs[:, [number]])
-        for number, side in enumerate(_sides(points))
-    ]
-    columns = np.stack([np.ones_like(powers[0]), *powers], -1)
-    return nonnegative(columns, points.loss, weights)
+    columns = _columns(draws, tried)
+    count, each, n, terms = columns.shape
+    values, weights = (np.repeat(array, each, axis=0) for array in (draws.loss, draws.weights))
+    coefficients, losses = nonnegative(columns.reshape(-1, n, terms), values, weights)
+    return coefficients.reshape(count, each, terms), losses.reshape(count, each)
 
 
-def _law(points: Points, weights: Floats, logs: Sequence[float]) -> Law:
-    coefficients = _projected(points, weights, np.array([logs]))[0][0]
-    exponents = np.where(coefficients[1:] > 0, np.exp(logs), 0.0)
-    sizes = [float(side.min()) for side in _sides(points)]
-    real = [
-        float(c * size**exponent)
-        for c, size, exponent in zip(coefficients[1:], sizes, exponents, strict=True)
-    ]
-    law = Law(float(coefficients[0]), real[0], float(exponents[0]), real[1], float(exponents[1]))
-    return law if len(real) == 2 else replace(law, c=real[2], gamma=float(exponents[2]))
+def _laws(draws: _Draws, logs: Floats) -> list[Law]:
+    coefficients = _projected(draws, logs[:, None])[0][:, 0]
+    exponents = np.where(coefficients[:, 1:] > 0, np.exp(logs), 0.0)
+    real = coefficients[:, 1:] * draws.smallest**exponents
+    # A row of floor, a, alpha, b, beta ..., as Law has them.
+    rows = np.column_stack([coefficients[:, 0], np.stack([real, exponents], 2).reshape(len(logs), -1)])
+    return [Law(*row) for row in rows.tolist()]

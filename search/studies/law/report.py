@@ -16,7 +16,6 @@ from search.evaluation.figures import digits, formatted
 from search.studies.law.fit import LEVEL, Fitted, Floats, Points, fit, hold_out
 from search.studies.law.law import Grid, Quantity
 from search.studies.law.pick import Choice, Shape, from_measurements, from_table, latency_law, pick
-from search.studies.law.plot import plot_law
 from search.view.tables import MARK, taint_notes
 from search.view.terminal_tables import sheet, show
 
@@ -135,6 +134,8 @@ def plot(grid: Grid, checked: Checked, path: Path, *, title: str) -> bool:
 
     Returns False, and plots nothing, where no point has both a loss and a latency.
     """
+    from search.studies.law.plot import plot_law  # matplotlib takes a second to import
+
     metric = grid.settings.profile.keys("decode_ms")[0]
     times = _measured(grid, metric)
     tokens = int(max(checked.points.tokens))

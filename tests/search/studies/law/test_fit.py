@@ -1,5 +1,6 @@
 """The depth-width law: what a fit makes of points whose law is known, and which points it refuses."""
 
+from dataclasses import astuple
 from itertools import product
 
 import numpy as np
@@ -51,6 +52,12 @@ def test_intervals_cover_the_law_about_as_often_as_they_say() -> None:
     assert covered >= 6  # of 9; 8.1 are expected of intervals of 90 %, and fewer from so few points
 
 
+def test_a_draw_is_fitted_as_if_it_were_alone() -> None:
+    some = points(TRUE, noise=0.005)
+    together, alone = fit(some, draws=12).draws[0], fit(some, draws=1).draws[0]
+    assert astuple(together) == pytest.approx(astuple(alone), rel=1e-6)
+
+
 def test_one_training_that_went_wrong_hardly_moves_the_law() -> None:
     right = points(TRUE, noise=0.001)
     loss = right.loss.copy()
@@ -68,14 +75,17 @@ def test_a_side_that_changes_nothing_gets_no_term() -> None:
 
 def test_nonnegative_least_squares_of_many_problems_at_once_are_those_of_scipy() -> None:
     rng = np.random.default_rng(0)
-    columns, values, weights = rng.standard_normal((50, 9, 4)), rng.standard_normal(9), rng.uniform(0.5, 2, 9)
+    columns, values = rng.standard_normal((50, 9, 4)), rng.standard_normal((50, 9))
+    weights = rng.uniform(0.5, 2, (50, 9))
     found, loss = nonnegative(columns, values, weights)
     root = np.sqrt(weights)
-    for coefficients, reached, problem in zip(found, loss, columns, strict=True):
-        expected, norm = nnls(problem * root[:, None], values * root)
+    for number, (coefficients, reached) in enumerate(zip(found, loss, strict=True)):
+        expected, norm = nnls(columns[number] * root[number, :, None], values[number] * root[number])
         assert coefficients == pytest.approx(expected, abs=1e-9)
         assert reached == pytest.approx(norm**2)
     assert 0 < (found == 0).mean() < 1
+    shared = nonnegative(columns, values[0], weights[0])[0]
+    assert shared[0] == pytest.approx(found[0], abs=1e-12)
 
 
 def test_the_largest_shapes_are_held_out_with_all_their_budgets() -> None:
