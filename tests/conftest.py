@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -39,6 +40,15 @@ Call = Callable[..., tuple[int, str, str]]
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a shell's background jobs ignore it, and so would what tests start
+
+# The ledgers of runs wait for the disk after every step. In memory nothing waits.
+MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 * 2**30
+if (
+    "TMPDIR" not in os.environ
+    and os.access(MEMORY, os.W_OK)
+    and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES
+):
+    os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # The locks of devices lie in there: tests that run side by side do not wait for each other, which

@@ -1,9 +1,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -23,6 +20,7 @@ from search.runs.frontier import frontier_of, hypervolume_gain
 from search.runs.loop import drive
 from search.runs.preflight import check_constraints, prepare_run
 from search.runs.status import complete
+from tests.helpers.driving_process import driving
 from tests.helpers.made_up_profile import measure_on_made_up_device
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.pretended_search import searched
@@ -229,55 +227,28 @@ def test_arithmetic_constraints_hold_for_every_candidate(tmp_path, tiny_config):
     assert max(parameters(entry.architecture) for entry in entries) <= 14000
 
 
-KILLED = """
-    import sys, time
-    sys.path.insert(0, {root!r})
-    from pathlib import Path
-    from search.runs import ledger as ledger_module
-    from search.runs.loop import drive
-    from search.runs.preflight import Prepared
-    from search.runs.folder import RunFolder
-    from search.spaces.free import ArchitectureSpace
-    from tests.helpers.pretended_evaluations import PretendExecutor, pretended
-
-    folder = RunFolder(Path({folder!r}))
-    with folder.driving():
-        ledger = ledger_module.open_ledger(folder.ledger)
-        prepared = Prepared(ledger.config, None, ArchitectureSpace(ledger.config.space, 300))
-        def answer(job):
-            with (folder.path / "evaluated").open("a") as file:
-                file.write(f"{{job.number}}\\n")
-            time.sleep(0.02)
-            return pretended(job)
-        print("driving", flush=True)
-        drive(prepared, folder, ledger, PretendExecutor(capacity=2, answer=answer))
-"""
-
-
 KILLS = 5
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared, pytestconfig):
+def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared):
     many = larger(prepared, candidates=120)
     undisturbed = searched(tmp_path / "undisturbed", many, PretendExecutor(capacity=2))
     (tmp_path / "killed").mkdir()
     folder = RunFolder(tmp_path / "killed")
     ledger_module.create(folder.ledger, many.config, started="now").close()
-    script = textwrap.dedent(KILLED.format(root=str(pytestconfig.rootpath), folder=str(folder.path)))
     rng, acknowledged = random.Random(1), {}
     for attempt in range(KILLS + 1):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "driving\n"
+        process = driving(folder)
         if attempt < KILLS:
             time.sleep(rng.uniform(0.0, 0.5))
             os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         entries = ledger_module.open_ledger(folder.ledger).entries()
         now = {entry.number: entry for entry in entries if entry.evaluation}
         assert {number: now[number] for number in acknowledged} == acknowledged
         acknowledged = now
-    assert process.returncode == 0
+    assert process.exitcode == 0
     assert len(acknowledged) == 120
     assert len({entry.architecture.digest() for entry in entries}) == 120
     assert sorted(entry.order for entry in entries) == list(range(120))
