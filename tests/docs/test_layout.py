@@ -1,5 +1,6 @@
 """docs/layout.md and the other pages against the files: what they name is there, each folder is named."""
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -56,6 +57,37 @@ def test_the_contract_of_imports_is_the_one_that_is_checked():
     shown = re.search(r"^```\n(cli\n.*?)^```$", LAYOUT, re.M | re.S)
     assert shown is not None
     assert shown[1].split("\n")[:-1] == layers
+
+
+LIBRARIES = {
+    "Ray": "ray",
+    "Optuna": "optuna",
+    "NVML": "pynvml",
+    "pandas": "pandas",
+    "PyYAML": "yaml",
+    "llama.cpp": "xllamacpp",
+    "transformers": "transformers",
+    "gguf": "gguf",
+}
+
+
+def imports(file: Path, package: str) -> bool:
+    text = file.read_text(encoding="utf-8")
+    if package not in text:
+        return False
+    nodes = list(ast.walk(ast.parse(text)))
+    whole = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    parts = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return package in {name.partition(".")[0] for name in (*whole, *parts)}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_imported_where_the_page_says(library: str) -> None:
+    ((_, places),) = [row for row in rows(section(LAYOUT, "What may import what")) if row[0] == library]
+    sources = [ROOT / "frontrunner.py", *(file for name in PACKAGES for file in (ROOT / name).rglob("*.py"))]
+    found = [str(file.relative_to(ROOT)) for file in sources if imports(file, LIBRARIES[library])]
+    assert found
+    assert [file for file in found if not file.startswith(tuple(spans(places)))] == []
 
 
 def test_the_site_shows_every_page_once():
