@@ -78,8 +78,9 @@ def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(folder / "ray"),
-            # Ray's workers would give way to every other process, and so would what they measure.
-            _system_config={"worker_niceness": os.getpriority(os.PRIO_PROCESS, 0)},
+            # By default Ray adds 15 to the niceness that workers have from this process: every other process
+            # of the machine would go first, and what is measured would wait.
+            _system_config={"worker_niceness": 0},
             **common,
         )
     except Exception as error:  # Ray passes on the exceptions of its many parts, of any class

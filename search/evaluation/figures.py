@@ -16,8 +16,6 @@ _IN_CELLS = {"bytes": "B", "bytes/s": "B/s"}
 _COUNTS = ("parameters", "tokens/s")
 # Units of metrics that are integers.
 _WHOLE = ("parameters", "bytes", "rows")
-# The names of all other metrics end in their unit, or they have none.
-_IN_HEADERS = ("nats/token", "rows")
 
 
 def formatted(name: str, value: Any) -> str:
@@ -70,7 +68,10 @@ def with_unit(name: str) -> str:
     It has the unit where neither the metric's name nor its cells have it.
     """
     metric = metric_named(base_of(name))
-    return f"{name} [{metric.unit}]" if metric is not None and metric.unit in _IN_HEADERS else name
+    if metric is None or not metric.unit or metric.unit in (*_IN_CELLS, *_COUNTS):
+        return name
+    in_name = metric.unit.lower().replace("/", "_per_")  # as in decode_ms and energy_j_per_token
+    return name if f"_{base_of(name)}".endswith(f"_{in_name}") else f"{name} [{metric.unit}]"
 
 
 def unit_of(name: str) -> str:

@@ -29,6 +29,15 @@ from search.spaces.free import ArchitectureSpace
 LEAST_MODELS = 20  # held out: below, their 95th percentile is the largest error alone
 MOST_MARGIN = 0.99  # a prediction may be off by more; a time that is shorter by all of it would be none
 
+# The keys of a space that every digest has. A later key is left out of it where it has its default, so that
+# tables made before there was such a key keep their digests.
+FIRST_KEYS = frozenset(
+    (
+        *("operators", "widths", "min_depth", "max_depth", "genes", "meta_tokens", "norms"),
+        *("normalized_head", "stages", "max_tries"),
+    )
+)
+
 OfMetric = TypeVar("OfMetric", Constraint, Objective)
 
 
@@ -50,8 +59,11 @@ def predicted_points(wanted: Iterable[OfMetric], profile: ProfileSettings) -> di
 
 def digest_of(settings: SpaceSettings) -> str:
     """What tells one search space from another."""
-    # Without the key where it is not set, so that tables made before there was one keep their digests.
-    left_out = {"exportable_to"} if settings.exportable_to is None else None
+    left_out = {
+        name
+        for name, field in type(settings).model_fields.items()
+        if name not in FIRST_KEYS and getattr(settings, name) == field.get_default(call_default_factory=True)
+    }
     return hashlib.sha256(settings.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
 
 

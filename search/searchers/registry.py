@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 from operators.base import plugins
 from operators.base.errors import ConfigError
-from search.config.searcher import NAMES, EvolutionSettings, of_others
+from search.config.searcher import EvolutionSettings, of_others
 from search.searchers.contract import Proposer
 from search.searchers.evolution import Evolution
 from search.searchers.guided import Guided, Known
@@ -55,7 +55,7 @@ def _optuna(name: str, space: Space[T], settings: EvolutionSettings, seed: int) 
         "gp": lambda number: GPSampler(seed=number),
     }
     if name not in samplers:
-        raise ConfigError(f"searcher.name: expected one of {', '.join(NAMES)}, got {name!r}")
+        raise ConfigError(f"searcher.name: search/searchers/registry.py makes no {name!r}")
     return OptunaProposer(_encoded(name, space), samplers[name], name=name, seed=seed)
 
 

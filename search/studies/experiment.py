@@ -4,13 +4,15 @@ The depth-width law and the studies share this.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from operators import Architecture
@@ -69,7 +71,6 @@ class ExperimentSettings(Value):
         """
         found = self.model_dump(mode="json", exclude={"data", *self.grows})
         found["proxy"].pop("tokens")
-        found["profile"].pop("quantization")  # of engines, which studies do not measure
         return {"kind": self.kind, **found}
 
     def trained_with(self, tokens: int) -> ProxySettings:
@@ -138,6 +139,22 @@ class Session:
     console: Console
 
 
+def filled(written: Mapping[str, Any], schema: type[Value]) -> dict[str, Any]:
+    """Returns settings that an earlier version wrote, with the defaults of the keys that it did not know.
+
+    written: as JSON holds them.
+    schema: the class of the settings.
+    """
+    known = dict(written)
+    for name, field in schema.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if name not in written and not field.is_required():
+            known[name] = to_jsonable_python(default)
+        elif isinstance(default, Value) and isinstance(written.get(name), dict):
+            known[name] = filled(written[name], type(default))
+    return known
+
+
 def load(kind: type[S], path: Path) -> S:
     """Reads the YAML file of an experiment. Raises ConfigError."""
     data = config_module.plain(path)
@@ -164,7 +181,13 @@ def session(settings: ExperimentSettings, *, results: Path, name: str, console: 
     fixed = settings.fixed() | {"text": corpus.digest, "device": usable[0]}
     everything = settings.model_dump(mode="json")
     with (
-        experiment_store.opened(results, name, settings=everything, fixed=fixed) as store,
+        experiment_store.opened(
+            results,
+            name,
+            settings=everything,
+            fixed=fixed,
+            filled=partial(filled, schema=type(settings)),
+        ) as store,
         ProfilingWorker(usable[0]) as worker,
     ):
         try:

@@ -7,7 +7,7 @@ was acknowledged stays.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -107,12 +107,18 @@ class Store:
 
 @contextmanager
 def opened(
-    results: Path, name: str, *, settings: Mapping[str, Any], fixed: Mapping[str, Any]
+    results: Path,
+    name: str,
+    *,
+    settings: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    filled: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Iterator[Store]:
     """Opens the experiment of that name for the one process that may add to it; makes it where it is missing.
 
     settings: of the experiment. They may differ from those of an earlier process in everything but `fixed`.
     fixed: what every result depends on.
+    filled: adds the defaults of keys that are missing, because an earlier version did not know them.
 
     Raises RunError: for the folder of another experiment or of a run, where another process has the folder,
     and where it cannot be written.
@@ -127,8 +133,8 @@ def opened(
     with folder.driving():
         file = folder.path / SETTINGS
         if file.exists():
-            before = _settings(file)["fixed"]
-            changed = [key for key, value in fixed.items() if before.get(key) != value]
+            before = filled(_settings(file)["fixed"])
+            changed = [key for key, value in filled(fixed).items() if before.get(key) != value]
             if changed:
                 raise RunError(
                     f"{folder.path} was begun with another {', '.join(changed)}: expected "

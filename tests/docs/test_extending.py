@@ -1,5 +1,8 @@
 """The recipes of docs/extending.md do what they say: each new file is run here as it is written there."""
 
+import ast
+import builtins
+import importlib
 import re
 from io import StringIO
 from itertools import pairwise
@@ -20,7 +23,8 @@ from proxy_train.text.corpus import Corpus
 from search.config.run import RunConfig
 from search.config.space import SpaceSettings
 from search.spaces.encoding import Dimension, IntegerSpace
-from search.studies import experiment
+from search.studies import experiment, report
+from search.view.terminal_tables import show
 from tests.docs.pages import ROOT, fenced
 
 BLOCKS = fenced((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), "python")
@@ -95,8 +99,42 @@ def test_the_study_trains_once_with_each_seed(
     settings = seeds.SeedSettings(
         layers="a f", width=32, seeds=(0, 1), data=tiny_config.data, proxy=tiny_config.proxy
     )
-    trainings = seeds.run(settings, results=tmp_path, name="seeds", console=Console(file=StringIO()))
-    assert [(each.seed, each.loss) for each in trainings] == [(0, 3.0), (1, 4.0)]
+    rows = seeds.run(settings, results=tmp_path, name="seeds", console=Console(file=StringIO()))
+    assert [(each.seed, each.loss) for each in rows] == [(0, 3.0), (1, 4.0)]
+    names = {**vars(report), **vars(seeds)}
+    table = recipe("search/studies/report.py", **names).seeds_table(rows, settings)
+    output = StringIO()
+    show(Console(file=output, width=80), table)
+    lines = [line.split() for line in output.getvalue().splitlines()]
+    assert lines[-2:] == [["0", "3.0000"], ["1", "4.0000"]]
+
+
+FRAGMENTS = [
+    "search/cli/study.py",
+    "search/studies/report.py",
+    "operators/published/transformer_families.py",
+    "proxy_train/tasks.py",
+]
+NEW = {"SeedLoss", "SeedSettings"}  # of the study's own recipe
+
+
+@pytest.mark.parametrize("path", FRAGMENTS)
+def test_lines_for_a_file_use_what_the_file_has(path: str) -> None:
+    (block,) = [block for block in BLOCKS if block.startswith(f"# {path}\n")]
+    tree = ast.parse(block.partition("\n\n\n# in ")[0])
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    there = {*dir(module), *dir(builtins), *NEW}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            there.add(node.arg)
+        elif isinstance(node, ast.alias):
+            there.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, ast.FunctionDef):
+            there.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            there.add(node.id)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert sorted(used - there) == []
 
 
 def test_the_command_prints_a_digest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,6 +162,7 @@ def test_gradients_of_parts_are_added_in_float32() -> None:
 
 @pytest.mark.parametrize("name", registry.names())
 def test_the_axes_of_every_operator_by_hand(name: str) -> None:
+    assert name in SIDES, f"{name}: write its matrices into SIDES, by hand"
     text = f"{name} f" if registry.get(name).kind == "mixer" else f"a {name}"
     model = model_of(text, width=64)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}

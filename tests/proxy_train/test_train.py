@@ -22,6 +22,7 @@ from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches
 from proxy_train.text.unigram import scored_unigram_loss
 from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
+from search.objectives import PROXY_METRICS
 from tests.helpers.small_trainings import SETTINGS, model_of, without_time
 
 
@@ -67,11 +68,13 @@ def test_the_score_agrees_with_itself(trained: Trained, corpus: Corpus) -> None:
     assert score.tokens_per_s == pytest.approx(score.tokens / score.seconds)
     assert set(score.backends) == {"attention", "swiglu"}
     assert (score.device, score.seed) == ("cpu", 3)
-    assert score.metrics() == {
-        "loss": score.loss,
-        "perplexity": score.perplexity,
-        "bits_per_byte": score.bits_per_byte,
-    }
+    figures = score.metrics()
+    assert [figures[name] for name in ("loss", "perplexity", "bits_per_byte")] == [
+        score.loss,
+        score.perplexity,
+        score.bits_per_byte,
+    ]
+    assert set(figures) == set(PROXY_METRICS)
     assert ProxyScore.model_validate(json.loads(score.model_dump_json())) == score
 
 

@@ -1,12 +1,14 @@
 import dataclasses
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from operators.base.errors import ConfigError, DeviceError
 from proxy_train.task_settings import TaskSettings
 from proxy_train.tasks import train_task
+from search.cluster.connect import _start_here
 from search.cluster.executor import InlineExecutor
 from search.cluster.ray_executor import RayExecutor
 from search.evaluation.evaluate import evaluate
@@ -158,8 +160,16 @@ def test_workers_answer_as_this_process_does(job, ray_executor):
     inline.close()
 
 
-def test_workers_here_have_the_priority_of_the_command(ray_executor):
-    """Ray's own is lower: what is measured would wait for every other process of the machine."""
+def test_workers_here_have_the_priority_of_the_command(ray_executor, monkeypatch):
+    """Ray's own is lower: what is measured would wait for every other process of the machine.
+
+    Ray adds its setting to the niceness of the command, so the setting is 0 whatever that is.
+    """
+    started = {}
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 7)
+    _start_here(SimpleNamespace(init=lambda **asked: started.update(asked)), 1, {})
+    assert started["_system_config"] == {"worker_niceness": 0}
+    monkeypatch.undo()
     while not ray_executor._idle:
         ray_executor._step()
     priorities = {os.getpriority(os.PRIO_PROCESS, member.home.pid) for member in ray_executor._idle}

@@ -1,32 +1,28 @@
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
 
 from operators.base.errors import ConfigError
+from search import studies
 from search.config import run as config_module
 from search.studies import experiment
-from search.studies.law.law import LawSettings
-from search.studies.normalization import NormalizationSettings
-from search.studies.operators import OperatorSettings
-from search.studies.ranks import RankSettings
-from search.studies.rates import RateSettings
+from search.studies.experiment import ExperimentSettings
 
-EXPERIMENTS = {
-    "law": LawSettings,
-    "study_normalization": NormalizationSettings,
-    "study_operators": OperatorSettings,
-    "study_ranks": RankSettings,
-    "study_rates": RateSettings,
-}
+for module in pkgutil.walk_packages(studies.__path__, "search.studies."):
+    importlib.import_module(module.name)
+EXPERIMENTS = {settings.kind: settings for settings in ExperimentSettings.__subclasses__()}
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=str)
 def test_shipped_configurations_are_valid(path):
-    kind = EXPERIMENTS.get(path.stem.rpartition("_")[0])
-    if kind is None:
-        config_module.load(path)
+    kind, _, device = path.stem.removeprefix("study_").rpartition("_")
+    if path.stem.startswith(("law_", "study_")):
+        assert device in ("cpu", "h100")
+        experiment.load(EXPERIMENTS[kind], path)
     else:
-        experiment.load(kind, path)
+        config_module.load(path)
 
 
 def test_an_empty_file_is_all_defaults_and_round_trips(tmp_path):

@@ -162,8 +162,22 @@ def test_a_run_keeps_its_constraint_and_older_runs_have_none() -> None:
     assert RunConfig.model_validate(written).space.exportable_to is None
 
 
-def test_a_latency_table_made_before_there_was_such_a_key_is_still_of_its_space() -> None:
-    assert digest_of(SpaceSettings(operators=["attention"], widths=[96])) == "4254dc26413c"
+class LaterSettings(SpaceSettings):
+    """A space with a key that no table knew when it was made."""
+
+    even: bool = False
+
+
+@pytest.mark.parametrize("settings", [SpaceSettings, LaterSettings])
+def test_a_latency_table_made_before_there_was_a_key_is_still_of_its_space(
+    settings: type[SpaceSettings],
+) -> None:
+    assert digest_of(settings(operators=["attention"], widths=[96])) == "4254dc26413c"
+
+
+@pytest.mark.parametrize("key", [{"even": True}, {"exportable_to": ["llama.cpp"]}])
+def test_a_key_that_changes_the_space_changes_its_digest(key: dict[str, Any]) -> None:
+    assert digest_of(LaterSettings(operators=["attention"], widths=[96], **key)) != "4254dc26413c"
 
 
 @pytest.mark.parametrize(

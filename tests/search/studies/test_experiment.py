@@ -1,6 +1,7 @@
 """Experiments: what is recorded survives a kill and is not made twice, and who may add to it."""
 
 import dataclasses
+import json
 import multiprocessing
 import weakref
 from collections.abc import Callable
@@ -117,6 +118,22 @@ def test_other_settings_are_refused_by_name(
     run(settings)
     with pytest.raises(RunError, match=r"begun with another proxy: expected the same, or another --name"):
         run(settings.model_copy(update={"proxy": settings.proxy.model_copy(update={"learning_rate": 1.0})}))
+
+
+def test_an_experiment_that_knew_fewer_keys_goes_on(
+    settings: LawSettings, run: Callable[[LawSettings], str], trainings: Trained, tmp_path: Path
+) -> None:
+    run(settings)
+    before, file = len(trainings), tmp_path / "some" / experiment_store.SETTINGS
+    written = json.loads(file.read_text())
+    del written["fixed"]["genes"], written["fixed"]["proxy"]["weight_decay"]
+    del written["fixed"]["profile"]["quantization"]
+    file.write_text(json.dumps(written))
+    run(settings)
+    assert len(trainings) == before
+    file.write_text(json.dumps(written))
+    with pytest.raises(RunError, match="begun with another proxy"):
+        run(settings.model_copy(update={"proxy": settings.proxy.model_copy(update={"weight_decay": 0.2})}))
 
 
 def test_it_is_the_text_that_counts_and_not_where_it_lies(

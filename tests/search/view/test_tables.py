@@ -11,6 +11,7 @@ from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import ConfigError
+from profiler.metrics import Metric
 from search.cli.options import print_json
 from search.evaluation.figures import digits, exact_value, formatted, percent, scaled, with_unit
 from search.evaluation.outcome import Evaluation
@@ -235,9 +236,30 @@ def test_more_figures() -> None:
     ]
     assert [digits(value) for value in (1234.5, 1.2345e7, 0.00012345)] == ["1234", "1.234e+07", "0.0001234"]
     assert scaled(5e15) == ("5000", "T")
-    assert with_unit("loss") == "loss [nats/token]"
     assert isinstance(exact_value("kv_bytes@b1", 5.0), int)
     assert isinstance(exact_value("decode_ms@b1", 5.0), float)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "header"),
+    [
+        ("loss@t20000", "nats/token", "loss@t20000 [nats/token]"),
+        ("warm_up_s", "s", "warm_up_s"),
+        ("losses", "s", "losses [s]"),
+        ("decode_ms@b1", "ms", "decode_ms@b1"),
+        ("energy_j_per_token", "J/token", "energy_j_per_token"),
+        ("loss_times_ms", "nats ms", "loss_times_ms [nats ms]"),
+        ("params", "parameters", "params"),
+        ("state_bytes", "bytes", "state_bytes"),
+        ("perplexity", "", "perplexity"),
+    ],
+)
+def test_a_header_has_the_unit_that_neither_name_nor_cells_have(
+    name: str, unit: str, header: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = Metric(unit, False, "architecture", "")
+    monkeypatch.setattr("search.evaluation.figures.metric_named", lambda base: metric)
+    assert with_unit(name) == header
 
 
 @pytest.mark.parametrize(
