@@ -15,6 +15,8 @@ COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 27}
 # Large enough that a product runs at the device's full rate.
 PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}
 _COPIES = 4
+# So many bytes are drawn at random and repeated, because a CPU would need a second to draw all.
+_DRAWN_BYTES = 1 << 20
 _SETTINGS = {
     "cuda": SamplingSettings(warmup=3, min_samples=20, min_seconds=0.1, max_seconds=0.5),
     "cpu": SamplingSettings(warmup=1, min_samples=5, min_seconds=0.05, max_seconds=0.2),
@@ -41,7 +43,8 @@ def _measured(label: str, threads: int) -> float:
 
 def _copy(device: Device) -> float:
     kind = device.torch_device.type
-    source = torch.randint(256, (COPY_BYTES[kind],), dtype=torch.uint8, device=device.torch_device)
+    drawn = torch.randint(256, (_DRAWN_BYTES,), dtype=torch.uint8, device=device.torch_device)
+    source = drawn.repeat(COPY_BYTES[kind] // _DRAWN_BYTES)
     target = torch.empty_like(source)
 
     def copies() -> float:
