@@ -304,3 +304,17 @@ def check_logits(theirs: Any, model: HybridLM) -> None:
     torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-4)
     for position, logits in decoded(model, tokens, (37, 27)).items():
         torch.testing.assert_close(logits, expected[:, position], rtol=0, atol=1e-4)
+
+
+# Each family with the one of CASES that has most of its keys.
+FAMILIES = {
+    "llama": "llama-stretched",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3-sliding",
+    "mamba2": "mamba2",
+    "nemotron_h": "nemotron_h",
+    "olmo_hybrid": "olmo_hybrid-rope-tied",
+    "arcee": "arcee",
+    "granitemoehybrid": "granitemoehybrid-rope-tied",
+    "lfm2": "lfm2",
+}
