@@ -96,3 +96,9 @@ def test_a_lock_that_cannot_be_written_is_said(tmp_path):
         RunFolder(tmp_path).driving(),
     ):
         pass
+
+
+def test_the_lock_names_its_holder_and_nobody_before(tmp_path):
+    (tmp_path / "driver.lock").write_text("12345678901234567890")
+    with RunFolder(tmp_path).driving():
+        assert (tmp_path / "driver.lock").read_text() == str(os.getpid())

@@ -64,6 +64,10 @@ def test_a_line_for_each_point_with_the_ratio_to_the_first(profile: Profile) -> 
     assert [row[-2:] for row in cells if row and row[-1] == "0.25!"] == [
         ["1.500", "0.25!"]
     ] * 4  # 3000 J for 12,000 tokens
+    marked = [[cell for cell in row if cell.endswith("!")] for row in cells if row and row[-1] == "0.25!"]
+    decode_ms = slower(profile, 1.5).points[0].decode.median_ms
+    assert {len(row) for row in marked} == {5}  # prefill, decode, tokens a second, share of a copy, energy
+    assert f"{decode_ms:.3f}!" in marked[0]
     assert "! two, not to be trusted after 3 attempts: drift: too much" in lines
     assert "three: out of memory: batch 2" in lines
     assert sum("!" in line for line in lines) == 4 + 1
