@@ -58,6 +58,12 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: one that began last would be waited for alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_pace(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What a step of the anchor took on this machine is not measured for each test, nor left in the user's

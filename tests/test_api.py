@@ -19,6 +19,8 @@ from operators.base.errors import ConfigError, RunError
 from search.config.run import RunConfig
 from tests.conftest import Call
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parent.parent / "docs" / "python-api.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SOURCES = ("operators", "profiler", "proxy_train", "search", "configs")
 FILES = ("frontrunner.py", "pyproject.toml", "README.md", "LICENSE")

@@ -43,8 +43,9 @@ def _measured(label: str, threads: int) -> float:
 
 def _copy(device: Device) -> float:
     kind = device.torch_device.type
-    drawn = torch.randint(256, (_DRAWN_BYTES,), dtype=torch.uint8, device=device.torch_device)
-    source = drawn.repeat(COPY_BYTES[kind] // _DRAWN_BYTES)
+    size = COPY_BYTES[kind]
+    drawn = torch.randint(256, (min(size, _DRAWN_BYTES),), dtype=torch.uint8, device=device.torch_device)
+    source = drawn.repeat(size // len(drawn))
     target = torch.empty_like(source)
 
     def copies() -> float:

@@ -27,6 +27,8 @@ from tests.helpers.faulty_operators import Fault, architecture_with
 from tests.helpers.processes import alive, gone
 from tests.helpers.quick_profile import QUICK, SOUND
 
+pytestmark = pytest.mark.slow
+
 SERVED_AGAIN_S = 30.0  # at most, from the end of a failed measurement to that of the next one
 
 EVERY_FAULT: list[tuple[Fault, type[FrontrunnerError], str]] = [

@@ -16,6 +16,8 @@ from search.objectives import Objective, parse_constraint
 from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.processes import alive, gone
 
+pytestmark = pytest.mark.slow
+
 
 class Fatal:
     """Ends the process that unpickles it, as a segmentation fault in a kernel would."""

@@ -25,6 +25,8 @@ from search.view.tables import frame
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.pretended_search import searched, with_repeats
 
+pytestmark = pytest.mark.slow
+
 
 def noisy(job, deviation=0.05):
     """The true scores with noise that depends on the architecture and the seed."""

@@ -18,6 +18,8 @@ from search.spaces.free import ArchitectureSpace
 from tests.helpers.driven_searcher import Event
 from tests.helpers.driven_searcher import drive as drive_scored
 
+pytestmark = pytest.mark.slow
+
 BOX = IntegerSpace(
     {**{f"x{number}": Dimension(6) for number in range(4)}, "kind": Dimension(3, ordered=False)}
 )

@@ -31,6 +31,8 @@ from search.studies.law.law import LawSettings
 from search.studies.parallel import made
 from tests.helpers.faulty_operators import Fault, architecture_with
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(file=StringIO())
 
 
