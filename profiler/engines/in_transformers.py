@@ -172,7 +172,8 @@ def _session(
 
         def step() -> None:
             nonlocal token
-            torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is needed any more
+            if compiled:
+                torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is needed any more
             answer = step_of(input_ids=token, past_key_values=cache, use_cache=True)
             token = answer.logits[:, -1:].argmax(-1)
 

@@ -6,6 +6,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from proxy_train.text.corpus import Corpus
 from search.evaluation.outcome import Job, Outcome
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
@@ -17,11 +18,11 @@ from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 _CONTEXT = get_context("forkserver")
 
 
-def driving(folder: RunFolder) -> ForkServerProcess:
+def driving(folder: RunFolder, corpus: Corpus) -> ForkServerProcess:
     """The process, which has begun to drive the run. It appends what it evaluates to the file `evaluated`."""
     _CONTEXT.set_forkserver_preload([__name__])
     ours, theirs = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_drive, args=(str(folder.path), theirs), daemon=True)
+    process = _CONTEXT.Process(target=_drive, args=(str(folder.path), corpus, theirs), daemon=True)
     process.start()
     with ours, theirs:
         assert ours.poll(120)
@@ -29,12 +30,12 @@ def driving(folder: RunFolder) -> ForkServerProcess:
     return process
 
 
-def _drive(path: str, begun: Connection) -> None:
+def _drive(path: str, corpus: Corpus, begun: Connection) -> None:
     folder = RunFolder(Path(path))
     with folder.driving():
         ledger = ledger_module.open_ledger(folder.ledger)
-        space = ArchitectureSpace(ledger.config.space, 300)
-        prepared = Prepared(ledger.config, None, space)  # type: ignore[arg-type]  # nothing reads the text
+        space = ArchitectureSpace(ledger.config.space, corpus.vocabulary)
+        prepared = Prepared(ledger.config, corpus, space)
 
         def answer(job: Job) -> Outcome:
             with (folder.path / "evaluated").open("a") as file:

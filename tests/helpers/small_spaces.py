@@ -15,6 +15,19 @@ SMALL = SpaceSettings(
 )
 
 
+# As a configuration has it, with one shape of each operator at a width: a table of it is small.
+ONE_SHAPE = {
+    "operators": ["attention", "swiglu"],
+    "widths": [32, 64],
+    "min_depth": 1,
+    "max_depth": 40,
+    "genes": {
+        "attention": {"head_dim": [16], "group": [1], "qk_norm": ["none"], "window": [None]},
+        "swiglu": {"ratio": [2]},
+    },
+}
+
+
 NORMS = (("rmsnorm", "before"), ("layernorm", "before"), ("rmsnorm", "after"))
 
 

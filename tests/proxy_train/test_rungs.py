@@ -9,27 +9,19 @@ from proxy_train.train import Trained, train
 from tests.helpers.small_trainings import SETTINGS, model_of, without_time
 
 
-@pytest.fixture(scope="module")
-def corpus(sentences: Corpus) -> Corpus:
-    return sentences
-
-
-@pytest.fixture(scope="module")
-def trained(corpus: Corpus) -> Trained:
-    return train(model_of(), corpus, SETTINGS, seed=3)
-
-
-def test_each_budget_scores_as_a_run_of_its_own(corpus: Corpus) -> None:
+def test_each_budget_scores_as_a_run_of_its_own(sentences: Corpus) -> None:
     """The smallest budget decides the warm-up; separate runs with this warm-up are equal to the last bit."""
     seen: list[int] = []
     settings = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (1280, 3840), "tokens": 7680})
-    together = train(model_of(), corpus, settings, seed=0, on_step=lambda step, loss: seen.append(step)).score
+    together = train(
+        model_of(), sentences, settings, seed=0, on_step=lambda step, loss: seen.append(step)
+    ).score
     assert seen == list(range(1, 61))
     assert [budget.tokens for budget in together.budgets] == [1280, 3840]
     for budget, shorter in zip(together.budgets, ((), (1280,)), strict=True):
         alone = train(
             model_of(),
-            corpus,
+            sentences,
             settings.model_copy(update={"budgets": shorter, "tokens": budget.tokens}),
             seed=0,
         ).score
@@ -39,13 +31,13 @@ def test_each_budget_scores_as_a_run_of_its_own(corpus: Corpus) -> None:
 
 
 def test_a_rung_is_the_validation_loss_on_the_way_and_changes_nothing(
-    trained: Trained, corpus: Corpus
+    trained: Trained, sentences: Corpus
 ) -> None:
     steps: list[int] = []
     seen: list[tuple[int, float, int]] = []
     again = train(
         model_of(),
-        corpus,
+        sentences,
         SETTINGS,
         seed=3,
         on_step=lambda step, loss: steps.append(step),
@@ -60,14 +52,14 @@ def test_a_rung_is_the_validation_loss_on_the_way_and_changes_nothing(
     assert trained.score.loss < seen[1][1] < seen[0][1] < trained.score.unigram_loss
 
 
-def test_a_rung_at_a_smaller_budget_has_its_score(corpus: Corpus) -> None:
+def test_a_rung_at_a_smaller_budget_has_its_score(sentences: Corpus) -> None:
     settings, seen = SETTINGS.model_copy(update={"schedule": "wsd", "budgets": (2560,), "tokens": 7680}), {}
-    score = train(model_of(), corpus, settings, seed=0, rungs=(2560, 5120), on_rung=seen.__setitem__).score
+    score = train(model_of(), sentences, settings, seed=0, rungs=(2560, 5120), on_rung=seen.__setitem__).score
     assert list(seen) == [2560, 5120]
     assert seen[2560] == score.budgets[0].loss
     under_way = train(
         model_of(),
-        corpus,
+        sentences,
         settings.model_copy(update={"budgets": ()}),
         seed=0,
         rungs=(2560,),
@@ -77,7 +69,7 @@ def test_a_rung_at_a_smaller_budget_has_its_score(corpus: Corpus) -> None:
     assert under_way.score.budgets == ()
 
 
-def test_what_a_rung_raises_ends_the_training_there(corpus: Corpus) -> None:
+def test_what_a_rung_raises_ends_the_training_there(sentences: Corpus) -> None:
     steps: list[int] = []
 
     def stop(tokens: int, loss: float) -> None:
@@ -86,7 +78,7 @@ def test_what_a_rung_raises_ends_the_training_there(corpus: Corpus) -> None:
     with pytest.raises(LookupError, match="1280"):
         train(
             model_of(),
-            corpus,
+            sentences,
             SETTINGS,
             seed=0,
             on_step=lambda step, loss: steps.append(step),
@@ -97,7 +89,7 @@ def test_what_a_rung_raises_ends_the_training_there(corpus: Corpus) -> None:
 
 
 def test_a_training_that_goes_on_tells_of_the_rungs_before(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sentences: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
     reached: list[tuple[int, float]] = []
@@ -109,7 +101,7 @@ def test_a_training_that_goes_on_tells_of_the_rungs_before(
     def run(**options: object) -> None:
         train(
             model_of(),
-            corpus,
+            sentences,
             SETTINGS,
             seed=0,
             rungs=(2560, 5120),

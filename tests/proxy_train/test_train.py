@@ -30,11 +30,6 @@ def corpus(sentences: Corpus) -> Corpus:
     return sentences
 
 
-@pytest.fixture(scope="module")
-def trained(corpus: Corpus) -> Trained:
-    return train(model_of(), corpus, SETTINGS, seed=3)
-
-
 def test_it_learns_far_below_the_unigram_loss(trained: Trained) -> None:
     score = trained.score
     assert score.loss < score.unigram_loss - 1

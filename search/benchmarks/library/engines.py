@@ -48,17 +48,8 @@ VOCABULARY = {"cpu": 4096, "cuda": 32_768}
 def ranks_in_engines(device: str, console: Console) -> Measured:
     """Rank correlations of each metric in each engine with ours, and how long the engine takes."""
     kind = open_device(device).torch_device.type
-    for engine in ENGINES[kind]:
-        require_engine(engine)
-    results = profile_each(
-        drawn(kind, MODELS),
-        SETTINGS[kind],
-        device=device,
-        backend="auto",
-        engines=ENGINES[kind],
-        on_measured=tell(console),
-    )
-    print_profiles(console, results)
+    require_engines(kind)
+    results = measured_here_and_there(drawn(kind, MODELS), device, console)
     figures: Figures = {"models": MODELS, "seed": SEED, "context_tokens": SETTINGS[kind].contexts[0]}
     for engine in ENGINES[kind]:
         for metric in metrics_of(SETTINGS[kind]):
@@ -71,6 +62,32 @@ def ranks_in_engines(device: str, console: Console) -> Measured:
     for name, value in figures.items():
         console.print(f"{name}: {value}", soft_wrap=True, markup=False)
     return Measured(figures, [sample(result) for result in results])
+
+
+def require_engines(kind: str) -> None:
+    """Raises DeviceError where an engine that measures on that kind of device is not installed."""
+    for engine in ENGINES[kind]:
+        require_engine(engine)
+
+
+def measured_here_and_there(
+    models: Sequence[tuple[str, Architecture]], device: str, console: Console
+) -> list[Profiled]:
+    """Measures models in our own runtime and in each engine on the device, and prints what they take.
+
+    models: (name, architecture) of each.
+    """
+    kind = open_device(device).torch_device.type
+    results = profile_each(
+        models,
+        SETTINGS[kind],
+        device=device,
+        backend="auto",
+        engines=ENGINES[kind],
+        on_measured=tell(console),
+    )
+    print_profiles(console, results)
+    return results
 
 
 def drawn(kind: str, count: int) -> list[tuple[str, Architecture]]:
@@ -128,6 +145,7 @@ def _values(results: Sequence[Profiled], engine: str, metric: str) -> dict[str, 
 
 
 def sample(result: Profiled) -> dict[str, Any]:
+    """A measurement as a record holds it."""
     if result.profile is None:
         return {"model": result.title, "engine": result.engine, "problem": result.problem}
     profile = result.profile

@@ -16,15 +16,14 @@ from rich.console import Console
 
 from profiler.device.device import open_device
 from profiler.device.names import TRANSFORMERS
-from profiler.engines.packages import require_engine
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.benchmarks.library.engines import ENGINES, SETTINGS, sample
+from search.benchmarks.library.engines import measured_here_and_there, require_engines, sample
 from search.config.run import RunConfig, load
+from search.objectives import Objective
 from search.runs.entry import Entry
 from search.runs.frontier import frontier_of
 from search.runs.worker_time import searched
-from search.view.profiles import print_profiles, profile_each, tell
 
 GPU_TIME_S = 180.0
 WINNERS = 3
@@ -33,27 +32,17 @@ WINNERS = 3
 def search_and_export(device: str, console: Console) -> Measured:
     """The search's figures, its frontier, and what three winners take here and in each engine."""
     kind = open_device(device).torch_device.type
-    for engine in ENGINES[kind]:
-        require_engine(engine)
+    require_engines(kind)
     config = _config(kind, device)
     if kind == "cuda":
         runs_of.prepare_kernels(device, console)
     entries, path = runs_of.searched(config, name="exported", searcher=config.searcher.name, console=console)
     objectives = config.parsed_objectives()
     frontier = frontier_of(entries, objectives)
-    # A frontier of fewer than three is followed by that of all others.
-    behind = [] if len(frontier) >= WINNERS else [entry for entry in entries if entry not in frontier]
-    behind = frontier_of(behind, objectives)[: WINNERS - len(frontier)]
-    chosen = spread([*frontier, *behind], runs_of.latency(config))
-    profiles = profile_each(
-        [(f"candidate {entry.number}", entry.architecture) for entry in chosen],
-        SETTINGS[kind],
-        device=device,
-        backend="auto",
-        engines=ENGINES[kind],
-        on_measured=tell(console),
+    winners = spread(at_least(WINNERS, entries, objectives), runs_of.latency(config))
+    profiles = measured_here_and_there(
+        [(f"candidate {entry.number}", entry.architecture) for entry in winners], device, console
     )
-    print_profiles(console, profiles)
     ended = [entry.evaluation for entry in entries if entry.evaluation]
     figures: Figures = {
         "candidates": len(entries),
@@ -66,6 +55,13 @@ def search_and_export(device: str, console: Console) -> Measured:
     return Measured(
         figures, {"search": rows, "winners": [sample(profile) for profile in profiles]}, folders=[path]
     )
+
+
+def at_least(count: int, entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
+    """The frontier. One of fewer than `count` is filled up from the frontier of all others."""
+    frontier = frontier_of(entries, objectives)
+    others = [entry for entry in entries if entry not in frontier]
+    return [*frontier, *frontier_of(others, objectives)[: max(0, count - len(frontier))]]
 
 
 def spread(frontier: Sequence[Entry], latency: str) -> list[Entry]:

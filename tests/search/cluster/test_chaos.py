@@ -56,8 +56,9 @@ def cluster():
 
 
 @pytest.fixture
-def lone_head():
-    with nodes() as found:
+def doomed():
+    """A cluster of two nodes, for a test that kills its head."""
+    with nodes({}) as found:
         yield found
 
 
@@ -172,16 +173,16 @@ def scores(entries):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers_too", [False, True])
 def test_a_lost_head_ends_the_driver_in_one_line_and_the_run_can_go_on(
-    tmp_path, prepared, pytestconfig, lone_head, workers_too
+    tmp_path, prepared, pytestconfig, doomed, workers_too
 ):
     search = Search(
-        RunFolder(tmp_path), lone_head.address, pytestconfig.rootpath, many(prepared, 100_000).config
+        RunFolder(tmp_path), doomed.address, pytestconfig.rootpath, many(prepared, 100_000).config
     )
     search.start()
     search.wait_until_begun(3)
-    lone_head.head_node.kill_gcs_server(check_alive=False)
-    if workers_too:
-        lone_head.head_node.kill_raylet(check_alive=False)
+    doomed.head_node.kill_gcs_server(check_alive=False)
+    for node in (doomed.head_node, *doomed.worker_nodes) if workers_too else ():
+        node.kill_raylet(check_alive=False)
     assert search.driver.wait(30) == 1
     assert search.said().splitlines()[-1].startswith("error: the head of the Ray cluster at 127.0.0.1:")
     assert search.folder.driver() is None

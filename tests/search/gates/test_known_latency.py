@@ -19,20 +19,12 @@ from search.runs.loop import drive
 from search.runs.preflight import prepare_run
 from search.spaces.free import ArchitectureSpace
 from tests.helpers.pretended_evaluations import PretendExecutor
+from tests.helpers.small_spaces import ONE_SHAPE
 
 RUN = {
     "objectives": ["decode_ms@b2", "loss", "decode_tokens_per_s@b1"],
     "profile": {"batch_sizes": [1, 2], "contexts": [24]},
-    "space": {
-        "operators": ["attention", "swiglu"],
-        "widths": [32, 64],
-        "min_depth": 1,
-        "max_depth": 40,
-        "genes": {
-            "attention": {"head_dim": [16], "group": [1], "qk_norm": ["none"], "window": [None]},
-            "swiglu": {"ratio": [2]},
-        },
-    },
+    "space": ONE_SHAPE,
     "evolution": {"population": 12},
 }
 POINTS = [Point("decode", 1, 24), Point("decode", 2, 24)]

@@ -22,6 +22,7 @@ from search.runs.preflight import check_constraints, prepare_run
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 from tests.helpers.pretended_evaluations import PretendExecutor
+from tests.helpers.small_spaces import ONE_SHAPE
 
 QUICK = {"searcher": {"name": "evolution"}}  # it thinks the shortest about each proposal
 
@@ -30,16 +31,7 @@ RUN = {
     "data": {"vocabulary": 300},
     "profile": {"batch_sizes": [1, 2], "contexts": [24]},
     "constraints": ["decode_ms@b1 <= 10", "decode_tokens_per_s@b2 >= 100"],
-    "space": {
-        "operators": ["attention", "swiglu"],
-        "widths": [32, 64],
-        "min_depth": 1,
-        "max_depth": 40,
-        "genes": {
-            "attention": {"head_dim": [16], "group": [1], "qk_norm": ["none"], "window": [None]},
-            "swiglu": {"ratio": [2]},
-        },
-    },
+    "space": ONE_SHAPE,
     "gates": {"table": True},
 }
 

@@ -239,7 +239,7 @@ def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared):
     ledger_module.create(folder.ledger, many.config, started="now").close()
     rng, acknowledged = random.Random(1), {}
     for attempt in range(KILLS + 1):
-        process = driving(folder)
+        process = driving(folder, prepared.corpus)
         if attempt < KILLS:
             time.sleep(rng.uniform(0.0, 0.5))
             os.kill(process.pid, signal.SIGKILL)
