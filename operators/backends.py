@@ -1,13 +1,18 @@
 """Chooses the implementation of an operator for a device and a dtype."""
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from operators import registry
+from operators.architecture import Layer
 from operators.base.errors import BackendError, flat
-from operators.operator import Shape
+from operators.decoding.fused import FILES, TRITON, fused, reason_against_kernels, reason_against_layer
+from operators.operator import FusedStep, Shape
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,18 @@ def reason_against(
 def resolve(operator: str, wanted: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> Resolved:
     """The backend to use.
 
-    wanted: a backend's name, or `auto` for the first one that can be used.
+    wanted: a backend's name, or `auto` for the first one that can be used. `triton` is a backend of decode steps
+        alone: everything else is then done by the first one that can be used.
 
     Raises BackendError where the named backend cannot be used: another one never replaces it.
     """
     backends = registry.get(operator).backends
+    if wanted == TRITON and operator in FILES:
+        wanted = "auto"
     if wanted != "auto" and wanted not in backends:
+        known = (*backends, TRITON) if operator in FILES else backends
         raise BackendError(
-            f"operator {operator} has no backend {wanted!r}: expected auto or one of {', '.join(backends)}"
+            f"operator {operator} has no backend {wanted!r}: expected auto or one of {', '.join(known)}"
         )
     for name in backends if wanted == "auto" else (wanted,):
         reason = reason_against(operator, name, shape, device, dtype)
@@ -53,3 +62,30 @@ def resolve(operator: str, wanted: str, shape: Shape, device: torch.device, dtyp
                 f"backend {name} of operator {operator} cannot be used on {device} in {dtype}: {reason}"
             )
     raise BackendError(f"operator {operator} has no backend for {device} in {dtype}")
+
+
+def fused_step(layer: Layer, wanted: str, device: torch.device, dtype: torch.dtype) -> FusedStep | None:
+    """The fused decode step of a layer; None where another backend's steps are wanted, or it cannot be used.
+
+    wanted: a backend's name, or `auto`.
+
+    Raises BackendError where `triton` is named and cannot be used.
+    """
+    if wanted not in ("auto", TRITON):
+        return None
+    reason = reason_against_layer(layer, device, dtype)
+    if reason is None:
+        return fused(layer.operator)
+    if wanted == TRITON:
+        raise BackendError(
+            f"backend {TRITON} of operator {layer.operator} cannot be used on {device} in {dtype}: {reason}"
+        )
+    return None
+
+
+def fused_product(wanted: str, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
+    """`operators.kernels.products.product` for the head; None as in `fused_step`."""
+    if wanted not in ("auto", TRITON) or reason_against_kernels(device, dtype):
+        return None
+    product: Callable[..., Tensor] = importlib.import_module("operators.kernels.products").product
+    return product

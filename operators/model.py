@@ -13,7 +13,7 @@ from operators.architecture import Architecture
 from operators.base.errors import DataError, StateError
 from operators.layers.normalization import build_norm, unit_rows
 from operators.layers.residual import ResidualLayer, add_norm_reference, best_add_norm
-from operators.operator import State
+from operators.operator import MOST_FUSED_ROWS, State
 from operators.sampling import Sampling, choose
 
 
@@ -120,10 +120,13 @@ class HybridLM(nn.Module):
             for layer in architecture.layers:
                 choice = backend if isinstance(backend, str) else backend.get(layer.operator, "auto")
                 resolved = backends.resolve(layer.operator, choice, layer.shape, device, dtype)
-                self.backends[layer.operator] = resolved.name
+                fused = backends.fused_step(layer, choice, device, dtype)
+                self.backends[layer.operator] = resolved.name if fused is None else f"{resolved.name}+triton"
                 operator = registry.get(layer.operator).build(architecture, layer.shape, resolved.kernels)
                 layers.append(
-                    ResidualLayer(layer, operator, width, architecture.norm_eps, add_norm=self.add_norm)
+                    ResidualLayer(
+                        layer, operator, width, architecture.norm_eps, add_norm=self.add_norm, fused=fused
+                    )
                 )
             self.embedding = nn.Embedding(architecture.vocabulary, width)
             self.meta = (
@@ -139,6 +142,9 @@ class HybridLM(nn.Module):
                 else nn.Linear(width, architecture.vocabulary, bias=False)
             )
             self._initialize()
+        self.product = backends.fused_product(
+            backend if isinstance(backend, str) else "auto", device, dtype
+        )
         self.to(device=device, dtype=dtype)
         for built in self.layers:
             assert isinstance(built, ResidualLayer)
@@ -220,8 +226,11 @@ class HybridLM(nn.Module):
         """
         weight, capacity = self.embedding.weight, max_length + self.architecture.meta_tokens
         layers = []
-        for layer in self.architecture.layers:
+        for layer, built in zip(self.architecture.layers, self.layers, strict=True):
+            assert isinstance(built, ResidualLayer)
             specs = registry.get(layer.operator).state(layer.shape, batch, capacity, weight.dtype)
+            if built.fused is not None:
+                specs = specs | built.fused.counters(layer.shape, batch)
             layers.append(
                 {
                     name: torch.zeros(spec.shape, dtype=spec.dtype, device=weight.device)
@@ -303,6 +312,13 @@ class HybridLM(nn.Module):
             x, change = layer.step(x, change, layer_state, state.position)
         state.position += 1
         state.count(one_each)
+        if self.product is not None and x.shape[0] <= MOST_FUSED_ROWS and not torch.is_grad_enabled():
+            return self.product(
+                x if change is None else x + change,
+                self.embedding.weight if self.head is None else self.head.weight,
+                norm=self.norm,
+                divisor=state.head_norms,
+            )
         return self._logits(self.add_norm(self.norm, x, change)[1], state)
 
     @torch.inference_mode()

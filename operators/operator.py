@@ -16,6 +16,8 @@ from operators.base.value import Value
 from operators.layers.rope import Rope
 
 State = dict[str, Tensor]
+# Fused decode steps take at most so many rows; for more, a library's matrix products are faster.
+MOST_FUSED_ROWS = 16
 
 
 class Surroundings(Protocol):
@@ -70,18 +72,20 @@ class OperatorModule(nn.Module):
     within: linear layers that neither read nor write it.
     writes: linear layers that write it.
     joined: the layers of `reads` that `project` applies in one product, if any.
+    beside: further layers of `reads` that lie behind those in memory, for a product of all.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
     within: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     joined: ClassVar[tuple[str, ...]] = ()
+    beside: ClassVar[tuple[str, ...]] = ()
     _together: "_Together | None" = None
 
     def lay_together(self) -> None:
-        """Moves weights and biases of the layers `joined` side by side in memory; they stay parameters."""
+        """Moves weights and biases of `joined` and `beside` side by side in memory; they stay parameters."""
         if self.joined:
-            self._together = _Together([self.get_submodule(name) for name in self.joined])
+            self._together = _Together([self.get_submodule(name) for name in (*self.joined, *self.beside)])
 
     def project(self, x: Tensor) -> Tensor:
         """x […, W] -> the outputs of the linear layers `joined`, side by side.
@@ -89,21 +93,22 @@ class OperatorModule(nn.Module):
         Where nothing is trained and the weights lie together it is one product, which reads the weights
         faster than several small ones.
         """
-        together = self._usable()
-        return (
-            torch.cat(self._apart(x), -1) if together is None else F.linear(x, together.weight, together.bias)
-        )
+        together = self.together()
+        return torch.cat(self._apart(x), -1) if together is None else self._product(x, together)
 
     def project_each(self, x: Tensor) -> Sequence[Tensor]:
         """The same as `project`, with one output for each of the layers `joined`."""
-        together = self._usable()
-        return (
-            self._apart(x)
-            if together is None
-            else F.linear(x, together.weight, together.bias).split(together.sizes, -1)
-        )
+        together = self.together()
+        if together is None:
+            return self._apart(x)
+        return self._product(x, together).split(together.sizes[: len(self.joined)], -1)
 
-    def _usable(self) -> "_Together | None":
+    def _product(self, x: Tensor, together: "_Together") -> Tensor:
+        rows = sum(together.sizes[: len(self.joined)])
+        return F.linear(x, together.weight[:rows], None if together.bias is None else together.bias[:rows])
+
+    def together(self) -> "_Together | None":
+        """The weights of `joined` and `beside` as one tensor, where nothing is trained and they still lie so."""
         return (
             self._together
             if self._together is not None and not torch.is_grad_enabled() and self._together.holds()
@@ -175,6 +180,30 @@ class Backend:
 
     load: Callable[[], Any]
     refuses: Callable[[Any, torch.device, torch.dtype], str | None] = _accepts_everything
+
+
+def _no_counters(shape: Any, batch: int) -> dict[str, TensorSpec]:
+    return {}
+
+
+def _serves_every_shape(shape: Any) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class FusedStep:
+    """The decode step of a layer in few kernels: normalization, operator and sum with the residual stream.
+
+    step: (operator, norm, x [B, W] with B up to `MOST_FUSED_ROWS`, state, position [B]) adds operator(norm(x)) to x in place. It returns whether
+        it could; where not, x and state are as before.
+    refuses: shape -> why the kernels cannot serve it, or None.
+    counters: (shape, batch) -> what the kernels count with, by name: int32 tensors with the batch first, zeros
+        before and after a step. They become a part of the layer's state.
+    """
+
+    step: Callable[[Any, nn.Module, Tensor, State, Tensor], bool]
+    refuses: Callable[[Any], str | None] = _serves_every_shape
+    counters: Callable[[Any, int], dict[str, TensorSpec]] = _no_counters
 
 
 def _no_state(shape: Any, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:

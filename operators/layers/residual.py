@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from operators.architecture import Layer
 from operators.kernels.libraries import load
 from operators.layers.normalization import RMSNorm, build_norm
-from operators.operator import OperatorModule, State
+from operators.operator import MOST_FUSED_ROWS, FusedStep, OperatorModule, State
 
 # add_norm(norm, x [B, W], change [B, W] or None) -> x + change and norm(x + change).
 AddNorm = Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -53,13 +53,21 @@ class ResidualLayer(nn.Module):
     """An operator with its normalization and the residual connection around both."""
 
     def __init__(
-        self, layer: Layer, operator: OperatorModule, width: int, eps: float, *, add_norm: AddNorm
+        self,
+        layer: Layer,
+        operator: OperatorModule,
+        width: int,
+        eps: float,
+        *,
+        add_norm: AddNorm,
+        fused: FusedStep | None = None,
     ) -> None:
         super().__init__()
         self.norm = build_norm(layer.norm, width, eps)
         self.operator = operator
         self.before = layer.norm_position == "before"
         self.add_norm = add_norm
+        self.fused = fused
 
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
@@ -81,6 +89,10 @@ class ResidualLayer(nn.Module):
         state: of the operator, changed in place.
         position: tokens that each row of the state holds [B].
         """
+        if self.fused is not None and self.before and x.shape[0] <= MOST_FUSED_ROWS:
+            x, change = x if change is None else x + change, None
+            if self.fused.step(self.operator, self.norm, x, state, position):
+                return x, None
         if self.before:
             x, normal = self.add_norm(self.norm, x, change)
             return x, self.operator.step(normal, state, position)

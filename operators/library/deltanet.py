@@ -96,6 +96,7 @@ class DeltaNet(OperatorModule):
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "b_proj")
     writes: ClassVar = ("o_proj",)
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
+    beside: ClassVar = ("b_proj",)
 
     def __init__(self, architecture: Surroundings, shape: DeltaNetShape, delta_rule: Recurrence) -> None:
         super().__init__()

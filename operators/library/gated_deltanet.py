@@ -162,6 +162,7 @@ class GatedDeltaNet(KeepsFloat32):
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "a_proj", "b_proj", "g_proj")
     writes: ClassVar = ("o_proj",)
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
+    beside: ClassVar = ("a_proj", "b_proj", "g_proj")
     precise: ClassVar = ("A_log", "dt_bias")
 
     def __init__(self, architecture: Surroundings, shape: GatedDeltaNetShape, delta_rule: Recurrence) -> None:

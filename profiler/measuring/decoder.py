@@ -103,7 +103,8 @@ class Decoder:
         random = torch.Generator(self.device).manual_seed(seed)
         for layer in self.state.layers:
             for tensor in layer.values():
-                tensor.normal_(generator=random)
+                if tensor.is_floating_point():  # others are counters of kernels, which are zeros
+                    tensor.normal_(generator=random)
         self.state.seek(length)
         self.tokens.random_(self.model.architecture.vocabulary, generator=random)
 

@@ -267,7 +267,7 @@ class Joined(OperatorModule):
 
     @property
     def lies_together(self) -> bool:
-        return self._usable() is not None
+        return self.together() is not None
 
 
 @pytest.mark.parametrize("bias", [False, True])

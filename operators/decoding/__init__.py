@@ -1,0 +1,1 @@
+"""Decode steps of whole layers in our own Triton kernels. See `fused.py`."""

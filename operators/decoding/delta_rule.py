@@ -1,0 +1,39 @@
+"""The fused steps of DeltaNet and Gated DeltaNet: three kernels."""
+
+from torch import Tensor, nn
+
+from operators.kernels.delta_rule_step import MOST_STATE, delta_rule_step
+from operators.kernels.products import product
+from operators.library.deltanet import DeltaNet, DeltaNetShape
+from operators.library.gated_deltanet import GatedDeltaNet, GatedDeltaNetShape
+from operators.operator import FusedStep, State
+
+
+def refuses(shape: DeltaNetShape | GatedDeltaNetShape) -> str | None:
+    gated = isinstance(shape, GatedDeltaNetShape)
+    key, value = (shape.key_dim, shape.value_dim) if gated else (shape.head_dim, shape.head_dim)
+    if key * value > MOST_STATE:
+        return f"takes heads with up to {MOST_STATE} numbers of state, got {key} × {value}"
+    return None
+
+
+def step(
+    operator: DeltaNet | GatedDeltaNet, norm: nn.Module, x: Tensor, state: State, position: Tensor
+) -> bool:
+    joined = operator.together()
+    if joined is None:
+        return False
+    gated = isinstance(operator, GatedDeltaNet)
+    out = delta_rule_step(
+        product(x, joined.weight, norm=norm),
+        state,
+        conv_weight=operator.conv.weight,
+        norm=operator.o_norm,
+        decay=(operator.A_log, operator.dt_bias) if gated else None,
+        negative=gated and operator.shape.negative_eigenvalues,
+    )
+    product(out, operator.o_proj.weight, onto=x)
+    return True
+
+
+STEP = FusedStep(step, refuses)

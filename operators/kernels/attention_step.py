@@ -1,0 +1,248 @@
+"""Attention of one token to a cache, with rotation, normalization of heads and the cache's write in it.
+
+The slots of the cache are shared out to programs, so that all multiprocessors read. Each finds its part of
+the softmax; the last one to arrive joins the parts (Dao et al. 2023, "Flash-Decoding").
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from operators.kernels.launching import launch_options, multiprocessors, starts_early
+
+MOST_PARTS = 64  # of a cache: more are no faster to read, and slower to join
+_JOINED_NUMBERS = 8192  # of the parts that are joined at once: 64 registers of 128 threads
+_LOG2_E = 1.4426950408889634
+_ROWS_OF_TENSOR_CORES = 16
+
+
+@triton.jit
+def _rotated(first, second, norm_first, norm_second, cosine, sine, size, eps, NORMED: tl.constexpr, ROTATED: tl.constexpr):
+    """Both halves of heads [G, D / 2], normalized and rotated."""
+    if NORMED:
+        factor = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / size + eps)[:, None]
+        first, second = first * factor * norm_first[None, :], second * factor * norm_second[None, :]
+    if ROTATED:
+        c, s = cosine[None, :], sine[None, :]
+        first, second = first * c - second * s, second * c + first * s
+    return first, second
+
+
+@triton.jit
+def _attend(
+    qkv, key, value, out, position, frequencies, q_norm, k_norm, parts, arrived,
+    heads, kv_heads, slots, eps, scale,
+    SIZE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, TOGETHER: tl.constexpr, GROUP_POWER: tl.constexpr,
+    NORMED: tl.constexpr, ROTATED: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    batch, kv_head, split = tl.program_id(0) // kv_heads, tl.program_id(0) % kv_heads, tl.program_id(1)
+    before = tl.load(position + batch)  # tokens that were read; the one here has this position
+    filled = tl.minimum(before, slots).to(tl.int32)
+    new = (before % slots).to(tl.int32)
+    share = tl.cdiv(tl.cdiv(filled, SPLITS), BLOCK) * BLOCK
+    share = tl.maximum(share, BLOCK)
+    active = tl.maximum(tl.cdiv(filled, share), 1)
+    if split >= active:
+        return
+    first_slot, last_slot = split * share, tl.minimum((split + 1) * share, filled)
+    half, whole, group = tl.arange(0, HALF), tl.arange(0, WHOLE), tl.arange(0, ROWS)
+    of_half, of_whole, of_group = half < SIZE // 2, whole < SIZE, group < GROUP
+    steps = tl.arange(0, BLOCK)
+    of_slot = kv_heads * SIZE
+    cache = batch.to(tl.int64) * slots * of_slot + kv_head * SIZE
+    slot = first_slot + steps
+    seen = (slot < last_slot) & (slot != new)
+    at = cache + slot[:, None].to(tl.int64) * of_slot
+    pairs = seen[:, None] & of_half[None, :]
+    k_first = tl.load(key + at + half[None, :], mask=pairs, other=0.0)
+    k_second = tl.load(key + at + SIZE // 2 + half[None, :], mask=pairs, other=0.0)
+    v = tl.load(value + at + whole[None, :], mask=seen[:, None] & of_whole[None, :], other=0.0)
+    cosine, sine = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
+    if ROTATED:
+        angle = before.to(tl.float32) * tl.load(frequencies + half, mask=of_half, other=0.0)
+        cosine, sine = tl.cos(angle), tl.sin(angle)
+    qn_first, qn_second, kn_first, kn_second = cosine, cosine, cosine, cosine
+    if NORMED:
+        qn_first = tl.load(q_norm + half, mask=of_half, other=0.0).to(tl.float32)
+        qn_second = tl.load(q_norm + SIZE // 2 + half, mask=of_half, other=0.0).to(tl.float32)
+        kn_first = tl.load(k_norm + half, mask=of_half, other=0.0).to(tl.float32)
+        kn_second = tl.load(k_norm + SIZE // 2 + half, mask=of_half, other=0.0).to(tl.float32)
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+
+    row = qkv + batch.to(tl.int64) * (heads + 2 * kv_heads) * SIZE
+    mine = of_group[:, None] & of_half[None, :]
+    q_at = row + (kv_head * GROUP + group)[:, None] * SIZE + half[None, :]
+    q_first = tl.load(q_at, mask=mine, other=0.0).to(tl.float32)
+    q_second = tl.load(q_at + SIZE // 2, mask=mine, other=0.0).to(tl.float32)
+    q_first, q_second = _rotated(
+        q_first, q_second, qn_first, qn_second, cosine, sine, SIZE, eps, NORMED, ROTATED
+    )
+    q_first, q_second = q_first.to(key.dtype.element_ty), q_second.to(key.dtype.element_ty)
+    best = tl.full([ROWS], float("-inf"), tl.float32)
+    weight = tl.zeros([ROWS], tl.float32)
+    total = tl.zeros([ROWS, WHOLE], tl.float32)
+    if split == 0:  # it writes this token's key and value, and sees them
+        k_at = row + (heads + kv_head) * SIZE + half[None, :]
+        own_first = tl.load(k_at, mask=of_half[None, :], other=0.0).to(tl.float32)
+        own_second = tl.load(k_at + SIZE // 2, mask=of_half[None, :], other=0.0).to(tl.float32)
+        own_first, own_second = _rotated(
+            own_first, own_second, kn_first, kn_second, cosine, sine, SIZE, eps, NORMED, ROTATED
+        )
+        own_first, own_second = own_first.to(key.dtype.element_ty), own_second.to(key.dtype.element_ty)
+        own_value = tl.load(row + (heads + kv_heads + kv_head) * SIZE + whole, mask=of_whole, other=0.0)
+        to = cache + new.to(tl.int64) * of_slot
+        tl.store(key + to + half[None, :], own_first, mask=of_half[None, :])
+        tl.store(key + to + SIZE // 2 + half[None, :], own_second, mask=of_half[None, :])
+        tl.store(value + to + whole, own_value, mask=of_whole)
+        both = q_first.to(tl.float32) * own_first.to(tl.float32)
+        both += q_second.to(tl.float32) * own_second.to(tl.float32)
+        best = tl.sum(both, 1) * scale
+        weight += 1.0
+        total += own_value.to(tl.float32)[None, :]
+    for start in range(first_slot, last_slot, BLOCK):
+        if start > first_slot:
+            slot = start + steps
+            seen = (slot < last_slot) & (slot != new)
+            at = cache + slot[:, None].to(tl.int64) * of_slot
+            pairs = seen[:, None] & of_half[None, :]
+            k_first = tl.load(key + at + half[None, :], mask=pairs, other=0.0)
+            k_second = tl.load(key + at + SIZE // 2 + half[None, :], mask=pairs, other=0.0)
+            v = tl.load(value + at + whole[None, :], mask=seen[:, None] & of_whole[None, :], other=0.0)
+        score = tl.dot(q_first, tl.trans(k_first))
+        score = tl.dot(q_second, tl.trans(k_second), score) * scale
+        score = tl.where(seen[None, :], score, float("-inf"))
+        higher = tl.maximum(best, tl.max(score, 1))
+        shift = tl.where(higher == float("-inf"), 0.0, higher)
+        shrink = tl.exp2(best - shift)
+        p = tl.exp2(score - shift[:, None])
+        weight = weight * shrink + tl.sum(p, 1)
+        total = tl.dot(p.to(v.dtype), v, total * shrink[:, None])
+        best = higher
+
+    to = out + batch.to(tl.int64) * heads * SIZE + (kv_head * GROUP + group)[:, None] * SIZE + whole[None, :]
+    wanted = of_group[:, None] & of_whole[None, :]
+    if active == 1:
+        tl.store(to, (total / weight[:, None]).to(out.dtype.element_ty), mask=wanted)
+        return
+    # A part: GROUP × SIZE sums, then GROUP maxima, then GROUP weights.
+    of_part = GROUP * (SIZE + 2)
+    mine_all = parts + tl.program_id(0).to(tl.int64) * SPLITS * of_part
+    part = mine_all + split * of_part
+    tl.store(part + group[:, None] * SIZE + whole[None, :], total, mask=wanted)
+    tl.store(part + GROUP * SIZE + group, best, mask=of_group)
+    tl.store(part + GROUP * (SIZE + 1) + group, weight, mask=of_group)
+    tl.debug_barrier()  # all threads have written before one of them says so
+    if tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == active - 1:
+        few = tl.arange(0, GROUP_POWER)
+        some = tl.arange(0, TOGETHER)
+        best_all = tl.full([GROUP_POWER], float("-inf"), tl.float32)
+        for start in range(0, active, TOGETHER):
+            there = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
+            at_part = mine_all + (start + some)[:, None] * of_part + GROUP * SIZE + few[None, :]
+            best_all = tl.maximum(
+                best_all, tl.max(tl.load(at_part, mask=there, other=float("-inf"), cache_modifier=".cg"), 0)
+            )
+        best_all = tl.where(few < GROUP, best_all, 0.0)
+        sums = tl.zeros([GROUP_POWER, WHOLE], tl.float32)
+        weights = tl.zeros([GROUP_POWER], tl.float32)
+        for start in range(0, active, TOGETHER):
+            there = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
+            at_part = mine_all + (start + some)[:, None] * of_part + few[None, :]
+            high = tl.load(at_part + GROUP * SIZE, mask=there, other=float("-inf"), cache_modifier=".cg")
+            factor = tl.exp2(high - best_all[None, :])
+            weights += tl.sum(
+                factor * tl.load(at_part + GROUP * (SIZE + 1), mask=there, other=0.0, cache_modifier=".cg"), 0
+            )
+            numbers = tl.load(
+                mine_all
+                + (start + some)[:, None, None] * of_part
+                + few[None, :, None] * SIZE
+                + whole[None, None, :],
+                mask=there[:, :, None] & of_whole[None, None, :],
+                other=0.0,
+                cache_modifier=".cg",
+            )
+            sums += tl.sum(factor[:, :, None] * numbers, 0)
+        to = out + batch.to(tl.int64) * heads * SIZE + (kv_head * GROUP + few)[:, None] * SIZE + whole[None, :]
+        tl.store(
+            to,
+            (sums / weights[:, None]).to(out.dtype.element_ty),
+            mask=(few < GROUP)[:, None] & of_whole[None, :],
+        )
+        tl.store(arrived + tl.program_id(0), 0)
+
+
+def attend(
+    qkv: Tensor,
+    state: dict[str, Tensor],
+    position: Tensor,
+    *,
+    heads: int,
+    frequencies: Tensor | None,
+    q_norm: Any = None,
+    k_norm: Any = None,
+) -> Tensor:
+    """Writes this token's key and value to the cache and attends to all that it holds -> [B, H·D].
+
+    qkv: [B, (H + 2·Hkv)·D], as projected: neither normalized nor rotated.
+    state: `key` and `value` [B, S, Hkv, D], where slot p mod S holds position p, and `arrived` [B, Hkv]
+        int32: zeros, which the kernel counts with and leaves as zeros.
+    position: tokens that each row holds [B].
+    heads: H.
+    frequencies: radians per position of each pair [D / 2]; None for no rotation.
+    q_norm, k_norm: RMSNorm over a head; None for no normalization.
+    """
+    batch, slots, kv_heads, size = state["key"].shape
+    group = heads // kv_heads
+    out = qkv.new_empty(batch, heads * size)
+    half, whole = max(16, triton.next_power_of_2(size // 2)), max(16, triton.next_power_of_2(size))
+    block = max(16, min(128, 8192 // whole))
+    splits = splits_of(batch * kv_heads, slots, block, qkv.device)
+    power = triton.next_power_of_2(group)
+    parts = torch.empty(
+        batch * kv_heads * splits * group * (size + 2), dtype=torch.float32, device=qkv.device
+    )
+    _attend[(batch * kv_heads, splits)](
+        qkv,
+        state["key"],
+        state["value"],
+        out,
+        position,
+        qkv if frequencies is None else frequencies,
+        qkv if q_norm is None else q_norm.weight,
+        qkv if k_norm is None else k_norm.weight,
+        parts,
+        state["arrived"],
+        heads,
+        kv_heads,
+        slots,
+        0.0 if q_norm is None else q_norm.eps,
+        size**-0.5 * _LOG2_E,
+        SIZE=size,
+        GROUP=group,
+        ROWS=max(_ROWS_OF_TENSOR_CORES, power),
+        HALF=half,
+        WHOLE=whole,
+        BLOCK=block,
+        SPLITS=splits,
+        TOGETHER=min(triton.next_power_of_2(splits), max(1, _JOINED_NUMBERS // (power * whole))),
+        GROUP_POWER=power,
+        NORMED=q_norm is not None,
+        ROTATED=frequencies is not None,
+        EARLY=starts_early(qkv.device),
+        **launch_options(qkv.device, 4),
+    )
+    return out
+
+
+def splits_of(programs: int, slots: int, block: int, device: torch.device) -> int:
+    """Into how many parts a cache is shared out, so that there are two programs for each multiprocessor."""
+    wanted = 2 * multiprocessors(device) // programs
+    return max(1, min(wanted, MOST_PARTS, -(-slots // block)))

@@ -1,0 +1,112 @@
+"""One token of Mamba2: convolution, state and gate in one kernel.
+
+Only the normalization of all channels is left. The output projection does it on its way.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from operators.kernels.convolution_step import convolved, shifted
+from operators.kernels.launching import launch_options, starts_early
+
+# Channels of a head that a program takes: 32 with a state of 128 numbers are 32 registers of 128 threads.
+_BLOCK = 32
+
+
+@triton.jit
+def _step(
+    projected, recurrent, conv, conv_weight, conv_bias, A_log, D, dt_bias, out, arrived,
+    heads, groups, sharing,
+    SIZE: tl.constexpr, STATE: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr,
+    STATE_POWER: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
+    group = head // (heads // groups)
+    own = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    states = tl.arange(0, STATE_POWER)
+    of_head, of_state = own < SIZE, states < STATE
+    inner = heads * SIZE
+    channels = inner + 2 * groups * STATE
+    tile = of_head[:, None] & of_state[None, :]
+    at = recurrent + ((batch * heads + head) * SIZE + own)[:, None] * STATE + states[None, :]
+    h = tl.load(at, mask=tile, other=0.0)
+    a = -tl.exp(tl.load(A_log + head).to(tl.float32))
+    skip, bias = tl.load(D + head).to(tl.float32), tl.load(dt_bias + head).to(tl.float32)
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+
+    row = projected + batch * (inner + channels + heads)
+    conv += batch * channels * (TAPS - 1)
+    z = tl.load(row + head * SIZE + own, mask=of_head, other=0.0).to(tl.float32)
+    dt = tl.load(row + inner + channels + head).to(tl.float32) + bias
+    dt = tl.where(dt > 20.0, dt, tl.log(1.0 + tl.exp(dt)))  # softplus
+    b_channels = inner + group * STATE + states
+    c_channels = b_channels + groups * STATE
+    x = convolved(row + inner, conv, conv_weight, conv_bias, head * SIZE + own, of_head, TAPS, True)
+    b = convolved(row + inner, conv, conv_weight, conv_bias, b_channels, of_state, TAPS, True)
+    c = convolved(row + inner, conv, conv_weight, conv_bias, c_channels, of_state, TAPS, True)
+    h = h * tl.exp(dt * a) + (dt * x)[:, None] * b[None, :]
+    y = tl.sum(h * c[None, :], 1) + skip * x
+    y = y * z * tl.sigmoid(z)
+    tl.store(out + batch * inner + head * SIZE + own, y.to(out.dtype.element_ty), mask=of_head)
+    tl.debug_barrier()
+    tl.store(at, h, mask=tile)
+    shifted(row + inner, conv, head * SIZE + own, of_head, TAPS)
+    # All heads of a group read the inputs of B and C. The last of them shifts these.
+    if tl.atomic_add(arrived + batch * groups + group, 1, sem="acq_rel") == sharing - 1:
+        shifted(row + inner, conv, b_channels, of_state, TAPS)
+        shifted(row + inner, conv, c_channels, of_state, TAPS)
+        tl.store(arrived + batch * groups + group, 0)
+
+
+def mamba2_step(
+    projected: Tensor,
+    state: dict[str, Tensor],
+    *,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    dt_bias: Tensor,
+    groups: int,
+) -> Tensor:
+    """y · silu(z) before the normalization -> [B, H·P].
+
+    projected: [B, H·P + C + H]: z, the convolution's input with C = H·P + 2·G·N channels, and dt.
+    state: `recurrent` [B, H, P, N] float32 and `conv` [B, C, K - 1], changed in place, and `arrived` [B, G]
+        int32: zeros, which the kernel counts with and leaves as zeros.
+    conv_weight: [C, K].
+    conv_bias: [C].
+    A_log, D, dt_bias: [H].
+    groups: G.
+    """
+    batch, heads, size, states = state["recurrent"].shape
+    out = projected.new_empty(batch, heads * size)
+    block = min(_BLOCK, triton.next_power_of_2(size))
+    pieces = triton.cdiv(size, block)
+    _step[(batch * heads, pieces)](
+        projected,
+        state["recurrent"],
+        state["conv"],
+        conv_weight,
+        conv_bias,
+        A_log,
+        D,
+        dt_bias,
+        out,
+        state["arrived"],
+        heads,
+        groups,
+        heads // groups * pieces,
+        SIZE=size,
+        STATE=states,
+        TAPS=conv_weight.shape[1],
+        BLOCK=block,
+        STATE_POWER=triton.next_power_of_2(states),
+        EARLY=starts_early(projected.device),
+        **launch_options(projected.device, 4),
+    )
+    return out

@@ -1,0 +1,268 @@
+"""Products of a matrix with one row or a few: what a decode step spends most of its time on.
+
+y = W x reads each weight once, and the memory's bandwidth bounds it. So all that belongs to a layer is done
+on the way: the normalization of x before, bias, gate and activation after, and the sum with the residual
+stream. Sums are in float32. One normalization is a factor for a whole row (`RMSNorm`), so it is applied to
+the result, and x is read once.
+
+For one row each program multiplies and adds by itself. For more rows, tensor cores do: a program takes a
+tile of the matrix and all rows.
+"""
+
+from typing import Any, Literal
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from operators.kernels.launching import launch_options, starts_early
+from operators.layers.normalization import LayerNorm, RMSNorm
+
+Activation = Literal["none", "swiglu", "relu2"]
+
+
+@triton.jit
+def _finished(y, up, rows, mask, bias, divisor, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr):
+    """y with bias, activation and divisor; `rows` are the places of the outputs, in y's shape."""
+    if BIAS:
+        y += tl.load(bias + rows, mask=mask, other=0.0).to(tl.float32)
+    if ACTIVATION == "swiglu":
+        y = y * tl.sigmoid(y) * up
+    if ACTIVATION == "relu2":
+        y = tl.maximum(y, 0.0)
+        y = y * y
+    if DIVIDED:
+        y = y / tl.load(divisor + rows, mask=mask, other=1.0)
+    return y
+
+
+@triton.jit
+def _one_row(
+    x, weight, out, norm_weight, norm_bias, bias, divisor, inputs, outputs, eps,
+    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
+    BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    columns = tl.arange(0, BLOCK_IN)
+    written = rows < outputs
+    mask = written[:, None] if EVEN else written[:, None] & (columns < inputs)[None, :]
+    places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
+    w = tl.load(places, mask=mask, other=0.0)
+    if ACTIVATION == "swiglu":
+        ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
+        u = tl.load(ups, mask=mask, other=0.0)
+    if NORM != "none":
+        scale = tl.load(norm_weight + columns, mask=columns < inputs, other=0.0).to(tl.float32)
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+    stream = tl.zeros([BLOCK_OUT], tl.float32)
+    if ONTO:
+        stream = tl.load(out + rows, mask=written, other=0.0).to(tl.float32)
+    mean = 0.0
+    if NORM == "layernorm":
+        for start in range(0, inputs, BLOCK_IN):
+            mean += tl.sum(tl.load(x + start + columns, mask=start + columns < inputs, other=0.0).to(tl.float32), 0)
+        mean = mean / inputs
+    total = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
+    total_up = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
+    fixed = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)  # what the normalization's bias contributes
+    fixed_up = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
+    squares = tl.zeros([BLOCK_IN], tl.float32)
+    for start in range(0, inputs, BLOCK_IN):
+        here = start + columns
+        inside = here < inputs
+        if start > 0:
+            mask = written[:, None] if EVEN else written[:, None] & inside[None, :]
+            w = tl.load(places + start, mask=mask, other=0.0)
+            if ACTIVATION == "swiglu":
+                u = tl.load(ups + start, mask=mask, other=0.0)
+            if NORM != "none":
+                scale = tl.load(norm_weight + here, mask=inside, other=0.0).to(tl.float32)
+        a = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
+        if NORM == "layernorm":
+            a = tl.where(inside, a - mean, 0.0)
+        if NORM != "none":
+            squares += a * a
+            a = a * scale
+        total += w.to(tl.float32) * a[None, :]
+        if ACTIVATION == "swiglu":
+            total_up += u.to(tl.float32) * a[None, :]
+        if NORM == "layernorm":
+            b = tl.load(norm_bias + here, mask=inside, other=0.0).to(tl.float32)
+            fixed += w.to(tl.float32) * b[None, :]
+            if ACTIVATION == "swiglu":
+                fixed_up += u.to(tl.float32) * b[None, :]
+    y, up = tl.sum(total, 1), tl.sum(total_up, 1)
+    if NORM != "none":
+        factor = tl.rsqrt(tl.sum(squares, 0) / inputs + eps)
+        y, up = y * factor, up * factor
+    if NORM == "layernorm":
+        y, up = y + tl.sum(fixed, 1), up + tl.sum(fixed_up, 1)
+    y = _finished(y, up, rows, written, bias, divisor, ACTIVATION, BIAS, DIVIDED)
+    if ONTO:
+        tl.debug_barrier()  # several threads may hold the same output, and all have read it here
+    tl.store(out + rows, (stream + y).to(out.dtype.element_ty), mask=written)
+
+
+@triton.jit
+def _few_rows(
+    x, weight, out, norm_weight, norm_bias, bias, divisor, count, inputs, outputs, eps,
+    ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, NORM: tl.constexpr,
+    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    columns = tl.arange(0, BLOCK_IN)
+    batch = tl.arange(0, ROWS)
+    written, asked = rows < outputs, batch < count
+    mask = written[:, None] & (columns < inputs)[None, :]
+    places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
+    w = tl.load(places, mask=mask, other=0.0)
+    if ACTIVATION == "swiglu":
+        ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
+        u = tl.load(ups, mask=mask, other=0.0)
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+    mean, squares = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
+    if NORM == "layernorm":
+        for start in range(0, inputs, BLOCK_IN):
+            here = start + columns
+            inside = asked[:, None] & (here < inputs)[None, :]
+            a = tl.load(x + batch[:, None] * inputs + here[None, :], mask=inside, other=0.0).to(tl.float32)
+            mean += tl.sum(a, 1)
+        mean = mean / inputs
+        for start in range(0, inputs, BLOCK_IN):
+            here = start + columns
+            inside = asked[:, None] & (here < inputs)[None, :]
+            a = tl.load(x + batch[:, None] * inputs + here[None, :], mask=inside, other=0.0).to(tl.float32)
+            a = tl.where(inside, a - mean[:, None], 0.0)
+            squares += tl.sum(a * a, 1)
+        factor = tl.rsqrt(squares / inputs + eps)
+    total = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
+    total_up = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
+    for start in range(0, inputs, BLOCK_IN):
+        here = start + columns
+        inside = here < inputs
+        if start > 0:
+            mask = written[:, None] & inside[None, :]
+            w = tl.load(places + start, mask=mask, other=0.0)
+            if ACTIVATION == "swiglu":
+                u = tl.load(ups + start, mask=mask, other=0.0)
+        a = tl.load(x + batch[:, None] * inputs + here[None, :], mask=asked[:, None] & inside[None, :], other=0.0)
+        if NORM != "none":
+            scale = tl.load(norm_weight + here, mask=inside, other=0.0).to(tl.float32)
+            normal = a.to(tl.float32)
+            if NORM == "layernorm":
+                b = tl.load(norm_bias + here, mask=inside, other=0.0).to(tl.float32)
+                normal = (normal - mean[:, None]) * factor[:, None] * scale[None, :] + b[None, :]
+            else:
+                squares += tl.sum(normal * normal, 1)
+                normal = normal * scale[None, :]
+            a = normal.to(w.dtype)
+        a = tl.trans(a)
+        total = tl.dot(w, a, total)
+        if ACTIVATION == "swiglu":
+            total_up = tl.dot(u, a, total_up)
+    y, up = total, total_up
+    if NORM == "rmsnorm":
+        factor = tl.rsqrt(squares / inputs + eps)
+        y, up = y * factor[None, :], up * factor[None, :]
+    mask = written[:, None] & asked[None, :]
+    spread = tl.broadcast_to(rows[:, None], [BLOCK_OUT, ROWS])
+    y = _finished(y, up, spread, mask, bias, divisor, ACTIVATION, BIAS, DIVIDED)
+    places = out + batch[None, :] * outputs + rows[:, None]
+    if ONTO:
+        y += tl.load(places, mask=mask, other=0.0).to(tl.float32)
+        tl.debug_barrier()  # several threads may hold the same output, and all have read it here
+    tl.store(places, y.to(out.dtype.element_ty), mask=mask)
+
+
+def product(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    norm: nn.Module | None = None,
+    bias: Tensor | None = None,
+    activation: Activation = "none",
+    divisor: Tensor | None = None,
+    onto: Tensor | None = None,
+) -> Tensor:
+    """activation(norm(x) Wᵀ + bias) / divisor -> [B, N], added to `onto` where it is given.
+
+    x: [B, K], contiguous, with B from 1 to 16.
+    weight: [N, K], contiguous. With `swiglu` it is [2N, K]: the gate's rows and then those of what is gated.
+    norm: an `RMSNorm` or `LayerNorm` over K that x passes first.
+    bias: [N]; not with `swiglu`.
+    divisor: [N] float32.
+    onto: [B, N], changed in place and returned.
+    """
+    rows, inputs = x.shape
+    gated = activation == "swiglu"
+    outputs = weight.shape[0] // (2 if gated else 1)
+    out = x.new_empty(rows, outputs) if onto is None else onto
+    norms: Any = norm
+    kind = "none" if norm is None else "layernorm" if isinstance(norm, LayerNorm) else "rmsnorm"
+    arguments = (
+        x,
+        weight,
+        out,
+        x if norm is None else norms.weight,
+        norms.bias if kind == "layernorm" else x,
+        x if bias is None else bias,
+        x if divisor is None else divisor,
+    )
+    flags = {
+        "NORM": kind,
+        "ACTIVATION": activation,
+        "BIAS": bias is not None,
+        "DIVIDED": divisor is not None,
+        "ONTO": onto is not None,
+        "EARLY": starts_early(x.device),
+    }
+    sizes = (inputs, outputs, 0.0 if norm is None else norms.eps)
+    if rows == 1:
+        block_out, block_in, warps = blocks_of_one_row(outputs, inputs, gated=gated, normalized=norm is not None)
+        _one_row[(triton.cdiv(outputs, block_out),)](
+            *arguments,
+            *sizes,
+            BLOCK_OUT=block_out,
+            BLOCK_IN=block_in,
+            EVEN=inputs % block_in == 0,
+            **flags,
+            **launch_options(x.device, warps),
+        )
+    else:
+        block_out, block_in, warps = blocks_of_few_rows(outputs, inputs, gated=gated)
+        _few_rows[(triton.cdiv(outputs, block_out),)](
+            *arguments,
+            rows,
+            *sizes,
+            ROWS=16 if rows > 8 else 8,
+            BLOCK_OUT=block_out,
+            BLOCK_IN=block_in,
+            **flags,
+            **launch_options(x.device, warps),
+        )
+    return out
+
+
+def blocks_of_one_row(outputs: int, inputs: int, *, gated: bool, normalized: bool) -> tuple[int, int, int]:
+    """Rows and columns of the tile that a program takes at once, and its warps.
+
+    Measured on an H100: what matters is how many bytes a multiprocessor waits for at once, and how even the
+    last programs share the work.
+    """
+    widest = triton.next_power_of_2(inputs)
+    if gated:
+        return (4, min(1024, widest), 4) if inputs % 1024 == 0 or inputs < 1024 else (4, min(512, widest), 2)
+    if normalized:
+        return (8, min(1024, widest), 4) if outputs < 6144 else (4, min(512, widest), 4)
+    return (8, min(2048, widest), 8) if inputs % 2048 == 0 else (4, min(1024, widest), 4)
+
+
+def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool) -> tuple[int, int, int]:
+    """The same as `blocks_of_one_row` for more rows; a tile of tensor cores has 16 rows at least."""
+    return 16, min(256 if gated else 512, max(16, triton.next_power_of_2(inputs))), 4
