@@ -1,18 +1,16 @@
 """Chooses the implementation of an operator for a device and a dtype."""
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from operators import registry
 from operators.architecture import Layer
 from operators.base.errors import BackendError, flat
 from operators.decoding.fused import FILES, TRITON, fused, reason_against_kernels, reason_against_layer
-from operators.operator import FusedStep, Shape
+from operators.operator import FusedHead, FusedStep, Shape
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,9 @@ def fused_step(layer: Layer, wanted: str, device: torch.device, dtype: torch.dty
     return None
 
 
-def fused_product(wanted: str, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
-    """`operators.kernels.products.product` for the head; None as in `fused_step`."""
+def fused_head(wanted: str, device: torch.device, dtype: torch.dtype) -> FusedHead | None:
+    """The fused end of a decode step; None as in `fused_step`."""
     if wanted not in ("auto", TRITON) or reason_against_kernels(device, dtype):
         return None
-    product: Callable[..., Tensor] = importlib.import_module("operators.kernels.products").product
-    return product
+    head: FusedHead = importlib.import_module("operators.decoding.head").HEAD
+    return head

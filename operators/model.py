@@ -14,7 +14,7 @@ from operators.base.errors import DataError, StateError
 from operators.layers.normalization import build_norm, unit_rows
 from operators.layers.residual import ResidualLayer, add_norm_reference, best_add_norm
 from operators.operator import MOST_FUSED_ROWS, State
-from operators.sampling import Sampling, choose
+from operators.sampling import Sampling, choose, most_likely
 
 
 @dataclass
@@ -142,9 +142,7 @@ class HybridLM(nn.Module):
                 else nn.Linear(width, architecture.vocabulary, bias=False)
             )
             self._initialize()
-        self.product = backends.fused_product(
-            backend if isinstance(backend, str) else "auto", device, dtype
-        )
+        self.fused_head = backends.fused_head(backend if isinstance(backend, str) else "auto", device, dtype)
         self.to(device=device, dtype=dtype)
         for built in self.layers:
             assert isinstance(built, ResidualLayer)
@@ -298,8 +296,11 @@ class HybridLM(nn.Module):
         last: Tensor = self.norm(x[:, -1])
         return last
 
-    def step(self, tokens: Tensor, state: ModelState) -> Tensor:
+    def step(self, tokens: Tensor, state: ModelState, chosen: Tensor | None = None) -> Tensor:
         """Reads one token a row: ids [B] -> logits [B, vocabulary].
+
+        chosen: where the most likely next token of each row is written [B] int64; it may be `tokens`. None for
+            nowhere.
 
         A state without a prefill holds no meta tokens. Raises StateError where the state is
         of another batch or full.
@@ -310,16 +311,21 @@ class HybridLM(nn.Module):
         for layer, layer_state in zip(self.layers, state.layers, strict=True):
             assert isinstance(layer, ResidualLayer)
             x, change = layer.step(x, change, layer_state, state.position)
-        state.position += 1
         state.count(one_each)
-        if self.product is not None and x.shape[0] <= MOST_FUSED_ROWS and not torch.is_grad_enabled():
-            return self.product(
-                x if change is None else x + change,
-                self.embedding.weight if self.head is None else self.head.weight,
-                norm=self.norm,
-                divisor=state.head_norms,
-            )
-        return self._logits(self.add_norm(self.norm, x, change)[1], state)
+        fused = self.fused_head
+        if fused is None or x.shape[0] > MOST_FUSED_ROWS or torch.is_grad_enabled():
+            logits = self._logits(self.add_norm(self.norm, x, change)[1], state)
+        else:
+            x = x if change is None else x + change
+            weight = self.embedding.weight if self.head is None else self.head.weight
+            logits = fused.product(x, weight, norm=self.norm, divisor=state.head_norms)
+            if chosen is not None:
+                fused.choose(logits, chosen, state.position)
+                return logits
+        state.position += 1
+        if chosen is not None:
+            chosen.copy_(most_likely(logits))
+        return logits
 
     @torch.inference_mode()
     def generate(

@@ -206,6 +206,18 @@ class FusedStep:
     counters: Callable[[Any, int], dict[str, TensorSpec]] = _no_counters
 
 
+@dataclass(frozen=True)
+class FusedHead:
+    """The end of a decode step in few kernels.
+
+    product: (x [B, W], weight [V, W], norm=, divisor=) -> norm(x) weightᵀ / divisor: the logits [B, V].
+    choose: (logits [B, V], tokens [B], position [B]) writes each row's most likely token and counts it.
+    """
+
+    product: Callable[..., Tensor]
+    choose: Callable[[Tensor, Tensor, Tensor], None]
+
+
 def _no_state(shape: Any, batch: int, max_length: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
     return {}
 

@@ -33,11 +33,37 @@ def _rotated(first, second, norm_first, norm_second, cosine, sine, size, eps, NO
 
 
 @triton.jit
+def _loaded(key, value, cache, start, last, new, of_slot, half, whole, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """Both halves of the keys, and the values, of slots from `start` on; and which of these are seen."""
+    slot = start + tl.arange(0, BLOCK)
+    seen = (slot < last) & (slot != new)
+    at = cache + slot[:, None].to(tl.int64) * of_slot
+    pairs = seen[:, None] & (half < SIZE // 2)[None, :]
+    k_first = tl.load(key + at + half[None, :], mask=pairs, other=0.0)
+    k_second = tl.load(key + at + SIZE // 2 + half[None, :], mask=pairs, other=0.0)
+    v = tl.load(value + at + whole[None, :], mask=seen[:, None] & (whole < SIZE)[None, :], other=0.0)
+    return k_first, k_second, v, seen
+
+
+@triton.jit
+def _attended(q_first, q_second, k_first, k_second, v, seen, best, weight, total, scale):
+    """The running maximum, weight and sum of a softmax after more slots."""
+    score = tl.dot(q_first, tl.trans(k_first))
+    score = tl.dot(q_second, tl.trans(k_second), score) * scale
+    score = tl.where(seen[None, :], score, float("-inf"))
+    higher = tl.maximum(best, tl.max(score, 1))
+    shift = tl.where(higher == float("-inf"), 0.0, higher)
+    shrink = tl.exp2(best - shift)
+    p = tl.exp2(score - shift[:, None])
+    return higher, weight * shrink + tl.sum(p, 1), tl.dot(p.to(v.dtype), v, total * shrink[:, None])
+
+
+@triton.jit
 def _attend(
     qkv, key, value, out, position, frequencies, q_norm, k_norm, parts, arrived,
     heads, kv_heads, slots, eps, scale,
     SIZE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, TOGETHER: tl.constexpr, GROUP_POWER: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, TOGETHER: tl.constexpr, GROUP_POWER: tl.constexpr,
     NORMED: tl.constexpr, ROTATED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, kv_head, split = tl.program_id(0) // kv_heads, tl.program_id(0) % kv_heads, tl.program_id(1)
@@ -52,16 +78,12 @@ def _attend(
     first_slot, last_slot = split * share, tl.minimum((split + 1) * share, filled)
     half, whole, group = tl.arange(0, HALF), tl.arange(0, WHOLE), tl.arange(0, ROWS)
     of_half, of_whole, of_group = half < SIZE // 2, whole < SIZE, group < GROUP
-    steps = tl.arange(0, BLOCK)
     of_slot = kv_heads * SIZE
     cache = batch.to(tl.int64) * slots * of_slot + kv_head * SIZE
-    slot = first_slot + steps
-    seen = (slot < last_slot) & (slot != new)
-    at = cache + slot[:, None].to(tl.int64) * of_slot
-    pairs = seen[:, None] & of_half[None, :]
-    k_first = tl.load(key + at + half[None, :], mask=pairs, other=0.0)
-    k_second = tl.load(key + at + SIZE // 2 + half[None, :], mask=pairs, other=0.0)
-    v = tl.load(value + at + whole[None, :], mask=seen[:, None] & of_whole[None, :], other=0.0)
+    if STAGES == 0:
+        k_first, k_second, v, seen = _loaded(
+            key, value, cache, first_slot, last_slot, new, of_slot, half, whole, SIZE, BLOCK
+        )
     cosine, sine = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
     if ROTATED:
         angle = before.to(tl.float32) * tl.load(frequencies + half, mask=of_half, other=0.0)
@@ -97,39 +119,37 @@ def _attend(
         )
         own_first, own_second = own_first.to(key.dtype.element_ty), own_second.to(key.dtype.element_ty)
         own_value = tl.load(row + (heads + kv_heads + kv_head) * SIZE + whole, mask=of_whole, other=0.0)
-        to = cache + new.to(tl.int64) * of_slot
-        tl.store(key + to + half[None, :], own_first, mask=of_half[None, :])
-        tl.store(key + to + SIZE // 2 + half[None, :], own_second, mask=of_half[None, :])
-        tl.store(value + to + whole, own_value, mask=of_whole)
+        there = cache + new.to(tl.int64) * of_slot
+        tl.store(key + there + half[None, :], own_first, mask=of_half[None, :])
+        tl.store(key + there + SIZE // 2 + half[None, :], own_second, mask=of_half[None, :])
+        tl.store(value + there + whole, own_value, mask=of_whole)
         both = q_first.to(tl.float32) * own_first.to(tl.float32)
         both += q_second.to(tl.float32) * own_second.to(tl.float32)
         best = tl.sum(both, 1) * scale
         weight += 1.0
         total += own_value.to(tl.float32)[None, :]
-    for start in range(first_slot, last_slot, BLOCK):
-        if start > first_slot:
-            slot = start + steps
-            seen = (slot < last_slot) & (slot != new)
-            at = cache + slot[:, None].to(tl.int64) * of_slot
-            pairs = seen[:, None] & of_half[None, :]
-            k_first = tl.load(key + at + half[None, :], mask=pairs, other=0.0)
-            k_second = tl.load(key + at + SIZE // 2 + half[None, :], mask=pairs, other=0.0)
-            v = tl.load(value + at + whole[None, :], mask=seen[:, None] & of_whole[None, :], other=0.0)
-        score = tl.dot(q_first, tl.trans(k_first))
-        score = tl.dot(q_second, tl.trans(k_second), score) * scale
-        score = tl.where(seen[None, :], score, float("-inf"))
-        higher = tl.maximum(best, tl.max(score, 1))
-        shift = tl.where(higher == float("-inf"), 0.0, higher)
-        shrink = tl.exp2(best - shift)
-        p = tl.exp2(score - shift[:, None])
-        weight = weight * shrink + tl.sum(p, 1)
-        total = tl.dot(p.to(v.dtype), v, total * shrink[:, None])
-        best = higher
+    if STAGES == 0:
+        for start in range(first_slot, last_slot, BLOCK):
+            if start > first_slot:
+                k_first, k_second, v, seen = _loaded(
+                    key, value, cache, start, last_slot, new, of_slot, half, whole, SIZE, BLOCK
+                )
+            best, weight, total = _attended(
+                q_first, q_second, k_first, k_second, v, seen, best, weight, total, scale
+            )
+    else:
+        for start in tl.range(first_slot, last_slot, BLOCK, num_stages=STAGES):
+            k_first, k_second, v, seen = _loaded(
+                key, value, cache, start, last_slot, new, of_slot, half, whole, SIZE, BLOCK
+            )
+            best, weight, total = _attended(
+                q_first, q_second, k_first, k_second, v, seen, best, weight, total, scale
+            )
 
-    to = out + batch.to(tl.int64) * heads * SIZE + (kv_head * GROUP + group)[:, None] * SIZE + whole[None, :]
+    result = out + batch.to(tl.int64) * heads * SIZE + kv_head * GROUP * SIZE
     wanted = of_group[:, None] & of_whole[None, :]
     if active == 1:
-        tl.store(to, (total / weight[:, None]).to(out.dtype.element_ty), mask=wanted)
+        tl.store(result + group[:, None] * SIZE + whole[None, :], (total / weight[:, None]).to(out.dtype.element_ty), mask=wanted)
         return
     # A part: GROUP × SIZE sums, then GROUP maxima, then GROUP weights.
     of_part = GROUP * (SIZE + 2)
@@ -144,35 +164,34 @@ def _attend(
         some = tl.arange(0, TOGETHER)
         best_all = tl.full([GROUP_POWER], float("-inf"), tl.float32)
         for start in range(0, active, TOGETHER):
-            there = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
+            kept = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
             at_part = mine_all + (start + some)[:, None] * of_part + GROUP * SIZE + few[None, :]
             best_all = tl.maximum(
-                best_all, tl.max(tl.load(at_part, mask=there, other=float("-inf"), cache_modifier=".cg"), 0)
+                best_all, tl.max(tl.load(at_part, mask=kept, other=float("-inf"), cache_modifier=".cg"), 0)
             )
         best_all = tl.where(few < GROUP, best_all, 0.0)
         sums = tl.zeros([GROUP_POWER, WHOLE], tl.float32)
         weights = tl.zeros([GROUP_POWER], tl.float32)
         for start in range(0, active, TOGETHER):
-            there = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
+            kept = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
             at_part = mine_all + (start + some)[:, None] * of_part + few[None, :]
-            high = tl.load(at_part + GROUP * SIZE, mask=there, other=float("-inf"), cache_modifier=".cg")
+            high = tl.load(at_part + GROUP * SIZE, mask=kept, other=float("-inf"), cache_modifier=".cg")
             factor = tl.exp2(high - best_all[None, :])
             weights += tl.sum(
-                factor * tl.load(at_part + GROUP * (SIZE + 1), mask=there, other=0.0, cache_modifier=".cg"), 0
+                factor * tl.load(at_part + GROUP * (SIZE + 1), mask=kept, other=0.0, cache_modifier=".cg"), 0
             )
             numbers = tl.load(
                 mine_all
                 + (start + some)[:, None, None] * of_part
                 + few[None, :, None] * SIZE
                 + whole[None, None, :],
-                mask=there[:, :, None] & of_whole[None, None, :],
+                mask=kept[:, :, None] & of_whole[None, None, :],
                 other=0.0,
                 cache_modifier=".cg",
             )
             sums += tl.sum(factor[:, :, None] * numbers, 0)
-        to = out + batch.to(tl.int64) * heads * SIZE + (kv_head * GROUP + few)[:, None] * SIZE + whole[None, :]
         tl.store(
-            to,
+            result + few[:, None] * SIZE + whole[None, :],
             (sums / weights[:, None]).to(out.dtype.element_ty),
             mask=(few < GROUP)[:, None] & of_whole[None, :],
         )
@@ -203,8 +222,7 @@ def attend(
     group = heads // kv_heads
     out = qkv.new_empty(batch, heads * size)
     half, whole = max(16, triton.next_power_of_2(size // 2)), max(16, triton.next_power_of_2(size))
-    block = max(16, min(128, 8192 // whole))
-    splits = splits_of(batch * kv_heads, slots, block, qkv.device)
+    splits, block, warps, stages = shared_out(batch * kv_heads, slots, whole, qkv.device)
     power = triton.next_power_of_2(group)
     parts = torch.empty(
         batch * kv_heads * splits * group * (size + 2), dtype=torch.float32, device=qkv.device
@@ -232,17 +250,23 @@ def attend(
         WHOLE=whole,
         BLOCK=block,
         SPLITS=splits,
+        STAGES=stages,
         TOGETHER=min(triton.next_power_of_2(splits), max(1, _JOINED_NUMBERS // (power * whole))),
         GROUP_POWER=power,
         NORMED=q_norm is not None,
         ROTATED=frequencies is not None,
         EARLY=starts_early(qkv.device),
-        **launch_options(qkv.device, 4),
+        **launch_options(qkv.device, warps),
     )
     return out
 
 
-def splits_of(programs: int, slots: int, block: int, device: torch.device) -> int:
-    """Into how many parts a cache is shared out, so that there are two programs for each multiprocessor."""
-    wanted = 2 * multiprocessors(device) // programs
-    return max(1, min(wanted, MOST_PARTS, -(-slots // block)))
+def shared_out(heads: int, slots: int, size: int, device: torch.device) -> tuple[int, int, int, int]:
+    """How the slots of `heads` heads with `size` numbers each are shared out to programs.
+
+    Returns into how many parts a head's slots go at most, how many slots a program takes at once, its warps, and how
+    many of such blocks it reads ahead; 0 reads the first one before the wait.
+    """
+    block = max(16, min(128, 8192 // size))
+    wanted = 2 * multiprocessors(device) // heads
+    return max(1, min(wanted, MOST_PARTS, -(-slots // block))), block, 4, 0

@@ -1,7 +1,7 @@
 """Part of kernels: one token of a short convolution, whose earlier inputs are kept channel by channel.
 
-A kernel first calls `convolved` for all channels that it needs, then has a barrier, then calls `shifted`. Several
-threads may hold the same channel, and none may shift what another one still has to read.
+Several threads may hold the same channel. So there must be a barrier between `held_inputs` and `keep`: none may
+overwrite what another one still has to read.
 """
 
 import triton
@@ -9,29 +9,35 @@ import triton.language as tl
 
 
 @triton.jit
-def convolved(x, held, weight, bias, channels, mask, TAPS: tl.constexpr, BIAS: tl.constexpr):
-    """silu(convolution) of a token at `channels`.
+def held_inputs(held, weight, bias, channels, mask, TAPS: tl.constexpr, POWER: tl.constexpr, BIAS: tl.constexpr):
+    """The earlier inputs of `channels` [N, POWER], their part of the convolution [N], and the last weight [N].
 
-    x: the token's inputs, at channel 0.
-    held: its earlier inputs [C, TAPS - 1], the oldest first.
+    held: earlier inputs [C, TAPS - 1], the oldest first.
     weight: [C, TAPS].
     bias: [C], with BIAS.
+    POWER: the power of 2 that TAPS fits into.
     """
-    last = tl.load(weight + channels * TAPS + TAPS - 1, mask=mask, other=0.0).to(tl.float32)
-    total = tl.load(x + channels, mask=mask, other=0.0).to(tl.float32) * last
+    taps = tl.arange(0, POWER)
+    tile = mask[:, None] & (taps < TAPS - 1)[None, :]
+    earlier = tl.load(held + channels[:, None] * (TAPS - 1) + taps[None, :], mask=tile, other=0.0)
+    factors = tl.load(weight + channels[:, None] * TAPS + taps[None, :], mask=tile, other=0.0)
+    part = tl.sum(earlier.to(tl.float32) * factors.to(tl.float32), 1)
     if BIAS:
-        total += tl.load(bias + channels, mask=mask, other=0.0).to(tl.float32)
-    for tap in tl.static_range(TAPS - 1):
-        earlier = tl.load(held + channels * (TAPS - 1) + tap, mask=mask, other=0.0).to(tl.float32)
-        total += earlier * tl.load(weight + channels * TAPS + tap, mask=mask, other=0.0).to(tl.float32)
+        part += tl.load(bias + channels, mask=mask, other=0.0).to(tl.float32)
+    return earlier, part, tl.load(weight + channels * TAPS + TAPS - 1, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def convolved(new, part, last):
+    """silu(convolution) of a token's inputs `new` [N]."""
+    total = part + new.to(tl.float32) * last
     return total * tl.sigmoid(total)
 
 
 @triton.jit
-def shifted(x, held, channels, mask, TAPS: tl.constexpr):
-    """Forgets the oldest input at `channels` and keeps the token's."""
-    for tap in tl.static_range(1, TAPS - 1):
-        earlier = tl.load(held + channels * (TAPS - 1) + tap, mask=mask, other=0.0)
-        tl.store(held + channels * (TAPS - 1) + tap - 1, earlier, mask=mask)
-    new = tl.load(x + channels, mask=mask, other=0.0)
+def keep(held, earlier, new, channels, mask, TAPS: tl.constexpr, POWER: tl.constexpr):
+    """Forgets the oldest input of each channel and keeps the token's."""
+    taps = tl.arange(0, POWER)
+    tile = mask[:, None] & ((taps > 0) & (taps < TAPS - 1))[None, :]
+    tl.store(held + channels[:, None] * (TAPS - 1) + taps[None, :] - 1, earlier, mask=tile)
     tl.store(held + channels * (TAPS - 1) + TAPS - 2, new.to(held.dtype.element_ty), mask=mask)

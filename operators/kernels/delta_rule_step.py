@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from operators.kernels.convolution_step import convolved, shifted
+from operators.kernels.convolution_step import convolved, held_inputs, keep
 from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import RMSNorm
 
@@ -20,7 +20,7 @@ MOST_STATE = 128 * 256  # numbers that one program can hold
 def _step(
     projected, recurrent, conv, conv_weight, A_log, dt_bias, norm_weight, out, heads, width, eps, scale,
     KEY: tl.constexpr, VALUE: tl.constexpr, TAPS: tl.constexpr, KEY_POWER: tl.constexpr,
-    VALUE_POWER: tl.constexpr, DECAYS: tl.constexpr, NEGATIVE: tl.constexpr, EARLY: tl.constexpr,
+    VALUE_POWER: tl.constexpr, TAPS_POWER: tl.constexpr, DECAYS: tl.constexpr, NEGATIVE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     keys, values = tl.arange(0, KEY_POWER), tl.arange(0, VALUE_POWER)
@@ -29,18 +29,28 @@ def _step(
     at = recurrent + ((batch * heads + head) * KEY + keys)[:, None] * VALUE + values[None, :]
     s = tl.load(at, mask=tile, other=0.0)
     norm = tl.load(norm_weight + values, mask=of_value, other=0.0).to(tl.float32)
+    channels = heads * (2 * KEY + VALUE)
+    conv += batch * channels * (TAPS - 1)
+    q_channels, k_channels = head * KEY + keys, (heads + head) * KEY + keys
+    v_channels = 2 * heads * KEY + head * VALUE + values
+    q_held, q_part, q_last = held_inputs(
+        conv, conv_weight, conv_weight, q_channels, of_key, TAPS, TAPS_POWER, False
+    )
+    k_held, k_part, k_last = held_inputs(
+        conv, conv_weight, conv_weight, k_channels, of_key, TAPS, TAPS_POWER, False
+    )
+    v_held, v_part, v_last = held_inputs(
+        conv, conv_weight, conv_weight, v_channels, of_value, TAPS, TAPS_POWER, False
+    )
     if EARLY:
         gdc_wait()
         gdc_launch_dependents()
 
-    channels = heads * (2 * KEY + VALUE)
     row = projected + batch * width
-    conv += batch * channels * (TAPS - 1)
-    q_channels, k_channels = head * KEY + keys, (heads + head) * KEY + keys
-    v_channels = 2 * heads * KEY + head * VALUE + values
-    q = convolved(row, conv, conv_weight, conv_weight, q_channels, of_key, TAPS, False)
-    k = convolved(row, conv, conv_weight, conv_weight, k_channels, of_key, TAPS, False)
-    v = convolved(row, conv, conv_weight, conv_weight, v_channels, of_value, TAPS, False)
+    q_new = tl.load(row + q_channels, mask=of_key, other=0.0)
+    k_new = tl.load(row + k_channels, mask=of_key, other=0.0)
+    v_new = tl.load(row + v_channels, mask=of_value, other=0.0)
+    q, k, v = convolved(q_new, q_part, q_last), convolved(k_new, k_part, k_last), convolved(v_new, v_part, v_last)
     q = q * tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * scale
     k = k * tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
     after = row + channels  # where the decay's input lies, if there is one, then beta, then the gate
@@ -54,17 +64,17 @@ def _step(
         beta = beta * 2.0
     correction = beta * (v - tl.sum(k[:, None] * s, 0))
     s += k[:, None] * correction[None, :]
-    tl.debug_barrier()
-    tl.store(at, s, mask=tile)
-    shifted(row, conv, q_channels, of_key, TAPS)
-    shifted(row, conv, k_channels, of_key, TAPS)
-    shifted(row, conv, v_channels, of_value, TAPS)
     y = tl.sum(q[:, None] * s, 0).to(out.dtype.element_ty).to(tl.float32)
     y = y * tl.rsqrt(tl.sum(y * y, 0) / VALUE + eps) * norm
     if DECAYS:
         gate = tl.load(after + heads + head * VALUE + values, mask=of_value, other=0.0).to(tl.float32)
         y = y * gate * tl.sigmoid(gate)
     tl.store(out + (batch * heads + head) * VALUE + values, y.to(out.dtype.element_ty), mask=of_value)
+    tl.debug_barrier()  # all threads have read what is overwritten here
+    tl.store(at, s, mask=tile)
+    keep(conv, q_held, q_new, q_channels, of_key, TAPS, TAPS_POWER)
+    keep(conv, k_held, k_new, k_channels, of_key, TAPS, TAPS_POWER)
+    keep(conv, v_held, v_new, v_channels, of_value, TAPS, TAPS_POWER)
 
 
 def delta_rule_step(
@@ -109,6 +119,7 @@ def delta_rule_step(
         TAPS=conv_weight.shape[1],
         KEY_POWER=key_power,
         VALUE_POWER=value_power,
+        TAPS_POWER=triton.next_power_of_2(conv_weight.shape[1]),
         DECAYS=decay is not None,
         NEGATIVE=negative,
         EARLY=starts_early(projected.device),

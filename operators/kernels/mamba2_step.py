@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from operators.kernels.convolution_step import convolved, shifted
+from operators.kernels.convolution_step import convolved, held_inputs, keep
 from operators.kernels.launching import launch_options, starts_early
 
 # Channels of a head that a program takes: 32 with a state of 128 numbers are 32 registers of 128 threads.
@@ -20,7 +20,7 @@ def _step(
     projected, recurrent, conv, conv_weight, conv_bias, A_log, D, dt_bias, out, arrived,
     heads, groups, sharing,
     SIZE: tl.constexpr, STATE: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr,
-    STATE_POWER: tl.constexpr, EARLY: tl.constexpr,
+    STATE_POWER: tl.constexpr, TAPS_POWER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     group = head // (heads // groups)
@@ -34,31 +34,42 @@ def _step(
     h = tl.load(at, mask=tile, other=0.0)
     a = -tl.exp(tl.load(A_log + head).to(tl.float32))
     skip, bias = tl.load(D + head).to(tl.float32), tl.load(dt_bias + head).to(tl.float32)
+    x_channels, b_channels = head * SIZE + own, inner + group * STATE + states
+    c_channels = b_channels + groups * STATE
+    conv += batch * channels * (TAPS - 1)
+    x_held, x_part, x_last = held_inputs(
+        conv, conv_weight, conv_bias, x_channels, of_head, TAPS, TAPS_POWER, True
+    )
+    b_held, b_part, b_last = held_inputs(
+        conv, conv_weight, conv_bias, b_channels, of_state, TAPS, TAPS_POWER, True
+    )
+    c_held, c_part, c_last = held_inputs(
+        conv, conv_weight, conv_bias, c_channels, of_state, TAPS, TAPS_POWER, True
+    )
+    # All programs of a group read what is held of B and C. The last one to have read it changes it.
+    tl.debug_barrier()
+    is_last = tl.atomic_add(arrived + batch * groups + group, 1, sem="acq_rel") == sharing - 1
     if EARLY:
         gdc_wait()
         gdc_launch_dependents()
 
     row = projected + batch * (inner + channels + heads)
-    conv += batch * channels * (TAPS - 1)
-    z = tl.load(row + head * SIZE + own, mask=of_head, other=0.0).to(tl.float32)
+    z = tl.load(row + x_channels, mask=of_head, other=0.0).to(tl.float32)
     dt = tl.load(row + inner + channels + head).to(tl.float32) + bias
+    x_new = tl.load(row + inner + x_channels, mask=of_head, other=0.0)
+    b_new = tl.load(row + inner + b_channels, mask=of_state, other=0.0)
+    c_new = tl.load(row + inner + c_channels, mask=of_state, other=0.0)
     dt = tl.where(dt > 20.0, dt, tl.log(1.0 + tl.exp(dt)))  # softplus
-    b_channels = inner + group * STATE + states
-    c_channels = b_channels + groups * STATE
-    x = convolved(row + inner, conv, conv_weight, conv_bias, head * SIZE + own, of_head, TAPS, True)
-    b = convolved(row + inner, conv, conv_weight, conv_bias, b_channels, of_state, TAPS, True)
-    c = convolved(row + inner, conv, conv_weight, conv_bias, c_channels, of_state, TAPS, True)
+    x, b, c = convolved(x_new, x_part, x_last), convolved(b_new, b_part, b_last), convolved(c_new, c_part, c_last)
     h = h * tl.exp(dt * a) + (dt * x)[:, None] * b[None, :]
     y = tl.sum(h * c[None, :], 1) + skip * x
     y = y * z * tl.sigmoid(z)
-    tl.store(out + batch * inner + head * SIZE + own, y.to(out.dtype.element_ty), mask=of_head)
-    tl.debug_barrier()
+    tl.store(out + batch * inner + x_channels, y.to(out.dtype.element_ty), mask=of_head)
     tl.store(at, h, mask=tile)
-    shifted(row + inner, conv, head * SIZE + own, of_head, TAPS)
-    # All heads of a group read the inputs of B and C. The last of them shifts these.
-    if tl.atomic_add(arrived + batch * groups + group, 1, sem="acq_rel") == sharing - 1:
-        shifted(row + inner, conv, b_channels, of_state, TAPS)
-        shifted(row + inner, conv, c_channels, of_state, TAPS)
+    keep(conv, x_held, x_new, x_channels, of_head, TAPS, TAPS_POWER)
+    if is_last:
+        keep(conv, b_held, b_new, b_channels, of_state, TAPS, TAPS_POWER)
+        keep(conv, c_held, c_new, c_channels, of_state, TAPS, TAPS_POWER)
         tl.store(arrived + batch * groups + group, 0)
 
 
@@ -106,6 +117,7 @@ def mamba2_step(
         TAPS=conv_weight.shape[1],
         BLOCK=block,
         STATE_POWER=triton.next_power_of_2(states),
+        TAPS_POWER=triton.next_power_of_2(conv_weight.shape[1]),
         EARLY=starts_early(projected.device),
         **launch_options(projected.device, 4),
     )

@@ -20,7 +20,17 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import LayerNorm, RMSNorm
 
+# Lines of 128 bytes of each row of the matrix that are asked for before the wait.
+_LINES_AHEAD = 0
 Activation = Literal["none", "swiglu", "relu2"]
+
+
+@triton.jit
+def _to_cache(places):
+    """Asks for the lines at `places` to be brought into the L2 cache, and waits for none."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [places], dtype=tl.int32, is_pure=False, pack=1
+    )
 
 
 @triton.jit
@@ -110,53 +120,53 @@ def _one_row(
 @triton.jit
 def _few_rows(
     x, weight, out, norm_weight, norm_bias, bias, divisor, count, inputs, outputs, eps,
-    ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, NORM: tl.constexpr,
-    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EARLY: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, STAGES: tl.constexpr, NORM: tl.constexpr,
+    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EVEN: tl.constexpr,
+    EARLY: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     columns = tl.arange(0, BLOCK_IN)
     batch = tl.arange(0, ROWS)
     written, asked = rows < outputs, batch < count
-    mask = written[:, None] & (columns < inputs)[None, :]
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
-    w = tl.load(places, mask=mask, other=0.0)
-    if ACTIVATION == "swiglu":
-        ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
-        u = tl.load(ups, mask=mask, other=0.0)
+    ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
+    xs = x + batch[:, None] * inputs + columns[None, :]
     if EARLY:
+        if AHEAD > 0:
+            lines = tl.arange(0, AHEAD) * 64
+            ahead = written[:, None] & (lines < inputs)[None, :]
+            to_cache = tl.where(ahead, rows[:, None].to(tl.int64) * inputs + lines[None, :], 0)
+            _to_cache(weight + to_cache)
+            if ACTIVATION == "swiglu":
+                _to_cache(weight + tl.where(ahead, to_cache + outputs.to(tl.int64) * inputs, 0))
         gdc_wait()
         gdc_launch_dependents()
     mean, squares = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
+    factor = squares
     if NORM == "layernorm":
         for start in range(0, inputs, BLOCK_IN):
-            here = start + columns
-            inside = asked[:, None] & (here < inputs)[None, :]
-            a = tl.load(x + batch[:, None] * inputs + here[None, :], mask=inside, other=0.0).to(tl.float32)
-            mean += tl.sum(a, 1)
+            inside = asked[:, None] & (start + columns < inputs)[None, :]
+            mean += tl.sum(tl.load(xs + start, mask=inside, other=0.0).to(tl.float32), 1)
         mean = mean / inputs
         for start in range(0, inputs, BLOCK_IN):
-            here = start + columns
-            inside = asked[:, None] & (here < inputs)[None, :]
-            a = tl.load(x + batch[:, None] * inputs + here[None, :], mask=inside, other=0.0).to(tl.float32)
-            a = tl.where(inside, a - mean[:, None], 0.0)
+            inside = asked[:, None] & (start + columns < inputs)[None, :]
+            a = tl.where(inside, tl.load(xs + start, mask=inside, other=0.0).to(tl.float32) - mean[:, None], 0.0)
             squares += tl.sum(a * a, 1)
         factor = tl.rsqrt(squares / inputs + eps)
     total = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
     total_up = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
-    for start in range(0, inputs, BLOCK_IN):
-        here = start + columns
-        inside = here < inputs
-        if start > 0:
-            mask = written[:, None] & inside[None, :]
-            w = tl.load(places + start, mask=mask, other=0.0)
-            if ACTIVATION == "swiglu":
-                u = tl.load(ups + start, mask=mask, other=0.0)
-        a = tl.load(x + batch[:, None] * inputs + here[None, :], mask=asked[:, None] & inside[None, :], other=0.0)
+    for start in tl.range(0, inputs, BLOCK_IN, num_stages=STAGES):
+        inside = start + columns < inputs
+        mask = written[:, None] if EVEN else written[:, None] & inside[None, :]
+        w = tl.load(places + start, mask=mask, other=0.0)
+        if ACTIVATION == "swiglu":
+            u = tl.load(ups + start, mask=mask, other=0.0)
+        a = tl.load(xs + start, mask=asked[:, None] & inside[None, :], other=0.0)
         if NORM != "none":
-            scale = tl.load(norm_weight + here, mask=inside, other=0.0).to(tl.float32)
+            scale = tl.load(norm_weight + start + columns, mask=inside, other=0.0).to(tl.float32)
             normal = a.to(tl.float32)
             if NORM == "layernorm":
-                b = tl.load(norm_bias + here, mask=inside, other=0.0).to(tl.float32)
+                b = tl.load(norm_bias + start + columns, mask=inside, other=0.0).to(tl.float32)
                 normal = (normal - mean[:, None]) * factor[:, None] * scale[None, :] + b[None, :]
             else:
                 squares += tl.sum(normal * normal, 1)
@@ -173,11 +183,11 @@ def _few_rows(
     mask = written[:, None] & asked[None, :]
     spread = tl.broadcast_to(rows[:, None], [BLOCK_OUT, ROWS])
     y = _finished(y, up, spread, mask, bias, divisor, ACTIVATION, BIAS, DIVIDED)
-    places = out + batch[None, :] * outputs + rows[:, None]
+    results = out + batch[None, :] * outputs + rows[:, None]
     if ONTO:
-        y += tl.load(places, mask=mask, other=0.0).to(tl.float32)
+        y += tl.load(results, mask=mask, other=0.0).to(tl.float32)
         tl.debug_barrier()  # several threads may hold the same output, and all have read it here
-    tl.store(places, y.to(out.dtype.element_ty), mask=mask)
+    tl.store(results, y.to(out.dtype.element_ty), mask=mask)
 
 
 def product(
@@ -235,7 +245,7 @@ def product(
             **launch_options(x.device, warps),
         )
     else:
-        block_out, block_in, warps = blocks_of_few_rows(outputs, inputs, gated=gated)
+        block_out, block_in, warps, stages = blocks_of_few_rows(outputs, inputs, gated=gated)
         _few_rows[(triton.cdiv(outputs, block_out),)](
             *arguments,
             rows,
@@ -243,6 +253,9 @@ def product(
             ROWS=16 if rows > 8 else 8,
             BLOCK_OUT=block_out,
             BLOCK_IN=block_in,
+            STAGES=stages,
+            EVEN=inputs % block_in == 0,
+            AHEAD=_LINES_AHEAD,
             **flags,
             **launch_options(x.device, warps),
         )
@@ -263,6 +276,14 @@ def blocks_of_one_row(outputs: int, inputs: int, *, gated: bool, normalized: boo
     return (8, min(2048, widest), 8) if inputs % 2048 == 0 else (4, min(1024, widest), 4)
 
 
-def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool) -> tuple[int, int, int]:
-    """The same as `blocks_of_one_row` for more rows; a tile of tensor cores has 16 rows at least."""
-    return 16, min(256 if gated else 512, max(16, triton.next_power_of_2(inputs))), 4
+def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool) -> tuple[int, int, int, int]:
+    """The same as `blocks_of_one_row` for more rows, and how many tiles are read ahead.
+
+    A tile of tensor cores has 16 rows, and each warp takes one.
+    """
+    widest = max(16, triton.next_power_of_2(inputs))
+    if outputs >= 32768:
+        return 64, min(256, widest), 2, 3
+    if gated:
+        return 32, min(128, widest), 2, 4
+    return (16, min(512, widest), 1, 3) if outputs <= 2560 else (32, min(256, widest), 2, 3)

@@ -1,7 +1,6 @@
 """Decoding with all memory in place: on a GPU a whole step, or a whole prompt, is a CUDA graph."""
 
 from collections.abc import Callable, Sequence
-from math import gcd
 from typing import Annotated, Any
 
 import torch
@@ -13,12 +12,11 @@ from operators.base.errors import DeviceError, StateError
 from operators.base.graph import captured
 from operators.base.value import Value
 from operators.model import HybridLM
+from operators.sampling import most_likely
 from profiler.device.device import Device
 
 # Before the capture, libraries choose kernels and allocate their workspaces. The first runs do that.
 _WARMUP_RUNS = 3
-# The parts of a vocabulary whose maxima are taken in parallel, see `most_likely`.
-_VOCABULARY_PARTS = 256
 
 
 class Sampling(Value):
@@ -134,7 +132,10 @@ class Decoder:
     @torch.no_grad()
     def step_eagerly(self) -> Tensor:
         """Does the same as `step`, kernel by kernel."""
-        self._choose(self.model.step(self.tokens, self.state))
+        if self.sampling.temperature == 0:
+            self.model.step(self.tokens, self.state, chosen=self.tokens)
+        else:
+            self._choose(self.model.step(self.tokens, self.state))
         return self.tokens
 
     @torch.no_grad()
@@ -240,17 +241,3 @@ def random_model(architecture: Architecture, device: Device, *, backend: str, se
     with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
         torch.manual_seed(seed)
         return HybridLM(architecture, backend=backend, device=device.torch_device, dtype=device.dtype).eval()
-
-
-def most_likely(logits: Tensor) -> Tensor:
-    """The index of the largest logit in each row ([B, vocabulary] -> [B]).
-
-    A vocabulary with parts of equal size is searched in two stages: torch gives a row of fewer than 131,072
-    numbers to a single multiprocessor.
-    """
-    parts = gcd(logits.shape[-1], _VOCABULARY_PARTS)
-    if parts == 1:
-        return logits.argmax(-1)
-    best, within = logits.unflatten(-1, (parts, -1)).max(-1)
-    part = best.argmax(-1, keepdim=True)
-    return torch.add(within.gather(-1, part), part, alpha=logits.shape[-1] // parts)[:, 0]

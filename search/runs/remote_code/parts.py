@@ -47,5 +47,5 @@ def _resolve(operator: str, *circumstances: Any) -> Any:
 
 registry = SimpleNamespace(get=OPERATORS.__getitem__)
 backends = SimpleNamespace(
-    resolve=_resolve, fused_step=lambda *circumstances: None, fused_product=lambda *circumstances: None
+    resolve=_resolve, fused_step=lambda *circumstances: None, fused_head=lambda *circumstances: None
 )

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from operators import Architecture, HybridLM
 from operators.base.errors import DeviceError, StateError
-from profiler.measuring.decoder import Decoder, Prompt, Sampling, most_likely
+from operators.sampling import most_likely
+from profiler.measuring.decoder import Decoder, Prompt, Sampling
 
 VOCABULARY = 97
 # A head of its own: with a tied one a random model repeats itself, and comparing its texts would compare
