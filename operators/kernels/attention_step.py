@@ -12,8 +12,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from operators.kernels.ahead import LINE, to_cache
 from operators.kernels.launching import launch_options, multiprocessors, starts_early
 
+ATT_AHEAD = True
 MOST_PARTS = 64  # of a cache: more are no faster to read, and slower to join
 _JOINED_NUMBERS = 8192  # of the parts that are joined at once: 64 registers of 128 threads
 _LOG2_E = 1.4426950408889634
@@ -65,6 +67,7 @@ def _attend(
     SIZE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, WHOLE: tl.constexpr,
     BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, TOGETHER: tl.constexpr, GROUP_POWER: tl.constexpr,
     NORMED: tl.constexpr, ROTATED: tl.constexpr, EARLY: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
     batch, kv_head, split = tl.program_id(0) // kv_heads, tl.program_id(0) % kv_heads, tl.program_id(1)
     before = tl.load(position + batch)  # tokens that were read; the one here has this position
@@ -95,6 +98,13 @@ def _attend(
         kn_first = tl.load(k_norm + half, mask=of_half, other=0.0).to(tl.float32)
         kn_second = tl.load(k_norm + SIZE // 2 + half, mask=of_half, other=0.0).to(tl.float32)
     if EARLY:
+        if AHEAD:
+            lines = LINE * tl.arange(0, WHOLE // LINE if WHOLE >= LINE else 1)
+            for start in range(first_slot + (BLOCK if STAGES == 0 else 0), last_slot, BLOCK):
+                later = tl.minimum(start + tl.arange(0, BLOCK), last_slot - 1)
+                line = cache + later[:, None].to(tl.int64) * of_slot + lines[None, :]
+                to_cache(key + line)
+                to_cache(value + line)
         gdc_wait()
         gdc_launch_dependents()
 
@@ -256,6 +266,7 @@ def attend(
         NORMED=q_norm is not None,
         ROTATED=frequencies is not None,
         EARLY=starts_early(qkv.device),
+        AHEAD=ATT_AHEAD,
         **launch_options(qkv.device, warps),
     )
     return out

@@ -17,20 +17,19 @@ import triton.language as tl
 from torch import Tensor, nn
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from operators.kernels.ahead import LINE, to_cache
 from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import LayerNorm, RMSNorm
 
-# Lines of 128 bytes of each row of the matrix that are asked for before the wait.
-_LINES_AHEAD = 0
+ONE_AHEAD, FEW_AHEAD = True, True
 Activation = Literal["none", "swiglu", "relu2"]
 
 
 @triton.jit
-def _to_cache(places):
-    """Asks for the lines at `places` to be brought into the L2 cache, and waits for none."""
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [places], dtype=tl.int32, is_pure=False, pack=1
-    )
+def _vector_to_cache(vector, size, BLOCK: tl.constexpr):
+    """Asks for a vector of `size` numbers of 16 bits, as `to_cache`."""
+    for start in range(0, size, BLOCK):
+        to_cache(vector + tl.minimum(start + LINE * tl.arange(0, BLOCK // LINE), size - 1))
 
 
 @triton.jit
@@ -53,6 +52,7 @@ def _one_row(
     x, weight, out, norm_weight, norm_bias, bias, divisor, inputs, outputs, eps,
     BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
     BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     columns = tl.arange(0, BLOCK_IN)
@@ -66,6 +66,16 @@ def _one_row(
     if NORM != "none":
         scale = tl.load(norm_weight + columns, mask=columns < inputs, other=0.0).to(tl.float32)
     if EARLY:
+        if AHEAD:
+            lines = LINE * tl.arange(0, BLOCK_IN // LINE)
+            row = tl.minimum(rows, outputs - 1)[:, None].to(tl.int64)
+            for start in range(BLOCK_IN, inputs, BLOCK_IN):
+                line = tl.minimum(start + lines, inputs - 1)
+                to_cache(weight + row * inputs + line[None, :])
+                if ACTIVATION == "swiglu":
+                    to_cache(weight + (row + outputs) * inputs + line[None, :])
+                if NORM != "none":
+                    to_cache(norm_weight + line)
         gdc_wait()
         gdc_launch_dependents()
     stream = tl.zeros([BLOCK_OUT], tl.float32)
@@ -132,13 +142,16 @@ def _few_rows(
     ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
     xs = x + batch[:, None] * inputs + columns[None, :]
     if EARLY:
-        if AHEAD > 0:
-            lines = tl.arange(0, AHEAD) * 64
-            ahead = written[:, None] & (lines < inputs)[None, :]
-            to_cache = tl.where(ahead, rows[:, None].to(tl.int64) * inputs + lines[None, :], 0)
-            _to_cache(weight + to_cache)
-            if ACTIVATION == "swiglu":
-                _to_cache(weight + tl.where(ahead, to_cache + outputs.to(tl.int64) * inputs, 0))
+        if NORM != "none":
+            _vector_to_cache(norm_weight, inputs, 1024)
+        if AHEAD:
+            lines = LINE * tl.arange(0, BLOCK_IN // LINE)
+            row = tl.minimum(rows, outputs - 1)[:, None].to(tl.int64)
+            for start in range(0, inputs, BLOCK_IN):
+                line = tl.minimum(start + lines, inputs - 1)
+                to_cache(weight + row * inputs + line[None, :])
+                if ACTIVATION == "swiglu":
+                    to_cache(weight + (row + outputs) * inputs + line[None, :])
         gdc_wait()
         gdc_launch_dependents()
     mean, squares = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
@@ -241,6 +254,7 @@ def product(
             BLOCK_OUT=block_out,
             BLOCK_IN=block_in,
             EVEN=inputs % block_in == 0,
+            AHEAD=ONE_AHEAD and block_in >= 64,
             **flags,
             **launch_options(x.device, warps),
         )
@@ -255,7 +269,7 @@ def product(
             BLOCK_IN=block_in,
             STAGES=stages,
             EVEN=inputs % block_in == 0,
-            AHEAD=_LINES_AHEAD,
+            AHEAD=FEW_AHEAD,
             **flags,
             **launch_options(x.device, warps),
         )
