@@ -12,12 +12,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from operators.kernels.ahead import LINE, to_cache
 from operators.kernels.launching import launch_options, multiprocessors, starts_early
 
-ATT_AHEAD = True
-MOST_PARTS = 64  # of a cache: more are no faster to read, and slower to join
-_JOINED_NUMBERS = 8192  # of the parts that are joined at once: 64 registers of 128 threads
+MOST_PARTS = 32  # of a cache: more are no faster to read, and slower to join
+_JOINED_NUMBERS = 4096  # of the parts that are joined at once: 32 registers of 128 threads
 _LOG2_E = 1.4426950408889634
 _ROWS_OF_TENSOR_CORES = 16
 
@@ -65,9 +63,9 @@ def _attend(
     qkv, key, value, out, position, frequencies, q_norm, k_norm, parts, arrived,
     heads, kv_heads, slots, eps, scale,
     SIZE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, TOGETHER: tl.constexpr, GROUP_POWER: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, SPLITS_POWER: tl.constexpr, GROUP_POWER: tl.constexpr,
+    PIECE: tl.constexpr,
     NORMED: tl.constexpr, ROTATED: tl.constexpr, EARLY: tl.constexpr,
-    AHEAD: tl.constexpr,
 ):  # fmt: skip
     batch, kv_head, split = tl.program_id(0) // kv_heads, tl.program_id(0) % kv_heads, tl.program_id(1)
     before = tl.load(position + batch)  # tokens that were read; the one here has this position
@@ -98,13 +96,6 @@ def _attend(
         kn_first = tl.load(k_norm + half, mask=of_half, other=0.0).to(tl.float32)
         kn_second = tl.load(k_norm + SIZE // 2 + half, mask=of_half, other=0.0).to(tl.float32)
     if EARLY:
-        if AHEAD:
-            lines = LINE * tl.arange(0, WHOLE // LINE if WHOLE >= LINE else 1)
-            for start in range(first_slot + (BLOCK if STAGES == 0 else 0), last_slot, BLOCK):
-                later = tl.minimum(start + tl.arange(0, BLOCK), last_slot - 1)
-                line = cache + later[:, None].to(tl.int64) * of_slot + lines[None, :]
-                to_cache(key + line)
-                to_cache(value + line)
         gdc_wait()
         gdc_launch_dependents()
 
@@ -170,41 +161,24 @@ def _attend(
     tl.store(part + GROUP * (SIZE + 1) + group, weight, mask=of_group)
     tl.debug_barrier()  # all threads have written before one of them says so
     if tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == active - 1:
-        few = tl.arange(0, GROUP_POWER)
-        some = tl.arange(0, TOGETHER)
-        best_all = tl.full([GROUP_POWER], float("-inf"), tl.float32)
-        for start in range(0, active, TOGETHER):
-            kept = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
-            at_part = mine_all + (start + some)[:, None] * of_part + GROUP * SIZE + few[None, :]
-            best_all = tl.maximum(
-                best_all, tl.max(tl.load(at_part, mask=kept, other=float("-inf"), cache_modifier=".cg"), 0)
+        few, some, piece = tl.arange(0, GROUP_POWER), tl.arange(0, SPLITS_POWER), tl.arange(0, PIECE)
+        kept = (some < active)[:, None] & (few < GROUP)[None, :]
+        at_part = mine_all + some[:, None] * of_part + few[None, :]
+        high = tl.load(at_part + GROUP * SIZE, mask=kept, other=float("-inf"), cache_modifier=".cg")
+        weights = tl.load(at_part + GROUP * (SIZE + 1), mask=kept, other=0.0, cache_modifier=".cg")
+        highest = tl.where(few < GROUP, tl.max(high, 0), 0.0)
+        factor = tl.exp2(high - highest[None, :])
+        factor = factor / tl.where(few < GROUP, tl.sum(factor * weights, 0), 1.0)[None, :]
+        at_numbers = mine_all + some[:, None, None] * of_part + few[None, :, None] * SIZE + piece[None, None, :]
+        for start in tl.static_range(0, SIZE, PIECE):
+            there = kept[:, :, None] & (start + piece < SIZE)[None, None, :]
+            numbers = tl.load(at_numbers + start, mask=there, other=0.0, cache_modifier=".cg")
+            sums = tl.sum(factor[:, :, None] * numbers, 0)
+            tl.store(
+                result + few[:, None] * SIZE + (start + piece)[None, :],
+                sums.to(out.dtype.element_ty),
+                mask=(few < GROUP)[:, None] & (start + piece < SIZE)[None, :],
             )
-        best_all = tl.where(few < GROUP, best_all, 0.0)
-        sums = tl.zeros([GROUP_POWER, WHOLE], tl.float32)
-        weights = tl.zeros([GROUP_POWER], tl.float32)
-        for start in range(0, active, TOGETHER):
-            kept = ((start + some) < active)[:, None] & (few < GROUP)[None, :]
-            at_part = mine_all + (start + some)[:, None] * of_part + few[None, :]
-            high = tl.load(at_part + GROUP * SIZE, mask=kept, other=float("-inf"), cache_modifier=".cg")
-            factor = tl.exp2(high - best_all[None, :])
-            weights += tl.sum(
-                factor * tl.load(at_part + GROUP * (SIZE + 1), mask=kept, other=0.0, cache_modifier=".cg"), 0
-            )
-            numbers = tl.load(
-                mine_all
-                + (start + some)[:, None, None] * of_part
-                + few[None, :, None] * SIZE
-                + whole[None, None, :],
-                mask=kept[:, :, None] & of_whole[None, None, :],
-                other=0.0,
-                cache_modifier=".cg",
-            )
-            sums += tl.sum(factor[:, :, None] * numbers, 0)
-        tl.store(
-            result + few[:, None] * SIZE + whole[None, :],
-            (sums / weights[:, None]).to(out.dtype.element_ty),
-            mask=(few < GROUP)[:, None] & of_whole[None, :],
-        )
         tl.store(arrived + tl.program_id(0), 0)
 
 
@@ -233,7 +207,7 @@ def attend(
     out = qkv.new_empty(batch, heads * size)
     half, whole = max(16, triton.next_power_of_2(size // 2)), max(16, triton.next_power_of_2(size))
     splits, block, warps, stages = shared_out(batch * kv_heads, slots, whole, qkv.device)
-    power = triton.next_power_of_2(group)
+    power, splits_power = triton.next_power_of_2(group), triton.next_power_of_2(splits)
     parts = torch.empty(
         batch * kv_heads * splits * group * (size + 2), dtype=torch.float32, device=qkv.device
     )
@@ -261,12 +235,12 @@ def attend(
         BLOCK=block,
         SPLITS=splits,
         STAGES=stages,
-        TOGETHER=min(triton.next_power_of_2(splits), max(1, _JOINED_NUMBERS // (power * whole))),
+        SPLITS_POWER=splits_power,
         GROUP_POWER=power,
+        PIECE=max(1, min(whole, _JOINED_NUMBERS // (power * splits_power))),
         NORMED=q_norm is not None,
         ROTATED=frequencies is not None,
         EARLY=starts_early(qkv.device),
-        AHEAD=ATT_AHEAD,
         **launch_options(qkv.device, warps),
     )
     return out
@@ -276,8 +250,13 @@ def shared_out(heads: int, slots: int, size: int, device: torch.device) -> tuple
     """How the slots of `heads` heads with `size` numbers each are shared out to programs.
 
     Returns into how many parts a head's slots go at most, how many slots a program takes at once, its warps, and how
-    many of such blocks it reads ahead; 0 reads the first one before the wait.
+    many such blocks it reads ahead; 0 reads the first one before the wait. Measured on an H100 with 160 to 8,192 slots.
     """
-    block = max(16, min(128, 8192 // size))
-    wanted = 2 * multiprocessors(device) // heads
-    return max(1, min(wanted, MOST_PARTS, -(-slots // block))), block, 4, 0
+    processors, small, large = multiprocessors(device), max(16, 8192 // size), max(16, 16384 // size)
+    if slots <= large:
+        return 1, large, 8, 0
+    if slots <= small * min(MOST_PARTS, 2 * processors // heads):
+        return -(-slots // small), small, 4, 0
+    if slots <= large * min(MOST_PARTS, processors // heads):
+        return -(-slots // large), large, 8, 0
+    return max(1, min(MOST_PARTS, processors // heads)), small, 4, 3

@@ -12,7 +12,7 @@ from operators.kernels.convolution_step import convolved, held_inputs, keep
 from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import RMSNorm
 
-_NUMBERS_A_THREAD = 64  # of the state, in registers
+_NUMBERS_A_THREAD = 32  # of the state, in registers
 MOST_STATE = 128 * 256  # numbers that one program can hold
 
 
