@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from operators.kernels.convolution_step import MOST_TAPS
 from operators.kernels.delta_rule_step import MOST_STATE, delta_rule_step
 from operators.kernels.products import product
 from operators.library.deltanet import DeltaNet, DeltaNetShape
@@ -10,6 +11,8 @@ from operators.operator import FusedStep, State
 
 
 def refuses(shape: DeltaNetShape | GatedDeltaNetShape) -> str | None:
+    if shape.conv > MOST_TAPS:
+        return f"convolves over up to {MOST_TAPS} tokens, got {shape.conv}"
     gated = isinstance(shape, GatedDeltaNetShape)
     key, value = (shape.key_dim, shape.value_dim) if gated else (shape.head_dim, shape.head_dim)
     if key * value > MOST_STATE:

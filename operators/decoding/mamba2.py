@@ -3,10 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from operators.kernels.convolution_step import MOST_TAPS
 from operators.kernels.mamba2_step import mamba2_step
 from operators.kernels.products import product
 from operators.library.mamba2 import Mamba2, Mamba2Shape
 from operators.operator import FusedStep, State, TensorSpec
+
+
+def refuses(shape: Mamba2Shape) -> str | None:
+    return f"convolves over up to {MOST_TAPS} tokens, got {shape.conv}" if shape.conv > MOST_TAPS else None
 
 
 def counters(shape: Mamba2Shape, batch: int) -> dict[str, TensorSpec]:
@@ -34,4 +39,4 @@ def step(operator: Mamba2, norm: nn.Module, x: Tensor, state: State, position: T
     return True
 
 
-STEP = FusedStep(step, counters=counters)
+STEP = FusedStep(step, refuses, counters)

@@ -170,14 +170,14 @@ def _attend(
         factor = tl.exp2(high - highest[None, :])
         factor = factor / tl.where(few < GROUP, tl.sum(factor * weights, 0), 1.0)[None, :]
         at_numbers = mine_all + some[:, None, None] * of_part + few[None, :, None] * SIZE + piece[None, None, :]
-        for start in tl.static_range(0, SIZE, PIECE):
-            there = kept[:, :, None] & (start + piece < SIZE)[None, None, :]
-            numbers = tl.load(at_numbers + start, mask=there, other=0.0, cache_modifier=".cg")
+        for first in tl.static_range(0, SIZE, PIECE):
+            there = kept[:, :, None] & (first + piece < SIZE)[None, None, :]
+            numbers = tl.load(at_numbers + first, mask=there, other=0.0, cache_modifier=".cg")
             sums = tl.sum(factor[:, :, None] * numbers, 0)
             tl.store(
-                result + few[:, None] * SIZE + (start + piece)[None, :],
+                result + few[:, None] * SIZE + (first + piece)[None, :],
                 sums.to(out.dtype.element_ty),
-                mask=(few < GROUP)[:, None] & (start + piece < SIZE)[None, :],
+                mask=(few < GROUP)[:, None] & (first + piece < SIZE)[None, :],
             )
         tl.store(arrived + tl.program_id(0), 0)
 

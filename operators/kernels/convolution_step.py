@@ -7,24 +7,30 @@ overwrite what another one still has to read.
 import triton
 import triton.language as tl
 
+MOST_TAPS = 4
+
 
 @triton.jit
-def held_inputs(held, weight, bias, channels, mask, TAPS: tl.constexpr, POWER: tl.constexpr, BIAS: tl.constexpr):
-    """The earlier inputs of `channels` [N, POWER], their part of the convolution [N], and the last weight [N].
+def held_inputs(held, weight, bias, channels, mask, TAPS: tl.constexpr, BIAS: tl.constexpr):
+    """The second and third oldest input of `channels`, the part that all have in the convolution, the last weight.
 
-    held: earlier inputs [C, TAPS - 1], the oldest first.
+    held: earlier inputs [C, TAPS - 1], the oldest first, with TAPS from 2 to 4.
     weight: [C, TAPS].
     bias: [C], with BIAS.
-    POWER: the power of 2 that TAPS fits into.
     """
-    taps = tl.arange(0, POWER)
-    tile = mask[:, None] & (taps < TAPS - 1)[None, :]
-    earlier = tl.load(held + channels[:, None] * (TAPS - 1) + taps[None, :], mask=tile, other=0.0)
-    factors = tl.load(weight + channels[:, None] * TAPS + taps[None, :], mask=tile, other=0.0)
-    part = tl.sum(earlier.to(tl.float32) * factors.to(tl.float32), 1)
+    earlier, factors = held + channels * (TAPS - 1), weight + channels * TAPS
+    second = tl.load(earlier, mask=mask, other=0.0)
+    part = second.to(tl.float32) * tl.load(factors, mask=mask, other=0.0).to(tl.float32)
+    third = second
+    if TAPS > 2:
+        second = tl.load(earlier + 1, mask=mask, other=0.0)
+        part += second.to(tl.float32) * tl.load(factors + 1, mask=mask, other=0.0).to(tl.float32)
+    if TAPS > 3:
+        third = tl.load(earlier + 2, mask=mask, other=0.0)
+        part += third.to(tl.float32) * tl.load(factors + 2, mask=mask, other=0.0).to(tl.float32)
     if BIAS:
         part += tl.load(bias + channels, mask=mask, other=0.0).to(tl.float32)
-    return earlier, part, tl.load(weight + channels * TAPS + TAPS - 1, mask=mask, other=0.0).to(tl.float32)
+    return second, third, part, tl.load(factors + TAPS - 1, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -35,9 +41,11 @@ def convolved(new, part, last):
 
 
 @triton.jit
-def keep(held, earlier, new, channels, mask, TAPS: tl.constexpr, POWER: tl.constexpr):
+def keep(held, second, third, new, channels, mask, TAPS: tl.constexpr):
     """Forgets the oldest input of each channel and keeps the token's."""
-    taps = tl.arange(0, POWER)
-    tile = mask[:, None] & ((taps > 0) & (taps < TAPS - 1))[None, :]
-    tl.store(held + channels[:, None] * (TAPS - 1) + taps[None, :] - 1, earlier, mask=tile)
-    tl.store(held + channels * (TAPS - 1) + TAPS - 2, new.to(held.dtype.element_ty), mask=mask)
+    earlier = held + channels * (TAPS - 1)
+    if TAPS > 2:
+        tl.store(earlier, second, mask=mask)
+    if TAPS > 3:
+        tl.store(earlier + 1, third, mask=mask)
+    tl.store(earlier + TAPS - 2, new.to(held.dtype.element_ty), mask=mask)

@@ -20,7 +20,7 @@ MOST_STATE = 128 * 256  # numbers that one program can hold
 def _step(
     projected, recurrent, conv, conv_weight, A_log, dt_bias, norm_weight, out, heads, width, eps, scale,
     KEY: tl.constexpr, VALUE: tl.constexpr, TAPS: tl.constexpr, KEY_POWER: tl.constexpr,
-    VALUE_POWER: tl.constexpr, TAPS_POWER: tl.constexpr, DECAYS: tl.constexpr, NEGATIVE: tl.constexpr, EARLY: tl.constexpr,
+    VALUE_POWER: tl.constexpr, DECAYS: tl.constexpr, NEGATIVE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     keys, values = tl.arange(0, KEY_POWER), tl.arange(0, VALUE_POWER)
@@ -33,14 +33,14 @@ def _step(
     conv += batch * channels * (TAPS - 1)
     q_channels, k_channels = head * KEY + keys, (heads + head) * KEY + keys
     v_channels = 2 * heads * KEY + head * VALUE + values
-    q_held, q_part, q_last = held_inputs(
-        conv, conv_weight, conv_weight, q_channels, of_key, TAPS, TAPS_POWER, False
+    q_second, q_third, q_part, q_last = held_inputs(
+        conv, conv_weight, conv_weight, q_channels, of_key, TAPS, False
     )
-    k_held, k_part, k_last = held_inputs(
-        conv, conv_weight, conv_weight, k_channels, of_key, TAPS, TAPS_POWER, False
+    k_second, k_third, k_part, k_last = held_inputs(
+        conv, conv_weight, conv_weight, k_channels, of_key, TAPS, False
     )
-    v_held, v_part, v_last = held_inputs(
-        conv, conv_weight, conv_weight, v_channels, of_value, TAPS, TAPS_POWER, False
+    v_second, v_third, v_part, v_last = held_inputs(
+        conv, conv_weight, conv_weight, v_channels, of_value, TAPS, False
     )
     if EARLY:
         gdc_wait()
@@ -72,9 +72,9 @@ def _step(
     tl.store(out + (batch * heads + head) * VALUE + values, y.to(out.dtype.element_ty), mask=of_value)
     tl.debug_barrier()  # all threads have read what is overwritten here
     tl.store(at, s, mask=tile)
-    keep(conv, q_held, q_new, q_channels, of_key, TAPS, TAPS_POWER)
-    keep(conv, k_held, k_new, k_channels, of_key, TAPS, TAPS_POWER)
-    keep(conv, v_held, v_new, v_channels, of_value, TAPS, TAPS_POWER)
+    keep(conv, q_second, q_third, q_new, q_channels, of_key, TAPS)
+    keep(conv, k_second, k_third, k_new, k_channels, of_key, TAPS)
+    keep(conv, v_second, v_third, v_new, v_channels, of_value, TAPS)
 
 
 def delta_rule_step(
@@ -119,7 +119,6 @@ def delta_rule_step(
         TAPS=conv_weight.shape[1],
         KEY_POWER=key_power,
         VALUE_POWER=value_power,
-        TAPS_POWER=triton.next_power_of_2(conv_weight.shape[1]),
         DECAYS=decay is not None,
         NEGATIVE=negative,
         EARLY=starts_early(projected.device),

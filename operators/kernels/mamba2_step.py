@@ -20,7 +20,7 @@ def _step(
     projected, recurrent, conv, conv_weight, conv_bias, A_log, D, dt_bias, out, arrived,
     heads, groups, sharing,
     SIZE: tl.constexpr, STATE: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.constexpr,
-    STATE_POWER: tl.constexpr, TAPS_POWER: tl.constexpr, EARLY: tl.constexpr,
+    STATE_POWER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     group = head // (heads // groups)
@@ -37,14 +37,14 @@ def _step(
     x_channels, b_channels = head * SIZE + own, inner + group * STATE + states
     c_channels = b_channels + groups * STATE
     conv += batch * channels * (TAPS - 1)
-    x_held, x_part, x_last = held_inputs(
-        conv, conv_weight, conv_bias, x_channels, of_head, TAPS, TAPS_POWER, True
+    x_second, x_third, x_part, x_last = held_inputs(
+        conv, conv_weight, conv_bias, x_channels, of_head, TAPS, True
     )
-    b_held, b_part, b_last = held_inputs(
-        conv, conv_weight, conv_bias, b_channels, of_state, TAPS, TAPS_POWER, True
+    b_second, b_third, b_part, b_last = held_inputs(
+        conv, conv_weight, conv_bias, b_channels, of_state, TAPS, True
     )
-    c_held, c_part, c_last = held_inputs(
-        conv, conv_weight, conv_bias, c_channels, of_state, TAPS, TAPS_POWER, True
+    c_second, c_third, c_part, c_last = held_inputs(
+        conv, conv_weight, conv_bias, c_channels, of_state, TAPS, True
     )
     # All programs of a group read what is held of B and C. The last one to have read it changes it.
     tl.debug_barrier()
@@ -66,10 +66,10 @@ def _step(
     y = y * z * tl.sigmoid(z)
     tl.store(out + batch * inner + x_channels, y.to(out.dtype.element_ty), mask=of_head)
     tl.store(at, h, mask=tile)
-    keep(conv, x_held, x_new, x_channels, of_head, TAPS, TAPS_POWER)
+    keep(conv, x_second, x_third, x_new, x_channels, of_head, TAPS)
     if is_last:
-        keep(conv, b_held, b_new, b_channels, of_state, TAPS, TAPS_POWER)
-        keep(conv, c_held, c_new, c_channels, of_state, TAPS, TAPS_POWER)
+        keep(conv, b_second, b_third, b_new, b_channels, of_state, TAPS)
+        keep(conv, c_second, c_third, c_new, c_channels, of_state, TAPS)
         tl.store(arrived + batch * groups + group, 0)
 
 
@@ -117,7 +117,6 @@ def mamba2_step(
         TAPS=conv_weight.shape[1],
         BLOCK=block,
         STATE_POWER=triton.next_power_of_2(states),
-        TAPS_POWER=triton.next_power_of_2(conv_weight.shape[1]),
         EARLY=starts_early(projected.device),
         **launch_options(projected.device, 4),
     )

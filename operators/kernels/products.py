@@ -6,7 +6,7 @@ stream. Sums are in float32. One normalization is a factor for a whole row (`RMS
 the result, and x is read once.
 
 For one row each program multiplies and adds by itself. For more rows, tensor cores do: a program takes a
-tile of the matrix and all rows.
+tile of the matrix and all rows, and a small kernel normalizes before.
 """
 
 from typing import Any, Literal
@@ -17,7 +17,6 @@ import triton.language as tl
 from torch import Tensor, nn
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from operators.kernels.ahead import LINE, to_cache
 from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import LayerNorm, RMSNorm
 
@@ -109,9 +108,26 @@ def _one_row(
 
 
 @triton.jit
+def _normalized(x, out, norm_weight, norm_bias, inputs, eps, BLOCK: tl.constexpr, NORM: tl.constexpr, EARLY: tl.constexpr):
+    row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    inside = columns < inputs
+    scale = tl.load(norm_weight + columns, mask=inside, other=0.0).to(tl.float32)
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+    a = tl.load(x + row * inputs + columns, mask=inside, other=0.0).to(tl.float32)
+    if NORM == "layernorm":
+        a = tl.where(inside, a - tl.sum(a, 0) / inputs, 0.0)
+    a = a * tl.rsqrt(tl.sum(a * a, 0) / inputs + eps) * scale
+    if NORM == "layernorm":
+        a += tl.load(norm_bias + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * inputs + columns, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _few_rows(
-    x, weight, out, norm_weight, norm_bias, bias, divisor, count, inputs, outputs, eps,
-    ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, STAGES: tl.constexpr, NORM: tl.constexpr,
+    x, weight, out, bias, divisor, count, inputs, outputs,
+    ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, STAGES: tl.constexpr,
     ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EVEN: tl.constexpr,
     EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -123,53 +139,22 @@ def _few_rows(
     ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
     xs = x + batch[:, None] * inputs + columns[None, :]
     if EARLY:
-        if NORM != "none":  # it is small, but waiting for the memory in each turn of the loop would take long
-            for start in range(0, inputs, LINE * 32):
-                to_cache(norm_weight + tl.minimum(start + LINE * tl.arange(0, 32), inputs - 1))
         gdc_wait()
         gdc_launch_dependents()
-    mean, factor = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
-    squares = tl.zeros([ROWS, BLOCK_IN], tl.float32)  # added up over the columns once, at the end
-    if NORM == "layernorm":
-        for start in range(0, inputs, BLOCK_IN):
-            inside = asked[:, None] & (start + columns < inputs)[None, :]
-            mean += tl.sum(tl.load(xs + start, mask=inside, other=0.0).to(tl.float32), 1)
-        mean = mean / inputs
-        for start in range(0, inputs, BLOCK_IN):
-            inside = asked[:, None] & (start + columns < inputs)[None, :]
-            a = tl.where(inside, tl.load(xs + start, mask=inside, other=0.0).to(tl.float32) - mean[:, None], 0.0)
-            squares += a * a
-        factor = tl.rsqrt(tl.sum(squares, 1) / inputs + eps)
     total = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
     total_up = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
     for start in tl.range(0, inputs, BLOCK_IN, num_stages=STAGES):
         inside = start + columns < inputs
         mask = written[:, None] if EVEN else written[:, None] & inside[None, :]
         w = tl.load(places + start, mask=mask, other=0.0)
-        if ACTIVATION == "swiglu":
-            u = tl.load(ups + start, mask=mask, other=0.0)
-        a = tl.load(xs + start, mask=asked[:, None] & inside[None, :], other=0.0)
-        if NORM != "none":
-            scale = tl.load(norm_weight + start + columns, mask=inside, other=0.0).to(tl.float32)
-            normal = a.to(tl.float32)
-            if NORM == "layernorm":
-                b = tl.load(norm_bias + start + columns, mask=inside, other=0.0).to(tl.float32)
-                normal = (normal - mean[:, None]) * factor[:, None] * scale[None, :] + b[None, :]
-            else:
-                squares += normal * normal
-                normal = normal * scale[None, :]
-            a = normal.to(w.dtype)
-        a = tl.trans(a)
+        asked_here = asked[:, None] if EVEN else asked[:, None] & inside[None, :]
+        a = tl.trans(tl.load(xs + start, mask=asked_here, other=0.0))
         total = tl.dot(w, a, total)
         if ACTIVATION == "swiglu":
-            total_up = tl.dot(u, a, total_up)
-    y, up = total, total_up
-    if NORM == "rmsnorm":
-        factor = tl.rsqrt(tl.sum(squares, 1) / inputs + eps)
-        y, up = y * factor[None, :], up * factor[None, :]
+            total_up = tl.dot(tl.load(ups + start, mask=mask, other=0.0), a, total_up)
     mask = written[:, None] & asked[None, :]
     spread = tl.broadcast_to(rows[:, None], [BLOCK_OUT, ROWS])
-    y = _finished(y, up, spread, mask, bias, divisor, ACTIVATION, BIAS, DIVIDED)
+    y = _finished(total, total_up, spread, mask, bias, divisor, ACTIVATION, BIAS, DIVIDED)
     results = out + batch[None, :] * outputs + rows[:, None]
     if ONTO:
         y += tl.load(results, mask=mask, other=0.0).to(tl.float32)
@@ -202,51 +187,68 @@ def product(
     out = x.new_empty(rows, outputs) if onto is None else onto
     norms: Any = norm
     kind = "none" if norm is None else "layernorm" if isinstance(norm, LayerNorm) else "rmsnorm"
-    arguments = (
-        x,
-        weight,
-        out,
-        x if norm is None else norms.weight,
-        norms.bias if kind == "layernorm" else x,
-        x if bias is None else bias,
-        x if divisor is None else divisor,
-    )
     flags = {
-        "NORM": kind,
         "ACTIVATION": activation,
         "BIAS": bias is not None,
         "DIVIDED": divisor is not None,
         "ONTO": onto is not None,
         "EARLY": starts_early(x.device),
     }
-    sizes = (inputs, outputs, 0.0 if norm is None else norms.eps)
+    after = (x if bias is None else bias, x if divisor is None else divisor)
     if rows == 1:
-        block_out, block_in, warps = blocks_of_one_row(outputs, inputs, gated=gated, normalized=norm is not None)
-        _one_row[(triton.cdiv(outputs, block_out),)](
-            *arguments,
-            *sizes,
-            BLOCK_OUT=block_out,
-            BLOCK_IN=block_in,
-            EVEN=inputs % block_in == 0,
-            **flags,
-            **launch_options(x.device, warps),
-        )
-    else:
-        block_out, block_in, warps, stages = blocks_of_few_rows(
+        block_out, block_in, warps = blocks_of_one_row(
             outputs, inputs, gated=gated, normalized=norm is not None
         )
-        _few_rows[(triton.cdiv(outputs, block_out),)](
-            *arguments,
-            rows,
-            *sizes,
-            ROWS=16 if rows > 8 else 8,
+        _one_row[(triton.cdiv(outputs, block_out),)](
+            x,
+            weight,
+            out,
+            x if norm is None else norms.weight,
+            norms.bias if kind == "layernorm" else x,
+            *after,
+            inputs,
+            outputs,
+            0.0 if norm is None else norms.eps,
             BLOCK_OUT=block_out,
             BLOCK_IN=block_in,
-            STAGES=stages,
             EVEN=inputs % block_in == 0,
+            NORM=kind,
             **flags,
             **launch_options(x.device, warps),
         )
+        return out
+    if norm is not None:
+        normal = torch.empty_like(x)
+        _normalized[(rows,)](
+            x,
+            normal,
+            norms.weight,
+            norms.bias if kind == "layernorm" else x,
+            inputs,
+            norms.eps,
+            BLOCK=triton.next_power_of_2(inputs),
+            NORM=kind,
+            EARLY=flags["EARLY"],
+            **launch_options(x.device, 8),
+        )
+        x = normal
+    block_out, block_in, warps, stages = blocks_of_few_rows(outputs, inputs, gated=gated)
+    _few_rows[(triton.cdiv(outputs, block_out),)](
+        x,
+        weight,
+        out,
+        *after,
+        rows,
+        inputs,
+        outputs,
+        ROWS=16 if rows > 8 else 8,
+        BLOCK_OUT=block_out,
+        BLOCK_IN=block_in,
+        STAGES=stages,
+        EVEN=inputs % block_in == 0,
+        **flags,
+        **launch_options(x.device, warps),
+    )
     return out
 
 
@@ -268,7 +270,7 @@ def blocks_of_one_row(outputs: int, inputs: int, *, gated: bool, normalized: boo
     return (4, min(2048, widest), 4) if inputs % 2048 == 0 or inputs < 2048 else (4, 1024, 4)
 
 
-def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool, normalized: bool) -> tuple[int, int, int, int]:
+def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool) -> tuple[int, int, int, int]:
     """The same as `blocks_of_one_row` for more rows, and how many tiles are read ahead.
 
     A tile of tensor cores has 16 rows, and each warp takes one.
@@ -276,6 +278,6 @@ def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool, normalized: bo
     widest = max(16, triton.next_power_of_2(inputs))
     if outputs >= 32768:
         return 64, min(256, widest), 2, 3
-    if gated or normalized:
-        return (64 if outputs > 6000 and not gated else 32), min(128, widest), 2, 4
+    if gated:
+        return 32, min(128, widest), 2, 4
     return 16, min(512, widest), 1, 3
