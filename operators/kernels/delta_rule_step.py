@@ -12,69 +12,83 @@ from operators.kernels.convolution_step import convolved, held_inputs, keep
 from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import RMSNorm
 
-_NUMBERS_A_THREAD = 32  # of the state, in registers
+_NUMBERS_A_THREAD = 64  # of the state, in registers
 MOST_STATE = 128 * 256  # numbers that one program can hold
+
+
+@triton.jit
+def _corrected(s, q, k, v, beta):
+    """The state after the delta rule, and its read with q."""
+    correction = beta * (v - tl.sum(k[:, None] * s, 0))
+    s += k[:, None] * correction[None, :]
+    return s, tl.sum(q[:, None] * s, 0)
 
 
 @triton.jit
 def _step(
     projected, recurrent, conv, conv_weight, A_log, dt_bias, norm_weight, out, heads, width, eps, scale,
     KEY: tl.constexpr, VALUE: tl.constexpr, TAPS: tl.constexpr, KEY_POWER: tl.constexpr,
-    VALUE_POWER: tl.constexpr, DECAYS: tl.constexpr, NEGATIVE: tl.constexpr, EARLY: tl.constexpr,
+    HALF: tl.constexpr, DECAYS: tl.constexpr, NEGATIVE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
-    keys, values = tl.arange(0, KEY_POWER), tl.arange(0, VALUE_POWER)
-    of_key, of_value = keys < KEY, values < VALUE
-    tile = of_key[:, None] & of_value[None, :]
-    at = recurrent + ((batch * heads + head) * KEY + keys)[:, None] * VALUE + values[None, :]
-    s = tl.load(at, mask=tile, other=0.0)
-    norm = tl.load(norm_weight + values, mask=of_value, other=0.0).to(tl.float32)
+    # The values are in two halves, so that what is computed with the state fits into the registers beside it.
+    keys, low, high = tl.arange(0, KEY_POWER), tl.arange(0, HALF), HALF + tl.arange(0, HALF)
+    of_key, of_low, of_high = keys < KEY, low < VALUE, high < VALUE
+    rows = recurrent + ((batch * heads + head) * KEY + keys)[:, None] * VALUE
+    s_low = tl.load(rows + low[None, :], mask=of_key[:, None] & of_low[None, :], other=0.0)
+    s_high = tl.load(rows + high[None, :], mask=of_key[:, None] & of_high[None, :], other=0.0)
+    norm_low = tl.load(norm_weight + low, mask=of_low, other=0.0).to(tl.float32)
+    norm_high = tl.load(norm_weight + high, mask=of_high, other=0.0).to(tl.float32)
     channels = heads * (2 * KEY + VALUE)
     conv += batch * channels * (TAPS - 1)
-    q_channels, k_channels = head * KEY + keys, (heads + head) * KEY + keys
-    v_channels = 2 * heads * KEY + head * VALUE + values
-    q_second, q_third, q_part, q_last = held_inputs(
-        conv, conv_weight, conv_weight, q_channels, of_key, TAPS, False
-    )
-    k_second, k_third, k_part, k_last = held_inputs(
-        conv, conv_weight, conv_weight, k_channels, of_key, TAPS, False
-    )
-    v_second, v_third, v_part, v_last = held_inputs(
-        conv, conv_weight, conv_weight, v_channels, of_value, TAPS, False
-    )
+    q_at, k_at, v_at = head * KEY + keys, (heads + head) * KEY + keys, 2 * heads * KEY + head * VALUE
+    q2, q3, q_part, q_last = held_inputs(conv, conv_weight, conv_weight, q_at, of_key, TAPS, False)
+    k2, k3, k_part, k_last = held_inputs(conv, conv_weight, conv_weight, k_at, of_key, TAPS, False)
+    l2, l3, l_part, l_last = held_inputs(conv, conv_weight, conv_weight, v_at + low, of_low, TAPS, False)
+    h2, h3, h_part, h_last = held_inputs(conv, conv_weight, conv_weight, v_at + high, of_high, TAPS, False)
     if EARLY:
         gdc_wait()
         gdc_launch_dependents()
 
     row = projected + batch * width
-    q_new = tl.load(row + q_channels, mask=of_key, other=0.0)
-    k_new = tl.load(row + k_channels, mask=of_key, other=0.0)
-    v_new = tl.load(row + v_channels, mask=of_value, other=0.0)
-    q, k, v = convolved(q_new, q_part, q_last), convolved(k_new, k_part, k_last), convolved(v_new, v_part, v_last)
+    q_new = tl.load(row + q_at, mask=of_key, other=0.0)
+    k_new = tl.load(row + k_at, mask=of_key, other=0.0)
+    l_new = tl.load(row + v_at + low, mask=of_low, other=0.0)
+    h_new = tl.load(row + v_at + high, mask=of_high, other=0.0)
+    q, k = convolved(q_new, q_part, q_last), convolved(k_new, k_part, k_last)
     q = q * tl.rsqrt(tl.sum(q * q, 0) + 1e-6) * scale
     k = k * tl.rsqrt(tl.sum(k * k, 0) + 1e-6)
     after = row + channels  # where the decay's input lies, if there is one, then beta, then the gate
     if DECAYS:
         step = tl.load(after + head).to(tl.float32) + tl.load(dt_bias + head).to(tl.float32)
         step = tl.where(step > 20.0, step, tl.log(1.0 + tl.exp(step)))  # softplus
-        s = s * tl.exp(-tl.exp(tl.load(A_log + head).to(tl.float32)) * step)
+        decay = tl.exp(-tl.exp(tl.load(A_log + head).to(tl.float32)) * step)
+        s_low, s_high = s_low * decay, s_high * decay
         after += heads
     beta = tl.sigmoid(tl.load(after + head).to(tl.float32))
     if NEGATIVE:
         beta = beta * 2.0
-    correction = beta * (v - tl.sum(k[:, None] * s, 0))
-    s += k[:, None] * correction[None, :]
-    y = tl.sum(q[:, None] * s, 0).to(out.dtype.element_ty).to(tl.float32)
-    y = y * tl.rsqrt(tl.sum(y * y, 0) / VALUE + eps) * norm
+    s_low, y_low = _corrected(s_low, q, k, convolved(l_new, l_part, l_last), beta)
+    s_high, y_high = _corrected(s_high, q, k, convolved(h_new, h_part, h_last), beta)
+    y_low = y_low.to(out.dtype.element_ty).to(tl.float32)
+    y_high = y_high.to(out.dtype.element_ty).to(tl.float32)
+    factor = tl.rsqrt((tl.sum(y_low * y_low, 0) + tl.sum(y_high * y_high, 0)) / VALUE + eps)
+    y_low, y_high = y_low * factor * norm_low, y_high * factor * norm_high
     if DECAYS:
-        gate = tl.load(after + heads + head * VALUE + values, mask=of_value, other=0.0).to(tl.float32)
-        y = y * gate * tl.sigmoid(gate)
-    tl.store(out + (batch * heads + head) * VALUE + values, y.to(out.dtype.element_ty), mask=of_value)
+        gate = after + heads + head * VALUE
+        g_low = tl.load(gate + low, mask=of_low, other=0.0).to(tl.float32)
+        g_high = tl.load(gate + high, mask=of_high, other=0.0).to(tl.float32)
+        y_low, y_high = y_low * g_low * tl.sigmoid(g_low), y_high * g_high * tl.sigmoid(g_high)
+    results = out + (batch * heads + head) * VALUE
+    tl.store(results + low, y_low.to(out.dtype.element_ty), mask=of_low)
+    tl.store(results + high, y_high.to(out.dtype.element_ty), mask=of_high)
     tl.debug_barrier()  # all threads have read what is overwritten here
-    tl.store(at, s, mask=tile)
-    keep(conv, q_second, q_third, q_new, q_channels, of_key, TAPS)
-    keep(conv, k_second, k_third, k_new, k_channels, of_key, TAPS)
-    keep(conv, v_second, v_third, v_new, v_channels, of_value, TAPS)
+    tl.store(rows + low[None, :], s_low, mask=of_key[:, None] & of_low[None, :])
+    tl.store(rows + high[None, :], s_high, mask=of_key[:, None] & of_high[None, :])
+    keep(conv, q2, q3, q_new, q_at, of_key, TAPS)
+    keep(conv, k2, k3, k_new, k_at, of_key, TAPS)
+    keep(conv, l2, l3, l_new, v_at + low, of_low, TAPS)
+    keep(conv, h2, h3, h_new, v_at + high, of_high, TAPS)
 
 
 def delta_rule_step(
@@ -118,7 +132,7 @@ def delta_rule_step(
         VALUE=value,
         TAPS=conv_weight.shape[1],
         KEY_POWER=key_power,
-        VALUE_POWER=value_power,
+        HALF=max(1, value_power // 2),
         DECAYS=decay is not None,
         NEGATIVE=negative,
         EARLY=starts_early(projected.device),
