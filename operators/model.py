@@ -90,7 +90,7 @@ class HybridLM(nn.Module):
     """The language model that an architecture describes, with random weights.
 
     backend: `auto`, a backend's name for every operator, or a mapping from operator
-        to backend (others: auto).
+        to backend (others: auto). In a mapping `head` stands for the model's end, which only `triton` fuses.
     device: of the weights; torch's generator there draws them.
     dtype: of weights and activations.
 
@@ -142,7 +142,8 @@ class HybridLM(nn.Module):
                 else nn.Linear(width, architecture.vocabulary, bias=False)
             )
             self._initialize()
-        self.fused_head = backends.fused_head(backend if isinstance(backend, str) else "auto", device, dtype)
+        choice = backend if isinstance(backend, str) else backend.get("head", "auto")
+        self.fused_head = backends.fused_head(choice, device, dtype)
         self.to(device=device, dtype=dtype)
         for built in self.layers:
             assert isinstance(built, ResidualLayer)

@@ -250,13 +250,15 @@ def shared_out(heads: int, slots: int, size: int, device: torch.device) -> tuple
     """How the slots of `heads` heads with `size` numbers each are shared out to programs.
 
     Returns into how many parts a head's slots go at most, how many slots a program takes at once, its warps, and how
-    many such blocks it reads ahead; 0 reads the first one before the wait. Measured on an H100 with 160 to 8,192 slots.
+    many such blocks it reads ahead; 0 reads the first one before the wait. Measured on an H100 in whole models with
+    160 and 8,192 slots.
     """
-    processors, small, large = multiprocessors(device), max(16, 8192 // size), max(16, 16384 // size)
+    processors = multiprocessors(device)
+    tiny, small, large = (max(16, numbers // size) for numbers in (4096, 8192, 16384))
     if slots <= large:
         return 1, large, 8, 0
-    if slots <= small * min(MOST_PARTS, 2 * processors // heads):
-        return -(-slots // small), small, 4, 0
-    if slots <= large * min(MOST_PARTS, processors // heads):
-        return -(-slots // large), large, 8, 0
-    return max(1, min(MOST_PARTS, processors // heads)), small, 4, 3
+    if heads < processors // MOST_PARTS:
+        return min(2 * MOST_PARTS, -(-slots // large)), large, 8, 0
+    if heads > processors // 4:
+        return max(1, min(2 * processors // heads, -(-slots // tiny))), tiny, 4, 3
+    return min(MOST_PARTS, 2 * processors // heads, -(-slots // small)), small, 4, 0

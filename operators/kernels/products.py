@@ -279,5 +279,5 @@ def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool) -> tuple[int, 
     if outputs >= 32768:
         return 64, min(256, widest), 2, 3
     if gated:
-        return 32, min(128, widest), 2, 4
-    return 16, min(512, widest), 1, 3
+        return 32, min(128, widest), 1, 3
+    return 16, min(512, widest), 2, 3

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from operators import registry
 from operators.architecture import Architecture, Layer
-from operators.backends import resolve
+from operators.backends import fused_step, resolve
 from operators.base.errors import FrontrunnerError, flat
 from operators.base.value import Value
 from operators.kernels import libraries as kernel_libraries
+from operators.decoding.fused import TRITON
 from operators.kernels.compile_ahead import compiling_ahead
-from operators.operator import OperatorModule
+from operators.layers.residual import ResidualLayer, add_norm_reference
 from profiler.device.device import Device, open_device
 
 Sizes = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...], Field()]
@@ -119,20 +120,29 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
             # Libraries' custom operators import this at their first call.
             importlib.import_module("torch._dynamo")
         resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
-        chosen = resolved.name
+        fused = fused_step(layer, job.backend, device.torch_device, device.dtype)
+        chosen = resolved.name if fused is None else f"{resolved.name}+{TRITON}"
         square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
         # This loads the matrix library and starts autograd's thread.
         (square @ square).sum().backward()
         device.synchronize()
         start_s = time.perf_counter() - began
         module = registry.get(layer.operator).build(job.architecture, layer.shape, resolved.kernels)
-        module.to(device.torch_device, device.dtype)
+        residual = ResidualLayer(
+            layer,
+            module,
+            job.architecture.width,
+            job.architecture.norm_eps,
+            add_norm=add_norm_reference,
+            fused=fused,
+        ).to(device.torch_device, device.dtype)
+        module.lay_together()
         marker = _marker(job, device)
         if marker is not None and (compile_only or not marker.exists()):
             with compiling_ahead():
-                _exercise(module, job, device)
+                _exercise(residual, job, device)
         if not compile_only:
-            _exercise(module, job, device)
+            _exercise(residual, job, device)
             device.synchronize()
             if marker is not None:
                 marker.parent.mkdir(parents=True, exist_ok=True)
@@ -158,8 +168,9 @@ def _marker(job: Job, device: Device) -> Path | None:
     return folder / "prepared" / digest[:32]
 
 
-def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
+def _exercise(layer: ResidualLayer, job: Job, device: Device) -> None:
     """Everything that the workload asks of the operator, once."""
+    module = layer.operator
 
     def random(batch: int, tokens: int, *, requires_grad: bool = False) -> Tensor:
         return torch.randn(
@@ -178,6 +189,8 @@ def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
     with torch.inference_mode():
         for batch, tokens in job.workload.decoding:
             specs = registry.get(job.layer.operator).state(job.layer.shape, batch, tokens + 1, device.dtype)
+            if layer.fused is not None:
+                specs = specs | layer.fused.counters(job.layer.shape, batch)
             state = {
                 name: torch.zeros(spec.shape, dtype=spec.dtype, device=device.torch_device)
                 for name, spec in specs.items()
@@ -185,4 +198,4 @@ def _exercise(module: OperatorModule, job: Job, device: Device) -> None:
             position = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
             x = random(batch, tokens)
             module(x, state, position, 0)
-            module.step(x[:, 0], state, position + tokens)
+            layer.step(x[:, 0].contiguous(), None, state, position + tokens)

@@ -12,6 +12,7 @@ import torch
 
 from operators import registry
 from operators.backends import reason_against
+from operators.decoding.fused import FILES, TRITON, reason_against_fused
 from profiler.device.device import Device, open_device
 
 PACKAGES = (
@@ -76,6 +77,18 @@ def backend_rows(device: Device) -> list[dict[str, str]]:
                     "symbol": operator.symbol,
                     "kind": operator.kind,
                     "backend": backend,
+                    "state": state,
+                }
+            )
+        if name in FILES:
+            reason = reason_against_fused(name, shape, device.torch_device, device.dtype)
+            state = f"not usable: {reason}" if reason else "usable, taken by auto for decode steps"
+            rows.append(
+                {
+                    "operator": name,
+                    "symbol": operator.symbol,
+                    "kind": operator.kind,
+                    "backend": TRITON,
                     "state": state,
                 }
             )
