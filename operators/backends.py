@@ -38,8 +38,8 @@ def reason_against(
 def resolve(operator: str, wanted: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> Resolved:
     """The backend to use.
 
-    wanted: a backend's name, or `auto` for the first one that can be used. `triton` is a backend of decode steps
-        alone: everything else is then done by the first one that can be used.
+    wanted: a backend's name, or `auto` for the first one that can be used. `triton` is a backend of decode
+        steps alone: the first one that can be used then does everything else.
 
     Raises BackendError where the named backend cannot be used: another one never replaces it.
     """

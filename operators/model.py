@@ -123,11 +123,8 @@ class HybridLM(nn.Module):
                 fused = backends.fused_step(layer, choice, device, dtype)
                 self.backends[layer.operator] = resolved.name if fused is None else f"{resolved.name}+triton"
                 operator = registry.get(layer.operator).build(architecture, layer.shape, resolved.kernels)
-                layers.append(
-                    ResidualLayer(
-                        layer, operator, width, architecture.norm_eps, add_norm=self.add_norm, fused=fused
-                    )
-                )
+                built = ResidualLayer(layer, operator, width, architecture.norm_eps, self.add_norm, fused)
+                layers.append(built)
             self.embedding = nn.Embedding(architecture.vocabulary, width)
             self.meta = (
                 nn.Parameter(torch.empty(architecture.meta_tokens, width))
@@ -145,8 +142,7 @@ class HybridLM(nn.Module):
         choice = backend if isinstance(backend, str) else backend.get("head", "auto")
         self.fused_head = backends.fused_head(choice, device, dtype)
         self.to(device=device, dtype=dtype)
-        for built in self.layers:
-            assert isinstance(built, ResidualLayer)
+        for built in layers:
             built.operator.lay_together()
 
     def _initialize(self) -> None:
@@ -300,8 +296,8 @@ class HybridLM(nn.Module):
     def step(self, tokens: Tensor, state: ModelState, chosen: Tensor | None = None) -> Tensor:
         """Reads one token a row: ids [B] -> logits [B, vocabulary].
 
-        chosen: where the most likely next token of each row is written [B] int64; it may be `tokens`. None for
-            nowhere.
+        chosen: where the most likely next token of each row is written [B] int64; it may be `tokens`. None
+            for nowhere.
 
         A state without a prefill holds no meta tokens. Raises StateError where the state is
         of another batch or full.

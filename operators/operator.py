@@ -101,14 +101,15 @@ class OperatorModule(nn.Module):
         together = self.together()
         if together is None:
             return self._apart(x)
-        return self._product(x, together).split(together.sizes[: len(self.joined)], -1)
+        parts: Sequence[Tensor] = self._product(x, together).split(together.sizes[: len(self.joined)], -1)
+        return parts
 
     def _product(self, x: Tensor, together: "_Together") -> Tensor:
         rows = sum(together.sizes[: len(self.joined)])
         return F.linear(x, together.weight[:rows], None if together.bias is None else together.bias[:rows])
 
     def together(self) -> "_Together | None":
-        """The weights of `joined` and `beside` as one tensor, where nothing is trained and they still lie so."""
+        """The weights of `joined` and `beside` as one tensor; None in training or where they moved."""
         return (
             self._together
             if self._together is not None and not torch.is_grad_enabled() and self._together.holds()
@@ -194,11 +195,11 @@ def _serves_every_shape(shape: Any) -> str | None:
 class FusedStep:
     """The decode step of a layer in few kernels: normalization, operator and sum with the residual stream.
 
-    step: (operator, norm, x [B, W] with B up to `MOST_FUSED_ROWS`, state, position [B]) adds operator(norm(x)) to x in place. It returns whether
-        it could; where not, x and state are as before.
+    step: (operator, norm, x [B, W] with B up to `MOST_FUSED_ROWS`, state, position [B]) adds
+        operator(norm(x)) to x in place. It returns whether it could; where not, x and state are as before.
     refuses: shape -> why the kernels cannot serve it, or None.
-    counters: (shape, batch) -> what the kernels count with, by name: int32 tensors with the batch first, zeros
-        before and after a step. They become a part of the layer's state.
+    counters: (shape, batch) -> what the kernels count with, by name: int32 tensors with the batch first,
+        zeros before and after a step. They become a part of the layer's state.
     """
 
     step: Callable[[Any, nn.Module, Tensor, State, Tensor], bool]

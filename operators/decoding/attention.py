@@ -17,11 +17,11 @@ _SMALLEST_HEAD, _LARGEST_HEAD, _LARGEST_GROUP = 32, 256, 16
 
 def refuses(shape: AttentionShape) -> str | None:
     if not _SMALLEST_HEAD <= shape.head_dim <= _LARGEST_HEAD or shape.head_dim % 8:
-        return (
-            f"takes a head_dim from {_SMALLEST_HEAD} to {_LARGEST_HEAD} in multiples of 8, got {shape.head_dim}"
-        )
-    if shape.heads // shape.kv_heads > _LARGEST_GROUP:
-        return f"takes up to {_LARGEST_GROUP} query heads for each of kv_heads, got {shape.heads // shape.kv_heads}"
+        sizes = f"from {_SMALLEST_HEAD} to {_LARGEST_HEAD} in multiples of 8"
+        return f"takes a head_dim {sizes}, got {shape.head_dim}"
+    group = shape.heads // shape.kv_heads
+    if group > _LARGEST_GROUP:
+        return f"takes up to {_LARGEST_GROUP} query heads for each of kv_heads, got {group}"
     if shape.qk_norm == "full":
         return "normalizes queries and keys by head, got qk_norm full"
     return None

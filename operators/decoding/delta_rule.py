@@ -13,8 +13,10 @@ from operators.operator import FusedStep, State
 def refuses(shape: DeltaNetShape | GatedDeltaNetShape) -> str | None:
     if shape.conv > MOST_TAPS:
         return f"convolves over up to {MOST_TAPS} tokens, got {shape.conv}"
-    gated = isinstance(shape, GatedDeltaNetShape)
-    key, value = (shape.key_dim, shape.value_dim) if gated else (shape.head_dim, shape.head_dim)
+    if isinstance(shape, GatedDeltaNetShape):
+        key, value = shape.key_dim, shape.value_dim
+    else:
+        key = value = shape.head_dim
     if key * value > MOST_STATE:
         return f"takes heads with up to {MOST_STATE} numbers of state, got {key} × {value}"
     return None
@@ -26,14 +28,16 @@ def step(
     joined = operator.together()
     if joined is None:
         return False
-    gated = isinstance(operator, GatedDeltaNet)
+    decay, negative = None, False
+    if isinstance(operator, GatedDeltaNet):
+        decay, negative = (operator.A_log, operator.dt_bias), operator.shape.negative_eigenvalues
     out = delta_rule_step(
         product(x, joined.weight, norm=norm),
         state,
         conv_weight=operator.conv.weight,
         norm=operator.o_norm,
-        decay=(operator.A_log, operator.dt_bias) if gated else None,
-        negative=gated and operator.shape.negative_eigenvalues,
+        decay=decay,
+        negative=negative,
     )
     product(out, operator.o_proj.weight, onto=x)
     return True

@@ -21,7 +21,18 @@ _ROWS_OF_TENSOR_CORES = 16
 
 
 @triton.jit
-def _rotated(first, second, norm_first, norm_second, cosine, sine, size, eps, NORMED: tl.constexpr, ROTATED: tl.constexpr):
+def _rotated(
+    first,
+    second,
+    norm_first,
+    norm_second,
+    cosine,
+    sine,
+    size,
+    eps,
+    NORMED: tl.constexpr,
+    ROTATED: tl.constexpr,
+):
     """Both halves of heads [G, D / 2], normalized and rotated."""
     if NORMED:
         factor = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / size + eps)[:, None]
@@ -33,7 +44,9 @@ def _rotated(first, second, norm_first, norm_second, cosine, sine, size, eps, NO
 
 
 @triton.jit
-def _loaded(key, value, cache, start, last, new, of_slot, half, whole, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def _loaded(
+    key, value, cache, start, last, new, of_slot, half, whole, SIZE: tl.constexpr, BLOCK: tl.constexpr
+):
     """Both halves of the keys, and the values, of slots from `start` on; and which of these are seen."""
     slot = start + tl.arange(0, BLOCK)
     seen = (slot < last) & (slot != new)
@@ -63,9 +76,9 @@ def _attend(
     qkv, key, value, out, position, frequencies, q_norm, k_norm, parts, arrived,
     heads, kv_heads, slots, eps, scale,
     SIZE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, WHOLE: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, SPLITS_POWER: tl.constexpr, GROUP_POWER: tl.constexpr,
-    PIECE: tl.constexpr,
-    NORMED: tl.constexpr, ROTATED: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, SPLITS_POWER: tl.constexpr,
+    GROUP_POWER: tl.constexpr, PIECE: tl.constexpr, NORMED: tl.constexpr, ROTATED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, kv_head, split = tl.program_id(0) // kv_heads, tl.program_id(0) % kv_heads, tl.program_id(1)
     before = tl.load(position + batch)  # tokens that were read; the one here has this position
@@ -150,7 +163,11 @@ def _attend(
     result = out + batch.to(tl.int64) * heads * SIZE + kv_head * GROUP * SIZE
     wanted = of_group[:, None] & of_whole[None, :]
     if active == 1:
-        tl.store(result + group[:, None] * SIZE + whole[None, :], (total / weight[:, None]).to(out.dtype.element_ty), mask=wanted)
+        tl.store(
+            result + group[:, None] * SIZE + whole[None, :],
+            (total / weight[:, None]).to(out.dtype.element_ty),
+            mask=wanted,
+        )
         return
     # A part: GROUP × SIZE sums, then GROUP maxima, then GROUP weights.
     of_part = GROUP * (SIZE + 2)
@@ -169,7 +186,9 @@ def _attend(
         highest = tl.where(few < GROUP, tl.max(high, 0), 0.0)
         factor = tl.exp2(high - highest[None, :])
         factor = factor / tl.where(few < GROUP, tl.sum(factor * weights, 0), 1.0)[None, :]
-        at_numbers = mine_all + some[:, None, None] * of_part + few[None, :, None] * SIZE + piece[None, None, :]
+        at_numbers = (
+            mine_all + some[:, None, None] * of_part + few[None, :, None] * SIZE + piece[None, None, :]
+        )
         for first in tl.static_range(0, SIZE, PIECE):
             there = kept[:, :, None] & (first + piece < SIZE)[None, None, :]
             numbers = tl.load(at_numbers + first, mask=there, other=0.0, cache_modifier=".cg")
@@ -249,9 +268,9 @@ def attend(
 def shared_out(heads: int, slots: int, size: int, device: torch.device) -> tuple[int, int, int, int]:
     """How the slots of `heads` heads with `size` numbers each are shared out to programs.
 
-    Returns into how many parts a head's slots go at most, how many slots a program takes at once, its warps, and how
-    many such blocks it reads ahead; 0 reads the first one before the wait. Measured on an H100 in whole models with
-    160 and 8,192 slots.
+    Returns into how many parts a head's slots go at most, how many slots a program takes at once, its
+    warps, and how many such blocks it reads ahead; 0 reads the first one before the wait. Measured on an
+    H100 in whole models with 160 and 8,192 slots.
     """
     processors = multiprocessors(device)
     tiny, small, large = (max(16, numbers // size) for numbers in (4096, 8192, 16384))

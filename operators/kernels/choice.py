@@ -19,7 +19,9 @@ def _best_of_part(logits, values, places, vocabulary, BLOCK: tl.constexpr, EARLY
         gdc_wait()
         gdc_launch_dependents()
     there = index < vocabulary
-    logit = tl.load(logits + row.to(tl.int64) * vocabulary + index, mask=there, other=float("-inf")).to(tl.float32)
+    logit = tl.load(logits + row.to(tl.int64) * vocabulary + index, mask=there, other=float("-inf")).to(
+        tl.float32
+    )
     best = tl.max(logit, 0)
     to = row * tl.num_programs(1) + part
     tl.store(values + to, best)
@@ -28,7 +30,9 @@ def _best_of_part(logits, values, places, vocabulary, BLOCK: tl.constexpr, EARLY
 
 
 @triton.jit
-def _best_of_all(values, places, tokens, position, parts, vocabulary, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+def _best_of_all(
+    values, places, tokens, position, parts, vocabulary, BLOCK: tl.constexpr, EARLY: tl.constexpr
+):
     row = tl.program_id(0)
     part = tl.arange(0, BLOCK)
     if EARLY:

@@ -1,7 +1,7 @@
 """Part of kernels: one token of a short convolution, whose earlier inputs are kept channel by channel.
 
-Several threads may hold the same channel. So there must be a barrier between `held_inputs` and `keep`: none may
-overwrite what another one still has to read.
+Several threads may hold the same channel. So there must be a barrier between `held_inputs` and `keep`: none
+may overwrite what another one still has to read.
 """
 
 import triton
@@ -12,7 +12,8 @@ MOST_TAPS = 4
 
 @triton.jit
 def held_inputs(held, weight, bias, channels, mask, TAPS: tl.constexpr, BIAS: tl.constexpr):
-    """The second and third oldest input of `channels`, the part that all have in the convolution, the last weight.
+    """The second and third oldest input of `channels`, the part that all have in the convolution, the last
+    weight.
 
     held: earlier inputs [C, TAPS - 1], the oldest first, with TAPS from 2 to 4.
     weight: [C, TAPS].

@@ -60,7 +60,11 @@ def _step(
     b_new = tl.load(row + inner + b_channels, mask=of_state, other=0.0)
     c_new = tl.load(row + inner + c_channels, mask=of_state, other=0.0)
     dt = tl.where(dt > 20.0, dt, tl.log(1.0 + tl.exp(dt)))  # softplus
-    x, b, c = convolved(x_new, x_part, x_last), convolved(b_new, b_part, b_last), convolved(c_new, c_part, c_last)
+    x, b, c = (
+        convolved(x_new, x_part, x_last),
+        convolved(b_new, b_part, b_last),
+        convolved(c_new, c_part, c_last),
+    )
     h = h * tl.exp(dt * a) + (dt * x)[:, None] * b[None, :]
     y = tl.sum(h * c[None, :], 1) + skip * x
     y = y * z * tl.sigmoid(z)

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from operators.kernels.launching import launch_options, starts_early
-from operators.layers.normalization import LayerNorm, RMSNorm
+from operators.layers.normalization import LayerNorm
 
 Activation = Literal["none", "swiglu", "relu2"]
 
 
 @triton.jit
-def _finished(y, up, rows, mask, bias, divisor, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr):
+def _finished(
+    y, up, rows, mask, bias, divisor, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr
+):
     """y with bias, activation and divisor; `rows` are the places of the outputs, in y's shape."""
     if BIAS:
         y += tl.load(bias + rows, mask=mask, other=0.0).to(tl.float32)
@@ -64,7 +66,9 @@ def _one_row(
     mean = 0.0
     if NORM == "layernorm":
         for start in range(0, inputs, BLOCK_IN):
-            mean += tl.sum(tl.load(x + start + columns, mask=start + columns < inputs, other=0.0).to(tl.float32), 0)
+            mean += tl.sum(
+                tl.load(x + start + columns, mask=start + columns < inputs, other=0.0).to(tl.float32), 0
+            )
         mean = mean / inputs
     total = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
     total_up = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
@@ -108,7 +112,9 @@ def _one_row(
 
 
 @triton.jit
-def _normalized(x, out, norm_weight, norm_bias, inputs, eps, BLOCK: tl.constexpr, NORM: tl.constexpr, EARLY: tl.constexpr):
+def _normalized(
+    x, out, norm_weight, norm_bias, inputs, eps, BLOCK: tl.constexpr, NORM: tl.constexpr, EARLY: tl.constexpr
+):
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = columns < inputs
     scale = tl.load(norm_weight + columns, mask=inside, other=0.0).to(tl.float32)
@@ -128,8 +134,8 @@ def _normalized(x, out, norm_weight, norm_bias, inputs, eps, BLOCK: tl.constexpr
 def _few_rows(
     x, weight, out, bias, divisor, count, inputs, outputs,
     ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, STAGES: tl.constexpr,
-    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EVEN: tl.constexpr,
-    EARLY: tl.constexpr,
+    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
+    EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     columns = tl.arange(0, BLOCK_IN)
@@ -255,8 +261,8 @@ def product(
 def blocks_of_one_row(outputs: int, inputs: int, *, gated: bool, normalized: bool) -> tuple[int, int, int]:
     """Rows and columns of the tile that a program takes at once, and its warps.
 
-    Measured on an H100, with matrices from 576 × 576 to 128,256 × 2,048. What counts is how many bytes a multiprocessor
-    waits for at once, and how evenly the last programs share the work.
+    Measured on an H100, with matrices from 576 × 576 to 128,256 × 2,048. What counts is how many bytes a
+    multiprocessor waits for at once, and how evenly the last programs share the work.
     """
     widest = max(16, triton.next_power_of_2(inputs))
     if gated:

@@ -58,7 +58,6 @@ class ResidualLayer(nn.Module):
         operator: OperatorModule,
         width: int,
         eps: float,
-        *,
         add_norm: AddNorm,
         fused: FusedStep | None = None,
     ) -> None:
@@ -79,7 +78,9 @@ class ResidualLayer(nn.Module):
             change = self.norm(self.operator(x, state, position, length))
         return x + change
 
-    def step(self, x: Tensor, change: Tensor | None, state: State, position: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, x: Tensor, change: Tensor | None, state: State, position: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """One token -> the arguments x and change for the next layer.
 
         The next layer adds `change` to `x`, since one kernel can add and normalize at once.

@@ -24,8 +24,8 @@ from operators.architecture import Architecture, Layer
 from operators.backends import fused_step, resolve
 from operators.base.errors import FrontrunnerError, flat
 from operators.base.value import Value
-from operators.kernels import libraries as kernel_libraries
 from operators.decoding.fused import TRITON
+from operators.kernels import libraries as kernel_libraries
 from operators.kernels.compile_ahead import compiling_ahead
 from operators.layers.residual import ResidualLayer, add_norm_reference
 from profiler.device.device import Device, open_device

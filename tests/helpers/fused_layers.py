@@ -21,7 +21,7 @@ def layer(operator: str, norm: str = "rmsnorm", **shape: Any) -> Layer:
 
 
 def models(*layers: Layer, width: int = 40, **fields: Any) -> tuple[HybridLM, HybridLM]:
-    """A model with fused steps in `DTYPE`, and the same in float32 by the reference. No parameter is 0 or 1."""
+    """A model with fused steps in `DTYPE`, and the same by the reference in float32; no norm is trivial."""
     architecture = Architecture(width=width, vocabulary=61, layers=layers, rope=Rope(theta=100.0), **fields)
     torch.manual_seed(0)
     fused = HybridLM(architecture, backend="triton", device=DEVICE, dtype=DTYPE).eval()

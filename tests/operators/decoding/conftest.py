@@ -9,6 +9,7 @@ import torch
 
 from tests.operators.conftest import INTERPRETED
 
+
 @pytest.fixture(autouse=True, scope="package")
 def _runnable() -> Iterator[None]:
     if find_spec("triton") is None:

@@ -32,7 +32,16 @@ def expected(x: Tensor, weight: Tensor, norm: Any, bias: Any, activation: str, d
     ("rows", "outputs", "inputs", "norm", "activation", "bias", "divided", "onto"),
     [
         (1, 7, 24, None, "none", False, False, False),
-        (1, 9, 600, "rmsnorm", "none", True, False, False),  # more than one tile of columns, the last not full
+        (
+            1,
+            9,
+            600,
+            "rmsnorm",
+            "none",
+            True,
+            False,
+            False,
+        ),  # more than one tile of columns, the last not full
         (1, 5, 40, "layernorm", "swiglu", False, False, False),
         (1, 6, 1100, "layernorm", "none", False, False, True),
         (1, 10, 48, "rmsnorm", "relu2", False, False, False),

@@ -43,9 +43,7 @@ def test_step_is_that_of_the_reference(poisoned: None, case: str, rows: int) -> 
     fused, reference = models(CASES[case])
     ours, theirs = first_layer(fused), first_layer(reference)
     assert ours.fused is not None
-    state, wanted_state = (
-        model.allocate_state(rows, CAPACITY).layers[0] for model in (fused, reference)
-    )
+    state, wanted_state = (model.allocate_state(rows, CAPACITY).layers[0] for model in (fused, reference))
     generator = torch.Generator(DEVICE).manual_seed(1)
     for name, tensor in wanted_state.items():
         state[name].normal_(generator=generator)
@@ -103,18 +101,26 @@ def test_more_rows_than_kernels_take_are_left_to_libraries(rows: int) -> None:
         got, rest = first_layer(fused).step(x.clone(), None, {}, position)
         stream, change = first_layer(reference).step(x.float(), None, {}, position)
     assert (rest is None) == (rows == MOST_FUSED_ROWS)
-    assert change is not None and far(got if rest is None else got + rest, stream + change) < TOLERANCE
+    assert change is not None
+    assert far(got if rest is None else got + rest, stream + change) < TOLERANCE
 
 
 def test_weights_that_moved_are_read_where_they_are() -> None:
     fused, _ = models(CASES["swiglu"])
-    x, position = torch.randn(1, 40, device=DEVICE).to(DTYPE), torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    x, position = (
+        torch.randn(1, 40, device=DEVICE).to(DTYPE),
+        torch.zeros(1, dtype=torch.int64, device=DEVICE),
+    )
     built: Any = first_layer(fused)
     with torch.no_grad():
         before, _ = built.step(x.clone(), None, {}, position)
-        built.operator.gate_proj.weight = torch.nn.Parameter(torch.zeros_like(built.operator.gate_proj.weight))
+        built.operator.gate_proj.weight = torch.nn.Parameter(
+            torch.zeros_like(built.operator.gate_proj.weight)
+        )
         after, change = built.step(x.clone(), None, {}, position)
-    assert change is not None and not change.any() and not torch.equal(before, after)
+    assert change is not None
+    assert not change.any()
+    assert not torch.equal(before, after)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,10 @@ def test_weights_that_moved_are_read_where_they_are() -> None:
         (layer("deltanet", heads=1, head_dim=8, conv=5), "up to 4 tokens, got 5"),
         (layer("mamba2", heads=1, head_dim=8, state=8, conv=6), "up to 4 tokens, got 6"),
         (layer("gla", heads=1, key_dim=16, value_dim=16), "no kernel of ours decodes gla"),
-        (Layer(operator="swiglu", shape=layer("swiglu", hidden=8).shape, norm_position="after"), "does it after"),
+        (
+            Layer(operator="swiglu", shape=layer("swiglu", hidden=8).shape, norm_position="after"),
+            "does it after",
+        ),
     ],
 )
 def test_refused_layer_falls_to_the_library_and_a_named_kernel_says_why(refused: Layer, reason: str) -> None:
@@ -142,4 +151,5 @@ def test_without_gpu_or_interpreter_kernels_are_refused(monkeypatch: pytest.Monk
     with pytest.raises(BackendError, match="needs a CUDA device"):
         HybridLM(architecture, backend="triton")
     model = HybridLM(architecture)
-    assert model.backends == {"swiglu": "reference"} and model.fused_head is None
+    assert model.backends == {"swiglu": "reference"}
+    assert model.fused_head is None

@@ -1,6 +1,7 @@
 """Measuring on the CPU: complete, repeatable where it can be, and without a trace left behind."""
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from operators import Architecture, HybridLM, registry
 from operators.base.errors import BackendError, DeviceError
 from operators.base.threads import torch_threads
 from operators.cost import cost
+from operators.model import ModelState
 from profiler.device.device import Device, memory_errors, open_device
 from profiler.measuring import anchor as anchoring
 from profiler.measuring import capacity, conditions, pace
@@ -146,9 +148,11 @@ def test_every_step_sees_the_same_context(monkeypatch: pytest.MonkeyPatch) -> No
     seen: list[tuple[int, list[int]]] = []
     step = HybridLM.step
 
-    def recording(self: HybridLM, tokens: torch.Tensor, state: object) -> torch.Tensor:
-        seen.append((state.length, state.position.tolist()))  # type: ignore[attr-defined]
-        return step(self, tokens, state)  # type: ignore[arg-type]
+    def recording(
+        self: HybridLM, tokens: torch.Tensor, state: ModelState, chosen: Any = None
+    ) -> torch.Tensor:
+        seen.append((state.length, state.position.tolist()))
+        return step(self, tokens, state, chosen)
 
     monkeypatch.setattr(HybridLM, "step", recording)
     measure(SMALL, QUICK)

@@ -1,0 +1,56 @@
+"""Compiles every kernel of decoding for a Hopper GPU, which needs none, and prints which ones start early."""
+
+import sys
+from typing import Any
+
+from triton import compile as compiled
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from operators.kernels import attention_step, choice, delta_rule_step, mamba2_step, products
+
+HALF = (
+    "x weight out norm_weight norm_bias bias projected conv conv_weight conv_bias "
+    "qkv key value q_norm k_norm logits"
+)
+KINDS = {
+    **dict.fromkeys(HALF.split(), "*bf16"),
+    **dict.fromkeys(["recurrent", "A_log", "D", "dt_bias", "divisor", "frequencies", "values"], "*fp32"),
+    **dict.fromkeys(["arrived", "places"], "*i32"),
+    **dict.fromkeys(["position", "tokens"], "*i64"),
+    **dict.fromkeys(["eps", "scale"], "fp32"),
+}
+AFTER = {"BIAS": True, "DIVIDED": True, "ONTO": True, "EVEN": False, "EARLY": True}
+HEADS = {"SIZE": 96, "GROUP": 3, "ROWS": 16, "HALF": 64, "WHOLE": 128}
+PARTS = {"BLOCK": 32, "SPLITS": 3, "SPLITS_POWER": 4, "GROUP_POWER": 4, "PIECE": 64}
+
+
+def build(kernel: Any, warps: int, *, parts: str = "i32", **constants: Any) -> None:
+    kinds = {name: "constexpr" if name in constants else KINDS.get(name, "i32") for name in kernel.arg_names}
+    if "parts" in kinds:
+        kinds["parts"] = parts
+    aligned = {
+        (place,): [["tt.divisibility", 16]] for place, name in enumerate(kinds) if kinds[name].startswith("*")
+    }
+    source = ASTSource(kernel, kinds, constexprs=constants, attrs=aligned)
+    built = compiled(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    print(kernel.__name__, "early" if "griddepcontrol.wait" in built.asm["ptx"] else "late")  # noqa: T201
+
+
+def main() -> None:
+    gated = {"ACTIVATION": "swiglu", **AFTER}
+    build(products._one_row, 2, BLOCK_OUT=4, BLOCK_IN=512, NORM="layernorm", **gated)
+    build(products._few_rows, 1, ROWS=8, BLOCK_OUT=32, BLOCK_IN=128, STAGES=3, **gated)
+    build(products._normalized, 8, BLOCK=2048, NORM="layernorm", EARLY=True)
+    for stages in (0, 3):
+        flags = {"STAGES": stages, "NORMED": True, "ROTATED": True, "EARLY": True}
+        build(attention_step._attend, 4, parts="*fp32", **HEADS, **PARTS, **flags)
+    build(mamba2_step._step, 4, SIZE=64, STATE=128, TAPS=4, BLOCK=32, STATE_POWER=128, EARLY=True)
+    sizes = {"KEY": 96, "VALUE": 128, "TAPS": 3, "KEY_POWER": 128, "HALF": 64}
+    build(delta_rule_step._step, 8, DECAYS=True, NEGATIVE=True, EARLY=True, **sizes)
+    build(choice._best_of_part, 4, BLOCK=2048, EARLY=True)
+    build(choice._best_of_all, 4, BLOCK=64, EARLY=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
