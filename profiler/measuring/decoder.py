@@ -1,6 +1,6 @@
 """Decoding with all memory in place: on a GPU a whole step, or a whole prompt, is a CUDA graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -231,7 +231,9 @@ class Prompt:
         self._decoder.prefill(self.tokens)
 
 
-def random_model(architecture: Architecture, device: Device, *, backend: str, seed: int) -> HybridLM:
+def random_model(
+    architecture: Architecture, device: Device, *, backend: str | Mapping[str, str], seed: int
+) -> HybridLM:
     """A model on `device` in its dtype, with random weights from `seed`.
 
     Torch's random state is the same afterwards as before.

@@ -140,9 +140,7 @@ def _of_libraries(architecture: Architecture, device: Device) -> HybridLM:
                 continue
             named[layer.operator] = name
             break
-    with torch.random.fork_rng(devices=[device.torch_device]):
-        torch.manual_seed(SEED)
-        return HybridLM(architecture, backend=named, device=device.torch_device, dtype=device.dtype).eval()
+    return random_model(architecture, device, backend=named, seed=SEED)
 
 
 def _timed(

@@ -1,0 +1,58 @@
+"""What only a GPU shows: graphs keep the early starts of kernels, and write what eager steps write."""
+
+import pytest
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from operators import Architecture, HybridLM
+from profiler.measuring.decoder import Decoder
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+TOKENS = 512
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    torch.manual_seed(0)
+    architecture = Architecture.load("smollm2-135m")
+    with torch.inference_mode():
+        return Decoder(HybridLM(architecture, device="cuda", dtype=torch.bfloat16).eval(), 1, 2 * TOKENS)
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_graph_writes_what_eager_steps_write(rows: int) -> None:
+    torch.manual_seed(0)
+    architecture = Architecture.load("tiny-hybrid")
+    with torch.inference_mode():
+        model = HybridLM(architecture, device="cuda", dtype=torch.bfloat16).eval()
+        texts = []
+        for graph in (True, False):
+            decoder = Decoder(model, rows, TOKENS + 8, graph=graph)
+            decoder.prefill(torch.arange(8 * rows, device="cuda").view(rows, 8))
+            texts.append(decoder.generate(TOKENS))
+    assert torch.equal(*texts)
+    assert len(texts[0].unique()) > 10
+
+
+def test_kernels_of_a_graph_start_before_the_end_of_the_one_before(decoder: Decoder) -> None:
+    if torch.cuda.get_device_capability()[0] < 9:
+        pytest.skip("GPUs before Hopper have no programmatic dependent launch")
+    with torch.inference_mode():
+        decoder.fill(TOKENS, seed=0)
+        decoder.step()
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+            decoder.step()
+            torch.cuda.synchronize()
+    events = (event for event in profiled.events() if event.device_type == DeviceType.CUDA)
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.time_range.end > event.time_range.start and not event.name.startswith("cuda")
+    )
+    early = sum(after[0] < before[1] for before, after in zip(spans, spans[1:], strict=False))
+    assert early > 0.8 * len(spans)
