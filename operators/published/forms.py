@@ -1,6 +1,6 @@
 """Parameters that a class of `transformers` keeps in another form: both ways of each form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,12 +47,15 @@ def _less_one(weight: Tensor) -> Tensor:
     return narrow if torch.equal(narrow.double(), exact) else exact
 
 
-def _plus_one(weight: Tensor) -> Tensor:
-    """1 + weight in the weight's dtype if that is exact, else in float32."""
-    exact = weight.double() + 1
-    narrow = exact.to(weight.dtype)
-    same = weight.dtype != torch.float64 and torch.equal(narrow.double(), exact)
+def _narrowed(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values in float64 in the dtype of their weight if that is exact, else in float32."""
+    narrow = exact.to(dtype)
+    same = dtype != torch.float64 and torch.equal(narrow.double(), exact)
     return narrow if same else exact.float()
+
+
+def _plus_one(weight: Tensor) -> Tensor:
+    return _narrowed(weight.double() + 1, weight.dtype)
 
 
 CENTRED = Form(outward=_less_one, inward=_plus_one)
@@ -77,3 +80,33 @@ def without_gate(head_dim: int) -> Form:
         return flat
 
     return Form(outward=outward, inward=inward, times=2)
+
+
+def woven(heads: int, *sizes: int, order: Sequence[int] = ()) -> Form:
+    """Parts [H·size, W] one under the other, as the rows of all parts of the first head, of the second one …
+
+    heads: H, the same for all parts.
+    sizes: rows of each part for one head.
+    order: in which the parts of a head follow each other, by their numbers; as they are without it.
+    """
+    places = list(order) or list(range(len(sizes)))
+
+    def outward(weight: Tensor) -> Tensor:
+        parts = weight.split([heads * size for size in sizes])
+        by_head = [part.unflatten(0, (heads, -1)) for part in parts]
+        return torch.cat([by_head[place] for place in places], 1).flatten(0, 1)
+
+    def inward(weight: Tensor) -> Tensor:
+        by_head = weight.unflatten(0, (heads, -1)).split([sizes[place] for place in places], 1)
+        return torch.cat([by_head[places.index(part)].flatten(0, 1) for part in range(len(sizes))])
+
+    return Form(outward=outward, inward=inward)
+
+
+def scaled(factor: float) -> Form:
+    """A weight that a class multiplies by a number each time, which is a part of the weight here."""
+
+    return Form(
+        outward=lambda weight: weight / factor,
+        inward=lambda weight: _narrowed(weight.double() * factor, weight.dtype),
+    )

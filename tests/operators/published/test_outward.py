@@ -92,7 +92,8 @@ def test_what_is_imported_is_exported_as_the_same_class(case: str) -> None:
     config, ours = CASES[case]()
     held = hold(ours)
     assert held.config["model_type"] == config.model_type
-    assert held.zeros == 0
+    # Kimi Linear has no generation without latent attention, which here is of zeros.
+    assert (held.zeros == 0) is (case != "kimi_linear")
 
 
 @pytest.mark.parametrize(
