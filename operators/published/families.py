@@ -93,6 +93,7 @@ class Published:
     zeros: published tensors of zeros that the class has besides.
     woven: published tensors in which the rows of our parameters do not lie one under the other -> the form of
         all of them together.
+    remark: a line for the user; empty for none.
     """
 
     architecture: Architecture
@@ -103,6 +104,7 @@ class Published:
     padding: Mapping[int, Layer] = field(default_factory=dict)
     zeros: Mapping[str, Zeros] = field(default_factory=dict)
     woven: Mapping[str, Form] = field(default_factory=dict)
+    remark: str = ""
 
     @property
     def whole(self) -> Architecture:
@@ -154,7 +156,15 @@ def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.
     architecture = whole.model_copy(update={"layers": kept})
     added = {number: whole.layers[number] for number in padding}
     return Published(
-        architecture, names, read.renames, shortest_step, read.forms, added, read.zeros, read.woven
+        architecture,
+        names,
+        read.renames,
+        shortest_step,
+        read.forms,
+        added,
+        read.zeros,
+        read.woven,
+        read.remark,
     )
 
 

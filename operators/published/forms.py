@@ -47,15 +47,12 @@ def _less_one(weight: Tensor) -> Tensor:
     return narrow if torch.equal(narrow.double(), exact) else exact
 
 
-def _narrowed(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values in float64 in the dtype of their weight if that is exact, else in float32."""
-    narrow = exact.to(dtype)
-    same = dtype != torch.float64 and torch.equal(narrow.double(), exact)
-    return narrow if same else exact.float()
-
-
 def _plus_one(weight: Tensor) -> Tensor:
-    return _narrowed(weight.double() + 1, weight.dtype)
+    """1 + weight in the weight's dtype if that is exact, else in float32."""
+    exact = weight.double() + 1
+    narrow = exact.to(weight.dtype)
+    same = weight.dtype != torch.float64 and torch.equal(narrow.double(), exact)
+    return narrow if same else exact.float()
 
 
 CENTRED = Form(outward=_less_one, inward=_plus_one)
@@ -104,9 +101,8 @@ def woven(heads: int, *sizes: int, order: Sequence[int] = ()) -> Form:
 
 
 def scaled(factor: float) -> Form:
-    """A weight that a class multiplies by a number each time, which is a part of the weight here."""
-
+    """A weight whose result the class multiplies by a number; here it is a part of the weight (float32)."""
     return Form(
         outward=lambda weight: weight / factor,
-        inward=lambda weight: _narrowed(weight.double() * factor, weight.dtype),
+        inward=lambda weight: (weight.double() * factor).float(),
     )

@@ -77,7 +77,8 @@ FAMILY_WITHOUT_EFFECT: dict[str, frozenset[str]] = {
     ),
     "arcee": frozenset(),
     # intermediate_size is that of experts, which a model without experts has not.
-    "granitemoehybrid": EXPERTS | _names("intermediate_size mamba_chunk_size router_aux_loss_coef"),
+    "granitemoehybrid": EXPERTS
+    | _names("init_method intermediate_size mamba_chunk_size router_aux_loss_coef"),
     "qwen3_5_text": _names("full_attention_interval mamba_ssm_dtype"),
     "qwen3_next": EXPERTS
     | _names("""
@@ -117,5 +118,8 @@ NEUTRAL: dict[str, Any] = {
 }
 """The one value with which a key changes nothing, for all families."""
 
-FAMILY_NEUTRAL: dict[str, dict[str, Any]] = {"llama": {"activation": "swiglu"}}
+FAMILY_NEUTRAL: dict[str, dict[str, Any]] = {
+    "llama": {"activation": "swiglu"},
+    "granitemoehybrid": {"normalization_function": "rmsnorm"},
+}
 """The same for one family: Falcon3 writes `activation` beside hidden_act."""

@@ -9,7 +9,7 @@ from operators.architecture import MAX_DEPTH, Architecture
 from operators.library.kda import KDAShape
 from operators.published.forms import Form, conv
 from operators.published.padding import PADDING, ZERO_ATTENTION, blocks_of
-from operators.published.settings import Settings
+from operators.published.settings import Settings, all_held
 from operators.published.shapes import hidden_of, shape_of
 from operators.published.tensor_names import ATTENTION, SWIGLU, Family, Zeros, layer_names, outside_names
 from operators.published.transformer_families import SILU
@@ -49,8 +49,8 @@ def kimi_linear(config: Settings) -> Family:
             ("conv_kernel_dim", "short_conv_kernel_size", 4),
         )
     )
+    all_held(config.where, lambda: _kinds(config, inner, blocks), lambda: _require_dense(config, blocks))
     kinds = _kinds(config, inner, blocks)
-    _require_dense(config, blocks)
     for key in ("gate_lower_bound", "use_full_rank_gate"):  # of later models
         inner.only(key, None, False, null=True)
     inner.refuse_unread("linear_attn_config", {})

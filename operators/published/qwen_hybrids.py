@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
-from operators.base.errors import ArchitectureError
 from operators.library.gated_deltanet import HEAD_NORM_EPS
 from operators.published.delta_families import LAYER_TYPES, SMALL_DELTANET, deltanet_config
 from operators.published.forms import CENTRED, CONV, DOUBLED, Form, without_gate, woven
 from operators.published.padding import blocks_of
 from operators.published.rotation import rope
-from operators.published.settings import Settings
+from operators.published.settings import Settings, all_held
 from operators.published.shapes import padding_config, rope_config, shape_of, with_attention
 from operators.published.tensor_names import ATTENTION, QK_NORM, SWIGLU, Family, layer_names, outside_names
 from operators.published.transformer_families import SILU, attention_layer
@@ -70,17 +69,7 @@ def _require_held(config: Settings, *more: Callable[[], None]) -> None:
         if (values := config.size("linear_num_value_heads", default=32)) != keys:
             raise config.error("linear_num_value_heads", f"{keys}, as many as linear_num_key_heads", values)
 
-    reasons = []
-    for check in (gate, lambda: _require_whole_rotation(config), eps, heads, *more):
-        try:
-            check()
-        except ArchitectureError as error:
-            reasons.append(str(error))
-    if reasons:
-        first, *others = reasons
-        raise ArchitectureError(
-            "; ".join([first, *(other.removeprefix(f"{config.where}: ") for other in others)])
-        )
+    all_held(config.where, gate, lambda: _require_whole_rotation(config), eps, heads, *more)
 
 
 def _require_whole_rotation(config: Settings) -> None:

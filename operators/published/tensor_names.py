@@ -35,6 +35,7 @@ class Family:
     zeros: published tensors of zeros that no parameter of ours makes.
     woven: published tensors in which the rows of our parameters do not lie one under the other -> the form of
         all of them together.
+    remark: a line for the user; empty for none.
     """
 
     fields: Mapping[str, Any]
@@ -44,6 +45,7 @@ class Family:
     forms: Mapping[str, Form] = field(default_factory=dict)
     zeros: Mapping[str, Zeros] = field(default_factory=dict)
     woven: Mapping[str, Form] = field(default_factory=dict)
+    remark: str = ""
 
 
 SWIGLU = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")

@@ -225,6 +225,14 @@ def arcee() -> Case:
     return config, architecture(layers, tied_embeddings=False)
 
 
+def granite4(tied: bool) -> Case:
+    """Granite 4 as published, with multipliers."""
+    config, ours = granitemoehybrid(rope=tied)
+    config.embedding_multiplier, config.residual_multiplier = 12, 0.246
+    config.attention_multiplier, config.logits_scaling = 0.125, 0.2  # small, so that the logits are large
+    return config, ours
+
+
 def granitemoehybrid(rope: bool) -> Case:
     config = transformers.GraniteMoeHybridConfig(
         layer_types=["linear_attention", "full_attention"],
@@ -296,6 +304,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "arcee": arcee,
     "granitemoehybrid": lambda: granitemoehybrid(rope=False),
     "granitemoehybrid-rope-tied": lambda: granitemoehybrid(rope=True),
+    "granite4": lambda: granite4(tied=False),
+    "granite4-tied": lambda: granite4(tied=True),
     "lfm2": lfm2,
     "kimi_linear": kimi_linear,
     "olmo_hybrid": lambda: olmo_hybrid(rope=False, negative_eigenvalues=False, tied=False),
