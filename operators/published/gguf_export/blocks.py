@@ -137,8 +137,14 @@ def norm(name: str, width: int) -> Stored:
     return Stored(name, (width,), ("norm.weight",), fill=1.0, precise=True)
 
 
-def outside(architecture: Architecture, output_norm: str = "output_norm") -> list[Stored]:
-    """The tensors outside of the blocks. A normalized head folds into a head of its own."""
+def outside(
+    architecture: Architecture, output_norm: str = "output_norm", *, tied: bool = True
+) -> list[Stored]:
+    """The tensors outside of the blocks. A normalized head folds into a head of its own.
+
+    output_norm: the name of the last norm.
+    tied: whether the embedding may be the head as well.
+    """
     table = (architecture.vocabulary, architecture.width)
     tensors = [
         Stored("token_embd.weight", table, ("embedding.weight",)),
@@ -147,7 +153,7 @@ def outside(architecture: Architecture, output_norm: str = "output_norm") -> lis
     head = "embedding.weight" if architecture.tied_embeddings else "head.weight"
     if architecture.normalized_head:
         tensors.append(Stored("output.weight", table, (head,), unit_rows))
-    elif not architecture.tied_embeddings:
+    elif not (tied and architecture.tied_embeddings):
         tensors.append(Stored("output.weight", table, (head,)))
     return tensors
 
