@@ -25,7 +25,11 @@ RWKV7: dict[str, Any] = {
         "gate_rank": 96,
     },
 }
-W = RWKV7
+KDA: dict[str, Any] = {
+    "operator": "kda",
+    "shape": {"heads": 3, "key_dim": 16, "value_dim": 16, "conv": 4},
+}
+W, K = RWKV7, KDA
 # Some of the six pairs of a head are kept, some mixed and some divided.
 STRETCHED = {
     "theta": 100.0,
@@ -72,6 +76,8 @@ MEMBERS: dict[str, tuple[str, Architecture]] = {
     "lfm2-with-holes": ("lfm2", architecture([C, C, F, N, N, F], tied_embeddings=False)),
     "arwkv7": ("arwkv7", architecture([W, F, W, F], width=128, tied_embeddings=False)),
     "arwkv7-with-holes": ("arwkv7", architecture([F, W, W, F, F], width=128)),
+    "kimi-linear": ("kimi-linear", architecture([K, F, K, F], tied_embeddings=False)),
+    "kimi-linear-with-holes": ("kimi-linear", architecture([F, K, K, F])),
     "lfm2-without-attention": ("lfm2", architecture([C, F, C])),
 }
 """By what is special in it: the family that holds it, and the architecture."""

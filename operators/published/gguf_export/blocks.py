@@ -20,6 +20,8 @@ SMALLEST = {
     "feedforward": ("swiglu", {"hidden": 32}),
 }
 KINDS = tuple(SMALLEST)
+OWN_HEAD = "{} always has a head of its own: the embedding is in the file twice"
+"""The line for the user on a tied embedding, where the kind of model has no tied one."""
 
 
 @dataclass(frozen=True)

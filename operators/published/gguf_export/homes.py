@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from operators.architecture import Architecture
 from operators.base.errors import ArchitectureError
 from operators.published.gguf_export.gated import lfm2, qwen35
+from operators.published.gguf_export.kimi import kimi_linear
 from operators.published.gguf_export.outline import Misfit, Outline
 from operators.published.gguf_export.recurrent import granitehybrid, mamba2, nemotron_h
 from operators.published.gguf_export.rwkv import arwkv7
@@ -38,6 +39,7 @@ HOMES = (
     Home(frozenset({"gated_deltanet", "attention", "swiglu"}), qwen35),
     Home(frozenset({"short_conv", "attention", "swiglu"}), lfm2),
     Home(frozenset({"rwkv7", "swiglu"}), arwkv7),
+    Home(frozenset({"kda", "swiglu"}), kimi_linear),
 )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from operators.architecture import Architecture
 from operators.library.rwkv7 import HEAD_NORM_EPS
 from operators.published.gguf_export.blocks import (
+    OWN_HEAD,
     Half,
     blocks,
     norm,
@@ -23,8 +24,6 @@ HEAD_DIM = round(64e-5 / HEAD_NORM_EPS)
 # The share of the first layer's values in those of another is the sigmoid of this: 2e-35, which adds nothing.
 NO_FIRST_VALUES = -80.0
 VALUE_RANK = 1  # of the projections for that share, whose weights are zeros
-
-OWN_HEAD = "arwkv7 always has a head of its own: the embedding is in the file twice"
 
 
 def arwkv7(architecture: Architecture) -> Outline:
@@ -60,7 +59,8 @@ def arwkv7(architecture: Architecture) -> Outline:
     for number, block in enumerate(pairs):
         tensors += _rwkv7(block.mixer, number, architecture.width)
         tensors += swiglu(block.feedforward, f"blk.{number}", architecture.width)
-    return Outline("arwkv7", keys, tuple(tensors), (OWN_HEAD,) if architecture.tied_embeddings else ())
+    head = (OWN_HEAD.format("arwkv7"),) if architecture.tied_embeddings else ()
+    return Outline("arwkv7", keys, tuple(tensors), head)
 
 
 def _rwkv7(half: Half, number: int, width: int) -> list[Stored]:

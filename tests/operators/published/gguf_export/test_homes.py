@@ -10,6 +10,7 @@ from operators.published.gguf_export.homes import outline
 from tests.helpers.gguf_members import (
     ATTENTION,
     DELTANET,
+    KDA,
     MEMBERS,
     NORMED,
     RELU2,
@@ -19,7 +20,7 @@ from tests.helpers.gguf_members import (
 )
 from tests.helpers.published_models import FEEDFORWARD, MAMBA2, architecture
 
-A, F, M, R, N, D, C, W = ATTENTION, FEEDFORWARD, MAMBA2, RELU2, NORMED, DELTANET, SHORT_CONV, RWKV7
+A, F, M, R, N, D, C, W, K = ATTENTION, FEEDFORWARD, MAMBA2, RELU2, NORMED, DELTANET, SHORT_CONV, RWKV7, KDA
 WIDE = {"width": 128}
 
 
@@ -35,7 +36,9 @@ def but(layer: dict[str, Any], **shape: Any) -> dict[str, Any]:
             {},
             "layers.2: expected an operator that a GGUF model has beside attention and swiglu, got",
         ),
-        (["kda"], {}, "layers.0: expected an operator that a GGUF model has, got kda"),
+        (["gla"], {}, "layers.0: expected an operator that a GGUF model has, got gla"),
+        ([but(K, value_dim=8), F], {}, "layers.0.shape.value_dim: expected 16, as key_dim, got 8"),
+        ([but(K, negative_eigenvalues=True)], {}, "layers.0.shape.negative_eigenvalues: expected false"),
         ([W, R], WIDE, "layers.1: expected an operator that a GGUF model has beside rwkv7, got relu2"),
         ([but(W, heads=4, head_dim=32), F], WIDE, "layers.0.shape.head_dim: expected 64, got 32"),
         ([but(W, heads=1), F], WIDE, "layers.0.shape.heads: expected heads x head_dim to be the width, 128"),
@@ -98,6 +101,8 @@ def test_every_weight_is_in_the_file_once(member: str) -> None:
     family, member_of = MEMBERS[member]
     parts = [part for tensor in outline(member_of).tensors for part in tensor.parts]
     names = HybridLM(member_of, backend="reference", device="meta").state_dict().keys()
-    second = member_of.tied_embeddings and (member_of.normalized_head or family == "arwkv7")
-    twice = ["embedding.weight"] if second else []
-    assert sorted(parts) == sorted([*names, *twice])
+    second = member_of.tied_embeddings and (member_of.normalized_head or family in ("arwkv7", "kimi-linear"))
+    more = ["embedding.weight"] if second else []
+    if family == "kimi-linear":  # a third of the convolution each
+        more += 2 * [name for name in names if name.endswith("conv.weight")]
+    assert sorted(parts) == sorted([*names, *more])
