@@ -88,7 +88,9 @@ def granitemoehybrid(config: Settings) -> Family:
     return Family(fields, layers, names, forms=forms, remark=MULTIPLIED if factors else "")
 
 
-MULTIPLIED = "the multipliers of config.json became a part of the weights, which are float32 where they did"
+MULTIPLIED = (
+    "the multipliers of config.json became a part of the weights that they multiply, which are float32"
+)
 
 
 def _factors(config: Settings, names: Iterable[str], head_dim: int) -> dict[str, float]:

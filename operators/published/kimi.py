@@ -49,9 +49,13 @@ def kimi_linear(config: Settings) -> Family:
             ("conv_kernel_dim", "short_conv_kernel_size", 4),
         )
     )
-    all_held(config.where, lambda: _kinds(config, inner, blocks), lambda: _require_dense(config, blocks))
     kinds = _kinds(config, inner, blocks)
-    for key in ("gate_lower_bound", "use_full_rank_gate"):  # of later models
+    all_held(
+        config.where,
+        lambda: _require_no_latent_attention(config, inner, kinds),
+        lambda: _require_dense(config, blocks),
+    )
+    for key in ("gate_lower_bound", "use_full_rank_gate"):  # of Kimi K3
         inner.only(key, None, False, null=True)
     inner.refuse_unread("linear_attn_config", {})
     shape = {"heads": heads, "key_dim": head_dim, "value_dim": head_dim, "conv": taps}
@@ -94,10 +98,7 @@ def _agreed(config: Settings, inner: Settings, ours: str, theirs: str, default: 
 
 
 def _kinds(config: Settings, inner: Settings, blocks: int) -> Sequence[str]:
-    """The mixer of every block: by `layer_types`, or by the numbers from 1 in `linear_attn_config`.
-
-    Raises ArchitectureError for latent attention whose weights are not zeros.
-    """
+    """The mixer of every block: by `layer_types`, or by the numbers from 1 in `linear_attn_config`."""
     known = ("linear_attention", "full_attention")
     full, linear = (inner.get(key, null=True) for key in ("full_attn_layers", "kda_layers"))
     if full is not None or linear is not None:
@@ -116,12 +117,17 @@ def _kinds(config: Settings, inner: Settings, blocks: int) -> Sequence[str]:
     kinds = config.kinds("layer_types", blocks, default=usual, known=known)
     if full is not None and list(kinds) != usual:
         raise config.error("layer_types", "the kinds that linear_attn_config says", kinds)
-    if "full_attention" in kinds and not config.flag(ZERO_ATTENTION):
-        numbers = [block + 1 for block, kind in enumerate(kinds) if kind == "full_attention"]
-        where, key = (config, "layer_types") if full is None else (inner, "full_attn_layers")
-        raise where.error(key, "no full attention, as latent attention is no operator", numbers)
-    config.flag(ZERO_ATTENTION)
     return kinds
+
+
+def _require_no_latent_attention(config: Settings, inner: Settings, kinds: Sequence[str]) -> None:
+    """Raises ArchitectureError for latent attention whose weights are not zeros."""
+    numbers = [block + 1 for block, kind in enumerate(kinds) if kind == "full_attention"]
+    if not config.flag(ZERO_ATTENTION) and numbers:
+        where, key = (
+            (inner, "full_attn_layers") if "full_attn_layers" in inner.values else (config, "layer_types")
+        )
+        raise where.error(key, "no full attention, as latent attention is no operator", numbers)
 
 
 def _require_dense(config: Settings, blocks: int) -> None:

@@ -62,7 +62,8 @@ def _require_held(config: Settings, *more: Callable[[], None]) -> None:
 
     def eps() -> None:
         # The norm of a head's values has the eps of the layers in the class, and its own one here.
-        config.only("rms_norm_eps", HEAD_NORM_EPS)
+        if (value := config.real("rms_norm_eps", default=1e-6)) != HEAD_NORM_EPS:
+            raise config.error("rms_norm_eps", repr(HEAD_NORM_EPS), value)
 
     def heads() -> None:
         keys = config.size("linear_num_key_heads", default=16)

@@ -189,6 +189,10 @@ def test_granite_4_is_read_with_its_multipliers(
             "attention is no operator, got [4]; first_k_dense_replace: expected 4 dense layers, as experts "
             "are no operator, got 1",
         ),
+        (
+            {key: value for key, value in QWEN3_5["text_config"].items() if key != "rms_norm_eps"},
+            "rms_norm_eps: expected 1e-05, got 1e-06",  # the class's default
+        ),
         ({**GRANITE, "num_local_experts": 62}, "num_local_experts: expected 0, as experts are no operator"),
         (
             {"model_type": "granite4_vision", "text_config": GRANITE},
