@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -379,9 +380,14 @@ class HybridLM(nn.Module):
 
 def parameter_shapes(architecture: Architecture) -> dict[str, torch.Size]:
     """The shape of each parameter of a model, by name; nothing is allocated."""
+    return dict(_parameter_shapes(architecture))
+
+
+@lru_cache(maxsize=8)  # a model is read, checked and written in turn, each time by its shapes
+def _parameter_shapes(architecture: Architecture) -> tuple[tuple[str, torch.Size], ...]:
     with torch.device("meta"):
         model = HybridLM(architecture, backend="reference", device="meta")
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return tuple((name, tensor.shape) for name, tensor in model.state_dict().items())
 
 
 def _checked_lengths(tokens: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int]:

@@ -13,7 +13,9 @@ CLASSES = {
     "arcee": "Arcee",
     "granitemoehybrid": "GraniteMoeHybrid",
     "qwen3_5_text": "Qwen3_5",
+    "qwen3_next": "Qwen3Next",
     "lfm2": "Lfm2",
+    "kimi_linear": "KimiLinear",
     OWN: "Frontrunner",
 }
 """The beginning of the names of a family's classes in `transformers`."""

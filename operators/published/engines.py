@@ -17,7 +17,18 @@ Engine = Literal["transformers", "llama.cpp", "vllm", "sglang"]
 ENGINES: tuple[Engine, ...] = ("transformers", "llama.cpp", "vllm", "sglang")
 
 _BOTH = frozenset(
-    {"llama", "qwen2", "qwen3", "arcee", "granitemoehybrid", "nemotron_h", "qwen3_5_text", "lfm2"}
+    {
+        "llama",
+        "qwen2",
+        "qwen3",
+        "arcee",
+        "granitemoehybrid",
+        "nemotron_h",
+        "qwen3_5_text",
+        "qwen3_next",
+        "lfm2",
+        "kimi_linear",
+    }
 )
 LISTED: Mapping[str, tuple[str, frozenset[str]]] = {
     "vllm": ("0.33", _BOTH | {"mamba2", "olmo_hybrid"}),

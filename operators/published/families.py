@@ -8,20 +8,22 @@ from operators.architecture import Architecture, Layer
 from operators.base.errors import ArchitectureError
 from operators.published.classes import check_classes
 from operators.published.conv_families import lfm2, lfm2_config
-from operators.published.delta_families import (
-    olmo_hybrid,
-    olmo_hybrid_config,
-    qwen3_5_text,
-    qwen3_5_text_config,
-)
+from operators.published.delta_families import olmo_hybrid, olmo_hybrid_config
 from operators.published.forms import Form
 from operators.published.granite import granitemoehybrid, granitemoehybrid_config
 from operators.published.keys import FAMILY_NEUTRAL, FAMILY_WITHOUT_EFFECT, NEUTRAL, WITHOUT_EFFECT
+from operators.published.kimi import kimi_linear, kimi_linear_config
 from operators.published.mamba_families import mamba2, mamba2_config, nemotron_h, nemotron_h_config
 from operators.published.own_code import OWN, own_architecture, own_names
 from operators.published.padding import padded_layers
+from operators.published.qwen_hybrids import (
+    qwen3_5_text,
+    qwen3_5_text_config,
+    qwen3_next,
+    qwen3_next_config,
+)
 from operators.published.settings import Settings
-from operators.published.tensor_names import Family
+from operators.published.tensor_names import Family, Zeros
 from operators.published.transformer_families import (
     arcee,
     arcee_config,
@@ -69,8 +71,10 @@ FAMILIES: dict[str, Adapter] = {
     "nemotron_h": _adapter(nemotron_h, nemotron_h_config, "mamba2", "attention", "relu2", ties=False),
     "granitemoehybrid": _adapter(granitemoehybrid, granitemoehybrid_config, "mamba2", "attention", "swiglu"),
     "qwen3_5_text": _adapter(qwen3_5_text, qwen3_5_text_config, "gated_deltanet", "attention", "swiglu"),
+    "qwen3_next": _adapter(qwen3_next, qwen3_next_config, "gated_deltanet", "attention", "swiglu"),
     "olmo_hybrid": _adapter(olmo_hybrid, olmo_hybrid_config, "gated_deltanet", "attention", "swiglu"),
     "lfm2": _adapter(lfm2, lfm2_config, "short_conv", "attention", "swiglu"),
+    "kimi_linear": _adapter(kimi_linear, kimi_linear_config, "kda", "swiglu", ties=False),
 }
 
 
@@ -86,7 +90,10 @@ class Published:
         not when it generates.
     forms: the parameters that are published in another form.
     padding: layers of zeros that the class has besides, by their numbers among all of its layers.
-    zeros: published vectors of zeros that the class has besides -> their sizes.
+    zeros: published tensors of zeros that the class has besides.
+    woven: published tensors in which the rows of our parameters do not lie one under the other -> the form of
+        all of them together.
+    remark: a line for the user; empty for none.
     """
 
     architecture: Architecture
@@ -95,7 +102,9 @@ class Published:
     shortest_step: float = 0.0
     forms: Mapping[str, Form] = field(default_factory=dict)
     padding: Mapping[int, Layer] = field(default_factory=dict)
-    zeros: Mapping[str, int] = field(default_factory=dict)
+    zeros: Mapping[str, Zeros] = field(default_factory=dict)
+    woven: Mapping[str, Form] = field(default_factory=dict)
+    remark: str = ""
 
     @property
     def whole(self) -> Architecture:
@@ -119,6 +128,7 @@ def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.
     settings = Settings(config, where=where)
     family = settings.get("model_type", null=True)
     if not isinstance(family, str) or family not in (*FAMILIES, OWN):
+        _refuse_more_than_text(settings, family)
         raise settings.error("model_type", f"one of {', '.join((*FAMILIES, OWN))}", family)
     if settings.get("quantization_config", null=True) is not None:
         raise ArchitectureError(f"{where}: quantization_config: expected weights that are not quantized")
@@ -145,7 +155,30 @@ def describe(config: Mapping[str, Any], *, name: str = "", where: str = "config.
     kept = tuple(layer for number, layer in enumerate(whole.layers) if number not in padding)
     architecture = whole.model_copy(update={"layers": kept})
     added = {number: whole.layers[number] for number in padding}
-    return Published(architecture, names, read.renames, shortest_step, read.forms, added, read.zeros)
+    return Published(
+        architecture,
+        names,
+        read.renames,
+        shortest_step,
+        read.forms,
+        added,
+        read.zeros,
+        read.woven,
+        read.remark,
+    )
+
+
+def _refuse_more_than_text(config: Settings, family: Any) -> None:
+    """Refuses a model of text and more, and names what its text model has that we have not, if anything.
+
+    Raises ArchitectureError.
+    """
+    text = config.mapping("text_config")
+    inner = text.get("model_type", null=True)
+    if not isinstance(inner, str) or inner not in FAMILIES:
+        return
+    describe(text.values, where=text.where)
+    raise config.error("model_type", f"{inner}, the text model alone, which text_config describes", family)
 
 
 TIED_BY_DEFAULT = ("lfm2",)

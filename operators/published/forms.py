@@ -1,6 +1,6 @@
 """Parameters that a class of `transformers` keeps in another form: both ways of each form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,3 +77,32 @@ def without_gate(head_dim: int) -> Form:
         return flat
 
     return Form(outward=outward, inward=inward, times=2)
+
+
+def woven(heads: int, *sizes: int, order: Sequence[int] = ()) -> Form:
+    """Parts [H·size, W] one under the other, as the rows of all parts of the first head, of the second one …
+
+    heads: H, the same for all parts.
+    sizes: rows of each part for one head.
+    order: in which the parts of a head follow each other, by their numbers; as they are without it.
+    """
+    places = list(order) or list(range(len(sizes)))
+
+    def outward(weight: Tensor) -> Tensor:
+        parts = weight.split([heads * size for size in sizes])
+        by_head = [part.unflatten(0, (heads, -1)) for part in parts]
+        return torch.cat([by_head[place] for place in places], 1).flatten(0, 1)
+
+    def inward(weight: Tensor) -> Tensor:
+        by_head = weight.unflatten(0, (heads, -1)).split([sizes[place] for place in places], 1)
+        return torch.cat([by_head[places.index(part)].flatten(0, 1) for part in range(len(sizes))])
+
+    return Form(outward=outward, inward=inward)
+
+
+def scaled(factor: float) -> Form:
+    """A weight whose result the class multiplies by a number; here it is a part of the weight (float32)."""
+    return Form(
+        outward=lambda weight: weight / factor,
+        inward=lambda weight: (weight.double() * factor).float(),
+    )

@@ -1,12 +1,13 @@
 """The adapter of Granite's hybrids without experts: blocks of Mamba2 or attention, with SwiGLU."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.library.attention import parameters as attention_parameters
 from operators.library.mamba2 import Mamba2Shape
 from operators.library.mamba2 import parameters as mamba2_parameters
-from operators.published.forms import Form
+from operators.published.forms import Form, scaled
 from operators.published.mamba_families import mamba2_layer
 from operators.published.padding import blocks_of
 from operators.published.rotation import rope
@@ -49,7 +50,7 @@ SHARED_MLP = {
 
 
 def granitemoehybrid(config: Settings) -> Family:
-    """Granite's hybrid without experts and multipliers. Raises ArchitectureError."""
+    """Granite's hybrid without experts, and the dense Granite 4. Raises ArchitectureError."""
     config.only("hidden_act", *SILU)
     config.only("attention_bias", False)
     config.only("mamba_proj_bias", False)
@@ -57,11 +58,7 @@ def granitemoehybrid(config: Settings) -> Family:
         raise config.error(
             "num_local_experts", "0, as experts are no operator", config.get("num_local_experts")
         )
-    for key in ("embedding_multiplier", "logits_scaling", "residual_multiplier"):
-        config.only(key, 1.0)
     attention = attention_layer(config)
-    scale = config.real("attention_multiplier", default=1.0)
-    usual = attention["shape"]["head_dim"] ** -0.5
     mamba: dict[str, Any] | None = None
     feedforward = {
         "operator": "swiglu",
@@ -70,8 +67,6 @@ def granitemoehybrid(config: Settings) -> Family:
     names, layers = outside_names("model.embed_tokens.weight", "model.norm.weight"), []
     forms: dict[str, Form] = {}
     kinds = _kinds(config)
-    if "attention" in kinds and abs(scale / usual - 1) > 1e-12:
-        raise config.error("attention_multiplier", f"{usual!r}, one over the root of a head's size", scale)
     if "mamba2" not in kinds:
         config.without_effect(MAMBA_KEYS)
     for block, kind in enumerate(kinds):
@@ -88,7 +83,35 @@ def granitemoehybrid(config: Settings) -> Family:
             ours + 1, f"{layer}.shared_mlp", SHARED_MLP, f"{layer}.post_attention_layernorm.weight"
         )
     fields = {"rope": _rope(config), "norm_eps": config.real("rms_norm_eps", default=1e-6)}
-    return Family(fields, layers, names, forms=forms)
+    factors = _factors(config, names, attention["shape"]["head_dim"])
+    forms |= {name: scaled(factor) for name, factor in factors.items()}
+    return Family(fields, layers, names, forms=forms, remark=MULTIPLIED if factors else "")
+
+
+MULTIPLIED = (
+    "the multipliers of config.json became a part of the weights that they multiply, which are float32"
+)
+
+
+def _factors(config: Settings, names: Iterable[str], head_dim: int) -> dict[str, float]:
+    """What the multipliers of a configuration make of our parameters; empty where all multiply by 1.
+
+    A tied head would take the embedding's multiplier too, so that the norm before it takes it back.
+    """
+    embedding, residual, logits = (
+        config.real(key, default=1.0)
+        for key in ("embedding_multiplier", "residual_multiplier", "logits_scaling")
+    )
+    scores = config.real("attention_multiplier", default=1.0) * head_dim**0.5
+    back = embedding if config.flag("tie_word_embeddings") else 1.0
+    ends = {"operator.o_proj.weight": residual, "out_proj.weight": residual, "down_proj.weight": residual}
+    ends |= {"operator.q_proj.weight": scores}
+    factors = {name: factor for name in names for end, factor in ends.items() if name.endswith(end)}
+    factors |= {"embedding.weight": embedding, "norm.weight": 1 / (logits * back)}
+    # 1e-12: our own files have the root of a head's size, which is rounded.
+    changed = {name: factor for name, factor in factors.items() if abs(factor - 1) > 1e-12}
+    # The embedding's dtype stands for the model's, so it is float32 as well.
+    return changed and {"embedding.weight": embedding, **changed}
 
 
 def _kinds(config: Settings) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from operators.architecture import Architecture, Layer
@@ -75,7 +76,7 @@ def as_family(architecture: Architecture, family: str) -> Held:
     zeros = sum(
         layer_parameters(layer.operator, layer.shape, layer.norm, architecture.width)
         for layer in published.padding.values()
-    ) + sum(published.zeros.values())
+    ) + sum(prod(each.shape) for each in published.zeros.values())
     return Held(config, published, zeros)
 
 

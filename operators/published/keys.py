@@ -77,9 +77,24 @@ FAMILY_WITHOUT_EFFECT: dict[str, frozenset[str]] = {
     ),
     "arcee": frozenset(),
     # intermediate_size is that of experts, which a model without experts has not.
-    "granitemoehybrid": EXPERTS | _names("intermediate_size mamba_chunk_size router_aux_loss_coef"),
+    "granitemoehybrid": EXPERTS
+    | _names("init_method intermediate_size mamba_chunk_size router_aux_loss_coef"),
     "qwen3_5_text": _names("full_attention_interval mamba_ssm_dtype"),
+    "qwen3_next": EXPERTS
+    | _names("""
+        decoder_sparse_step full_attention_interval mlp_only_layers num_experts router_aux_loss_coef
+        shared_expert_intermediate_size
+        """),
     "lfm2": _names("block_dim conv_dim conv_dim_out conv_use_xavier_init use_pos_enc"),
+    # This family rotates nothing. The sizes of latent attention change nothing without it.
+    "kimi_linear": EXPERTS
+    | _names("""
+        attention_bias first_k_dense_replace head_dim kv_lora_rank mla_use_nope model_max_length
+        moe_layer_freq moe_renormalize moe_router_activation_func num_attention_heads num_expert_group
+        num_experts num_experts_per_token num_key_value_heads num_shared_experts q_lora_rank qk_head_dim
+        qk_nope_head_dim qk_rope_head_dim rope_parameters rope_scaling rope_theta topk_method
+        use_grouped_topk v_head_dim
+        """),
 }
 
 NEUTRAL: dict[str, Any] = {
@@ -103,5 +118,8 @@ NEUTRAL: dict[str, Any] = {
 }
 """The one value with which a key changes nothing, for all families."""
 
-FAMILY_NEUTRAL: dict[str, dict[str, Any]] = {"llama": {"activation": "swiglu"}}
+FAMILY_NEUTRAL: dict[str, dict[str, Any]] = {
+    "llama": {"activation": "swiglu"},
+    "granitemoehybrid": {"normalization_function": "rmsnorm"},
+}
 """The same for one family: Falcon3 writes `activation` beside hidden_act."""

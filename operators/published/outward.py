@@ -24,10 +24,11 @@ def published_tensors(held: Held, weights: Mapping[str, Tensor]) -> dict[str, Te
         forms = [published.forms.get(name, Form()) for name in ours]
         together = [form.outward(whole[name]) for form, name in zip(forms, ours, strict=True)]
         joined = together[0] if len(together) == 1 else torch.cat(together)
+        joined = published.woven.get(parts[0], Form()).outward(joined)
         pieces = joined.split(forms[0].parts) if len(parts) > 1 else [joined]
         tensors |= {part: piece.contiguous() for part, piece in zip(parts, pieces, strict=True)}
     dtype = weights["embedding.weight"].dtype
-    tensors |= {name: torch.zeros(size, dtype=dtype) for name, size in published.zeros.items()}
+    tensors |= {name: torch.zeros(each.shape, dtype=dtype) for name, each in published.zeros.items()}
     if published.architecture.tied_embeddings and not FAMILIES[held.family].ties:
         tensors[HEAD] = tensors[published.names["embedding.weight"][0]].clone()
     return tensors

@@ -17,6 +17,9 @@ PADDING = "frontrunner_zero_layers"
 ZERO_BIASES = "frontrunner_zero_biases"
 """The key of a config.json that tells that all biases of attention are zeros, as our attention has none."""
 
+ZERO_ATTENTION = "frontrunner_zero_attention"
+"""The key of a config.json that tells that all latent attention is of zeros, as we have no such operator."""
+
 _LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 
 Block = tuple[Layer | None, Layer | None]

@@ -1,7 +1,7 @@
 """Values of a config.json, each checked as it is read; a key that nothing reads is refused at the end."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from operators.base.errors import ArchitectureError
@@ -129,6 +129,23 @@ class Settings:
                     raise self.error(key, repr(neutral[key]), value)
             elif value is not None:
                 raise self.error(key, f"a key that is known for {family}", value)
+
+
+def all_held(where: str, *checks: Callable[[], object]) -> None:
+    """Makes checks of a configuration, so that a refusal names all that is not held.
+
+    where: the file and place that messages of the checks begin with.
+
+    Raises ArchitectureError with the messages of all that fail.
+    """
+    reasons: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except ArchitectureError as error:
+            reasons.append(str(error).removeprefix(f"{where}: "))
+    if reasons:
+        raise ArchitectureError(f"{where}: {'; '.join(reasons)}")
 
 
 def _same(left: Any, right: Any) -> bool:

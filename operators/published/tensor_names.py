@@ -12,6 +12,18 @@ Names = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
+class Zeros:
+    """A published tensor of zeros that no parameter of ours makes.
+
+    shape: of the tensor.
+    key: of the config.json that tells that it is there.
+    """
+
+    shape: tuple[int, ...]
+    key: str
+
+
+@dataclass(frozen=True)
 class Family:
     """What the adapter of a family reads from a config.json.
 
@@ -20,7 +32,10 @@ class Family:
     names: the published tensors of each of our parameters.
     renames: (old, new) spellings in names of tensors, to be applied in order; `names` has the new ones.
     forms: the parameters that are published in another form.
-    zeros: published vectors of zeros that no parameter of ours makes -> their sizes.
+    zeros: published tensors of zeros that no parameter of ours makes.
+    woven: published tensors in which the rows of our parameters do not lie one under the other -> the form of
+        all of them together.
+    remark: a line for the user; empty for none.
     """
 
     fields: Mapping[str, Any]
@@ -28,7 +43,9 @@ class Family:
     names: Names
     renames: Sequence[tuple[str, str]] = ()
     forms: Mapping[str, Form] = field(default_factory=dict)
-    zeros: Mapping[str, int] = field(default_factory=dict)
+    zeros: Mapping[str, Zeros] = field(default_factory=dict)
+    woven: Mapping[str, Form] = field(default_factory=dict)
+    remark: str = ""
 
 
 SWIGLU = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")

@@ -16,6 +16,7 @@ from operators.published.tensor_names import (
     RELU2,
     SWIGLU,
     Family,
+    Zeros,
     layer_names,
     outside_names,
 )
@@ -44,7 +45,7 @@ def qwen2(config: Settings) -> Family:
     family = _transformer(config, windows=_windows(config))
     shape = attention_layer(config)["shape"]
     zeros = {
-        f"model.layers.{block}.self_attn.{bias}": shape[heads] * shape["head_dim"]
+        f"model.layers.{block}.self_attn.{bias}": Zeros((shape[heads] * shape["head_dim"],), ZERO_BIASES)
         for block in range(len(family.layers) // 2)
         for bias, heads in zip(QKV_BIAS, ("heads", "kv_heads", "kv_heads"), strict=True)
     }

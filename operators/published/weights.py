@@ -14,7 +14,7 @@ from operators.layers.rope import frequencies
 from operators.model import parameter_shapes
 from operators.published.families import Published
 from operators.published.forms import Form
-from operators.published.padding import ZERO_BIASES, without_padding
+from operators.published.padding import without_padding
 
 SHOWN = 3  # names in a message; the others are counted
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -54,14 +54,16 @@ def fitted(published: Published, tensors: Mapping[str, Tensor], *, where: Path |
         unknown = _listed([theirs[name] for name in surplus])
         raise DataError(f"{where}: weights that the architecture does not have: {unknown}")
     shapes = expected_shapes(published)
-    for name, size in published.zeros.items():
+    for name, expected_zeros in published.zeros.items():
         zeros = tensors[theirs[name]]
-        if zeros.shape != (size,) or zeros.any():
-            raise DataError(f"{where}: {name}: expected {size} zeros, as {ZERO_BIASES} is true, got others")
+        if zeros.shape != expected_zeros.shape or zeros.any():
+            size, key = math.prod(expected_zeros.shape), expected_zeros.key
+            raise DataError(f"{where}: {name}: expected {size} zeros, as {key} is true, got others")
     weights: dict[str, Tensor] = {}
     for parts, together in sharing(names, shapes).items():
         found = {theirs[part]: tensors[theirs[part]] for part in parts}
-        weights |= _taken(found, {ours: shapes[ours] for ours in together}, published.forms, where)
+        own, woven = {ours: shapes[ours] for ours in together}, published.woven.get(parts[0], Form())
+        weights |= _taken(found, own, published.forms, woven, where)
     ordered = {ours: weights[ours] for ours in shapes}
     return without_padding(ordered, list(published.padding), where=where) if published.padding else ordered
 
@@ -142,9 +144,12 @@ def _taken(
     parts: Mapping[str, Tensor],
     shapes: Mapping[str, torch.Size],
     forms: Mapping[str, Form],
+    woven: Form,
     where: Path | str,
 ) -> dict[str, Tensor]:
     """The parameters of these shapes that published parts, by their names in the file, hold.
+
+    forms, woven: of the parameters, and of all of them together.
 
     Raises DataError.
     """
@@ -154,6 +159,7 @@ def _taken(
     ]
     first = next(iter(shapes.values()))
     whole = _joined(parts, torch.Size((sum(rows), *first[1:])) if first else first, where)
+    whole = woven.inward(whole)
     pieces = [whole] if len(rows) == 1 else [piece.clone() for piece in whole.split(rows)]
     try:
         return {
@@ -187,9 +193,9 @@ def _squeezed(part: Tensor, ndim: int) -> Tensor:
     A depthwise convolution is published as [C, 1, K] and is [C, K] here. Some vectors are
     published as [1, 1, H, 1].
     """
-    if part.ndim <= ndim:
-        return part
-    return part.squeeze(1) if part.ndim == ndim + 1 and part.shape[1] == 1 else part.squeeze()
+    while part.ndim > ndim and 1 in part.shape:
+        part = part.squeeze(part.shape.index(1))
+    return part
 
 
 def _listed(names: list[str]) -> str:

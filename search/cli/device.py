@@ -1,6 +1,7 @@
 """`frontrunner profile`, `compare`, `operators`, `warm`, `doctor`: read arguments, call the rooms, print."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -88,6 +89,7 @@ def profile(
         largest_batch=largest_batch,
         quantization=_quantization(quantization, (device, *several(engine or []))),
     )
+    _say_what_is_measured(architectures)
     profiles = profile_each(
         [architecture_of(text, results) for text in architectures],
         settings,
@@ -109,6 +111,20 @@ def _quantization(dtype: Dtype | None, devices: Sequence[str]) -> str | None:
     if dtype is not None and LLAMA_CPP not in devices:
         raise ConfigError(f"--quantization {dtype.value}: expected {LLAMA_CPP} to be measured with it")
     return None if dtype is None else dtype.value
+
+
+def _say_what_is_measured(models: Sequence[str]) -> None:
+    """Says that of published models the shapes are measured, as weights change no time."""
+    from search.runs.importing import is_published
+
+    for model in dict.fromkeys(models):
+        if is_published(Path(model)):
+            plain_console(stderr=True).print(
+                f"{model}: random weights of its shapes are measured, in the number format of the "
+                "measurement, not in its own",
+                soft_wrap=True,
+                markup=False,
+            )
 
 
 def compare(
@@ -136,6 +152,7 @@ def compare(
     from search.view.profiles import profile_settings
 
     (a_name, a), (b_name, b) = (architecture_of(text, results) for text in (first, second))
+    _say_what_is_measured((first, second))
     settings = profile_settings(
         batch_sizes=(batch,),
         contexts=(context,),

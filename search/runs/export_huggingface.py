@@ -93,9 +93,12 @@ def _remarks(model: Exportable, held: Held) -> list[str]:
     remarks = []
     if held.zeros:
         itemsize = model.weights["embedding.weight"].element_size()
-        layers = len(held.published.padding)
+        counts = {"layer": len(held.published.padding), "tensor": len(held.published.zeros)}
+        more = " and ".join(
+            f"{count} more {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count
+        )
         remarks.append(
-            f"{held.class_name} wants {layers} more layer{'s' if layers > 1 else ''}, which hold zeros: "
+            f"{held.class_name} wants {more}, which hold zeros: "
             f"a decode step reads {held.zeros * itemsize:,} bytes more"
         )
     if model.architecture.normalized_head:

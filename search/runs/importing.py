@@ -76,10 +76,9 @@ def read_published(source: Path) -> Published:
     published = describe(tensors.config, name=model_name(source), where=str(where))
     weights = fitted(published, tensors, where=source)
     remarks = [*tensors.remarks] if isinstance(tensors, SafetensorsFolder) else []
-    if steps := remark_on_steps(published, weights):
-        remarks.append(steps)
+    remarks += filter(None, (remark_on_steps(published, weights), published.remark))
     architecture, tokenizer = published.architecture, _tokenizer(tensors)
-    context = tensors.config.get("max_position_embeddings")
+    context = tensors.config.get("max_position_embeddings", tensors.config.get("model_max_length"))
     if isinstance(tokenizer, Tokenizer):
         remarks += _beyond(tokenizer, architecture.vocabulary)
         architecture, weights, tokenizer = with_meta_tokens(architecture, weights, tokenizer)

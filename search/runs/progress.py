@@ -39,7 +39,17 @@ class FewerWorkers:
     cores: int
 
 
-Event = Checking | SourceRecord | UnknownTokens | FewerWorkers
+@dataclass(frozen=True)
+class DesignsLeftOut:
+    """`space.exportable_to` keeps published designs out of the first candidates.
+
+    reasons: of each, by its name.
+    """
+
+    reasons: dict[str, str]
+
+
+Event = Checking | SourceRecord | UnknownTokens | FewerWorkers | DesignsLeftOut
 """A SourceRecord says which files of the text are read, before any is read."""
 
 

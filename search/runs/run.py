@@ -20,8 +20,17 @@ from search.runs.folder import RunFolder, new_folder
 from search.runs.ledger import Ledger
 from search.runs.loop import drive
 from search.runs.preflight import check_constraints, prepare_run
-from search.runs.progress import Checking, Event, FewerWorkers, Interrupted, Progress, UnknownTokens
+from search.runs.progress import (
+    Checking,
+    DesignsLeftOut,
+    Event,
+    FewerWorkers,
+    Interrupted,
+    Progress,
+    UnknownTokens,
+)
 from search.runs.status import complete
+from search.spaces.staged import make_space
 
 PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
 CONFIG_NOTE = (
@@ -70,6 +79,8 @@ def start(
     if unknown := unknown_tokens(corpus.folder):
         on_event(UnknownTokens(unknown=unknown, tokens=corpus.validation_tokens))
     check_constraints(prepared, measured_here=address is None)
+    if reasons := make_space(config.space, corpus.vocabulary).left_out():
+        on_event(DesignsLeftOut(reasons))
     try:
         with whole_folder(folder.path) as building:
             _fill(RunFolder(building), config, corpus)

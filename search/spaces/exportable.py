@@ -14,6 +14,7 @@ from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.errors import ConfigError
 from operators.published.engines import LISTED, Engine, fits, loads, operator_sets
+from operators.published.held import NO_CLASS
 from search.config.choices import Choices, Layers, normalized
 
 Build = Callable[[int, Sequence[Layer], int], Architecture]
@@ -25,6 +26,15 @@ def why_not(architecture: Architecture, engines: Sequence[Engine]) -> str | None
         return None
     answers = ((engine, loads(architecture, engine).reason) for engine in engines)
     return next(f"{engine}: {reason}" for engine, reason in answers if reason)
+
+
+def first_reason(architecture: Architecture, engines: Sequence[Engine]) -> str:
+    """What is in the way in the engine's first class, in few words; `why_not` has that of all its classes.
+
+    A member that the engines load may still not be one of theirs, as all genes of its space are narrowed.
+    """
+    whole = why_not(architecture, engines) or "no such layers are left in the space"
+    return whole.replace(NO_CLASS, "").partition(";")[0]
 
 
 def one_layer_each(layers: Layers, before: Layers = ()) -> Layers:

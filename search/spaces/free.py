@@ -1,7 +1,7 @@
 """The space of free sequences: any operators in any order, at every width and depth of the settings."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -13,10 +13,10 @@ from operators.published.engines import Engine, fits
 from search.config.choices import Choices, Layers, norm_of, normalized
 from search.config.space import SpaceSettings, _listed, choices_of
 from search.spaces import mutate
-from search.spaces.exportable import narrowed, of_one_model, one_layer_each, together, why_not
+from search.spaces.exportable import first_reason, narrowed, of_one_model, one_layer_each, together, why_not
 from search.spaces.features import Features
 from search.spaces.mutate import pick
-from search.spaces.seeds import designs_of, first_members, rescaled_to, shallow_members
+from search.spaces.seeds import design_in, designs_of, first_members, rescaled_to, shallow_members
 
 T = TypeVar("T")
 
@@ -163,6 +163,18 @@ class ArchitectureSpace:
     def seeds(self) -> tuple[Architecture, ...]:
         """The corners of the space, the members nearest to published designs, and each mixer alone."""
         return first_members(self.choices, self._build, self._legal)
+
+    def left_out(self) -> dict[str, str]:
+        """The published designs that `seeds` has without `exportable_to` alone -> why its engines do not."""
+        if not self._engines:
+            return {}
+        everything = replace(self, settings=self.settings.model_copy(update={"exportable_to": None}))
+        kept = {design_in(seed) for seed in self.seeds()}
+        return {
+            name: first_reason(seed, self._engines)
+            for seed in everything.seeds()
+            if (name := design_in(seed)) is not None and name not in kept
+        }
 
     def shallow(self) -> Iterator[Architecture]:
         """Each mixer alone, as shallow and narrow as is legal."""

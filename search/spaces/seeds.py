@@ -13,6 +13,9 @@ from search.spaces.mutate import stretched
 DESIGNS = ("nemotron-flash-1b", "nemotron-flash-3b", "llama-3.2-1b", "qwen3-0.6b", "mamba2-1.3b")
 """The shipped architectures to begin with: hybrids of two sizes, two transformers, and a pure Mamba2."""
 
+RESCALED = " rescaled"
+"""Behind a design's name: the member of a space that is nearest to it."""
+
 
 class Build(Protocol):
     """Makes an architecture of a space from its width, layers, number of meta tokens and name."""
@@ -75,6 +78,11 @@ def designs_of(operators: Iterable[str]) -> list[Architecture]:
     files = [shipped.find(Path(name), "architecture") for name in DESIGNS]
     known, designs = set(operators), [Architecture.load(file) for file in files if file is not None]
     return [design for design in designs if {layer.operator for layer in design.layers} <= known]
+
+
+def design_in(member: Architecture) -> str | None:
+    """The name of the published design that a member is the nearest one to; None for any other."""
+    return member.name.removesuffix(RESCALED) if member.name.endswith(RESCALED) else None
 
 
 def rescaled_to(design: Architecture, width: int, choices: Choices, build: Build) -> Architecture | None:
@@ -156,7 +164,7 @@ def _rescaled_to(
     return (
         None
         if None in layers
-        else build(width, [layer for layer in layers if layer], meta_tokens, f"{design.name} rescaled")
+        else build(width, [layer for layer in layers if layer], meta_tokens, f"{design.name}{RESCALED}")
     )
 
 

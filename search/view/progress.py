@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from search.runs.progress import Checking, Event, FewerWorkers, Interrupted, UnknownTokens
+from search.runs.progress import (
+    Checking,
+    DesignsLeftOut,
+    Event,
+    FewerWorkers,
+    Interrupted,
+    UnknownTokens,
+)
 from search.runs.progress import Progress as Standing
 from search.view.text_read import print_source
 
@@ -47,6 +54,13 @@ def print_event(console: Console, event: Event) -> None:
                 f"workers: {event.wanted} asked for, {event.workers} work: this machine has "
                 f"{event.cores} cores",
                 soft_wrap=True,
+            )
+        case DesignsLeftOut():
+            listed = ", ".join(f"{name} ({reason})" for name, reason in event.reasons.items())
+            console.print(
+                f"space.exportable_to: the search does not begin with these published designs: {listed}",
+                soft_wrap=True,
+                markup=False,
             )
         case _:
             print_source(console, event)

@@ -21,8 +21,19 @@ transformers = pytest.importorskip("transformers")
 
 PROMPT, NEW = 37, 27  # together 64 tokens
 NO_SPECIAL_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-QK_NORM = {"qwen3": "head", "qwen3_5_text": "head", "lfm2": "head", "olmo_hybrid": "full"}
-UNROTATED = {"mamba2": (True,), "nemotron_h": (True,), "granitemoehybrid": (True, False)}
+QK_NORM = {
+    "qwen3": "head",
+    "qwen3_5_text": "head",
+    "qwen3_next": "head",
+    "lfm2": "head",
+    "olmo_hybrid": "full",
+}
+UNROTATED = {
+    "mamba2": (True,),
+    "kimi_linear": (True,),
+    "nemotron_h": (True,),
+    "granitemoehybrid": (True, False),
+}
 UNROTATED["olmo_hybrid"] = UNROTATED["granitemoehybrid"]
 
 
@@ -56,6 +67,8 @@ def random_member(family: str, seed: int) -> Architecture:
             "conv": pick([3, 4]),
             "negative_eigenvalues": family == "olmo_hybrid" and pick([True, False]),
         },
+        "kda": dict.fromkeys(("key_dim", "value_dim"), pick([8, 10]))
+        | {"heads": pick([1, 3]), "conv": pick([3, 4])},
         "short_conv": {"channels": WIDTH, "conv": pick([3, 4])},
         "swiglu": {"hidden": pick([40, 80])},
         "relu2": {"hidden": pick([40, 80])},
@@ -75,7 +88,7 @@ def random_member(family: str, seed: int) -> Architecture:
             "width": WIDTH,
             "vocabulary": VOCABULARY,
             "layers": layers,
-            "norm_eps": 1e-5 if family == "qwen3_5_text" else pick([1e-5, 1e-6]),
+            "norm_eps": 1e-5 if family.startswith("qwen3_") else pick([1e-5, 1e-6]),
             "tied_embeddings": pick([True, False]),
             "rope": None if pick(UNROTATED.get(family, (False,))) else {"theta": pick([5_000.0, 10_000.0])},
         }

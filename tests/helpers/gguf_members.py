@@ -14,6 +14,22 @@ SHORT_CONV: dict[str, Any] = {"operator": "short_conv", "shape": {"channels": 48
 ATTENTION, NORMED = attention(head_dim=12), attention(head_dim=12, qk_norm="head")
 BIASED, WIDE = attention(head_dim=12, qkv_bias=True), attention(head_dim=16, qkv_bias=True)
 F, R, M, A, N, D, C = FEEDFORWARD, RELU2, MAMBA2, ATTENTION, NORMED, DELTANET, SHORT_CONV
+RWKV7: dict[str, Any] = {
+    "operator": "rwkv7",
+    "shape": {
+        "width": 128,
+        "heads": 2,
+        "head_dim": 64,
+        "decay_rank": 32,
+        "a_rank": 64,
+        "gate_rank": 96,
+    },
+}
+KDA: dict[str, Any] = {
+    "operator": "kda",
+    "shape": {"heads": 3, "key_dim": 16, "value_dim": 16, "conv": 4},
+}
+W, K = RWKV7, KDA
 # Some of the six pairs of a head are kept, some mixed and some divided.
 STRETCHED = {
     "theta": 100.0,
@@ -58,6 +74,10 @@ MEMBERS: dict[str, tuple[str, Architecture]] = {
     "qwen35-without-attention": ("qwen35", architecture([D, F, D])),
     "lfm2": ("lfm2", architecture([C, F, N, F, C, F])),
     "lfm2-with-holes": ("lfm2", architecture([C, C, F, N, N, F], tied_embeddings=False)),
+    "arwkv7": ("arwkv7", architecture([W, F, W, F], width=128, tied_embeddings=False)),
+    "arwkv7-with-holes": ("arwkv7", architecture([F, W, W, F, F], width=128)),
+    "kimi-linear": ("kimi-linear", architecture([K, F, K, F], tied_embeddings=False)),
+    "kimi-linear-with-holes": ("kimi-linear", architecture([F, K, K, F])),
     "lfm2-without-attention": ("lfm2", architecture([C, F, C])),
 }
 """By what is special in it: the family that holds it, and the architecture."""

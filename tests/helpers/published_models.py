@@ -225,6 +225,14 @@ def arcee() -> Case:
     return config, architecture(layers, tied_embeddings=False)
 
 
+def granite4(tied: bool) -> Case:
+    """Granite 4 as published, with multipliers."""
+    config, ours = granitemoehybrid(rope=tied)
+    config.embedding_multiplier, config.residual_multiplier = 12, 0.246
+    config.attention_multiplier, config.logits_scaling = 0.125, 0.2  # small, so that the logits are large
+    return config, ours
+
+
 def granitemoehybrid(rope: bool) -> Case:
     config = transformers.GraniteMoeHybridConfig(
         layer_types=["linear_attention", "full_attention"],
@@ -266,6 +274,21 @@ def lfm2() -> Case:
     return config, architecture(layers, rope={"theta": 5000.0}, tied_embeddings=False)
 
 
+def kimi_linear() -> Case:
+    """Kimi Linear without latent attention and experts, which are no operators of ours."""
+    config = transformers.KimiLinearConfig(
+        layer_types=["linear_attention"],
+        mlp_layer_types=["dense"],
+        num_hidden_layers=1,  # as the class takes long
+        linear_num_heads=4,
+        linear_head_dim=10,
+        tie_word_embeddings=False,
+        **TRANSFORMER,
+    )
+    kda = {"operator": "kda", "shape": {"heads": 4, "key_dim": 10, "value_dim": 10, "conv": 4}}
+    return config, architecture([kda, FEEDFORWARD], tied_embeddings=False, rope=None)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "llama": lambda: llama(tied=False),
     "llama-tied": lambda: llama(tied=True),
@@ -281,7 +304,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "arcee": arcee,
     "granitemoehybrid": lambda: granitemoehybrid(rope=False),
     "granitemoehybrid-rope-tied": lambda: granitemoehybrid(rope=True),
+    "granite4": lambda: granite4(tied=False),
+    "granite4-tied": lambda: granite4(tied=True),
     "lfm2": lfm2,
+    "kimi_linear": kimi_linear,
     "olmo_hybrid": lambda: olmo_hybrid(rope=False, negative_eigenvalues=False, tied=False),
     "olmo_hybrid-rope-tied": lambda: olmo_hybrid(rope=True, negative_eigenvalues=True, tied=True),
 }
@@ -317,4 +343,5 @@ FAMILIES = {
     "arcee": "arcee",
     "granitemoehybrid": "granitemoehybrid-rope-tied",
     "lfm2": "lfm2",
+    "kimi_linear": "kimi_linear",
 }

@@ -20,6 +20,8 @@ SMALLEST = {
     "feedforward": ("swiglu", {"hidden": 32}),
 }
 KINDS = tuple(SMALLEST)
+OWN_HEAD = "{} always has a head of its own: the embedding is in the file twice"
+"""The line for the user on a tied embedding, where the kind of model has no tied one."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,14 @@ def norm(name: str, width: int) -> Stored:
     return Stored(name, (width,), ("norm.weight",), fill=1.0, precise=True)
 
 
-def outside(architecture: Architecture, output_norm: str = "output_norm") -> list[Stored]:
-    """The tensors outside of the blocks. A normalized head folds into a head of its own."""
+def outside(
+    architecture: Architecture, output_norm: str = "output_norm", *, tied: bool = True
+) -> list[Stored]:
+    """The tensors outside of the blocks. A normalized head folds into a head of its own.
+
+    output_norm: the name of the last norm.
+    tied: whether the embedding may be the head as well.
+    """
     table = (architecture.vocabulary, architecture.width)
     tensors = [
         Stored("token_embd.weight", table, ("embedding.weight",)),
@@ -147,7 +155,7 @@ def outside(architecture: Architecture, output_norm: str = "output_norm") -> lis
     head = "embedding.weight" if architecture.tied_embeddings else "head.weight"
     if architecture.normalized_head:
         tensors.append(Stored("output.weight", table, (head,), unit_rows))
-    elif not architecture.tied_embeddings:
+    elif not (tied and architecture.tied_embeddings):
         tensors.append(Stored("output.weight", table, (head,)))
     return tensors
 

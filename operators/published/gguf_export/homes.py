@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from operators.architecture import Architecture
 from operators.base.errors import ArchitectureError
 from operators.published.gguf_export.gated import lfm2, qwen35
+from operators.published.gguf_export.kimi import kimi_linear
 from operators.published.gguf_export.outline import Misfit, Outline
 from operators.published.gguf_export.recurrent import granitehybrid, mamba2, nemotron_h
+from operators.published.gguf_export.rwkv import arwkv7
 from operators.published.gguf_export.transformers import llama, llama_with_biases, qwen2, qwen3
 
 MOST_BLOCKS = 512  # in llama.cpp
@@ -36,6 +38,8 @@ HOMES = (
     Home(frozenset({"mamba2", "attention", "swiglu"}), granitehybrid),
     Home(frozenset({"gated_deltanet", "attention", "swiglu"}), qwen35),
     Home(frozenset({"short_conv", "attention", "swiglu"}), lfm2),
+    Home(frozenset({"rwkv7", "swiglu"}), arwkv7),
+    Home(frozenset({"kda", "swiglu"}), kimi_linear),
 )
 
 

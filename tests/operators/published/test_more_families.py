@@ -17,7 +17,6 @@ from tests.helpers.published_models import (
     FEEDFORWARD,
     HIDDEN,
     TOKENS,
-    TRANSFORMER,
     WIDTH,
     architecture,
     attention,
@@ -90,44 +89,7 @@ def lfm2() -> tuple[Any, Architecture, Names]:
     return config, architecture(layers, rope={"theta": 5000.0}, tied_embeddings=False), names
 
 
-def kimi_linear() -> tuple[Any, Architecture, Names]:
-    """Kimi Linear without latent attention and experts, which are other operators."""
-    config = transformers.KimiLinearConfig(
-        layer_types=["linear_attention"] * 2,
-        mlp_layer_types=["dense"] * 2,
-        num_hidden_layers=2,
-        linear_num_heads=4,
-        linear_head_dim=10,
-        linear_conv_kernel_dim=4,
-        tie_word_embeddings=False,
-        **TRANSFORMER,
-    )
-    kda = {"operator": "kda", "shape": {"heads": 4, "key_dim": 10, "value_dim": 10, "conv": 4}}
-    names = outside_names("model.embed_tokens.weight", "model.norm.weight")
-    for block in range(2):
-        layer = f"model.layers.{block}"
-        inside = (*ATTENTION, "b_proj.weight", "o_norm.weight")
-        names |= layer_names(2 * block, f"{layer}.self_attn", inside, f"{layer}.input_layernorm.weight")
-        renamed = {
-            "conv.weight": "conv1d.weight",
-            "decay_down_proj.weight": "forget_gate.f_a_proj.weight",
-            "decay_up_proj.weight": "forget_gate.f_b_proj.weight",
-            "dt_bias": "forget_gate.dt_bias",
-            "A_log": "forget_gate.A_log",
-            "gate_down_proj.weight": "g_a_proj.weight",
-            "gate_up_proj.weight": "g_b_proj.weight",
-        }
-        names |= {
-            f"layers.{2 * block}.operator.{ours}": (f"{layer}.self_attn.{theirs}",)
-            for ours, theirs in renamed.items()
-        }
-        names |= layer_names(
-            2 * block + 1, f"{layer}.mlp", SWIGLU, f"{layer}.post_attention_layernorm.weight"
-        )
-    return config, architecture([kda, FEEDFORWARD] * 2, tied_embeddings=False), names
-
-
-CASES = {"mamba": mamba, "lfm2": lfm2, "kimi_linear": kimi_linear}
+CASES = {"mamba": mamba, "lfm2": lfm2}
 
 
 @pytest.mark.parametrize("case", CASES)

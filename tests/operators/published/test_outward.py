@@ -92,7 +92,8 @@ def test_what_is_imported_is_exported_as_the_same_class(case: str) -> None:
     config, ours = CASES[case]()
     held = hold(ours)
     assert held.config["model_type"] == config.model_type
-    assert held.zeros == 0
+    # Kimi Linear has no generation without latent attention, which here is of zeros.
+    assert (held.zeros == 0) is (case != "kimi_linear")
 
 
 @pytest.mark.parametrize(
@@ -252,8 +253,11 @@ def with_a_gate(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Non
         ("qwen3_5_text", with_a_gate, "q_proj.weight: expected zeros in the rows of the gates"),
         ("qwen3_5_text", changed("rms_norm_eps", 1e-6), "rms_norm_eps: expected 1e-05, got 1e-06"),
         ("granitemoehybrid", changed("num_local_experts", 8), "num_local_experts: expected 0"),
-        ("granitemoehybrid", changed("embedding_multiplier", 12.0), "embedding_multiplier: expected 1.0"),
-        ("granitemoehybrid", changed("attention_multiplier", 0.25), "attention_multiplier: expected 0.288"),
+        (
+            "granitemoehybrid",
+            changed("embedding_multiplier", 0.0),
+            "embedding_multiplier: expected a positive",
+        ),
         ("granitemoehybrid", changed("layer_types", ["moe", "mamba"]), "layer_types: expected"),
         ("lfm2", changed("conv_bias", True), "conv_bias: expected False, got True"),
         ("lfm2", changed("layer_types", ["conv"]), "layer_types: expected 2 entries"),

@@ -190,6 +190,7 @@ def test_what_transformers_writes_by_default_is_read(family: str) -> None:
     dense: dict[str, dict[str, Any]] = {
         "nemotron_h": {"layers_block_type": ["linear_attention", "full_attention", "mlp"]},
         "granitemoehybrid": {"num_local_experts": 0},
+        "kimi_linear": {"layer_types": ["linear_attention"] * 27, "mlp_layer_types": ["dense"] * 27},
     }
     config = transformers.CONFIG_MAPPING[family](**dense.get(family, {}))
     described = describe(json.loads(config.to_json_string(use_diff=False))).architecture

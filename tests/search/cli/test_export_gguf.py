@@ -21,7 +21,7 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_an_architecture_with_random_weights_comes_back_bit_for_bit(
-    call: Call, small: Path, tmp_path: Path
+    call: Call, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--format", "gguf", "--dtype", "F32", "--random-weights"]
     code, out, err = call("export", small, *options, "--to", "small.gguf")
@@ -30,6 +30,12 @@ def test_an_architecture_with_random_weights_comes_back_bit_for_bit(
     assert "the weights are random" in out
     from frontrunner import load
 
+    monkeypatch.setattr("search.view.profiles.profile_each", lambda *asked, **options: [])
+    _, _, err = call("profile", "small.gguf", small)
+    assert err == (
+        "small.gguf: random weights of its shapes are measured, in the number format of the measurement, "
+        "not in its own\n"
+    )
     import_model(tmp_path / "small.gguf", tmp_path / "read")
     model = load(tmp_path / "read")[0]
     assert isinstance(model, HybridLM)

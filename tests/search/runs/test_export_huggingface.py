@@ -57,10 +57,20 @@ def test_a_pipeline_of_transformers_writes_our_text(changes: dict[str, Any], tmp
     assert written[0]["generated_token_ids"][-len(text) :] == text
 
 
-def test_the_folder_is_the_model_again(tmp_path: Path) -> None:
-    model = model_of("m f f a")  # two layers of zeros
+@pytest.mark.parametrize(
+    ("shorthand", "fields", "more"),
+    [
+        ("m f f a", {}, "2 more layers"),
+        # Latent attention has five matrices and vectors, and a norm; the first block lacks a mixer.
+        ("f k f", {"rope": None}, "6 more tensors"),
+    ],
+)
+def test_the_folder_is_the_model_again(
+    shorthand: str, fields: dict[str, Any], more: str, tmp_path: Path
+) -> None:
+    model = model_of(shorthand, **fields)
     remarks = export_huggingface(model, tmp_path / "out")
-    assert "2 more layers, which hold zeros: a decode step reads" in remarks[0]
+    assert f"{more}, which hold zeros: a decode step reads" in remarks[0]
     imported = import_model(tmp_path / "out", tmp_path / "back")
     assert imported.architecture.layers == model.architecture.layers
     back = exportable(str(tmp_path / "back"), None, tmp_path)

@@ -10,10 +10,20 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from operators import Architecture, HybridLM
 from operators.base.errors import DataError
+from operators.published.held import as_family
 from search.runs.export import load
-from search.runs.importing import import_model
+from search.runs.importing import import_model, read_published
+from tests.helpers.exportable_models import random_model, save_held
 from tests.helpers.gguf_writer import write_gguf
-from tests.helpers.published_models import CASES, TOKENS, VOCABULARY, published_model
+from tests.helpers.published_models import (
+    CASES,
+    FEEDFORWARD,
+    MAMBA2,
+    TOKENS,
+    VOCABULARY,
+    architecture,
+    published_model,
+)
 
 gguf = pytest.importorskip("gguf")
 
@@ -42,6 +52,22 @@ def saved(folder: Path, case: str = "llama-tied") -> Any:
     theirs.save_pretrained(folder)
     trained_tokenizer().save(str(folder / "tokenizer.json"))
     return theirs
+
+
+def test_the_context_and_the_multipliers_of_a_hybrid_are_read(tmp_path):
+    kda = {"operator": "kda", "shape": {"heads": 2, "key_dim": 8, "value_dim": 8}}
+    model = random_model(architecture([kda, FEEDFORWARD], rope=None))
+    save_held(as_family(model.architecture, "kimi_linear"), model, tmp_path, model_max_length=77)
+    assert read_published(tmp_path).context == 77
+    model = random_model(architecture([MAMBA2, FEEDFORWARD]))
+    held = as_family(model.architecture, "granitemoehybrid")
+    save_held(held, model, tmp_path, residual_multiplier=0.5)
+    read = read_published(tmp_path)
+    (remark,) = read.remarks
+    assert "multipliers" in remark
+    for name, weight in read.weights.items():
+        times = 0.5 if name.endswith(("out_proj.weight", "down_proj.weight")) else 1
+        assert torch.equal(weight, times * model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("case", ["llama-tied", "qwen2", "nemotron_h"])

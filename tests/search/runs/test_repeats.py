@@ -1,5 +1,6 @@
 """Evaluating once more whom the noise of training leaves in doubt."""
 
+import dataclasses
 import io
 import random
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from operators.base.errors import RunError
+from operators.published.engines import fits
 from search import pareto
 from search.evaluation.outcome import Evaluation, Outcome, mean
 from search.runs import ledger as ledger_module
@@ -20,6 +22,7 @@ from search.runs.loop import drive
 from search.runs.repeats import next_repeat
 from search.runs.status import standing
 from search.runs.worker_time import worker_seconds
+from search.spaces.free import ArchitectureSpace
 from search.view.candidate import print_candidate
 from search.view.tables import frame
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
@@ -37,6 +40,11 @@ def noisy(job, deviation=0.05):
             update={"metrics": {**found.metrics, "loss": found.metrics["loss"] + deviation * float(draw)}}
         )
     )
+
+
+def afresh(prepared, space):
+    """With a space that remembers nothing, as in another process."""
+    return dataclasses.replace(prepared, space=ArchitectureSpace(space, prepared.corpus.vocabulary))
 
 
 def twice(entries):
@@ -141,10 +149,17 @@ def test_a_second_evaluation_without_scores_changes_nothing(tmp_path, prepared):
     assert mean(entries[0].first or entries[0].evaluation, entries[0].evaluation).standard_errors["loss"] == 0
 
 
-@pytest.mark.parametrize("searcher", ["guided", "evolution", "nsga2", "aging", "random"])
-def test_a_run_that_is_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, prepared, searcher):
+@pytest.mark.parametrize(
+    ("searcher", "engines"),
+    [
+        *((searcher, None) for searcher in ("guided", "evolution", "nsga2", "aging", "random")),
+        ("evolution", ("transformers", "llama.cpp")),
+    ],
+)
+def test_a_run_that_is_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, prepared, searcher, engines):
     settings = prepared.config.searcher.model_copy(update={"name": searcher})
-    wanted = with_repeats(prepared, 0.3, candidates=24, searcher=settings)
+    space = prepared.config.space.model_copy(update={"exportable_to": engines})
+    wanted = with_repeats(afresh(prepared, space), 0.3, candidates=24, searcher=settings, space=space)
     calm = searched(tmp_path / "calm", wanted, PretendExecutor(answer=noisy))
     assert len(twice(calm)) > 3
     (tmp_path / "killed").mkdir()
@@ -167,12 +182,13 @@ def test_a_run_that_is_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, prep
 
         ledger = ledger_module.open_ledger(folder.ledger)
         try:
-            drive(wanted, folder, ledger, PretendExecutor(answer=answer))
+            drive(afresh(wanted, ledger.config.space), folder, ledger, PretendExecutor(answer=answer))
             break
         except Killed:
             ledger.close()
     assert len(evaluated) == len(set(evaluated)) == 24 + len(twice(calm))
     found = ledger.entries()
+    assert all(fits(entry.architecture, engines or ()) for entry in found)
     assert [entry.architecture for entry in found] == [entry.architecture for entry in calm]
     assert [entry.evaluation for entry in found] == [entry.evaluation for entry in calm]
     assert ledger_module.open_ledger(folder.ledger).entries() == found

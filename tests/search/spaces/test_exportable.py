@@ -1,11 +1,13 @@
 """`space.exportable_to`: every proposal loads in the engines, and nothing that loads is lost."""
 
 from collections.abc import Mapping
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import ArchitectureError, ConfigError, one_line
@@ -17,10 +19,13 @@ from search.config.run import RunConfig
 from search.config.searcher import EvolutionSettings
 from search.config.space import SpaceSettings
 from search.gates.table import digest_of
+from search.runs.progress import DesignsLeftOut
 from search.searchers.registry import searcher
 from search.spaces.exportable import of_one_model, one_layer_each, together
 from search.spaces.free import ArchitectureSpace
+from search.spaces.seeds import design_in
 from search.spaces.staged import make_space
+from search.view.progress import print_event
 from tests.helpers.published_models import FEEDFORWARD, MAMBA2, architecture, attention
 
 SPACES: Mapping[str, dict[str, Any]] = {
@@ -210,3 +215,36 @@ def test_a_reason_names_the_layer_of_the_whole_sequence() -> None:
     assert where_it_loads(normed) == (
         "none: llama: layer 0 (attention): qk_norm: the model has full, the class none"
     )
+
+
+@pytest.mark.parametrize(
+    ("operators", "engines", "reasons"),
+    [
+        (["mamba2", "attention", "swiglu"], ("transformers", "llama.cpp"), {}),
+        (["deltanet", "mamba2", "attention", "swiglu"], None, {}),
+        (
+            ["deltanet", "mamba2", "attention", "swiglu"],
+            ("llama.cpp",),
+            dict.fromkeys(
+                ("nemotron-flash-1b", "nemotron-flash-3b"),
+                "llama.cpp: layers.0: expected an operator that a GGUF model has, got deltanet",
+            ),
+        ),
+    ],
+)
+def test_published_designs_that_do_not_fit_are_left_out_with_a_line(
+    operators: list[str], engines: tuple[Engine, ...] | None, reasons: dict[str, str]
+) -> None:
+    space = make_space(SpaceSettings(operators=operators, exportable_to=engines), 512)
+    assert space.left_out() == reasons
+    begun = {design_in(seed) for seed in space.seeds()}
+    assert begun.isdisjoint(reasons)
+    assert {*begun, *reasons} >= {"llama-3.2-1b", "qwen3-0.6b", "mamba2-1.3b", *reasons}
+    written = StringIO()
+    print_event(Console(file=written, width=40), DesignsLeftOut(reasons))
+    if reasons:
+        (line,) = written.getvalue().splitlines()
+        assert line.startswith(
+            "space.exportable_to: the search does not begin with these published designs: "
+        )
+        assert all(f"{name} ({reason})" in line for name, reason in reasons.items())

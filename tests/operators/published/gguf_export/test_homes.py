@@ -7,10 +7,21 @@ import pytest
 from operators import HybridLM
 from operators.base.errors import ArchitectureError
 from operators.published.gguf_export.homes import outline
-from tests.helpers.gguf_members import ATTENTION, DELTANET, MEMBERS, NORMED, RELU2, SHORT_CONV, STRETCHED
+from tests.helpers.gguf_members import (
+    ATTENTION,
+    DELTANET,
+    KDA,
+    MEMBERS,
+    NORMED,
+    RELU2,
+    RWKV7,
+    SHORT_CONV,
+    STRETCHED,
+)
 from tests.helpers.published_models import FEEDFORWARD, MAMBA2, architecture
 
-A, F, M, R, N, D, C = ATTENTION, FEEDFORWARD, MAMBA2, RELU2, NORMED, DELTANET, SHORT_CONV
+A, F, M, R, N, D, C, W, K = ATTENTION, FEEDFORWARD, MAMBA2, RELU2, NORMED, DELTANET, SHORT_CONV, RWKV7, KDA
+WIDE = {"width": 128}
 
 
 def but(layer: dict[str, Any], **shape: Any) -> dict[str, Any]:
@@ -25,7 +36,13 @@ def but(layer: dict[str, Any], **shape: Any) -> dict[str, Any]:
             {},
             "layers.2: expected an operator that a GGUF model has beside attention and swiglu, got",
         ),
-        (["rwkv7"], {}, "layers.0: expected an operator that a GGUF model has, got rwkv7"),
+        (["gla"], {}, "layers.0: expected an operator that a GGUF model has, got gla"),
+        ([but(K, value_dim=8), F], {}, "layers.0.shape.value_dim: expected 16, as key_dim, got 8"),
+        ([but(K, negative_eigenvalues=True)], {}, "layers.0.shape.negative_eigenvalues: expected false"),
+        ([W, R], WIDE, "layers.1: expected an operator that a GGUF model has beside rwkv7, got relu2"),
+        ([but(W, heads=4, head_dim=32), F], WIDE, "layers.0.shape.head_dim: expected 64, got 32"),
+        ([but(W, heads=1), F], WIDE, "layers.0.shape.heads: expected heads x head_dim to be the width, 128"),
+        ([W, F, but(W, a_rank=32)], WIDE, "layers.2.shape.a_rank: expected 64, as in layers.0, got 32"),
         ([M, F, D], {}, "layers.2: expected an operator that a GGUF model has beside mamba2 and swiglu, got"),
         (
             [A, R, F],
@@ -80,9 +97,12 @@ def test_the_reason_is_one_line_that_names_the_layer(
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_every_weight_is_in_the_file_once(member: str) -> None:
-    """Our parameters against the tensors of the file. A normalized head is a second table."""
-    _, member_of = MEMBERS[member]
+    """Our parameters against the tensors of the file. A head that has to be there is a second table."""
+    family, member_of = MEMBERS[member]
     parts = [part for tensor in outline(member_of).tensors for part in tensor.parts]
     names = HybridLM(member_of, backend="reference", device="meta").state_dict().keys()
-    twice = ["embedding.weight"] if member_of.normalized_head and member_of.tied_embeddings else []
-    assert sorted(parts) == sorted([*names, *twice])
+    second = member_of.tied_embeddings and (member_of.normalized_head or family in ("arwkv7", "kimi-linear"))
+    more = ["embedding.weight"] if second else []
+    if family == "kimi-linear":  # a third of the convolution each
+        more += 2 * [name for name in names if name.endswith("conv.weight")]
+    assert sorted(parts) == sorted([*names, *more])
