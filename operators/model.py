@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from operators import backends, registry
@@ -142,7 +144,8 @@ class HybridLM(nn.Module):
         self.to(device=device, dtype=dtype)
         for built in self.layers:
             assert isinstance(built, ResidualLayer)
-            built.operator.lay_together()
+            if device.type != "meta":  # where nothing has a place
+                built.operator.lay_together()
 
     def _initialize(self) -> None:
         """Draws the weights: matrices ~ N(0, 1 / (3 fan_in)), embeddings ~ N(0, 1 / width).
@@ -358,9 +361,23 @@ class HybridLM(nn.Module):
                 )
 
 
+class _Undrawn(TorchFunctionMode):
+    """Within it no function of torch.nn.init does anything.
+
+    On the device `meta` they would load torch's compiler, for two seconds, and be slow after that.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
 def parameter_shapes(architecture: Architecture) -> dict[str, torch.Size]:
     """The shape of each parameter of a model, by name; nothing is allocated."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = HybridLM(architecture, backend="reference", device="meta")
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
