@@ -267,9 +267,7 @@ def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
 
 @pytest.mark.slow
 def test_a_real_search_with_halving(tmp_path, tiny_config, monkeypatch):
-    """Every decision made again from the ledger alone, by the definition. Trainings are real, and no time of a
-    device plays a part.
-    """
+    """Every decision made again from the ledger alone, by the definition. Times of a device are made up."""
     measure_on_made_up_device(monkeypatch)
     asked = {
         "candidates": 9,
