@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -143,8 +142,9 @@ class HybridLM(nn.Module):
         choice = backend if isinstance(backend, str) else backend.get("head", "auto")
         self.fused_head = backends.fused_head(choice, device, dtype)
         self.to(device=device, dtype=dtype)
-        for built in layers:
-            built.operator.lay_together()
+        if device.type != "meta":  # where nothing has a place
+            for built in layers:
+                built.operator.lay_together()
 
     def _initialize(self) -> None:
         """Draws the weights: matrices ~ N(0, 1 / (3 fan_in)), embeddings ~ N(0, 1 / width).
@@ -376,18 +376,6 @@ class HybridLM(nn.Module):
                     f"prompt: token {place} has id {int(token)}, expected from 0 to {rows - 1}: "
                     f"the model has {rows} rows"
                 )
-
-
-def parameter_shapes(architecture: Architecture) -> dict[str, torch.Size]:
-    """The shape of each parameter of a model, by name; nothing is allocated."""
-    return dict(_parameter_shapes(architecture))
-
-
-@lru_cache(maxsize=8)  # a model is read, checked and written in turn, each time by its shapes
-def _parameter_shapes(architecture: Architecture) -> tuple[tuple[str, torch.Size], ...]:
-    with torch.device("meta"):
-        model = HybridLM(architecture, backend="reference", device="meta")
-    return tuple((name, tensor.shape) for name, tensor in model.state_dict().items())
 
 
 def _checked_lengths(tokens: Tensor, lengths: Sequence[int] | Tensor | None) -> list[int]:

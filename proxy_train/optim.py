@@ -1,6 +1,6 @@
 """The optimizer: its groups, float32 masters of weights in fewer bits, and the normalization of matrices."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from operators.model import HybridLM
 from operators.operator import OperatorModule
+from proxy_train.adamw import AdamW
 
 # Both were chosen on runs of 150 steps at width 128. One rate for all weights and a momentum of 0.9 end 0.3
 # nats per token higher there.
@@ -76,7 +77,7 @@ def normalize_matrices(model: HybridLM, weights: Mapping[nn.Parameter, Tensor]) 
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101) over `parameter_groups`, with clipped gradients.
+    """AdamW over `parameter_groups`, with clipped gradients.
 
     A parameter in fewer than 32 bits has a float32 master. The optimizer changes the master, and the model
     gets it rounded after every step. So kernel libraries see a dtype that they take, and rounding loses no
@@ -115,21 +116,18 @@ class Optimizer:
         groups = parameter_groups(
             model, learning_rate=learning_rate, weight_decay=decay, base_width=base_width
         )
-        groups = [
-            {**group, "params": [self.masters[parameter] for parameter in group["params"]]}
-            for group in groups
-        ]
         on_gpu = model.embedding.weight.is_cuda
-        self._adamw = torch.optim.AdamW(groups, betas=BETAS, fused=True, capturable=on_gpu)
-        if on_gpu:  # a CUDA graph reads the rates from the device's memory at every replay
-            for group in self._adamw.param_groups:
-                group["lr"] = torch.zeros((), device=model.embedding.weight.device)
+        for group in groups:
+            group["params"] = [self.masters[parameter] for parameter in group["params"]]
+            # A CUDA graph reads the rates from the device's memory at every replay.
+            group["lr"] = torch.zeros((), device=model.embedding.weight.device) if on_gpu else 0.0
+        self._adamw = AdamW(groups, betas=BETAS, fused=True, capturable=on_gpu)
         if normalized:
             self._normalize()
 
     def set_rate(self, share: float) -> None:
         """Gives every group this share of its peak."""
-        for group in self._adamw.param_groups:
+        for group in self._adamw.groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(group["peak"] * share)
             else:
@@ -177,7 +175,7 @@ class Optimizer:
         for name, parameter in self.model.named_parameters():
             master = self.masters[parameter]
             by_name[name] = master.detach()
-            by_name |= {f"{name}/{key}": tensor for key, tensor in self._state(master)}
+            by_name |= {f"{name}/{key}": tensor for key, tensor in self._adamw.state(master).items()}
         return by_name
 
     @torch.no_grad()
@@ -189,13 +187,6 @@ class Optimizer:
         for name, tensor in self.tensors().items():
             tensor.copy_(saved[name])
         self._round()
-
-    def _state(self, master: Tensor) -> Iterator[tuple[str, Tensor]]:
-        state = self._adamw.state[master]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=master.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
-        yield from state.items()
 
     @torch.no_grad()
     def _normalize(self) -> None:

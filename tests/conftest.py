@@ -1,10 +1,13 @@
 """Fixtures that several test files share."""
 
+import gc
 import json
+import multiprocessing.util
 import os
 import random
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +35,7 @@ from search.config.searcher import SearcherSettings
 from search.evaluation.outcome import Job
 from search.runs.preflight import Prepared
 from search.spaces.free import ArchitectureSpace
+from tests.helpers import warm_python
 from tests.helpers.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
 from tests.helpers.speeches import SMALL_SHARD, speech
 
@@ -58,19 +62,45 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
 
 
+gc.disable()  # until all test files are imported, which leaves nothing to collect
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: one that began last would be waited for alone."""
+    gc.freeze()  # a collection looks at a million objects less, half a second each time
+    gc.enable()
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_pace(tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a step of the anchor took on this machine is not measured for each test, nor left in the user's
-    folder.
+    folder. Matplotlib's list of fonts, which takes a second, is.
     """
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("MPLCONFIGDIR", str(users / "matplotlib"))
+    folder = tmp_path_factory.mktemp("cache")
     if not torch.cuda.is_available():  # whose compiled kernels lie in the same folder
-        os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+        os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _warm_python() -> Iterator[None]:
+    """Processes that tests start have imported torch already; `cold_python` starts ordinary ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():  # whose libraries read variables that tests set
+            patch.setattr(subprocess, "Popen", warm_python.Popen)
+            patch.setattr(multiprocessing.util, "spawnv_passfds", warm_python.spawnv_passfds)
+        yield
+
+
+@pytest.fixture
+def cold_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts are started as users start them."""
+    monkeypatch.setattr(subprocess, "Popen", warm_python.ColdPopen)
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", warm_python.cold_spawnv_passfds)
 
 
 @pytest.fixture(autouse=True)
@@ -180,10 +210,16 @@ def config(tiny_config: RunConfig, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+def call(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, own_cache: Path
+) -> Call:
     """Runs a command in this process, in its own folder -> exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cache, pace = tmp_path / "cache" / "frontrunner", own_cache / "frontrunner" / "pace"
+    for folder in (cache, pace):
+        folder.mkdir(parents=True, exist_ok=True)
+    (cache / "pace").symlink_to(pace)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> tuple[int, str, str]:

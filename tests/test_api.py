@@ -18,6 +18,7 @@ from operators.base import plugins
 from operators.base.errors import ConfigError, RunError
 from search.config.run import RunConfig
 from tests.conftest import Call
+from tests.helpers.made_up_profile import measure_on_made_up_device
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +28,11 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re
 
 @pytest.fixture(scope="module")
 def made(tiny_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> frontrunner.Run:
-    """A run made through the API."""
+    """A run made through the API, on a device whose times are made up."""
     results = tmp_path_factory.mktemp("results")
-    return frontrunner.search(tiny_config, name="first", results=results, executor="inline")
+    with pytest.MonkeyPatch.context() as patch:
+        measure_on_made_up_device(patch)
+        return frontrunner.search(tiny_config, name="first", results=results, executor="inline")
 
 
 def test_the_page_runs(text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 # Seconds of CPU: torch 2.5, scipy.stats 1.4, matplotlib 1, transformers 1, ray 1, optuna 0.6, pandas 0.5.
 LIBRARIES = ("torch", "scipy.stats", "matplotlib", "transformers", "ray", "optuna", "pandas")
 # Each part is imported after the ones before it, in one process.
@@ -28,6 +30,7 @@ print(json.dumps(imported))
 """
 
 
+@pytest.mark.usefixtures("cold_python")
 def test_slow_libraries_are_imported_where_they_are_needed() -> None:
     command = [sys.executable, "-c", CODE, json.dumps(LIBRARIES), json.dumps(list(PARTS))]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

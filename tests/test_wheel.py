@@ -68,14 +68,16 @@ def test_the_wheel_holds_what_the_repository_ships(installed: Path) -> None:
     }
 
 
-def test_the_commands_work_in_an_empty_folder(installed: Path, text_folder: Path, tmp_path: Path) -> None:
+def test_the_commands_work_in_an_empty_folder(
+    installed: Path, text_folder: Path, tmp_path: Path, own_cache: Path
+) -> None:
     """-I: neither the working folder nor an environment variable adds to the path."""
     start = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import operators; "
         "assert operators.__file__.startswith(sys.path[0]), operators.__file__; "
         "from search.cli.main import main; main()"
     )
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "200"}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(own_cache), "COLUMNS": "200"}
     empty = tmp_path / "empty"
     empty.mkdir()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from operators.architecture import Architecture
-from operators.model import parameter_shapes
+from operators.parameter_shapes import parameter_shapes
 from operators.published.keys import WITHOUT_EFFECT
 from operators.published.settings import Settings
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from operators.base.errors import DataError
 from operators.layers.rope import frequencies
-from operators.model import parameter_shapes
+from operators.parameter_shapes import parameter_shapes
 from operators.published.families import Published
 from operators.published.forms import Form
 from operators.published.padding import without_padding

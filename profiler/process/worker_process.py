@@ -24,13 +24,15 @@ from profiler.process.worker import Answer, Request
 from profiler.profile import Profile
 
 # Timings of the anchor for one answer. The fastest counts, because the clocks of an idle GPU take a moment to
-# rise.
-_CHECKS = 3
+# rise. On a CPU it only has to answer, see `profiler.process.worker.SLOWEST_ANCHOR`.
+_CHECKS = {"cuda": 3, "cpu": 1}
 
 
 def main(socket: int, parent: int, device: str) -> None:
     """Serves requests until the other end is closed."""
     settle_in(parent)
+    # Collecting garbage after each request need not look at what is imported: a tenth of a second each time.
+    gc.freeze()
     # Measuring sets its own number of threads.
     torch.set_num_threads(1)
     with Connection(socket) as connection, suppress(EOFError, BrokenPipeError):
@@ -64,7 +66,7 @@ def _serve(request: Request | Literal["anchor"], device: Device, anchor: Anchor)
             anchor=anchor,
         )
     with exclusive(device.label):
-        return min(anchor.time().median_ms for _ in range(_CHECKS))
+        return min(anchor.time().median_ms for _ in range(_CHECKS[device.torch_device.type]))
 
 
 def _answered(work: Callable[[], Any], device: Device | None) -> Answer:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from operators import Architecture, HybridLM
 from operators.base.errors import RunError
 from operators.base.files import whole_folder
-from operators.model import parameter_shapes
+from operators.parameter_shapes import parameter_shapes
 from proxy_train.text.tokenizer import load_published, load_tokenizer
 from search.evaluation.figures import exact_value
 from search.evaluation.outcome import Evaluation

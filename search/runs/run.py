@@ -17,7 +17,6 @@ from search.config.run import RunConfig
 from search.runs import ledger as ledger_module
 from search.runs.ended import Ended, conclude
 from search.runs.folder import RunFolder, new_folder
-from search.runs.ledger import Ledger
 from search.runs.loop import drive
 from search.runs.preflight import check_constraints, prepare_run
 from search.runs.progress import (
@@ -83,19 +82,14 @@ def start(
         on_event(DesignsLeftOut(reasons))
     try:
         with whole_folder(folder.path) as building:
-            _fill(RunFolder(building), config, corpus)
+            new, started = RunFolder(building), datetime.now().astimezone().isoformat(timespec="seconds")
+            ledger_module.create(new.ledger, config, started=started, corpus_digest=corpus.digest).close()
+            new.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
+            new.tokenizer.write_text(corpus.tokenizer().to_str(), encoding="utf-8")
     except OSError as error:
         new_folder(results, name)  # raises where another search of that name has made it meanwhile
         raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
     return folder
-
-
-def _fill(folder: RunFolder, config: RunConfig, corpus: Corpus) -> None:
-    """Writes the files that a new run has."""
-    started = datetime.now().astimezone().isoformat(timespec="seconds")
-    ledger_module.create(folder.ledger, config, started=started, corpus_digest=corpus.digest).close()
-    folder.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
-    folder.tokenizer.write_text(corpus.tokenizer().to_str(), encoding="utf-8")
 
 
 def _require_used(corpus: Corpus) -> None:
@@ -132,34 +126,27 @@ def drive_to_end(
     scores.
     """
     with folder.driving(), closing(ledger_module.open_ledger(folder.ledger)) as ledger:
-        if not complete(ledger, ledger.entries()):
-            try:
-                _drive(folder, ledger, executor, address, on_progress, on_event)
-            except KeyboardInterrupt:
-                done = sum(entry.evaluation is not None for entry in ledger.entries())
-                candidates, resume = ledger.config.candidates, folder.command("resume")
-                raise Interrupted(done=done, candidates=candidates, resume=resume) from None
+        config, entries = ledger.config, ledger.entries()
+        if complete(ledger, entries):
+            return conclude(folder, ledger)
+        try:
+            prepared = prepare_run(config)
+            if prepared.corpus.digest != ledger.corpus_digest:
+                source = config.data.source
+                raise RunError(
+                    f"run {folder.name}: the text of {source} is not what it was when the run began"
+                )
+            # Ray takes seconds to start its workers: the run shows where it stands meanwhile.
+            objectives = config.parsed_objectives()
+            on_progress(Progress(config.candidates, entries, 0, 0.0, 0, objectives=objectives))
+            with closing(_executor(executor, config, address, on_event)) as workers:
+                drive(prepared, folder, ledger, workers, on_progress=on_progress)
+        except KeyboardInterrupt:
+            done = sum(entry.evaluation is not None for entry in ledger.entries())
+            raise Interrupted(
+                done=done, candidates=config.candidates, resume=folder.command("resume")
+            ) from None
         return conclude(folder, ledger)
-
-
-def _drive(
-    folder: RunFolder,
-    ledger: Ledger,
-    executor: str,
-    address: str | None,
-    on_progress: OnProgress,
-    on_event: OnEvent,
-) -> None:
-    config, objectives = ledger.config, ledger.config.parsed_objectives()
-    prepared = prepare_run(config)
-    if prepared.corpus.digest != ledger.corpus_digest:
-        raise RunError(
-            f"run {folder.name}: the text of {config.data.source} is not what it was when the run began"
-        )
-    # Ray takes seconds to start its workers: the run shows where it stands meanwhile.
-    on_progress(Progress(config.candidates, ledger.entries(), 0, 0.0, 0, objectives=objectives))
-    with closing(_executor(executor, config, address, on_event)) as workers:
-        drive(prepared, folder, ledger, workers, on_progress=on_progress)
 
 
 def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEvent) -> Executor:

@@ -37,6 +37,7 @@ def nodes(*others):
             head_node_args={
                 **NODE,
                 "include_dashboard": False,
+                "no_monitor": True,  # which would start further nodes
                 # On a busy machine, workers with Ray's own priority start too late.
                 "_system_config": {**SOON, "health_check_failure_threshold": 2, "worker_niceness": 0},
             },

@@ -127,7 +127,7 @@ def test_digest_depends_on_every_part_of_a_shape(field: str) -> None:
     assert plain.digest() != changed.digest()
 
 
-def test_digest_is_the_same_in_another_process() -> None:
+def test_digest_is_the_same_in_another_process(cold_python: None) -> None:
     code = f"from operators import Architecture; print(Architecture.from_json({some().to_json()!r}).digest())"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
     other = subprocess.run(

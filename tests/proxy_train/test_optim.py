@@ -210,7 +210,7 @@ def test_matrices_stay_normalized_and_do_not_decay(dtype: torch.dtype) -> None:
         optimizer.collect(first=True)
         optimizer.step()
         assert not torch.equal(q, before)
-    assert all(group["weight_decay"] == 0 for group in optimizer._adamw.param_groups)
+    assert all(group["weight_decay"] == 0 for group in optimizer._adamw.groups)
 
 
 def test_restored_tensors_are_those_that_were_saved() -> None:

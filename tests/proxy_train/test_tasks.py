@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from operators.architecture import Architecture
 from operators.model import HybridLM
 from proxy_train.task_settings import TaskSettings, metrics
-from proxy_train.tasks import TASKS, UNSCORED, score_task, train_task
+from proxy_train.tasks import TASKS, UNSCORED, score_task, share_of_rate, train_task
 
 SETTINGS = TaskSettings(symbols=6, sequence_length=33, copied=5)
 SMALL = TaskSettings(symbols=4, sequence_length=16, copied=3, tokens=2_000, batch_size=8, scored_sequences=64)
@@ -151,17 +151,34 @@ def test_impossible_settings_are_refused(given, says):
         TaskSettings.model_validate(given)
 
 
+# Written down from torch.optim.lr_scheduler.OneCycleLR: max_lr 1, pct_start 0.1, total_steps steps + 1.
+@pytest.mark.parametrize(
+    ("steps", "shares"),
+    [
+        (29, {0: 0.04, 1: 0.52, 2: 1.0, 3: 0.996619, 15: 0.529074, 28: 0.00338481}),
+        (30, {0: 0.04, 1: 0.48413, 2: 0.994639, 3: 0.997435, 15: 0.55898, 29: 0.00317044}),
+        (2, {0: 0.843121, 1: 0.301963}),
+        (1, {0: 0.586826}),
+    ],
+)
+def test_the_rate_rises_for_a_tenth_of_the_steps_and_falls_by_a_cosine(steps, shares):
+    assert {step: share_of_rate(step, steps) for step in shares} == pytest.approx(shares, rel=1e-5)
+
+
+def test_nine_steps_begin_at_the_peak():
+    """Their tenth has no step, where OneCycleLR divides by zero."""
+    assert share_of_rate(0, 9) == 1.0
+    assert train_task("copy", model_of(), SMALL.model_copy(update={"tokens": 9 * 128}), seed=0).tokens == 1152
+
+
 @pytest.mark.slow
 def test_attention_learns_to_recall_and_short_convolutions_cannot():
     """Two convolutions of four tokens see three pairs, and can answer keys that recur within these."""
-    settings = TaskSettings(tokens=600_000)
+    settings = TaskSettings(tokens=400_000, learning_rate=2e-3)
     genes = {"attention": {"head_dim": 32, "group": 1}}
     attention, convolution = (
-        Architecture.from_shorthand(text, width=64, vocabulary=300, genes=genes)
-        for text in ("a f a f", "c f c f")
+        Architecture.from_shorthand(text, width=64, vocabulary=300, genes=genes) for text in ("a a", "c c")
     )
     assert train_task("recall", attention, settings, seed=0).accuracy > 0.9
-    assert (
-        train_task("recall", convolution, settings.model_copy(update={"tokens": 200_000}), seed=0).accuracy
-        < 0.6
-    )
+    fewer = settings.model_copy(update={"tokens": 200_000})
+    assert train_task("recall", convolution, fewer, seed=0).accuracy < 0.6

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections import Counter
 
@@ -17,6 +18,8 @@ from operators.cost import training_flops
 from operators.model import HybridLM
 from proxy_train.loss import cross_entropy
 from proxy_train.settings import ProxyScore, ProxySettings
+from proxy_train.task_settings import TaskSettings
+from proxy_train.tasks import train_task
 from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches
 from proxy_train.text.unigram import scored_unigram_loss
@@ -34,6 +37,14 @@ def test_it_learns_far_below_the_unigram_loss(trained: Trained) -> None:
     score = trained.score
     assert score.loss < score.unigram_loss - 1
     assert score.loss < score.curve[0][1] - 2
+
+
+def test_it_needs_no_compiler(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch._dynamo takes seconds to import in each process that trains, and torch.optim imports it."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # an import raises
+    settings = SETTINGS.model_copy(update={"tokens": 512})
+    assert len(train(model_of(), corpus, settings, seed=0).score.curve) > 1
+    train_task("copy", model_of(), TaskSettings(tokens=1024, scored_sequences=64), seed=0)
 
 
 def unigram_by_hand(corpus: Corpus, settings: ProxySettings) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from operators.architecture import Architecture
 from operators.base.errors import DataError, RunError
-from operators.model import parameter_shapes
+from operators.parameter_shapes import parameter_shapes
 from operators.published.gguf_export.homes import outline
 from operators.published.gguf_export.outline import Outline, Stored, Value
 from operators.published.gguf_export.sizes import Dtype, bytes_of, kind_of

@@ -17,7 +17,7 @@ print(len(os.listdir("/proc/self/task")), os.environ.get("OPENBLAS_NUM_THREADS")
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one core numpy has one thread anyway")
-def test_numpy_has_one_thread_and_nobody_else_is_told() -> None:
+def test_numpy_has_one_thread_and_nobody_else_is_told(cold_python: None) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     for given, expected in (({}, "1 None"), ({"OPENBLAS_NUM_THREADS": "2"}, "2 2")):
         ended = subprocess.run(

@@ -36,7 +36,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
     assert "Traceback" not in "".join(lines)
     before = json.loads(call("frontier", "long", "--all", "--json")[1])
     assert sum(row["status"] == "ok" for row in before) >= 2
-    assert call("resume", "long")[0] == 0
+    assert call("resume", "long", "--executor", "inline")[0] == 0
     after = {row["id"]: row for row in json.loads(call("frontier", "long", "--all", "--json")[1])}
     assert len(after) == 4
     for row in before:

@@ -26,7 +26,7 @@ from search.runs.frontier import frontier_of, scored
 from search.runs.gate_counts import counted, gate_names
 from search.runs.loop import drive
 from search.runs.preflight import prepare_run
-from tests.helpers.made_up_profile import MadeUpProfiler
+from tests.helpers.made_up_profile import MadeUpProfiler, measure_on_made_up_device
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 
 LOSS, SLOW, LARGE = (
@@ -266,8 +266,9 @@ def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
 
 
 @pytest.mark.slow
-def test_a_real_search_with_halving(tmp_path, tiny_config):
-    """Every decision made again from the ledger alone, by the definition."""
+def test_a_real_search_with_halving(tmp_path, tiny_config, monkeypatch):
+    """Every decision made again from the ledger alone, by the definition. Times of a device are made up."""
+    measure_on_made_up_device(monkeypatch)
     asked = {
         "candidates": 9,
         "objectives": ["loss", "params"],

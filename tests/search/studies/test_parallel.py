@@ -148,7 +148,7 @@ def test_a_device_that_cannot_be_opened_is_no_failed_training(settings: LawSetti
 
 
 def test_a_process_that_dies_before_it_begins_is_no_failed_training(
-    settings: LawSettings, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    settings: LawSettings, corpus: Corpus, cold_python: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         parallel, "alone", lambda device: {"PYTHONHASHSEED": "no number"}
