@@ -47,17 +47,10 @@ def ranks(points: ArrayLike) -> NDArray[np.int64]:
 
     0 is the frontier, k + 1 the frontier of the points without fronts 0 to k (Deb et al. 2002).
     """
-    dominance = _dominance(_table(points))
-    dominators = dominance.sum(0)
-    front = np.full(len(dominators), -1, np.int64)
-    current = np.flatnonzero(dominators == 0)
-    number = 0
-    while current.size:
-        front[current] = number
-        dominators = dominators - dominance[current].sum(0)
-        current = np.flatnonzero((dominators == 0) & (front < 0))
-        number += 1
-    return front
+    table = _table(points)
+    if not table.size:
+        return np.zeros(len(table), np.int64)
+    return np.asarray(moocore.pareto_rank(table), np.int64)
 
 
 def crowding(points: ArrayLike) -> Floats:
