@@ -16,7 +16,7 @@ from search.runs import run
 def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path):
     path = tmp_path / "long.yaml"
     # Neither objective is a time: no candidate is measured again because the machine was busy.
-    changes = {"candidates": 4, "objectives": ("loss", "params")}
+    changes = {"candidates": 8, "objectives": ("loss", "params")}
     path.write_text(tiny_config.model_copy(update=changes).to_yaml())
     command = [Path(sys.executable).parent / "frontrunner", "search", path, "--name", "long"]
     process = subprocess.Popen(
@@ -25,7 +25,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith("2/4 done"):
+        if line.startswith("2/8 done"):
             break
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
@@ -38,7 +38,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
     assert sum(row["status"] == "ok" for row in before) >= 2
     assert call("resume", "long", "--executor", "inline")[0] == 0
     after = {row["id"]: row for row in json.loads(call("frontier", "long", "--all", "--json")[1])}
-    assert len(after) == 4
+    assert len(after) == 8
     for row in before:
         if row["status"] == "ok":
             assert after[row["id"]]["loss"] == row["loss"]
