@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from operators.architecture import Architecture
+from operators import Architecture, VisionLanguage
 from operators.base import plain_yaml
 from search.cli.app import app
 from search.cli.arguments import joined
