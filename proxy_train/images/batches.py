@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from operators.base.errors import DataError
+from operators.vision.preprocess import normalized
 from operators.vision.vision_language import VisionLanguage
 from proxy_train.images.image_corpus import Examples, ImageCorpus
 from proxy_train.tasks import UNSCORED
@@ -98,14 +98,3 @@ def _batch(corpus: ImageCorpus, value: VisionLanguage, examples: Examples, numbe
     return ImageBatch(
         images, torch.from_numpy(tokens), torch.from_numpy(targets), tuple(len(prompt) for prompt, _ in parts)
     )
-
-
-def normalized(pixels: np.ndarray, size: int) -> Tensor:
-    """Pixels [B, S, S, 3] uint8 -> [B, 3, size, size] float32 from -1 to 1, as SigLIP takes them.
-
-    Where the tower is smaller than the prepared images, they are resized (bicubic, antialiased).
-    """
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    if images.shape[-1] == size:
-        return images
-    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)

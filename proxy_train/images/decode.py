@@ -15,34 +15,22 @@ import io
 import struct
 import warnings
 import zlib
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from operators.base.errors import DataError, flat
+from operators.vision.preprocess import WHITE, pillow
 from proxy_train.text.formats import unfetched
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MOST_PIXELS = (
     2**26
 )  # 8192 × 8192: 192 MiB of colours. A bomb of a few kilobytes may claim a thousand times that.
-WHITE = (255, 255, 255)
 # Modes of Pillow whose conversion to RGB is exact, or is the usual one (CMYK without a profile).
 CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 TRANSPARENT = ("LA", "PA", "RGBA", "RGBa", "La")
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
-
-Resize = Literal["stretch", "pad"]
-
-
-def pillow() -> Any:
-    """The package PIL with the modules that are needed. Raises DataError where it is not installed."""
-    try:
-        import PIL.Image
-        import PIL.ImageOps
-    except ImportError:
-        raise DataError("images need Pillow; `pip install 'frontrunner[vision]'` installs it") from None
-    return PIL
 
 
 def decoded(raw: bytes, where: str) -> Any:
@@ -120,16 +108,3 @@ def _colours(image: Any, package: Any, where: str) -> Any:
     raise DataError(
         f"{where}: expected pixels of 8 or 16 bits, got {kinds.get(image.mode, f'mode {image.mode}')}"
     )
-
-
-def resized(image: Any, size: int, how: Resize) -> np.ndarray:
-    """A square image: [size, size, 3] uint8. Bicubic, and antialiased where it gets smaller.
-
-    how: `stretch` makes both sides `size`. `pad` keeps the proportions, on white, in the middle.
-    """
-    package = pillow()
-    bicubic = package.Image.Resampling.BICUBIC
-    if how == "stretch":
-        return np.array(image.resize((size, size), bicubic))
-    padded = package.ImageOps.pad(image, (size, size), bicubic, color=WHITE)
-    return np.array(padded)

@@ -20,7 +20,8 @@ from tokenizers import Tokenizer
 
 from operators.base.errors import DataError, in_words
 from operators.base.files import locked, whole_file
-from proxy_train.images.decode import decoded, resized
+from operators.vision.preprocess import resized
+from proxy_train.images.decode import decoded
 from proxy_train.images.image_corpus import (
     COLORS,
     EXAMPLE_DTYPE,

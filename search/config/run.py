@@ -123,6 +123,14 @@ class RunConfig(Value):
         return self
 
     @model_validator(mode="after")
+    def _candidates_are_language_models(self) -> Self:
+        if self.profile.images:
+            raise ValueError(
+                f"profile.images: expected 0, as candidates are language models, got {self.profile.images}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _kinds_have_workers(self) -> Self:
         kinds = self.device_kind
         if len(set(kinds)) < len(kinds):

@@ -6,7 +6,8 @@ import torch
 
 from operators import VisionLanguage, VisionLanguageModel
 from operators.base.errors import DataError
-from proxy_train.images.batches import normalized, train_batches, validation_batches
+from operators.vision.preprocess import normalized
+from proxy_train.images.batches import train_batches, validation_batches
 from proxy_train.images.image_corpus import ImageCorpus
 from proxy_train.images.image_settings import ImageSettings
 from proxy_train.images.prepare import prepare_images

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from operators.base.errors import DataError
+from operators.vision.preprocess import resized
 from proxy_train.images import decode
-from proxy_train.images.decode import decoded, resized
+from proxy_train.images.decode import decoded
 
 Image = pytest.importorskip("PIL.Image")
 
