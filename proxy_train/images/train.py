@@ -28,7 +28,7 @@ from proxy_train.train import check_corpus, evaluate, own_torch_state, train
 POINTS = 20  # of a stage's curve: enough to draw it
 # The failure signs that the paper names: a second stage that lowers the loss of answers by less than this
 # share of it, and a third one that raises the loss of text by more than this share.
-LEAST_ALIGNED = 0.05
+LEAST_ALIGNED = 0.01
 MOST_FORGOTTEN = 0.02
 
 Stage = Literal["align", "tune", "one"]
