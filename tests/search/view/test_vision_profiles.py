@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -11,40 +10,18 @@ from rich.console import Console
 from operators import Architecture, VisionLanguage
 from operators.base.errors import ArchitectureError, ConfigError
 from profiler.process.worker import ProfilingWorker
-from profiler.profile import Profile, ProfileSettings
-from profiler.vision_point import VisionPoint
 from search.config.run import parse
 from search.runs.sources import architecture_of, model_of
 from search.view.profiles import print_profiles, profile_each
 from tests.helpers import quick_profile
-from tests.helpers.made_up_profile import CALM, exactly, made_up_profile
 from tests.helpers.vision_models import vision_language
+from tests.helpers.vision_profiles import made_up
 
 LANGUAGE = Architecture.from_shorthand("a f", width=32, vocabulary=64)
 
 
-def fake(self: ProfilingWorker, architecture: Any, settings: ProfileSettings, **rest: object) -> Profile:
-    if isinstance(architecture, Architecture):
-        assert settings.images == 0
-        return made_up_profile(architecture, settings)
-    point = VisionPoint(
-        batch=2,
-        context=32,
-        images=settings.images,
-        image_tokens=architecture.image_tokens,
-        preprocess=exactly(1.5),
-        tower=exactly(20.25),
-        projector=exactly(2.5),
-        first_token=exactly(30.0),
-        first_image_ms=99.5,
-        flops=1,
-    )
-    update = {"vision": (point,), "vision_conditions": CALM}
-    return made_up_profile(architecture.language, settings).model_copy(update=update)
-
-
 def test_the_table_has_the_parts_of_the_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProfilingWorker, "profile", fake)
+    monkeypatch.setattr(ProfilingWorker, "profile", made_up)
     settings = quick_profile.QUICK.model_copy(update={"batch_sizes": (2,), "contexts": (32,), "images": 3})
     models = [("sees", vision_language()), ("reads", LANGUAGE)]
     profiles = profile_each(models, settings, device="cpu", backend="auto")
