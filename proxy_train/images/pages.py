@@ -65,9 +65,10 @@ def render_pages(
                 if written == count:
                     break
             if not written:
+                named = source if isinstance(source, str) else ", ".join(source)
                 raise DataError(
-                    f"source {source if isinstance(source, str) else ', '.join(source)}: no {words} words fit "
-                    f"into {image_size}×{image_size} pixels at font size {font_size}"
+                    f"source {named}: no {words} words fit into {image_size}×{image_size} pixels at font "
+                    f"size {font_size}"
                 )
             (folder / NAMES).write_text("\n".join(rows) + "\n", encoding="utf-8")
     except OSError as error:
@@ -95,9 +96,8 @@ def _face(font: str | None, size: int) -> Any:
 
 def _packaged(name: str) -> Path:
     """The regular face of an installed package of fontpkg. Raises DataError."""
-    spec = (
-        importlib.util.find_spec(name.replace("-", "_")) if name.isprintable() and "." not in name else None
-    )
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
     for location in (spec.submodule_search_locations or []) if spec else []:
         faces = sorted(Path(location).rglob("*.[to]tf"))
         regular = [face for face in faces if "Regular" in face.name] or faces
@@ -111,7 +111,7 @@ def _packaged(name: str) -> Path:
 def _pieces(
     source: str | Sequence[str], text_column: str, words: int, most: int, rng: np.random.Generator
 ) -> list[str]:
-    """Different pieces of so many words, in a random order; a fair sample where there are more than `most`."""
+    """Different pieces of so many words in a random order; a fair sample where there are too many."""
     kept: list[str] = []
     seen = set[str]()
     for piece in _all_pieces(source, text_column, words):
