@@ -214,6 +214,23 @@ class VisionLanguage(WrittenValue):
         return cls.from_plain(data, where=str(path))
 
     @property
+    def width(self) -> int:
+        """Width of the language model."""
+        return self.language.width
+
+    @property
+    def depth(self) -> int:
+        """Layers of the language model."""
+        return self.language.depth
+
+    @property
+    def shorthand(self) -> str:
+        """The tower's size, image tokens, and the operators: `4×64 patch 8 → 16 → a f m f`."""
+        tower = self.tower
+        sizes = f"{tower.depth}×{tower.width} patch {tower.patch_size}"
+        return f"{sizes} → {self.image_tokens} → {self.language.shorthand}"
+
+    @property
     def image_tokens(self) -> int:
         """Tokens of an image of the tower's full size."""
         return (self.tower.grid // self.projector.pixel_shuffle) ** 2
@@ -224,12 +241,19 @@ class VisionLanguage(WrittenValue):
         return self.tower.width * self.projector.pixel_shuffle**2
 
 
-def load_model(path: Path | str) -> Architecture | VisionLanguage:
+Model = Architecture | VisionLanguage
+
+
+def parse_model(data: Any, *, where: str) -> Model:
+    """A model of either kind from plain data. Raises ArchitectureError, one line that begins with `where`."""
+    kind = VisionLanguage if isinstance(data, dict) and "tower" in data else Architecture
+    return kind.from_plain(data, where=where)
+
+
+def load_model(path: Path | str) -> Model:
     """Reads a model of either kind; see `VisionLanguage.load`. A vision-language model has the key `tower`.
 
     Raises ArchitectureError.
     """
     file = find_architecture(path)
-    data = plain_from_file(file)
-    kind = VisionLanguage if isinstance(data, dict) and "tower" in data else Architecture
-    return kind.from_plain(data, where=str(file))
+    return parse_model(plain_from_file(file), where=str(file))

@@ -56,6 +56,7 @@ def train_vision(
     threads: int = 1,
     decoder: Mapping[str, Tensor] | None = None,
     on_step: Callable[[str, int, float], None] | None = None,
+    pause: Callable[[], float] | None = None,
 ) -> VisionTrained:
     """Trains a model from random weights and scores it. It is in float32 on every device.
 
@@ -69,6 +70,7 @@ def train_vision(
     decoder: weights of the language model behind the first stage, by name; None trains it here. Models that
         share a decoder may share them. In one stage they are not used.
     on_step: called as on_step(stage, step from 1, training loss).
+    pause: called between steps; it returns the seconds that are not to count as training time.
 
     Raises DataError where images, text and model do not fit together.
     Raises DivergedError where a loss is not finite.
@@ -79,7 +81,8 @@ def train_vision(
         decoder = train(value.language, text, proxy, seed=seed, device=device, threads=threads).weights
     with own_torch_state(seed, device, threads):
         model = VisionLanguageModel(value, device=device)
-        run = _Run(model, text, images, proxy, stages, seed, on_step or (lambda *_: None))
+        hooks = on_step or (lambda *_: None), pause or (lambda: 0.0)
+        run = _Run(model, text, images, proxy, stages, seed, *hooks)
         return run.three(decoder or {}) if stages.stages == "three" else run.one()
 
 
@@ -97,6 +100,7 @@ class _Run:
     stages: StageSettings
     seed: int
     on_step: Callable[[str, int, float], None]
+    pause: Callable[[], float]
     examples: int = 0
     text_steps: int = 0
     seconds: float = 0.0
@@ -172,6 +176,7 @@ class _Run:
             else:
                 self.text_steps += 1
             self.on_step(name, step + 1, now)
+            began += self.pause()
         self.seconds += time.perf_counter() - began
         self.curves.append(StageCurve(name=name, points=_points(losses, self.stages.batch_size)))
 

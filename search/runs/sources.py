@@ -9,15 +9,14 @@ or a GGUF file), or the name of a shipped architecture: the first that exists.
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from operators import Architecture, VisionLanguage
+from operators import Architecture
 from operators.architecture import IN_A_FOLDER, MODELS, find_architecture
 from operators.base import shipped
 from operators.base.errors import ArchitectureError, RunError
 from operators.published import vision_families
 from operators.published.json_file import read_mapping
-from operators.vision.vision_language import load_model
+from operators.vision.vision_language import Model, load_model
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.runs.entry import Entry
@@ -28,8 +27,6 @@ from search.runs.status import candidate_of, opened
 
 _CANDIDATE = re.compile(r"(?P<run>.+):(?P<number>\d+)")
 _LEDGER = "ledger.db"  # tells the folder of a run
-
-Model = TypeVar("Model", Architecture, Architecture | VisionLanguage)
 
 
 def is_candidate(text: str) -> bool:
@@ -44,10 +41,13 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
 
     Raises ArchitectureError and RunError, and DataError for a published model.
     """
-    return _named(text, results, Architecture.load)
+    title, model = _named(text, results, Architecture.load)
+    if not isinstance(model, Architecture):
+        raise ArchitectureError(f"{text}: a vision-language model, expected a language model")
+    return title, model
 
 
-def model_of(text: str, results: Path) -> tuple[str, Architecture | VisionLanguage]:
+def model_of(text: str, results: Path) -> tuple[str, Model]:
     """The same for a language model or one that sees. Raises ArchitectureError, RunError and DataError."""
     path = Path(text)
     if not is_candidate(text) and is_published(path) and path.is_dir():
@@ -58,7 +58,7 @@ def model_of(text: str, results: Path) -> tuple[str, Architecture | VisionLangua
     return _named(text, results, load_model)
 
 
-def _named(text: str, results: Path, load: Callable[[Path], Model]) -> tuple[str, Architecture | Model]:
+def _named(text: str, results: Path, load: Callable[[Path], Model]) -> tuple[str, Model]:
     """A title and the model; `load` reads a file, or what a shipped name means."""
     candidate, path = _CANDIDATE.fullmatch(text), Path(text)
     if candidate is not None and is_candidate(text):

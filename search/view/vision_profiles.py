@@ -1,8 +1,11 @@
-"""The table of the time to the first token and its parts, of models that see."""
+"""Models that see: their parts, the time to the first token, and how they answer."""
 
 from collections.abc import Sequence
 
+from operators import VisionLanguage
+from operators.vision.cost import vision_cost
 from profiler.profile import Profile
+from proxy_train.images.stage_settings import VisionScore
 from search.evaluation.figures import formatted, percent
 from search.view.tables import MARK
 from search.view.terminal_tables import Sheet, sheet
@@ -41,3 +44,34 @@ def first_tokens(profiles: Sequence[tuple[str, Profile]]) -> Sheet:
             )
             name = ""
     return sheet(NAMES, rows, words=("model",), optional=("images/s", "first image [ms]", "projector [ms]"))
+
+
+def vision_parts(model: VisionLanguage) -> Sheet:
+    """A row for each part: its parameters, its FLOPs for one image, and its keys."""
+    costs, tower = vision_cost(model), model.tower
+    keys = tower.model_dump(mode="json", exclude={"norms"}, exclude_none=True)
+    runs = tower.model_dump(mode="json", include={"norms"})["norms"]
+    norms = ", ".join(f"{run['repeat']} {run['norm']} {run['norm_position']}" for run in runs)
+    projector, read = model.projector.model_dump(mode="json"), {"image_tokens": model.image_tokens}
+    rows = [
+        ("tower", costs.tower_params, costs.tower_flops, {**keys, "norms": norms}),
+        ("projector", costs.projector_params, costs.projector_flops, projector),
+        ("language", costs.language_params, costs.language.prefill_flops, read),
+    ]
+    cells = [
+        (name, formatted("params", params), f"{flops:.3g}", ", ".join(f"{k} {v}" for k, v in said.items()))
+        for name, params, flops, said in rows
+    ]
+    return sheet(("part", "parameters", "FLOPs", "keys"), cells, words=("part", "keys"))
+
+
+def answered(score: VisionScore) -> list[str]:
+    """Lines on how a model answers, on its text, and on failed stages."""
+    before = f", {score.text_loss_before:.4f} behind the first stage" if score.text_loss_before else ""
+    return [
+        f"trained on {score.examples:,} examples and {score.text_tokens:,} tokens of text with seed "
+        f"{score.seed}: {score.answer_accuracy:.1%} of held-out answers right, the most frequent one is in "
+        f"{score.most_frequent_accuracy:.1%}; their loss {score.answer_loss:.4f} nats/token; "
+        f"text {score.text_loss:.4f}{before}",
+        *(f"! {warning}" for warning in score.warnings),
+    ]
