@@ -167,10 +167,7 @@ class HybridLM(nn.Module):
                 )
 
     def hidden(self, tokens: Tensor, embedded: Tensor | None = None) -> Tensor:
-        """tokens [B, T] -> the input of the head [B, T, W]; meta tokens are put in front and dropped.
-
-        embedded: what stands for the tokens, [B, T, W], as where images are among them; None embeds them.
-        """
+        """tokens [B, T], or `embedded` [B, T, W] for them -> the head's input [B, T, W], no meta tokens."""
         x = self._with_meta(self.embedded(tokens) if embedded is None else embedded)
         for layer in self.layers:
             x = (
@@ -268,31 +265,29 @@ class HybridLM(nn.Module):
         meta = self.architecture.meta_tokens if state.length == 0 else 0
         counts = [meta + length for length in _checked_lengths(tokens, lengths)]
         state.require_room(counts)
-
-        def inputs(rows: slice | Tensor, count: int) -> Tensor:
-            return self.embedded(tokens[rows, :count]) if embedded is None else embedded[rows, :count]
-
+        read = tokens if embedded is None else embedded
         groups: dict[int, list[int]] = {}
         for row, count in enumerate(counts):
             groups.setdefault(count, []).append(row)
         if len(groups) == 1:
-            last = self._read(inputs(slice(None), counts[0] - meta), state, None, with_meta=meta > 0)
+            last = self._read(read[:, : counts[0] - meta], state, None, with_meta=meta > 0)
             state.position += counts[0]
         else:
             last = self.embedding.weight.new_empty(len(counts), self.architecture.width)
             for count, rows in groups.items():
                 index = torch.tensor(rows, device=tokens.device)
-                last[index] = self._read(inputs(index, count - meta), state, index, with_meta=meta > 0)
+                last[index] = self._read(read[index, : count - meta], state, index, with_meta=meta > 0)
                 state.position[index] += count
         state.count(counts)
         return self._logits(last, state)
 
     def _read(self, x: Tensor, state: ModelState, rows: Tensor | None, *, with_meta: bool) -> Tensor:
-        """Reads embedded tokens [G, T, W] into rows of the state -> the head's input after the last [G, W].
+        """Reads ids [G, T], or what stands for them [G, T, W] -> the head's input after the last [G, W].
 
         rows: which rows of the state, [G]; None for all, in place.
         with_meta: whether to put the meta tokens in front.
         """
+        x = x if x.is_floating_point() else self.embedded(x)
         if with_meta:
             x = self._with_meta(x)
         position = state.position if rows is None else state.position[rows]
