@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from operators import Architecture, HybridLM
 from operators.operator import Operator
+from operators.vision.vision_language import Model as EitherModel
 from profiler.measuring.comparison import Comparison
 from search.config import run as config_module
 from search.config.name import new_name
@@ -93,7 +94,7 @@ class Candidate:
     """
 
     number: int
-    architecture: Architecture
+    architecture: EitherModel
     status: str
     scores: Mapping[str, float]
     evaluation: Evaluation | None

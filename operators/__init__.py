@@ -1,6 +1,6 @@
 """What a model is made of. This package imports none of the others.
 
-The four names are imported when they are first used: they need torch, and much of the program does not.
+The names are imported when they are first used: they need torch, and much of the program does not.
 """
 
 import importlib
@@ -10,14 +10,18 @@ if TYPE_CHECKING:
     from operators.architecture import Architecture, Layer
     from operators.layers.rope import Rope
     from operators.model import HybridLM
+    from operators.vision.model import VisionLanguageModel
+    from operators.vision.vision_language import VisionLanguage
 
-__all__ = ["Architecture", "HybridLM", "Layer", "Rope"]
+__all__ = ["Architecture", "HybridLM", "Layer", "Rope", "VisionLanguage", "VisionLanguageModel"]
 
 _HOMES = {
     "Architecture": "operators.architecture",
     "HybridLM": "operators.model",
     "Layer": "operators.architecture",
     "Rope": "operators.layers.rope",
+    "VisionLanguage": "operators.vision.vision_language",
+    "VisionLanguageModel": "operators.vision.model",
 }
 
 

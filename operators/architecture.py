@@ -1,23 +1,23 @@
 """What a model is: a frozen, validated value with no tensor in it."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from operators import registry
-from operators.base import plain_yaml, shipped
+from operators.base import shipped
 from operators.base.errors import ArchitectureError, in_words, one_line
 from operators.base.value import Value, whole
+from operators.base.written import WrittenValue, plain_from_file
 from operators.layers.rope import Rope
 from operators.operator import Shape
 
 Genes = Mapping[str, Mapping[str, Any]]
 MAX_DEPTH = 1024  # no useful model is deeper, and a mistyped `repeat` would fill the memory
 IN_A_FOLDER = "architecture.yaml"
+MODELS: tuple[shipped.Kind, ...] = ("architecture", "vision-language model")
 
 NormKind = Literal["rmsnorm", "layernorm"]
 NormPosition = Literal["before", "after"]
@@ -133,7 +133,7 @@ def _repeated(entry: Mapping[str, Any], width: int, where: str) -> list[Any]:
 
 
 def find_architecture(path: Path | str) -> Path:
-    """The file that a path or a shipped name means.
+    """The file of a model that a path or a shipped name means.
 
     A file or folder of this name comes first. A folder means the architecture.yaml in it. A shipped name is
     one word, without a folder before it and without .yaml, .yml or .json after it.
@@ -145,8 +145,9 @@ def find_architecture(path: Path | str) -> Path:
         return path / IN_A_FOLDER
     if path.exists() and not path.is_dir():
         return path
-    if (file := shipped.find(path, "architecture")) is not None:
-        return file
+    for kind in MODELS:
+        if (file := shipped.find(path, kind)) is not None:
+            return file
     if path.is_dir():
         published = (
             "; `frontrunner import` makes one of a Hugging Face folder"
@@ -156,14 +157,14 @@ def find_architecture(path: Path | str) -> Path:
         raise ArchitectureError(f"{path}: cannot be read: a folder without {IN_A_FOLDER}{published}")
     if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) != 1:
         raise ArchitectureError(f"{path}: cannot be read: No such file or directory{shipped.hint(path)}")
-    known = ", ".join(shipped.names("architecture"))
+    known = ", ".join(name for kind in MODELS for name in shipped.names(kind))
     raise ArchitectureError(
         f"{path}: neither a file nor a shipped architecture: expected a YAML or JSON file, a folder with "
         f"{IN_A_FOLDER}, a candidate as RUN:ID, or one of {known}"
     )
 
 
-class Architecture(Value):
+class Architecture(WrittenValue):
     """What a language model is: width, vocabulary, layers and what surrounds them.
 
     name: for people; it changes nothing.
@@ -178,6 +179,8 @@ class Architecture(Value):
     rope: rotary positions of attention; None for none.
     norm_eps: added to the mean square in normalizations.
     """
+
+    MAIN_KEYS: ClassVar[str] = "width, vocabulary and layers"
 
     name: str = ""
     width: Annotated[int, Field(ge=8, le=65_536)]
@@ -206,19 +209,6 @@ class Architecture(Value):
         return {**data, "layers": tuple(_expanded(layers, width, "layers"))}
 
     @classmethod
-    def parse(cls, data: Any, *, where: str = "") -> Self:
-        """A validated architecture from plain data.
-
-        where: the source of the data, for messages.
-
-        Raises ArchitectureError, one line that begins with `where`.
-        """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ArchitectureError(f"{where}: {one_line(error)}" if where else one_line(error)) from None
-
-    @classmethod
     def from_shorthand(
         cls, text: str, *, width: int, vocabulary: int, genes: Genes | None = None, **rest: Any
     ) -> Self:
@@ -233,32 +223,6 @@ class Architecture(Value):
         return cls.parse({"width": width, "vocabulary": vocabulary, "layers": layers, **rest})
 
     @classmethod
-    def from_yaml(cls, text: str, *, where: str = "architecture") -> Self:
-        """An architecture from YAML. Raises ArchitectureError, one line that begins with `where`."""
-        try:
-            data = plain_yaml.parse(text)
-        except ValueError as error:
-            raise ArchitectureError(f"{where}: {error}") from None
-        return cls._from_plain(data, where)
-
-    @classmethod
-    def from_json(cls, text: str, *, where: str = "architecture") -> Self:
-        """An architecture from JSON. Raises ArchitectureError, one line that begins with `where`."""
-        try:
-            data = plain_yaml.parse_json(text)
-        except ValueError as error:
-            raise ArchitectureError(f"{where}: {error}") from None
-        return cls._from_plain(data, where)
-
-    @classmethod
-    def _from_plain(cls, data: Any, where: str) -> Self:
-        if not isinstance(data, dict):
-            raise ArchitectureError(
-                f"{where}: expected a mapping with width, vocabulary and layers, got {in_words(data)}"
-            )
-        return cls.parse(data, where=where)
-
-    @classmethod
     def load(cls, path: Path | str) -> Self:
         """Reads a YAML or JSON file, a folder's architecture.yaml, or a shipped architecture.
 
@@ -267,28 +231,15 @@ class Architecture(Value):
         Raises ArchitectureError.
         """
         path = find_architecture(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        return cls.from_plain(plain_from_file(path), where=str(path))
+
+    @classmethod
+    def from_plain(cls, data: Any, *, where: str) -> Self:
+        if isinstance(data, dict) and "tower" in data:
             raise ArchitectureError(
-                f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-            ) from None
-        return (
-            cls.from_json(text, where=str(path))
-            if path.suffix == ".json"
-            else cls.from_yaml(text, where=str(path))
-        )
-
-    def to_json(self) -> str:
-        return self.model_dump_json()
-
-    def to_yaml(self) -> str:
-        return plain_yaml.dump(self.model_dump(mode="json"))
-
-    def digest(self) -> str:
-        """SHA-256 (hex) over canonical JSON without the name: equal for equal models."""
-        data = self.model_dump(mode="json", exclude={"name"})
-        return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+                f"{where}: a vision-language model, expected a language model; it has one under `language`"
+            )
+        return super().from_plain(data, where=where)
 
     @property
     def depth(self) -> int:

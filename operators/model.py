@@ -166,9 +166,9 @@ class HybridLM(nn.Module):
                     table, std=1.0 if self.architecture.normalized_head else self.architecture.width**-0.5
                 )
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """tokens [B, T] -> the input of the head [B, T, W]; meta tokens are put in front and dropped."""
-        x = self._with_meta(self._embedded(tokens))
+    def hidden(self, tokens: Tensor, embedded: Tensor | None = None) -> Tensor:
+        """tokens [B, T], or `embedded` [B, T, W] for them -> the head's input [B, T, W], no meta tokens."""
+        x = self._with_meta(self.embedded(tokens) if embedded is None else embedded)
         for layer in self.layers:
             x = (
                 checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
@@ -187,16 +187,16 @@ class HybridLM(nn.Module):
         """hidden [..., W] -> [..., vocabulary]."""
         return F.linear(hidden, self.head_weight())
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens [B, T] -> logits [B, T, vocabulary]."""
-        return self.logits(self.hidden(tokens))
+    def forward(self, tokens: Tensor, embedded: Tensor | None = None) -> Tensor:
+        """tokens [B, T] -> logits [B, T, vocabulary]; `embedded` is that of `hidden`."""
+        return self.logits(self.hidden(tokens, embedded))
 
     def _logits(self, hidden: Tensor, state: ModelState) -> Tensor:
         """The same as `logits`, hidden [B, W] -> [B, vocabulary], with the head's norms from the state."""
         logits = F.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
         return logits if state.head_norms is None else (logits.float() / state.head_norms).to(logits.dtype)
 
-    def _embedded(self, tokens: Tensor) -> Tensor:
+    def embedded(self, tokens: Tensor) -> Tensor:
         """Ids [...] -> rows of the embedding [..., W].
 
         Raises DataError for an id without a row; a GPU cannot go on.
@@ -244,7 +244,11 @@ class HybridLM(nn.Module):
         )
 
     def prefill(
-        self, tokens: Tensor, state: ModelState, lengths: Sequence[int] | Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: ModelState,
+        lengths: Sequence[int] | Tensor | None = None,
+        embedded: Tensor | None = None,
     ) -> Tensor:
         """Reads tokens after the ones in the state -> logits after each row's last token [B, vocabulary].
 
@@ -254,34 +258,36 @@ class HybridLM(nn.Module):
         state: changed in place.
         lengths: tokens to read in each row, from 1 to T; None for T. The tokens to the right of them are
             padding, which no operator sees. A tensor on a GPU makes the host wait.
+        embedded: that of `hidden`.
 
         Raises StateError where the state is of another batch or too short, and for lengths that do not fit.
         """
         meta = self.architecture.meta_tokens if state.length == 0 else 0
         counts = [meta + length for length in _checked_lengths(tokens, lengths)]
         state.require_room(counts)
+        read = tokens if embedded is None else embedded
         groups: dict[int, list[int]] = {}
         for row, count in enumerate(counts):
             groups.setdefault(count, []).append(row)
         if len(groups) == 1:
-            last = self._read(tokens[:, : counts[0] - meta], state, None, with_meta=meta > 0)
+            last = self._read(read[:, : counts[0] - meta], state, None, with_meta=meta > 0)
             state.position += counts[0]
         else:
             last = self.embedding.weight.new_empty(len(counts), self.architecture.width)
             for count, rows in groups.items():
                 index = torch.tensor(rows, device=tokens.device)
-                last[index] = self._read(tokens[index, : count - meta], state, index, with_meta=meta > 0)
+                last[index] = self._read(read[index, : count - meta], state, index, with_meta=meta > 0)
                 state.position[index] += count
         state.count(counts)
         return self._logits(last, state)
 
-    def _read(self, tokens: Tensor, state: ModelState, rows: Tensor | None, *, with_meta: bool) -> Tensor:
-        """Reads tokens [G, T] into rows of the state -> the input of the head after the last token [G, W].
+    def _read(self, x: Tensor, state: ModelState, rows: Tensor | None, *, with_meta: bool) -> Tensor:
+        """Reads ids [G, T], or what stands for them [G, T, W] -> the head's input after the last [G, W].
 
         rows: which rows of the state, [G]; None for all, in place.
         with_meta: whether to put the meta tokens in front.
         """
-        x = self._embedded(tokens)
+        x = x if x.is_floating_point() else self.embedded(x)
         if with_meta:
             x = self._with_meta(x)
         position = state.position if rows is None else state.position[rows]
@@ -305,7 +311,7 @@ class HybridLM(nn.Module):
         """
         one_each = [1] * tokens.shape[0]
         state.require_room(one_each)
-        x, change = self._embedded(tokens), None
+        x, change = self.embedded(tokens), None
         for layer, layer_state in zip(self.layers, state.layers, strict=True):
             assert isinstance(layer, ResidualLayer)
             x, change = layer.step(x, change, layer_state, state.position)
@@ -336,6 +342,7 @@ class HybridLM(nn.Module):
         top_p: float = 1.0,
         seed: int = 0,
         stop: int | None = None,
+        embedded: Tensor | None = None,
     ) -> list[int]:
         """The prompt and the tokens that the model writes after it, one after the other.
 
@@ -347,16 +354,17 @@ class HybridLM(nn.Module):
         top_p: only the most likely tokens that have this probability together may be drawn.
         seed: fixes what is drawn.
         stop: id behind which no token is added, such as the end of a document; None for no such id.
+        embedded: that of `hidden` for the prompt, [1, T, W].
 
         Raises DataError for an empty prompt, an id that the model does not have, or a negative count.
         Raises ConfigError for a temperature, top_k, top_p or seed out of range.
         Raises DivergedError for logits that are not finite.
         """
-        self._require_prompt(tokens, count)
+        self.require_prompt(tokens, count)
         sampling = Sampling(temperature, top_k, top_p, seed)
         device, generator = self.embedding.weight.device, torch.Generator().manual_seed(seed)
         state, out = self.allocate_state(1, len(tokens) + count), list(tokens)
-        logits = self.prefill(torch.tensor([out], device=device), state)
+        logits = self.prefill(torch.tensor([out], device=device), state, embedded=embedded)
         for added in range(1, count + 1):
             out.append(choose(logits[0], sampling, generator))
             if out[-1] == stop or added == count:
@@ -364,7 +372,7 @@ class HybridLM(nn.Module):
             logits = self.step(torch.tensor(out[-1:], device=device), state)
         return out
 
-    def _require_prompt(self, tokens: Sequence[int], count: int) -> None:
+    def require_prompt(self, tokens: Sequence[int], count: int) -> None:
         if len(tokens) == 0:
             raise DataError("prompt: expected at least one token id, got none")
         if count < 0:

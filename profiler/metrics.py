@@ -69,6 +69,18 @@ METRICS: dict[str, Metric] = {
     "throughput_tokens_per_s": Metric(
         "tokens/s", True, "context", "tokens decoded in a second at the largest batch", "largest_batch"
     ),
+    "ttft_ms": Metric(
+        "ms", False, "batch", "from pictures and a prompt to the first token, all parts together", "images"
+    ),
+    "preprocess_ms": Metric(
+        "ms", False, "batch", "resizing and normalizing the pictures on the CPU", "images"
+    ),
+    "tower_ms": Metric("ms", False, "batch", "from normalized images to patches", "images"),
+    "projector_ms": Metric("ms", False, "batch", "from patches to image tokens", "images"),
+    "images_per_s": Metric(
+        "images/s", True, "batch", "images that tower and projector turn into tokens in a second", "images"
+    ),
+    "image_tokens": Metric("tokens", False, "architecture", "tokens of one image", "images"),
 }
 
 

@@ -10,6 +10,7 @@ from profiler.device.names import LLAMA_CPP, computes_on, engine_of
 from profiler.device.nvml import Reading
 from profiler.metrics import METRICS, Metric, key
 from profiler.timing import SamplingSettings, Timing
+from profiler.vision_point import VisionPoint
 
 
 class Conditions(Value):
@@ -98,6 +99,7 @@ class ProfileSettings(SamplingSettings):
     largest_batch: whether to find the largest batch that fits at each context, and its throughput
     attempts: how often to measure at most; a disturbed or unstable measurement is made again
     quantization: number format of matrices on device llama.cpp; null is Q8_0 there. Other devices have none
+    images: images in each prompt of a model that sees; their tokens come on top of the contexts
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = (1, 8)
@@ -111,6 +113,7 @@ class ProfileSettings(SamplingSettings):
     largest_batch: bool = False
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     quantization: Quantization | None = None
+    images: Annotated[int, Field(ge=0, le=1024)] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -263,11 +266,13 @@ class Profile(Value):
     params, param_bytes: number and bytes of the parameters
     points: figures by context, then by batch size
     largest: figures at the largest batch, by context
+    vision: figures of a model that sees, by context, then by batch size
     absent: what the settings asked for and could not be measured, with the reason
     copy_bytes_per_s: bandwidth of a copy within the device's memory (bytes/s)
     datasheet_bytes_per_s: bandwidth by the data sheet (bytes/s); None where unknown
     conditions: the conditions under which `points` were measured
     largest_conditions: the conditions under which `largest` was measured; None where it was not
+    vision_conditions: the same of `vision`
     usual_anchor_ms: a step of the anchor at the pace in which times on a CPU are given (ms, see
         `profiler.measuring.pace`); None on a GPU, and in profiles that knew no pace
     backends: the backend that each operator got
@@ -284,11 +289,13 @@ class Profile(Value):
     param_bytes: int
     points: tuple[PointProfile, ...]
     largest: tuple[LargestBatch, ...] = ()
+    vision: tuple[VisionPoint, ...] = ()
     absent: Mapping[str, str] = {}
     copy_bytes_per_s: float
     datasheet_bytes_per_s: float | None
     conditions: Conditions
     largest_conditions: Conditions | None = None
+    vision_conditions: Conditions | None = None
     usual_anchor_ms: float | None = None
     backends: Mapping[str, str]
     versions: Mapping[str, str]
@@ -297,7 +304,8 @@ class Profile(Value):
     @property
     def lock_s(self) -> float:
         """How long the device was held exclusively for these measurements (s)."""
-        return self.conditions.lock_s + (self.largest_conditions.lock_s if self.largest_conditions else 0.0)
+        further = (self.largest_conditions, self.vision_conditions)
+        return self.conditions.lock_s + sum(conditions.lock_s for conditions in further if conditions)
 
     @property
     def tainted(self) -> tuple[str, ...]:
@@ -342,6 +350,10 @@ class Profile(Value):
             context = self._further(found.context)
             figures[key("largest_batch", context=context)] = found.batch
             figures[key("throughput_tokens_per_s", context=context)] = found.tokens_per_s
+        for seen in self.vision:
+            context = self._further(seen.context)
+            figures |= {key(n, batch=seen.batch, context=context): v for n, v in seen.metrics().items()}
+            figures["image_tokens"] = seen.image_tokens
         return figures
 
     def key(self, name: str, *, batch: int | None = None, context: int) -> str:
@@ -366,6 +378,10 @@ class Profile(Value):
         for largest in self.largest:
             found = key("throughput_tokens_per_s", context=self._further(largest.context))
             yield found, largest.decode, self.largest_conditions
+        for seen in self.vision:
+            for name, timing in seen.timed().items():
+                found = key(name, batch=seen.batch, context=self._further(seen.context))
+                yield found, timing, self.vision_conditions
 
     @property
     def _kind(self) -> str:

@@ -87,7 +87,7 @@ def train(
     plan: Plan | None = Plan(settings.micro_batch_size or settings.batch_size)
     while plan is not None:
         try:
-            with _own_torch_state(seed, device, threads):
+            with own_torch_state(seed, device, threads):
                 hooks = Hooks(on_step, pause, tuple(rungs), on_rung)
                 return _train(
                     architecture,
@@ -171,7 +171,7 @@ def _scored(
         startup_s=fitted.startup_s,
         tokens_per_s=fitted.tokens_per_s,
         flops_per_s=fitted.tokens_per_s * training_flops(model.architecture, settings.sequence_length),
-        curve=_curve(fitted.losses, settings.batch_tokens),
+        curve=curve(fitted.losses, settings.batch_tokens),
         budgets=fitted.budgets,
         backends=model.backends,
         dtype=str(model.embedding.weight.dtype).removeprefix("torch."),
@@ -226,7 +226,7 @@ def evaluate(
     return nats / scored, bits_per_byte(nats, text_bytes)
 
 
-def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float], ...]:
+def curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float], ...]:
     """At most CURVE_POINTS points (tokens, mean loss), each over about the same number of steps."""
     ends = sorted({round(len(losses) * point / CURVE_POINTS) for point in range(1, CURVE_POINTS + 1)} - {0})
     return tuple(
@@ -236,7 +236,7 @@ def _curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float]
 
 
 @contextmanager
-def _own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
+def own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
     """Inside, torch has this seed and number of threads, and a GPU adds up in a fixed order."""
     on_cpu = device == "cpu"  # a CPU adds up in a fixed order anyway
     with (

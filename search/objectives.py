@@ -34,7 +34,18 @@ TASK_METRICS: dict[str, Metric] = {
     "noisy_recall_accuracy": Metric("", True, "architecture", "the same with noise between the pairs"),
     "copy_accuracy": Metric("", True, "architecture", "held-out tokens of selective copying that are right"),
 }
-METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS, **TASK_METRICS}
+VISION_METRICS: dict[str, Metric] = {
+    "answer_loss": Metric(
+        "nats/token", False, "architecture", "loss of held-out answers to questions on images", "images"
+    ),
+    "answer_accuracy": Metric(
+        "", True, "architecture", "held-out answers that the model writes exactly", "images"
+    ),
+    "text_loss": Metric(
+        "nats/token", False, "architecture", "validation loss of text after all stages", "images"
+    ),
+}
+METRICS: dict[str, Metric] = {**PROFILE_METRICS, **PROXY_METRICS, **TASK_METRICS, **VISION_METRICS}
 """Every metric of Frontrunner's own, by its name without batch size and context."""
 
 
@@ -70,7 +81,7 @@ def metric_named(name: str) -> Metric | None:
 
 def needs_training(name: str) -> bool:
     """Whether the metric is known only after a training, so that another seed gives another value."""
-    return base_of(name) in {**PROXY_METRICS, **TASK_METRICS, **of_others()}
+    return base_of(name) in {**PROXY_METRICS, **TASK_METRICS, **VISION_METRICS, **of_others()}
 
 
 def computed_by_others(
@@ -118,6 +129,11 @@ def metric_of(
         raise ConfigError(
             f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}"
         )
+    if settings.images and (base in PROXY_METRICS or base in of_others()):
+        raise ConfigError(
+            f"metric {name!r} is one of language models: expected one of {', '.join(VISION_METRICS)} "
+            "where candidates see"
+        )
     if base in TASK_METRICS and not _trained(base, tasks):
         raise ConfigError(
             f"metric {name!r} is measured only where its task is trained: "
@@ -156,6 +172,7 @@ def names(
         for base in (*METRICS, *of_others())
         if (metric := metric_named(base)) is not None
         and settings.measures(metric)
+        and not (settings.images and (base in PROXY_METRICS or base in of_others()))
         and (base not in TASK_METRICS or _trained(base, tasks))
     )
     return tuple(name for base in provided for key in settings.keys(base) for name in _on_each(key, kinds))

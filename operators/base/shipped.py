@@ -1,4 +1,4 @@
-"""The files that come with the program: configurations, and architectures of published models.
+"""The files that come with the program: configurations, and models of others.
 
 In the repository they lie in `configs/`, and `operators/shipped` is a link to that folder. A wheel holds them
 in the link's place, so that one path finds them in a checkout and in an installation.
@@ -8,10 +8,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["configuration", "architecture"]
+Kind = Literal["configuration", "architecture", "vision-language model"]
 
 FOLDER = Path(str(files("operators"))).resolve() / "shipped"
-_WITHIN: dict[Kind, str] = {"configuration": ".", "architecture": "architectures"}
+_WITHIN: dict[Kind, str] = {
+    "configuration": ".",
+    "architecture": "architectures",
+    "vision-language model": "vision_language",
+}
+KINDS: tuple[Kind, ...] = tuple(_WITHIN)
+"""A name is looked for in this order; no two files share one."""
 
 
 def names(kind: Kind) -> tuple[str, ...]:
@@ -27,8 +33,7 @@ def find(path: Path, kind: Kind) -> Path | None:
 
 def hint(path: Path) -> str:
     """What to add to the message that a file is missing, where a shipped file has its name."""
-    kinds: tuple[Kind, ...] = ("configuration", "architecture")
-    known = path.suffix == ".yaml" and any(path.stem.lower() in names(kind) for kind in kinds)
+    known = path.suffix == ".yaml" and any(path.stem.lower() in names(kind) for kind in KINDS)
     return f"; the shipped file is named {path.stem.lower()}, without a folder and an ending" if known else ""
 
 

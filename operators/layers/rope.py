@@ -48,7 +48,12 @@ class Rope(Value):
 def rotate(x: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None) -> Tensor:
     """Rotates x [B, T, H, D] by its positions [B or 1, T]; computed in float32, returned in x's dtype."""
     half = x.shape[-1] // 2
-    angle = (positions[..., None].float() * frequencies(theta, scaling, half, x.device))[:, :, None, :]
+    return rotate_by(x, positions[..., None].float() * frequencies(theta, scaling, half, x.device))
+
+
+def rotate_by(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotates x [B, T, H, D] by angles [B or 1, T, D / 2]; computed in float32, returned in x's dtype."""
+    angle, half = angles[:, :, None, :], x.shape[-1] // 2
     first, second = x.float().split(half, -1)
     rotated = torch.cat(
         [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], -1

@@ -36,6 +36,7 @@ from operators.base.errors import DeviceError
 from operators.base.threads import torch_threads
 from operators.cost import Cost, cost
 from operators.model import HybridLM
+from operators.vision.vision_language import VisionLanguage
 from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.device.device import Device, memory_errors, open_device
 from profiler.device.lock import shared
@@ -64,7 +65,7 @@ _BURST_MS = 200.0
 
 
 def measure(
-    architecture: Architecture,
+    architecture: Architecture | VisionLanguage,
     settings: ProfileSettings,
     *,
     device: str = "cpu",
@@ -76,7 +77,7 @@ def measure(
 
     It takes the device's locks itself: the caller must hold none of them.
 
-    architecture: what to measure
+    architecture: what to measure; a model that sees has further figures, see `profiler.measuring.vision`
     settings: how to measure it
     device: name of the device, as for `open_device`
     backend: of the operators; `auto` chooses
@@ -91,6 +92,14 @@ def measure(
     opened = open_device(device, engines=True)
     if reason := settings.disagreement(device):
         raise DeviceError(f"device {device}: {reason}")
+    if isinstance(architecture, VisionLanguage):
+        from profiler.measuring.vision import measure_vision  # which measures the decoder as is done here
+
+        return measure_vision(
+            architecture, settings, measure, device=device, backend=backend, seed=seed, anchor=anchor
+        )
+    if settings.images:
+        raise DeviceError(f"profile.images {settings.images}: expected 0 for a language model")
     if opened.engine:
         from profiler.engines.measure import measure_in_engine  # which measures as is done here
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 from operators.architecture import Architecture
 from operators.base.errors import CrashError, DeadlineError, DeviceError, OutOfMemoryError
+from operators.vision.vision_language import VisionLanguage
 from profiler.device.lock import WAIT_LIMIT_S, Standing, shared
 from profiler.device.names import computes_on
 from profiler.process.child_process import Child
@@ -44,7 +45,7 @@ _PHASES: dict[Standing, str] = {
 class Request:
     """A measurement to make."""
 
-    architecture: Architecture
+    architecture: Architecture | VisionLanguage
     settings: ProfileSettings
     backend: str
     seed: int
@@ -102,7 +103,7 @@ class ProfilingWorker:
 
     def profile(
         self,
-        architecture: Architecture,
+        architecture: Architecture | VisionLanguage,
         settings: ProfileSettings,
         *,
         backend: str = "auto",

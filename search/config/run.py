@@ -18,6 +18,7 @@ from proxy_train.text.data_settings import DataSettings
 from search.config.evaluation import TABLE_METRICS, FidelitySettings, GateSettings
 from search.config.searcher import EvolutionSettings, SearcherSettings
 from search.config.space import SpaceSettings
+from search.config.vision import VisionSettings
 from search.objectives import (
     PROXY_METRICS,
     Constraint,
@@ -32,6 +33,10 @@ from search.objectives import (
 def _as_tuple(value: Any) -> Any:
     """One kind, as in `device_kind: H100`, is a list of one; an empty text is an empty list."""
     return ((value,) if value else ()) if isinstance(value, str) else value
+
+
+GENERAL = ("evolution", "aging", "random")
+"""Searchers that take any space."""
 
 
 class RunConfig(Value):
@@ -69,6 +74,8 @@ class RunConfig(Value):
     space: what an architecture may be.
     searcher: what proposes candidates.
     evolution: settings that searchers share.
+    vision: where candidates see: images, stages of training, and what towers may be. `proxy` is then the
+        first stage. None for language models.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -94,6 +101,7 @@ class RunConfig(Value):
     space: SpaceSettings = SpaceSettings()
     searcher: SearcherSettings = SearcherSettings()
     evolution: EvolutionSettings = EvolutionSettings()
+    vision: VisionSettings | None = None
 
     @model_validator(mode="after")
     def _energy_has_a_counter(self) -> Self:
@@ -120,6 +128,35 @@ class RunConfig(Value):
             raise ValueError(
                 f"gates.table: expected false on device {self.device}, which has no latency table"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sees_or_not(self) -> Self:
+        if self.vision is None:
+            if self.profile.images:
+                raise ValueError(
+                    "profile.images: expected 0 without a section vision, as candidates are language models, "
+                    f"got {self.profile.images}"
+                )
+            return self
+        if not self.profile.images:
+            raise ValueError("profile.images: expected at least 1 with a section vision, got 0")
+        if self.searcher.name not in GENERAL:
+            raise ValueError(
+                f"searcher.name: expected one of {', '.join(GENERAL)} with a section vision, "
+                f"got {self.searcher.name}"
+            )
+        unlike = {
+            "device_kind": self.device_kind == (),
+            "fidelity": self.fidelity == FidelitySettings(),
+            "gates.table": not self.gates.table,
+            "tasks": self.tasks == TaskSettings(),
+            "space.exportable_to": not self.space.exportable_to,
+            "proxy.budgets": not self.proxy.budgets,
+            f"device {self.device}": not engine_of(self.device),
+        }
+        if others := [name for name, absent in unlike.items() if not absent]:
+            raise ValueError(f"vision: expected no {others[0]} with it")
         return self
 
     @model_validator(mode="after")

@@ -5,8 +5,8 @@ A gate lets some of the candidates that it rejects through, to learn how often i
 
 import hashlib
 
-from operators import Architecture
 from operators.base.value import Value
+from operators.vision.vision_language import Model
 from search.config.evaluation import GateSettings
 
 ARITHMETIC, TABLE, LATENCY, RUNGS = "arithmetic", "table", "latency", "rungs"
@@ -25,7 +25,7 @@ class Audit(Value):
     wrong: bool | None = None
 
 
-def audits(settings: GateSettings, gate: str, architecture: Architecture, *, seed: int) -> bool:
+def audits(settings: GateSettings, gate: str, architecture: Model, *, seed: int) -> bool:
     """Whether the gate lets this candidate through even if it would reject it.
 
     The draw depends on the seed, the gate and the architecture, nothing else.

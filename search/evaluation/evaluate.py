@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
-from operators import Architecture
+from operators import Architecture, VisionLanguage
 from operators.base.errors import DataError, DeviceError
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
@@ -21,6 +22,8 @@ from profiler.device.names import computes_on
 from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Profile
+from proxy_train.images.decoders import kept_decoder
+from proxy_train.images.train import train_vision
 from proxy_train.task_settings import metrics as task_metrics
 from proxy_train.tasks import train_task
 from proxy_train.train import Trained, train
@@ -109,6 +112,8 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
             return Outcome(
                 Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
             )
+        if isinstance(job.architecture, VisionLanguage):
+            return _trained_to_answer(job, job.architecture, known, metrics, seconds)
         proxy = proxy_of(job.architecture, job.fidelity)
         scaled = proxy.width != job.architecture.width
         known["proxy_width"] = proxy.width if scaled else None
@@ -144,6 +149,61 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
         )
 
     return _settled(job, known, work)
+
+
+def _trained_to_answer(
+    job: Job,
+    value: VisionLanguage,
+    known: dict[str, object],
+    metrics: dict[str, float],
+    seconds: dict[str, float],
+) -> Outcome:
+    """Trains a candidate that sees, in its stages, and scores it.
+
+    A decoder that candidates share is trained once. known, metrics, seconds: are added to.
+    """
+    if job.images is None or job.stages is None:
+        raise RuntimeError("a candidate that sees, and no images to train it on")
+    device, start, paused = computes_on(job.device), time.perf_counter(), 0.0
+    give_way: Callable[[], float]
+
+    def pause() -> float:
+        nonlocal paused
+        paused += (waited := give_way())
+        return waited
+
+    def first_stage() -> Mapping[str, Tensor]:
+        nonlocal give_way
+        with shared(device) as give_way, memory_errors():
+            return train(
+                value.language, job.corpus, job.proxy, seed=job.seed, device=device, pause=pause
+            ).weights
+
+    decoder = None
+    if job.stages.stages == "three":
+        decoder = kept_decoder(
+            value.language, job.corpus, job.proxy, first_stage, seed=job.seed, device=device
+        )
+    with shared(device) as give_way, memory_errors():
+        trained = train_vision(
+            value,
+            job.corpus,
+            job.images,
+            job.proxy,
+            job.stages,
+            seed=job.seed,
+            device=device,
+            decoder=decoder,
+            pause=pause,
+        )
+        give_back_memory()
+    seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
+    metrics.update(trained.score.metrics())
+    known["vision"] = trained.score
+    if reason := first_broken(job.constraints, metrics):
+        return failure(job, "infeasible", reason, **known)
+    found = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
+    return Outcome(found, save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
 
 
 def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:

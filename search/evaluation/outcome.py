@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Literal
 
-from operators import Architecture
 from operators.base.value import Value
+from operators.vision.vision_language import Model
 from profiler.profile import MOST_ERROR, Profile, ProfileSettings
+from proxy_train.images.image_corpus import ImageCorpus
+from proxy_train.images.stage_settings import StageSettings, VisionScore
 from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.task_settings import TaskScore, TaskSettings
 from proxy_train.text.corpus import Corpus
@@ -42,6 +44,7 @@ class Evaluation(Value):
     proxy: the score of the proxy training.
     proxy_width: width of the trained model, where that is not the candidate itself (see
         `search.evaluation.fidelity`).
+    vision: the score of a candidate that sees.
     tasks: the scores of the tasks.
     backends: operator -> the backend that was used.
     seed: of weights and batches.
@@ -64,6 +67,7 @@ class Evaluation(Value):
     profiles: Mapping[str, Profile] = {}
     proxy: ProxyScore | None = None
     proxy_width: int | None = None
+    vision: VisionScore | None = None
     tasks: tuple[TaskScore, ...] = ()
     backends: Mapping[str, str] = {}
     seed: int
@@ -168,10 +172,11 @@ class Job:
     table_said: the latency table's reason against the candidate, which is to be audited.
     kinds: the kinds of device that it is measured on, where that matters; see `RunConfig.device_kind`.
     trains: whether it is also trained.
+    images, stages: what a candidate that sees is trained on, and how; None for a language model.
     """
 
     number: int
-    architecture: Architecture
+    architecture: Model
     corpus: Corpus
     proxy: ProxySettings
     profile: ProfileSettings
@@ -187,6 +192,8 @@ class Job:
     table_said: str = ""
     kinds: tuple[str, ...] = ()
     trains: bool = True
+    images: ImageCorpus | None = None
+    stages: StageSettings | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from operators import Architecture
+from operators import Architecture, VisionLanguage
 from profiler.device.lock import shared
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Profile, ProfileSettings
@@ -13,7 +13,7 @@ from search.evaluation.failures import CANDIDATE_ERRORS, Failure, failure_of
 
 def profiled(
     worker: ProfilingWorker,
-    architecture: Architecture,
+    architecture: Architecture | VisionLanguage,
     settings: ProfileSettings,
     *,
     backend: str = "auto",

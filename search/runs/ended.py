@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from operators import Architecture
 from operators.base.errors import RunError
 from search.config.run import RunConfig
 from search.runs.entry import Entry
@@ -54,13 +55,15 @@ def conclude(folder: RunFolder, ledger: Ledger) -> Ended:
             f"run {folder.name}: none of {len(entries)} candidates has scores: "
             f"{'; '.join(reasons)[:MOST_REASONS]}"
         )
+    models = [entry.architecture for entry in frontier]
+    language_models = [model for model in models if isinstance(model, Architecture)]
     return Ended(
         folder=folder,
         config=config,
         entries=entries,
         frontier=tuple(frontier),
         gain=hypervolume_gain(entries, objectives, first=config.evolution.population),
-        edges=tuple(at_edges([entry.architecture for entry in frontier], config.space)),
+        edges=tuple(at_edges(language_models, config.space)),
         gates=counted(entries, objectives, gate_names(config)),
         exhausted=ledger.exhausted,
         time_up=ledger.time_up and len(entries) < config.candidates,

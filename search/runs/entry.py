@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from operators import Architecture
 from operators.base.value import Value
+from operators.vision.vision_language import Model
 from search.evaluation.outcome import Evaluation, mean
 from search.searchers.contract import Proposal
 
@@ -56,7 +56,7 @@ class Entry:
     """
 
     number: int
-    architecture: Architecture
+    architecture: Model
     parents: tuple[int, ...]
     origin: str
     evaluation: Evaluation | None = None
@@ -91,7 +91,7 @@ class Entry:
         )
 
     @property
-    def proposal(self) -> Proposal[Architecture]:
+    def proposal(self) -> Proposal[Model]:
         return Proposal(
             number=self.number, candidate=self.architecture, parents=self.parents, origin=self.origin
         )

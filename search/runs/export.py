@@ -75,9 +75,14 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights
         raise RunError(f"{to}: cannot be written: {error.strerror}") from None
 
 
+UNEXPORTED = "sees, and weights of such models cannot be exported yet"
+
+
 def why_without_weights(folder: RunFolder, ledger: Ledger, entry: Entry) -> str:
     """Why a candidate has no trained weights to export; empty where it has."""
     evaluation = entry.evaluation
+    if not isinstance(entry.architecture, Architecture):
+        return UNEXPORTED
     if evaluation is None:
         return f"is not evaluated yet: `{folder.command('resume')}` does it"
     if evaluation.proxy is None:

@@ -18,7 +18,7 @@ from operators.published.safetensors_folder import WHOLE
 from proxy_train.text.licence import licence_of
 from proxy_train.text.tokenizer import first_end, load_tokenizer
 from search.evaluation.figures import exact_value
-from search.runs.export import load_weights, provenance, tokenizer_of, why_without_weights
+from search.runs.export import UNEXPORTED, load_weights, provenance, tokenizer_of, why_without_weights
 from search.runs.importing import is_published, read_published
 from search.runs.sources import architecture_of, candidate_named, is_candidate
 
@@ -137,6 +137,8 @@ def _candidate(
     if not random_weights and (lacking := why_without_weights(folder, ledger, entry)):
         raise RunError(f"candidate {entry.number} of run {folder.name} {lacking}{otherwise}")
     architecture, metrics = entry.architecture, entry.evaluation.metrics if entry.evaluation else {}
+    if not isinstance(architecture, Architecture):
+        raise RunError(f"candidate {entry.number} of run {folder.name} {UNEXPORTED}")
     tokenizer = load_tokenizer(folder.tokenizer, ledger.config.data.end_of_document)
     origin = provenance(folder, ledger, entry)
     return Exportable(

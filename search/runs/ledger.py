@@ -25,8 +25,8 @@ from pydantic import ValidationError
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from operators import Architecture
-from operators.base.errors import RunError, flat
+from operators.base.errors import ArchitectureError, RunError, flat
+from operators.vision.vision_language import Model, parse_model
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
@@ -62,7 +62,7 @@ class Ledger:
 
     def propose(
         self,
-        proposal: Proposal[Architecture],
+        proposal: Proposal[Model],
         features: Mapping[str, float],
         screened: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
@@ -319,7 +319,7 @@ def _entry(trial: FrozenTrial) -> Entry:
     try:
         return Entry(
             number=trial.number,
-            architecture=Architecture.model_validate(attributes["architecture"]),
+            architecture=parse_model(attributes["architecture"], where="architecture"),
             parents=tuple(attributes["parents"]),
             origin=attributes["origin"],
             evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
@@ -330,7 +330,7 @@ def _entry(trial: FrozenTrial) -> Entry:
             attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
             ended=trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
         )
-    except (KeyError, ValidationError) as error:
+    except (KeyError, ValidationError, ArchitectureError) as error:
         raise RunError(
             f"candidate {trial.number} of the ledger is damaged: {flat(error, at_most=200)}"
         ) from None

@@ -4,9 +4,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, cast
 
+from operators import Architecture
 from operators.base.errors import RunError, SpaceExhausted
 from operators.base.files import write_whole
+from operators.vision.vision_language import Model
 from search.cluster.executor import Executor, Lost, Retries
 from search.evaluation.fidelity import rungs_of
 from search.evaluation.outcome import Job, Outcome
@@ -19,6 +22,7 @@ from search.runs.progress import Progress
 from search.runs.repeats import next_remeasured, next_repeat
 from search.runs.replay import replay, scores, tell_again
 from search.runs.worker_time import searched
+from search.searchers.contract import Proposer
 from search.searchers.registry import searcher
 
 
@@ -54,8 +58,10 @@ class _Loop:
         self._prepared, self._folder, self._ledger, self._executor = prepared, folder, ledger, executor
         self._config, self._start, self._here, self.running = config, time.monotonic(), 0, 0
         self._objectives, self._constraints = config.parsed_objectives(), config.parsed_constraints()
-        self._proposer = searcher(
-            config.searcher.name, prepared.space, config.evolution, seed=config.seed, known=prepared.known
+        # The space of either kind of model, and what is known of its members.
+        self._space, known = cast("tuple[Any, Any]", (prepared.seeing or prepared.space, prepared.known))
+        self._proposer: Proposer[Model] = searcher(
+            config.searcher.name, self._space, config.evolution, seed=config.seed, known=known
         )
         entries = ledger.entries()
         self._entries = {entry.number: entry for entry in entries}
@@ -150,7 +156,7 @@ class _Loop:
         """A new candidate. Raises SpaceExhausted."""
         proposal = self._proposer.ask()
         screened = self._prepared.screen.take_counts()
-        features = _flat(self._prepared.space.features(proposal.candidate))
+        features = _flat(self._space.features(proposal.candidate))
         self._ledger.propose(proposal, features, screened)
         entry = Entry(
             proposal.number, proposal.candidate, proposal.parents, proposal.origin, screened=screened
@@ -184,10 +190,18 @@ class _Loop:
             gates=config.gates,
             objectives=self._objectives,
             rungs=() if again else rungs_of(config.fidelity, self._objectives, trained),
-            table_said="" if again else self._prepared.screen.table_says(entry.architecture),
+            table_said="" if again else self._table_says(entry),
             kinds=config.device_kind,
+            images=self._prepared.images,
+            stages=config.vision.stages if config.vision else None,
             trains=entry.again is None or entry.again.trains,
         )
+
+    def _table_says(self, entry: Entry) -> str:
+        """What the latency table has against a candidate that was let through; it knows language models."""
+        if not isinstance(entry.architecture, Architecture):
+            return ""
+        return self._prepared.screen.table_says(entry.architecture)
 
     def _submit(self, job: Job) -> None:
         self._executor.submit(job)

@@ -11,12 +11,16 @@ from operators.base.errors import ConfigError, DeviceError
 from operators.cost import parameters
 from profiler.process.worker import ProfilingWorker
 from profiler.table.latency_table import LatencyTable
-from proxy_train.text.corpus import Corpus
+from proxy_train.images.batches import require_fit
+from proxy_train.images.image_corpus import ImageCorpus
+from proxy_train.images.prepare import prepare_images
+from proxy_train.text.corpus import TOKENIZER, Corpus
 from proxy_train.text.data import require_windows
 from proxy_train.text.prepare import prepare
 from proxy_train.text.source_record import SourceRecord
 from search.config.evaluation import GateSettings
 from search.config.run import RunConfig
+from search.config.vision import VisionSettings
 from search.evaluation.profiling import Failure, profiled
 from search.gates.arithmetic import arithmetic, arithmetic_check
 from search.gates.screen import Screen
@@ -25,6 +29,7 @@ from search.objectives import Constraint, first_broken, needs_training, require_
 from search.searchers.guided import Known
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
+from search.spaces.vision import VisionSpace
 
 PROBES = 256  # samples that stand for the space: one that 1 % of it meets is missed in 8 of 100 searches
 
@@ -37,6 +42,8 @@ class Prepared:
     space: the architectures that `screen` lets through.
     screen: the gates before anything is measured.
     known: what the latency table tells of objectives beforehand (`search.gates.table.known_costs`).
+    images: what candidates that see are trained on; None where they do not.
+    seeing: their space, of which `space` is the part of decoders.
     """
 
     config: RunConfig
@@ -44,6 +51,13 @@ class Prepared:
     space: ArchitectureSpace
     screen: Screen = field(default_factory=lambda: Screen(settings=GateSettings(), seed=0))
     known: Known[Architecture] = field(default_factory=dict)
+    images: ImageCorpus | None = None
+    seeing: VisionSpace | None = None
+
+    @property
+    def data_digest(self) -> str:
+        """Of the text, and of the images where candidates see."""
+        return self.corpus.digest if self.images is None else f"{self.corpus.digest}-{self.images.digest}"
 
 
 def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] | None = None) -> Prepared:
@@ -55,6 +69,8 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
     """
     corpus = prepare(config.data, on_source=on_source)
     require_windows(corpus, config.proxy.sequence_length)
+    if config.vision is not None:
+        return _prepared_to_see(config, config.vision, corpus)
     everything = make_space(config.space, corpus.vocabulary)
     constraints, profile, device = config.parsed_constraints(), config.profile, config.device
     objectives = config.parsed_objectives()
@@ -69,6 +85,19 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
     known = known_costs(table, objectives, profile, everything) if table is not None and forecasts else {}
     space = make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast)
     return Prepared(config, corpus, space, screen, known)
+
+
+def _prepared_to_see(config: RunConfig, vision: VisionSettings, corpus: Corpus) -> Prepared:
+    """Prepares the images, and joins the space of towers with that of decoders.
+
+    The placeholder is the last id of the vocabulary. Raises DataError where a question or an answer has it.
+    """
+    end = config.data.end_of_document
+    images = prepare_images(vision.images, corpus.folder / TOKENIZER, end_of_document=end)
+    decoders = make_space(config.space, corpus.vocabulary)
+    seeing = VisionSpace(vision.space, decoders, corpus.vocabulary - 1)
+    require_fit(images, seeing.sample(np.random.default_rng(config.seed)))
+    return Prepared(config, corpus, decoders, images=images, seeing=seeing)
 
 
 def _table(config: RunConfig) -> LatencyTable | None:
@@ -97,6 +126,9 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
     """
     config = prepared.config
     constraints = config.parsed_constraints()
+    if prepared.seeing is not None:  # whose members are judged by what is measured and trained
+        require_agreement(constraints)
+        return
     if config.space.exportable_to:
         # Raises where the engines load nothing of the space, or nearly nothing.
         make_space(config.space, prepared.corpus.vocabulary).sample(np.random.default_rng(config.seed))

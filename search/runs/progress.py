@@ -100,11 +100,12 @@ class Progress:
 
     @property
     def best_loss(self) -> float | None:
-        """In nats per token; None before the first training has ended."""
+        """In nats per token, of answers where candidates see; None before the first training has ended."""
         losses = [
-            entry.evaluation.metrics["loss"]
+            entry.evaluation.metrics[name]
             for entry in self.entries
-            if entry.evaluation and "loss" in entry.evaluation.metrics
+            for name in ("loss", "answer_loss")
+            if entry.evaluation and name in entry.evaluation.metrics
         ]
         return min(losses, default=None)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from operators import Architecture
+from operators.vision.vision_language import Model
 from search.evaluation.outcome import Evaluation
 from search.objectives import Objective
 from search.runs.entry import Entry, finished
@@ -18,7 +18,7 @@ def scores(objectives: Sequence[Objective], evaluation: Evaluation) -> tuple[flo
     return tuple(objective.cost(evaluation.metrics) for objective in objectives)
 
 
-def tell_again(proposer: Proposer[Architecture], entry: Entry, objectives: Sequence[Objective]) -> None:
+def tell_again(proposer: Proposer[Model], entry: Entry, objectives: Sequence[Objective]) -> None:
     """Tells the mean scores of a candidate that was trained twice; nothing where the second has none."""
     if trained_twice(entry) and entry.evaluation is not None:
         mean_scores = scores(objectives, entry.evaluation)
@@ -26,9 +26,7 @@ def tell_again(proposer: Proposer[Architecture], entry: Entry, objectives: Seque
             proposer.tell_again(entry.number, mean_scores)
 
 
-def replay(
-    proposer: Proposer[Architecture], entries: Sequence[Entry], objectives: Sequence[Objective]
-) -> None:
+def replay(proposer: Proposer[Model], entries: Sequence[Entry], objectives: Sequence[Objective]) -> None:
     """Tells a new proposer all that the ledger holds, in the order in which it was acknowledged."""
     for entry in entries:
         proposer.restore(entry.proposal)

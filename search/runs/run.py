@@ -64,9 +64,11 @@ def start(
     Raises our errors and leaves nothing behind then.
     """
     folder = new_folder(results, name)
-    config = config.model_copy(update={"data": config.data.absolute()})
+    config = _with_absolute_paths(config)
     if address is None:
         open_device(config.device, engines=True)
+    elif config.vision is not None:
+        raise ConfigError("vision: expected a search on this machine, as no cluster gets images yet")
     if executor == "ray":
         require_room(address, device=config.device, kinds=config.device_kind)
     else:
@@ -83,13 +85,23 @@ def start(
     try:
         with whole_folder(folder.path) as building:
             new, started = RunFolder(building), datetime.now().astimezone().isoformat(timespec="seconds")
-            ledger_module.create(new.ledger, config, started=started, corpus_digest=corpus.digest).close()
+            digest = prepared.data_digest
+            ledger_module.create(new.ledger, config, started=started, corpus_digest=digest).close()
             new.config.write_text(CONFIG_NOTE + config.to_yaml(), encoding="utf-8")
             new.tokenizer.write_text(corpus.tokenizer().to_str(), encoding="utf-8")
     except OSError as error:
         new_folder(results, name)  # raises where another search of that name has made it meanwhile
         raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
     return folder
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same configuration, whose paths mean the same in every working directory."""
+    changed: dict[str, object] = {"data": config.data.absolute()}
+    if config.vision is not None:
+        images = config.vision.images.absolute()
+        changed["vision"] = config.vision.model_copy(update={"images": images})
+    return config.model_copy(update=changed)
 
 
 def _require_used(corpus: Corpus) -> None:
@@ -131,8 +143,8 @@ def drive_to_end(
             return conclude(folder, ledger)
         try:
             prepared = prepare_run(config)
-            if prepared.corpus.digest != ledger.corpus_digest:
-                source = config.data.source
+            if prepared.data_digest != ledger.corpus_digest:
+                source = f"{config.data.source}{' or the images' if prepared.images else ''}"
                 raise RunError(
                     f"run {folder.name}: the text of {source} is not what it was when the run began"
                 )

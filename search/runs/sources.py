@@ -7,12 +7,16 @@ or a GGUF file), or the name of a shipped architecture: the first that exists.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from operators import Architecture
-from operators.architecture import IN_A_FOLDER, find_architecture
+from operators.architecture import IN_A_FOLDER, MODELS, find_architecture
 from operators.base import shipped
 from operators.base.errors import ArchitectureError, RunError
+from operators.published import vision_families
+from operators.published.json_file import read_mapping
+from operators.vision.vision_language import Model, load_model
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.runs.entry import Entry
@@ -37,22 +41,45 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
 
     Raises ArchitectureError and RunError, and DataError for a published model.
     """
+    title, model = _named(text, results, Architecture.load)
+    if not isinstance(model, Architecture):
+        raise ArchitectureError(f"{text}: a vision-language model, expected a language model")
+    return title, model
+
+
+def model_of(text: str, results: Path) -> tuple[str, Model]:
+    """The same for a language model or one that sees. Raises ArchitectureError, RunError and DataError."""
+    path = Path(text)
+    if not is_candidate(text) and is_published(path) and path.is_dir():
+        config = read_mapping(path / "config.json")
+        if config.get("model_type") in vision_families.FAMILIES:
+            published = vision_families.describe_vision(config, where=str(path / "config.json"))
+            return _titled(path, None), published.value
+    return _named(text, results, load_model)
+
+
+def _named(text: str, results: Path, load: Callable[[Path], Model]) -> tuple[str, Model]:
+    """A title and the model; `load` reads a file, or what a shipped name means."""
     candidate, path = _CANDIDATE.fullmatch(text), Path(text)
     if candidate is not None and is_candidate(text):
         return text, candidate_of(results, candidate["run"], int(candidate["number"]))[2].architecture
     if (path / _LEDGER).is_file():
         raise ArchitectureError(f"{text}: the folder of a run, expected one of its candidates, as {path}:0")
     if is_published(path):
-        title = f"./{path}" if shipped.find(path, "architecture") is not None else str(path)
-        return title, read_published(path).architecture
+        return _titled(path, None), read_published(path).architecture
     try:
         file = find_architecture(path)
     except ArchitectureError as error:
         if (results / path / _LEDGER).is_file():
             raise ArchitectureError(f"{text}: a run, expected one of its candidates, as {text}:0") from None
         raise error
-    hidden = shipped.find(path, "architecture")  # by a file or folder here
-    return f"./{path}" if hidden not in (None, file) else str(path), Architecture.load(path)
+    return _titled(path, file), load(path)
+
+
+def _titled(path: Path, file: Path | None) -> str:
+    """The path; with `./` before it where it hides a shipped model of its name. `file` is what it means."""
+    hidden = next((found for kind in MODELS if (found := shipped.find(path, kind)) is not None), None)
+    return f"./{path}" if hidden not in (None, file) else str(path)
 
 
 def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFolder, Ledger, Entry]:

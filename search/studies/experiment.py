@@ -4,7 +4,7 @@ The depth-width law and the studies share this.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
-from operators import Architecture
+from operators import Architecture, VisionLanguage
 from operators.base.errors import ConfigError, one_line
 from operators.base.value import Value
 from operators.cost import cost, parameters
@@ -170,15 +170,24 @@ def parsed(kind: type[S], data: Any, *, where: str) -> S:
 
 
 @contextmanager
-def session(settings: ExperimentSettings, *, results: Path, name: str, console: Console) -> Iterator[Session]:
+def session(
+    settings: ExperimentSettings,
+    *,
+    results: Path,
+    name: str,
+    console: Console,
+    further: Callable[[Corpus], Mapping[str, Any]] = lambda corpus: {},
+) -> Iterator[Session]:
     """Prepares the text and takes the experiment's folder; prints how to continue after an interruption.
+
+    further: prepares what the experiment needs beside the text, and returns what of it results depend on.
 
     Raises our errors.
     """
     settings = settings.model_copy(update={"data": settings.data.absolute()})
     usable = devices(settings.device)
     corpus = prepare(settings.data, on_source=lambda record: print_source(console, record))
-    fixed = settings.fixed() | {"text": corpus.digest, "device": usable[0]}
+    fixed = settings.fixed() | {"text": corpus.digest, "device": usable[0], **further(corpus)}
     everything = settings.model_dump(mode="json")
     with (
         experiment_store.opened(
@@ -272,10 +281,17 @@ def record(at: Session, made: Training) -> None:
     at.console.print(line, soft_wrap=True, markup=False)
 
 
-def measured(at: Session, label: str, architecture: Architecture) -> Latency:
-    """Returns the recorded decode latency of a label; where there is none, measures and records it.
+def measured(
+    at: Session,
+    label: str,
+    architecture: Architecture | VisionLanguage,
+    metrics: Sequence[str] = ("decode_ms",),
+) -> Latency:
+    """Returns the recorded latency of a label; where there is none, measures and records it.
 
     A tainted latency is measured again whenever the experiment continues.
+
+    metrics: the times that are recorded.
     """
     known = at.store.latencies.get(label)
     if known is not None and not known.tainted:
@@ -289,7 +305,7 @@ def measured(at: Session, label: str, architecture: Architecture) -> Latency:
         times = {
             name: value
             for name, value in profile.metrics().items()
-            if MetricName.parse(name).metric == "decode_ms"
+            if MetricName.parse(name).metric in metrics
         }
         taints = profile.taints()
         tainted = tuple(dict.fromkeys(taints[name] for name in times if name in taints))

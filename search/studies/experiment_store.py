@@ -33,6 +33,9 @@ class Training(Value):
     flops: forward FLOPs of one sequence of the training.
     loss: nats per token on the validation text; None where the status is not `ok`.
     seconds: wall time of all of it.
+    scores: further figures of a model that sees, by metric; its loss is that of answers, its tokens are
+        examples.
+    warnings: signs of failed stages of such a model.
     """
 
     kind: Literal["training"] = "training"
@@ -46,13 +49,16 @@ class Training(Value):
     seconds: float
     params: int
     flops: int
+    scores: Mapping[str, float] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class Latency(Value):
     """One architecture measured.
 
     label: which architecture of the experiment.
-    decode_ms: by metric, as in `decode_ms@b1`; empty where the measurement failed.
+    decode_ms: by metric, as in `decode_ms@b1`, and other times of models that see; empty where the
+        measurement failed.
     problem: why it failed.
     tainted: why the times are not to be trusted.
     """

@@ -12,6 +12,7 @@ from search.studies.operators import OperatorSettings, Row
 from search.studies.ranks import RankStudy
 from search.studies.rates import RateSettings, Sweep
 from search.studies.statistics import LEVEL, Correlation
+from search.studies.vision import Variant, VisionStudySettings
 from search.view.tables import MARK, taint_notes
 from search.view.terminal_tables import Sheet, sheet, show
 
@@ -81,6 +82,43 @@ def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Sheet:
     return sheet(names, rows, words=("rate",), title=title, notes=[note])
 
 
+def vision_table(variants: Sequence[Variant], settings: VisionStudySettings) -> Sheet:
+    """Returns a table with a row for each variant: its answers, its text, and the time to the first token."""
+    spread = [_SPREAD] if len(settings.seeds) > 1 else []
+    times = [name for metric in ("ttft_ms", "decode_ms") for name in settings.profile.keys(metric)]
+    remarks = ["remarks"] if any(one.problem or one.warnings for one in variants) else []
+    rows, tainted = [], {}
+    for one in variants:
+        tainted[one.name] = one.tainted
+        answers = [
+            _number(one.mean("answer_loss"), 4),
+            *[_number(one.spread("answer_loss"), 4) for _ in spread],
+        ]
+        right = [
+            _percent(one.mean("answer_accuracy")),
+            *[_percent(one.spread("answer_accuracy")) for _ in spread],
+        ]
+        text = [_number(one.mean("text_loss"), 4), _number(one.mean("text_loss_before"), 4)]
+        measured = [_number(one.times.get(name), 3) for name in times]
+        measured = [value and value + (MARK if one.tainted else "") for value in measured]
+        said = "; ".join(filter(None, (one.problem, *one.warnings)))
+        sizes = (one.name, formatted("params", one.params), str(one.image_tokens))
+        rows.append((*sizes, *answers, *right, *text, *measured, *([said] if remarks else [])))
+    examples = settings.stages.align_examples + settings.stages.tune_examples
+    count = len(settings.seeds)
+    return sheet(
+        (
+            *("variant", "parameters", "image tokens", "answer loss", *spread, "right", *spread),
+            *("text loss", "before", *times, *remarks),
+        ),
+        rows,
+        words=("variant", "remarks"),
+        title=f"{settings.proxy.tokens:,} tokens of text, {examples:,} examples, {count} "
+        f"seed{'s' if count > 1 else ''}; losses in nats/token, text before: behind the first stage",
+        notes=taint_notes(tainted),
+    )
+
+
 def print_ranks(console: Console, study: RankStudy) -> None:
     """Prints what predicts the long loss, and the architectures, the best first."""
     settings = study.settings
@@ -120,6 +158,10 @@ def _trained(settings: ExperimentSettings) -> str:
     """Returns how many tokens a model was trained with, and how often."""
     count = len(settings.seeds)
     return f"{settings.proxy.tokens:,} tokens, {count} seed{'s' if count > 1 else ''}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from operators import Architecture
+from operators import Architecture, VisionLanguage
 from operators.published.engines import ENGINES, LISTED, loads
 from profiler.profile import Profile
 from proxy_train.settings import ProxyScore
@@ -20,6 +20,7 @@ from search.runs.ledger import Ledger
 from search.view.profiles import print_conditions, print_remarks, timings
 from search.view.tables import MARK, spreads, taint_notes
 from search.view.terminal_tables import Sheet, sheet, show
+from search.view.vision_profiles import answered, first_tokens, vision_parts
 
 
 def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def candidate_json(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str,
         "loads_in": {
             engine: {"name": answer.name, "reason": answer.reason}
             for engine in ENGINES
+            if isinstance(entry.architecture, Architecture)
             for answer in (loads(entry.architecture, engine),)
         },
         "evaluation": evaluation_json(entry.evaluation) if entry.evaluation else None,
@@ -66,15 +68,21 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         soft_wrap=True,
         markup=False,
     )
-    for line in _loads_in(architecture):
-        console.print(line, soft_wrap=True, markup=False)
-    show(console, _layers(architecture))
+    if isinstance(architecture, VisionLanguage):
+        show(console, vision_parts(architecture))
+        show(console, _layers(architecture.language))
+    else:
+        for line in _loads_in(architecture):
+            console.print(line, soft_wrap=True, markup=False)
+        show(console, _layers(architecture))
     if evaluation is None:
         return
     show(console, _metrics(entry))
     profiles = _titled_profiles(entry)
     if profiles:
         show(console, timings(profiles))
+        if any(profile.vision for _, profile in profiles):
+            show(console, first_tokens(profiles))
         print_remarks(console, profiles)
     for kind, profile in evaluation.each_profile.items():
         print_conditions(console, profile, kind)
@@ -98,6 +106,9 @@ def _print_trainings(console: Console, entry: Entry, evaluation: Evaluation) -> 
             f"a unigram model has {score.unigram_loss:.4f} on the same text",
             soft_wrap=True,
         )
+    for answers in (each.vision for each in _evaluations(entry) if each.vision is not None):
+        for line in answered(answers):
+            console.print(line, soft_wrap=True, markup=False)
     second = entry.again.evaluation if entry.again else None
     if second is not None and second.status != "ok":
         console.print(

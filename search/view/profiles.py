@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from operators import Architecture
+from operators import Architecture, VisionLanguage
 from operators.base.errors import ConfigError, one_line
 from profiler.device.device import open_device
 from profiler.device.names import LLAMA_CPP, computes_on, engine_of, engine_on
@@ -20,6 +20,7 @@ from search.evaluation.figures import formatted, percent
 from search.evaluation.profiling import Failure, profiled
 from search.view.tables import MARK
 from search.view.terminal_tables import Sheet, sheet, show
+from search.view.vision_profiles import first_tokens
 
 DEADLINE_S = 3600.0
 """Seconds after which one profile is given up. A large model may take long on a CPU; no search waits here."""
@@ -56,7 +57,7 @@ def profile_settings(**values: Any) -> ProfileSettings:
 
 
 def profile_each(
-    architectures: Sequence[tuple[str, Architecture]],
+    architectures: Sequence[tuple[str, Architecture | VisionLanguage]],
     settings: ProfileSettings,
     *,
     device: str,
@@ -90,7 +91,7 @@ def profile_each(
 
 
 def _in_one_worker(
-    architectures: Sequence[tuple[str, Architecture]],
+    architectures: Sequence[tuple[str, Architecture | VisionLanguage]],
     settings: ProfileSettings,
     *,
     device: str,
@@ -100,7 +101,9 @@ def _in_one_worker(
     results, engine = [], engine_of(device)
     with ProfilingWorker(device) as worker:
         for title, architecture in architectures:
-            profile = profiled(worker, architecture, settings, backend=backend, seed=0, deadline_s=DEADLINE_S)
+            sees = isinstance(architecture, VisionLanguage)
+            own = settings if sees else settings.model_copy(update={"images": 0})
+            profile = profiled(worker, architecture, own, backend=backend, seed=0, deadline_s=DEADLINE_S)
             results.append(
                 Profiled(title, None, f"{profile.status}: {profile.reason}", engine)
                 if isinstance(profile, Failure)
@@ -157,6 +160,8 @@ def print_profiles(console: Console, profiled: Sequence[Profiled]) -> None:
         for line in dict.fromkeys(_where(profile) for _, profile in profiles):
             console.print(line, soft_wrap=True, markup=False)
         show(console, timings(profiles))
+        if any(profile.vision for _, profile in profiles):
+            show(console, first_tokens(profiles))
         print_remarks(console, profiles)
     for model in profiled:
         if model.problem:
@@ -261,7 +266,11 @@ def print_remarks(console: Console, profiles: Titled) -> None:
         tainted = dict.fromkeys(profile.tainted)
         attempts = max(
             conditions.attempts
-            for conditions in (profile.conditions, profile.largest_conditions)
+            for conditions in (
+                profile.conditions,
+                profile.largest_conditions,
+                profile.vision_conditions,
+            )
             if conditions
         )
         if tainted:
@@ -283,6 +292,7 @@ def print_conditions(console: Console, profile: Profile, kind: str = "") -> None
     for what, conditions in (
         ("conditions", profile.conditions),
         ("conditions of the largest batch", profile.largest_conditions),
+        ("conditions of the images", profile.vision_conditions),
     ):
         if conditions is not None:
             for line in _described(conditions):

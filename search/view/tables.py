@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from operators import Architecture
 from operators.base.errors import ConfigError
 from operators.published.engines import where_it_loads
 from search.config.run import RunConfig
@@ -87,7 +88,9 @@ def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str
         "architecture": entry.architecture.shorthand,
         "width": entry.architecture.width,
         "depth": entry.architecture.depth,
-        "loads_in": where_it_loads(entry.architecture),
+        "loads_in": where_it_loads(entry.architecture)
+        if isinstance(entry.architecture, Architecture)
+        else "",
         **dict.fromkeys(metrics),
         **{name: exact_value(name, value) for name, value in known.items()},
         **{name + SPREAD: value for name, value in spreads(entry).items()},

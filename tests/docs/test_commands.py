@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from operators.architecture import Architecture
+from operators import Architecture, VisionLanguage
 from operators.base import plain_yaml
 from search.cli.app import app
 from search.cli.arguments import joined
@@ -84,6 +84,8 @@ def test_an_example_in_yaml_is_a_run_or_an_architecture(page: Path, text: str) -
     content = plain_yaml.parse(text)
     if set(content) & set(RunConfig.model_fields):
         parse(content, where=page.name)
+    elif "tower" in content:
+        VisionLanguage.parse(content, where=page.name)
     else:
         Architecture.parse(content, where=page.name)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from operators import Architecture
 from profiler.device.device import open_device
 from profiler.device.names import TRANSFORMERS
 from search.benchmarks import runs as runs_of
@@ -41,7 +42,13 @@ def search_and_export(device: str, console: Console) -> Measured:
     frontier = frontier_of(entries, objectives)
     winners = spread(at_least(WINNERS, entries, objectives), runs_of.latency(config))
     profiles = measured_here_and_there(
-        [(f"candidate {entry.number}", entry.architecture) for entry in winners], device, console
+        [
+            (f"candidate {entry.number}", entry.architecture)
+            for entry in winners
+            if isinstance(entry.architecture, Architecture)
+        ],
+        device,
+        console,
     )
     ended = [entry.evaluation for entry in entries if entry.evaluation]
     figures: Figures = {

@@ -134,7 +134,7 @@ class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):
         out = model.embedding.weight.new_zeros(*tokens.shape, model.architecture.width)
         for (count, begins), rows in groups.items():
             index = torch.tensor(rows, device=tokens.device)
-            x = model._embedded(tokens[index][real[index]].view(len(rows), count))
+            x = model.embedded(tokens[index][real[index]].view(len(rows), count))
             x = self._through(model._with_meta(x) if begins else x, state, index)
             chosen = torch.zeros_like(real)
             chosen[index] = real[index]
@@ -146,7 +146,7 @@ class FrontrunnerForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _one_each(self, tokens: Tensor, state: ModelState) -> Tensor:
         """One token in every row [B] -> the input of the head [B, W]."""
-        x, change = self.model._embedded(tokens), None
+        x, change = self.model.embedded(tokens), None
         for layer, part in zip(self.model.layers, state.layers, strict=True):
             assert isinstance(layer, ResidualLayer)  # noqa: S101
             x, change = layer.step(x, change, part, state.position)

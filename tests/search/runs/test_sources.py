@@ -165,12 +165,13 @@ def test_what_names_no_configuration_says_what_does(here: Path, text: str, says:
 
 
 def test_every_shipped_file_begins_with_a_sentence_that_says_what_it_is(here: Path) -> None:
-    for kind in ("configuration", "architecture"):
+    for kind in shipped.KINDS:
         for name in shipped.names(kind):
             file = shipped.find(Path(name), kind)
             assert file is not None
             assert re.fullmatch(r"# .{20,106}[.?]", file.read_text().partition("\n")[0]), name
-    assert not set(shipped.names("configuration")) & set(shipped.names("architecture"))
+    every = [name for kind in shipped.KINDS for name in shipped.names(kind)]
+    assert len(set(every)) == len(every)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,239 @@
+"""Measures a model that sees: the time to the first token and its parts, beside what its decoder costs.
+
+The decoder alone is measured as every language model, at contexts of text and image tokens together. Then the
+parts are timed: preprocessing of pictures on the CPU, the tower, the projector, and all with the prefill in a
+row. The very first pass is timed apart, because nothing is warm then. Pictures are decoded ones of
+PICTURE pixels: reading a file's format is not the model's cost.
+
+On a GPU, tower and projector are replayed from CUDA graphs, as prefill and decode are.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.base.errors import DeviceError
+from operators.base.graph import captured
+from operators.base.threads import torch_threads
+from operators.vision.cost import vision_cost
+from operators.vision.model import VisionLanguageModel
+from operators.vision.preprocess import normalized, pillow, resized
+from operators.vision.vision_language import VisionLanguage
+from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.lock import shared
+from profiler.measuring.anchor import Anchor
+from profiler.measuring.conditions import watched
+from profiler.measuring.decoder import most_likely
+from profiler.measuring.pace import Pace
+from profiler.profile import Profile, ProfileSettings, instability
+from profiler.timing import Timing, sample
+from profiler.vision_point import VisionPoint
+
+PICTURE = (640, 480)  # width and height, as of a small photograph
+_WARMUPS = 3  # of a captured graph, as for the decoder's
+
+
+def measure_vision(
+    value: VisionLanguage,
+    settings: ProfileSettings,
+    language: Callable[..., Profile],
+    *,
+    device: str,
+    backend: str,
+    seed: int,
+    anchor: Anchor | None,
+) -> Profile:
+    """Measures tower, projector and decoder. It takes the device's locks itself.
+
+    language: measures a language model, `profiler.measuring.measure.measure`
+
+    Raises DeviceError where the settings have no images, and for an engine of others.
+    Raises the errors of `language`.
+    """
+    opened = open_device(device, engines=True)
+    if opened.engine:
+        raise DeviceError(f"device {device}: a model that sees cannot be measured in {opened.engine} yet")
+    if not settings.images:
+        raise DeviceError("profile.images 0: expected at least 1 for a model that sees")
+    image_tokens = settings.images * value.image_tokens
+    together = tuple(context + image_tokens for context in settings.contexts)
+    of_decoder = settings.model_copy(update={"contexts": together, "images": 0})
+    decoder = language(value.language, of_decoder, device=device, backend=backend, seed=seed, anchor=anchor)
+    with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
+        with shared(opened.label):
+            anchor = anchor or Anchor(opened)
+            model = _random_model(value, opened, backend, seed)
+            sessions = [
+                _Session(model, settings.images, batch, context, opened, seed)
+                for context in settings.contexts
+                for batch in settings.batch_sizes
+            ]
+        pace = Pace(anchor)
+        vision, conditions = watched(
+            lambda: [_measured(session, opened, settings, pace) for session in sessions],
+            anchor=anchor,
+            attempts=settings.attempts,
+            usual_ms=pace.usual_ms,
+            device=opened,
+            unstable=lambda point: (
+                opened.torch_device.type == "cpu" and bool(instability(point.first_token, "cpu"))
+            ),
+        )
+        peaks = [session.peak_memory_bytes for session in sessions]
+    arithmetic = vision_cost(value, images=settings.images, dtype=opened.dtype)
+    outside = arithmetic.param_bytes - arithmetic.language.param_bytes
+    points = [
+        point.model_copy(
+            update={
+                "context": point.context - image_tokens,
+                "peak_memory_bytes": max(peak, point.peak_memory_bytes + outside),
+            }
+        )
+        for point, peak in zip(decoder.points, peaks, strict=True)
+    ]
+    largest = [each.model_copy(update={"context": each.context - image_tokens}) for each in decoder.largest]
+    return decoder.model_copy(
+        update={
+            "contexts": settings.contexts,
+            "params": arithmetic.params,
+            "param_bytes": arithmetic.param_bytes,
+            "points": tuple(points),
+            "largest": tuple(largest),
+            "vision": vision,
+            "vision_conditions": conditions,
+        }
+    )
+
+
+def _random_model(value: VisionLanguage, device: Device, backend: str, seed: int) -> VisionLanguageModel:
+    """A model on `device` in its dtype; torch's random state is the same afterwards as before."""
+    with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = VisionLanguageModel(value, backend=backend, device=device.torch_device, dtype=device.dtype)
+        return model.eval()
+
+
+@dataclass
+class _Work:
+    """A part that is run again and again.
+
+    launch: does the work once
+    run: the same, on a GPU by its captured graph
+    """
+
+    launch: Callable[[], Any]
+    run: Callable[[], Any]
+
+
+class _Session:
+    """Pictures and prompts of one batch size and context, ready to be read.
+
+    peak_memory_bytes: weights and state, and the most that one pass had allocated
+    first_image_ms: what the first pass took (ms)
+    """
+
+    def __init__(
+        self, model: VisionLanguageModel, images: int, batch: int, context: int, device: Device, seed: int
+    ) -> None:
+        random = np.random.default_rng(seed)
+        self.model, self.images, self.batch, self.context, self.device = model, images, batch, context, device
+        value, where = model.value, device.torch_device
+        width, height = PICTURE
+        self._pictures = [
+            pillow().Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+            for _ in range(batch * images)
+        ]
+        tokens = torch.from_numpy(random.integers(value.language.vocabulary, size=(batch, context)))
+        self._text = tokens.to(where)
+        self._all = torch.zeros(batch, context + images * value.image_tokens, dtype=torch.int64, device=where)
+        self.state = model.language.allocate_state(*self._all.shape)
+        self._pixels = self.preprocess().to(where, device.dtype)
+        self.first_image_ms = device.timed(self._pass)
+        self._patches = self._tower()
+        self._features = self._projector()
+        self.tower, self.projector, self.prefill = (
+            _work(launch, device) for launch in (self._into_patches, self._into_features, self._prefill)
+        )
+        weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+        self.peak_memory_bytes = weights + self.state.bytes + device.peak_memory(self._pass)
+
+    def preprocess(self) -> Tensor:
+        """All pictures as the tower takes them, on the CPU: [N, 3, size, size]."""
+        size = self.model.value.tower.image_size
+        return normalized(np.stack([resized(each, size, "stretch") for each in self._pictures]), size)
+
+    def _tower(self) -> Tensor:
+        out: Tensor = self.model.tower(self._pixels)
+        return out
+
+    def _projector(self) -> Tensor:
+        out: Tensor = self.model.projector(self._patches)
+        return out
+
+    def _into_patches(self) -> None:
+        self._patches.copy_(self._tower())
+
+    def _into_features(self) -> None:
+        self._features.copy_(self._projector())
+
+    def _prefill(self) -> Tensor:
+        """Reads image tokens and text, and chooses the first token of each row."""
+        language = self.model.language
+        self.state.reset()
+        of_images = self._features.reshape(self.batch, -1, self._features.shape[-1])
+        embedded = torch.cat([of_images, language.embedded(self._text)], 1)
+        return most_likely(language.prefill(self._all, self.state, embedded=embedded))
+
+    def _pass(self) -> None:
+        """One pass without graphs."""
+        self._pixels.copy_(self.preprocess())
+        self._patches = self._tower()
+        self._features = self._projector()
+        self._prefill()
+
+    def first_token(self) -> None:
+        """From the pictures to the first token."""
+        self._pixels.copy_(self.preprocess())
+        self.tower.run()
+        self.projector.run()
+        self.prefill.run()
+
+
+def _work(launch: Callable[[], Any], device: Device) -> _Work:
+    if device.torch_device.type != "cuda":
+        return _Work(launch, launch)
+    graph = captured(launch, device=device.torch_device, warmups=_WARMUPS)
+    return _Work(launch, graph.replay)
+
+
+def _measured(session: _Session, device: Device, settings: ProfileSettings, pace: Pace) -> VisionPoint:
+    def timing(run: Callable[[], Any]) -> Timing:
+        on_cpu = device.torch_device.type == "cpu"
+        return sample(pace.beside(lambda: device.timed(run)), settings=settings, lasting=on_cpu)
+
+    parts: Sequence[Callable[[], Any]] = (
+        session.preprocess,
+        session.tower.run,
+        session.projector.run,
+        session.first_token,
+    )
+    preprocess, tower, projector, first_token = map(timing, parts)
+    costs = vision_cost(
+        session.model.value, batch=session.batch, text_tokens=session.context, images=session.images
+    )
+    return VisionPoint(
+        batch=session.batch,
+        context=session.context,
+        images=session.images,
+        image_tokens=session.model.value.image_tokens,
+        preprocess=preprocess,
+        tower=tower,
+        projector=projector,
+        first_token=first_token,
+        first_image_ms=session.first_image_ms,
+        flops=costs.first_token_flops,
+    )

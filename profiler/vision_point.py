@@ -1,0 +1,55 @@
+"""The figures of a model that sees, at one batch size and context: the way to the first token."""
+
+from operators.base.value import Value
+from profiler.timing import Timing
+
+
+class VisionPoint(Value):
+    """Times from pictures to the first token. Each timing is of the whole batch.
+
+    batch: prompts read at once
+    context: tokens of text in each prompt; image tokens come on top
+    images: images in each prompt
+    image_tokens: tokens of one image
+    preprocess: resizing and normalizing all pictures, on the CPU
+    tower: from normalized images to patches
+    projector: from patches to image tokens
+    first_token: from the pictures to the choice of the first token, all parts in a row
+    first_image_ms: the same the first time, when nothing is warm (ms)
+    flops: of tower, projector and prefill, by arithmetic
+    """
+
+    batch: int
+    context: int
+    images: int
+    image_tokens: int
+    preprocess: Timing
+    tower: Timing
+    projector: Timing
+    first_token: Timing
+    first_image_ms: float
+    flops: int
+
+    @property
+    def device_s(self) -> float:
+        parts = (self.preprocess, self.tower, self.projector, self.first_token)
+        return sum(part.device_s for part in parts)
+
+    @property
+    def images_per_s(self) -> float:
+        return 1e3 * self.batch * self.images / (self.tower.median_ms + self.projector.median_ms)
+
+    def timed(self) -> dict[str, Timing]:
+        """The timing that each metric comes from."""
+        return {
+            "ttft_ms": self.first_token,
+            "preprocess_ms": self.preprocess,
+            "tower_ms": self.tower,
+            "projector_ms": self.projector,
+            "images_per_s": self.tower,
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """The figures by name, see METRICS."""
+        times = {name: timing.median_ms for name, timing in self.timed().items()}
+        return {**times, "images_per_s": self.images_per_s}

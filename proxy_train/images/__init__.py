@@ -1,0 +1,1 @@
+"""From images with questions on disk to batches of pixels and tokens."""

@@ -1,0 +1,226 @@
+"""The space of models that see: tower, projector and language model, searched together."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import Any
+
+from numpy.random import Generator
+
+from operators.architecture import Architecture
+from operators.base import shipped
+from operators.base.errors import ArchitectureError, ConfigError
+from operators.vision.cost import vision_cost, vision_parameters
+from operators.vision.vision_language import BlockNorm, VisionLanguage
+from search.config.vision import VisionSpaceSettings
+from search.spaces.free import CHILD_TRIES, ArchitectureSpace
+from search.spaces.mutate import pick
+
+BEFORE, AFTER = BlockNorm(), BlockNorm(norm="rmsnorm", norm_position="after")
+TEXT_TOKENS = 16  # of the prompt by which the work of two models is compared
+# How far the work of a model may be from its parent's, in natural logarithms, where parts are traded.
+EQUAL_WORK = 0.15
+WORDS = ("qk_norm", "feedforward", "positions")  # genes that are no numbers
+Genes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class VisionSpace:
+    """A Space[VisionLanguage].
+
+    settings: of towers and projectors.
+    language: the space of decoders.
+    image_token: the placeholder of every member.
+    max_tries: random members that are tried before the space counts as empty.
+    """
+
+    settings: VisionSpaceSettings
+    language: ArchitectureSpace
+    image_token: int
+    max_tries: int = 1000
+
+    @cached_property
+    def choices(self) -> Mapping[str, Sequence[Any]]:
+        """The values of each gene. `before` is how many first blocks have LayerNorm before."""
+        space = self.settings
+        return {
+            "image_size": space.image_sizes,
+            "patch_size": space.patch_sizes,
+            "width": space.widths,
+            "depth": space.depths,
+            "head_dim": space.head_dims,
+            "ratio": space.ratios,
+            "feedforward": space.feedforwards,
+            "qk_norm": space.qk_norms,
+            "before": range(max(space.depths) + 1) if space.hybrid_norms else (max(space.depths),),
+            "positions": space.positions,
+            "pixel_shuffle": space.pixel_shuffles,
+            "matrices": space.matrices,
+        }
+
+    def build(self, genes: Genes, language: Architecture) -> VisionLanguage | None:
+        """The member of these genes; None where there is none."""
+        width, depth, before = genes["width"], genes["depth"], min(genes["before"], genes["depth"])
+        if width % genes["head_dim"]:
+            return None
+        tower = {
+            **{name: genes[name] for name in ("image_size", "patch_size", "width", "depth")},
+            **{name: genes[name] for name in ("feedforward", "qk_norm")},
+            "heads": width // genes["head_dim"],
+            "hidden": round(genes["ratio"] * width),
+            "norms": [BEFORE] * before + [AFTER] * (depth - before),
+            "position_bias": genes["positions"] != "rope",
+            "rope_theta": None if genes["positions"] == "bias" else self.settings.rope_theta,
+        }
+        inner = [language.width] * (genes["matrices"] - 1)
+        projector = {"pixel_shuffle": genes["pixel_shuffle"], "hidden": inner}
+        try:
+            member = VisionLanguage.parse(
+                {
+                    "tower": tower,
+                    "projector": projector,
+                    "language": language,
+                    "image_token": self.image_token,
+                }
+            )
+        except ArchitectureError:
+            return None
+        return member if member.image_tokens <= self.settings.max_image_tokens else None
+
+    def genes(self, member: VisionLanguage) -> Genes:
+        """The genes of tower and projector for which `build` gives the member back."""
+        tower = member.tower
+        bias, rope = tower.position_bias, tower.rope_theta is not None
+        return {
+            **{name: getattr(tower, name) for name in ("image_size", "patch_size", "width", "depth")},
+            **{name: getattr(tower, name) for name in ("feedforward", "qk_norm")},
+            "head_dim": tower.head_dim,
+            "ratio": tower.hidden / tower.width,
+            "before": len(list(takewhile(lambda norm: norm == BEFORE, tower.norms))),
+            "positions": "both" if bias and rope else "bias" if bias else "rope",
+            "pixel_shuffle": member.projector.pixel_shuffle,
+            "matrices": len(member.projector.hidden) + 1,
+        }
+
+    def sample(self, rng: Generator) -> VisionLanguage:
+        for _ in range(self.max_tries):
+            genes = {name: pick(values, rng) for name, values in self.choices.items()}
+            if (member := self.build(genes, self.language.sample(rng))) is not None:
+                return member
+        raise ConfigError(
+            f"vision.space: none of {self.max_tries} random towers fits: widen the space, or raise "
+            f"max_image_tokens, {self.settings.max_image_tokens}"
+        )
+
+    def mutate(self, parent: VisionLanguage, rng: Generator) -> tuple[VisionLanguage, str] | None:
+        kinds: tuple[tuple[str, Callable[..., tuple[VisionLanguage, str] | None]], ...] = (
+            ("tower", self._changed),
+            ("language", self._language_changed),
+            ("trade", self._traded),
+        )
+        for _ in range(CHILD_TRIES):
+            _, change = pick(kinds, rng)
+            child = change(parent, rng)
+            if child is not None and child[0] != parent:
+                return child
+        return None
+
+    def _changed(self, parent: VisionLanguage, rng: Generator) -> tuple[VisionLanguage, str] | None:
+        """Another value of one gene of tower or projector."""
+        genes = self.genes(parent)
+        name = pick([name for name, values in self.choices.items() if len(values) > 1] or ["width"], rng)
+        child = self.build({**genes, name: pick(self.choices[name], rng)}, parent.language)
+        return None if child is None else (child, name)
+
+    def _language_changed(self, parent: VisionLanguage, rng: Generator) -> tuple[VisionLanguage, str] | None:
+        mutated = self.language.mutate(parent.language, rng)
+        child = None if mutated is None else self.build(self.genes(parent), mutated[0])
+        return None if child is None or mutated is None else (child, f"language-{mutated[1]}")
+
+    def _traded(self, parent: VisionLanguage, rng: Generator) -> tuple[VisionLanguage, str] | None:
+        """Less work in one part for more in another, at about equal work up to the first token."""
+        first = pick((self._changed, self._language_changed), rng)(parent, rng)
+        if first is None:
+            return None
+        away = _work(first[0]) - _work(parent)
+        second = pick((self._changed, self._language_changed), rng)(first[0], rng)
+        if second is None or abs(away) < 1e-9:
+            return None
+        apart = _work(second[0]) - _work(parent)
+        back = abs(apart) < min(abs(away), EQUAL_WORK)
+        return (second[0], "trade") if back else None
+
+    def crossover(self, a: VisionLanguage, b: VisionLanguage, rng: Generator) -> VisionLanguage | None:
+        """Tower, projector and language model, each of one of the parents."""
+        ours, theirs = self.genes(a), self.genes(b)
+        of_projector = ("pixel_shuffle", "matrices")
+        for _ in range(CHILD_TRIES):
+            tower, projector = (pick((ours, theirs), rng) for _ in range(2))
+            language = pick((a.language, b.language), rng)
+            child = self.build({**tower, **{name: projector[name] for name in of_projector}}, language)
+            if child is not None:
+                return child
+        return None
+
+    def seeds(self) -> tuple[VisionLanguage, ...]:
+        """Shipped models in proportion, with decoders that the language space begins with."""
+        decoders = self.language.seeds() or ()
+        members = []
+        for number, name in enumerate(shipped.names("vision-language model") if decoders else ()):
+            genes = self._nearest(VisionLanguage.load(name))
+            member = self.build(genes, decoders[number % len(decoders)])
+            if member is not None:
+                members.append(member)
+        return tuple({member.digest(): member for member in reversed(members)}.values())[::-1]
+
+    def _nearest(self, design: VisionLanguage) -> Genes:
+        """The genes nearest to a design's; sizes by their share of the largest choice."""
+        genes, choices = self.genes(design), self.choices
+        deepest, widest = 48, 1920  # of the shipped models, Shakti-VLM-4B's
+        wanted = {
+            **genes,
+            "image_size": max(choices["image_size"]),
+            "patch_size": max(choices["image_size"]) / design.tower.grid,
+            "depth": max(choices["depth"]) * design.tower.depth / deepest,
+            "width": max(choices["width"]) * design.tower.width / widest,
+        }
+        near = {name: _nearest(values, wanted[name]) for name, values in choices.items()}
+        return {
+            **near,
+            "before": _nearest(choices["before"], near["depth"] * genes["before"] / design.tower.depth),
+        }
+
+    def features(self, member: VisionLanguage) -> dict[str, float]:
+        genes = self.genes(member)
+        numbers = {f"tower_{n}": float(genes[n]) for n in ("width", "depth", "ratio", "before", "head_dim")}
+        return {
+            **self.language.features(member.language),
+            **numbers,
+            "patch_size": float(genes["patch_size"]),
+            "image_size": float(genes["image_size"]),
+            "image_tokens": float(member.image_tokens),
+            "matrices": float(genes["matrices"]),
+            "log10 whole params": math.log10(vision_parameters(member)),
+            "log10 first token flops": _work(member) / math.log(10),
+            **{
+                f"tower_{n}": float(self.choices[n].index(genes[n]))
+                for n in ("qk_norm", "feedforward", "positions")
+            },
+        }
+
+    def key(self, member: VisionLanguage) -> str:
+        return member.digest()
+
+
+def _nearest(values: Sequence[Any], wanted: Any) -> Any:
+    """The value nearest to the wanted one; the first of words that do not have it."""
+    if isinstance(values[0], str):
+        return wanted if wanted in values else values[0]
+    return min(values, key=lambda value: abs(value - wanted))
+
+
+def _work(member: VisionLanguage) -> float:
+    """The natural logarithm of the FLOPs up to the first token."""
+    return math.log(vision_cost(member, text_tokens=TEXT_TOKENS).first_token_flops)

@@ -1,0 +1,261 @@
+"""Compares models that see: variants of one model, trained on images with questions, and measured.
+
+The variants are what the paper of Shakti-VLM leaves open: where normalization stands, query-key
+normalization, patches by resolution, positions, one stage or three. All variants see the same examples and
+the same text:
+
+    frontrunner study vision study_vision_cpu
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, ValidationError, model_validator
+from rich.console import Console
+from torch import Tensor
+
+from operators import VisionLanguage
+from operators.base.errors import ArchitectureError, one_line
+from operators.vision.cost import vision_cost
+from profiler.device.device import give_back_memory, memory_errors
+from profiler.device.lock import shared
+from profiler.profile import ProfileSettings
+from proxy_train.images.batches import require_fit
+from proxy_train.images.image_corpus import ImageCorpus
+from proxy_train.images.image_settings import ImageSettings
+from proxy_train.images.prepare import prepare_images
+from proxy_train.images.stage_settings import StageSettings, VisionScore
+from proxy_train.images.train import train_vision
+from proxy_train.text.corpus import TOKENIZER, Corpus
+from proxy_train.train import check_corpus, train
+from search.evaluation.failures import CANDIDATE_ERRORS, failure_of
+from search.studies import experiment
+from search.studies.experiment import ExperimentSettings, Session
+from search.studies.experiment_store import Latency, Training
+
+SECTIONS = ("tower", "projector", "language", "stages")
+TIMES = ("ttft_ms", "tower_ms", "prefill_ms", "decode_ms")
+Decoders = dict[tuple[str, int], Mapping[str, Tensor]]
+
+
+class VisionStudySettings(ExperimentSettings):
+    """What `study vision` compares: `model` with each variant's changes.
+
+    model: the model that is changed.
+    variants: name -> section -> key -> value. Sections are `tower`, `projector` and `language` of the model,
+        and `stages`. An empty variant is the model itself.
+    images, stages: what the models are trained on after their decoders, and how.
+
+    profile.images is at least 1.
+    """
+
+    kind: ClassVar[str] = "vision"
+    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {"variants"}
+
+    model: VisionLanguage
+    variants: Annotated[Mapping[str, Mapping[str, Mapping[str, Any]]], Field(min_length=1)]
+    images: ImageSettings = ImageSettings()
+    stages: StageSettings = StageSettings()
+    profile: ProfileSettings = ProfileSettings(images=1)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        if not self.profile.images:
+            raise ValueError("profile.images: expected at least 1, as the models see, got 0")
+        for name in self.variants:
+            self.variant(name)
+        return self
+
+    def variant(self, name: str) -> tuple[VisionLanguage, StageSettings]:
+        """The model and the stages of a variant. Raises ValueError, one line that begins with its place."""
+        changes, where = self.variants[name], f"variants.{name}"
+        if unknown := sorted(set(changes) - set(SECTIONS)):
+            raise ValueError(f"{where}: unknown key {unknown[0]}: expected {', '.join(SECTIONS)}")
+        data = self.model.model_dump(mode="json")
+        for section in ("tower", "projector", "language"):
+            data[section] |= dict(changes.get(section, {}))
+        # A variant of another depth has the model's normalization in all blocks, unless it says otherwise.
+        own = changes.get("tower", {})
+        if "depth" in own and "norms" not in own and len(set(self.model.tower.norms)) == 1:
+            data["tower"]["norms"] = self.model.tower.norms[0].model_dump()
+        try:
+            stages = StageSettings.model_validate({**self.stages.model_dump(), **changes.get("stages", {})})
+            return VisionLanguage.parse(data), stages
+        except ValidationError as error:
+            raise ValueError(f"{where}.stages: {one_line(error)}") from None
+        except ArchitectureError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def fixed(self) -> dict[str, Any]:
+        """What every result depends on; the digest of the images stands for where they lie."""
+        found = super().fixed()
+        found["images"].pop("source")
+        return found | {"text_tokens": self.proxy.tokens}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What came of one variant.
+
+    scores: by metric and seed, as `answer_loss`; empty where a training failed.
+    times: by key, as `ttft_ms@b1`.
+    warnings: signs of failed stages, of any seed.
+    problem: why a training or the measurement failed; empty where none did.
+    tainted: why the times are not to be trusted.
+    """
+
+    name: str
+    params: int
+    image_tokens: int
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    times: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+    tainted: tuple[str, ...] = ()
+
+    def mean(self, metric: str) -> float | None:
+        """The mean of a score over the seeds; None where there is none."""
+        return fmean(self.scores[metric]) if metric in self.scores else None
+
+    def spread(self, metric: str) -> float | None:
+        """The standard error of that mean; None for fewer than two seeds."""
+        values = self.scores.get(metric, ())
+        return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A variant with all that its trainings need. The label changes with what is trained."""
+
+    name: str
+    value: VisionLanguage
+    stages: StageSettings
+
+    @property
+    def label(self) -> str:
+        changed = self.value.digest()[:8]
+        return f"{self.name} {changed} {self.stages.stages}"
+
+    @property
+    def examples(self) -> int:
+        return self.stages.align_examples + self.stages.tune_examples
+
+
+def run(settings: VisionStudySettings, *, results: Path, name: str, console: Console) -> list[Variant]:
+    """Trains and measures what has no record yet; returns the variants in their order. Raises our errors.
+
+    A decoder that several variants share is trained once for each seed.
+    """
+    settings = settings.model_copy(update={"images": settings.images.absolute()})
+    asked = [_Asked(variant, *settings.variant(variant)) for variant in settings.variants]
+    prepared: list[ImageCorpus] = []
+
+    def images_of(corpus: Corpus) -> dict[str, Any]:
+        end = settings.data.end_of_document
+        prepared.append(prepare_images(settings.images, corpus.folder / TOKENIZER, end_of_document=end))
+        for one in asked:  # what does not fit ends the study before anything is trained
+            require_fit(prepared[0], one.value)
+            check_corpus(one.value.language, corpus, settings.proxy)
+        return {"image_data": prepared[0].digest}
+
+    session = experiment.session(settings, results=results, name=name, console=console, further=images_of)
+    with session as at:
+        decoders: Decoders = {}
+        for seed in settings.seeds:
+            for one in asked:
+                _trained(at, prepared[0], one, settings, seed, decoders)
+        latencies = [experiment.measured(at, one.label, one.value, TIMES) for one in asked]
+        return [
+            _variant(at, one, settings.seeds, latency) for one, latency in zip(asked, latencies, strict=True)
+        ]
+
+
+def _trained(
+    at: Session,
+    images: ImageCorpus,
+    one: _Asked,
+    settings: VisionStudySettings,
+    seed: int,
+    decoders: Decoders,
+) -> None:
+    """Trains a variant that has no record yet, and records it."""
+    if (one.label, one.examples, seed) in at.store.trainings:
+        return
+    began, result = time.perf_counter(), dict[str, Any]()
+    try:
+        score = train_once(at, images, one, settings, seed, decoders)
+        scores = score.metrics()
+        if score.text_loss_before is not None:
+            scores["text_loss_before"] = score.text_loss_before
+        result = {"status": "ok", "loss": score.answer_loss, "scores": scores, "warnings": score.warnings}
+    except CANDIDATE_ERRORS as error:
+        result = failure_of(error).model_dump()
+    costs = vision_cost(one.value)
+    made = Training(
+        label=one.label,
+        tokens=one.examples,
+        seed=seed,
+        seconds=time.perf_counter() - began,
+        params=costs.params,
+        flops=costs.first_token_flops,
+        **result,
+    )
+    at.store.add(made)
+    answers = result.get("scores", {}).get("answer_accuracy")
+    told = f"{answers:.1%} right" if answers is not None else f"{made.status}: {made.reason}"
+    line = f"{one.name:<24} {one.examples:>9,} examples, seed {seed}: {told}, {made.seconds:.1f} s"
+    at.console.print(line, soft_wrap=True, markup=False)
+
+
+def train_once(
+    at: Session,
+    images: ImageCorpus,
+    one: _Asked,
+    settings: VisionStudySettings,
+    seed: int,
+    decoders: Decoders,
+) -> VisionScore:
+    """Trains a variant. Raises what `train_vision` raises, MemoryError and torch.OutOfMemoryError.
+
+    decoders: weights behind the first stage, by digest and seed; changed in place.
+    """
+    device, key = at.devices[0], (one.value.language.digest(), seed)
+    staged = one.stages.stages == "three"
+    with shared(device), memory_errors():
+        if staged and key not in decoders:
+            trained = train(one.value.language, at.corpus, settings.proxy, seed=seed, device=device)
+            decoders[key] = trained.weights
+        score = train_vision(
+            one.value,
+            at.corpus,
+            images,
+            settings.proxy,
+            one.stages,
+            seed=seed,
+            device=device,
+            decoder=decoders[key] if staged else None,
+        ).score
+        give_back_memory()
+    return score
+
+
+def _variant(at: Session, one: _Asked, seeds: Sequence[int], latency: Latency) -> Variant:
+    trainings = [at.store.trainings[one.label, one.examples, seed] for seed in seeds]
+    problems = [f"{each.status}: {each.reason}" for each in trainings if each.status != "ok"]
+    problems += [latency.problem] if latency.problem else []
+    metrics = dict.fromkeys(metric for each in trainings for metric in each.scores)
+    whole = all(each.status == "ok" for each in trainings)
+    return Variant(
+        name=one.name,
+        params=trainings[0].params,
+        image_tokens=one.value.image_tokens,
+        scores={name: tuple(each.scores[name] for each in trainings) for name in metrics} if whole else {},
+        times=latency.decode_ms,
+        warnings=tuple(dict.fromkeys(warning for each in trainings for warning in each.warnings)),
+        problem=problems[0] if problems else "",
+        tainted=latency.tainted,
+    )

@@ -1,0 +1,99 @@
+"""Measuring models that see, on the CPU: every figure, its arithmetic, and what is refused."""
+
+import pytest
+import torch
+
+from operators import Architecture
+from operators.base.errors import DeviceError
+from operators.cost import cost
+from operators.vision.cost import vision_cost
+from operators.vision.model import VisionLanguageModel
+from profiler.measuring import anchor as anchoring
+from profiler.measuring import pace, vision
+from profiler.measuring.measure import measure
+from profiler.profile import METRICS, Profile
+from tests.helpers import quick_profile
+from tests.helpers.vision_models import vision_language
+
+QUICK = quick_profile.QUICK.model_copy(update={"batch_sizes": (1, 2), "contexts": (6, 9), "images": 2})
+SMALL = vision_language(language={"layers": "a f m f", "meta_tokens": 1})
+
+pytestmark = pytest.mark.usefixtures("own_locks")
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pace, "_STEPS", 1)
+        few = {"min_samples": 5, "min_seconds": 0.0, "max_seconds": 0.01}
+        patch.setattr(anchoring, "_SETTINGS", anchoring._SETTINGS.model_copy(update=few))
+        return measure(SMALL, QUICK)
+
+
+def test_every_figure_is_there_and_positive(profile: Profile) -> None:
+    metrics = profile.metrics()
+    seen = {name: metric for name, metric in METRICS.items() if metric.needs in ("", "images")}
+    expected = {
+        f"{name}@b{batch}{at}"
+        for name, metric in seen.items()
+        if metric.per == "batch"
+        for batch in (1, 2)
+        for at in ("", ".c9")
+    }
+    assert set(metrics) == expected | {"params", "param_bytes", "image_tokens"}
+    assert all(value > 0 for value in metrics.values())
+    assert expected == {key for name in seen if METRICS[name].per == "batch" for key in QUICK.keys(name)}
+    latencies = {name for name in expected if "_ms@" in name or "_per_s@" in name}
+    assert latencies <= set(profile.errors())
+    assert profile.contexts == (6, 9)
+
+
+def test_counts_are_those_of_the_whole_model_at_text_and_image_tokens(profile: Profile) -> None:
+    arithmetic = vision_cost(SMALL)
+    assert (profile.params, profile.param_bytes) == (arithmetic.params, arithmetic.param_bytes)
+    assert profile.metrics()["image_tokens"] == 4
+    of_decoder = cost(SMALL.language, batch=2, context=9 + 2 * 4)
+    assert profile.metrics()["state_bytes@b2.c9"] == of_decoder.state_bytes
+    (point,) = [point for point in profile.vision if (point.batch, point.context) == (2, 9)]
+    assert point.flops == vision_cost(SMALL, batch=2, text_tokens=9, images=2).first_token_flops
+    assert profile.metrics()["peak_memory_bytes@b2.c9"] > arithmetic.param_bytes + of_decoder.state_bytes
+
+
+def test_the_whole_is_not_less_than_its_parts(profile: Profile) -> None:
+    for point in profile.vision:
+        parts = (point.preprocess, point.tower, point.projector)
+        assert min(point.first_token.samples_ms) > 0.5 * sum(min(part.samples_ms) for part in parts)
+        images = 1e3 * point.batch * 2 / (point.tower.median_ms + point.projector.median_ms)
+        assert (
+            profile.metrics()[profile.key("images_per_s", batch=point.batch, context=point.context)] == images
+        )
+
+
+def test_a_profile_is_read_back(profile: Profile) -> None:
+    assert Profile.model_validate_json(profile.model_dump_json()) == profile
+    assert profile.lock_s > profile.conditions.lock_s
+
+
+@torch.no_grad()
+def test_the_session_chooses_the_token_that_the_model_does() -> None:
+    from profiler.device.device import open_device
+
+    model = VisionLanguageModel(SMALL).eval()
+    session = vision._Session(model, images=2, batch=2, context=3, device=open_device("cpu"), seed=0)
+    placeholders = torch.full((2, 8), SMALL.image_token)
+    tokens = torch.cat([placeholders, session._text.where(session._text != SMALL.image_token, 0)], 1)
+    session._text = tokens[:, 8:]
+    expected = model(tokens, session._pixels)[:, -1].argmax(-1)
+    session.tower.run()
+    session.projector.run()
+    assert torch.equal(session.prefill.run(), expected)
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(DeviceError, match=r"profile\.images 0: expected at least 1 for a model that sees"):
+        measure(SMALL, QUICK.model_copy(update={"images": 0}))
+    with pytest.raises(DeviceError, match=r"profile\.images 2: expected 0 for a language model"):
+        measure(Architecture.from_shorthand("a f", width=32, vocabulary=64), QUICK)
+    pytest.importorskip("xllamacpp")
+    with pytest.raises(DeviceError, match=r"cannot be measured in llama\.cpp yet"):
+        measure(SMALL, QUICK, device="llama.cpp")

@@ -1,0 +1,169 @@
+"""A search for models that see, from its configuration to its frontier, its ledger and its messages."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from operators import VisionLanguage, VisionLanguageModel
+from operators.base.errors import ArchitectureError, ConfigError, RunError
+from profiler.process.worker import ProfilingWorker
+from proxy_train.images.decoders import kept_decoder
+from proxy_train.settings import ProxySettings
+from proxy_train.text.corpus import Corpus
+from search.config.run import RunConfig, parse
+from search.evaluation import evaluate as evaluating
+from search.runs.folder import RunFolder
+from search.runs.ledger import open_ledger
+from search.runs.run import drive_to_end, start
+from search.runs.sources import architecture_of, model_of
+from tests.helpers.image_sources import colours
+from tests.helpers.vision_profiles import made_up
+
+pytest.importorskip("PIL")
+
+pytestmark = pytest.mark.usefixtures("own_locks")
+
+
+def config_of(tiny: RunConfig, images: Path | str, **changes: Any) -> dict[str, Any]:
+    data = tiny.model_dump(mode="json")
+    vision = {
+        "images": {"source": str(images), "image_size": 8},
+        "stages": {"align_examples": 16, "tune_examples": 32, "batch_size": 8, "validation_examples": 8},
+        "space": {"image_sizes": [8], "patch_sizes": [2, 4], "widths": [16, 32], "head_dims": [16]},
+    }
+    return {
+        **data,
+        "candidates": 3,
+        "objectives": ["answer_loss", "ttft_ms@b1"],
+        "profile": {**data["profile"], "images": 1},
+        "searcher": {"name": "evolution"},
+        "evolution": {"population": 2},
+        "vision": vision,
+        **changes,
+    }
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The decoders whose first stage was trained."""
+    made: list[str] = []
+    train = evaluating.train
+
+    def counted(architecture: Any, *rest: Any, **named: Any) -> Any:
+        made.append(architecture.digest())
+        return train(architecture, *rest, **named)
+
+    monkeypatch.setattr(evaluating, "train", counted)
+    monkeypatch.setattr(ProfilingWorker, "profile", made_up)
+    return made
+
+
+def test_a_search_runs_to_its_end_and_goes_on(
+    tiny_config: RunConfig, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = parse(config_of(tiny_config, colours(tmp_path / "data", 24)), where="run")
+    assert RunConfig.model_validate(parse(config.model_dump(mode="json"), where="x").model_dump()) == config
+    folder = start(config, results=tmp_path, name="sees")
+    ended = drive_to_end(folder, executor="inline", address=None)
+    assert drive_to_end(folder, executor="inline", address=None).frontier == ended.frontier
+    entries = ended.entries
+    assert len(entries) == 3
+    assert all(isinstance(entry.architecture, VisionLanguage) for entry in entries)
+    scored = [entry for entry in entries if entry.evaluation and entry.evaluation.status == "ok"]
+    assert len(scored) == 3
+    assert len(trained) == len(set(trained))  # each decoder once
+    assert set(trained) == {entry.architecture.language.digest() for entry in entries}  # type: ignore[union-attr]
+    first = scored[0]
+    assert first.evaluation is not None
+    assert first.evaluation.vision is not None
+    assert first.evaluation.metrics["answer_loss"] == first.evaluation.vision.answer_loss
+    assert first.evaluation.metrics["ttft_ms@b1"] == 30.0
+    assert "loss" not in first.evaluation.metrics
+    with_weights = ended.frontier[0]
+    assert isinstance(with_weights.architecture, VisionLanguage)
+    model = VisionLanguageModel(with_weights.architecture)
+    model.load_state_dict(load_file(RunFolder(folder.path).weights(with_weights.number)))
+    named = f"sees:{first.number}"
+    assert model_of(named, tmp_path) == (named, first.architecture)
+    with pytest.raises(ArchitectureError, match="a vision-language model, expected a language model"):
+        architecture_of(named, tmp_path)
+
+
+def test_other_images_end_a_run_that_goes_on(
+    tiny_config: RunConfig, tmp_path: Path, trained: list[str]
+) -> None:
+    data = colours(tmp_path / "data", 12)
+    folder = start(parse(config_of(tiny_config, data), where="run"), results=tmp_path, name="sees")
+    colours(data, 13)
+    with pytest.raises(RunError, match="or the images is not what it was when the run began"):
+        drive_to_end(folder, executor="inline", address=None)
+    assert open_ledger(folder.ledger).entries() == ()
+
+
+def test_what_does_not_fit_ends_the_search_before_it_begins(
+    tiny_config: RunConfig, tmp_path: Path, trained: list[str]
+) -> None:
+    missing = parse(config_of(tiny_config, tmp_path / "nowhere"), where="run")
+    with pytest.raises(Exception, match="nowhere: no such file or folder"):
+        start(missing, results=tmp_path, name="sees")
+    assert not (tmp_path / "sees").exists()
+    with pytest.raises(ConfigError, match="vision: expected a search on this machine"):
+        start(missing, results=tmp_path, name="sees", executor="inline", address="ray://x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"objectives": ["loss"]}, "metric 'loss' is one of language models: expected one of answer_loss"),
+        ({"searcher": {"name": "guided"}}, "searcher.name: expected one of evolution, aging, random with a"),
+        ({"fidelity": {"width_scale": 0.5}}, "vision: expected no fidelity with it"),
+        ({"tasks": {"names": ["recall"]}}, "vision: expected no tasks with it"),
+        ({"device_kind": "H100"}, "vision: expected no device_kind with it"),
+        ({"vision": None}, "profile.images: expected 0 without a section vision"),
+        (
+            {"vision": {"images": {"image_size": 8}}},
+            "space.image_sizes: expected at most 8, images",
+        ),
+        ({"vision": {"space": {"pixel_shuffles": [3]}}}, "vision.space.pixel_shuffles.0: expected 1, 2 or 4"),
+    ],
+)
+def test_a_bad_configuration_is_one_line(
+    tiny_config: RunConfig, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(config_of(tiny_config, tmp_path, **changes), where="run")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_objectives_of_images_need_the_section() -> None:
+    with pytest.raises(ConfigError, match=r"set profile\.images"):
+        parse({"objectives": ["answer_accuracy"]}, where="run")
+
+
+def test_a_decoder_is_kept_and_a_damaged_one_is_made_again(sentences: Corpus, tmp_path: Path) -> None:
+    from tests.helpers.vision_models import vision_language
+
+    language, made = vision_language().language, []
+
+    def training() -> dict[str, torch.Tensor]:
+        made.append(1)
+        return {"x": torch.arange(3.0)}
+
+    def kept(**changes: Any) -> np.ndarray:
+        how = {"seed": 0, "device": "cpu", "cache": tmp_path, **changes}
+        return kept_decoder(language, sentences, ProxySettings(), training, **how)["x"].numpy()
+
+    assert kept().tolist() == kept().tolist() == [0, 1, 2]
+    assert len(made) == 1
+    kept(seed=1)
+    assert len(made) == 2
+    for file in tmp_path.glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-4])
+    assert kept().tolist() == [0, 1, 2]
+    assert len(made) == 3
