@@ -15,8 +15,13 @@ from search.runs import run
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path):
     path = tmp_path / "long.yaml"
-    # Neither objective is a time: no candidate is measured again because the machine was busy.
-    changes = {"candidates": 8, "objectives": ("loss", "params")}
+    # Neither objective is a time: no candidate is measured again because the machine was busy. Each trains
+    # for a second or so: on a busy machine the rest would else be done before the signal comes.
+    changes = {
+        "candidates": 8,
+        "objectives": ("loss", "params"),
+        "proxy": tiny_config.proxy.model_copy(update={"tokens": 4096}),
+    }
     path.write_text(tiny_config.model_copy(update=changes).to_yaml())
     command = [Path(sys.executable).parent / "frontrunner", "search", path, "--name", "long"]
     process = subprocess.Popen(

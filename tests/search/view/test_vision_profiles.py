@@ -62,6 +62,6 @@ def test_a_model_that_sees_is_a_file_a_folder_or_a_name(tmp_path: Path) -> None:
     assert (value.image_tokens, value.tower.depth, value.language.width) == (4, 12, 32)
 
 
-def test_a_run_has_no_images_yet() -> None:
-    with pytest.raises(ConfigError, match=r"profile\.images: expected 0, as candidates are language mo"):
+def test_a_run_of_language_models_has_no_images() -> None:
+    with pytest.raises(ConfigError, match=r"profile\.images: expected 0 without a section vision"):
         parse({"profile": {"images": 1}}, where="x.yaml")
