@@ -10,6 +10,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from operators.kernels.convolution_step import convolved, held_inputs, keep
 from operators.kernels.launching import launch_options, starts_early
+from operators.kernels.softplus import softplus
 from operators.layers.normalization import RMSNorm
 
 _NUMBERS_A_THREAD = 64  # of the state, in registers
@@ -61,8 +62,7 @@ def _step(
     after = row + channels  # where the decay's input lies, if there is one, then beta, then the gate
     if DECAYS:
         step = tl.load(after + head).to(tl.float32) + tl.load(dt_bias + head).to(tl.float32)
-        step = tl.where(step > 20.0, step, tl.log(1.0 + tl.exp(step)))  # softplus
-        decay = tl.exp(-tl.exp(tl.load(A_log + head).to(tl.float32)) * step)
+        decay = tl.exp(-tl.exp(tl.load(A_log + head).to(tl.float32)) * softplus(step))
         s_low, s_high = s_low * decay, s_high * decay
         after += heads
     beta = tl.sigmoid(tl.load(after + head).to(tl.float32))

@@ -10,6 +10,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from operators.kernels.convolution_step import convolved, held_inputs, keep
 from operators.kernels.launching import launch_options, starts_early
+from operators.kernels.softplus import softplus
 
 # Channels of a head that a program takes: 32 with a state of 128 numbers are 32 registers of 128 threads.
 _BLOCK = 32
@@ -59,7 +60,7 @@ def _step(
     x_new = tl.load(row + inner + x_channels, mask=of_head, other=0.0)
     b_new = tl.load(row + inner + b_channels, mask=of_state, other=0.0)
     c_new = tl.load(row + inner + c_channels, mask=of_state, other=0.0)
-    dt = tl.where(dt > 20.0, dt, tl.log(1.0 + tl.exp(dt)))  # softplus
+    dt = softplus(dt)
     x, b, c = (
         convolved(x_new, x_part, x_last),
         convolved(b_new, b_part, b_last),
