@@ -31,6 +31,7 @@ from search.cli.options import (
     plain_console,
     print_json,
 )
+from search.cli.promote import promote
 from search.cli.study import study_app
 from search.cli.table import table_app
 from search.cli.train import train
@@ -212,6 +213,9 @@ app.command(
 
 
 app.command(epilog=example("frontrunner train first:17 --tokens 5e6 --to winner"))(train)
+app.command(
+    epilog=example("frontrunner promote first --top 3 --against nemotron-flash-1b llama-3.2-1b --tokens 5e6")
+)(promote)
 app.command(epilog=example("frontrunner profile smollm2-135m first:17 --batch 1 8 --context 512"))(profile)
 app.command(
     epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0")
