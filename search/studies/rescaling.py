@@ -7,11 +7,11 @@ steps of whole layers, so the width is changed at one depth at the end.
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from itertools import cycle, islice
 
 from operators import Architecture
 from operators.architecture import MAX_DEPTH
 from search.evaluation.fidelity import WIDTH_STEP
-from search.spaces.mutate import stretched
 from search.spaces.seeds import RESCALED
 
 # A time as near as this to the wanted one ends the search: measurements are hardly more exact (a share).
@@ -25,8 +25,13 @@ Time = Callable[[Architecture], float]
 
 
 def sized(design: Architecture, width: int, depth: int) -> Architecture:
-    """The design at another width and depth: shares and order of operators stay, heads keep their size."""
-    deeper = design.model_copy(update={"layers": stretched(design.layers, depth)})
+    """The design at another width and depth: its first layers, or all and then the first ones again.
+
+    So operators keep their order. To leave out every other block, as mutations do, might leave out all blocks
+    of one operator. Heads keep their size.
+    """
+    layers = tuple(islice(cycle(design.layers), depth))
+    deeper = design.model_copy(update={"layers": layers})
     return deeper.resized(width).model_copy(update={"name": f"{design.name}{RESCALED}"})
 
 

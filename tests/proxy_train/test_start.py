@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from operators import HybridLM
-from operators.base.errors import DivergedError
 from proxy_train import checkpoint
 from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches
@@ -77,11 +76,11 @@ def test_a_loss_that_stays_where_it_began_is_no_divergence_of_a_trained_model(
     corpus: Corpus, before: Trained
 ) -> None:
     still = SHORT.model_copy(update={"learning_rate": 1e-12, "tokens": 128})
-    with pytest.raises(DivergedError, match="expected below the first one"):
-        for seed in range(5):  # random weights that learn nothing score higher than their first batch or lower
-            train(model_of(), corpus, still, seed=seed)
-    for seed in range(5):
-        train(model_of(), corpus, still, seed=seed, start=Start(before.weights, "digest"))
+    ended = set[bool]()
+    for seed in range(8):  # a first batch may be easier than the validation text, or harder
+        later = train(model_of(), corpus, still, seed=seed, start=Start(before.weights, "digest"))
+        ended.add(later.score.loss < later.losses[0])
+    assert ended == {True, False}
 
 
 def test_a_killed_one_ends_the_same_and_only_from_the_same_start(

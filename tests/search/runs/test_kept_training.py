@@ -81,7 +81,7 @@ def test_a_killed_training_ends_the_same_to_the_last_bit(
     with (to / "curve.jsonl").open("ab") as file:
         file.write(b'{"step": 17, "tok')  # cut by the kill
     assert not (to / "scores.json").exists()
-    with pytest.raises(RunError, match="killed: has no model.safetensors"):
+    with pytest.raises(RunError, match=r"killed: has no model\.safetensors"):
         exportable(str(to), None, tmp_path, otherwise="")
     train_into(to, training, corpus, device="cpu", on_step=lambda step, loss: steps.append(step))
     assert steps == list(range(at, 17))  # the checkpoint is that of the step before
@@ -107,7 +107,10 @@ def test_what_has_ended_is_not_trained_again(
     assert train_into(tmp_path / "kept", training, corpus, device="cpu") == score
     for changes, says in (
         ({"tokens": 512}, r"holds a training of 1,024 tokens, expected the same --tokens, got 512"),
-        ({"tokens": 4096}, r"got 4,096; `frontrunner train \S+ --tokens N --to NEW` trains its model further"),
+        (
+            {"tokens": 4096},
+            r"got 4,096; `frontrunner train \S+ --tokens N --to NEW` trains its model further",
+        ),
         ({"learning_rate": 1e-3}, "holds another training: expected the same proxy, or another --to"),
     ):
         with pytest.raises(RunError, match=says):
@@ -159,7 +162,9 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_there(
     to = tmp_path / "kept"
     with monkeypatch.context() as patch:
         patch.setattr(kept_training, "save_file", full)
-        with pytest.raises(RunError, match=r"model\.safetensors: cannot be written: I/O error: No space left"):
+        with pytest.raises(
+            RunError, match=r"model\.safetensors: cannot be written: I/O error: No space left"
+        ):
             train_into(to, training, corpus, device="cpu")
     assert not {"scores.json", "model.safetensors"} & {file.name for file in to.iterdir()}
     steps = []
