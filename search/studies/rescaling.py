@@ -43,9 +43,15 @@ def in_proportion(design: Architecture, width: int) -> Architecture:
 
 def as_large(design: Architecture, size: int, size_of: Callable[[Architecture], int]) -> int:
     """The width at which the design in proportion is as large as `size`, by `size_of`."""
-    steps = range(1, _LARGEST + 1)
-    place = bisect_left(steps, size, key=lambda step: size_of(in_proportion(design, step * WIDTH_STEP)))
-    return WIDTH_STEP * min(place + 1, _LARGEST)
+
+    def size_at(step: int) -> int:
+        return size_of(in_proportion(design, step * WIDTH_STEP))
+
+    most = 1
+    while most < _LARGEST and size_at(most) < size:  # large sizes are slow to make
+        most *= 2
+    steps = range(most // 2 + 1, most + 1)
+    return WIDTH_STEP * min(steps.start + bisect_left(steps, size, key=size_at), most)
 
 
 def rescaled(design: Architecture, wanted: float, time_of: Time, *, first: int) -> tuple[Architecture, float]:

@@ -1,6 +1,7 @@
 """Promotion: which candidates, which rivals at which size, each trained once a seed, and what is told."""
 
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from rich.console import Console
 from operators.base.errors import ArchitectureError, ConfigError, DivergedError, RunError
 from proxy_train.settings import ProxyScore
 from proxy_train.text.corpus import Corpus
+from search.config.run import RunConfig
+from search.config.searcher import SearcherSettings
 from search.evaluation.outcome import Evaluation, Job, Outcome
 from search.runs.kept_training import KeptTraining
 from search.runs.ledger import open_ledger
-from search.studies import promotion
+from search.runs.preflight import Prepared
+from search.spaces.free import ArchitectureSpace
+from search.studies import experiment, promotion
 from search.studies.promoted import Member, Promotion, compared
 from search.studies.promotion import promote, shown
 from search.studies.promotion_table import promotion_json, promotion_table
@@ -26,16 +31,25 @@ TOKENS = 2048
 Trained = list[tuple[str, int]]
 
 
+@pytest.fixture(scope="module")
+def pretended_run(tiny_config: RunConfig, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of pretended evaluations."""
+    config = tiny_config.model_copy(update={"searcher": SearcherSettings(name="evolution")})
+    prepared = Prepared(config, corpus, ArchitectureSpace(config.space, corpus.vocabulary))
+    path = tmp_path_factory.mktemp("made") / "first"
+    searched(path, prepared, PretendExecutor(capacity=1))
+    return path
+
+
 @pytest.fixture
-def results(prepared, tmp_path: Path) -> Path:
+def results(pretended_run: Path, tmp_path: Path) -> Path:
     """The folder of a run `first` of pretended evaluations."""
-    (tmp_path / "results").mkdir()
-    searched(tmp_path / "results" / "first", prepared, PretendExecutor(capacity=1))
+    shutil.copytree(pretended_run, tmp_path / "results" / "first")
     return tmp_path / "results"
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
+def trained(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Trained:
     """What was trained, as (title, seed). Losses are made up: a candidate's is lower by 0.1 to 0.12."""
     measure_on_made_up_device(monkeypatch)
     made = Trained()
@@ -50,6 +64,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
         return score(4.0 + 0.3 * training.seed - lower, training.settings, training.seed)
 
     monkeypatch.setattr(promotion, "train_into", pretend)
+    monkeypatch.setattr(promotion, "give_back_memory", lambda: None)  # a tenth of a second each
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
     return made
 
 
