@@ -8,8 +8,9 @@ import torch
 
 from operators import Architecture
 from operators.kernels import libraries as kernel_libraries
-from profiler.kernels import warm as module
-from profiler.kernels.warm import Workload, jobs, prepare, warm
+from profiler.kernels import prepare as module
+from profiler.kernels.prepare import Workload, prepare
+from profiler.kernels.warm import jobs, warm
 
 WORKLOAD = Workload(training=((2, 16),), decoding=((1, 8), (2, 8)))
 HYBRID = Architecture.from_shorthand("d f m f a f d f", width=64, vocabulary=50)
@@ -47,7 +48,9 @@ def test_what_was_prepared_is_known_by_shape_and_workload(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ahead = []
-    monkeypatch.setattr(module, "compiling_ahead", lambda: nullcontext(ahead.append(1)))
+    monkeypatch.setattr(
+        module, "compiling_ahead", lambda *args, **kwargs: nullcontext(ahead.append(1) or {"a kernel"})
+    )
     first, other = (
         jobs([HYBRID], workload, "cuda")[-1]
         for workload in (WORKLOAD, Workload(training=((2, 16),), decoding=()))
