@@ -87,6 +87,7 @@ class Searcher(ABC, Generic[T]):
         self._twice: set[int] = set()  # proposals whose scores are means of two evaluations
         self._frontier: tuple[int, ...] = ()
         self._front = np.empty((0, 0))  # the scores of the frontier, in its order
+        self._ends = np.empty((0, 0))  # the least and the largest score of each objective [2, m]
         self._next = 0
 
     @property
@@ -120,6 +121,8 @@ class Searcher(ABC, Generic[T]):
             self._require_scores(number, objectives)
             self._scores[number] = objectives
             self._join(number)
+            point = np.array([objectives])
+            self._ends = _ends(np.vstack([self._ends.reshape(-1, len(objectives)), point]))
         self._told[number] = objectives
         self._learn(number)
 
@@ -135,6 +138,7 @@ class Searcher(ABC, Generic[T]):
         kept = np.flatnonzero(pareto.nondominated(scores))
         numbers = tuple(self._scores)
         self._frontier, self._front = tuple(numbers[place] for place in kept), scores[kept]
+        self._ends = _ends(scores)
         self._learn(number)
 
     def _require_scores(self, number: int, objectives: tuple[float, ...]) -> None:
@@ -205,3 +209,7 @@ class Searcher(ABC, Generic[T]):
                 f"space: many random tries gave no member but the {len(self._keys)} proposed before"
             )
         return proposal
+
+
+def _ends(scores: pareto.Floats) -> pareto.Floats:
+    return np.array([scores.min(0), scores.max(0)])

@@ -29,6 +29,7 @@ class Evolution(Searcher[T]):
         self._settings = settings
         # At most half of the first proposals are seeds. The others are random, as known designs are alike.
         self._seeds = tuple(space.seeds())[: (settings.population + 1) // 2]
+        self._breeding: tuple[int, ...] = ()  # the keys of `_ranking`
         self._ranking: dict[int, tuple[int, float]] | None = None  # None where scores came since
 
     @property
@@ -48,6 +49,7 @@ class Evolution(Searcher[T]):
         """Member that breeds -> (its front, minus its crowding distance there)."""
         if self._ranking is None:
             self._ranking = self._ranked(sorted({*self.population, *self._frontier}))
+            self._breeding = tuple(self._ranking)
         return self._ranking
 
     def _ranked(self, members: list[int]) -> dict[int, tuple[int, float]]:
@@ -96,6 +98,6 @@ class Evolution(Searcher[T]):
         but: the member to leave out, if any.
         """
         parents = self._parents
-        members = [member for member in parents if member != but]
+        members = self._breeding if but is None else [member for member in parents if member != but]
         drawn = rng.choice(len(members), min(self._settings.tournament, len(members)), replace=False)
         return min((members[int(index)] for index in drawn), key=parents.__getitem__)

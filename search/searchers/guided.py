@@ -171,10 +171,10 @@ class Guided(Evolution[T]):
 
         The reference alternates: a near one favours the middle of the frontier, a far one its ends.
         """
-        scores = expected.warped(np.array(list(self._scores.values())))
         frontier = expected.warped(self._front)
-        near, far = pareto.reference_point(frontier), pareto.reference_point(scores)
-        waiting = [row for number, row in self._rows.items() if number not in self._told]
+        # A warp keeps the order: the ends of all scores stay their ends, and nothing else decides.
+        near, far = pareto.reference_point(frontier), pareto.reference_point(expected.warped(self._ends))
+        waiting = [self._rows[number] for number in sorted(self._proposals.keys() - self._told.keys())]
         if waiting:
             frontier = np.vstack([frontier, expected.predict(*self._columns(np.array(waiting)))[0]])
         return open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far))
