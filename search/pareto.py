@@ -10,11 +10,16 @@ An infinite error marks a number that is not to be trusted. A point with one dom
 that is no worse as far as is known, and clearly better elsewhere, dominates it.
 """
 
+from collections.abc import Iterator
+
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+
+# Pairs of points that are compared at once: more would leave the cache, and fill the memory.
+_TOGETHER = 2**18
 
 
 def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
@@ -22,7 +27,15 @@ def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[
 
     Equal points do not dominate each other.
     """
-    return np.asarray(~_dominance(_table(points), None if errors is None else _table(errors)).any(0))
+    table = _table(points)
+    if not table.size:
+        return np.ones(len(table), bool)
+    if errors is None:
+        return np.asarray(moocore.is_nondominated(table, keep_weakly=True), bool)
+    off = _table(errors)
+    sure = np.flatnonzero(np.isfinite(off).all(1))
+    strongest = sure[_strongest(table[sure], off[sure])]
+    return ~_dominated(table, off, strongest, in_every_column=False)
 
 
 def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
@@ -33,13 +46,56 @@ def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
     that dominate it.
     """
     table, off = _table(points), _table(errors)
-    dominance = _dominance(table)
-    sure = dominance.copy()
-    for values, error in zip(table.T, off.T, strict=True):
-        sure &= values[:, None] + np.hypot(error[:, None], error) <= values
-    beaten = np.asarray(dominance.any(0))
-    doubtful = dominance & (beaten & ~sure.any(0)) & ~beaten[:, None]
-    return np.asarray(doubtful.sum(0) + doubtful.sum(1))
+    parts = np.zeros(len(table), np.int64)
+    if not table.size:
+        return parts
+    on_frontier = nondominated(table)
+    sure = _dominated(table, off, _strongest(table, off), in_every_column=True)
+    best, doubted = np.flatnonzero(on_frontier), np.flatnonzero(~on_frontier & ~sure)
+    for some in _chunks(doubted, len(best)):
+        dominance = _dominance(table[best], table[some])
+        parts[some] += dominance.sum(0)
+        parts[best] += dominance.sum(1)
+    return parts
+
+
+def _strongest(table: Floats, off: Floats) -> NDArray[np.int64]:
+    """The places of points to which no other is equal or better in every value and in every error.
+
+    Whatever any point dominates, one of these dominates.
+    """
+    if not table.size:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(moocore.is_nondominated(np.hstack([table, off]), keep_weakly=False))
+
+
+def _dominated(
+    table: Floats, off: Floats, by: NDArray[np.int64], *, in_every_column: bool
+) -> NDArray[np.bool_]:
+    """Marks the points that one of the points `by` dominates by more than the error of the difference: [n].
+
+    in_every_column: whether it has to be better by at least that error in every column, and not only by more
+        than that in one.
+    """
+    marked = np.zeros(len(table), bool)
+    for some in _chunks(np.arange(len(table)), len(by)):
+        dominance = _dominance(table[by], table[some])
+        clear = np.full_like(dominance, in_every_column)
+        for column in range(table.shape[1]):
+            worst = table[by, column, None] + np.hypot(off[by, column, None], off[some, column])
+            if in_every_column:
+                clear &= worst <= table[some, column]
+            else:
+                clear |= worst < table[some, column]
+        marked[some] = (dominance & clear).any(0)
+    return marked
+
+
+def _chunks(places: NDArray[np.int64], against: int) -> Iterator[NDArray[np.int64]]:
+    """The places in parts whose comparisons with so many others fit into the cache."""
+    size = max(1, _TOGETHER // max(1, against))
+    for first in range(0, len(places), size):
+        yield places[first : first + size]
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
@@ -111,17 +167,14 @@ def _table(points: ArrayLike) -> Floats:
     return table
 
 
-def _dominance(table: Floats, errors: Floats | None = None) -> NDArray[np.bool_]:
-    """Returns whether point i dominates point j: [i, j].
+def _dominance(table: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Returns whether point i of the table dominates point j of the others, apart from errors: [i, j].
 
-    It works column by column, since [n, n, m] at once would not stay in the cache.
+    It works column by column, since [n, k, m] at once would not stay in the cache.
     """
-    no_worse = np.ones((len(table), len(table)), bool)
+    no_worse = np.ones((len(table), len(others)), bool)
     better = np.zeros_like(no_worse)
-    for column, values in enumerate(table.T):
-        no_worse &= values[:, None] <= values
-        unclear = 0.0 if errors is None else np.hypot(errors[:, column, None], errors[:, column])
-        better |= values[:, None] + unclear < values
-    if errors is not None:
-        better &= np.isfinite(errors).all(1, keepdims=True)
+    for values, other in zip(table.T, others.T, strict=True):
+        no_worse &= values[:, None] <= other
+        better |= values[:, None] < other
     return no_worse & better
