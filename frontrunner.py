@@ -166,8 +166,8 @@ class Run:
 
         Arguments as of `candidates`.
         """
-        table = self.candidates(objectives, where)
-        return table[table["frontier"]].reset_index(drop=True)
+        config, entries = self._read()
+        return run_frame(config, entries, objectives, where, frontier=True)
 
     def candidate(self, number: int) -> Candidate:
         """Returns one candidate by its id. Raises RunError."""

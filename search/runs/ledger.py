@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -25,20 +25,22 @@ from pydantic import ValidationError
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from operators.architecture import Layer
 from operators.base.errors import ArchitectureError, RunError, flat
-from operators.vision.vision_language import Model, parse_model
+from operators.vision.vision_language import Model
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
 from search.runs.entry import REJECTED, Again, Attempt, Entry
 from search.runs.flat_parameters import flat_parameters
 from search.runs.ledger_rows import Row, rows
+from search.runs.written_models import WrittenModels
 from search.searchers.contract import Proposal
 
 STUDY = "frontrunner"
 LOCK_TIMEOUT_S = 20.0  # another program that reads or writes the file is done within that
 AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
+# The attributes of a trial that an entry is made of. The others are for people who look at the study.
+_READ = ("architecture", "attempts", "evaluation", "order", "origin", "parents", "screened")
 LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
@@ -58,7 +60,7 @@ class Ledger:
             if (number := _again_number(key)) is not None
         }
         self._attempts = {trial.number: list(trial.attributes.get("attempts", ())) for trial in trials}
-        self._layers: dict[str, Layer] = {}  # by their JSON: a search repeats a few
+        self._models = WrittenModels()
         self.config: RunConfig = config_module.parse(
             study.user_attrs["config"], where="the ledger's configuration"
         )
@@ -182,7 +184,7 @@ class Ledger:
         with _told_when_it_cannot_be("read"):
             # Before the trials: a candidate with a second evaluation in them has ended the first.
             attributes = self._study.user_attrs
-            trials = rows(self._storage, self._study._study_id, but=self._ended)
+            trials = rows(self._storage, self._study._study_id, but=self._ended, keys=_READ)
         for key, value in attributes.items():
             number = _again_number(key)
             if number is not None and (number not in self._again or self._again[number].evaluation is None):
@@ -202,7 +204,7 @@ class Ledger:
         try:
             return Entry(
                 number=trial.number,
-                architecture=self._model(attributes["architecture"]),
+                architecture=self._models.read(attributes["architecture"]),
                 parents=tuple(attributes["parents"]),
                 origin=attributes["origin"],
                 evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
@@ -217,22 +219,6 @@ class Ledger:
             raise RunError(
                 f"candidate {trial.number} of the ledger is damaged: {flat(error, at_most=200)}"
             ) from None
-
-    def _model(self, written: Any) -> Model:
-        """A candidate's architecture. Each of its layers is validated the first time that it occurs."""
-        if isinstance(written, dict) and isinstance(written.get("layers"), list):
-            layers = [
-                self._layer(layer) if isinstance(layer, dict) and "operator" in layer else layer
-                for layer in written["layers"]
-            ]
-            written = {**written, "layers": layers}
-        return parse_model(written, where="architecture")
-
-    def _layer(self, written: dict[str, Any]) -> Layer:
-        key = json.dumps(written)
-        if key not in self._layers:
-            self._layers[key] = Layer.model_validate(written)
-        return self._layers[key]
 
     @property
     def corpus_digest(self) -> str:
