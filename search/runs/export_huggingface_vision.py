@@ -79,15 +79,17 @@ def _with_image_token(model: Exportable, value: VisionLanguage, files: dict[str,
     if model.tokenizer is None:
         return files
     content, index = json.loads(files["tokenizer.json"]), value.image_token
-    needed, name = ids_needed(model.tokenizer), IMAGE
-    if index < needed:
-        name = model.tokenizer.id_to_token(index) or name
-    else:
+    added = {token["id"]: token["content"] for token in content["added_tokens"]}
+    name = added.get(index, IMAGE)
+    if index not in added:
         if model.tokenizer.token_to_id(IMAGE) is not None:
             raise DataError(f"{model.title}: the tokenizer has {IMAGE}, expected none besides id {index}")
+        needed = ids_needed(model.tokenizer)
+        _forget(content, model.tokenizer.id_to_token(index))
         # Rows without a token get one, as ids have to follow one another.
-        names = [*(unused_name(row) for row in range(needed, index)), IMAGE]
-        content["added_tokens"] += [special_token(each, needed + at) for at, each in enumerate(names)]
+        names = {**{row: unused_name(row) for row in range(needed, index)}, index: IMAGE}
+        content["added_tokens"] += [special_token(each, row) for row, each in names.items()]
+        content["added_tokens"].sort(key=lambda token: token["id"])
     config = json.loads(files["tokenizer_config.json"])
     # The image's token is written in the text, and has to be found there.
     config |= {"split_special_tokens": False, "extra_special_tokens": {"image_token": name}}
@@ -96,6 +98,20 @@ def _with_image_token(model: Exportable, value: VisionLanguage, files: dict[str,
         "tokenizer.json": json.dumps(content, ensure_ascii=False) + "\n",
         "tokenizer_config.json": json.dumps(config, indent=1, ensure_ascii=False) + "\n",
     }
+
+
+def _forget(content: dict[str, Any], name: str | None) -> None:
+    """Takes a token, if any, from a tokenizer.json: its id means an image, so no text may have it."""
+    vocabulary, merges = content["model"]["vocab"], content["model"].get("merges", [])
+    if name is None or not isinstance(vocabulary, dict):
+        return
+    vocabulary.pop(name, None)
+    parts = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    content["model"]["merges"] = [
+        merge
+        for merge, (left, right) in zip(merges, parts, strict=True)
+        if name not in (left, right, left + right)
+    ]
 
 
 def _remarks(model: Exportable, eyes: Eyes) -> list[str]:

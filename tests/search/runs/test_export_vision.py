@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 
 from operators import Architecture, VisionLanguage, VisionLanguageModel
 from operators.base.errors import ArchitectureError, DataError, RunError
@@ -24,13 +29,8 @@ TOWER = {"image_size": 16, "patch_size": 4, "width": 24, "depth": 2, "heads": 3,
 def value(
     shorthand: str = "a f a f", *, tower: dict[str, Any] | None = None, **changes: Any
 ) -> VisionLanguage:
-    language = Architecture.from_shorthand(
-        shorthand,
-        width=32,
-        vocabulary=300,
-        genes={"attention": {"head_dim": 8}},
-        **changes.pop("language", {}),
-    )
+    fields = {"width": 32, "vocabulary": 300, **changes.pop("language", {})}
+    language = Architecture.from_shorthand(shorthand, genes={"attention": {"head_dim": 8}}, **fields)
     given = {"projector": {"pixel_shuffle": 2, "hidden": [44]}, "image_token": PLACEHOLDER, **changes}
     return VisionLanguage.parse(
         {"tower": {**TOWER, **(tower or {})}, "language": language, **given}, where=""
@@ -119,6 +119,29 @@ def test_the_tokenizer_finds_the_placeholder_in_a_text(tmp_path: Path) -> None:
     assert (tokenizer.image_token, tokenizer.image_token_id) == ("<image>", PLACEHOLDER)
     made = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
     assert (made["min_image_tokens"], made["max_image_tokens"], made["do_image_splitting"]) == (4, 4, False)
+
+
+def test_a_placeholder_that_is_a_word_of_the_tokenizer_is_one_no_more(tmp_path: Path) -> None:
+    """Searches take the last id of the vocabulary, which may be a word."""
+    transformers = pytest.importorskip("transformers")
+    words = Tokenizer(BPE())
+    words.pre_tokenizer, words.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=270, initial_alphabet=ByteLevel.alphabet(), special_tokens=["</s>"], show_progress=False
+    )
+    words.train_from_iterator(["the people of the united states and the people"] * 9, trainer)
+    last = words.get_vocab_size() - 1
+    word = words.decode([last]).strip()
+    assert words.encode(f"the {word}").ids[-1] == last
+    own_folder(value(language={"vocabulary": last + 1}, image_token=last), tmp_path / "own")
+    words.save(str(tmp_path / "own" / "tokenizer.json"))
+    export_huggingface(seeing(tmp_path / "own"), tmp_path / "hf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ids = tokenizer(f"<image>the {word}").input_ids
+    assert ids.count(last) == 1, "the word is written with other tokens"
+    assert ids[0] == last
+    assert tokenizer.decode(ids[1:]) == f"the {word}"
+    assert len(tokenizer) == last + 1
 
 
 @pytest.mark.parametrize(
