@@ -1,12 +1,12 @@
-"""What a process of `profiler.kernels.warm` does for one job: compile what it needs, or run it."""
+"""What preparing kernels does for one job: compile what it needs, or run it."""
 
 import hashlib
 import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +25,6 @@ from operators.kernels.compile_ahead import compiling_ahead
 from operators.layers.residual import ResidualLayer, add_norm_reference
 from profiler.device.device import Device, open_device
 from profiler.device.lock import shared
-from profiler.kernels.room import Room
-from profiler.process.child_process import settle_in
 
 Sizes = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...], Field()]
 
@@ -107,15 +105,8 @@ class _Built:
     start_s: float
 
 
-# The device's memory, which the processes of one call of `warm` share out; None where a process is alone.
-_room: Room | None = None
-
-
-def begin(parent: int, room: Room) -> None:
-    """Sets up a process that prepares jobs. It ends with its parent, whose PID this is."""
-    global _room
-    settle_in(parent)
-    _room = room
+# Takes room for this many bytes before they are used, and gives it back after the block.
+TakeRoom = Callable[[int], AbstractContextManager[None]]
 
 
 def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
@@ -131,11 +122,14 @@ def prepare(job: Job, *, compile_only: bool = False) -> Warmed:
     return ran
 
 
-def compile_kernels(job: Job, claims: Path | None = None, *, again: bool = False) -> Compiled:
+def compile_kernels(
+    job: Job, claims: Path | None = None, *, again: bool = False, take_room: TakeRoom | None = None
+) -> Compiled:
     """Compiles what the job's operator launches, and launches nothing. On a CPU there is nothing to compile.
 
     claims: see `operators.kernels.compile_ahead.compiling_ahead`
     again: also where the job was prepared before
+    take_room: None for a process that has the device's memory to itself
     """
     needs: set[str] = set()
     marker: list[Path] = []
@@ -150,19 +144,22 @@ def compile_kernels(job: Job, claims: Path | None = None, *, again: bool = False
                 exercise()
             needs.update(launched)
 
-    warmed = _outcome(job, work)
+    warmed = _outcome(job, work, take_room)
     ready = bool(marker) and not needs and not warmed.problem
     return Compiled(warmed, frozenset(needs), marker[0] if marker else None, ready=ready and not again)
 
 
-def run(job: Job) -> Warmed:
-    """Runs the job's operator once for each size of its workload: forward, backward, and in decode steps."""
+def run(job: Job, *, take_room: TakeRoom | None = None) -> Warmed:
+    """Runs the job's operator once for each size of its workload: forward, backward, and in decode steps.
+
+    take_room: as for `compile_kernels`
+    """
 
     def work(built: _Built, exercise: Callable[[], None]) -> None:
         exercise()
         built.device.synchronize()
 
-    return _outcome(job, work)
+    return _outcome(job, work, take_room)
 
 
 def mark(compiled: Compiled, ran: Warmed) -> None:
@@ -172,22 +169,34 @@ def mark(compiled: Compiled, ran: Warmed) -> None:
         compiled.marker.touch()
 
 
-def _outcome(job: Job, work: Callable[[_Built, Callable[[], None]], None]) -> Warmed:
+def _outcome(
+    job: Job, work: Callable[[_Built, Callable[[], None]], None], take_room: TakeRoom | None
+) -> Warmed:
     """Builds the job's layer, does the work, and says how that went."""
-    began, layer = time.perf_counter(), job.layer
+    began = time.perf_counter()
     backend, problem, start_s, out_of_memory = "", "", 0.0, False
     try:
         with shared(job.device):
             built = _build(job)
         backend, start_s = built.backend, built.start_s
-        work(built, lambda: _exercise(built.layer, job, built.device))
+        work(built, lambda: _exercise(built.layer, job, built.device, take_room))
     # Kernel libraries refuse with any of these what they cannot do.
     except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:
         problem = flat(f"{type(error).__name__}: {error}", at_most=300)
         out_of_memory = isinstance(error, torch.OutOfMemoryError)
-    shape = " ".join(f"{key}={value}" for key, value in layer.shape.model_dump().items())
-    seconds = time.perf_counter() - began - start_s
-    return Warmed(layer.operator, shape, backend, seconds, start_s, problem, out_of_memory)
+    return replace(
+        described(job, problem=problem),
+        backend=backend,
+        seconds=time.perf_counter() - began - start_s,
+        start_s=start_s,
+        out_of_memory=out_of_memory,
+    )
+
+
+def described(job: Job, *, problem: str) -> Warmed:
+    """The outcome of a job that took no time."""
+    shape = " ".join(f"{key}={value}" for key, value in job.layer.shape.model_dump().items())
+    return Warmed(job.layer.operator, shape, "", 0.0, 0.0, problem)
 
 
 def _build(job: Job) -> _Built:
@@ -229,10 +238,10 @@ def _marker(job: Job, device: Device) -> Path:
     return folder / "prepared" / digest[:32]
 
 
-def _exercise(layer: ResidualLayer, job: Job, device: Device) -> None:
+def _exercise(layer: ResidualLayer, job: Job, device: Device, take_room: TakeRoom | None) -> None:
     """Everything that the workload asks of the operator, once, the smallest first."""
     module = layer.operator
-    memory = _Memory(device)
+    memory = _Memory(device, take_room)
 
     def random(batch: int, tokens: int, *, requires_grad: bool = False) -> Tensor:
         return torch.randn(
@@ -282,17 +291,17 @@ def _count(size: tuple[int, int]) -> int:
 class _Memory:
     """Takes room for work before it is done, by what the same work took with fewer tokens."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, device: Device, take_room: TakeRoom | None) -> None:
+        self._device, self._take_room = device, take_room
         self._known: dict[object, float] = {}  # bytes of a token, by the kind of work
 
     @contextmanager
     def taken(self, kind: object, tokens: int) -> Iterator[None]:
-        if _room is None or self._device.torch_device.type == "cpu":
+        if self._take_room is None or self._device.torch_device.type == "cpu":
             yield
             return
         torch.cuda.reset_peak_memory_stats()
-        with _room.taken(int(self._known[kind] * tokens) if kind in self._known else _UNKNOWN_BYTES):
+        with self._take_room(int(self._known[kind] * tokens) if kind in self._known else _UNKNOWN_BYTES):
             try:
                 yield
             finally:

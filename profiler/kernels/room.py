@@ -1,10 +1,6 @@
 """A device's memory, shared out to processes that each know how much they will need."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.context import SpawnContext
-
-import torch
+from threading import Condition
 
 # What a process holds on a GPU before its first tensor: the driver's context and the libraries' kernels.
 CONTEXT_BYTES = 1 << 30
@@ -18,29 +14,25 @@ class Room:
     processes: how many share it
     """
 
-    def __init__(self, context: SpawnContext, processes: int) -> None:
+    def __init__(self, processes: int) -> None:
         self._processes = processes
-        self._changed = context.Condition()
-        self._taken = context.Value("q", 0, lock=False)
-        self._total = context.Value("q", 0, lock=False)  # 0 until the first process has asked the device
+        self._changed = Condition()
+        self._taken = 0
+        self._total: float | None = None
 
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Waits until `size` bytes are left, and holds them. A size beyond the total is held alone."""
+    def take(self, size: int, free: int) -> None:
+        """Waits until `size` bytes are left, and takes them. What exceeds the total is alone.
+
+        free: bytes that the device had left; the first ones to ask say how much there is
+        """
         with self._changed:
-            if self._total.value == 0:
-                self._total.value = max(1, self._free())
-            self._changed.wait_for(
-                lambda: self._taken.value == 0 or self._taken.value + size <= self._total.value
-            )
-            self._taken.value += size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken.value -= size
-                self._changed.notify_all()
+            if self._total is None:
+                self._total = GIVEN_OUT * (free - self._processes * CONTEXT_BYTES)
+            total = self._total
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + size <= total)
+            self._taken += size
 
-    def _free(self) -> int:
-        free, _ = torch.cuda.mem_get_info()
-        return int(GIVEN_OUT * (free - self._processes * CONTEXT_BYTES))
+    def give_back(self, size: int) -> None:
+        with self._changed:
+            self._taken -= size
+            self._changed.notify_all()

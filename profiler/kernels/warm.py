@@ -7,27 +7,23 @@ many as it takes to meet every kernel and every choice. Jobs wait for the device
 out of it is made again, alone.
 """
 
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import local
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from operators.architecture import Architecture
-from profiler.kernels.prepare import (
-    Compiled,
-    Job,
-    Warmed,
-    Workload,
-    begin,
-    compile_kernels,
-    mark,
-    prepare,
-    run,
-)
+from profiler.kernels.prepare import Compiled, Job, Warmed, Workload, mark
+from profiler.kernels.preparer import Preparer
 from profiler.kernels.room import Room
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def jobs(
@@ -58,13 +54,13 @@ def warm(
     if not work:
         return
     count = min(len(work), processes or os.cpu_count() or 1)
-    short_of_memory: list[Job] = []
-    with tempfile.TemporaryDirectory(prefix="frontrunner-claims-") as claims, _processes(count) as pool:
-        compiling = {pool.submit(compile_kernels, job, Path(claims)): job for job in work}
+    with tempfile.TemporaryDirectory(prefix="frontrunner-claims-") as claims, _pool(count) as asked:
+        compiling = {asked(Preparer.compile, job, Path(claims)): job for job in work}
         compiled: list[tuple[Job, Compiled]] = []
         for number, done in enumerate(as_completed(compiling), 1):
             compiled.append((compiling[done], done.result()))
             on_compiled(number, len(work))
+        short_of_memory: list[Job] = []
         sharing: list[Compiled] = []
         running: dict[Future[Warmed], tuple[Job, Compiled]] = {}
         met: set[str] = set()
@@ -78,7 +74,7 @@ def warm(
                 sharing.append(kernels)
             else:
                 met |= kernels.needs
-                running[pool.submit(run, job)] = job, kernels
+                running[asked(Preparer.run, job)] = job, kernels
         for ended in as_completed(running):
             (job, kernels), ran = running[ended], ended.result()
             if ran.out_of_memory:
@@ -91,14 +87,42 @@ def warm(
             mark(kernels, kernels.warmed)
             yield replace(kernels.warmed, shares=True)
     if short_of_memory:
-        with _processes(1) as pool:
+        with _pool(1) as asked:
             for job in short_of_memory:
-                yield pool.submit(prepare, job).result()
+                kernels = asked(Preparer.compile, job, None).result()
+                ran = kernels.warmed
+                if not ran.problem:
+                    ran = asked(Preparer.run, job).result()
+                mark(kernels, ran)
+                yield ran
 
 
-def _processes(count: int) -> ProcessPoolExecutor:
-    # A forked process could not use the GPU.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(
-        count, mp_context=context, initializer=begin, initargs=(os.getpid(), Room(context, count))
-    )
+class _Ask(Protocol):
+    """Lets the next process that is free do something, as `_Ask(Preparer.run, job)`."""
+
+    def __call__(
+        self, method: Callable[Concatenate[Preparer, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> "Future[T]": ...
+
+
+@contextmanager
+def _pool(count: int) -> Iterator[_Ask]:
+    """Gives what asks the next of `count` processes. They are killed at the end, whatever they do."""
+    room, workers, here = Room(count), [], local()
+
+    def begin() -> None:
+        here.worker = Preparer(room)
+        workers.append(here.worker)
+
+    def ask(method: Callable[Concatenate[Preparer, P], T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        return threads.submit(lambda: method(here.worker, *args, **kwargs))
+
+    with ThreadPoolExecutor(count, initializer=begin) as threads:
+        try:
+            yield ask
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.kill()
+    for worker in workers:
+        worker.close()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from search.runs.progress import (
     UnknownTokens,
 )
 from search.runs.status import complete
-from search.runs.warming_process import kernels_prepared_meanwhile
 from search.spaces.staged import make_space
 
 PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
@@ -152,10 +151,7 @@ def drive_to_end(
             # Ray takes seconds to start its workers: the run shows where it stands meanwhile.
             objectives = config.parsed_objectives()
             on_progress(Progress(config.candidates, entries, 0, 0.0, 0, objectives=objectives))
-            with (
-                nullcontext() if address else kernels_prepared_meanwhile(config, folder),
-                closing(_executor(executor, config, address, on_event)) as workers,
-            ):
+            with closing(_executor(executor, config, address, on_event)) as workers:
                 drive(prepared, folder, ledger, workers, on_progress=on_progress)
         except KeyboardInterrupt:
             done = sum(entry.evaluation is not None for entry in ledger.entries())
