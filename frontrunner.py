@@ -316,16 +316,11 @@ def train(
 ) -> Kept:
     """Trains a model, from its weights where it has some, and keeps it in a folder that `load` reads.
 
-    The same call goes on after any interruption.
-
     model: what names one: a candidate as RUN:ID, a folder, an architecture's file or shipped name.
-    to: a new or empty folder, or the one of this training.
-    tokens: to train on; None for those of the configuration.
-    seed: of weights and batches.
-    config: a run file or a shipped name whose data and proxy sections are used; None for the model's own.
-    data: files or folders of text to train on in place of the configuration's.
-    fresh: whether to begin with random weights in any case.
-    on_step: called with the number of each step and its loss (nats per token).
+    to: a new or empty folder, or the one of this training: the same call goes on after any interruption.
+    tokens, seed: of this training; None for the tokens of the configuration.
+    config, data: a run file or shipped name, and files of text, in place of the model's own.
+    fresh: whether to begin with random weights in any case. on_step: called with each step and its loss.
 
     Raises our errors.
     """
@@ -357,18 +352,9 @@ def promote(
 ) -> Promotion:
     """Trains winners longer, with several seeds, beside rivals that take as long; see docs/winners.md.
 
-    What is recorded is not trained or measured again.
-
-    run: its name or folder.
-    tokens: of each training, at least those of the search's own.
-    seeds: how many trainings each model has.
-    top: how many candidates of the frontier.
-    candidates: ids, in place of those.
-    against: rivals: shipped names, files, folders or RUN:ID.
-    metric: the time that is made equal; None for the first one of the run's objectives.
-    device: None for the run's.
-
-    The result has `members` and `comparisons`, each with a `verdict`.
+    tokens, seeds: of each training, at least the search's own tokens; how many trainings each model has.
+    top, candidates: how many of the frontier; ids in place of those. against: names of the rivals.
+    metric, device: the time that is made equal, and where; None for the run's.
 
     Raises our errors.
     """

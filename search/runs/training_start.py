@@ -30,6 +30,7 @@ from search.runs.kept_training import STATE, KeptTraining, identity_in
 from search.runs.sources import architecture_of, candidate_named, is_candidate
 
 TOKENIZER = "tokenizer.json"
+SEEING = "a vision-language model, expected a language model"
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,14 @@ def _of_candidate(name: str, results: Path, fresh: bool) -> Beginning:
     run, _, number = name.rpartition(":")
     folder, ledger, entry = candidate_named(run, int(number), results)
     if not isinstance(entry.architecture, Architecture):
-        raise ArchitectureError(f"{name}: a vision-language model, expected a language model")
+        raise ArchitectureError(f"{name}: {SEEING}")
     config, origin = ledger.config, provenance(folder, ledger, entry)
     plain = Beginning(name, entry.architecture, config.data, config.proxy, origin=origin)
     if fresh:
         return plain
     if lacking := why_without_weights(folder, ledger, entry):
         return replace(plain, lacking=f"candidate {entry.number} of run {folder.name} {lacking}")
-    file, score = folder.weights(entry.number), entry.evaluation and entry.evaluation.proxy
+    file, score = folder.weights(entry.number), entry.evaluation.proxy if entry.evaluation else None
     read = None
     if score is not None:
         read = _Read(score.seed, config.proxy.batch_size, config.proxy.sequence_length, score.steps)
@@ -150,6 +151,8 @@ def _of_published(path: Path, results: Path, fresh: bool) -> Beginning:
     if not (path / TOKENIZER).is_file():
         raise RunError(f"{path}: no folder with a {TOKENIZER}; `frontrunner import {path}` may make one")
     model = read_published(path)
+    if not isinstance(model.architecture, Architecture):
+        raise ArchitectureError(f"{path}: {SEEING}")
     sections = _sections({}, model.architecture, path / TOKENIZER, where=path)
     return Beginning(str(path), model.architecture, *sections, weights=model.weights)
 
@@ -231,5 +234,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     sum_of_all = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sum_of_all.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sum_of_all.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        sum_of_all.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sum_of_all.hexdigest()

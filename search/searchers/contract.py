@@ -164,8 +164,8 @@ class Searcher(ABC, Generic[T]):
         front = self._front.reshape(-1, len(point))
         if ((front <= point).all(1) & (front < point).any(1)).any():
             return
-        kept = ~((point <= front).all(1) & (point < front).any(1))
-        members = (member for member, keep in zip(self._frontier, kept, strict=True) if keep)
+        kept = np.asarray(~((point <= front).all(1) & (point < front).any(1)))
+        members = (member for member, keep in zip(self._frontier, kept.tolist(), strict=True) if keep)
         self._frontier, self._front = (*members, number), np.vstack([front[kept], point])
 
     def _known(self, candidate: T) -> bool:

@@ -227,7 +227,8 @@ def _settings(
 
 def _time(config: RunConfig, metric: str | None) -> MetricName:
     """The time that is made equal. Raises ConfigError."""
-    used = [each.metric for each in (*config.parsed_objectives(), *config.parsed_constraints())]
+    used = [each.metric for each in config.parsed_objectives()]
+    used += [each.metric for each in config.parsed_constraints()]
     names = [MetricName.parse(name).plain for name in (used if metric is None else [metric])]
     times = [name for name in names if name.metric in TIMES and name.batch is not None]
     if times:
