@@ -319,8 +319,7 @@ def train(
     model: what names one: a candidate as RUN:ID, a folder, an architecture's file or shipped name.
     to: a new or empty folder, or the one of this training: the same call goes on after any interruption.
     tokens, seed: of this training; None for the tokens of the configuration.
-    config, data: a run file or shipped name, and files of text, in place of the model's own.
-    fresh: whether to begin with random weights in any case. on_step: called with each step and its loss.
+    config, data: a run file or shipped name, and files of text, in place of the model's own. fresh: whether to begin with random weights in any case. on_step: called with each step and its loss.
 
     Raises our errors.
     """
