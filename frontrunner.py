@@ -316,10 +316,10 @@ def train(
 ) -> Kept:
     """Trains a model, from its weights where it has some, and keeps it in a folder that `load` reads.
 
-    model: what names one: a candidate as RUN:ID, a folder, an architecture's file or shipped name.
+    model: what names one, see `Model`.
     to: a new or empty folder, or the one of this training: the same call goes on after any interruption.
-    tokens, seed: of this training; None for the tokens of the configuration.
-    config, data: a run file or shipped name, and files of text, in place of the model's own. fresh: whether to begin with random weights in any case. on_step: called with each step and its loss.
+    tokens, config, data: in place of the model's own, with a run file or shipped name, and files of text.
+    fresh: whether to begin with random weights. on_step: hears each step and its loss (nats per token).
 
     Raises our errors.
     """
