@@ -35,7 +35,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
     lines += process.stdout.readlines()
-    assert process.wait() == 130
+    assert process.wait() == 130, "".join(lines)
     assert time.monotonic() - asked < 15
     assert "go on with `frontrunner resume long`" in "".join(lines)
     assert "Traceback" not in "".join(lines)
