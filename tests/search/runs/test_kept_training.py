@@ -89,13 +89,15 @@ def test_a_killed_training_ends_the_same_to_the_last_bit(
 
 
 def test_the_curve_can_be_read_while_the_training_goes_on(
-    training: KeptTraining, corpus: Corpus, tmp_path: Path
+    training: KeptTraining, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look(step: int, loss: float) -> None:
         lines = (tmp_path / "kept" / "curve.jsonl").read_text().splitlines()
         assert json.loads(lines[-1]) == {"step": step, "tokens": 64 * step, "loss": loss}
         assert len(lines) == step
 
+    monkeypatch.setattr("proxy_train.trainer.CHECKPOINT_SECONDS", 0.0)
+    killed(tmp_path / "kept", training, corpus, 9)  # whose checkpoint is of the step before
     train_into(tmp_path / "kept", training, corpus, device="cpu", on_step=look)
 
 
