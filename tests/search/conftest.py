@@ -1,6 +1,7 @@
 """What tests of searches share."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from optuna.storages import InMemoryStorage
 from optuna.storages._rdb.storage import _VersionManager
 
 from search.runs import ledger as ledger_module
+from search.runs.ledger_rows import Row
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,6 +35,23 @@ class _Memory(InMemoryStorage):
     engine = SimpleNamespace(dispose=lambda: None)
 
 
+def _rows(
+    storage: InMemoryStorage, study_id: int, *, but: Collection[int] = (), keys: Sequence[str] = ()
+) -> list[Row]:
+    """What `ledger_rows.rows` reads from the tables that are not there."""
+    return [
+        Row(
+            trial._trial_id,
+            trial.number,
+            trial.state.is_finished(),
+            trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
+            {key: value for key, value in trial.user_attrs.items() if not keys or key in keys},
+        )
+        for trial in storage.get_all_trials(study_id, deepcopy=False)
+        if trial.number not in but
+    ]
+
+
 @pytest.fixture
 def ledgers_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ledgers are kept in this process until the test ends, for tests of what is written into them."""
@@ -43,3 +62,4 @@ def ledgers_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         return kept.setdefault(path.resolve(), _Memory())
 
     monkeypatch.setattr(ledger_module, "_storage", storage)
+    monkeypatch.setattr(ledger_module, "rows", _rows)
