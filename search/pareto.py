@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+_BLOCK = 256  # points whose dominators are looked for at once: memory grows with n, not with its square
 
 
 def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
@@ -22,7 +23,22 @@ def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[
 
     Equal points do not dominate each other.
     """
-    return np.asarray(~_dominance(_table(points), None if errors is None else _table(errors)).any(0))
+    return first_dominators(points, errors) == len(_table(points))
+
+
+def first_dominators(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.int64]:
+    """Returns the smallest row of a point that dominates each of the points [n, m]: [n].
+
+    It is n where none does. Of the first k rows alone, those are not dominated whose value is at least k.
+    """
+    table, off = _table(points), None if errors is None else _table(errors)
+    first = np.full(len(table), len(table), np.int64)
+    for begin in range(0, len(table), _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        dominance = _dominance(table, off, block)
+        rows = dominance.argmax(0)
+        first[block] = np.where(dominance.any(0), rows, len(table))
+    return first
 
 
 def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
@@ -111,17 +127,20 @@ def _table(points: ArrayLike) -> Floats:
     return table
 
 
-def _dominance(table: Floats, errors: Floats | None = None) -> NDArray[np.bool_]:
-    """Returns whether point i dominates point j: [i, j].
+_ALL = slice(None)
+
+
+def _dominance(table: Floats, errors: Floats | None = None, block: slice = _ALL) -> NDArray[np.bool_]:
+    """Returns whether point i dominates point j of a block of the points: [i, j].
 
     It works column by column, since [n, n, m] at once would not stay in the cache.
     """
-    no_worse = np.ones((len(table), len(table)), bool)
+    no_worse = np.ones((len(table), len(table[block])), bool)
     better = np.zeros_like(no_worse)
     for column, values in enumerate(table.T):
-        no_worse &= values[:, None] <= values
-        unclear = 0.0 if errors is None else np.hypot(errors[:, column, None], errors[:, column])
-        better |= values[:, None] + unclear < values
+        no_worse &= values[:, None] <= values[block]
+        unclear = 0.0 if errors is None else np.hypot(errors[:, column, None], errors[block, column])
+        better |= values[:, None] + unclear < values[block]
     if errors is not None:
         better &= np.isfinite(errors).all(1, keepdims=True)
     return no_worse & better

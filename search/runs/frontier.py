@@ -123,6 +123,18 @@ def frontier_of(
     return [candidates[index] for index in sorted(kept, key=lambda index: tuple(points[index]))]
 
 
+def dominators(entries: Sequence[Entry], objectives: Sequence[Objective]) -> dict[int, int | None]:
+    """Scored candidate -> the one that dominated it first, in the order of evaluations; None for none.
+
+    The frontier of the first evaluations, with the errors that are known now, is made of those whose
+    dominator is not among them.
+    """
+    candidates = scored(entries, objectives)
+    first = pareto.first_dominators(costs(candidates, objectives), errors(candidates, objectives))
+    numbers = [*(entry.number for entry in candidates), None]
+    return {entry.number: numbers[row] for entry, row in zip(candidates, first.tolist(), strict=True)}
+
+
 @dataclass(frozen=True)
 class Gain:
     """Hypervolumes under one common reference point.
@@ -159,12 +171,30 @@ def hypervolume_course(
 
     steps: at most so many values, each after the same number of further candidates.
     """
-    candidates = _clean(entries, objectives)
-    if not candidates:
-        return []
-    unit, reference = _unit(costs(candidates, objectives))
-    counts = np.unique(np.linspace(1, len(unit), min(steps, len(unit))).round().astype(int))
-    return [pareto.hypervolume(unit[:count], reference) for count in counts]
+    (course,) = hypervolume_courses([entries], objectives, steps=steps)
+    return [volume for _, volume in course]
+
+
+def hypervolume_courses(
+    runs: Sequence[Sequence[Entry]], objectives: Sequence[Objective], *, steps: int
+) -> list[list[tuple[Entry, float]]]:
+    """How the hypervolumes of runs with the same objectives grew, on one scale over all their candidates.
+
+    steps: at most so many points for each run, each after the same number of further candidates.
+
+    A point is the last candidate that counts, and the volume with it.
+    """
+    cleans = [_clean(entries, objectives) for entries in runs]
+    together = costs([entry for clean in cleans for entry in clean], objectives)
+    if not len(together):
+        return [[] for _ in runs]
+    unit, reference = _unit(together)
+    courses, begin = [], 0
+    for clean in cleans:
+        own, begin = unit[begin : begin + len(clean)], begin + len(clean)
+        counts = np.unique(np.linspace(1, len(own), min(steps, len(own))).round().astype(int))
+        courses.append([(clean[count - 1], pareto.hypervolume(own[:count], reference)) for count in counts])
+    return courses
 
 
 def _clean(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:

@@ -86,7 +86,8 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         print_remarks(console, profiles)
     for kind, profile in evaluation.each_profile.items():
         print_conditions(console, profile, kind)
-    _print_trainings(console, entry, evaluation)
+    for line in trainings(entry, evaluation):
+        console.print(line, soft_wrap=True, markup=False)
     for label, mapping in (
         ("backends", evaluation.backends),
         ("seconds", evaluation.seconds),
@@ -98,28 +99,23 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         console.print(evaluation.traceback, markup=False, soft_wrap=True)
 
 
-def _print_trainings(console: Console, entry: Entry, evaluation: Evaluation) -> None:
+def trainings(entry: Entry, evaluation: Evaluation) -> list[str]:
+    """Lines on how a candidate was trained: on text, on images and on tasks."""
+    lines = []
     for score in (each.proxy for each in _evaluations(entry) if each.proxy is not None):
-        console.print(
+        lines.append(
             f"trained on {score.tokens:,} tokens in {score.seconds:.1f} s "
             f"({score.tokens_per_s:,.0f} tokens/s) with seed {score.seed}; loss {score.loss:.4f} nats/token, "
-            f"a unigram model has {score.unigram_loss:.4f} on the same text",
-            soft_wrap=True,
+            f"a unigram model has {score.unigram_loss:.4f} on the same text"
         )
     for answers in (each.vision for each in _evaluations(entry) if each.vision is not None):
-        for line in answered(answers):
-            console.print(line, soft_wrap=True, markup=False)
+        lines += answered(answers)
     second = entry.again.evaluation if entry.again else None
     if second is not None and second.status != "ok":
-        console.print(
-            f"evaluated a second time, with seed {second.seed}: {second.status}: {second.reason}",
-            soft_wrap=True,
-            markup=False,
-        )
+        lines.append(f"evaluated a second time, with seed {second.seed}: {second.status}: {second.reason}")
     if evaluation.proxy_width is not None:
-        console.print(f"trained at width {evaluation.proxy_width}, measured at {entry.architecture.width}")
-    for task in evaluation.tasks:
-        console.print(task_line(task), soft_wrap=True)
+        lines.append(f"trained at width {evaluation.proxy_width}, measured at {entry.architecture.width}")
+    return [*lines, *map(task_line, evaluation.tasks)]
 
 
 def _loads_in(architecture: Architecture) -> list[str]:
