@@ -34,6 +34,7 @@ from search.cli.options import (
     print_json,
     whole_number,
 )
+from search.cli.page import report
 from search.cli.study import study_app
 from search.cli.table import table_app
 from search.cli.watch import watch
@@ -150,6 +151,9 @@ app.command(
         "--plot front.png"
     )
 )(frontier)
+
+
+app.command(epilog=example("frontrunner report first --to first.html"))(report)
 
 
 @app.command(epilog=example("frontrunner show first 17"))
