@@ -96,7 +96,7 @@ def _run(source: Source, name: str) -> dict[str, Any]:
             {
                 "kind": kind,
                 "objectives": [asdict(each) for each in wanted],
-                "dominators": _dominators(entries, wanted),
+                "dominators": list(dominators(entries, wanted).items()),
             }
             for kind, wanted in spans.items()
         ],
