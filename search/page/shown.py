@@ -14,7 +14,7 @@ from search.objectives import Objective, by_kind
 from search.page.candidates import columns, metrics_of
 from search.runs.entry import Entry, finished
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of, hypervolume_courses
+from search.runs.frontier import dominators, frontier_of, hypervolume_courses
 from search.runs.gate_counts import counted, gate_names
 from search.runs.ledger import Ledger
 from search.runs.status import state_of
