@@ -34,7 +34,7 @@ from search.cli.options import (
     print_json,
     whole_number,
 )
-from search.cli.page import report
+from search.cli.page import report, serve
 from search.cli.study import study_app
 from search.cli.table import table_app
 from search.cli.watch import watch
@@ -154,6 +154,7 @@ app.command(
 
 
 app.command(epilog=example("frontrunner report first --to first.html"))(report)
+app.command(epilog=example("frontrunner serve"))(serve)
 
 
 @app.command(epilog=example("frontrunner show first 17"))

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_RESULTS, Results, plain_console
+from search.cli.options import DEFAULT_RESULTS, Results, exit_on_interrupt, plain_console, whole_number
 
 console = plain_console()
+PORT = 8642  # no well-known service has it
 
 
 def report(
@@ -31,3 +32,30 @@ def report(
     sources = [Source.read(*opened(results, run)) for run in runs]
     size = write(to, shown(sources), title=", ".join(source.folder.name for source in sources))
     console.print(f"page: {to} ({size / 1e6:.1f} MB)", soft_wrap=True)
+
+
+def serve(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Runs, by name or folder.", show_default="all in --results"),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; any but this machine's own needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port; 0 takes a free one.", parser=whole_number(0, 65535))
+    ] = PORT,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Show runs live in a browser, for reading only. It ends on Ctrl-C."""
+    from search.page.server import open_server
+    from search.page.site import Site
+    from search.runs.all_runs import run_folders
+    from search.runs.folder import find_folder
+
+    only = [find_folder(results, run) for run in runs] if runs else None
+    if only is None:
+        run_folders(results)  # raises where there is no such folder
+    with open_server(Site(results, only), host=host, port=port) as server, exit_on_interrupt():
+        console.print(f"runs at {server.url}  (Ctrl-C ends)", soft_wrap=True)
+        server.serve_forever()

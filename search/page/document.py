@@ -49,6 +49,7 @@ def file(value: Any, *, title: str) -> bytes:
     own = script(*SCRIPTS)
     data = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return _filled(
+        "page.html",
         title=title,
         address="",
         home="",
@@ -66,7 +67,16 @@ def live(*, address: str, title: str) -> bytes:
     own = script(*SCRIPTS)
     policy = _POLICY.format(scripts=f"'self' {_hash(own)}", connect="'self'")
     home = '<a href="./">All runs</a>'
-    return _filled(title=title, address=address, home=home, script=own, policy=policy, data="").encode()
+    return _filled(
+        "page.html", title=title, address=address, home=home, script=own, policy=policy, data=""
+    ).encode()
+
+
+def listing() -> bytes:
+    """The list of runs of a server."""
+    own = script("base", "runs")
+    policy = _POLICY.format(scripts=_hash(own), connect="'self'")
+    return _filled("runs.html", script=own, policy=policy).encode()
 
 
 def write(path: Path, value: Any, *, title: str) -> int:
@@ -85,15 +95,11 @@ def check_path(path: Path) -> None:
         raise RunError(f"--to {path}: expected a file that ends in .html")
 
 
-def _filled(**values: str) -> str:
-    """The page with its places filled; texts of a run are escaped."""
-    escaped = {
-        **values,
-        "title": html.escape(values["title"]),
-        "address": html.escape(values["address"]),
-        "style": asset("page.css"),
-    }
-    parts = asset("page.html").split("@")  # text and names of places in turns
+def _filled(name: str, **values: str) -> str:
+    """A page with its places filled; texts of a run are escaped."""
+    texts = {key: html.escape(values[key]) for key in ("title", "address") if key in values}
+    escaped = {**values, **texts, "style": asset("page.css")}
+    parts = asset(name).split("@")  # text and names of places in turns
     return "".join(escaped[part] if number % 2 else part for number, part in enumerate(parts))
 
 

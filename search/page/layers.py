@@ -76,4 +76,6 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
     if value is None:
         return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)

@@ -148,7 +148,7 @@ function layerItem(run, layer, place, total, marked) {
     h("span", { class: "layer" },
       h("strong", null, layer.operator), h("span", { class: "soft" }, ` ${layer.norm}`),
       h("span", { class: "shape" }, shapeText(layer)),
-      h("span", { class: "costs" }, `${withSuffix(layer.params, "")} parameters (${percent(share)}) · ${withSuffix(layer.flops, "")}FLOP · state ${withSuffix(layer.state, "B")}`),
+      h("span", { class: "costs" }, `${withSuffix(layer.params, "")} parameters (${percent(share)}) · ${withSuffix(layer.flops, "FLOPs")} · state ${withSuffix(layer.state, "B")}`),
       bar));
 }
 
