@@ -23,7 +23,7 @@ def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[
 
     Equal points do not dominate each other.
     """
-    return first_dominators(points, errors) == len(_table(points))
+    return np.asarray(first_dominators(points, errors) == len(_table(points)))
 
 
 def first_dominators(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.int64]:

@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+from contextlib import closing
 from enum import StrEnum
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +27,8 @@ from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
     CandidateId,
+    Changes,
+    Config,
     DeviceName,
     Model,
     Results,
@@ -32,9 +36,11 @@ from search.cli.options import (
     example,
     plain_console,
     print_json,
+    run_names,
     whole_number,
 )
 from search.cli.page import report, serve
+from search.cli.runs import diff, rm, runs
 from search.cli.study import study_app
 from search.cli.table import table_app
 from search.cli.watch import watch
@@ -42,7 +48,6 @@ from search.config.name import new_name
 
 if TYPE_CHECKING:
     from search.runs.folder import RunFolder
-    from search.runs.progress import Event
 
 app = typer.Typer(
     help="Searches for the fastest hybrid small language models by latency measured on the device.",
@@ -61,7 +66,13 @@ console = plain_console()
 PROGRESS_LINES = 10  # of a training
 
 RunOfCandidate = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run, by name or folder; or RUN:ID.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run, by name or folder; or RUN:ID.",
+        show_default=False,
+        autocompletion=run_names,
+    ),
 ]
 
 
@@ -78,33 +89,35 @@ Executor = Annotated[ExecutorName, typer.Option(help="Where evaluations run; inl
 
 @app.command(epilog=example("frontrunner search quick --name first"))
 def search(
-    config: Annotated[
-        Path, typer.Argument(help="YAML file of the run, or a shipped name.", show_default=False)
-    ],
+    config: Config,
+    changes: Changes = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
     results: Results = DEFAULT_RESULTS,
     address: Address = None,
     executor: Executor = ExecutorName.ray,
+    as_json: AsJson = False,
 ) -> None:
     """Search: propose, measure and train candidates, and keep the Pareto frontier."""
     from search.config import run as config_module
     from search.runs import run
+    from search.view.progress import print_event
 
+    notices = plain_console(stderr=True) if as_json else console
     try:
         folder = run.start(
-            config_module.load(config),
+            config_module.load(config, changes or ()),
             results=results,
             name=new_name(config.stem) if name is None else name,
             executor=executor.value,
             address=address,
-            on_event=_say,
+            on_event=partial(print_event, notices),
         )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted before the run began: the same command continues from here\n")
         raise typer.Exit(130) from None
-    _go_on(folder, executor, address)
+    _go_on(folder, executor, address, as_json=as_json)
 
 
 @app.command(epilog=example("frontrunner resume first"))
@@ -112,26 +125,30 @@ def resume(
     run_name: Annotated[
         str,
         typer.Argument(
-            metavar="RUN", help="Name of a run in the results folder, or its folder.", show_default=False
+            metavar="RUN",
+            help="Name of a run in the results folder, or its folder.",
+            show_default=False,
+            autocompletion=run_names,
         ),
     ],
     results: Results = DEFAULT_RESULTS,
     address: Address = None,
     executor: Executor = ExecutorName.ray,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was interrupted or killed."""
     from search.runs.folder import find_folder
 
-    _go_on(find_folder(results, run_name), executor, address)
+    _go_on(find_folder(results, run_name), executor, address, as_json=as_json)
 
 
 @app.command(epilog=example("frontrunner status first --json"))
 def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """How far a run is, and what its gates rejected."""
-    from search.runs.status import standing
+    from search.runs.status import opened, standing
     from search.view.run import print_standing
 
-    figures = standing(results, run)
+    figures = standing(*opened(results, run))
     if as_json:
         print_json(figures)
     else:
@@ -139,6 +156,9 @@ def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 
 
 app.command(epilog=example("frontrunner watch first"))(watch)
+app.command(epilog=example("frontrunner runs"))(runs)
+app.command(epilog=example("frontrunner rm first"))(rm)
+app.command(epilog=example("frontrunner diff first:17 first:4"))(diff)
 app.command(epilog=example("frontrunner submit run.yaml --address http://10.0.0.1:8265 --name first"))(submit)
 app.command(epilog=example("frontrunner jobs --address http://10.0.0.1:8265"))(jobs)
 app.command(epilog=example("frontrunner logs first-20260101-120000 --address http://10.0.0.1:8265"))(logs)
@@ -228,6 +248,7 @@ def train(
             show_default="the defaults",
         ),
     ] = None,
+    changes: Changes = None,
     tokens: Annotated[
         int | None,
         typer.Option(help="Token budget.", show_default="the proxy section's", parser=whole_number(1)),
@@ -250,12 +271,16 @@ def train(
 ) -> None:
     """Train one architecture as the proxy does and print its score."""
     from search.config import run as config_module
+    from search.config.changes import changed
     from search.runs import training
     from search.runs.sources import architecture_of
     from search.view.candidate import print_score, task_line
     from search.view.text_read import print_source
 
-    run = config_module.load(config) if config else config_module.RunConfig()
+    if config is None:
+        run = config_module.parse(changed({}, changes or ()), where="--set")
+    else:
+        run = config_module.load(config, changes or ())
     task_settings = training.with_names(run.tasks, None if tasks is None else several(tasks))
     proxy = training.with_tokens(run.proxy, tokens)
     _, model = architecture_of(architecture, results)
@@ -296,27 +321,31 @@ app.command(epilog=example("frontrunner doctor --json"))(doctor)
 app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))(bench)
 
 
-def _go_on(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
+def _go_on(folder: "RunFolder", executor: ExecutorName, address: str | None, *, as_json: bool) -> None:
     """Drives a run to its end and prints what it found."""
+    from search.runs.ledger import open_ledger
     from search.runs.run import drive_to_end
-    from search.view.progress import display
-    from search.view.run import print_ended, write_plots
+    from search.view.progress import display, print_event
+    from search.view.run import print_ended, run_json, write_plots
 
+    notices = plain_console(stderr=True) if as_json else console
     try:
-        with display(console) as show:
+        with display(notices) as show:
             ended = drive_to_end(
-                folder, executor=executor.value, address=address, on_progress=show, on_event=_say
+                folder,
+                executor=executor.value,
+                address=address,
+                on_progress=show,
+                on_event=partial(print_event, notices),
             )
     except KeyboardInterrupt:  # `display` has said how to go on
         raise typer.Exit(130) from None
     write_plots(ended)
-    print_ended(console, ended)
-
-
-def _say(event: "Event") -> None:
-    from search.view.progress import print_event
-
-    print_event(console, event)
+    if as_json:
+        with closing(open_ledger(folder.ledger)) as ledger:
+            print_json(run_json(folder, ledger))
+    else:
+        print_ended(console, ended)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_RESULTS, Results, exit_on_interrupt, plain_console, whole_number
+from search.cli.options import (
+    DEFAULT_RESULTS,
+    Results,
+    exit_on_interrupt,
+    plain_console,
+    run_names,
+    whole_number,
+)
 
 console = plain_console()
 PORT = 8642  # no well-known service has it
@@ -37,7 +44,12 @@ def report(
 def serve(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs, by name or folder.", show_default="all in --results"),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Runs, by name or folder.",
+            show_default="all in --results",
+            autocompletion=run_names,
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; any but this machine's own needs a token.")

@@ -15,6 +15,7 @@ from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxySettings
 from proxy_train.task_settings import TaskSettings
 from proxy_train.text.data_settings import DataSettings
+from search.config.changes import changed
 from search.config.evaluation import TABLE_METRICS, FidelitySettings, GateSettings
 from search.config.searcher import EvolutionSettings, SearcherSettings
 from search.config.space import SpaceSettings
@@ -260,9 +261,12 @@ def parse(data: Any, *, where: str) -> RunConfig:
         raise ConfigError(f"{where}: {one_line(error)}") from None
 
 
-def load(path: Path) -> RunConfig:
-    """Reads a YAML file, or the shipped configuration of that name. Raises ConfigError."""
-    return parse(plain(path), where=str(path))
+def load(path: Path, changes: Sequence[str] = ()) -> RunConfig:
+    """Reads a YAML file, or the shipped configuration of that name. Raises ConfigError.
+
+    changes: of its keys, as in `proxy.tokens=2e6`.
+    """
+    return parse(changed(plain(path), changes), where=str(path))
 
 
 def find_config(path: Path) -> Path:

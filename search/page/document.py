@@ -97,7 +97,7 @@ def check_path(path: Path) -> None:
 
 def _filled(name: str, **values: str) -> str:
     """A page with its places filled; texts of a run are escaped."""
-    texts = {key: html.escape(values[key]) for key in ("title", "address") if key in values}
+    texts = {key: html.escape(value) for key, value in values.items() if key in ("title", "address")}
     escaped = {**values, **texts, "style": asset("page.css")}
     parts = asset(name).split("@")  # text and names of places in turns
     return "".join(escaped[part] if number % 2 else part for number, part in enumerate(parts))

@@ -61,7 +61,7 @@ def shown(sources: Sequence[Source]) -> dict[str, Any]:
         "runs": [_run(source, name) for source, name in zip(sources, names, strict=True)],
         "courses": _courses(sources, names),
     }
-    return _finite(value)
+    return {key: _finite(each) for key, each in value.items()}
 
 
 def _titles(sources: Sequence[Source]) -> list[str]:

@@ -1,18 +1,20 @@
 """The runs of a results folder: how each stands, and how one is removed."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 from operators.base.errors import FrontrunnerError, RunError, flat
 from search.objectives import Objective
+from search.runs.entry import Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of
-from search.runs.ledger import Ledger, open_ledger
+from search.runs.ledger import open_ledger
 from search.runs.status import state_of
 
 
@@ -35,13 +37,13 @@ class Summary:
     state: str
     readable: bool
     driven: bool
-    started: str
     changed: datetime
-    candidates: int
-    evaluated: int
-    frontier: int
-    best: dict[str, float]
     size: int
+    started: str = ""
+    candidates: int = 0
+    evaluated: int = 0
+    frontier: int = 0
+    best: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_folders(results: Path) -> list[RunFolder]:
@@ -64,45 +66,35 @@ def _changed(folder: RunFolder) -> float:
         return 0.0
 
 
-def summary(folder: RunFolder, *, opened: Callable[[Path], Ledger] = open_ledger) -> Summary:
+def summary(folder: RunFolder) -> Summary:
     """How a run stands; one whose ledger cannot be read says why."""
-    known = {"name": folder.name, "changed": datetime.fromtimestamp(_changed(folder), UTC)}
-    driven, size = folder.driver() is not None, _size(folder.path)
+    about = partial(
+        Summary,
+        name=folder.name,
+        driven=folder.driver() is not None,
+        changed=datetime.fromtimestamp(_changed(folder), UTC),
+        size=_size(folder.path),
+    )
     try:
-        with closing(opened(folder.ledger)) as ledger:
+        with closing(open_ledger(folder.ledger)) as ledger:
             entries, config = ledger.entries(), ledger.config
             objectives = config.parsed_objectives()
             members = frontier_of(entries, objectives)
-            return Summary(
-                **known,
+            return about(
                 state=state_of(folder, ledger, entries),
                 readable=True,
-                driven=driven,
                 started=ledger.started,
                 candidates=config.candidates,
                 evaluated=sum(entry.evaluation is not None for entry in entries),
                 frontier=len(members),
                 best={each.metric: _best(members, each) for each in objectives} if members else {},
-                size=size,
             )
     except FrontrunnerError as error:
-        state = f"cannot be read: {flat(error)}"
-        return Summary(
-            **known,
-            state=state,
-            readable=False,
-            driven=driven,
-            started="",
-            candidates=0,
-            evaluated=0,
-            frontier=0,
-            best={},
-            size=size,
-        )
+        return about(state=f"cannot be read: {flat(error)}", readable=False)
 
 
-def _best(members: list, objective: Objective) -> float:
-    values = [entry.evaluation.metrics[objective.metric] for entry in members]
+def _best(members: Sequence[Entry], objective: Objective) -> float:
+    values = [each.evaluation.metrics[objective.metric] for each in members if each.evaluation]
     return float(max(values) if objective.maximize else min(values))
 
 
@@ -117,13 +109,20 @@ def _size(path: Path) -> int:
     return total
 
 
+def check_removable(folder: RunFolder) -> None:
+    """Raises RunError for a run that is being driven, and for a link to a folder."""
+    if folder.path.is_symlink():
+        raise RunError(f"{folder.path}: a link, expected the run's own folder {folder.path.resolve()}")
+    if driver := folder.driver():
+        raise RunError(f"run {folder.name} is being driven by process {driver}: it is not removed")
+
+
 def remove(folder: RunFolder) -> None:
     """Removes a run with all its files.
 
     Raises RunError for one that is being driven, for a link to a folder, and where it cannot be removed.
     """
-    if folder.path.is_symlink():
-        raise RunError(f"{folder.path}: a link, expected the run's own folder {folder.path.resolve()}")
+    check_removable(folder)
     hidden = folder.path.with_name(f".{folder.name}.removed-{uuid4().hex[:8]}")
     try:
         with folder.driving():  # nothing begins to drive it while it is removed

@@ -1,6 +1,5 @@
 """One candidate or one architecture in full, for a terminal or a script."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from search.runs.entry import Entry
 from search.runs.export import evaluation_json, provenance
 from search.runs.folder import RunFolder
 from search.runs.ledger import Ledger
+from search.view.difference import shape_text
 from search.view.profiles import print_conditions, print_remarks, timings
 from search.view.tables import MARK, spreads, taint_notes
 from search.view.terminal_tables import Sheet, sheet, show
@@ -135,11 +135,8 @@ def _loads_in(architecture: Architecture) -> list[str]:
 def _layers(architecture: Architecture) -> Sheet:
     rows = []
     for number, layer in enumerate(architecture.layers):
-        values = layer.shape.model_dump().items()
-        shape = ", ".join(
-            f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values
-        )
-        rows.append((str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}"))
+        norm = f"{layer.norm} {layer.norm_position}"
+        rows.append((str(number), layer.operator, shape_text(layer), norm))
     return sheet(("layer", "operator", "shape", "norm"), rows, words=("operator", "shape", "norm"))
 
 
