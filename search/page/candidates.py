@@ -3,21 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from operators import Architecture
 from operators.published.engines import ENGINES, LISTED, loads, where_it_loads
 from profiler.metrics import MetricName
 from search.config.run import RunConfig
 from search.evaluation.figures import axis_label, exact_value, suffix_of, unit_of
-from search.objectives import Objective, metric_named
+from search.objectives import metric_named
 from search.objectives import names as metric_names
 from search.page.layers import Layers
 from search.page.shared import Shared
 from search.runs.entry import Entry
 from search.runs.export import why_without_weights
 from search.runs.folder import RunFolder
-from search.runs.frontier import costs, errors, scored
+from search.runs.frontier import relative_errors
 from search.runs.ledger import Ledger
 from search.view.candidate import trainings
 from search.view.tables import spreads
@@ -64,7 +62,7 @@ def columns(
     layers, text = Layers(context=ledger.config.profile.contexts[0]), Shared()
     shown = [layers.of(entry.architecture) for entry in entries]
     evaluations = [entry.evaluation for entry in entries]
-    tainted = {entry.number: dict(entry.tainted()) for entry in entries if entry.tainted()}
+    taints = {entry.number: dict(entry.tainted()) for entry in entries}
     spread = [spreads(entry) for entry in entries]
 
     def texts(value: Callable[[Entry], str]) -> list[int]:
@@ -93,7 +91,7 @@ def columns(
             for name in sorted({name for each in spread for name in each})
         },
         "error": _errors(entries, metrics),
-        "tainted": tainted,
+        "tainted": {number: reasons for number, reasons in taints.items() if reasons},
         "curve": [_curve(entry, text) for entry in entries],
         "trained": [trainings(entry, entry.evaluation) if entry.evaluation else [] for entry in entries],
         "audits": {
@@ -116,19 +114,13 @@ def columns(
 
 
 def _errors(entries: Sequence[Entry], metrics: Sequence[str]) -> dict[str, list[float | None]]:
-    """How far each figure may be off where frontiers are taken, relative to it; None for not at all.
-
-    A tainted figure, which may be off by any amount, is among the tainted ones.
-    """
-    found = {}
-    for name in metrics:
-        objective = Objective(name, maximize=False)
-        known = scored(entries, [objective])
-        off = errors(known, [objective])[:, 0] / np.abs(costs(known, [objective])[:, 0]).clip(min=1e-300)
-        share = {entry.number: float(f"{one:.4g}") for entry, one in zip(known, off, strict=True) if one}
-        if share:
-            found[name] = [share.get(entry.number) for entry in entries]
-    return found
+    """How far each figure may be off where frontiers are taken, relative to it; None for not at all."""
+    found = relative_errors(entries, metrics)
+    return {
+        name: [_short(errors[entry.number], 4) if entry.number in errors else None for entry in entries]
+        for name, errors in found.items()
+        if errors
+    }
 
 
 def _figure(name: str, value: float | None) -> float | int | None:

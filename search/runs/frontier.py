@@ -101,6 +101,31 @@ def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndar
     return measured if noise is None else measured + noise_errors(entries, noise)
 
 
+def relative_errors(entries: Sequence[Entry], metrics: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Metric -> candidate -> its error as `errors` has it, over its value; without those that are exact.
+
+    Tainted figures have the error that they would have if they were clean.
+    """
+    noises = {}
+    for name in filter(needs_training, metrics):
+        objective = Objective(name, maximize=False)
+        noise = training_noise(scored(entries, [objective]), [objective])
+        noises[name] = 0.0 if noise is None else float(noise[0])
+    found: dict[str, dict[int, float]] = {name: {} for name in metrics}
+    for entry in entries:
+        evaluation = entry.evaluation
+        if evaluation is None:
+            continue
+        known, trainings = evaluation.errors(), 2 if trained_twice(entry) else 1
+        for name in metrics:
+            value = abs(evaluation.metrics.get(name, 0.0))
+            noise = noises.get(name, 0.0) / trainings**0.5
+            error = known.get(name, 0.0) + (noise / value if value else 0.0)
+            if value and error:
+                found[name][entry.number] = error
+    return found
+
+
 def frontier_of(
     entries: Sequence[Entry], objectives: Sequence[Objective], where: Sequence[Constraint] = ()
 ) -> list[Entry]:

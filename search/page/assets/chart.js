@@ -5,6 +5,11 @@ const MANY = 3000; // points from which they are drawn by WebGL, where the brows
 const SYMBOLS = ["circle", "triangle-up", "x", "star", "hexagon", "triangle-down"]; // of runs
 const OPERATOR_COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733", "#009988",
   "#997700", "#555555", "#ee3377", "#33bbee", "#882255", "#117733", "#aa4499", "#88ccee"];
+// From dark to light, each end apart from the page behind it.
+const SHADES = {
+  light: [[0, "#00224e"], [0.5, "#6b7a90"], [1, "#d39200"]],
+  dark: [[0, "#3f7fd0"], [0.5, "#a5b0c0"], [1, "#ffe14d"]],
+};
 let drawing = null; // plotly, from when it is wanted
 
 // Plotly is large: it is read only once the page stands.
@@ -166,7 +171,7 @@ async function drawFrontier(state) {
     const first = bar;
     bar = false;
     return {
-      color: own, colorscale: "Cividis", cmin: least, cmax: most, showscale: first,
+      color: own, colorscale: SHADES[matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"], cmin: least, cmax: most, showscale: first,
       colorbar: { title: { text: plain(title), side: "right" }, thickness: 12, outlinewidth: 0 },
     };
   } : null;
