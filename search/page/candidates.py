@@ -88,7 +88,7 @@ def columns(
         },
         "spread": {
             name: [None if name not in each else float(f"{each[name]:.3g}") for each in spread]
-            for name in sorted({name for each in spread for name in each})
+            for name in dict.fromkeys(name for each in spread for name in each)
         },
         "error": _errors(entries, metrics),
         "tainted": {number: reasons for number, reasons in taints.items() if reasons},

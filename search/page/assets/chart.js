@@ -158,7 +158,8 @@ const labelOf = (runs, name) => {
 async function drawFrontier(state) {
   const target = element("frontier-chart");
   const runs = state.data.runs;
-  const chosen = runs.map((run, place) => ({ run, place })).filter(({ place }) => state.others || place === state.run);
+  const others = state.others ? runs.map((run, place) => ({ run, place })).filter(({ place }) => place !== state.run) : [];
+  const chosen = [...others, { run: runs[state.run], place: state.run }]; // the chosen run lies above the others
   const shown = chosen.map((each) => ({ ...each, points: frontierPoints(state, each.run) })).filter((each) => each.points);
   const main = shown.find((each) => each.place === state.run);
   state.members = main ? [...main.points.best].sort((a, b) => main.run.value(state.x, a) - main.run.value(state.x, b)) : [];
