@@ -7,12 +7,14 @@ constraint, or have tainted figures.
 
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.random import Generator
 
 from operators import Architecture
 from operators.cost import cost
+from operators.vision.vision_language import Model
 from profiler.device.nvml import Reading
 from profiler.profile import Conditions, PointProfile, Profile, ProfileSettings
 from profiler.timing import Timing
@@ -23,6 +25,7 @@ from search.evaluation.outcome import Evaluation
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
 from search.runs.replay import scores
+from search.searchers.contract import Proposer
 from search.searchers.registry import searcher
 from search.spaces.free import ArchitectureSpace
 
@@ -59,11 +62,14 @@ def make_run(path: Path, candidates: int, *, seed: int = 0) -> RunFolder:
     started = datetime.now().astimezone().isoformat(timespec="seconds")
     ledger = ledger_module.create(folder.ledger, settings, started=started)
     space = ArchitectureSpace(settings.space, VOCABULARY)
-    proposer = searcher(settings.searcher.name, space, settings.evolution, seed=seed)
+    name, evolution = settings.searcher.name, settings.evolution
+    proposer = cast("Proposer[Model]", searcher(name, space, evolution, seed=seed))
     objectives, constraints = settings.parsed_objectives(), settings.parsed_constraints()
     for _ in range(candidates):
         proposal = proposer.ask()
-        evaluation = evaluate(proposal.candidate, proposal.number, settings.profile, rng)
+        evaluation = evaluate(
+            cast("Architecture", proposal.candidate), proposal.number, settings.profile, rng
+        )
         if reason := next((text for each in constraints if (text := each.broken_by(evaluation.metrics))), ""):
             kept = {name: value for name, value in evaluation.metrics.items() if name != "loss"}
             update = {"status": "infeasible", "reason": reason, "metrics": kept, "proxy": None}

@@ -364,7 +364,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal without the letters of µ or × shows ? for them
     try:
         try:
-            app(joined(sys.argv[1:]))
+            app(joined(sys.argv[1:]), prog_name="frontrunner")  # `python -m` has other names for it
         finally:
             sys.stdout.flush()  # at exit a full disk could no longer be reported
     except BrokenPipeError:  # the reader, as `head`, has read enough

@@ -31,13 +31,10 @@ def report(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write one page of runs: frontier, candidates, progress and failures. It opens without a network."""
-    from search.page.document import check_path, write
-    from search.page.shown import Source, shown
-    from search.runs.status import opened
+    from search.page.report import write_page
+    from search.runs.folder import find_folder
 
-    check_path(to)
-    sources = [Source.read(*opened(results, run)) for run in runs]
-    size = write(to, shown(sources), title=", ".join(source.folder.name for source in sources))
+    size = write_page(to, [find_folder(results, run) for run in runs])
     console.print(f"page: {to} ({size / 1e6:.1f} MB)", soft_wrap=True)
 
 
