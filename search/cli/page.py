@@ -25,6 +25,7 @@ def report(
             metavar="RUN...",
             help="Runs, by name or folder; the first one is shown first.",
             show_default=False,
+            autocompletion=run_names,
         ),
     ],
     to: Annotated[Path, typer.Option(help="The .html file to write.", show_default=False)],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from operators import Architecture
-from operators.published.engines import ENGINES, LISTED, loads, where_it_loads
+from operators.published.engines import LISTED, all_loads, where_it_loads
 from profiler.metrics import MetricName
 from search.config.run import RunConfig
 from search.evaluation.figures import axis_label, exact_value, suffix_of, unit_of
@@ -174,8 +174,7 @@ def _loads(entry: Entry) -> list[list[str]]:
     """A row for each engine: its name, the class that holds the candidate, and else the reason."""
     if not isinstance(entry.architecture, Architecture):
         return []
-    answers = {engine: loads(entry.architecture, engine) for engine in ENGINES}
     return [
         [f"{engine} {LISTED[engine][0]}" if engine in LISTED else engine, one.name, one.reason[:_MOST_REASON]]
-        for engine, one in answers.items()
+        for engine, one in all_loads(entry.architecture).items()
     ]

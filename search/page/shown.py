@@ -14,7 +14,7 @@ from search.objectives import Objective, by_kind
 from search.page.candidates import columns, metrics_of
 from search.runs.entry import Entry, finished
 from search.runs.folder import RunFolder
-from search.runs.frontier import dominators, frontier_of, hypervolume_courses
+from search.runs.frontier import dominators, hypervolume_courses
 from search.runs.gate_counts import counted, gate_names
 from search.runs.ledger import Ledger
 from search.runs.status import state_of
@@ -78,8 +78,10 @@ def _run(source: Source, name: str) -> dict[str, Any]:
     config, now = ledger.config, datetime.now(UTC)
     objectives, driven = config.parsed_objectives(), folder.driver() is not None
     metrics = metrics_of(config, entries)
-    spans = by_kind(objectives, config.device_kind)
-    members = [entry.architecture for entry in frontier_of(entries, objectives)]
+    of_kind = by_kind(objectives, config.device_kind)
+    first_by = {kind: dominators(entries, wanted) for kind, wanted in of_kind.items()}
+    alone = first_by[""] if "" in first_by else dominators(entries, objectives)
+    members = [entry.architecture for entry in entries if alone.get(entry.number, entry.number) is None]
     return {
         "name": name,
         "folder": str(folder.path),
@@ -96,9 +98,9 @@ def _run(source: Source, name: str) -> dict[str, Any]:
             {
                 "kind": kind,
                 "objectives": [asdict(each) for each in wanted],
-                "dominators": list(dominators(entries, wanted).items()),
+                "dominators": list(first_by[kind].items()),
             }
-            for kind, wanted in spans.items()
+            for kind, wanted in of_kind.items()
         ],
         "candidates": columns(folder, ledger, entries, [metric["name"] for metric in metrics]),
         "gates": [asdict(gate) for gate in counted(entries, objectives, gate_names(config))],

@@ -65,28 +65,51 @@ function scored(run, metrics) {
 // The rows that no other dominates by these metrics. A difference within the errors dominates nothing, and
 // neither does a tainted figure: the rule of `search/pareto.py`.
 function frontier(run, rows, metrics) {
-  const signs = metrics.map((name) => (run.metric.get(name).maximize ? -1 : 1));
-  const cost = rows.map((row) => metrics.map((name, place) => signs[place] * run.value(name, row)));
-  const error = rows.map((row) => metrics.map((name) => {
-    if (run.taint(name, row)) return Infinity;
-    const column = run.candidates.error[name];
-    const share = column ? column[row] : null;
-    return share === null || share === undefined ? 0 : share * Math.abs(run.value(name, row));
-  }));
-  const least = metrics.map((_, k) => cost.reduce((a, each) => Math.min(a, each[k]), Infinity));
-  const span = metrics.map((_, k) => cost.reduce((a, each) => Math.max(a, each[k]), -Infinity) - least[k] || 1);
-  // The best come first: they dominate most others, so that few comparisons are needed.
-  const able = rows.map((_, place) => place).filter((place) => error[place].every(Number.isFinite));
-  const sum = (place) => cost[place].reduce((total, value, k) => total + (value - least[k]) / span[k], 0);
-  able.sort((a, b) => sum(a) - sum(b));
-  const dominated = (j) => able.some((i) => {
+  const width = metrics.length;
+  const cost = new Float64Array(rows.length * width);
+  const error = new Float64Array(rows.length * width);
+  metrics.forEach((name, k) => {
+    const sign = run.metric.get(name).maximize ? -1 : 1;
+    const shares = run.candidates.error[name];
+    rows.forEach((row, place) => {
+      const value = run.value(name, row);
+      cost[place * width + k] = sign * value;
+      error[place * width + k] = run.taint(name, row) ? Infinity : ((shares && shares[row]) || 0) * Math.abs(value);
+    });
+  });
+  // One that dominates another has the smaller sum of scaled costs: only those before it need be looked at.
+  const sums = new Float64Array(rows.length);
+  const trusted = new Uint8Array(rows.length).fill(1);
+  for (let k = 0; k < width; k += 1) {
+    let least = Infinity;
+    let most = -Infinity;
+    for (let at = k; at < cost.length; at += width) {
+      least = Math.min(least, cost[at]);
+      most = Math.max(most, cost[at]);
+    }
+    for (let place = 0; place < rows.length; place += 1) {
+      sums[place] += (cost[place * width + k] - least) / (most - least || 1);
+      if (error[place * width + k] === Infinity) trusted[place] = 0;
+    }
+  }
+  const able = rows.map((_, place) => place).filter((place) => trusted[place]).sort((a, b) => sums[a] - sums[b]);
+  const dominates = (i, j) => {
     let better = false;
-    for (let k = 0; k < metrics.length; k += 1) {
-      if (cost[i][k] > cost[j][k]) return false;
-      if (cost[i][k] + Math.hypot(error[i][k], error[j][k]) < cost[j][k]) better = true;
+    for (let k = 0; k < width; k += 1) {
+      const [a, b] = [i * width + k, j * width + k];
+      if (cost[a] > cost[b]) return false;
+      if (cost[a] + Math.sqrt(error[a] * error[a] + error[b] * error[b]) < cost[b]) better = true;
     }
     return better;
-  });
+  };
+  const slack = 1e-9; // sums are rounded
+  const dominated = (j) => {
+    for (const i of able) {
+      if (sums[i] > sums[j] + slack) return false;
+      if (dominates(i, j)) return true;
+    }
+    return false;
+  };
   return rows.filter((_, place) => !dominated(place));
 }
 

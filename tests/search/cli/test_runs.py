@@ -249,7 +249,7 @@ def test_shells_complete_runs_configurations_and_commands(
     assert completed(monkeypatch, capfd, "show", "fi") == ["first"]
     assert completed(monkeypatch, capfd, "report", "first", "") == ["first", "second"]
     assert completed(monkeypatch, capfd, "diff", "se") == ["second:"]
-    assert completed(monkeypatch, capfd, "search", "quic") == ["quick"]
+    assert completed(monkeypatch, capfd, "search", "quick_") == ["quick_vision"]
     assert completed(monkeypatch, capfd, "fron") == ["frontier"]
     monkeypatch.chdir("/")
     assert completed(monkeypatch, capfd, "rm", "") == []
