@@ -8,11 +8,13 @@ from tensorboardX import SummaryWriter
 
 from search.trackers.contract import Begun, Tracked
 
+_FLUSH_S = 2  # after which TensorBoard can read a score, and a kill cannot lose it
+
 
 class TensorBoard:
     def __init__(self, begun: Begun) -> None:
         self._folder = begun.folder
-        self._scores = SummaryWriter(str(self._folder / "scores"))
+        self._scores = SummaryWriter(str(self._folder / "scores"), flush_secs=_FLUSH_S)
 
     def evaluated(self, tracked: Tracked) -> None:
         for name, value in tracked.scores.items():
@@ -20,7 +22,6 @@ class TensorBoard:
         self._scores.add_text(
             "candidates", f"{tracked.number}: {tracked.status}: `{tracked.architecture}`", tracked.order
         )
-        self._scores.flush()
         if tracked.curve:
             with SummaryWriter(str(self._folder / f"candidate-{tracked.number:05d}")) as curve:
                 for tokens, loss in tracked.curve:

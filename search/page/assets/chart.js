@@ -10,15 +10,15 @@ const SHADES = {
   light: [[0, "#00224e"], [0.5, "#6b7a90"], [1, "#d39200"]],
   dark: [[0, "#3f7fd0"], [0.5, "#a5b0c0"], [1, "#ffe14d"]],
 };
+let unpacking = null; // the text of plotly in a file, from when the page begins
 let drawing = null; // plotly, from when it is wanted
 
 // Plotly is large: it is read only once the page stands.
 function plotly() {
   drawing ??= (async () => {
-    const packed = element("plotly");
     const script = document.createElement("script");
-    if (packed) {
-      script.textContent = await unpacked(packed.textContent);
+    if (unpacking) {
+      script.textContent = await unpacking;
       document.head.append(script);
     } else {
       script.src = "plotly.js";
@@ -39,7 +39,6 @@ function axis(title, log) {
   return {
     title: { text: plain(title), standoff: 8 },
     type: log ? "log" : "linear",
-    automargin: true,
     gridcolor: css("--line"),
     linecolor: css("--line"),
     zerolinecolor: css("--line"),
@@ -55,7 +54,7 @@ async function draw(target, traces, layout, label) {
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
     font: { color: css("--text"), family: "system-ui, sans-serif", size: 13 },
-    margin: { l: 10, r: 10, t: 10, b: 10 },
+    margin: { l: 68, r: 24, t: 36, b: 52 }, // fixed: with its own, plotly would draw everything twice
     hovermode: "closest",
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     ...layout,

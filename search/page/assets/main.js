@@ -193,7 +193,9 @@ async function begin(data) {
 async function main() {
   const address = document.body.dataset.address;
   if (address) return follow(address);
-  return begin(JSON.parse(await unpacked(element("data").textContent)));
+  const text = unpacked(element("data").textContent);
+  unpacking = unpacked(element("plotly").textContent); // beside the reading of the data
+  return begin(JSON.parse(await text));
 }
 
 main();
