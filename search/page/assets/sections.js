@@ -91,7 +91,7 @@ async function drawComposition(state) {
   });
   await draw(element("sizes-chart"), [line("depth (median)", (row) => run.candidates.depth[row], "solid", "circle", "y"),
     line("width (median)", (row) => run.candidates.width[row], "dash", "square", "y2")],
-  { height: 260, xaxis: axis("evaluations", false), yaxis: { ...axis("depth", false), rangemode: "tozero" },
+  { height: 260, margin: { l: 68, r: 72, t: 36, b: 52 }, xaxis: axis("evaluations", false), yaxis: { ...axis("depth", false), rangemode: "tozero" },
     yaxis2: { ...axis("width", false), overlaying: "y", side: "right", showgrid: false, rangemode: "tozero" } },
   "Median depth and width of the frontier");
   const last = steps.at(-1);

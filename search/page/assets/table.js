@@ -38,6 +38,7 @@ const total = (seconds) => {
 function shownText(run, name, row) {
   if (name === "★") return run.own.has(row) ? "◆" : "";
   if (name === "seconds") return cell(run, name, row) === null ? "" : digits(cell(run, name, row));
+  if (name === "origin") return cell(run, name, row).replace(/\+/g, "+\u200b"); // may be broken there
   return run.metric.has(name) ? told(run, name, row) : cell(run, name, row);
 }
 
