@@ -2,12 +2,14 @@
 
 How large is the file, and how long does a browser take to open it? `open_text_s` is until its table stands
 and can be used, `open_frontier_s` until the frontier's chart is drawn too, `open_charts_s` until all charts
-are. All begin with the address and are the medians of several openings. The browser has no window and no GPU,
-so that the CPU draws what else a GPU draws.
+are. All begin with the address and are the medians of several openings. `open_cpu_s` is the processor time of
+the page's main thread until then. The browser has no window and no GPU, so that the CPU draws what else a GPU
+draws.
 
     frontrunner bench page
 """
 
+import os
 import shutil
 import statistics
 import tempfile
@@ -58,6 +60,9 @@ def page(device: str, console: Console) -> Measured:
     names = list(openings[0])
     figures: Figures = {
         "candidates": CANDIDATES,
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": round(os.getloadavg()[0], 2),
+        "openings": OPENINGS,
         "frontier": sum(by is None for _, by in value["runs"][0]["kinds"][0]["dominators"]),
         "file_bytes": len(content),
         "file_bytes_without_candidates": len(document.file(shown([]), title="")),
@@ -79,13 +84,18 @@ def _open(browser: str, file: Path) -> dict[str, float]:
         opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         tab = opened.new_page(viewport={"width": 1280, "height": 900})
         tab.set_default_timeout(_DEADLINE_MS)
+        costs = tab.context.new_cdp_session(tab)
+        costs.send("Performance.enable", {"timeDomain": "threadTicks"})
         tab.goto(file.absolute().as_uri())
         tab.wait_for_selector("body[data-ready=charts]")
         marks = {name: tab.evaluate(_MARK, name) / 1e3 for name in ("text", "frontier", "charts")}
+        counted = costs.send("Performance.getMetrics")["metrics"]
+        spent = {each["name"]: each["value"] for each in counted}
         figures = {
             "open_text_s": marks["text"],
             "open_frontier_s": marks["frontier"],
             "open_charts_s": marks["charts"],
+            "open_cpu_s": spent["TaskDuration"],
             "sort_s": _used(tab, lambda: tab.click("th button[data-column=params]")),
             "filter_s": _used(tab, lambda: _filter(tab)),
             "open_candidate_s": _used(tab, lambda: tab.locator("#candidates button.link").first.click()),
