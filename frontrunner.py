@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from operators import Architecture, HybridLM
+from operators import Architecture, HybridLM, VisionLanguageModel
 from operators.operator import Operator
 from operators.vision.vision_language import Model as EitherModel
 from profiler.measuring.comparison import Comparison
@@ -104,7 +104,7 @@ class Candidate:
     parents: tuple[int, ...]
     _folder: RunFolder
 
-    def model(self, *, device: str = "cpu") -> tuple[HybridLM, Tokenizer]:
+    def model(self, *, device: str = "cpu") -> tuple[HybridLM | VisionLanguageModel, Tokenizer]:
         """Returns the model with its trained weights, in evaluation mode, and its tokenizer.
 
         Raises RunError.

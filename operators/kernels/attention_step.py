@@ -59,16 +59,44 @@ def _loaded(
 
 
 @triton.jit
-def _attended(q_first, q_second, k_first, k_second, v, seen, best, weight, total, scale):
-    """The running maximum, weight and sum of a softmax after more slots."""
-    score = tl.dot(q_first, tl.trans(k_first))
-    score = tl.dot(q_second, tl.trans(k_second), score) * scale
-    score = tl.where(seen[None, :], score, float("-inf"))
-    higher = tl.maximum(best, tl.max(score, 1))
-    shift = tl.where(higher == float("-inf"), 0.0, higher)
-    shrink = tl.exp2(best - shift)
-    p = tl.exp2(score - shift[:, None])
-    return higher, weight * shrink + tl.sum(p, 1), tl.dot(p.to(v.dtype), v, total * shrink[:, None])
+def _join(
+    parts, result, count, SIZE: tl.constexpr, GROUP: tl.constexpr, WHOLE: tl.constexpr,
+    GROUP_POWER: tl.constexpr, SPLITS_POWER: tl.constexpr, TOGETHER: tl.constexpr,
+):  # fmt: skip
+    """Writes the attention [GROUP, SIZE] of `count` parts, each GROUP × SIZE sums, then GROUP maxima, then
+    GROUP weights."""
+    head, place, part = tl.arange(0, GROUP_POWER), tl.arange(0, WHOLE), tl.arange(0, SPLITS_POWER)
+    of_head, of_part = head < GROUP, GROUP * (SIZE + 2)
+    of_highs = GROUP * SIZE + head[None, :]
+    kept = (part < count)[:, None] & of_head[None, :]
+    high = tl.load(
+        parts + part[:, None] * of_part + of_highs, mask=kept, other=float("-inf"), cache_modifier=".cg"
+    )
+    weight = tl.load(
+        parts + part[:, None] * of_part + of_highs + GROUP, mask=kept, other=0.0, cache_modifier=".cg"
+    )
+    highest = tl.where(of_head, tl.max(high, 0), 0.0)
+    divisor = tl.where(of_head, tl.sum(tl.exp2(high - highest[None, :]) * weight, 0), 1.0)
+    sums = tl.zeros([TOGETHER, GROUP_POWER, WHOLE], tl.float32)
+    at_numbers = parts + head[None, :, None] * SIZE + place[None, None, :]
+    for first in tl.range(0, count, TOGETHER, num_stages=3):
+        some = first + tl.arange(0, TOGETHER)
+        there = (some < count)[:, None] & of_head[None, :]
+        of_some = tl.load(
+            parts + some[:, None] * of_part + of_highs, mask=there, other=float("-inf"), cache_modifier=".cg"
+        )
+        numbers = tl.load(
+            at_numbers + some[:, None, None] * of_part,
+            mask=there[:, :, None] & (place < SIZE)[None, None, :],
+            other=0.0,
+            cache_modifier=".cg",
+        )
+        sums += tl.exp2(of_some - highest[None, :])[:, :, None] * numbers
+    tl.store(
+        result + head[:, None] * SIZE + place[None, :],
+        (tl.sum(sums, 0) / divisor[:, None]).to(result.dtype.element_ty),
+        mask=of_head[:, None] & (place < SIZE)[None, :],
+    )
 
 
 @triton.jit
@@ -77,7 +105,7 @@ def _attend(
     heads, kv_heads, slots, eps, scale,
     SIZE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HALF: tl.constexpr, WHOLE: tl.constexpr,
     BLOCK: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr, SPLITS_POWER: tl.constexpr,
-    GROUP_POWER: tl.constexpr, PIECE: tl.constexpr, NORMED: tl.constexpr, ROTATED: tl.constexpr,
+    GROUP_POWER: tl.constexpr, TOGETHER: tl.constexpr, NORMED: tl.constexpr, ROTATED: tl.constexpr,
     EARLY: tl.constexpr,
 ):  # fmt: skip
     batch, kv_head, split = tl.program_id(0) // kv_heads, tl.program_id(0) % kv_heads, tl.program_id(1)
@@ -94,10 +122,6 @@ def _attend(
     of_half, of_whole, of_group = half < SIZE // 2, whole < SIZE, group < GROUP
     of_slot = kv_heads * SIZE
     cache = batch.to(tl.int64) * slots * of_slot + kv_head * SIZE
-    if STAGES == 0:
-        k_first, k_second, v, seen = _loaded(
-            key, value, cache, first_slot, last_slot, new, of_slot, half, whole, SIZE, BLOCK
-        )
     cosine, sine = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
     if ROTATED:
         angle = before.to(tl.float32) * tl.load(frequencies + half, mask=of_half, other=0.0)
@@ -108,57 +132,60 @@ def _attend(
         qn_second = tl.load(q_norm + SIZE // 2 + half, mask=of_half, other=0.0).to(tl.float32)
         kn_first = tl.load(k_norm + half, mask=of_half, other=0.0).to(tl.float32)
         kn_second = tl.load(k_norm + SIZE // 2 + half, mask=of_half, other=0.0).to(tl.float32)
-    if EARLY:
-        gdc_wait()
-        gdc_launch_dependents()
-
     row = qkv + batch.to(tl.int64) * (heads + 2 * kv_heads) * SIZE
     mine = of_group[:, None] & of_half[None, :]
     q_at = row + (kv_head * GROUP + group)[:, None] * SIZE + half[None, :]
-    q_first = tl.load(q_at, mask=mine, other=0.0).to(tl.float32)
-    q_second = tl.load(q_at + SIZE // 2, mask=mine, other=0.0).to(tl.float32)
-    q_first, q_second = _rotated(
-        q_first, q_second, qn_first, qn_second, cosine, sine, SIZE, eps, NORMED, ROTATED
-    )
-    q_first, q_second = q_first.to(key.dtype.element_ty), q_second.to(key.dtype.element_ty)
+    k_at = row + (heads + kv_head) * SIZE + half[None, :]
+    q_first = tl.zeros([ROWS, HALF], key.dtype.element_ty)
+    q_second = q_first
+    own_first = tl.zeros([1, HALF], key.dtype.element_ty)
+    own_second = own_first
+    own_value = tl.zeros([WHOLE], value.dtype.element_ty)
     best = tl.full([ROWS], float("-inf"), tl.float32)
     weight = tl.zeros([ROWS], tl.float32)
     total = tl.zeros([ROWS, WHOLE], tl.float32)
-    if split == 0:  # it writes this token's key and value, and sees them
-        k_at = row + (heads + kv_head) * SIZE + half[None, :]
-        own_first = tl.load(k_at, mask=of_half[None, :], other=0.0).to(tl.float32)
-        own_second = tl.load(k_at + SIZE // 2, mask=of_half[None, :], other=0.0).to(tl.float32)
-        own_first, own_second = _rotated(
-            own_first, own_second, kn_first, kn_second, cosine, sine, SIZE, eps, NORMED, ROTATED
+    # One turn at least, as its first one waits and reads what the kernel before wrote. The slots of the first
+    # turns are read ahead of that: the compiler moves their loads, and none within a branch, before the loop.
+    for start in tl.range(first_slot, tl.maximum(last_slot, first_slot + 1), BLOCK, num_stages=STAGES):
+        k_first, k_second, v, seen = _loaded(
+            key, value, cache, start, last_slot, new, of_slot, half, whole, SIZE, BLOCK
         )
-        own_first, own_second = own_first.to(key.dtype.element_ty), own_second.to(key.dtype.element_ty)
-        own_value = tl.load(row + (heads + kv_heads + kv_head) * SIZE + whole, mask=of_whole, other=0.0)
+        if start == first_slot:
+            if EARLY:
+                gdc_wait()
+                gdc_launch_dependents()
+            a = tl.load(q_at, mask=mine, other=0.0).to(tl.float32)
+            b = tl.load(q_at + SIZE // 2, mask=mine, other=0.0).to(tl.float32)
+            c = tl.load(k_at, mask=of_half[None, :], other=0.0).to(tl.float32)
+            d = tl.load(k_at + SIZE // 2, mask=of_half[None, :], other=0.0).to(tl.float32)
+            own_value = tl.load(row + (heads + kv_heads + kv_head) * SIZE + whole, mask=of_whole, other=0.0)
+            a, b = _rotated(a, b, qn_first, qn_second, cosine, sine, SIZE, eps, NORMED, ROTATED)
+            c, d = _rotated(c, d, kn_first, kn_second, cosine, sine, SIZE, eps, NORMED, ROTATED)
+            q_first, q_second = a.to(key.dtype.element_ty), b.to(key.dtype.element_ty)
+            own_first, own_second = c.to(key.dtype.element_ty), d.to(key.dtype.element_ty)
+        score = tl.dot(q_first, tl.trans(k_first))
+        score = tl.dot(q_second, tl.trans(k_second), score) * scale
+        score = tl.where(seen[None, :], score, float("-inf"))
+        higher = tl.maximum(best, tl.max(score, 1))
+        shift = tl.where(higher == float("-inf"), 0.0, higher)
+        shrink = tl.exp2(best - shift)
+        p = tl.exp2(score - shift[:, None])
+        weight = weight * shrink + tl.sum(p, 1)
+        total = tl.dot(p.to(v.dtype), v, total * shrink[:, None])
+        best = higher
+    if split == 0:  # it writes this token's key and value, and sees them
         there = cache + new.to(tl.int64) * of_slot
         tl.store(key + there + half[None, :], own_first, mask=of_half[None, :])
         tl.store(key + there + SIZE // 2 + half[None, :], own_second, mask=of_half[None, :])
         tl.store(value + there + whole, own_value, mask=of_whole)
         both = q_first.to(tl.float32) * own_first.to(tl.float32)
         both += q_second.to(tl.float32) * own_second.to(tl.float32)
-        best = tl.sum(both, 1) * scale
-        weight += 1.0
-        total += own_value.to(tl.float32)[None, :]
-    if STAGES == 0:
-        for start in range(first_slot, last_slot, BLOCK):
-            if start > first_slot:
-                k_first, k_second, v, seen = _loaded(
-                    key, value, cache, start, last_slot, new, of_slot, half, whole, SIZE, BLOCK
-                )
-            best, weight, total = _attended(
-                q_first, q_second, k_first, k_second, v, seen, best, weight, total, scale
-            )
-    else:
-        for start in tl.range(first_slot, last_slot, BLOCK, num_stages=STAGES):
-            k_first, k_second, v, seen = _loaded(
-                key, value, cache, start, last_slot, new, of_slot, half, whole, SIZE, BLOCK
-            )
-            best, weight, total = _attended(
-                q_first, q_second, k_first, k_second, v, seen, best, weight, total, scale
-            )
+        score = tl.sum(both, 1) * scale
+        higher = tl.maximum(best, score)
+        shrink, p = tl.exp2(best - higher), tl.exp2(score - higher)
+        weight = weight * shrink + p
+        total = total * shrink[:, None] + p[:, None] * own_value.to(tl.float32)[None, :]
+        best = higher
 
     result = out + batch.to(tl.int64) * heads * SIZE + kv_head * GROUP * SIZE
     wanted = of_group[:, None] & of_whole[None, :]
@@ -169,7 +196,6 @@ def _attend(
             mask=wanted,
         )
         return
-    # A part: GROUP × SIZE sums, then GROUP maxima, then GROUP weights.
     of_part = GROUP * (SIZE + 2)
     mine_all = parts + tl.program_id(0).to(tl.int64) * SPLITS * of_part
     part = mine_all + split * of_part
@@ -178,26 +204,7 @@ def _attend(
     tl.store(part + GROUP * (SIZE + 1) + group, weight, mask=of_group)
     tl.debug_barrier()  # all threads have written before one of them says so
     if tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == active - 1:
-        few, some, piece = tl.arange(0, GROUP_POWER), tl.arange(0, SPLITS_POWER), tl.arange(0, PIECE)
-        kept = (some < active)[:, None] & (few < GROUP)[None, :]
-        at_part = mine_all + some[:, None] * of_part + few[None, :]
-        high = tl.load(at_part + GROUP * SIZE, mask=kept, other=float("-inf"), cache_modifier=".cg")
-        weights = tl.load(at_part + GROUP * (SIZE + 1), mask=kept, other=0.0, cache_modifier=".cg")
-        highest = tl.where(few < GROUP, tl.max(high, 0), 0.0)
-        factor = tl.exp2(high - highest[None, :])
-        factor = factor / tl.where(few < GROUP, tl.sum(factor * weights, 0), 1.0)[None, :]
-        at_numbers = (
-            mine_all + some[:, None, None] * of_part + few[None, :, None] * SIZE + piece[None, None, :]
-        )
-        for first in tl.static_range(0, SIZE, PIECE):
-            there = kept[:, :, None] & (first + piece < SIZE)[None, None, :]
-            numbers = tl.load(at_numbers + first, mask=there, other=0.0, cache_modifier=".cg")
-            sums = tl.sum(factor[:, :, None] * numbers, 0)
-            tl.store(
-                result + few[:, None] * SIZE + (first + piece)[None, :],
-                sums.to(out.dtype.element_ty),
-                mask=(few < GROUP)[:, None] & (first + piece < SIZE)[None, :],
-            )
+        _join(mine_all, result, active, SIZE, GROUP, WHOLE, GROUP_POWER, SPLITS_POWER, TOGETHER)
         tl.store(arrived + tl.program_id(0), 0)
 
 
@@ -256,7 +263,7 @@ def attend(
         STAGES=stages,
         SPLITS_POWER=splits_power,
         GROUP_POWER=power,
-        PIECE=max(1, min(whole, _JOINED_NUMBERS // (power * splits_power))),
+        TOGETHER=max(1, min(splits_power, _JOINED_NUMBERS // (power * whole))),
         NORMED=q_norm is not None,
         ROTATED=frequencies is not None,
         EARLY=starts_early(qkv.device),
@@ -269,15 +276,13 @@ def shared_out(heads: int, slots: int, size: int, device: torch.device) -> tuple
     """How the slots of `heads` heads with `size` numbers each are shared out to programs.
 
     Returns into how many parts a head's slots go at most, how many slots a program takes at once, its
-    warps, and how many such blocks it reads ahead; 0 reads the first one before the wait. Measured on an
-    H100 in whole models with 160 and 8,192 slots.
+    warps, and how many blocks are on their way at once. Measured on an H100 in whole models with 160 and
+    8,192 slots.
     """
     processors = multiprocessors(device)
-    tiny, small, large = (max(16, numbers // size) for numbers in (4096, 8192, 16384))
+    small, large = (max(16, numbers // size) for numbers in (8192, 16384))
     if slots <= large:
-        return 1, large, 8, 0
+        return 1, large, 8, 2
     if heads < processors // MOST_PARTS:
-        return min(2 * MOST_PARTS, -(-slots // large)), large, 8, 0
-    if heads > processors // 4:
-        return max(1, min(2 * processors // heads, -(-slots // tiny))), tiny, 4, 3
-    return min(MOST_PARTS, 2 * processors // heads, -(-slots // small)), small, 4, 0
+        return min(2 * MOST_PARTS, -(-slots // large)), large, 8, 2
+    return max(1, min(MOST_PARTS, 2 * processors // heads, -(-slots // small))), small, 4, 2

@@ -8,20 +8,31 @@ then find everything ready.
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 
+class _LeftToAnother(Exception):  # noqa: N818 - nothing went wrong
+    """Another process compiles this kernel."""
+
+
 @contextmanager
-def compiling_ahead(threads: int | None = None) -> Iterator[None]:
+def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -> Iterator[set[str]]:
     """Inside, launches of Triton kernels compute nothing; at the end each configuration is compiled.
+
+    It gives a set of digests that the launches fill with what they depend on: one for each kernel in each
+    configuration, as Triton's cache names it, and one for each case in which the fastest configuration is
+    kept. Work whose digests are all those of other work finds everything ready after that.
 
     Outputs of such launches hold what was in memory. An error of compilation is left for the real launch to
     report. This holds for the whole process with all its threads, as autograd launches kernels from its own.
 
     threads: that compile; None for one a core.
+    claims: a folder in which processes note what they compile. What another has noted is left to it.
 
     Raises ImportError without Triton.
     """
@@ -29,9 +40,22 @@ def compiling_ahead(threads: int | None = None) -> Iterator[None]:
     function = importlib.import_module("triton.runtime.jit").JITFunction
     autotuner = importlib.import_module("triton.runtime.autotuner").Autotuner
     compile_or_launch, tune_and_launch = function.run, autotuner.run
+    needs: set[str] = set()
+
+    class Mode(asynchronous.AsyncCompileMode):  # type: ignore[name-defined]
+        def submit(self, key: str, compile_kernel: Callable[[], Any], finalize: Callable[[Any], None]) -> Any:
+            needs.add(digest := _digest(key))
+
+            def compile_once() -> Any:
+                if claims is not None and not _claimed(claims / digest):
+                    raise _LeftToAnother
+                return compile_kernel()
+
+            return super().submit(key, compile_once, finalize)
+
     with (
         ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
-        asynchronous.AsyncCompileMode(pool, ignore_errors=True) as mode,
+        Mode(pool, ignore_errors=True) as mode,
     ):
 
         def compile_only(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -43,13 +67,42 @@ def compiling_ahead(threads: int | None = None) -> Iterator[None]:
 
         def compile_each_configuration(self: Any, *args: Any, **kwargs: Any) -> None:
             self.nargs = dict(zip(self.arg_names, args, strict=False))
-            for config in self.prune_configs(kwargs):
+            tried = self.prune_configs(kwargs)
+            if len(tried) > 1:
+                needs.add(_digest(_case(self, {**self.nargs, **kwargs})))
+            for config in tried:
                 self.best_config = config  # libraries read it after a launch
                 self.fn.run(*args, **{**kwargs, **config.all_kwargs()})
             self.nargs = None
 
         function.run, autotuner.run = compile_only, compile_each_configuration
         try:
-            yield
+            yield needs
         finally:
             function.run, autotuner.run = compile_or_launch, tune_and_launch
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def _claimed(path: Path) -> bool:
+    """Whether this call is the first of all processes to make the file."""
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _case(autotuner: Any, arguments: dict[str, Any]) -> str:
+    """What Triton keeps the fastest configuration by: the arguments that its author named, and dtypes."""
+    own = {name: value for name, value in arguments.items() if name in autotuner.arg_names}
+    named = [own[name] for name in autotuner.keys if name in own]
+    return repr(
+        (
+            autotuner.base_fn.__name__,
+            named,
+            [str(value.dtype) for value in own.values() if hasattr(value, "dtype")],
+        )
+    )

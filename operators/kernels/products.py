@@ -41,10 +41,20 @@ def _finished(
 
 
 @triton.jit
+def _added(total, w, a, FOLD: tl.constexpr):
+    """total + w · a, where each `FOLD` columns that one thread holds become one: fewer registers."""
+    if FOLD == 1:
+        return total + w.to(tl.float32) * a[None, :]
+    parts = tl.reshape(w.to(tl.float32) * a[None, :], [total.shape[0], total.shape[1], FOLD])
+    return total + tl.sum(parts, 2)
+
+
+@triton.jit
 def _one_row(
     x, weight, out, norm_weight, norm_bias, bias, divisor, inputs, outputs, eps,
-    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, NORM: tl.constexpr, ACTIVATION: tl.constexpr,
-    BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, FOLD: tl.constexpr, NORM: tl.constexpr,
+    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
+    EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     columns = tl.arange(0, BLOCK_IN)
@@ -70,10 +80,10 @@ def _one_row(
                 tl.load(x + start + columns, mask=start + columns < inputs, other=0.0).to(tl.float32), 0
             )
         mean = mean / inputs
-    total = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
-    total_up = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
-    fixed = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)  # what the normalization's bias contributes
-    fixed_up = tl.zeros([BLOCK_OUT, BLOCK_IN], tl.float32)
+    total = tl.zeros([BLOCK_OUT, BLOCK_IN // FOLD], tl.float32)
+    total_up = tl.zeros([BLOCK_OUT, BLOCK_IN // FOLD], tl.float32)
+    fixed = tl.zeros([BLOCK_OUT, BLOCK_IN // FOLD], tl.float32)  # what the normalization's bias contributes
+    fixed_up = tl.zeros([BLOCK_OUT, BLOCK_IN // FOLD], tl.float32)
     squares = tl.zeros([BLOCK_IN], tl.float32)
     for start in range(0, inputs, BLOCK_IN):
         here = start + columns
@@ -91,14 +101,14 @@ def _one_row(
         if NORM != "none":
             squares += a * a
             a = a * scale
-        total += w.to(tl.float32) * a[None, :]
+        total = _added(total, w, a, FOLD)
         if ACTIVATION == "swiglu":
-            total_up += u.to(tl.float32) * a[None, :]
+            total_up = _added(total_up, u, a, FOLD)
         if NORM == "layernorm":
             b = tl.load(norm_bias + here, mask=inside, other=0.0).to(tl.float32)
-            fixed += w.to(tl.float32) * b[None, :]
+            fixed = _added(fixed, w, b, FOLD)
             if ACTIVATION == "swiglu":
-                fixed_up += u.to(tl.float32) * b[None, :]
+                fixed_up = _added(fixed_up, u, b, FOLD)
     y, up = tl.sum(total, 1), tl.sum(total_up, 1)
     if NORM != "none":
         factor = tl.rsqrt(tl.sum(squares, 0) / inputs + eps)
@@ -144,12 +154,20 @@ def _few_rows(
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
     xs = x + batch[:, None] * inputs + columns[None, :]
+    # The first tile is read before the wait, and waits in registers for the end of the others.
+    inside = columns < inputs
+    mask = written[:, None] if EVEN else written[:, None] & inside[None, :]
+    first = tl.load(places, mask=mask, other=0.0)
+    if ACTIVATION == "swiglu":
+        first_up = tl.load(ups, mask=mask, other=0.0)
     if EARLY:
         gdc_wait()
         gdc_launch_dependents()
+    asked_here = asked[:, None] if EVEN else asked[:, None] & inside[None, :]
+    first_a = tl.trans(tl.load(xs, mask=asked_here, other=0.0))
     total = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
     total_up = tl.zeros([BLOCK_OUT, ROWS], tl.float32)
-    for start in tl.range(0, inputs, BLOCK_IN, num_stages=STAGES):
+    for start in tl.range(BLOCK_IN, inputs, BLOCK_IN, num_stages=STAGES):
         inside = start + columns < inputs
         mask = written[:, None] if EVEN else written[:, None] & inside[None, :]
         w = tl.load(places + start, mask=mask, other=0.0)
@@ -158,6 +176,9 @@ def _few_rows(
         total = tl.dot(w, a, total)
         if ACTIVATION == "swiglu":
             total_up = tl.dot(tl.load(ups + start, mask=mask, other=0.0), a, total_up)
+    total = tl.dot(first, first_a, total)
+    if ACTIVATION == "swiglu":
+        total_up = tl.dot(first_up, first_a, total_up)
     mask = written[:, None] & asked[None, :]
     spread = tl.broadcast_to(rows[:, None], [BLOCK_OUT, ROWS])
     y = _finished(total, total_up, spread, mask, bias, divisor, ACTIVATION, BIAS, DIVIDED)
@@ -202,7 +223,7 @@ def product(
     }
     after = (x if bias is None else bias, x if divisor is None else divisor)
     if rows == 1:
-        block_out, block_in, warps = blocks_of_one_row(
+        block_out, block_in, warps, fold = blocks_of_one_row(
             outputs, inputs, gated=gated, normalized=norm is not None
         )
         _one_row[(triton.cdiv(outputs, block_out),)](
@@ -217,6 +238,7 @@ def product(
             0.0 if norm is None else norms.eps,
             BLOCK_OUT=block_out,
             BLOCK_IN=block_in,
+            FOLD=fold,
             EVEN=inputs % block_in == 0,
             NORM=kind,
             **flags,
@@ -258,32 +280,39 @@ def product(
     return out
 
 
-def blocks_of_one_row(outputs: int, inputs: int, *, gated: bool, normalized: bool) -> tuple[int, int, int]:
-    """Rows and columns of the tile that a program takes at once, and its warps.
+def blocks_of_one_row(
+    outputs: int, inputs: int, *, gated: bool, normalized: bool
+) -> tuple[int, int, int, int]:
+    """Rows and columns of the tile that a program takes at once, its warps, and how many columns a thread
+    folds into one sum.
 
-    Measured on an H100, with matrices from 576 × 576 to 128,256 × 2,048. What counts is how many bytes a
-    multiprocessor waits for at once, and how evenly the last programs share the work.
+    Measured on an H100 in whole models. What counts is how many bytes a multiprocessor waits for at once, and
+    how evenly the last programs share the work.
     """
     widest = max(16, triton.next_power_of_2(inputs))
     if gated:
-        return 4, min(512, widest), 2
+        return 4, min(512, widest), 2, 1
     if normalized and inputs > 2048 >= outputs:
-        return 2, 1024, 2
+        return 2, 1024, 2, 1
+    if normalized and inputs == 1024:
+        return 8, 512, 4, 1
+    if normalized and outputs >= 4096:
+        return (8, min(1024, widest), 4, 8) if outputs >= 32768 else (4, min(1024, widest), 2, 8)
     if normalized:
-        return (8, 512, 4) if inputs == 1024 else (8, min(1024, widest), 4)
+        return 8, min(1024, widest), 4, 1
     if outputs <= 1024:
-        return 2, min(2048, widest), 4
-    return (4, min(2048, widest), 4) if inputs % 2048 == 0 or inputs < 2048 else (4, 1024, 4)
+        return 2, min(2048, widest), 4, 1
+    return 4, min(2048, widest) if inputs % 2048 == 0 or inputs < 2048 else 1024, 4, 1
 
 
 def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool) -> tuple[int, int, int, int]:
-    """The same as `blocks_of_one_row` for more rows, and how many tiles are read ahead.
+    """The same for more rows, but how many tiles are read ahead instead of what is folded.
 
-    A tile of tensor cores has 16 rows, and each warp takes one.
+    A tile of tensor cores has 16 rows.
     """
     widest = max(16, triton.next_power_of_2(inputs))
     if outputs >= 32768:
-        return 64, min(256, widest), 2, 3
+        return 64, min(128, widest), 2, 3
     if gated:
-        return 32, min(128, widest), 1, 3
-    return 16, min(512, widest), 2, 3
+        return 32, min(128, widest), 2, 3
+    return 16, min(256, widest), 2, 4

@@ -79,8 +79,9 @@ def _lfm2_tower(config: Settings, tower: Settings) -> dict[str, Any]:
     grid = isqrt(positions)
     if grid * grid != positions:
         raise tower.error("num_patches", "a square", positions)
-    # The processor's default: at most 256 image tokens, which is 32 × 32 patches with a factor of 2.
-    side = 16 * config.size("downsample_factor", default=2)
+    # By default the processor makes at most 256 image tokens, which is 32 × 32 patches with a factor of 2.
+    tokens = config.size("max_image_tokens", default=256)
+    side = isqrt(tokens) * config.size("downsample_factor", default=2)
     return {"image_size": side * tower.size("patch_size", default=16), "position_grid": grid}
 
 

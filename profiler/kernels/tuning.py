@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from operators.kernels.libraries import FULL_TUNING, autotuners, described
-from profiler.kernels.warm import Job, Workload, prepare
+from profiler.kernels.prepare import Job, Workload, prepare
 
 # How much slower than the best a configuration may be, relative to the best.
 TOLERANCE = 0.05

@@ -218,31 +218,35 @@ def warm(
     as_json: AsJson = False,
 ) -> None:
     """Compile and tune the kernels that a search or an architecture will need, in parallel."""
+    import time
     from dataclasses import asdict
 
     from profiler.device.device import open_device
     from profiler.kernels.warm import warm as prepared
     from search.runs.warming import warm_jobs
-    from search.view.warmed import print_warmed
+    from search.view.warmed import print_warmed, print_warmed_total, shown_warming
 
     open_device(device)  # a missing device is one error here, instead of one for every job
-    jobs = []
-    for done in prepared(
-        warm_jobs(
-            sources,
-            batches=whole_numbers("--batch", batch or []) or None,
-            tokens=tokens,
-            device=device,
-            results=results,
-        ),
-        processes=processes,
-    ):
-        jobs.append(asdict(done))
-        if not as_json:
-            print_warmed(console, done)
+    began = time.monotonic()
+    work = warm_jobs(
+        sources,
+        batches=whole_numbers("--batch", batch or []) or None,
+        tokens=tokens,
+        device=device,
+        results=results,
+    )
+    outcomes = []
+    with shown_warming(plain_console(stderr=True), len(work)) as progress:
+        for outcome in prepared(work, processes=processes, on_compiled=progress.compiled):
+            outcomes.append(outcome)
+            progress.ran()
+            if not as_json and not outcome.shares:
+                print_warmed(console, outcome)
     if as_json:
-        print_json(jobs)
-    if any(job["problem"] for job in jobs):
+        print_json([asdict(outcome) for outcome in outcomes])
+    else:
+        print_warmed_total(console, outcomes, time.monotonic() - began)
+    if any(outcome.problem for outcome in outcomes):
         raise typer.Exit(1)
 
 

@@ -71,7 +71,8 @@ def export(
         raise RunError(f"--without-weights: expected --format architecture, got {format_.value}")
     from search.runs.exportable import exportable
 
-    source = exportable(model, candidate, results, random_weights=random_weights)
+    sees = format_ is Format.huggingface
+    source = exportable(model, candidate, results, random_weights=random_weights, seeing=sees)
     if format_ is Format.gguf:
         from search.runs.gguf_export import export_gguf
 

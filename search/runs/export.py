@@ -10,10 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from operators import Architecture, HybridLM
+from operators import Architecture, HybridLM, VisionLanguage, VisionLanguageModel
 from operators.base.errors import RunError
 from operators.base.files import whole_folder
 from operators.parameter_shapes import parameter_shapes
+from operators.vision.model import parameter_shapes as shapes_of_seeing
+from operators.vision.vision_language import Model, load_model
+from proxy_train.images.image_settings import ImageSettings
 from proxy_train.text.tokenizer import load_published, load_tokenizer
 from search.evaluation.figures import exact_value
 from search.evaluation.outcome import Evaluation
@@ -37,6 +40,29 @@ print(tokenizer.decode(model.generate(tokenizer.encode("The people of the United
 - `provenance.json`: where it comes from.
 - `tokenizer.json`: what its tokens mean. It encodes text as the training did: no token is put before or
   behind the text, and the name of a special token in the text is text.
+"""
+
+
+SEEING_README = """# Candidate {number} of run {run}
+
+`{shorthand}`, {params:,} parameters. It answers {accuracy:.1%} of the held-out questions on pictures exactly.
+
+```python
+from PIL import Image
+from operators.vision.preprocess import normalized, resized
+from search.export import load
+
+model, tokenizer = load({folder})
+picture = resized(Image.open("picture.png").convert("RGB"), {prepared}, "{resize}")
+prompt = [model.value.image_token] * model.value.image_tokens + tokenizer.encode("What is it?").ids
+print(tokenizer.decode(model.generate(prompt, 8, images=normalized(picture[None], {size}))[len(prompt):]))
+```
+
+- `architecture.yaml`: tower, projector and language model.
+- `model.safetensors`: its weights after the training in stages.
+- `scores.json`: what was measured.
+- `provenance.json`: where it comes from.
+- `tokenizer.json`: what its tokens mean.
 """
 
 
@@ -75,17 +101,12 @@ def export(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights
         raise RunError(f"{to}: cannot be written: {error.strerror}") from None
 
 
-UNEXPORTED = "sees, and weights of such models cannot be exported yet"
-
-
 def why_without_weights(folder: RunFolder, ledger: Ledger, entry: Entry) -> str:
     """Why a candidate has no trained weights to export; empty where it has."""
     evaluation = entry.evaluation
-    if not isinstance(entry.architecture, Architecture):
-        return UNEXPORTED
     if evaluation is None:
         return f"is not evaluated yet: `{folder.command('resume')}` does it"
-    if evaluation.proxy is None:
+    if evaluation.proxy is None and evaluation.vision is None:
         return f"was not trained to the end ({evaluation.status}): {evaluation.reason}"
     if evaluation.proxy_width is not None:
         return (
@@ -126,12 +147,22 @@ def _write(folder: RunFolder, ledger: Ledger, entry: Entry, to: Path, *, weights
         if weights and evaluation is not None:
             shutil.copyfile(folder.weights(entry.number), partial / "model.safetensors")
             metrics = evaluation.metrics
-            text = README.format(
+            known = {
                 **common,
-                params=round(metrics["params"]),
-                loss=metrics["loss"],
-                folder=json.dumps(str(to), ensure_ascii=False),
-            )
+                "params": round(metrics["params"]),
+                "folder": json.dumps(str(to), ensure_ascii=False),
+            }
+            if isinstance(entry.architecture, VisionLanguage):
+                images = ledger.config.vision.images if ledger.config.vision else ImageSettings()
+                text = SEEING_README.format(
+                    **known,
+                    accuracy=metrics["answer_accuracy"],
+                    prepared=images.image_size,
+                    resize=images.resize,
+                    size=entry.architecture.tower.image_size,
+                )
+            else:
+                text = README.format(**known, loss=metrics["loss"])
         else:
             text = BARE_README.format(**common)
         (partial / "README.md").write_text(text, encoding="utf-8")
@@ -159,8 +190,10 @@ def provenance(folder: RunFolder, ledger: Ledger, entry: Entry) -> dict[str, Any
     }
 
 
-def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenizer]:
+def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM | VisionLanguageModel, Tokenizer]:
     """The model of an exported or imported folder with its weights, in evaluation mode, and its tokenizer.
+
+    A model that sees is a `VisionLanguageModel`.
 
     The tokenizer encodes as in the model's training: a candidate's as its run did, whatever version exported
     it, and a published model's as its own tokenizer.json says.
@@ -168,9 +201,13 @@ def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenize
     Raises RunError, ArchitectureError and DataError.
     """
     folder = Path(folder)
-    architecture = Architecture.load(folder / "architecture.yaml")
+    architecture = load_model(folder / "architecture.yaml")
     tokenizer = tokenizer_of(folder)
-    model = HybridLM(architecture, device=device)
+    model: HybridLM | VisionLanguageModel
+    if isinstance(architecture, VisionLanguage):
+        model = VisionLanguageModel(architecture, device=device)
+    else:
+        model = HybridLM(architecture, device=device)
     weights = load_weights(folder / "model.safetensors", architecture, where=folder, device=device)
     with torch.no_grad():
         model.load_state_dict(weights)
@@ -178,7 +215,7 @@ def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM, Tokenize
 
 
 def load_weights(
-    file: Path, architecture: Architecture, *, where: Path, device: str = "cpu"
+    file: Path, architecture: Model, *, where: Path, device: str = "cpu"
 ) -> dict[str, torch.Tensor]:
     """The weights of a model, each of the right shape, in the file's dtypes.
 
@@ -190,7 +227,12 @@ def load_weights(
         weights: dict[str, torch.Tensor] = load_file(file, device=device)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{where}: not an exported candidate: {error}") from None
-    expected = {name: tuple(shape) for name, shape in parameter_shapes(architecture).items()}
+    shapes = (
+        parameter_shapes(architecture)
+        if isinstance(architecture, Architecture)
+        else shapes_of_seeing(architecture)
+    )
+    expected = {name: tuple(shape) for name, shape in shapes.items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != stored:
         odd = sorted(

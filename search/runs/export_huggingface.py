@@ -12,7 +12,9 @@ from operators.base.files import whole_folder
 from operators.published.folding import folded
 from operators.published.held import Held, hold
 from operators.published.outward import published_tensors
-from search.runs.exportable import Exportable
+from operators.published.vision_outward import CLASS, FAMILY
+from search.runs.export_huggingface_vision import vision_folder
+from search.runs.exportable import Exportable, Eyes
 from search.runs.huggingface_tokenizer import tokenizer_files
 from search.runs.model_card import model_card
 from search.runs.sharded import save
@@ -31,6 +33,8 @@ def export_huggingface(model: Exportable, to: Path) -> list[str]:
     does not match, and RunError for a folder that is in use or cannot be written.
     """
     require_new(to)
+    if model.eyes is not None:
+        return _export_seeing(model, model.eyes, to)
     architecture, weights = folded(model.architecture, model.weights)
     try:
         held = hold(architecture)
@@ -42,11 +46,26 @@ def export_huggingface(model: Exportable, to: Path) -> list[str]:
     remarks = _remarks(model, held)
     texts = {
         **files,
-        "config.json": as_json(_config(model, held)),
+        "config.json": as_json({**held.config, **_of_model(model)}),
         "generation_config.json": as_json(_generation(model)),
         "README.md": model_card(model, held.class_name, held.family, remarks),
     }
     write_folder(to, published_tensors(held, weights), texts)
+    return remarks
+
+
+def _export_seeing(model: Exportable, eyes: Eyes, to: Path) -> list[str]:
+    """The same of a model that sees."""
+    held, tensors, files, remarks = vision_folder(model, eyes)
+    own = _of_model(model)
+    text = {**held.config["text_config"], **own}
+    texts = {
+        **files,
+        "config.json": as_json({**held.config, **own, "text_config": text}),
+        "generation_config.json": as_json(_generation(model)),
+        "README.md": model_card(model, CLASS, FAMILY, remarks),
+    }
+    write_folder(to, tensors, texts)
     return remarks
 
 
@@ -75,10 +94,11 @@ def special_ids(model: Exportable) -> dict[str, int | None]:
     return {"bos_token_id": None, "eos_token_id": end, "pad_token_id": end}
 
 
-def _config(model: Exportable, held: Held) -> dict[str, Any]:
+def _of_model(model: Exportable) -> dict[str, Any]:
+    """What config.json says besides the architecture."""
     dtype = str(model.weights["embedding.weight"].dtype).removeprefix("torch.")
     context = LONGEST if model.context is None else model.context + model.architecture.meta_tokens
-    return {**held.config, **special_ids(model), "max_position_embeddings": context, "dtype": dtype}
+    return {**special_ids(model), "max_position_embeddings": context, "dtype": dtype}
 
 
 def _generation(model: Exportable) -> dict[str, Any]:

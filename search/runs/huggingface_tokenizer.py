@@ -64,7 +64,7 @@ def _with_meta(content: dict[str, Any], meta: Sequence[str], rows: int, model: E
     names = [*(unused_name(index) for index in range(needed, rows)), *meta]
     if taken := tokenizer_file.tokens(content) & set(names):
         raise DataError(f"{model.title}: the tokenizer has {min(taken)}, which is to be a meta token")
-    added = [_special(name, needed + place) for place, name in enumerate(names)]
+    added = [special_token(name, needed + place) for place, name in enumerate(names)]
     extended = tokenizer_file.as_trained(
         {**content, "added_tokens": [*content["added_tokens"], *added]}, model.end
     )
@@ -86,7 +86,8 @@ def _with_meta(content: dict[str, Any], meta: Sequence[str], rows: int, model: E
     return whole
 
 
-def _special(name: str, index: int) -> dict[str, Any]:
+def special_token(name: str, index: int) -> dict[str, Any]:
+    """An entry of the added tokens in a tokenizer.json."""
     return {
         "id": index,
         "content": name,

@@ -7,13 +7,13 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from operators import Architecture
 from operators.architecture import IN_A_FOLDER
 from operators.base.errors import DataError, RunError
 from operators.base.files import whole_folder
-from operators.published import describe, fitted, remark_on_steps
+from operators.published import describe, fitted, remark_on_steps, vision_families
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
+from operators.vision.vision_language import Model
 from proxy_train.text.tokenizer import load_published
 from search.runs.gguf_tokenizer import gguf_tokenizer
 from search.runs.meta_rows import with_meta_tokens
@@ -32,7 +32,7 @@ class Imported:
     remarks: what a user should know besides, a line each.
     """
 
-    architecture: Architecture
+    architecture: Model
     parameters: int
     without_tokenizer: str | None
     remarks: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Published:
     remarks: what a user should know besides, a line each.
     """
 
-    architecture: Architecture
+    architecture: Model
     weights: dict[str, Tensor]
     tokenizer: Tokenizer | str
     context: int | None
@@ -73,6 +73,13 @@ def read_published(source: Path) -> Published:
     """
     tensors = _opened(source)
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
+    if (
+        isinstance(tensors, SafetensorsFolder)
+        and tensors.config.get("model_type") in vision_families.FAMILIES
+    ):
+        seeing = vision_families.describe_vision(tensors.config, name=model_name(source), where=str(where))
+        fitting = vision_families.fitted_vision(seeing, tensors, where=source)
+        return Published(seeing.value, fitting, _tokenizer(tensors), None, tuple(tensors.remarks))
     published = describe(tensors.config, name=model_name(source), where=str(where))
     weights = fitted(published, tensors, where=source)
     remarks = [*tensors.remarks] if isinstance(tensors, SafetensorsFolder) else []

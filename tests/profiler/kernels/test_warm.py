@@ -1,15 +1,20 @@
 """Preparing kernels: which jobs a set of architectures makes, and what a job reports."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
 from operators import Architecture
 from operators.kernels import libraries as kernel_libraries
-from profiler.kernels import warm as module
-from profiler.kernels.warm import Workload, jobs, prepare, warm
+from profiler.kernels import prepare as module
+from profiler.kernels import warm as warm_module
+from profiler.kernels.prepare import Compiled, Job, Warmed, Workload, described, prepare
+from profiler.kernels.warm import jobs, warm
+from tests.helpers.faulty_operators import architecture_with
 
 WORKLOAD = Workload(training=((2, 16),), decoding=((1, 8), (2, 8)))
 HYBRID = Architecture.from_shorthand("d f m f a f d f", width=64, vocabulary=50)
@@ -47,7 +52,9 @@ def test_what_was_prepared_is_known_by_shape_and_workload(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ahead = []
-    monkeypatch.setattr(module, "compiling_ahead", lambda: nullcontext(ahead.append(1)))
+    monkeypatch.setattr(
+        module, "compiling_ahead", lambda *args, **kwargs: nullcontext(ahead.append(1) or {"a kernel"})
+    )
     first, other = (
         jobs([HYBRID], workload, "cuda")[-1]
         for workload in (WORKLOAD, Workload(training=((2, 16),), decoding=()))
@@ -58,9 +65,75 @@ def test_what_was_prepared_is_known_by_shape_and_workload(
 
 
 @pytest.mark.slow
-def test_processes_work_in_parallel() -> None:
-    found = list(warm(jobs([HYBRID], WORKLOAD, "cpu"), processes=2))
-    assert sorted(done.operator for done in found) == ["attention", "deltanet", "mamba2", "swiglu"]
+def test_a_shape_that_breaks_its_process_fails_alone() -> None:
+    workload = Workload(training=((1, 8),), decoding=())
+    work = jobs([architecture_with("illegal_address"), HYBRID, architecture_with("exit")], workload, "cpu")
+    found = {done.shape: done.problem for done in warm(work, processes=1)}
+    assert found.pop("fault=illegal_address").endswith("process ended by SIGSEGV while preparing faulty")
+    assert found.pop("fault=exit").endswith("while preparing faulty: its last / words")
+    assert list(found.values()) == ["", "", "", ""]
+
+
+class Scripted:
+    """A `Preparer` whose jobs need what the script says, by their operator."""
+
+    NEEDS: ClassVar = {"deltanet": {"a", "b"}, "swiglu": {"b"}, "mamba2": set(), "attention": {"a", "c"}}
+
+    def __init__(self, room: object) -> None:
+        self.asked: list[tuple[str, str]] = []
+        processes.append(self)
+
+    def compile(self, job: Job, claims: Path | None) -> Compiled:
+        self.asked.append(("compile", job.layer.operator))
+        name = job.layer.operator
+        if name == failing:
+            return Compiled(described(job, problem="no such kernel"))
+        return Compiled(described(job, problem=""), frozenset(self.NEEDS[name]), ready=name == "mamba2")
+
+    def run(self, job: Job) -> Warmed:
+        self.asked.append(("run", job.layer.operator))
+        short = job.layer.operator == greedy and len(processes) == 1
+        return replace(described(job, problem="too little memory" * short), out_of_memory=short)
+
+    def kill(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+processes: list[Scripted] = []
+failing = greedy = ""
+
+
+def _scripted(monkeypatch: pytest.MonkeyPatch, **script: str) -> dict[str, Warmed]:
+    processes.clear()
+    for name, operator in script.items():
+        monkeypatch.setitem(globals(), name, operator)
+    monkeypatch.setattr(warm_module, "Preparer", Scripted)
+    return {done.operator: done for done in warm(jobs([HYBRID], WORKLOAD, "cpu"), processes=1)}
+
+
+def test_a_job_whose_kernels_others_met_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _scripted(monkeypatch)
+    assert {name: done.shares for name, done in found.items()} == {
+        "deltanet": False, "attention": False, "mamba2": False, "swiglu": True,
+    }  # fmt: skip
+    ran = [operator for verb, operator in processes[0].asked if verb == "run"]
+    assert sorted(ran) == ["attention", "deltanet"]  # mamba2 was ready
+
+
+def test_what_does_not_compile_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _scripted(monkeypatch, failing="deltanet")
+    assert found["deltanet"].problem == "no such kernel"
+    assert ("run", "deltanet") not in processes[0].asked
+    assert ("run", "swiglu") in processes[0].asked, "no other job met its kernels"
+
+
+def test_what_ran_out_of_memory_is_prepared_again_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _scripted(monkeypatch, greedy="attention")
+    assert found["attention"].problem == ""
+    assert [process.asked for process in processes[1:]] == [[("compile", "attention"), ("run", "attention")]]
 
 
 def test_the_cache_is_keyed_by_versions_and_left_alone_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

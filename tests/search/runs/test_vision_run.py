@@ -1,5 +1,6 @@
 """A search for models that see, from its configuration to its frontier, its ledger and its messages."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from proxy_train.settings import ProxySettings
 from proxy_train.text.corpus import Corpus
 from search.config.run import RunConfig, parse
 from search.evaluation import evaluate as evaluating
+from search.runs.export import export
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
 from search.runs.run import drive_to_end, start
@@ -62,6 +64,23 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return made
 
 
+def _leaves(folder: RunFolder, number: int, to: Path) -> None:
+    """Exports a candidate, and runs what its README.md says on a picture."""
+    from PIL import Image
+
+    with closing(open_ledger(folder.ledger)) as ledger:
+        entry = next(entry for entry in ledger.entries() if entry.number == number)
+        export(folder, ledger, entry, to)
+    code = (to / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    picture = to.parent / "picture.png"
+    Image.new("RGB", (30, 20), "red").save(picture)
+    names: dict[str, Any] = {}
+    exec(code.replace('"picture.png"', repr(str(picture))), names)  # noqa: S102 - what users are told to run
+    kept = load_file(folder.weights(number))
+    assert all(torch.equal(kept[name], tensor) for name, tensor in names["model"].state_dict().items())
+    assert list(names["prompt"]).count(entry.architecture.image_token) == entry.architecture.image_tokens
+
+
 def test_a_search_runs_to_its_end_and_goes_on(
     tiny_config: RunConfig, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +97,7 @@ def test_a_search_runs_to_its_end_and_goes_on(
     scored = [entry for entry in entries if entry.evaluation and entry.evaluation.status == "ok"]
     assert len(scored) == 3
     assert len(trained) == len(set(trained))  # each decoder once
+    _leaves(folder, scored[0].number, tmp_path / "winner")
     assert set(trained) == {model.language.digest() for model in models}
     first = scored[0]
     assert first.evaluation is not None
