@@ -35,6 +35,12 @@ def plotly() -> str:
 
 
 @cache
+def plotly_version() -> str:
+    """Tells one source of plotly.js from another."""
+    return hashlib.sha256(plotly().encode()).hexdigest()[:12]
+
+
+@cache
 def script(*names: str) -> str:
     """The page's own script: its files in one scope."""
     return "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in names) + "})();\n"
@@ -53,6 +59,7 @@ def file(value: Any, *, title: str) -> bytes:
         title=title,
         address="",
         home="",
+        plotly="",
         script=own,
         policy=_POLICY.format(scripts=f"{_hash(own)} {_hash(plotly())}", connect="'none'"),
         data=_packed("data", data.encode()) + _packed_plotly(),
@@ -68,7 +75,14 @@ def live(*, address: str, title: str) -> bytes:
     policy = _POLICY.format(scripts=f"'self' {_hash(own)}", connect="'self'")
     home = '<a href="./">All runs</a>'
     return _filled(
-        "page.html", title=title, address=address, home=home, script=own, policy=policy, data=""
+        "page.html",
+        title=title,
+        address=address,
+        home=home,
+        plotly=f"plotly.js?{plotly_version()}",
+        script=own,
+        policy=policy,
+        data="",
     ).encode()
 
 

@@ -31,6 +31,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _HTML, _TEXT, _JSON = "text/html; charset=utf-8", "text/plain; charset=utf-8", "application/json"
+_SCRIPT = "text/javascript; charset=utf-8"
+_KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # its address names its version
 
 
 class Server(ThreadingHTTPServer):
@@ -108,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 case "/runs":
                     self._send(HTTPStatus.OK, _JSON, site.runs())
                 case "/plotly.js":
-                    self._send(HTTPStatus.OK, "text/javascript; charset=utf-8", document.plotly().encode())
+                    self._send(HTTPStatus.OK, _SCRIPT, document.plotly().encode(), _KEPT)
                 case _:
                     self._refuse(HTTPStatus.NOT_FOUND, "nothing there")
         except RunError as error:

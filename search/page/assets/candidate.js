@@ -250,6 +250,7 @@ function commands(run, row) {
   if (lacking) shown.push(h("p", null, `it ${lacking}`), command(`${base} --without-weights --to winner`));
   else {
     shown.push(command(`${base} --to winner`));
+    if (columns.parts[row] !== null) return shown; // other formats hold only some of the models that see
     if (loads.includes("transformers")) shown.push(command(`${base} --format huggingface --to winner`));
     else shown.push(command(`${base} --format huggingface-code --to winner`));
     if (loads.includes("llama.cpp")) shown.push(command(`${base} --format gguf --to winner.gguf`));

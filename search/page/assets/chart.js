@@ -21,7 +21,7 @@ function plotly() {
       script.textContent = await unpacking;
       document.head.append(script);
     } else {
-      script.src = "plotly.js";
+      script.src = document.body.dataset.plotly;
       await new Promise((done, failed) => {
         script.onload = done;
         script.onerror = () => failed(new Error("plotly.js cannot be read from the server"));

@@ -1,27 +1,33 @@
 """Runs whose evaluations are made up, and a browser."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from operators.base.files import locked, whole_folder
 from search.benchmarks.made_up_run import make_run
 from search.page.shown import Source, shown
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
 from tests.helpers import chromium
 
-LONG, SHORT = 54, 6
+LONG, SHORT = 52, 6
 """Candidates of the two runs; a page of the table has fifty rows."""
 
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with two runs of the same objectives."""
-    folder = tmp_path_factory.mktemp("results")
-    make_run(folder / "long", LONG)
-    make_run(folder / "short", SHORT, seed=1)
+    """A results folder with two runs of the same objectives, which test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-up"
+    with locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with whole_folder(folder) as partial:
+                make_run(partial / "long", LONG)
+                make_run(partial / "short", SHORT, seed=1)
     return folder
 
 

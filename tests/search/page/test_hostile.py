@@ -1,7 +1,9 @@
 """A run whose names, reasons and architectures hold markup, scripts, quotes and long words."""
 
+import html
 import sys
 import threading
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -67,7 +69,7 @@ def hostile(tmp_path_factory) -> RunFolder:
 def check(kept, width):
     """Opens all that there is to open; nothing may run, and nothing may be wider than the screen."""
     page = kept.page
-    kept.ready()
+    page.set_viewport_size({"width": width, "height": 800})
     scripts = page.evaluate("document.scripts.length")
     for label in ("3", "2"):
         page.locator(f"#candidates button.link:text-is('{label}')").click()
@@ -93,26 +95,36 @@ def check(kept, width):
     assert kept.errors == []
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-def test_nothing_of_a_run_runs_or_breaks_the_file(browser, hostile, tmp_path, width):
+def test_nothing_of_a_run_runs_or_breaks_the_file(browser, hostile, tmp_path):
     path = tmp_path / "page.html"
     document.write(path, shown([read(hostile.path)]), title=NAME)
-    with watched(browser, viewport={"width": width, "height": 800}) as kept:
+    with watched(browser) as kept:
         kept.page.goto(path.as_uri())
-        check(kept, width)
+        kept.ready()
+        check(kept, 1280)
+        check(kept, 360)
         assert NAME in kept.page.title()
         assert [url for url in kept.requests if not url.startswith(("file:", "blob:", "data:"))] == []
 
 
-def test_nothing_of_a_run_runs_on_the_server(browser, hostile):
-    with open_server(Site(hostile.path.parent), host="127.0.0.1", port=0) as server:
+def test_nothing_of_a_run_runs_in_the_list_of_runs(browser, hostile):
+    site = Site(hostile.path.parent)
+    with open_server(site, host="127.0.0.1", port=0) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        with watched(browser, viewport={"width": 700, "height": 800}) as kept:
+        with watched(browser, viewport={"width": 360, "height": 700}) as kept:
             kept.page.goto(server.url)
-            kept.page.click("#runs a")
-            check(kept, 700)
+            link = kept.page.locator("#runs a")
+            assert link.inner_text() == NAME
+            assert kept.page.evaluate("document.documentElement.scrollWidth") <= 360
+            assert kept.page.evaluate("window.hit") is None
+            assert kept.errors == []
             assert [url for url in kept.requests if not url.startswith(server.url)] == []
+            (names,) = parse_qs(urlsplit(link.get_attribute("href")).query).values()
         server.shutdown()
+    assert names == [NAME]
+    page = site.page(names).decode()  # its script is the file's
+    assert "<img" not in page
+    assert f"<title>{html.escape(NAME)}</title>" in page
 
 
 def test_data_and_names_are_no_markup_of_the_file(hostile):

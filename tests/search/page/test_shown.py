@@ -2,16 +2,22 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from operators.cost import cost
+from operators.vision.vision_language import load_model
 from search import pareto
+from search.config import run as config_module
+from search.evaluation.outcome import Evaluation
 from search.objectives import Objective
 from search.page.shown import shown
+from search.runs import ledger as ledger_module
 from search.runs.frontier import errors, frontier_of, hypervolume_gain, relative_errors, scored
 from search.runs.worker_time import searched
+from search.searchers.contract import Proposal
 from search.view.tables import run_frame
 from tests.search.page.conftest import LONG, read
 
@@ -117,3 +123,69 @@ def test_engines_and_commands_are_those_of_the_terminal(value, long):
         "vllm",
         "sglang",
     ]
+
+
+def kept(path, config, evaluated):
+    """A run of these (architecture, evaluation) pairs."""
+    path.mkdir()
+    ledger = ledger_module.create(path / "ledger.db", config, started="now")
+    for number, (architecture, evaluation) in enumerate(evaluated):
+        ledger.propose(Proposal(number, architecture, (), "random"), {})
+        ledger.begin(number, "here")
+        if evaluation is not None:
+            ledger.record(number, evaluation)
+    ledger.close()
+    return read(path)
+
+
+def test_models_that_see_have_their_parts(tmp_path):
+    model = load_model(Path("lfm2-vl-450m"))
+    metrics = {"answer_accuracy": 0.5, "answer_loss": 1.0, "ttft_ms@b1": 3.0, "params": 4.5e8}
+    evaluation = Evaluation(status="ok", metrics=metrics, seed=0)
+    source = kept(tmp_path / "seeing", config_module.load(Path("quick_vision")), [(model, evaluation)])
+    (run,) = shown([source])["runs"]
+    columns = run["candidates"]
+    parts = columns["tables"]["parts"][columns["parts"][0]]
+    assert [part[0] for part in parts] == ["tower", "projector", "language"]
+    assert columns["architecture"] == [model.shorthand]
+    assert (columns["width"], columns["depth"]) == ([model.language.width], [model.language.depth])
+    assert columns["tables"]["text"][columns["loads"][0]] == []
+    assert run["kinds"][0]["dominators"] == [[0, None]]
+
+
+def test_each_kind_of_device_has_a_frontier(tmp_path, long):
+    data = {**long.ledger.config.model_dump(mode="json"), "device_kind": ["H100", "A100"], "constraints": []}
+    data["objectives"] = ["loss", "decode_ms@b1/H100"]
+    figures = ((3.0, 1.0, 9.0), (2.0, 2.0, 1.0), (4.0, 3.0, 8.0))
+    evaluated = [
+        (
+            entry.architecture,
+            Evaluation(
+                status="ok",
+                metrics={"loss": loss, "decode_ms@b1/H100": h100, "decode_ms@b1/A100": a100},
+                seed=0,
+            ),
+        )
+        for entry, (loss, h100, a100) in zip(long.entries, figures, strict=False)
+    ]
+    (run,) = shown([kept(tmp_path / "kinds", config_module.parse(data, where="test"), evaluated)])["runs"]
+    assert {each["kind"]: each["dominators"] for each in run["kinds"]} == {
+        "H100": [[0, None], [1, None], [2, 0]],
+        "A100": [[0, 1], [1, None], [2, 1]],
+    }
+    assert {metric["name"]: metric["kind"] for metric in run["metrics"]}["decode_ms@b1/A100"] == "A100"
+
+
+def test_what_is_under_way_and_what_is_not_evaluated(tmp_path, long):
+    pairs = [(long.entries[0].architecture, long.entries[0].evaluation), (long.entries[1].architecture, None)]
+    source = kept(tmp_path / "going", long.ledger.config, pairs)
+    with source.folder.driving():
+        (run,) = shown([source])["runs"]
+    assert [(each["number"], each["place"]) for each in run["under_way"]] == [(1, "here")]
+    text = run["candidates"]["tables"]["text"]
+    assert [text[place] for place in run["candidates"]["status"]] == ["ok", "unfinished"]
+    assert run["candidates"]["order"] == [0, None]
+    (rested,) = shown([source])["runs"]
+    assert (rested["under_way"], rested["driven"]) == ([], False)
+    empty = shown([kept(tmp_path / "empty", long.ledger.config, [])])
+    assert (empty["runs"][0]["candidates"]["number"], empty["courses"][0]["hypervolume"]) == ([], [])
