@@ -123,7 +123,7 @@ def _hash(text: str) -> str:
 
 def _packed(name: str, content: bytes) -> str:
     """Data in the page, which no browser takes for markup or for a script."""
-    packed = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+    packed = base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
     return f'<script type="application/octet-stream" id="{name}">{packed}</script>\n'
 
 

@@ -1,6 +1,6 @@
 // The table of candidates: conditions, sorting, pages of rows, and CSV.
 
-const ROWS = 50; // of a page
+const ROWS = 25; // of a page
 const FIXED = ["id", "width", "depth", "architecture", "loads in", "status", "origin", "parents", "seconds", "reason"];
 
 function columnNames(state, run) {

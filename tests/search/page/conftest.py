@@ -14,8 +14,8 @@ from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
 from tests.helpers import chromium
 
-LONG, SHORT = 52, 6
-"""Candidates of the two runs; a page of the table has fifty rows."""
+LONG, SHORT = 48, 5
+"""Candidates of the two runs; a page of the table has 25 rows."""
 
 
 @pytest.fixture(scope="session")

@@ -59,12 +59,12 @@ def members(page):
 def test_the_table_has_the_cells_of_the_terminal(page, long):
     table = sorted_by(run_frame(long.ledger.config, long.entries, None, ()), "loss")
     names = ["id", "loss", "decode_ms@b1", "params", "width", "depth", "architecture"]
-    right = candidates_sheet(table.head(50), names, long.entries, title="")
+    right = candidates_sheet(table.head(25), names, long.entries, title="")
     assert [row[1:8] for row in cells(page)] == [list(row) for row in right.rows]
-    assert [row[0] == "◆" for row in cells(page)] == table.head(50)["frontier"].tolist()
+    assert [row[0] == "◆" for row in cells(page)] == table.head(25)["frontier"].tolist()
     assert page.locator("#table-count").inner_text() == f"{LONG} candidates of {LONG}, page 1 of 2"
     page.click("#next")
-    assert len(cells(page)) == LONG - 50
+    assert len(cells(page)) == LONG - 25
     assert page.locator("#next").is_disabled()
     page.click("#previous")
 
@@ -75,7 +75,7 @@ def test_headers_sort(page, long):
     params = {entry.number: entry.evaluation.metrics["params"] for entry in long.entries}
     assert [int(row[1]) for row in cells(page)] == sorted(
         params, key=lambda number: (params[number], number)
-    )[:50]
+    )[:25]
     page.keyboard.press("Enter")  # the header keeps the focus
     assert page.locator("th:has(button[data-column=params])").get_attribute("aria-sort") == "descending"
     assert int(cells(page)[0][1]) == max(params, key=lambda number: (params[number], -number))
@@ -107,7 +107,7 @@ def test_conditions_are_those_of_the_terminal(page, long):
                 assert mine[name] == theirs[name], name
     page.fill("#where", "")
     page.click("text=Apply")
-    assert len(cells(page)) == 50
+    assert len(cells(page)) == 25
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_wrong_conditions_say_what_was_expected(page, text, said):
     page.keyboard.press("Enter")
     assert page.locator("#where-wrong").inner_text().startswith(said)
     assert page.locator("#where").get_attribute("aria-invalid") == "true"
-    assert len(cells(page)) == 50
+    assert len(cells(page)) == 25
     page.fill("#where", "")
     page.keyboard.press("Enter")
     assert page.locator("#where-wrong").inner_text() == ""
