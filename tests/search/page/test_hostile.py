@@ -1,6 +1,8 @@
 """A run whose names, reasons and architectures hold markup, scripts, quotes and long words."""
 
+import csv
 import html
+import io
 import sys
 import threading
 from urllib.parse import parse_qs, urlsplit
@@ -59,7 +61,7 @@ def hostile(tmp_path_factory) -> RunFolder:
                 "proxy": None,
             }
         parents = (number - 1,) if number else ()
-        ledger.propose(Proposal(number, architecture, parents, EVIL + LONG_WORD), {})
+        ledger.propose(Proposal(number, architecture, parents, "=1+1" + EVIL + LONG_WORD), {})
         ledger.begin(number, EVIL)
         ledger.record(number, made.model_copy(update=update))
     ledger.close()
@@ -101,6 +103,11 @@ def test_nothing_of_a_run_runs_or_breaks_the_file(browser, hostile, tmp_path):
     with watched(browser) as kept:
         kept.page.goto(path.as_uri())
         kept.ready()
+        with kept.page.expect_download() as download:
+            kept.page.click("#csv")
+        rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+        # A spreadsheet takes nothing for a formula, and no quote ends a cell.
+        assert [row["origin"] for row in rows] == ["'=1+1" + EVIL + LONG_WORD] * 4
         check(kept, 1280)
         check(kept, 360)
         assert NAME in kept.page.title()
