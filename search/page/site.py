@@ -18,7 +18,7 @@ from search.runs.folder import RunFolder
 from search.runs.ledger import Ledger, open_ledger
 
 _LEAST_MS = 2000  # between two questions of a page
-_SHARE = 10  # a page asks so many times as seldom as its data take to make: a tenth of a core at most
+_SHARE = 3  # a page waits so many times as long as its data took to make: at most a quarter of a core
 
 
 @dataclass(frozen=True)

@@ -58,3 +58,8 @@ def watched(browser: Any, **options: Any) -> Iterator[Watched]:
     page.on("console", lambda said: kept.errors.append(said.text) if said.type == "error" else None)
     yield kept
     context.close()
+
+
+def cells(page: Any, selector: str = "#candidates tbody tr") -> list[list[str]]:
+    """The texts of the cells of a table's rows."""
+    return [row.locator("td, th").all_inner_texts() for row in page.locator(selector).all()]

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import typer
 
-from operators.base.errors import ConfigError
+from operators.base.errors import ConfigError, RunError
 from search.benchmarks.made_up_run import make_run
 from search.cli import app as cli
 from search.config import run as config_module
 from search.config.changes import changed
+from search.runs.all_runs import remove
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
 from search.view.all_runs import age
@@ -106,6 +107,8 @@ def test_a_run_that_goes_on_or_a_link_is_not_removed(call: Call, results: Path) 
     code, _, err = call("rm", "linked", "--yes")
     assert code == 1
     assert "results/linked: a link, expected the run's own folder" in err
+    with pytest.raises(RunError, match="a link, expected"):
+        remove(RunFolder(results / "linked"))
     assert (results / "first" / "ledger.db").is_file()
     assert call("rm", "third", "--yes")[2].startswith("error: unknown run 'third': expected one of")
 

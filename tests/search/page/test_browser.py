@@ -3,18 +3,16 @@
 import csv
 import io
 import re
-import threading
 
 import pytest
 
 from search.objectives import Objective
 from search.page import document
-from search.page.server import open_server
-from search.page.site import Site
-from search.runs.frontier import frontier_of
+from search.pareto import nondominated
+from search.runs.frontier import costs, frontier_of, scored
 from search.view.tables import candidates_sheet, run_frame, sorted_by
 from search.view.tables import csv as csv_of
-from tests.helpers.chromium import watched
+from tests.helpers.chromium import cells, watched
 from tests.search.page.conftest import LONG, SHORT
 
 pytestmark = pytest.mark.slow
@@ -38,10 +36,6 @@ def page(opened):
     yield opened.page
     if opened.page.locator("#candidate").is_visible():
         opened.page.keyboard.press("Escape")
-
-
-def cells(page, selector="#candidates tbody tr"):
-    return [row.locator("td, th").all_inner_texts() for row in page.locator(selector).all()]
 
 
 def chart(page, expression):
@@ -150,6 +144,25 @@ def test_any_two_metrics_have_a_frontier_and_a_third_is_colour(page, long):
     assert "loss" in page.locator("#frontier-note").inner_text()
     for name, value in (("#y", "loss"), ("#x", "decode_ms@b1"), ("#colour", "evaluation")):
         page.select_option(name, value)
+
+
+def test_a_difference_within_the_errors_dominates_nothing(page, long):
+    names = ("prefill_ms@b8", "decode_ms@b8")
+    wanted = [Objective(name, maximize=False) for name in names]
+    candidates = scored(long.entries, wanted)
+    exact = [
+        entry for entry, kept in zip(candidates, nondominated(costs(candidates, wanted)), strict=True) if kept
+    ]
+    right = frontier_of(long.entries, wanted)
+    assert len(right) > len(exact)  # or the errors would show nothing here
+    for field, name in zip(("#y", "#x"), names, strict=True):
+        page.select_option(field, name)
+    page.select_option("#colour", "")
+    page.wait_for_timeout(300)
+    assert sorted(members(page)) == sorted(entry.number for entry in right)
+    for name, value in (("#y", "loss"), ("#x", "decode_ms@b1"), ("#colour", "evaluation")):
+        page.select_option(name, value)
+    page.wait_for_timeout(300)
 
 
 def test_boxes_change_the_chart(page, long):
@@ -373,24 +386,3 @@ def luminance(colour):
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def test_the_server_shows_runs_and_follows_them(browser, results):
-    with open_server(Site(results), host="127.0.0.1", port=0) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        with watched(browser) as kept:
-            page = kept.page
-            page.goto(server.url)
-            page.wait_for_selector("#runs table")
-            assert {row[1] for row in cells(page, "#runs tbody tr")} == {"long", "short"}
-            page.check("[aria-label='Choose long']")
-            assert page.locator("#show").is_disabled()
-            page.check("[aria-label='Choose short']")
-            page.click("#show")
-            kept.ready()
-            assert sorted(page.locator("#run option").all_inner_texts()) == ["long", "short"]
-            page.click("text=All runs")
-            page.wait_for_selector("#runs a:text-is('short')")
-            assert kept.errors == []
-            assert [url for url in kept.requests if not url.startswith(server.url)] == []
-        server.shutdown()
