@@ -41,6 +41,7 @@ def test_the_server_shows_runs_and_follows_them(browser, results, tmp_path):
             more = page.locator(f"#table-count:text('{LONG + 1} candidates of {LONG + 1}')")
             more.wait_for(state="attached")
             assert page.locator("#candidate-title").inner_text() == title  # what is open stays open
+            assert page.locator("#problem").is_hidden()
             assert (
                 page.locator("th:has(button[data-column=params])").get_attribute("aria-sort") == "ascending"
             )
