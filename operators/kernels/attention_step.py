@@ -146,6 +146,7 @@ def _attend(
     total = tl.zeros([ROWS, WHOLE], tl.float32)
     # One turn at least, as its first one waits and reads what the kernel before wrote. The slots of the first
     # turns are read ahead of that: the compiler moves their loads, and none within a branch, before the loop.
+    # From Triton 3.9 on it moves none past a wait: then those of the first turn alone are ahead.
     for start in tl.range(first_slot, tl.maximum(last_slot, first_slot + 1), BLOCK, num_stages=STAGES):
         k_first, k_second, v, seen = _loaded(
             key, value, cache, start, last_slot, new, of_slot, half, whole, SIZE, BLOCK

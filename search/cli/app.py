@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from operators.base.errors import FrontrunnerError, flat
+from search.cli.answers import answers
 from search.cli.arguments import joined, several
 from search.cli.bench import bench
 from search.cli.configs import configs_app
@@ -196,6 +197,7 @@ def show(
 
 
 app.command(epilog=example("frontrunner export first 17 --to winner --format huggingface"))(export)
+app.command(epilog=example("frontrunner answers sees 3 --to answers.png"))(answers)
 
 
 @app.command("import", epilog=example("frontrunner import Llama-3.2-1B --to llama"))

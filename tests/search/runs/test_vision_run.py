@@ -17,11 +17,13 @@ from proxy_train.settings import ProxySettings
 from proxy_train.text.corpus import Corpus
 from search.config.run import RunConfig, parse
 from search.evaluation import evaluate as evaluating
+from search.runs.answering import answers
 from search.runs.export import export
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
 from search.runs.run import drive_to_end, start
 from search.runs.sources import architecture_of, model_of
+from search.view.answers_picture import draw_answers
 from tests.helpers.image_sources import colours
 from tests.helpers.vision_profiles import made_up
 
@@ -81,6 +83,22 @@ def _leaves(folder: RunFolder, number: int, to: Path) -> None:
     assert list(names["prompt"]).count(entry.architecture.image_token) == entry.architecture.image_tokens
 
 
+def _answers_as_scored(folder: RunFolder, number: int, picture: Path) -> None:
+    """Answers that are written token by token are exact as often as the score says, which writes none."""
+    with closing(open_ledger(folder.ledger)) as ledger:
+        entry = next(entry for entry in ledger.entries() if entry.number == number)
+    answered = answers(str(folder.path), number, 8, results=folder.path.parent)
+    assert entry.evaluation is not None
+    assert entry.evaluation.vision is not None
+    assert sum(each.exact for each in answered) / 8 == entry.evaluation.vision.answer_accuracy
+    for each in answered:
+        assert not each.exact or each.written == each.right
+        assert "<|endoftext|>" not in each.question + each.right + each.written
+    draw_answers(answered, picture, title="of a test")
+    # Matplotlib draws letters as shapes, and says in a comment what they spell.
+    assert "<!-- of a test -->" in picture.read_text()
+
+
 def test_a_search_runs_to_its_end_and_goes_on(
     tiny_config: RunConfig, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +116,8 @@ def test_a_search_runs_to_its_end_and_goes_on(
     assert len(scored) == 3
     assert len(trained) == len(set(trained))  # each decoder once
     _leaves(folder, scored[0].number, tmp_path / "winner")
+    for entry in scored:
+        _answers_as_scored(folder, entry.number, tmp_path / f"{entry.number}.svg")
     assert set(trained) == {model.language.digest() for model in models}
     first = scored[0]
     assert first.evaluation is not None
