@@ -6,6 +6,7 @@ are. All begin with the address and are the medians of several openings. `open_c
 the page's main thread until then. The browser has no window and no GPU, so that the CPU draws what else a GPU
 draws.
 
+    pip install playwright
     frontrunner bench page
 """
 
