@@ -11,7 +11,7 @@ from operators.architecture import Architecture
 from operators.model import HybridLM
 
 
-class _Undrawn(TorchFunctionMode):
+class Undrawn(TorchFunctionMode):
     """Within it no function of torch.nn.init does anything.
 
     On the device `meta` they would load torch's compiler, for two seconds, and be slow after that.
@@ -32,6 +32,6 @@ def parameter_shapes(architecture: Architecture) -> dict[str, torch.Size]:
 
 @lru_cache(maxsize=8)  # a model is read, checked and written in turn, each time by its shapes
 def _parameter_shapes(architecture: Architecture) -> tuple[tuple[str, torch.Size], ...]:
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), Undrawn():
         model = HybridLM(architecture, backend="reference", device="meta")
     return tuple((name, tensor.shape) for name, tensor in model.state_dict().items())

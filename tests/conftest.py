@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from operators import Architecture
+from profiler.device import ceilings
 from profiler.device.device import Device, open_device
-from profiler.measuring import conditions
+from profiler.measuring import anchor, conditions
 from profiler.process.worker import ProfilingWorker
 from profiler.table import build as table_build
 from profiler.table import validate as table_validate
@@ -88,11 +89,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _warm_python() -> Iterator[None]:
-    """Processes that tests start have imported torch already; `cold_python` starts ordinary ones."""
+    """Processes that tests start have imported torch already; `cold_python` starts ordinary ones. Measuring
+    there and here is quicker, see there.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if not torch.cuda.is_available():  # whose libraries read variables that tests set
             patch.setattr(subprocess, "Popen", warm_python.Popen)
             patch.setattr(multiprocessing.util, "spawnv_passfds", warm_python.spawnv_passfds)
+            patch.setattr(anchor, "_SETTINGS", SamplingSettings.model_validate(warm_python.QUICK_ANCHOR))
+            patch.setitem(ceilings.COPY_BYTES, "cpu", warm_python.QUICK_COPY_BYTES)
         yield
 
 

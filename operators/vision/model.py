@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from operators.base.errors import DataError
 from operators.model import HybridLM, ModelState
+from operators.parameter_shapes import Undrawn
 from operators.vision.projector import ImageProjector
 from operators.vision.tower import Tower
 from operators.vision.vision_language import VisionLanguage
@@ -148,6 +149,6 @@ class VisionLanguageModel(nn.Module):
 
 def parameter_shapes(value: VisionLanguage) -> dict[str, torch.Size]:
     """The shape of each parameter of a model, by name; nothing is allocated."""
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         model = VisionLanguageModel(value, backend="reference", device="meta")
     return {name: tensor.shape for name, tensor in model.state_dict().items()}

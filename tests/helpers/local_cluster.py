@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 
@@ -13,6 +14,13 @@ from search.cluster.connect import use_token
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 # How soon Ray notices that a node is gone: its own settings would keep a test waiting.
 SOON = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_timeout_ms": 1000}
+
+
+@cache
+def _token_made():
+    """Makes the token that all clusters of this user ask for, where there is none."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
+    subprocess.run(command, capture_output=True, check=True)
 
 
 @contextmanager
@@ -25,11 +33,7 @@ def nodes(*others):
     """
     use_token(None)
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone
-    subprocess.run(
-        [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"],
-        capture_output=True,
-        check=True,
-    )
+    _token_made()
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     try:
         found = cluster_utils.Cluster(

@@ -1,10 +1,15 @@
 """What tests of searches share."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.storages._rdb.storage import _VersionManager
+
+from search.runs import ledger as ledger_module
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,3 +25,21 @@ def _optunas_tables_are_looked_up_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_VersionManager, "_create_alembic_script", kept)
         yield
+
+
+class _Memory(InMemoryStorage):
+    """Stands where SQLite does, which takes most of the time of a search whose evaluations are pretended."""
+
+    engine = SimpleNamespace(dispose=lambda: None)
+
+
+@pytest.fixture
+def ledgers_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledgers are kept in this process until the test ends, for tests of what is written into them."""
+    kept: dict[Path, _Memory] = {}
+
+    def storage(path: Path) -> _Memory:
+        path.touch()
+        return kept.setdefault(path.resolve(), _Memory())
+
+    monkeypatch.setattr(ledger_module, "_storage", storage)

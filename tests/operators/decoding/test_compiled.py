@@ -9,7 +9,7 @@ KERNELS = 9
 
 def test_kernels_compile_and_wait_for_the_kernel_before(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.helpers.compile_for_hopper"],
+        [sys.executable, "-m", "tests.helpers.compile_for_hopper"],
         env={"PYTHONPATH": ":".join(sys.path), "TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
         cwd=Path(__file__).parents[3],
         capture_output=True,

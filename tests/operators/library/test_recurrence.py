@@ -1,6 +1,7 @@
 """The chunked recurrences against their definitions, one token after another in float64."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -30,8 +31,25 @@ from tests.helpers.naive_recurrences import (
 Scan = Callable[..., tuple[Tensor, Tensor]]
 
 B, H = 2, 4
-lengths = pytest.mark.parametrize("tokens", [1, 17, 64, 130])
-decays = pytest.mark.parametrize("strength", [0.01, 1.0, 60.0])
+LENGTHS, STRENGTHS = (1, 17, 64, 130), (0.01, 1.0, 60.0)
+lengths = pytest.mark.parametrize("tokens", LENGTHS)
+decays = pytest.mark.parametrize("strength", STRENGTHS)
+
+
+def every_pair(name: str, values: tuple[float, ...]) -> pytest.MarkDecorator:
+    """Every length with every strength of decay, and each of both with every value, but not all three.
+
+    A recurrence is wrong by one of them or by how two of them meet: chunks by the length, whether powers of
+    decays stay within float32 by length and strength, and shared keys or negative eigenvalues by either.
+    """
+    cases = [
+        (tokens, strength, values[(row + column) % len(values)])
+        for row, tokens in enumerate(LENGTHS)
+        for column, strength in enumerate(STRENGTHS)
+    ]
+    assert {case[::2] for case in cases} == set(product(LENGTHS, values))
+    assert {case[1:] for case in cases} == set(product(STRENGTHS, values))
+    return pytest.mark.parametrize(("tokens", "strength", name), cases)
 
 
 @pytest.fixture(autouse=True)
@@ -200,9 +218,7 @@ def test_delta_rule(tokens: int, reach: float) -> None:
     )
 
 
-@lengths
-@decays
-@pytest.mark.parametrize("reach", [1.0, 2.0])
+@every_pair("reach", (1.0, 2.0))
 def test_gated_delta_rule(tokens: int, strength: float, reach: float) -> None:
     check(chunked_delta_rule, naive_delta_rule, delta_inputs(tokens, strength=strength, reach=reach))
 
@@ -213,16 +229,12 @@ def test_gla(tokens: int, strength: float) -> None:
     check(chunked_gla, naive_gla, gla_inputs(tokens, strength))
 
 
-@lengths
-@decays
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@every_pair("groups", (1, 2, 4))
 def test_ssd(tokens: int, strength: float, groups: int) -> None:
     check(chunked_ssd, naive_ssd, ssd_inputs(tokens, strength, groups))
 
 
-@lengths
-@decays
-@pytest.mark.parametrize("reach", [1.0, 2.0])
+@every_pair("reach", (1.0, 2.0))
 def test_kda(tokens: int, strength: float, reach: float) -> None:
     check(chunked_kda, naive_kda, kda_inputs(tokens, strength, reach))
 
@@ -244,9 +256,7 @@ def test_selective_scan(tokens: int, strength: float) -> None:
     check(selective_scan, naive_selective_scan, selective_inputs(tokens, strength))
 
 
-@lengths
-@decays
-@pytest.mark.parametrize("groups", [1, 4])
+@every_pair("groups", (1, 4))
 def test_trapezoid(tokens: int, strength: float, groups: int) -> None:
     check(
         with_flat_state(chunked_trapezoid),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from operators import Architecture, HybridLM
 from operators.base.errors import ArchitectureError
+from operators.parameter_shapes import Undrawn
 from operators.published import Published, fitted
 from operators.published.tensor_names import ATTENTION, SWIGLU, Names, layer_names, outside_names
 from tests.helpers.published_models import (
@@ -253,6 +254,6 @@ def test_published_models_have_their_number_of_parameters(
     layers: str, width: int, vocabulary: int, genes: Any, parameters: int
 ) -> None:
     described = Architecture.from_shorthand(layers, width=width, vocabulary=vocabulary, genes=genes)
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         model = HybridLM(described, backend="reference", device="meta")
     assert sum(p.numel() for p in model.parameters()) == parameters

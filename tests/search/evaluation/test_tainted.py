@@ -157,6 +157,7 @@ def disturbed(job, until):
     return Outcome(found.model_copy(update={"metrics": metrics, "taints": taints}))
 
 
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_who_is_tainted_is_measured_again_at_the_end_and_not_trained(tmp_path, prepared):
     jobs = []
 
@@ -174,6 +175,7 @@ def test_who_is_tainted_is_measured_again_at_the_end_and_not_trained(tmp_path, p
     assert not any(trained_twice(entry) for entry in found)
 
 
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_measuring_again_is_given_up_where_the_device_does_not_become_quiet(tmp_path, prepared):
     run = with_repeats(prepared, 0.0, candidates=8)
     executor = PretendExecutor(answer=lambda job: disturbed(job, iter([True])))

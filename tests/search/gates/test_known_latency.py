@@ -91,6 +91,7 @@ def evaluated(job):
     return Outcome(Evaluation(status="ok", metrics=metrics, seed=0))
 
 
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_a_search_gives_its_searcher_the_costs_of_the_table(
     tmp_path, monkeypatch, table, text_folder, corpus
 ):

@@ -114,6 +114,7 @@ def test_a_table_that_cannot_serve_is_refused_before_the_search(table):
         check_of(other, ArchitectureSpace(other.space, 300))
 
 
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_a_search_does_not_propose_who_the_table_turns_away_but_for_audits(
     tmp_path, table, text_folder, corpus
 ):

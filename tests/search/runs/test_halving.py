@@ -234,6 +234,7 @@ def test_a_stopped_candidate_is_recorded_and_has_no_score(tmp_path, halving_run)
         export(folder, ledger, stopped[0], tmp_path / "out")
 
 
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
     """Interrupted in the middle: the candidate that was under way is judged as it would have been."""
     seen = {}
@@ -266,6 +267,7 @@ def test_the_same_ledger_gives_the_same_limits(tmp_path, halving_run):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_a_real_search_with_halving(tmp_path, tiny_config, monkeypatch):
     """Every decision made again from the ledger alone, by the definition. Times of a device are made up."""
     measure_on_made_up_device(monkeypatch)

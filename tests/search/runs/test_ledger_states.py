@@ -43,6 +43,7 @@ class Ledgers(RuleBasedStateMachine):
         self.ledger = ledger_module.create(self.path, CONFIG, started="now")
         self.candidates, self.evaluations, self.attempts = [], {}, []
         self.second, self.second_attempts = {}, {}
+        self.written = False  # since it was opened: to open it again without is a step of nothing
 
     def teardown(self):
         if hasattr(self, "folder"):
@@ -56,14 +57,16 @@ class Ledgers(RuleBasedStateMachine):
             )
         )
 
+    @precondition(lambda self: self.written)
     @rule()
     def reopen(self):
         self.ledger.close()
         self.ledger = ledger_module.open_ledger(self.path)
+        self.written = False
 
     def write(self, call, *arguments, survives):
         """Dies after so many writes, if it makes as many; -> whether it lived."""
-        storage = self.ledger._storage
+        storage, self.written = self.ledger._storage, True
         names = ("create_new_trial", "set_trial_user_attr", "set_trial_state_values", "set_study_user_attr")
         left = survives
 
@@ -171,5 +174,5 @@ class Ledgers(RuleBasedStateMachine):
 
 TestLedgers = Ledgers.TestCase
 TestLedgers.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

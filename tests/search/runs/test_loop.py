@@ -1,6 +1,5 @@
 import os
 import random
-import signal
 import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,10 +19,11 @@ from search.runs.frontier import frontier_of, hypervolume_gain
 from search.runs.loop import drive
 from search.runs.preflight import check_constraints, prepare_run
 from search.runs.status import complete
-from tests.helpers.driving_process import driving
 from tests.helpers.made_up_profile import measure_on_made_up_device
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.pretended_search import searched
+
+pytestmark = pytest.mark.usefixtures("ledgers_in_memory")
 
 
 def larger(prepared, **changes):
@@ -225,37 +225,6 @@ def test_arithmetic_constraints_hold_for_every_candidate(tmp_path, tiny_config):
     from operators.cost import parameters
 
     assert max(parameters(entry.architecture) for entry in entries) <= 14000
-
-
-KILLS = 5
-
-
-@pytest.mark.slow
-def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared):
-    many = larger(prepared, candidates=120)
-    undisturbed = searched(tmp_path / "undisturbed", many, PretendExecutor(capacity=2))
-    (tmp_path / "killed").mkdir()
-    folder = RunFolder(tmp_path / "killed")
-    ledger_module.create(folder.ledger, many.config, started="now").close()
-    rng, acknowledged = random.Random(1), {}
-    for attempt in range(KILLS + 1):
-        process = driving(folder, prepared.corpus)
-        if attempt < KILLS:
-            time.sleep(rng.uniform(0.0, 0.5))
-            os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        entries = ledger_module.open_ledger(folder.ledger).entries()
-        now = {entry.number: entry for entry in entries if entry.evaluation}
-        assert {number: now[number] for number in acknowledged} == acknowledged
-        acknowledged = now
-    assert process.exitcode == 0
-    assert len(acknowledged) == 120
-    assert len({entry.architecture.digest() for entry in entries}) == 120
-    assert sorted(entry.order for entry in entries) == list(range(120))
-    evaluated = (folder.path / "evaluated").read_text().split()
-    assert len(evaluated) <= 120 + KILLS * 2  # only what was under way at a kill is evaluated again
-    assert [entry.proposal for entry in entries] == [entry.proposal for entry in undisturbed]
-    assert [entry.evaluation for entry in entries] == [entry.evaluation for entry in undisturbed]
 
 
 def test_two_drivers_on_one_run_are_refused(tmp_path):

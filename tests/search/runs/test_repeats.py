@@ -28,7 +28,7 @@ from search.view.tables import frame
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 from tests.helpers.pretended_search import searched, with_repeats
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("ledgers_in_memory")
 
 
 def noisy(job, deviation=0.05):

@@ -11,6 +11,7 @@ from operators.base.errors import ConfigError, SpaceExhausted
 from search.config.run import parse
 from search.config.searcher import NAMES, EvolutionSettings
 from search.config.space import SpaceSettings
+from search.searchers import optuna_samplers
 from search.searchers.contract import Proposal, Proposer
 from search.searchers.registry import searcher
 from search.spaces.encoding import ArchitectureEncoding, Dimension, IntegerSpace
@@ -77,7 +78,10 @@ def test_another_seed_proposes_others(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_small_space_is_proposed_whole_and_then_exhausted(name: str) -> None:
+def test_a_small_space_is_proposed_whole_and_then_exhausted(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optuna_samplers, "SUGGESTIONS", 3)  # of which most are known here, and gp takes long
     space = IntegerSpace({"x": Dimension(5), "kind": Dimension(3, ordered=False)})
     proposer = searcher(name, space, EvolutionSettings(population=4), seed=0)
     found = set()

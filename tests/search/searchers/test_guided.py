@@ -25,7 +25,7 @@ def scores(x: Vector) -> tuple[float, float]:
 def test_reaches_more_than_evolution_random_and_nsga2() -> None:
     volumes: dict[str, list[float]] = {}
     for name in ("guided", "evolution", "random", "nsga2"):
-        for seed in range(3):
+        for seed in range(2):
             proposer, points = searcher(name, SPACE, SETTINGS, seed=seed), []
             for _ in range(80):
                 proposal = proposer.ask()
@@ -49,12 +49,12 @@ def plain(guided: Guided[Vector]) -> Evolution[Vector]:
 def test_noise_is_left_to_evolution() -> None:
     """Scores that nothing tells: after enough of them, most proposals are those of evolution, one for one."""
     rng, guided, same = np.random.default_rng(0), Guided(SPACE, SETTINGS, seed=0), []
-    for number in range(120):
-        expected = plain(guided).ask() if number >= 60 else None
+    for number in range(90):
+        expected = plain(guided).ask() if number >= 50 else None
         proposal = guided.ask()
         same.append(proposal == expected)
         guided.tell(proposal.number, tuple(rng.random(2).tolist()))
-    assert sum(same) > 40
+    assert sum(same) > 26
 
 
 def test_learns_what_fails() -> None:

@@ -72,6 +72,7 @@ def test_the_lowest_value_has_the_lowest_bar_and_the_highest_the_highest():
     assert sparkline([2.0, 2.0]) == "▁▁"
 
 
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_the_hypervolume_grows_to_what_the_gain_says(tmp_path, prepared):
     entries = searched(tmp_path, prepared, 30).entries()
     objectives = prepared.config.parsed_objectives()
@@ -97,6 +98,7 @@ def shown(path, **options):
     return console.export_text()
 
 
+@pytest.mark.usefixtures("ledgers_in_memory")
 def test_a_picture_tells_of_the_frontier_the_failures_and_the_state(tmp_path, prepared):
     def answer(job):
         return (

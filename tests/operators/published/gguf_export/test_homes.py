@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from operators import HybridLM
 from operators.base.errors import ArchitectureError
+from operators.parameter_shapes import parameter_shapes
 from operators.published.gguf_export.homes import outline
 from tests.helpers.gguf_members import (
     ATTENTION,
@@ -100,7 +100,7 @@ def test_every_weight_is_in_the_file_once(member: str) -> None:
     """Our parameters against the tensors of the file. A head that has to be there is a second table."""
     family, member_of = MEMBERS[member]
     parts = [part for tensor in outline(member_of).tensors for part in tensor.parts]
-    names = HybridLM(member_of, backend="reference", device="meta").state_dict().keys()
+    names = parameter_shapes(member_of).keys()
     second = member_of.tied_embeddings and (member_of.normalized_head or family in ("arwkv7", "kimi-linear"))
     more = ["embedding.weight"] if second else []
     if family == "kimi-linear":  # a third of the convolution each
