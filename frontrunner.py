@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from tokenizers import Tokenizer
 
 from operators import Architecture, HybridLM, VisionLanguageModel
@@ -40,7 +41,10 @@ from search.runs.progress import Progress
 from search.runs.run import drive_to_end, start
 from search.runs.sources import architecture_of
 from search.runs.status import candidate_of
+from search.runs.training import Kept, train_and_keep
 from search.searchers.contract import Proposal, Proposer, Searcher
+from search.studies import promotion as _promotion
+from search.studies.promoted import Promotion
 from search.view.profiles import Profiled, profile_each, profile_settings
 from search.view.run import write_plots
 from search.view.tables import run_frame
@@ -52,8 +56,10 @@ __all__ = [
     "Architecture",
     "Candidate",
     "CandidateMetric",
+    "Kept",
     "Operator",
     "Progress",
+    "Promotion",
     "Proposal",
     "Proposer",
     "Run",
@@ -67,8 +73,10 @@ __all__ = [
     "load",
     "open_run",
     "profile",
+    "promote",
     "resume",
     "search",
+    "train",
 ]
 
 RESULTS = Path("results")
@@ -159,8 +167,8 @@ class Run:
 
         Arguments as of `candidates`.
         """
-        table = self.candidates(objectives, where)
-        return table[table["frontier"]].reset_index(drop=True)
+        config, entries = self._read()
+        return run_frame(config, entries, objectives, where, frontier=True)
 
     def candidate(self, number: int) -> Candidate:
         """Returns one candidate by its id. Raises RunError."""
@@ -302,6 +310,76 @@ def compare(
     settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
     (_, first), (_, second) = (_titled(model, Path(results)) for model in (a, b))
     return _compare(first, second, settings, device=device, backend=backend, rounds=rounds)
+
+
+def train(
+    model: Path | str,
+    to: Path | str,
+    *,
+    tokens: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    config: Path | str | None = None,
+    data: Sequence[Path | str] = (),
+    fresh: bool = False,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    results: Path | str = RESULTS,
+) -> Kept:
+    """Trains a model, from its weights where it has some, and keeps it in a folder that `load` reads.
+
+    model: what names one, see `Model`.
+    to: a new or empty folder, or the one of this training: the same call goes on after any interruption.
+    tokens, config, data: in place of the model's own, with a run file or shipped name, and files of text.
+    fresh: whether to begin with random weights. on_step: hears each step and its loss (nats per token).
+
+    Raises our errors.
+    """
+    return train_and_keep(
+        str(model),
+        Path(to),
+        tokens=tokens,
+        seed=seed,
+        device=device,
+        config=None if config is None else Path(config),
+        data=tuple(map(str, data)),
+        fresh=fresh,
+        results=Path(results),
+        on_step=on_step,
+    )
+
+
+def promote(
+    run: Path | str,
+    *,
+    tokens: int,
+    seeds: int = 3,
+    top: int = 3,
+    candidates: Sequence[int] = (),
+    against: Sequence[Path | str] = _promotion.AGAINST,
+    metric: str | None = None,
+    device: str | None = None,
+    results: Path | str = RESULTS,
+) -> Promotion:
+    """Trains winners longer, with several seeds, beside rivals that take as long; see docs/winners.md.
+
+    tokens, seeds: of each training, at least the search's own tokens; how many trainings each model has.
+    top, candidates: how many of the frontier; ids in place of those. against: names of the rivals.
+    metric, device: the time that is made equal, and where; None for the run's.
+
+    Raises our errors.
+    """
+    return _promotion.promote(
+        str(run),
+        results=Path(results),
+        tokens=tokens,
+        seeds=seeds,
+        top=top,
+        candidates=candidates,
+        against=tuple(map(str, against)),
+        metric=metric,
+        device=device,
+        console=Console(quiet=True),
+    )
 
 
 def architecture(name: Path | str, *, results: Path | str = RESULTS) -> Architecture:

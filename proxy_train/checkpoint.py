@@ -35,10 +35,12 @@ def write(
         raise DataError(f"{path}: the checkpoint cannot be written: {flat(error)}") from None
 
 
-def read(path: Path, *, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def read(
+    path: Path, *, identity: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and progress of a checkpoint; None where there is no file.
 
-    identity: what training it has to be of.
+    identity: what training it has to be of; None for any.
 
     Raises DataError for a file that is damaged or of another training.
     """
@@ -53,7 +55,7 @@ def read(path: Path, *, identity: Mapping[str, Any]) -> tuple[dict[str, Tensor],
         raise DataError(
             f"{path}: not a whole checkpoint ({flat(error)}); remove it to train from the start"
         ) from None
-    expected = json.loads(json.dumps(identity))
+    expected = recorded if identity is None else json.loads(json.dumps(identity))
     if recorded != expected:
         differing = sorted(
             key for key in expected.keys() | recorded.keys() if expected.get(key) != recorded.get(key)

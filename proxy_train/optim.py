@@ -179,6 +179,20 @@ class Optimizer:
         return by_name
 
     @torch.no_grad()
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begins with the weights of another training, by name, and with its states where they are there.
+
+        Names are those of `tensors`. Weights of any floating-point type are taken.
+        """
+        for name, tensor in self.tensors().items():
+            if name in tensors:
+                tensor.copy_(tensors[name])
+        if self.normalized:
+            self._normalize()
+        else:
+            self._round()
+
+    @torch.no_grad()
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         """Copies back what `tensors` returned.
 

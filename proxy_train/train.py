@@ -21,7 +21,7 @@ from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import bits_per_byte, require_windows, validation_batches
 from proxy_train.text.unigram import scored_unigram_loss
-from proxy_train.trainer import Fitted, Hooks, Plan, Trainer
+from proxy_train.trainer import Fitted, Hooks, Plan, Start, Trainer
 
 CURVE_POINTS = 50  # enough to draw the curve; a run of 100,000 steps keeps no more in its ledger
 
@@ -32,10 +32,12 @@ class Trained:
 
     score: how well the architecture learned.
     weights: the weights that have this score, by name (float32, on the CPU), for `HybridLM.load_state_dict`.
+    losses: training loss of every step (nats per token).
     """
 
     score: ProxyScore
     weights: dict[str, Tensor]
+    losses: tuple[float, ...] = ()
 
 
 def train(
@@ -49,10 +51,12 @@ def train(
     on_step: Callable[[int, float], None] | None = None,
     pause: Callable[[], float] | None = None,
     checkpoint: Path | None = None,
+    keep_checkpoint: bool = False,
+    start: Start | None = None,
     rungs: Sequence[int] = (),
     on_rung: Callable[[int, float], None] | None = None,
 ) -> Trained:
-    """Trains an architecture from random weights on a budget of tokens and scores it on the validation text.
+    """Trains an architecture on a budget of tokens and scores it on the validation text.
 
     On a GPU the model is in bfloat16 with float32 masters, on a CPU in float32. On the CPU with one thread
     the score is the same to the last bit. Where a GPU's memory runs out the training starts anew with fewer
@@ -67,6 +71,8 @@ def train(
         not to count as training time.
     checkpoint: a file that is written about once a minute and removed at the end. If it is there, the
         training goes on from it.
+    keep_checkpoint: whether the checkpoint stays at the end, with the final state of the optimizer.
+    start: weights to go on from; None begins with random ones.
     rungs: numbers of tokens below the budget at which on_rung is called.
     on_rung: called as on_rung(tokens, validation loss in nats per token). The loss is the score of
         the smaller budget of as many tokens if there is one, else the loss under way. What on_rung
@@ -77,7 +83,7 @@ def train(
     Raises ConfigError where weights are normalized and the architecture's head is not.
     Raises BackendError where a backend cannot be used.
     Raises DivergedError where a training loss is not finite or above 1.5 times the first one, and where the
-    validation loss ends no lower than the first training loss.
+    validation loss of a model that began with random weights ends no lower than the first training loss.
     """
     check_corpus(architecture, corpus, settings)
     if settings.weight_normalization and not architecture.normalized_head:
@@ -98,6 +104,8 @@ def train(
                     device=device,
                     hooks=hooks,
                     checkpoint=checkpoint,
+                    keep_checkpoint=keep_checkpoint,
+                    start=start,
                 )
         except torch.OutOfMemoryError as error:
             plan, reason = plan.thriftier(settings.batch_size), str(error)
@@ -117,6 +125,8 @@ def _train(
     device: str,
     hooks: Hooks,
     checkpoint: Path | None,
+    keep_checkpoint: bool,
+    start: Start | None,
 ) -> Trained:
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     model = HybridLM(architecture, device=device, dtype=dtype)
@@ -131,11 +141,25 @@ def _train(
         "seed": seed,
         "device": torch.device(device).type,
     }
+    if start is not None:  # a checkpoint of an earlier version has no such key
+        identity |= {"start": start.digest, "batches_before": start.batches}
     fitted = Trainer(
-        model, corpus, settings, plan, seed=seed, score=score, hooks=hooks, file=checkpoint, identity=identity
+        model,
+        corpus,
+        settings,
+        plan,
+        seed=seed,
+        score=score,
+        hooks=hooks,
+        file=checkpoint,
+        identity=identity,
+        keep=keep_checkpoint,
+        start=start,
     ).fit()
     loss, per_byte = score(model)
-    if not loss < fitted.losses[0]:
+    if start is not None and not math.isfinite(loss):
+        raise DivergedError(f"loss {loss:.4g} on the validation text: expected a finite number")
+    if start is None and not loss < fitted.losses[0]:
         raise DivergedError(
             f"loss {loss:.4g} on the validation text after {len(fitted.losses)} steps: "
             f"expected below the first one, {fitted.losses[0]:.4g}"
@@ -145,6 +169,7 @@ def _train(
             model, corpus, settings, plan, fitted, loss=loss, per_byte=per_byte, device=device, seed=seed
         ),
         fitted.weights,
+        tuple(fitted.losses),
     )
 
 

@@ -39,6 +39,20 @@ class Hooks:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where a training begins that goes on from another one.
+
+    tensors: weights by name; with the optimizer's state where that is known, as `Optimizer.tensors` names it.
+    digest: tells these tensors from others.
+    batches: how many of its seed's batches the other training read; this one reads those after them.
+    """
+
+    tensors: Mapping[str, Tensor]
+    digest: str
+    batches: int = 0
+
+
+@dataclass(frozen=True)
 class Plan:
     """How a training is to fit into the device's memory.
 
@@ -92,6 +106,8 @@ class Trainer:
         budget and at every rung.
     hooks: functions of the caller.
     file: the checkpoint, or None for none.
+    keep: whether the checkpoint stays at the end, with the final state.
+    start: what the training goes on from; None for random weights.
     identity: what training the checkpoint has to belong to (JSON values by name).
     """
 
@@ -107,6 +123,8 @@ class Trainer:
         hooks: Hooks,
         file: Path | None,
         identity: Mapping[str, Any],
+        keep: bool = False,
+        start: Start | None = None,
     ) -> None:
         self.model, self.corpus, self.settings, self.seed, self.score, self.hooks = (
             model,
@@ -116,7 +134,8 @@ class Trainer:
             score,
             hooks,
         )
-        self.file, self.identity = file, identity
+        self.file, self.identity, self.keep = file, identity, keep
+        self.batches_before = start.batches if start is not None else 0
         model.recompute = plan.recompute
         self.device = model.embedding.weight.device
         self.optimizer = Optimizer(
@@ -127,6 +146,8 @@ class Trainer:
             base_width=settings.base_width,
             normalized=settings.weight_normalization,
         )
+        if start is not None:
+            self.optimizer.take(start.tensors)
         self.step = Step(
             model,
             self.optimizer,
@@ -160,7 +181,9 @@ class Trainer:
                     if tokens // self.settings.batch_tokens == step:
                         self._reach(tokens, loss)
             self._train(whole, until=whole.steps)
-        if self.file is not None:
+        if self.file is not None and self.keep:
+            self._checkpoint(self.file)
+        elif self.file is not None:
             self.file.unlink(missing_ok=True)
         settled, seconds = self.settled_steps, self.seconds - self.startup_s
         if settled == 0:  # a run shorter than the startup: its speed is that of all steps
@@ -229,13 +252,13 @@ class Trainer:
             self.corpus,
             batch_size=settings.batch_size,
             sequence_length=settings.sequence_length,
-            steps=until,
+            steps=self.batches_before + until,
             seed=self.seed,
         )
         unseen: list[Tensor] = []
         began = checkpointed = time.perf_counter()
         before = self.seconds
-        for number, (inputs, targets) in enumerate(islice(stream, first, None), first):
+        for number, (inputs, targets) in enumerate(islice(stream, self.batches_before + first, None), first):
             settled = self.step.settled
             unseen.append(self.step(inputs, targets, schedule.share(number)))
             self.settled_steps += settled

@@ -10,12 +10,16 @@ An infinite error marks a number that is not to be trusted. A point with one dom
 that is no worse as far as is known, and clearly better elsewhere, dominates it.
 """
 
+from collections.abc import Iterator
+
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-_BLOCK = 256  # points whose dominators are looked for at once: memory grows with n, not with its square
+
+# Pairs of points that are compared at once: more would leave the cache, and fill the memory.
+_TOGETHER = 2**18
 
 
 def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
@@ -23,7 +27,15 @@ def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[
 
     Equal points do not dominate each other.
     """
-    return np.asarray(first_dominators(points, errors) == len(_table(points)))
+    table = _table(points)
+    if not table.size:
+        return np.ones(len(table), bool)
+    if errors is None:
+        return np.asarray(moocore.is_nondominated(table, keep_weakly=True), bool)
+    off = _table(errors)
+    sure = np.flatnonzero(np.isfinite(off).all(1))
+    strongest = sure[_strongest(table[sure], off[sure])]
+    return ~_dominated(table, off, strongest, in_every_column=False)
 
 
 def first_dominators(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -31,13 +43,16 @@ def first_dominators(points: ArrayLike, errors: ArrayLike | None = None) -> NDAr
 
     It is n where none does. Of the first k rows alone, those are not dominated whose value is at least k.
     """
-    table, off = _table(points), None if errors is None else _table(errors)
+    table = _table(points)
+    off = np.zeros_like(table) if errors is None else _table(errors)
     first = np.full(len(table), len(table), np.int64)
-    for begin in range(0, len(table), _BLOCK):
-        block = slice(begin, begin + _BLOCK)
-        dominance = _dominance(table, off, block)
-        rows = dominance.argmax(0)
-        first[block] = np.where(dominance.any(0), rows, len(table))
+    if not table.size:
+        return first
+    sure = np.isfinite(off).all(1, keepdims=True)
+    everything = np.arange(len(table))
+    for some in _chunks(everything, len(table)):
+        dominance = _dominance(table, table[some]) & _clear(table, off, everything, some) & sure
+        first[some] = np.where(dominance.any(0), dominance.argmax(0), len(table))
     return first
 
 
@@ -49,13 +64,73 @@ def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
     that dominate it.
     """
     table, off = _table(points), _table(errors)
-    dominance = _dominance(table)
-    sure = dominance.copy()
-    for values, error in zip(table.T, off.T, strict=True):
-        sure &= values[:, None] + np.hypot(error[:, None], error) <= values
-    beaten = np.asarray(dominance.any(0))
-    doubtful = dominance & (beaten & ~sure.any(0)) & ~beaten[:, None]
-    return np.asarray(doubtful.sum(0) + doubtful.sum(1))
+    parts = np.zeros(len(table), np.int64)
+    if not table.size:
+        return parts
+    on_frontier = nondominated(table)
+    sure = _dominated(table, off, _strongest(table, off), in_every_column=True)
+    best, doubted = np.flatnonzero(on_frontier), np.flatnonzero(~on_frontier & ~sure)
+    for some in _chunks(doubted, len(best)):
+        dominance = _dominance(table[best], table[some])
+        parts[some] += dominance.sum(0)
+        parts[best] += dominance.sum(1)
+    return parts
+
+
+def _strongest(table: Floats, off: Floats) -> NDArray[np.int64]:
+    """The places of points to which no other is equal or better in every value and in every error.
+
+    Whatever any point dominates, one of these dominates.
+    """
+    if not table.size:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(moocore.is_nondominated(np.hstack([table, off]), keep_weakly=False))
+
+
+def _dominated(
+    table: Floats, off: Floats, by: NDArray[np.int64], *, in_every_column: bool
+) -> NDArray[np.bool_]:
+    """Marks the points that one of the points `by` dominates by more than the error of the difference: [n].
+
+    in_every_column: whether it has to be better by at least that error in every column, and not only by more
+        than that in one.
+    """
+    marked = np.zeros(len(table), bool)
+    for some in _chunks(np.arange(len(table)), len(by)):
+        dominance = _dominance(table[by], table[some])
+        clear = _clear(table, off, by, some, in_every_column=in_every_column)
+        marked[some] = (dominance & clear).any(0)
+    return marked
+
+
+def _clear(
+    table: Floats,
+    off: Floats,
+    by: NDArray[np.int64],
+    some: NDArray[np.int64],
+    *,
+    in_every_column: bool = False,
+) -> NDArray[np.bool_]:
+    """Whether point i of `by` is better than point j of `some` by more than the error of the difference:
+    [i, j].
+
+    in_every_column: as for `_dominated`.
+    """
+    clear = np.full((len(by), len(some)), in_every_column)
+    for column in range(table.shape[1]):
+        worst = table[by, column, None] + np.hypot(off[by, column, None], off[some, column])
+        if in_every_column:
+            clear &= worst <= table[some, column]
+        else:
+            clear |= worst < table[some, column]
+    return clear
+
+
+def _chunks(places: NDArray[np.int64], against: int) -> Iterator[NDArray[np.int64]]:
+    """The places in parts whose comparisons with so many others fit into the cache."""
+    size = max(1, _TOGETHER // max(1, against))
+    for first in range(0, len(places), size):
+        yield places[first : first + size]
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
@@ -127,20 +202,14 @@ def _table(points: ArrayLike) -> Floats:
     return table
 
 
-_ALL = slice(None)
+def _dominance(table: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Returns whether point i of the table dominates point j of the others, apart from errors: [i, j].
 
-
-def _dominance(table: Floats, errors: Floats | None = None, block: slice = _ALL) -> NDArray[np.bool_]:
-    """Returns whether point i dominates point j of a block of the points: [i, j].
-
-    It works column by column, since [n, n, m] at once would not stay in the cache.
+    It works column by column, since [n, k, m] at once would not stay in the cache.
     """
-    no_worse = np.ones((len(table), len(table[block])), bool)
+    no_worse = np.ones((len(table), len(others)), bool)
     better = np.zeros_like(no_worse)
-    for column, values in enumerate(table.T):
-        no_worse &= values[:, None] <= values[block]
-        unclear = 0.0 if errors is None else np.hypot(errors[:, column, None], errors[block, column])
-        better |= values[:, None] + unclear < values[block]
-    if errors is not None:
-        better &= np.isfinite(errors).all(1, keepdims=True)
+    for values, other in zip(table.T, others.T, strict=True):
+        no_worse &= values[:, None] <= other
+        better |= values[:, None] < other
     return no_worse & better

@@ -28,15 +28,15 @@ class Value(BaseModel):
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
-            keys = [str(key) for key in data if key not in cls.model_fields]
+            fields = cls.model_fields  # pydantic looks them up anew each time
+            keys = [str(key) for key in data if key not in fields]
             # Quotes show what cannot be seen, such as a space of another kind that a web page put before a
             # key.
             unknown = [key if key.isprintable() and key == key.strip() and key else repr(key) for key in keys]
             if unknown:
                 plural = "s" if len(unknown) > 1 else ""
                 raise ValueError(
-                    f"unknown key{plural} {', '.join(unknown)}: expected "
-                    f"{', '.join(cls.model_fields) or 'none'}"
+                    f"unknown key{plural} {', '.join(unknown)}: expected {', '.join(fields) or 'none'}"
                 )
         return data
 

@@ -14,7 +14,7 @@ import typer
 
 from operators.base.errors import FrontrunnerError, flat
 from search.cli.answers import answers
-from search.cli.arguments import joined, several
+from search.cli.arguments import joined
 from search.cli.bench import bench
 from search.cli.configs import configs_app
 from search.cli.data import data_app
@@ -30,20 +30,19 @@ from search.cli.options import (
     CandidateId,
     Changes,
     Config,
-    DeviceName,
-    Model,
     Results,
     Run,
     example,
     plain_console,
     print_json,
     run_names,
-    whole_number,
 )
 from search.cli.page import report, serve
+from search.cli.promote import promote
 from search.cli.runs import diff, rm, runs
 from search.cli.study import study_app
 from search.cli.table import table_app
+from search.cli.train import train
 from search.cli.watch import watch
 from search.config.name import new_name
 
@@ -240,79 +239,10 @@ app.command(
 )(generate)
 
 
-@app.command(epilog=example("frontrunner train tiny-hybrid --tokens 300000"))
-def train(
-    architecture: Model,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run file, or a shipped name, whose data and proxy sections to use.",
-            show_default="the defaults",
-        ),
-    ] = None,
-    changes: Changes = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option(help="Token budget.", show_default="the proxy section's", parser=whole_number(1)),
-    ] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Synthetic tasks to train on as well, as in recall,copy.", show_default="the tasks section's"
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Seed of weights and batches.", parser=whole_number(0, 2**63 - 1))
-    ] = 0,
-    device: DeviceName = "cpu",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="File to go on from after a kill.", show_default="none is written")
-    ] = None,
-    results: Results = DEFAULT_RESULTS,
-    as_json: AsJson = False,
-) -> None:
-    """Train one architecture as the proxy does and print its score."""
-    from search.config import run as config_module
-    from search.config.changes import changed
-    from search.runs import training
-    from search.runs.sources import architecture_of
-    from search.view.candidate import print_score, task_line
-    from search.view.text_read import print_source
-
-    if config is None:
-        run = config_module.parse(changed({}, changes or ()), where="--set")
-    else:
-        run = config_module.load(config, changes or ())
-    task_settings = training.with_names(run.tasks, None if tasks is None else several(tasks))
-    proxy = training.with_tokens(run.proxy, tokens)
-    _, model = architecture_of(architecture, results)
-    every, notices = max(1, proxy.steps // PROGRESS_LINES), plain_console(stderr=True) if as_json else console
-
-    def on_step(step: int, loss: float) -> None:
-        if not as_json and step % every == 0:
-            console.print(f"step {step}/{proxy.steps}  training loss {loss:.4f} nats/token")
-
-    score = training.train_on_text(
-        model,
-        run.data,
-        proxy,
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        on_source=lambda record: print_source(notices, record),
-        on_step=on_step,
-    )
-    if not as_json:
-        print_score(console, score, share=training.share_of_ceiling(score, device))
-    task_scores = []
-    for task_score in training.train_on_tasks(model, task_settings, seed=seed, device=device):
-        task_scores.append(task_score.model_dump(mode="json"))
-        if not as_json:
-            console.print(task_line(task_score), soft_wrap=True)
-    if as_json:
-        print_json({**score.model_dump(mode="json"), "tasks": task_scores})
-
-
+app.command(epilog=example("frontrunner train first:17 --tokens 5e6 --to winner"))(train)
+app.command(
+    epilog=example("frontrunner promote first --top 3 --against nemotron-flash-1b llama-3.2-1b --tokens 5e6")
+)(promote)
 app.command(epilog=example("frontrunner profile smollm2-135m first:17 --batch 1 8 --context 512"))(profile)
 app.command(
     epilog=example("frontrunner compare nemotron-flash-1b llama-3.2-1b --context 8192 --device cuda:0")

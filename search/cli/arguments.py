@@ -17,6 +17,7 @@ NUMBER = re.compile(r"\d[\d,_e+]*")
 LISTS = {
     "--batch": NUMBER,
     "--context": NUMBER,
+    "--against": re.compile(r"(?!\d+$)[^-].*"),  # a number is a candidate's id
     "--engine": re.compile("|".join(map(re.escape, ENGINES))),
 }
 

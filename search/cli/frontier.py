@@ -84,7 +84,11 @@ def frontier(
             f"--plot {plot}: there is no candidate to draw: {tables.why_none(entries, conditions)}"
         )
     table = tables.frame(
-        entries, wanted, names(config.profile, config.tasks, config.device_kind), where=conditions
+        entries,
+        wanted,
+        names(config.profile, config.tasks, config.device_kind),
+        where=conditions,
+        loads_of_all=everything,
     )
     shown = table if everything else table[table["frontier"]]
     shown = tables.sorted_by(shown, sort or wanted[0].metric, descending=descending)

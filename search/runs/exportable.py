@@ -119,7 +119,7 @@ def _found(name: str, number: int | None, results: Path, random_weights: bool, o
         if random_weights
         else load_weights(folder / WHOLE, architecture, where=folder)
     )
-    origin, scores = _json(folder / "provenance.json"), _json(folder / "scores.json")
+    origin, scores = json_mapping(folder / "provenance.json"), json_mapping(folder / "scores.json")
     if not isinstance(metrics := scores.get("metrics", {}), dict):
         raise RunError(f"{folder / 'scores.json'}: metrics: expected a mapping, got {in_words(metrics)}")
     tokenizer = tokenizer_of(folder) if (folder / "tokenizer.json").is_file() else None
@@ -243,7 +243,7 @@ def _of_training(
     }
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a file; {} where there is no such file or it holds null. Raises RunError."""
     if not path.is_file():
         return {}

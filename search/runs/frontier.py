@@ -160,6 +160,27 @@ def dominators(entries: Sequence[Entry], objectives: Sequence[Objective]) -> dic
     return {entry.number: numbers[row] for entry, row in zip(candidates, first.tolist(), strict=True)}
 
 
+def by_contribution(
+    frontier: Sequence[Entry], entries: Sequence[Entry], objectives: Sequence[Objective]
+) -> list[Entry]:
+    """The frontier, first the members without which its hypervolume would shrink the most.
+
+    entries: all candidates, over which objectives are scaled as by `hypervolume_gain`.
+    """
+    if not frontier:
+        return []
+    everything = scored(entries, objectives)
+    unit, reference = _unit(costs(everything, objectives))
+    places = {entry.number: place for place, entry in enumerate(everything)}
+    points = unit[[places[entry.number] for entry in frontier]]
+    whole = pareto.hypervolume(points, reference)
+    lost = [
+        whole - pareto.hypervolume(np.delete(points, place, axis=0), reference)
+        for place in range(len(points))
+    ]
+    return [frontier[place] for place in np.argsort(-np.array(lost), kind="stable")]
+
+
 @dataclass(frozen=True)
 class Gain:
     """Hypervolumes under one common reference point.

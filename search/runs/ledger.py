@@ -20,23 +20,27 @@ from typing import Literal
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators.base.errors import ArchitectureError, RunError, flat
-from operators.vision.vision_language import Model, parse_model
+from operators.vision.vision_language import Model
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
 from search.runs.entry import REJECTED, Again, Attempt, Entry
 from search.runs.flat_parameters import flat_parameters
+from search.runs.ledger_rows import Row, rows
+from search.runs.written_models import WrittenModels
 from search.searchers.contract import Proposal
 
 STUDY = "frontrunner"
 LOCK_TIMEOUT_S = 20.0  # another program that reads or writes the file is done within that
 AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
+# The attributes of a trial that an entry is made of. The others are for people who look at the study.
+_READ = ("architecture", "attempts", "evaluation", "order", "origin", "parents", "screened")
 LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
@@ -45,9 +49,9 @@ class Ledger:
 
     def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
         self._study, self._storage = study, storage
-        trials = study.get_trials(deepcopy=False)
-        self._trials = {trial.number: trial._trial_id for trial in trials}
-        self._acknowledged = {trial.number for trial in trials if trial.state.is_finished()}
+        trials = rows(storage, study._study_id, keys=("attempts",))
+        self._trials = {trial.number: trial.trial_id for trial in trials}
+        self._acknowledged = {trial.number for trial in trials if trial.finished}
         self._entries: dict[int, Entry] = {}
         self._ended: set[int] = set()  # of _entries, those that are final
         self._again = {
@@ -55,7 +59,8 @@ class Ledger:
             for key, value in study.user_attrs.items()
             if (number := _again_number(key)) is not None
         }
-        self._attempts = {trial.number: list(trial.user_attrs.get("attempts", ())) for trial in trials}
+        self._attempts = {trial.number: list(trial.attributes.get("attempts", ())) for trial in trials}
+        self._models = WrittenModels()
         self.config: RunConfig = config_module.parse(
             study.user_attrs["config"], where="the ledger's configuration"
         )
@@ -179,21 +184,41 @@ class Ledger:
         with _told_when_it_cannot_be("read"):
             # Before the trials: a candidate with a second evaluation in them has ended the first.
             attributes = self._study.user_attrs
-            trials = self._study.get_trials(deepcopy=False)
+            trials = rows(self._storage, self._study._study_id, but=self._ended, keys=_READ)
         for key, value in attributes.items():
             number = _again_number(key)
             if number is not None and (number not in self._again or self._again[number].evaluation is None):
                 self._again[number] = _again(number, value)
         for trial in trials:
-            if trial.number not in self._ended:
-                entry = self._entries[trial.number] = _entry(trial)
-                if entry.evaluation is not None:  # it never changes again, and takes long to read
-                    self._ended.add(trial.number)
+            entry = self._entries[trial.number] = self._entry(trial)
+            if entry.evaluation is not None:  # it never changes again, and takes long to read
+                self._ended.add(trial.number)
         by_number = [self._entries[number] for number in sorted(self._entries)]
         return tuple(
             entry.with_again(self._again[entry.number]) if entry.number in self._again else entry
             for entry in by_number
         )
+
+    def _entry(self, trial: Row) -> Entry:
+        attributes, ended = trial.attributes, trial.finished
+        try:
+            return Entry(
+                number=trial.number,
+                architecture=self._models.read(attributes["architecture"]),
+                parents=tuple(attributes["parents"]),
+                origin=attributes["origin"],
+                evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
+                order=attributes["order"] if ended else None,
+                screened={
+                    gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()
+                },
+                attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
+                ended=trial.completed,
+            )
+        except (KeyError, ValidationError, ArchitectureError) as error:
+            raise RunError(
+                f"candidate {trial.number} of the ledger is damaged: {flat(error, at_most=200)}"
+            ) from None
 
     @property
     def corpus_digest(self) -> str:
@@ -277,8 +302,7 @@ def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = 
             study.set_user_attr(key, value)
         return Ledger(study, storage)
     except (SQLAlchemyError, StorageInternalError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise RunError(f"{path}: cannot be written: {reason}") from None
+        raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
 
 
 def open_ledger(path: Path) -> Ledger:
@@ -304,36 +328,9 @@ def open_ledger(path: Path) -> Ledger:
         )
     try:
         return Ledger(study, storage)
-    except (KeyError, StorageInternalError) as error:
-        reason = (
-            f"it lacks {error}"
-            if isinstance(error, KeyError)
-            else getattr(error.__cause__, "orig", None) or error
-        )
-        raise RunError(f"{path}: cannot be read: {str(reason).splitlines()[0]}") from None
-
-
-def _entry(trial: FrozenTrial) -> Entry:
-    attributes = trial.user_attrs
-    ended = trial.state.is_finished()
-    try:
-        return Entry(
-            number=trial.number,
-            architecture=parse_model(attributes["architecture"], where="architecture"),
-            parents=tuple(attributes["parents"]),
-            origin=attributes["origin"],
-            evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
-            order=attributes["order"] if ended else None,
-            screened={
-                gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()
-            },
-            attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
-            ended=trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
-        )
-    except (KeyError, ValidationError, ArchitectureError) as error:
-        raise RunError(
-            f"candidate {trial.number} of the ledger is damaged: {flat(error, at_most=200)}"
-        ) from None
+    except (KeyError, StorageInternalError, SQLAlchemyError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else _reason(error)
+        raise RunError(f"{path}: cannot be read: {reason}") from None
 
 
 def _again_number(key: str) -> int | None:
@@ -353,15 +350,21 @@ def _storage(path: Path) -> RDBStorage:
     return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
 
 
+def _reason(error: Exception) -> str:
+    """The database's own words for an error, on one line."""
+    causes = (error, error.__cause__)
+    words = next((cause.orig for cause in causes if getattr(cause, "orig", None)), error)  # type: ignore[union-attr]
+    return str(words).splitlines()[0]
+
+
 @contextmanager
 def _told_when_it_cannot_be(done: Literal["read", "written"]) -> Iterator[None]:
     """Raises RunError where the database refuses, as on a full disk; what it held before stays whole."""
     try:
         yield
-    except StorageInternalError as error:
-        reason = str(getattr(error.__cause__, "orig", None) or error).splitlines()[0]
+    except (StorageInternalError, SQLAlchemyError) as error:
         raise RunError(
-            f"the ledger cannot be {done} ({reason}); it is whole, "
+            f"the ledger cannot be {done} ({_reason(error)}); it is whole, "
             "and `frontrunner resume` goes on from there"
         ) from error
 

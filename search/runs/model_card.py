@@ -100,10 +100,19 @@ def _origin(model: Exportable) -> list[str]:
     if origin:
         source = origin.get("config", {}).get("data", {}).get("source")
         parents = ", ".join(map(str, origin.get("parents", ()))) or "none"
+        if "run" in origin:
+            lines += [
+                f"- Candidate {origin.get('candidate')} of run {origin.get('run')}, "
+                f"begun {origin.get('started')}.",
+                f"- Made by {origin.get('origin')}; parents: {parents}; seed {origin.get('seed')}.",
+            ]
+        if training := origin.get("training"):
+            begun = "random weights" if training.get("weights") == "random" else "trained weights"
+            lines.append(
+                f"- `{training.get('title')}`, trained on {training.get('tokens'):,} tokens "
+                f"from {begun}; seed {training.get('seed')}."
+            )
         lines += [
-            f"- Candidate {origin.get('candidate')} of run {origin.get('run')}, "
-            f"begun {origin.get('started')}.",
-            f"- Made by {origin.get('origin')}; parents: {parents}; seed {origin.get('seed')}.",
             f"- Text: `{source}`. Licence of the text: {licence}.",
             *(f"- {name} {version}" for name, version in (origin.get("versions") or {}).items()),
         ]

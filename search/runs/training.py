@@ -1,6 +1,7 @@
-"""What `frontrunner train` does: one architecture trained as a run's proxy, without a run."""
+"""What `frontrunner train` does: one model trained outside a search, for its score or to be kept."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +18,8 @@ from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.prepare import prepare
 from proxy_train.text.source_record import SourceRecord
 from proxy_train.train import train
+from search.runs.kept_training import KeptTraining, train_into
+from search.runs.training_start import beginning
 
 
 def with_tokens(proxy: ProxySettings, tokens: int | None) -> ProxySettings:
@@ -71,6 +74,55 @@ def train_on_text(
             pause=give_way,
             checkpoint=checkpoint,
         ).score
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A training that was kept.
+
+    path: its folder.
+    training: what was trained.
+    score: how well the model learned.
+    """
+
+    path: Path
+    training: KeptTraining
+    score: ProxyScore
+
+
+def train_and_keep(
+    name: str,
+    to: Path,
+    *,
+    tokens: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    config: Path | None = None,
+    data: Sequence[str] = (),
+    fresh: bool = False,
+    results: Path,
+    on_source: Callable[[SourceRecord], None] = lambda record: None,
+    on_begin: Callable[[KeptTraining, str], None] = lambda training, lacking: None,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> Kept:
+    """Trains a model from its weights, or from random ones where it has none, and keeps it in a folder.
+
+    The same call goes on after any interruption.
+
+    name, config, data, fresh, results: see `training_start.beginning`.
+    to: a new or empty folder, or the one of this training.
+    tokens: to train on; None for those of the proxy section.
+    on_begin: hears what is trained before it is, and why a candidate begins without its weights.
+    on_source, on_step: see `train_on_text`.
+
+    Raises our errors.
+    """
+    open_device(device)  # says that there is none before anything is read
+    begins = beginning(name, results, config=config, data=data, fresh=fresh)
+    training = begins.training(tokens=tokens, seed=seed)
+    corpus = prepare(begins.data, on_source=on_source)
+    on_begin(training, begins.lacking)
+    return Kept(to, training, train_into(to, training, corpus, device=device, on_step=on_step))
 
 
 def share_of_ceiling(score: ProxyScore, device: str) -> float:

@@ -86,6 +86,8 @@ class Searcher(ABC, Generic[T]):
         self._scores: dict[int, tuple[float, ...]] = {}  # scores of successful proposals, by order of tell
         self._twice: set[int] = set()  # proposals whose scores are means of two evaluations
         self._frontier: tuple[int, ...] = ()
+        self._front = np.empty((0, 0))  # the scores of the frontier, in its order
+        self._ends = np.empty((0, 0))  # the least and the largest score of each objective [2, m]
         self._next = 0
 
     @property
@@ -118,9 +120,9 @@ class Searcher(ABC, Generic[T]):
         if objectives is not None:
             self._require_scores(number, objectives)
             self._scores[number] = objectives
-            # A dominated proposal stays dominated until scores change (`tell_again`), so the others need no
-            # look.
-            self._frontier = self._nondominated((*self._frontier, number))
+            self._join(number)
+            point = np.array([objectives])
+            self._ends = _ends(np.vstack([self._ends.reshape(-1, len(objectives)), point]))
         self._told[number] = objectives
         self._learn(number)
 
@@ -132,7 +134,11 @@ class Searcher(ABC, Generic[T]):
         self._require_scores(number, objectives)
         self._scores[number] = self._told[number] = objectives
         self._twice.add(number)
-        self._frontier = self._nondominated(tuple(self._scores))
+        scores = np.array(list(self._scores.values()))
+        kept = np.flatnonzero(pareto.nondominated(scores))
+        numbers = tuple(self._scores)
+        self._frontier, self._front = tuple(numbers[place] for place in kept), scores[kept]
+        self._ends = _ends(scores)
         self._learn(number)
 
     def _require_scores(self, number: int, objectives: tuple[float, ...]) -> None:
@@ -149,9 +155,18 @@ class Searcher(ABC, Generic[T]):
     def _learn(self, number: int) -> None:
         """Called after `tell` and `tell_again` with the proposal's number."""
 
-    def _nondominated(self, members: tuple[int, ...]) -> tuple[int, ...]:
-        kept = pareto.nondominated([self._scores[member] for member in members])
-        return tuple(member for member, keep in zip(members, kept, strict=True) if keep)
+    def _join(self, number: int) -> None:
+        """Adds a proposal to the frontier, if no member dominates it, and drops those that it dominates.
+
+        A dominated proposal stays dominated until scores change (`tell_again`), so the others need no look.
+        """
+        point = np.array(self._scores[number])
+        front = self._front.reshape(-1, len(point))
+        if ((front <= point).all(1) & (front < point).any(1)).any():
+            return
+        kept = np.asarray(~((point <= front).all(1) & (point < front).any(1)))
+        members = (member for member, keep in zip(self._frontier, kept.tolist(), strict=True) if keep)
+        self._frontier, self._front = (*members, number), np.vstack([front[kept], point])
 
     def _known(self, candidate: T) -> bool:
         return self._space.key(candidate) in self._keys
@@ -194,3 +209,7 @@ class Searcher(ABC, Generic[T]):
                 f"space: many random tries gave no member but the {len(self._keys)} proposed before"
             )
         return proposal
+
+
+def _ends(scores: pareto.Floats) -> pareto.Floats:
+    return np.array([scores.min(0), scores.max(0)])

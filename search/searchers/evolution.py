@@ -29,7 +29,8 @@ class Evolution(Searcher[T]):
         self._settings = settings
         # At most half of the first proposals are seeds. The others are random, as known designs are alike.
         self._seeds = tuple(space.seeds())[: (settings.population + 1) // 2]
-        self._parents: dict[int, tuple[int, float]] = {}
+        self._breeding: tuple[int, ...] = ()  # the keys of `_ranking`
+        self._ranking: dict[int, tuple[int, float]] | None = None  # None where scores came since
 
     @property
     def population(self) -> tuple[int, ...]:
@@ -41,7 +42,15 @@ class Evolution(Searcher[T]):
 
     def _learn(self, number: int) -> None:
         if number in self._scores:
-            self._parents = self._ranked(sorted({*self.population, *self._frontier}))
+            self._ranking = None
+
+    @property
+    def _parents(self) -> dict[int, tuple[int, float]]:
+        """Member that breeds -> (its front, minus its crowding distance there)."""
+        if self._ranking is None:
+            self._ranking = self._ranked(sorted({*self.population, *self._frontier}))
+            self._breeding = tuple(self._ranking)
+        return self._ranking
 
     def _ranked(self, members: list[int]) -> dict[int, tuple[int, float]]:
         """Member -> (its front, minus its crowding distance there), the lower the better in a tournament."""
@@ -88,6 +97,7 @@ class Evolution(Searcher[T]):
 
         but: the member to leave out, if any.
         """
-        members = [member for member in self._parents if member != but]
+        parents = self._parents
+        members = self._breeding if but is None else [member for member in parents if member != but]
         drawn = rng.choice(len(members), min(self._settings.tournament, len(members)), replace=False)
-        return min((members[int(index)] for index in drawn), key=lambda member: self._parents[member])
+        return min((members[int(index)] for index in drawn), key=parents.__getitem__)

@@ -24,7 +24,10 @@ def open_boxes(frontier: ArrayLike, reference: ArrayLike) -> Floats:
     """
     corner = np.asarray(reference, float)
     points = np.asarray(frontier, float).reshape(-1, len(corner))
-    return np.array(_boxes(points[(points < corner).all(1)], corner), float).reshape(-1, len(corner), 2)
+    inside = points[(points < corner).all(1)]
+    if len(corner) == 2:
+        return _strips(inside, corner)
+    return np.array(_boxes(inside, corner), float).reshape(-1, len(corner), 2)
 
 
 def expected_gain(means: Floats, deviations: Floats, boxes: Floats) -> Floats:
@@ -51,6 +54,17 @@ def _mean_below(edge: Floats, mean: Floats, deviation: Floats) -> Floats:
     density = np.exp(-0.5 * np.minimum(z * z, 1e3)) / np.sqrt(2 * np.pi)
     below = distance * torch.special.ndtr(torch.from_numpy(z)).numpy() + deviation * density
     return np.where(np.isfinite(edge), np.maximum(below, 0), 0.0)
+
+
+def _strips(points: Floats, corner: Floats) -> Floats:
+    """What `_boxes` gives for two objectives, without a step for each point: [boxes, 2, (low, high)]."""
+    order = points[np.argsort(points[:, 1], kind="stable")]
+    edges = np.array([-np.inf, *order[:, 1], corner[1]])
+    right = np.minimum.accumulate(np.array([corner[0], *order[:, 0]]))
+    strips = np.empty((len(right), 2, 2))
+    strips[:, 0, 0], strips[:, 0, 1] = -np.inf, right
+    strips[:, 1, 0], strips[:, 1, 1] = edges[:-1], edges[1:]
+    return strips[edges[:-1] < edges[1:]]
 
 
 def _boxes(points: Floats, corner: Floats) -> list[Box]:

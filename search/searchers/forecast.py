@@ -12,6 +12,9 @@ FEWEST = 8
 """Scores below which no fit is made."""
 LARGEST = 200
 """Most scores that a fit uses, to bound its time: three quarters the best by front, the rest random."""
+MOST_NEW = 200
+"""Most scores after which a fit is made anew: forecasts learn from all of them, in time that grows with their
+square."""
 FEW, STEPS_OF_FEW, STEPS = 64, 60, 30
 """A fit takes STEPS_OF_FEW cheap steps on about FEW of its scores, then STEPS on all."""
 
@@ -53,11 +56,19 @@ class Fit:
 
 
 def next_fit(told: int) -> int:
-    """The number of scores at which the next fit is due: a tenth more, and two.
+    """The number of scores at which the next fit is due: a tenth more, at most MOST_NEW, and two.
 
     told: number of scores at the last fit.
     """
-    return told + told // 10 + 2
+    return told + min(told // 10, MOST_NEW) + 2
+
+
+def used(fit: "Fit", told: int) -> np.ndarray:
+    """The rows of the scores that a forecast learns from: those of the fit, and all that came after it.
+
+    told: number of scores now.
+    """
+    return np.concatenate([np.array(fit.active, int), np.arange(fit.told, told)])
 
 
 def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
@@ -123,24 +134,21 @@ class Forecast:
 
 
 def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Floats) -> Forecast:
-    """Conditions a fit's kernels on all scores up to now.
+    """Conditions a fit's kernels on scores.
 
-    rows, scores, known, times: as for `fit_anew`, with the rows of the fit first.
+    rows, scores, known, times: as for `fit_anew`, of the scores that are `used`.
     """
-    used = [*fit.active, *range(fit.told, len(scores))]
-    x, surrogates, centers, scales, skills = _standardized(rows[used], rows[used]), [], [], [], []
+    x, surrogates, centers, scales, skills = _standardized(rows, rows), [], [], [], []
     for number, (warp, kernel) in enumerate(zip(fit.warps, fit.kernels, strict=True)):
-        values = _rest(warp, scores[used, number], known[used, number])
+        values = _rest(warp, scores[:, number], known[:, number])
         centers.append(values.mean())
         scales.append(_scale(values))
-        surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times[used]))
-        varied = float(warp(scores[used, number]).var())
+        surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times))
+        varied = float(warp(scores[:, number]).var())
         unknown = float(values.var()) / max(varied, 1e-12)
         # An objective that never varies is easy to predict, which is no skill.
         skills.append(1 - (1 - surrogates[-1].skill) * unknown if varied > 0 else 0.0)
-    return Forecast(
-        fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows[used], max(skills)
-    )
+    return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows, max(skills))
 
 
 def _active(scores: Floats) -> np.ndarray:

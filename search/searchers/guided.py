@@ -1,6 +1,6 @@
 """Guided search: evolution whose children are screened by their expected gain in hypervolume."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,7 +14,7 @@ from search.pareto import Floats
 from search.searchers.contract import Proposal
 from search.searchers.evolution import Evolution
 from search.searchers.expected_gain import expected_gain, open_boxes
-from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit
+from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit, used
 from search.searchers.surrogate import conditioned, first_kernel
 from search.spaces.contract import Space
 
@@ -95,7 +95,10 @@ class Guided(Evolution[T]):
         if len(self._scores) >= self._fit_next:
             # Only the data are kept here. `_forecast` makes the fit, so that a resumed run makes only the
             # last.
-            self._fit, self._fit_to = None, list(zip(self._scores.values(), self._times(), strict=True))
+            self._fit, self._fit_to = (
+                None,
+                list(zip(self._scores.values(), self._times(self._scores), strict=True)),
+            )
             self._fit_next = next_fit(len(self._scores))
 
     def _propose(self, rng: Generator) -> Proposal[T]:
@@ -145,31 +148,33 @@ class Guided(Evolution[T]):
         )
 
     def _forecast(self) -> Forecast:
-        rows = np.array([self._rows[number] for number in self._scores])
-        scores = np.array(list(self._scores.values()))
-        features, known = self._columns(rows)
+        numbers = list(self._scores)
         if self._fit is None:
-            count = len(self._fit_to)
-            scores_then, times_then = (
-                np.array([score for score, _ in self._fit_to]),
-                np.array([times for _, times in self._fit_to]),
-            )
-            self._fit = fit_anew(features[:count], scores_then, known[:count], times_then)
-        return forecast(self._fit, features, scores, known, np.array(self._times()))
+            before = numbers[: len(self._fit_to)]
+            scores_then, times_then = (np.array(part) for part in zip(*self._fit_to, strict=True))
+            self._fit = fit_anew(*self._known_rows(before, scores_then), times_then)
+        learned = [numbers[place] for place in used(self._fit, len(numbers))]
+        scores = np.array([self._scores[number] for number in learned])
+        return forecast(self._fit, *self._known_rows(learned, scores), self._times(learned))
 
-    def _times(self) -> list[float]:
-        """Number of evaluations of each successful proposal."""
-        return [2.0 if number in self._twice else 1.0 for number in self._scores]
+    def _known_rows(self, numbers: Sequence[int], scores: Floats) -> tuple[Floats, Floats, Floats]:
+        """Features, scores, and values known beforehand, of proposals with these scores."""
+        features, known = self._columns(np.array([self._rows[number] for number in numbers]))
+        return features, scores, known
+
+    def _times(self, numbers: Iterable[int]) -> Floats:
+        """Number of evaluations of each of these proposals."""
+        return np.array([2.0 if number in self._twice else 1.0 for number in numbers])
 
     def _open(self, expected: Forecast) -> Floats:
         """The region where a candidate would gain, as boxes.
 
         The reference alternates: a near one favours the middle of the frontier, a far one its ends.
         """
-        scores = expected.warped(np.array(list(self._scores.values())))
-        frontier = expected.warped(np.array([self._scores[number] for number in self._frontier]))
-        near, far = pareto.reference_point(frontier), pareto.reference_point(scores)
-        waiting = [row for number, row in self._rows.items() if number not in self._told]
+        frontier = expected.warped(self._front)
+        # A warp keeps the order: the ends of all scores stay their ends, and nothing else decides.
+        near, far = pareto.reference_point(frontier), pareto.reference_point(expected.warped(self._ends))
+        waiting = [self._rows[number] for number in sorted(self._proposals.keys() - self._told.keys())]
         if waiting:
             frontier = np.vstack([frontier, expected.predict(*self._columns(np.array(waiting)))[0]])
         return open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far))

@@ -107,6 +107,10 @@ class Wanted:
         """Forward FLOPs of one sequence."""
         return cost(self.architecture, batch=1, context=self.settings.sequence_length).prefill_flops
 
+    def train(self, corpus: Corpus, *, device: str) -> ProxyScore:
+        """Makes the training. Raises what `train_once` raises."""
+        return train_once(self.architecture, corpus, self.settings, seed=self.seed, device=device)
+
     def training(self, *, seconds: float, **found: Any) -> Training:
         """Returns the record of this training.
 
@@ -268,7 +272,7 @@ def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
     """
     began = time.perf_counter()
     try:
-        score = train_once(wanted.architecture, corpus, wanted.settings, seed=wanted.seed, device=device)
+        score = wanted.train(corpus, device=device)
         result = {"status": "ok", "loss": score.loss, "tokens_per_s": score.tokens_per_s}
     except CANDIDATE_ERRORS as error:
         result = failure_of(error).model_dump()

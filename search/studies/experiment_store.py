@@ -70,23 +70,39 @@ class Latency(Value):
     problem: str = ""
 
 
-Record = Annotated[Training | Latency, Field(discriminator="kind")]
-_RECORD: TypeAdapter[Training | Latency] = TypeAdapter(Record)
+class Rescaled(Value):
+    """The size of a design that takes about as long as another architecture. It stays, once it is chosen.
+
+    label: which architecture of the experiment takes as long.
+    design: the design's name.
+    digest: the design's.
+    width, depth: the size.
+    """
+
+    kind: Literal["rescaled"] = "rescaled"
+    label: str
+    design: str
+    digest: str
+    width: int
+    depth: int
+
+
+AnyRecord = Training | Latency | Rescaled
+_RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
 
 
 class Store:
     """All records of one experiment. Only the process inside `opened` may call `add`."""
 
-    def __init__(
-        self, folder: RunFolder, settings: Mapping[str, Any], records: Iterable[Training | Latency]
-    ) -> None:
+    def __init__(self, folder: RunFolder, settings: Mapping[str, Any], records: Iterable[AnyRecord]) -> None:
         self.folder, self.settings = folder, settings
         self.trainings: dict[tuple[str, int, int], Training] = {}
         self.latencies: dict[str, Latency] = {}
+        self.sizes: dict[tuple[str, str, str], Rescaled] = {}
         for record in records:
             self._take(record)
 
-    def add(self, record: Training | Latency) -> None:
+    def add(self, record: AnyRecord) -> None:
         """Writes a record that survives a kill or a crash; an error leaves the file as it was.
 
         Raises RunError.
@@ -104,11 +120,13 @@ class Store:
             raise RunError(f"{path}: cannot be written: {error.strerror}") from None
         self._take(record)
 
-    def _take(self, record: Training | Latency) -> None:
+    def _take(self, record: AnyRecord) -> None:
         if isinstance(record, Training):
             self.trainings[record.label, record.tokens, record.seed] = record
-        else:
+        elif isinstance(record, Latency):
             self.latencies[record.label] = record
+        else:
+            self.sizes[record.label, record.design, record.digest] = record
 
 
 @contextmanager
@@ -178,11 +196,11 @@ def _settings(file: Path) -> dict[str, Any]:
         raise RunError(f"{file}: not the settings of an experiment: {error}") from None
 
 
-def _records(path: Path) -> list[Training | Latency]:
+def _records(path: Path) -> list[AnyRecord]:
     """Returns all records but a last line that is not complete yet."""
     if not path.exists():
         return []
-    found: list[Training | Latency] = []
+    found: list[AnyRecord] = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             found.append(_RECORD.validate_json(line))

@@ -50,7 +50,7 @@ def _print_frontiers(console: Console, ended: Ended) -> None:
     config, entries = ended.config, ended.entries
     metrics = names(config.profile, config.tasks, config.device_kind)
     for kind, wanted in by_kind(config.parsed_objectives(), config.device_kind).items():
-        table = frame(entries, wanted, metrics)
+        table = frame(entries, wanted, metrics, loads_of_all=False)
         table = sorted_by(table[table["frontier"]], wanted[0].metric)
         of_run = _titled(ended.folder.name, kind)
         title = f"frontier of {of_run}: {len(table)} of {len(entries)} candidates"

@@ -38,6 +38,7 @@ def frame(
     metrics: Sequence[str],
     *,
     where: Sequence[Constraint] = (),
+    loads_of_all: bool = True,
 ) -> "pd.DataFrame":
     """One row for each candidate: its architecture, metrics with errors, status, and place on the frontier.
 
@@ -45,12 +46,17 @@ def frame(
     objectives: objectives that the frontier is taken by.
     metrics: names of the metrics to show as columns even where no candidate has them.
     where: only candidates that meet all of these are kept, and the frontier is taken among them.
+    loads_of_all: whether `loads_in`, which takes long, is told of candidates beside the frontier too.
     """
     import pandas as pd  # takes half a second to import
 
     on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
     kept = [entry for entry in entries if qualifying(entry, where)]
-    rows = [_row(entry, metrics, on_frontier=entry.number in on_frontier) for entry in kept]
+    rows = [
+        _row(entry, metrics, on_frontier=best, tells_loads=loads_of_all or best)
+        for entry in kept
+        for best in (entry.number in on_frontier,)
+    ]
     first, last = ("id", "architecture", "width", "depth", "loads_in"), _TAIL
     others = dict.fromkeys(name for row in rows for name in row if name not in last)
     columns = [*dict.fromkeys((*first, *metrics, *others)), *last]
@@ -64,23 +70,32 @@ def frame(
 
 
 def run_frame(
-    config: RunConfig, entries: Sequence[Entry], objectives: Sequence[str] | None, where: Sequence[str]
+    config: RunConfig,
+    entries: Sequence[Entry],
+    objectives: Sequence[str] | None,
+    where: Sequence[str],
+    *,
+    frontier: bool = False,
 ) -> "pd.DataFrame":
     """The frame of a run's candidates.
 
-    objectives: names of metrics, the run's own where it is None. where: texts of conditions.
+    objectives: names of metrics, the run's own where it is None.
+    where: texts of conditions.
+    frontier: whether it has the frontier alone.
 
     Raises ConfigError.
     """
     metrics = names(config.profile, config.tasks, config.device_kind)
     conditions = config.parsed_constraints(where)
-    return frame(entries, config.parsed_objectives(objectives), metrics, where=conditions)
+    wanted = config.parsed_objectives(objectives)
+    table = frame(entries, wanted, metrics, where=conditions, loads_of_all=not frontier)
+    return table[table["frontier"]].reset_index(drop=True) if frontier else table
 
 
 _TAIL = ("status", "reason", "tainted", "origin", "parents", "seconds", "frontier")
 
 
-def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str, Any]:
+def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool, tells_loads: bool) -> dict[str, Any]:
     evaluation = entry.evaluation
     known = evaluation.metrics if evaluation else {}
     return {
@@ -89,7 +104,7 @@ def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str
         "width": entry.architecture.width,
         "depth": entry.architecture.depth,
         "loads_in": where_it_loads(entry.architecture)
-        if isinstance(entry.architecture, Architecture)
+        if tells_loads and isinstance(entry.architecture, Architecture)
         else "",
         **dict.fromkeys(metrics),
         **{name: exact_value(name, value) for name, value in known.items()},

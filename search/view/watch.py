@@ -63,7 +63,8 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
     if driven and (under_way := [entry for entry in entries if entry.under_way]):
         parts.append(_workers(under_way, now, in_parts=bool(config.device_kind)))
     for kind, wanted in by_kind(objectives, config.device_kind).items():
-        table = frame(entries, wanted, names(config.profile, config.tasks, config.device_kind))
+        metrics = names(config.profile, config.tasks, config.device_kind)
+        table = frame(entries, wanted, metrics, loads_of_all=False)
         table = sorted_by(table[table["frontier"]], wanted[0].metric)
         title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates"
         title += f", the first {ROWS}" if len(table) > ROWS else ""

@@ -122,6 +122,31 @@ def test_errors_only_take_dominance_away(points: np.ndarray, data: st.DataObject
         assert noisy[index] == (not beaten)
 
 
+@given(POINTS, st.data(), st.integers(1, 40))
+@settings(deadline=None)
+def test_parts_of_a_comparison_give_what_the_whole_gives(
+    points: np.ndarray, data: st.DataObject, together: int
+) -> None:
+    """Doubts and dominance by their definitions, with figures that are not to be trusted."""
+    errors = data.draw(arrays(float, points.shape, elements=st.sampled_from([0.0, 0.4, 1.0, np.inf])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pareto, "_TOGETHER", together)
+        kept, parts = pareto.nondominated(points, errors), pareto.doubts(points, errors)
+    count = range(len(points))
+    dominates = [[brute_dominates(points[i], points[j]) for j in count] for i in count]
+    beaten = [any(dominates[i][j] for i in count) for j in count]
+    expected = np.zeros(len(points), int)
+    for j in count:
+        off = [np.hypot(errors[i], errors[j]) for i in count]
+        clearly = [(points[i] + off[i] < points[j]).any() and np.isfinite(errors[i]).all() for i in count]
+        assert kept[j] == (not any(dominates[i][j] and clearly[i] for i in count))
+        sure = any(dominates[i][j] and (points[i] + off[i] <= points[j]).all() for i in count)
+        for i in count if beaten[j] and not sure else ():
+            if dominates[i][j] and not beaten[i]:
+                expected[[i, j]] += 1
+    assert parts.tolist() == expected.tolist()
+
+
 def test_two_that_cannot_be_told_apart_do_not_dominate_each_other() -> None:
     loss_and_ms, errors = [[2.0, 1.000], [2.0, 1.004], [2.0, 1.100], [2.5, 0.998]], [[0.0, 0.005]] * 4
     assert pareto.nondominated(loss_and_ms, errors).tolist() == [True, True, False, True]

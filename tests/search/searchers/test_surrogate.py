@@ -132,6 +132,8 @@ def test_fits_come_due_at_growing_intervals() -> None:
         counts.append(next_fit(counts[-1]))
     assert all(3 + earlier // 10 > later - earlier >= 2 for earlier, later in pairwise(counts))
     assert len(counts) < 50
+    # Later a fit has at most a bounded number of scores behind it, as forecasts learn from all of these.
+    assert next_fit(2000) - 2000 == next_fit(100_000) - 100_000 == 202
 
 
 def test_what_is_known_is_taken_and_its_error_learned() -> None:
