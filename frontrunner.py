@@ -30,6 +30,7 @@ from search.evaluation.comparing import ROUNDS
 from search.evaluation.comparing import compare as _compare
 from search.evaluation.outcome import Evaluation
 from search.objectives import CandidateMetric
+from search.page.report import write_page
 from search.runs.entry import Entry
 from search.runs.evaluating import TextScore, evaluate
 from search.runs.export import export, load
@@ -188,6 +189,16 @@ class Run:
             parents=entry.parents,
             _folder=folder,
         )
+
+    def report(self, to: Path | str, *, beside: Sequence["Run"] = ()) -> None:
+        """Writes the page of the run, one HTML file that opens without a network.
+
+        to: the file, ending in .html.
+        beside: further runs that the page shows.
+
+        Raises RunError.
+        """
+        write_page(Path(to), [RunFolder(run.path) for run in (self, *beside)])
 
     def _read(self) -> tuple[RunConfig, tuple[Entry, ...]]:
         with closing(open_ledger(RunFolder(self.path).ledger)) as ledger:

@@ -73,7 +73,7 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     precise = kv_bytes = recurrent_bytes = decode_flops = prefill_flops = 0
     counts = Counter(map(id, architecture.layers))
     for place, layer in distinct(architecture.layers).items():
-        count, each = counts[place], _layer_cost(layer.operator, layer.shape, width, batch, tokens, dtype)
+        count, each = counts[place], layer_cost(layer.operator, layer.shape, width, batch, tokens, dtype)
         precise += count * each.precise
         kv_bytes += count * each.kv_bytes
         recurrent_bytes += count * each.recurrent_bytes
@@ -98,7 +98,7 @@ def cost(architecture: Architecture, *, batch: int, context: int, dtype: torch.d
     )
 
 
-class _LayerCost(NamedTuple):
+class LayerCost(NamedTuple):
     """The costs of one layer.
 
     precise: parameters that stay in float32.
@@ -114,10 +114,13 @@ class _LayerCost(NamedTuple):
 
 
 @lru_cache(maxsize=65_536)
-def _layer_cost(
-    name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype
-) -> _LayerCost:
-    """The costs of one layer. Kept, as a search asks for the same few layers again and again."""
+def layer_cost(name: str, shape: Shape, width: int, batch: int, tokens: int, dtype: torch.dtype) -> LayerCost:
+    """The costs of one layer. Kept, as a search asks for the same few layers again and again.
+
+    batch: rows.
+    tokens: in each row, meta tokens included.
+    dtype: of weights and activations.
+    """
     operator = registry.get(name)
     # A cache that grows with the context is larger for two tokens than for one.
     shortest, longer = operator.state(shape, batch, 1, dtype), operator.state(shape, batch, 2, dtype)
@@ -131,7 +134,7 @@ def _layer_cost(
     def flops(seen: int) -> int:
         return operator.flops(width, shape, seen)
 
-    return _LayerCost(
+    return LayerCost(
         operator.precise(shape), kv_bytes, recurrent_bytes, flops(tokens), _sum(flops, 1, tokens)
     )
 

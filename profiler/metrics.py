@@ -136,6 +136,10 @@ def _parsed(text: str) -> MetricName:
     return name if str(name) == text else MetricName(text)
 
 
+@lru_cache(maxsize=4096)
 def key(name: str, *, batch: int | None = None, context: int | None = None) -> str:
-    """The key of a metric at a batch size and a context, as `decode_ms@b1.c32768`; see `MetricName`."""
+    """The key of a metric at a batch size and a context, as `decode_ms@b1.c32768`; see `MetricName`.
+
+    Kept, as every profile of a run has the same few.
+    """
     return str(MetricName(name, batch, context))

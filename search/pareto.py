@@ -38,6 +38,24 @@ def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[
     return ~_dominated(table, off, strongest, in_every_column=False)
 
 
+def first_dominators(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.int64]:
+    """Returns the smallest row of a point that dominates each of the points [n, m]: [n].
+
+    It is n where none does. Of the first k rows alone, those are not dominated whose value is at least k.
+    """
+    table = _table(points)
+    off = np.zeros_like(table) if errors is None else _table(errors)
+    first = np.full(len(table), len(table), np.int64)
+    if not table.size:
+        return first
+    sure = np.isfinite(off).all(1, keepdims=True)
+    everything = np.arange(len(table))
+    for some in _chunks(everything, len(table)):
+        dominance = _dominance(table, table[some]) & _clear(table, off, everything, some) & sure
+        first[some] = np.where(dominance.any(0), dominance.argmax(0), len(table))
+    return first
+
+
 def doubts(points: ArrayLike, errors: ArrayLike) -> NDArray[np.int64]:
     """Counts the doubtful dominances in which each of points [n, m] has a part: [n].
 
@@ -80,15 +98,32 @@ def _dominated(
     marked = np.zeros(len(table), bool)
     for some in _chunks(np.arange(len(table)), len(by)):
         dominance = _dominance(table[by], table[some])
-        clear = np.full_like(dominance, in_every_column)
-        for column in range(table.shape[1]):
-            worst = table[by, column, None] + np.hypot(off[by, column, None], off[some, column])
-            if in_every_column:
-                clear &= worst <= table[some, column]
-            else:
-                clear |= worst < table[some, column]
+        clear = _clear(table, off, by, some, in_every_column=in_every_column)
         marked[some] = (dominance & clear).any(0)
     return marked
+
+
+def _clear(
+    table: Floats,
+    off: Floats,
+    by: NDArray[np.int64],
+    some: NDArray[np.int64],
+    *,
+    in_every_column: bool = False,
+) -> NDArray[np.bool_]:
+    """Whether point i of `by` is better than point j of `some` by more than the error of the difference:
+    [i, j].
+
+    in_every_column: as for `_dominated`.
+    """
+    clear = np.full((len(by), len(some)), in_every_column)
+    for column in range(table.shape[1]):
+        worst = table[by, column, None] + np.hypot(off[by, column, None], off[some, column])
+        if in_every_column:
+            clear &= worst <= table[some, column]
+        else:
+            clear |= worst < table[some, column]
+    return clear
 
 
 def _chunks(places: NDArray[np.int64], against: int) -> Iterator[NDArray[np.int64]]:

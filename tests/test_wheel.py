@@ -106,3 +106,6 @@ def test_the_commands_work_in_an_empty_folder(
     (empty / "quick.yaml").write_text(TINY)
     found, problem = command("search", "quick.yaml", "--name", "r", "--executor", "inline")
     assert "frontier of r: 1 of 1 candidates" in found, problem
+    written, problem = command("report", "r", "--to", "page.html")
+    assert written.startswith("page: page.html ("), problem
+    assert (empty / "page.html").read_text(encoding="utf-8").endswith("</html>\n")

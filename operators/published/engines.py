@@ -78,12 +78,18 @@ def operator_sets(engine: Engine) -> tuple[frozenset[str], ...]:
     return tuple(dict.fromkeys(FAMILIES[family].operators for family in FAMILIES if family in known))
 
 
+@lru_cache(maxsize=65_536)
+def all_loads(architecture: Architecture) -> Mapping[Engine, Loads]:
+    """What every engine does with an architecture. Kept, as a run is looked at again and again."""
+    return {engine: loads(architecture, engine) for engine in ENGINES}
+
+
 def where_it_loads(architecture: Architecture) -> str:
     """Every engine in one line, as `transformers (LlamaForCausalLM), llama.cpp (llama), vllm, sglang`.
 
     Where no engine loads it, the line is `none: ` and why the first class of transformers does not.
     """
-    answers = {engine: loads(architecture, engine) for engine in ENGINES}
+    answers = all_loads(architecture)
     words = [
         engine if engine in LISTED else f"{engine} ({answer.name})"
         for engine, answer in answers.items()

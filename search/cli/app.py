@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+from contextlib import closing
 from enum import StrEnum
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,13 +28,18 @@ from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
     CandidateId,
+    Changes,
+    Config,
     Results,
     Run,
     example,
     plain_console,
     print_json,
+    run_names,
 )
+from search.cli.page import report, serve
 from search.cli.promote import promote
+from search.cli.runs import diff, rm, runs
 from search.cli.study import study_app
 from search.cli.table import table_app
 from search.cli.train import train
@@ -41,7 +48,6 @@ from search.config.name import new_name
 
 if TYPE_CHECKING:
     from search.runs.folder import RunFolder
-    from search.runs.progress import Event
 
 app = typer.Typer(
     help="Searches for the fastest hybrid small language models by latency measured on the device.",
@@ -60,7 +66,13 @@ console = plain_console()
 PROGRESS_LINES = 10  # of a training
 
 RunOfCandidate = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run, by name or folder; or RUN:ID.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run, by name or folder; or RUN:ID.",
+        show_default=False,
+        autocompletion=run_names,
+    ),
 ]
 
 
@@ -77,33 +89,35 @@ Executor = Annotated[ExecutorName, typer.Option(help="Where evaluations run; inl
 
 @app.command(epilog=example("frontrunner search quick --name first"))
 def search(
-    config: Annotated[
-        Path, typer.Argument(help="YAML file of the run, or a shipped name.", show_default=False)
-    ],
+    config: Config,
+    changes: Changes = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
     results: Results = DEFAULT_RESULTS,
     address: Address = None,
     executor: Executor = ExecutorName.ray,
+    as_json: AsJson = False,
 ) -> None:
     """Search: propose, measure and train candidates, and keep the Pareto frontier."""
     from search.config import run as config_module
     from search.runs import run
+    from search.view.progress import print_event
 
+    notices = plain_console(stderr=True) if as_json else console
     try:
         folder = run.start(
-            config_module.load(config),
+            config_module.load(config, changes or ()),
             results=results,
             name=new_name(config.stem) if name is None else name,
             executor=executor.value,
             address=address,
-            on_event=_say,
+            on_event=partial(print_event, notices),
         )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted before the run began: the same command continues from here\n")
         raise typer.Exit(130) from None
-    _go_on(folder, executor, address)
+    _go_on(folder, executor, address, as_json=as_json)
 
 
 @app.command(epilog=example("frontrunner resume first"))
@@ -111,26 +125,30 @@ def resume(
     run_name: Annotated[
         str,
         typer.Argument(
-            metavar="RUN", help="Name of a run in the results folder, or its folder.", show_default=False
+            metavar="RUN",
+            help="Name of a run in the results folder, or its folder.",
+            show_default=False,
+            autocompletion=run_names,
         ),
     ],
     results: Results = DEFAULT_RESULTS,
     address: Address = None,
     executor: Executor = ExecutorName.ray,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was interrupted or killed."""
     from search.runs.folder import find_folder
 
-    _go_on(find_folder(results, run_name), executor, address)
+    _go_on(find_folder(results, run_name), executor, address, as_json=as_json)
 
 
 @app.command(epilog=example("frontrunner status first --json"))
 def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """How far a run is, and what its gates rejected."""
-    from search.runs.status import standing
+    from search.runs.status import opened, standing
     from search.view.run import print_standing
 
-    figures = standing(results, run)
+    figures = standing(*opened(results, run))
     if as_json:
         print_json(figures)
     else:
@@ -138,6 +156,9 @@ def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 
 
 app.command(epilog=example("frontrunner watch first"))(watch)
+app.command(epilog=example("frontrunner runs"))(runs)
+app.command(epilog=example("frontrunner rm first"))(rm)
+app.command(epilog=example("frontrunner diff first:17 first:4"))(diff)
 app.command(epilog=example("frontrunner submit run.yaml --address http://10.0.0.1:8265 --name first"))(submit)
 app.command(epilog=example("frontrunner jobs --address http://10.0.0.1:8265"))(jobs)
 app.command(epilog=example("frontrunner logs first-20260101-120000 --address http://10.0.0.1:8265"))(logs)
@@ -150,6 +171,10 @@ app.command(
         "--plot front.png"
     )
 )(frontier)
+
+
+app.command(epilog=example("frontrunner report first --to first.html"))(report)
+app.command(epilog=example("frontrunner serve"))(serve)
 
 
 @app.command(epilog=example("frontrunner show first 17"))
@@ -228,27 +253,31 @@ app.command(epilog=example("frontrunner doctor --json"))(doctor)
 app.command(epilog=example("frontrunner bench quick --out results/benchmarks/cpu/quick.json"))(bench)
 
 
-def _go_on(folder: "RunFolder", executor: ExecutorName, address: str | None) -> None:
+def _go_on(folder: "RunFolder", executor: ExecutorName, address: str | None, *, as_json: bool) -> None:
     """Drives a run to its end and prints what it found."""
+    from search.runs.ledger import open_ledger
     from search.runs.run import drive_to_end
-    from search.view.progress import display
-    from search.view.run import print_ended, write_plots
+    from search.view.progress import display, print_event
+    from search.view.run import print_ended, run_json, write_plots
 
+    notices = plain_console(stderr=True) if as_json else console
     try:
-        with display(console) as show:
+        with display(notices) as show:
             ended = drive_to_end(
-                folder, executor=executor.value, address=address, on_progress=show, on_event=_say
+                folder,
+                executor=executor.value,
+                address=address,
+                on_progress=show,
+                on_event=partial(print_event, notices),
             )
     except KeyboardInterrupt:  # `display` has said how to go on
         raise typer.Exit(130) from None
     write_plots(ended)
-    print_ended(console, ended)
-
-
-def _say(event: "Event") -> None:
-    from search.view.progress import print_event
-
-    print_event(console, event)
+    if as_json:
+        with closing(open_ledger(folder.ledger)) as ledger:
+            print_json(run_json(folder, ledger))
+    else:
+        print_ended(console, ended)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -267,7 +296,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal without the letters of µ or × shows ? for them
     try:
         try:
-            app(joined(sys.argv[1:]))
+            app(joined(sys.argv[1:]), prog_name="frontrunner")  # `python -m` has other names for it
         finally:
             sys.stdout.flush()  # at exit a full disk could no longer be reported
     except BrokenPipeError:  # the reader, as `head`, has read enough

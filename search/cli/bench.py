@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from operators.base.errors import ConfigError
+from search.cli.options import AsJson, print_json
 
 console = Console(highlight=False)
 REPORT = "report"  # it stands where a benchmark's name does, so no benchmark may have this name
@@ -33,6 +34,7 @@ def bench(
     check: Annotated[
         bool, typer.Option("--check", help=f"With `{REPORT}`: write nothing, and fail if a page is stale.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a benchmark and write its record. Without a name, list all benchmarks."""
     measures = name not in (None, REPORT)
@@ -40,12 +42,13 @@ def bench(
         ("--device", device is not None, measures),
         ("--out", out is not None, measures),
         ("--check", check, name == REPORT),
+        ("--json", as_json, name is None),
     ):
         if given and not fits:
-            expected = f"`{REPORT}`" if option == "--check" else "the name of a benchmark"
+            expected = {"--check": f"`{REPORT}`", "--json": "no name"}.get(option, "the name of a benchmark")
             raise ConfigError(f"bench {option}: expected {expected} before it, got {name or 'none'}")
     if name is None:
-        _list()
+        _list(as_json=as_json)
     elif name == REPORT:
         _report(check=check)
     else:
@@ -55,9 +58,13 @@ def bench(
         console.print(f"record: {path}", soft_wrap=True)
 
 
-def _list() -> None:
+def _list(*, as_json: bool) -> None:
     from search.benchmarks import registry
 
+    if as_json:
+        listed = map(registry.get, registry.names())
+        print_json([{"name": one.name, "summary": one.summary, "gpu": one.gpu} for one in listed])
+        return
     width = max(map(len, registry.names())) + 2
     for benchmark in map(registry.get, registry.names()):
         needs = [*(["a GPU"] if benchmark.gpu else []), *dict.fromkeys(benchmark.needs.values())]

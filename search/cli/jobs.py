@@ -1,12 +1,11 @@
 """`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call the room, print results."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from search.cli.options import AsJson, plain_console, print_json
+from search.cli.options import AsJson, Changes, Config, plain_console, print_json
 from search.config.name import new_name
 from search.view.terminal_tables import sheet, show
 
@@ -21,13 +20,9 @@ JobId = Annotated[
 
 
 def submit(
-    config: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN.yaml", help="YAML file of the run, or a shipped name.", show_default=False
-        ),
-    ],
+    config: Config,
     address: Address,
+    changes: Changes = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
@@ -46,7 +41,7 @@ def submit(
 
     if resume and name is None:
         raise ConfigError("--resume: expected --name with the name of the run to continue")
-    settings = config_module.load(config)
+    settings = config_module.load(config, changes or ())
     job = jobs.submit(
         settings,
         address=address,

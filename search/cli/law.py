@@ -10,6 +10,7 @@ import typer
 from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
+    Changes,
     Results,
     StudyName,
     exit_on_interrupt,
@@ -55,6 +56,7 @@ def run_(
             show_default=False,
         ),
     ],
+    changes: Changes = None,
     name: StudyName = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
@@ -63,7 +65,7 @@ def run_(
     from search.studies import experiment
     from search.studies.law import law
 
-    settings = experiment.load(law.LawSettings, config)
+    settings = experiment.load(law.LawSettings, config, changes or ())
     with exit_on_interrupt():
         folder = law.run(settings, results=results, name=name or config.stem, console=console)
     console.print(f"records: {folder}\n{RunFolder(folder).command('law fit')}", soft_wrap=True, markup=False)

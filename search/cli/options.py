@@ -14,14 +14,53 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from operators.base import plain_yaml
+from operators.base import plain_yaml, shipped
 from operators.base.value import whole
 
 Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 DEFAULT_RESULTS = Path("results")
+
+
+def run_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For the completion of a shell: the runs of the results folder that begin so, in order."""
+    results = Path(context.params.get("results") or DEFAULT_RESULTS)
+    return sorted(
+        path.parent.name for path in results.glob("*/ledger.db") if path.parent.name.startswith(incomplete)
+    )
+
+
+def candidate_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For the completion of a shell: runs, each with the colon that a candidate's id stands behind."""
+    return [f"{name}:" for name in run_names(context, incomplete)]
+
+
+def config_names(incomplete: str) -> list[str]:
+    """For the completion of a shell: shipped configurations that begin so; the shell adds its own files."""
+    return [name for name in shipped.names("configuration") if name.startswith(incomplete)]
+
+
 Run = Annotated[
     str,
-    typer.Argument(help="Name of a run in the results folder, or the run's own folder.", show_default=False),
+    typer.Argument(
+        help="Name of a run in the results folder, or the run's own folder.",
+        show_default=False,
+        autocompletion=run_names,
+    ),
+]
+Config = Annotated[
+    Path,
+    typer.Argument(
+        help="YAML file of the run, or a shipped name.", show_default=False, autocompletion=config_names
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the configuration, as in proxy.tokens=2e6; may be repeated.",
+        show_default=False,
+    ),
 ]
 MODEL = "Architecture's file, folder of a model, candidate as RUN:ID, .gguf file, or shipped name."
 Model = Annotated[str, typer.Argument(help=MODEL, show_default=False)]

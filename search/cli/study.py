@@ -11,6 +11,7 @@ import typer
 from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
+    Changes,
     Results,
     StudyName,
     exit_on_interrupt,
@@ -50,6 +51,7 @@ def operators_(
         EqualName | None,
         typer.Option(help="Whether all blocks have equal parameters or latency.", show_default="the file's"),
     ] = None,
+    changes: Changes = None,
     name: StudyName = None,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
@@ -59,7 +61,7 @@ def operators_(
     from search.studies import operators as study_operators
     from search.studies.report import operators_table
 
-    settings = experiment.load(study_operators.OperatorSettings, config)
+    settings = experiment.load(study_operators.OperatorSettings, config, changes or ())
     if equal is not None:
         settings = settings.model_copy(update={"equal": equal.value})
     rows = _finish(study_operators.run, settings, name or config.stem, results, as_json)
@@ -68,14 +70,18 @@ def operators_(
 
 @study_app.command("ranks", epilog="Example: frontrunner study ranks study_ranks_cpu")
 def ranks_(
-    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    config: Config,
+    changes: Changes = None,
+    name: StudyName = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Compare short and long trainings of the same models. The same command continues an interrupted one."""
     from search.studies import experiment
     from search.studies import ranks as study_ranks
     from search.studies.report import print_ranks
 
-    settings = experiment.load(study_ranks.RankSettings, config)
+    settings = experiment.load(study_ranks.RankSettings, config, changes or ())
     study = _finish(study_ranks.run, settings, name or config.stem, results, as_json)
     if not as_json:
         print_ranks(console, study)
@@ -90,36 +96,48 @@ def ranks_(
 
 @study_app.command("normalization", epilog="Example: frontrunner study normalization study_normalization_cpu")
 def normalization_(
-    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    config: Config,
+    changes: Changes = None,
+    name: StudyName = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Train families with and without weight normalization. The same command continues an interrupted one."""
     from search.studies import normalization as study
     from search.studies.report import normalization_table
 
-    arguments = config, name, results, as_json
+    arguments = config, changes, name, results, as_json
     _print_study(study.NormalizationSettings, study.run, normalization_table, *arguments)
 
 
 @study_app.command("rates", epilog="Example: frontrunner study rates study_rates_cpu")
 def rates_(
-    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    config: Config,
+    changes: Changes = None,
+    name: StudyName = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Find the best learning rate at several widths. The same command continues an interrupted study."""
     from search.studies import rates as study
     from search.studies.report import rates_table
 
-    _print_study(study.RateSettings, study.run, rates_table, config, name, results, as_json)
+    _print_study(study.RateSettings, study.run, rates_table, config, changes, name, results, as_json)
 
 
 @study_app.command("vision", epilog="Example: frontrunner study vision study_vision_cpu")
 def vision_(
-    config: Config, name: StudyName = None, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
+    config: Config,
+    changes: Changes = None,
+    name: StudyName = None,
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Train and measure variants of a model that sees. The same command continues an interrupted study."""
     from search.studies import vision as study
     from search.studies.report import vision_table
 
-    _print_study(study.VisionStudySettings, study.run, vision_table, config, name, results, as_json)
+    _print_study(study.VisionStudySettings, study.run, vision_table, config, changes, name, results, as_json)
 
 
 def _print_study(
@@ -127,6 +145,7 @@ def _print_study(
     run: Callable[..., Sequence[T]],
     table: Callable[[Sequence[T], S], Sheet],
     config: Path,
+    changes: list[str] | None,
     name: str | None,
     results: Path,
     as_json: bool,
@@ -139,7 +158,7 @@ def _print_study(
     """
     from search.studies import experiment
 
-    settings = experiment.load(schema, config)
+    settings = experiment.load(schema, config, changes or ())
     rows = _finish(run, settings, name or config.stem, results, as_json)
     _print_rows(rows, table(rows, settings), as_json)
 

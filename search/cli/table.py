@@ -10,6 +10,7 @@ from search.cli.arguments import whole_numbers
 from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
+    Changes,
     DeviceName,
     Results,
     Threads,
@@ -124,6 +125,7 @@ def validate_(
             show_default=False,
         ),
     ],
+    changes: Changes = None,
     holdout: Annotated[
         int, typer.Option(parser=whole_number(2), help="Number of models to draw and measure.")
     ] = 60,
@@ -141,7 +143,7 @@ def validate_(
     from search.runs.table_for_space import accuracy_figures, load_space, samples
     from search.view.latency_table import accuracy_table, build_and_validate
 
-    run = load_space(config)
+    run = load_space(config, changes or ())
     opened, quiet = open_device(device or run.device), plain_console(stderr=True)
     with torch_threads(run.profile.threads):
         kept = LatencyTable.open(table or default_path(opened), opened)

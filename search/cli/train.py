@@ -11,6 +11,7 @@ from search.cli.arguments import several
 from search.cli.options import (
     DEFAULT_RESULTS,
     AsJson,
+    Changes,
     DeviceName,
     Model,
     Results,
@@ -36,6 +37,7 @@ def train(
             show_default="the model's own with --to, else the defaults",
         ),
     ] = None,
+    changes: Changes = None,
     tokens: Annotated[
         int | None,
         typer.Option(help="Token budget.", show_default="the proxy section's", parser=whole_number(1)),
@@ -79,9 +81,9 @@ def train(
         for option, given in (("--data", data), ("--fresh", fresh)):
             if given:
                 raise ConfigError(f"{option}: expected --to FOLDER with it")
-        _score(architecture, config, tokens, tasks, seed, device, checkpoint, results, as_json)
+        _score(architecture, config, changes, tokens, tasks, seed, device, checkpoint, results, as_json)
         return
-    for option, refused in (("--tasks", tasks), ("--checkpoint", checkpoint)):
+    for option, refused in (("--tasks", tasks), ("--checkpoint", checkpoint), ("--set", changes)):
         if refused:
             raise ConfigError(f"{option}: expected no --to with it, got --to {to}")
     _keep(architecture, to, config, tokens, tuple(data or ()), fresh, seed, device, results, as_json)
@@ -150,6 +152,7 @@ def _keep(
 def _score(
     architecture: str,
     config: Path | None,
+    changes: Sequence[str] | None,
     tokens: int | None,
     tasks: Sequence[str] | None,
     seed: int,
@@ -159,12 +162,16 @@ def _score(
     as_json: bool,
 ) -> None:
     from search.config import run as config_module
+    from search.config.changes import changed
     from search.runs import training
     from search.runs.sources import architecture_of
     from search.view.candidate import print_score, task_line
     from search.view.text_read import print_source
 
-    run = config_module.load(config) if config else config_module.RunConfig()
+    if config is None:
+        run = config_module.parse(changed({}, changes or ()), where="--set")
+    else:
+        run = config_module.load(config, changes or ())
     task_settings = training.with_names(run.tasks, None if tasks is None else several(tasks))
     proxy = training.with_tokens(run.proxy, tokens)
     _, model = architecture_of(architecture, results)

@@ -15,9 +15,11 @@ from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxySettings
 from proxy_train.task_settings import TaskSettings
 from proxy_train.text.data_settings import DataSettings
+from search.config.changes import changed
 from search.config.evaluation import TABLE_METRICS, FidelitySettings, GateSettings
 from search.config.searcher import EvolutionSettings, SearcherSettings
 from search.config.space import SpaceSettings
+from search.config.trackers import TrackerName
 from search.config.vision import VisionSettings
 from search.objectives import (
     PROXY_METRICS,
@@ -62,6 +64,8 @@ class RunConfig(Value):
     repeats: share of the candidates that may be evaluated a second time (0 to 1). Candidates whose place on
         the frontier is uncertain are (`search.runs.repeats`).
     keep_weights: the candidates whose trained weights stay in the run's folder.
+    trackers: programs of others that are told every score and loss curve: `tensorboard`, `wandb`, `mlflow`.
+        They write into the run's folder, and nothing leaves this machine.
     objectives: metrics to improve, such as `loss` and `decode_ms@b1`. Smaller is better, or larger where the
         metric says so.
     constraints: `METRIC <= NUMBER` or `METRIC >= NUMBER`, as in `params <= 20e6`.
@@ -90,6 +94,7 @@ class RunConfig(Value):
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     repeats: Annotated[float, Field(ge=0, le=1)] = 0.1
     keep_weights: Literal["all", "frontier", "none"] = "all"
+    trackers: tuple[TrackerName, ...] = ()
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("loss", "decode_ms@b1")
     constraints: tuple[str, ...] = ()
     data: DataSettings = DataSettings()
@@ -260,9 +265,12 @@ def parse(data: Any, *, where: str) -> RunConfig:
         raise ConfigError(f"{where}: {one_line(error)}") from None
 
 
-def load(path: Path) -> RunConfig:
-    """Reads a YAML file, or the shipped configuration of that name. Raises ConfigError."""
-    return parse(plain(path), where=str(path))
+def load(path: Path, changes: Sequence[str] = ()) -> RunConfig:
+    """Reads a YAML file, or the shipped configuration of that name. Raises ConfigError.
+
+    changes: of its keys, as in `proxy.tokens=2e6`.
+    """
+    return parse(changed(plain(path), changes), where=str(path))
 
 
 def find_config(path: Path) -> Path:

@@ -6,6 +6,7 @@ People read a few digits with their unit. Scripts read every digit, and integers
 import math
 from typing import Any
 
+from profiler.metrics import MetricName
 from search.objectives import base_of, metric_named
 
 # SI prefixes by their size.
@@ -85,3 +86,21 @@ def exact_value(name: str, value: float) -> float | int:
     metric = metric_named(base_of(name))
     whole = metric is not None and metric.unit in _WHOLE and float(value).is_integer()
     return int(value) if whole else value
+
+
+def axis_label(metric: str) -> str:
+    """The label of a metric, as `decode_ms [ms], batch 1, context 32768, H100`."""
+    name = MetricName.parse(metric)
+    known = metric_named(name.metric)
+    unit = known.unit if known is not None else ""
+    numbers = {"batch": name.batch, "context": name.context}
+    parts = [f"{word} {number}" for word, number in numbers.items() if number is not None]
+    kinds = [name.kind] if name.kind else []
+    return ", ".join([f"{name.metric} [{unit}]" if unit else name.metric, *parts, *kinds])
+
+
+def suffix_of(name: str) -> str | None:
+    """Returns what `formatted` writes behind a number and its SI prefix; None where it writes neither."""
+    metric = metric_named(base_of(name))
+    unit = metric.unit if metric is not None else ""
+    return _IN_CELLS.get(unit, "" if unit in _COUNTS else None)

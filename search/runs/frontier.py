@@ -101,6 +101,31 @@ def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndar
     return measured if noise is None else measured + noise_errors(entries, noise)
 
 
+def relative_errors(entries: Sequence[Entry], metrics: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Metric -> candidate -> its error as `errors` has it, over its value; without those that are exact.
+
+    Tainted figures have the error that they would have if they were clean.
+    """
+    noises = {}
+    for name in filter(needs_training, metrics):
+        objective = Objective(name, maximize=False)
+        noise = training_noise(scored(entries, [objective]), [objective])
+        noises[name] = 0.0 if noise is None else float(noise[0])
+    found: dict[str, dict[int, float]] = {name: {} for name in metrics}
+    for entry in entries:
+        evaluation = entry.evaluation
+        if evaluation is None:
+            continue
+        known, trainings = evaluation.errors(), 2 if trained_twice(entry) else 1
+        for name in metrics:
+            value = abs(evaluation.metrics.get(name, 0.0))
+            noise = noises.get(name, 0.0) / trainings**0.5
+            error = known.get(name, 0.0) + (noise / value if value else 0.0)
+            if value and error:
+                found[name][entry.number] = error
+    return found
+
+
 def frontier_of(
     entries: Sequence[Entry], objectives: Sequence[Objective], where: Sequence[Constraint] = ()
 ) -> list[Entry]:
@@ -121,6 +146,18 @@ def frontier_of(
     candidates, points, off = [candidates[index] for index in chosen], points[chosen], off[chosen]
     kept = np.flatnonzero(pareto.nondominated(points, off))
     return [candidates[index] for index in sorted(kept, key=lambda index: tuple(points[index]))]
+
+
+def dominators(entries: Sequence[Entry], objectives: Sequence[Objective]) -> dict[int, int | None]:
+    """Scored candidate -> the one that dominated it first, in the order of evaluations; None for none.
+
+    The frontier of the first evaluations, with the errors that are known now, is made of those whose
+    dominator is not among them.
+    """
+    candidates = scored(entries, objectives)
+    first = pareto.first_dominators(costs(candidates, objectives), errors(candidates, objectives))
+    numbers = [*(entry.number for entry in candidates), None]
+    return {entry.number: numbers[row] for entry, row in zip(candidates, first.tolist(), strict=True)}
 
 
 def by_contribution(
@@ -180,12 +217,30 @@ def hypervolume_course(
 
     steps: at most so many values, each after the same number of further candidates.
     """
-    candidates = _clean(entries, objectives)
-    if not candidates:
-        return []
-    unit, reference = _unit(costs(candidates, objectives))
-    counts = np.unique(np.linspace(1, len(unit), min(steps, len(unit))).round().astype(int))
-    return [pareto.hypervolume(unit[:count], reference) for count in counts]
+    (course,) = hypervolume_courses([entries], objectives, steps=steps)
+    return [volume for _, volume in course]
+
+
+def hypervolume_courses(
+    runs: Sequence[Sequence[Entry]], objectives: Sequence[Objective], *, steps: int
+) -> list[list[tuple[Entry, float]]]:
+    """How the hypervolumes of runs with the same objectives grew, on one scale over all their candidates.
+
+    steps: at most so many points for each run, each after the same number of further candidates.
+
+    A point is the last candidate that counts, and the volume with it.
+    """
+    cleans = [_clean(entries, objectives) for entries in runs]
+    together = costs([entry for clean in cleans for entry in clean], objectives)
+    if not len(together):
+        return [[] for _ in runs]
+    unit, reference = _unit(together)
+    courses, begin = [], 0
+    for clean in cleans:
+        own, begin = unit[begin : begin + len(clean)], begin + len(clean)
+        counts = np.unique(np.linspace(1, len(own), min(steps, len(own))).round().astype(int))
+        courses.append([(clean[count - 1], pareto.hypervolume(own[:count], reference)) for count in counts])
+    return courses
 
 
 def _clean(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:

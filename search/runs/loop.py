@@ -33,10 +33,14 @@ def drive(
     executor: Executor,
     *,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_evaluated: Callable[[Entry], None] = lambda entry: None,
 ) -> None:
     """Runs the search until its candidates are evaluated, its time is up or the space has no more.
 
     It continues from what the ledger holds.
+
+    on_progress: called after every change.
+    on_evaluated: called with each candidate whose evaluation has ended, the second one too.
 
     Raises RunError for an evaluation that failed in an unexpected way, after it is recorded.
     """
@@ -47,7 +51,8 @@ def drive(
         on_progress(loop.progress())
         if not loop.running:
             return
-        loop.take()
+        if (entry := loop.take()) is not None:
+            on_evaluated(entry)
 
 
 class _Loop:
@@ -94,8 +99,10 @@ class _Loop:
             self._submit(self._job(entry))
             self.running += 1
 
-    def take(self) -> None:
+    def take(self) -> Entry | None:
         """Waits for an evaluation and records it, or submits again one that was lost.
+
+        Returns the candidate that was recorded.
 
         Raises RunError for one that failed in an unexpected way, after it is recorded.
         """
@@ -103,7 +110,7 @@ class _Loop:
         outcome = self._retries.verdict(job, ended) if isinstance(ended, Lost) else ended
         if outcome is None:
             self._submit(job)
-            return
+            return None
         self.running, self._here = self.running - 1, self._here + 1
         if self._entries[job.number].evaluation is None:
             self._record(job.number, outcome)
@@ -117,6 +124,7 @@ class _Loop:
                 f"`{self._folder.command('show', job.number)}` has the traceback, "
                 f"`{self._folder.command('resume')}` goes on without it"
             )
+        return self._entries[job.number]
 
     def _all(self) -> tuple[Entry, ...]:
         return tuple(self._entries.values())

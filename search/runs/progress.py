@@ -49,7 +49,19 @@ class DesignsLeftOut:
     reasons: dict[str, str]
 
 
-Event = Checking | SourceRecord | UnknownTokens | FewerWorkers | DesignsLeftOut
+@dataclass(frozen=True)
+class TrackerFailed:
+    """A tracker failed; the search goes on without it.
+
+    name: of the tracker.
+    reason: why.
+    """
+
+    name: str
+    reason: str
+
+
+Event = Checking | SourceRecord | UnknownTokens | FewerWorkers | DesignsLeftOut | TrackerFailed
 """A SourceRecord says which files of the text are read, before any is read."""
 
 

@@ -16,6 +16,7 @@ from search.cluster.executor import Executor, InlineExecutor
 from search.config.run import RunConfig
 from search.runs import ledger as ledger_module
 from search.runs.ended import Ended, conclude
+from search.runs.entry import Entry
 from search.runs.folder import RunFolder, new_folder
 from search.runs.loop import drive
 from search.runs.preflight import check_constraints, prepare_run
@@ -26,10 +27,13 @@ from search.runs.progress import (
     FewerWorkers,
     Interrupted,
     Progress,
+    TrackerFailed,
     UnknownTokens,
 )
 from search.runs.status import complete
 from search.spaces.staged import make_space
+from search.trackers.contract import Tracked
+from search.trackers.registry import Trackers, require
 
 PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
 CONFIG_NOTE = (
@@ -64,6 +68,7 @@ def start(
     Raises our errors and leaves nothing behind then.
     """
     folder = new_folder(results, name)
+    require(config.trackers)
     config = _with_absolute_paths(config)
     if address is None:
         open_device(config.device, engines=True)
@@ -151,14 +156,47 @@ def drive_to_end(
             # Ray takes seconds to start its workers: the run shows where it stands meanwhile.
             objectives = config.parsed_objectives()
             on_progress(Progress(config.candidates, entries, 0, 0.0, 0, objectives=objectives))
-            with closing(_executor(executor, config, address, on_event)) as workers:
-                drive(prepared, folder, ledger, workers, on_progress=on_progress)
+            with (
+                closing(_trackers(folder, config, on_event)) as trackers,
+                closing(_executor(executor, config, address, on_event)) as workers,
+            ):
+                drive(
+                    prepared,
+                    folder,
+                    ledger,
+                    workers,
+                    on_progress=on_progress,
+                    on_evaluated=lambda entry: trackers.evaluated(_tracked(entry)),
+                )
         except KeyboardInterrupt:
             done = sum(entry.evaluation is not None for entry in ledger.entries())
             raise Interrupted(
                 done=done, candidates=config.candidates, resume=folder.command("resume")
             ) from None
         return conclude(folder, ledger)
+
+
+def _trackers(folder: RunFolder, config: RunConfig, on_event: OnEvent) -> Trackers:
+    return Trackers(
+        config.trackers,
+        run=folder.name,
+        folder=folder.path / "trackers",
+        config=config.model_dump(mode="json"),
+        on_failure=lambda name, reason: on_event(TrackerFailed(name, reason)),
+    )
+
+
+def _tracked(entry: Entry) -> Tracked:
+    evaluation = entry.evaluation
+    score = evaluation.proxy if evaluation else None
+    return Tracked(
+        number=entry.number,
+        order=entry.order or 0,
+        architecture=entry.architecture.shorthand,
+        status=evaluation.status if evaluation else "unfinished",
+        scores=dict(evaluation.metrics) if evaluation else {},
+        curve=score.curve if score and entry.again is None else (),  # with the first evaluation alone
+    )
 
 
 def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEvent) -> Executor:

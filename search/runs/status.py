@@ -50,9 +50,8 @@ def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str
     return "complete" if complete(ledger, entries) else f"stopped, `{folder.command('resume')}` goes on"
 
 
-def standing(results: Path, run: str) -> dict[str, Any]:
+def standing(folder: RunFolder, ledger: Ledger) -> dict[str, Any]:
     """How far a run is, for people and scripts."""
-    folder, ledger = opened(results, run)
     entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
     ended = [entry.evaluation for entry in entries if entry.evaluation]
     gain = hypervolume_gain(entries, objectives, first=ledger.config.evolution.population)

@@ -72,13 +72,16 @@ def wanted(
     return Wanted(tuple(architectures), tuple(points))
 
 
-def load_space(path: Path) -> RunConfig:
-    """The run file at that path, or the shipped one of that name. Raises ConfigError for anything else."""
+def load_space(path: Path, changes: Sequence[str] = ()) -> RunConfig:
+    """The run file at that path, or the shipped one of that name, with changes of its keys.
+
+    Raises ConfigError for anything else.
+    """
     if not config_module.find_config(path).is_file():
         raise ConfigError(
             f"{path}: expected the YAML file of a run, whose search space models are drawn from"
         )
-    return config_module.load(path)
+    return config_module.load(path, changes)
 
 
 def default_points(profile: ProfileSettings, constraints: Sequence[Constraint]) -> tuple[Point, ...]:

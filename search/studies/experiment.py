@@ -32,6 +32,7 @@ from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.prepare import prepare
 from proxy_train.train import train
 from search.config import run as config_module
+from search.config.changes import changed
 from search.evaluation.failures import CANDIDATE_ERRORS, Failure, failure_of
 from search.evaluation.profiling import profiled
 from search.studies import experiment_store
@@ -159,9 +160,12 @@ def filled(written: Mapping[str, Any], schema: type[Value]) -> dict[str, Any]:
     return known
 
 
-def load(kind: type[S], path: Path) -> S:
-    """Reads the YAML file of an experiment. Raises ConfigError."""
-    data = config_module.plain(path)
+def load(kind: type[S], path: Path, changes: Sequence[str] = ()) -> S:
+    """Reads the YAML file of an experiment. Raises ConfigError.
+
+    changes: of its keys, as in `proxy.tokens=2e6`.
+    """
+    data = changed(config_module.plain(path), changes)
     return parsed(kind, {} if data is None else data, where=str(path))
 
 

@@ -1,6 +1,5 @@
 """One candidate or one architecture in full, for a terminal or a script."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from search.runs.entry import Entry
 from search.runs.export import evaluation_json, provenance
 from search.runs.folder import RunFolder
 from search.runs.ledger import Ledger
+from search.view.difference import shape_text
 from search.view.profiles import print_conditions, print_remarks, timings
 from search.view.tables import MARK, spreads, taint_notes
 from search.view.terminal_tables import Sheet, sheet, show
@@ -86,7 +86,8 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         print_remarks(console, profiles)
     for kind, profile in evaluation.each_profile.items():
         print_conditions(console, profile, kind)
-    _print_trainings(console, entry, evaluation)
+    for line in trainings(entry, evaluation):
+        console.print(line, soft_wrap=True, markup=False)
     for label, mapping in (
         ("backends", evaluation.backends),
         ("seconds", evaluation.seconds),
@@ -98,28 +99,23 @@ def print_candidate(console: Console, folder: RunFolder, entry: Entry) -> None:
         console.print(evaluation.traceback, markup=False, soft_wrap=True)
 
 
-def _print_trainings(console: Console, entry: Entry, evaluation: Evaluation) -> None:
+def trainings(entry: Entry, evaluation: Evaluation) -> list[str]:
+    """Lines on how a candidate was trained: on text, on images and on tasks."""
+    lines = []
     for score in (each.proxy for each in _evaluations(entry) if each.proxy is not None):
-        console.print(
+        lines.append(
             f"trained on {score.tokens:,} tokens in {score.seconds:.1f} s "
             f"({score.tokens_per_s:,.0f} tokens/s) with seed {score.seed}; loss {score.loss:.4f} nats/token, "
-            f"a unigram model has {score.unigram_loss:.4f} on the same text",
-            soft_wrap=True,
+            f"a unigram model has {score.unigram_loss:.4f} on the same text"
         )
     for answers in (each.vision for each in _evaluations(entry) if each.vision is not None):
-        for line in answered(answers):
-            console.print(line, soft_wrap=True, markup=False)
+        lines += answered(answers)
     second = entry.again.evaluation if entry.again else None
     if second is not None and second.status != "ok":
-        console.print(
-            f"evaluated a second time, with seed {second.seed}: {second.status}: {second.reason}",
-            soft_wrap=True,
-            markup=False,
-        )
+        lines.append(f"evaluated a second time, with seed {second.seed}: {second.status}: {second.reason}")
     if evaluation.proxy_width is not None:
-        console.print(f"trained at width {evaluation.proxy_width}, measured at {entry.architecture.width}")
-    for task in evaluation.tasks:
-        console.print(task_line(task), soft_wrap=True)
+        lines.append(f"trained at width {evaluation.proxy_width}, measured at {entry.architecture.width}")
+    return [*lines, *map(task_line, evaluation.tasks)]
 
 
 def _loads_in(architecture: Architecture) -> list[str]:
@@ -139,11 +135,8 @@ def _loads_in(architecture: Architecture) -> list[str]:
 def _layers(architecture: Architecture) -> Sheet:
     rows = []
     for number, layer in enumerate(architecture.layers):
-        values = layer.shape.model_dump().items()
-        shape = ", ".join(
-            f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in values
-        )
-        rows.append((str(number), layer.operator, shape, f"{layer.norm} {layer.norm_position}"))
+        norm = f"{layer.norm} {layer.norm_position}"
+        rows.append((str(number), layer.operator, shape_text(layer), norm))
     return sheet(("layer", "operator", "shape", "norm"), rows, words=("operator", "shape", "norm"))
 
 

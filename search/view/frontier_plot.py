@@ -11,9 +11,9 @@ from matplotlib.colors import Normalize
 
 from operators.base.errors import ConfigError
 from operators.base.files import write_whole
-from profiler.metrics import MetricName
 from search import pareto
-from search.objectives import Constraint, Objective, metric_named, qualifies
+from search.evaluation.figures import axis_label
+from search.objectives import Constraint, Objective, qualifies
 from search.runs.entry import Entry
 from search.runs.frontier import costs, frontier_of, scored
 
@@ -27,17 +27,6 @@ FORMATS = ("png", "pdf", "svg")
 _DRAWN = 3  # most objectives that a plot shows: two on the axes and one as colour
 _FRONTIER = "crimson"
 _COLOURS = "viridis"
-
-
-def axis_label(metric: str) -> str:
-    """The label of a metric, as `decode_ms [ms], batch 1, context 32768, H100`."""
-    name = MetricName.parse(metric)
-    known = metric_named(name.metric)
-    unit = known.unit if known is not None else ""
-    numbers = {"batch": name.batch, "context": name.context}
-    parts = [f"{word} {number}" for word, number in numbers.items() if number is not None]
-    kinds = [name.kind] if name.kind else []
-    return ", ".join([f"{name.metric} [{unit}]" if unit else name.metric, *parts, *kinds])
 
 
 def plot_format(path: Path, *, option: str = "--plot") -> str:

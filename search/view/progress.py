@@ -12,6 +12,7 @@ from search.runs.progress import (
     Event,
     FewerWorkers,
     Interrupted,
+    TrackerFailed,
     UnknownTokens,
 )
 from search.runs.progress import Progress as Standing
@@ -59,6 +60,12 @@ def print_event(console: Console, event: Event) -> None:
             listed = ", ".join(f"{name} ({reason})" for name, reason in event.reasons.items())
             console.print(
                 f"space.exportable_to: the search does not begin with these published designs: {listed}",
+                soft_wrap=True,
+                markup=False,
+            )
+        case TrackerFailed(name=name, reason=reason):
+            console.print(
+                f"trackers: {name} failed, the search goes on without it: {reason}",
                 soft_wrap=True,
                 markup=False,
             )

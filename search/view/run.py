@@ -7,9 +7,12 @@ from rich.console import Console
 
 from search.objectives import by_kind, names
 from search.runs.ended import Ended
+from search.runs.folder import RunFolder
 from search.runs.gate_counts import Gate
+from search.runs.ledger import Ledger
+from search.runs.status import standing
 from search.view.gates import gates_table
-from search.view.tables import candidates_sheet, columns_for, frame, sorted_by
+from search.view.tables import candidates_sheet, columns_for, frame, records, run_frame, sorted_by
 from search.view.terminal_tables import show
 
 
@@ -81,12 +84,19 @@ def _titled(name: str, kind: str) -> str:
     return f"{name} on {kind}" if kind else name
 
 
-def print_standing(console: Console, standing: Mapping[str, Any]) -> None:
+def run_json(folder: RunFolder, ledger: Ledger) -> dict[str, Any]:
+    """How a run stands, with its frontier as `frontier --json` prints it."""
+    table = run_frame(ledger.config, ledger.entries(), None, ())
+    members = sorted_by(table[table["frontier"]], ledger.config.objectives[0])
+    return {**standing(folder, ledger), "frontier": records(members)}
+
+
+def print_standing(console: Console, figures: Mapping[str, Any]) -> None:
     """Prints what `search.runs.status.standing` returns."""
-    for key, value in standing.items():
+    for key, value in figures.items():
         if key != "gates":
             text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
             unit = " nats/token" if key == "best_loss" and value is not None else ""
             console.print(f"{key:<24}{text}{unit}", soft_wrap=True, markup=False)
-    if standing["gates"]:
-        show(console, gates_table([Gate(name, **counts) for name, counts in standing["gates"].items()]))
+    if figures["gates"]:
+        show(console, gates_table([Gate(name, **counts) for name, counts in figures["gates"].items()]))

@@ -27,6 +27,7 @@ from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.record import folder
 from search.config.run import RunConfig
 from search.evaluation.fidelity import proxy_of
+from search.evaluation.figures import axis_label
 from search.runs.entry import Entry
 from search.runs.frontier import costs, scored
 from search.runs.preflight import prepare_run
@@ -34,7 +35,6 @@ from search.runs.worker_time import searched, worker_seconds
 from search.studies import experiment
 from search.studies.experiment import Wanted
 from search.studies.parallel import train_ahead
-from search.view.frontier_plot import axis_label
 
 SEARCHERS = ("guided", "random")
 _MOMENTS = (0.25, 0.5, 0.75, 1.0)  # of the time of the shorter search

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from search.evaluation.figures import axis_label
 from search.pareto import nondominated
 from search.studies.law.fit import Law
 from search.studies.law.pick import LatencyLaw, Shape
-from search.view.frontier_plot import axis_label, plt, write_figure
+from search.view.frontier_plot import plt, write_figure
 
 
 def plot_law(

@@ -17,6 +17,7 @@ from search.cluster.executor import Lost
 from search.cluster.ray_executor import RayExecutor
 from search.config import run as config_module
 from search.evaluation.evaluate import evaluate, measure, train_measured
+from search.evaluation.figures import axis_label
 from search.evaluation.outcome import Evaluation, Measured, Outcome
 from search.objectives import Constraint, by_kind, metric_of, names, parse_constraint, parse_objective
 from search.runs import ledger as ledger_module
@@ -25,7 +26,6 @@ from search.runs.folder import RunFolder
 from search.runs.loop import drive
 from search.runs.preflight import Prepared
 from search.view.candidate import print_candidate
-from search.view.frontier_plot import axis_label
 from search.view.run import print_ended, write_plots
 from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.local_cluster import nodes

@@ -21,7 +21,7 @@ from search.runs.folder import RunFolder
 from search.runs.gate_counts import Gate, counted, gate_names
 from search.runs.loop import drive
 from search.runs.preflight import prepare_run
-from search.runs.status import standing
+from search.runs.status import opened, standing
 from search.view.run import print_standing
 from tests.helpers.made_up_profile import made_up_profile
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
@@ -239,7 +239,7 @@ def test_counts_survive_in_the_ledger_and_status_shows_them(tmp_path, tiny_confi
     del asked[begun:]
     drive(resumed, folder, ledger_module.open_ledger(folder.ledger), PretendExecutor())
     del asked[begun : begun + again]
-    found = standing(tmp_path, "run")
+    found = standing(*opened(tmp_path, "run"))
     assert json.loads(json.dumps(found))["gates"]["arithmetic"] == {
         "seen": len(asked),
         "turned_away": asked.count(False),

@@ -20,7 +20,7 @@ from search.runs.folder import RunFolder
 from search.runs.frontier import errors, frontier_of, scored, training_noise
 from search.runs.loop import drive
 from search.runs.repeats import next_repeat
-from search.runs.status import standing
+from search.runs.status import opened, standing
 from search.runs.worker_time import worker_seconds
 from search.spaces.free import ArchitectureSpace
 from search.view.candidate import print_candidate
@@ -256,7 +256,7 @@ def test_a_candidate_that_was_evaluated_twice_is_one_candidate_for_people(tmp_pa
     entries = searched(tmp_path / "run", wanted, PretendExecutor(answer=noisy))
     entry = twice(entries)[0]
     second = entry.again.evaluation
-    found = standing(tmp_path, "run")
+    found = standing(*opened(tmp_path, "run"))
     assert (found["candidates"], found["evaluated"], found["evaluated_twice"], found["state"]) == (
         16,
         16,
