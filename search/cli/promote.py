@@ -63,6 +63,9 @@ def promote(
         str | None,
         typer.Option(help="cpu, cuda:N, or cuda for every GPU like the first.", show_default="the run's"),
     ] = None,
+    name: Annotated[
+        str, typer.Option(help="Folder of the results, in the run's own; another one for another device.")
+    ] = "promoted",
     show: Annotated[
         bool, typer.Option("--show", help="Show what is known so far, and train nothing.")
     ] = False,
@@ -75,7 +78,7 @@ def promote(
     from search.view.terminal_tables import show as show_table
 
     if show:
-        found = study.shown(run, results=results)
+        found = study.shown(run, results=results, name=name)
     elif tokens is None:
         raise ConfigError("--tokens: expected how many each training reads, as in --tokens 5e6")
     else:
@@ -90,6 +93,7 @@ def promote(
                 against=several(against) if against else study.AGAINST,
                 metric=metric,
                 device=device,
+                name=name,
                 console=plain_console(stderr=True) if as_json else console,
             )
     if as_json:

@@ -163,6 +163,7 @@ def test_winners_are_promoted_and_exported(first: Call) -> None:
         (("7", "--tokens", "1e4"), "run first has no candidate 7: expected 0 to 1"),
         (("--tokens", "10"), "--tokens: expected at least the search's own 1,024, got 10"),
         (("--show",), "run first has no promotion yet"),
+        (("--show", "--name", "other"), "run first has no promotion yet"),
         (("--tokens", "1e4", "--against", "abacus"), "abacus: neither a file nor a shipped architecture"),
     ],
 )
