@@ -32,12 +32,12 @@ def main(socket: int, parent: int) -> None:
 
         while True:
             request: Request = connection.recv()
-            if request.compiles:
-                connection.send(
-                    Done(compile_kernels(request.job, request.claims, take_room=take_room), fit=_fit())
-                )
-            else:
-                connection.send(Done(run(request.job, take_room=take_room), fit=_fit()))
+            outcome = (
+                compile_kernels(request.job, request.claims, take_room=take_room)
+                if request.compiles
+                else run(request.job, take_room=take_room)
+            )
+            connection.send(Done(outcome, fit=_fit()))
 
 
 def _fit() -> bool:

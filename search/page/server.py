@@ -54,7 +54,8 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """What to open in a browser; with the token, where one is needed."""
-        host = socket.gethostname() if self.shown_host in ("0.0.0.0", "[::]") else self.shown_host  # noqa: S104
+        everywhere = self.shown_host in ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
+        host = socket.gethostname() if everywhere else self.shown_host
         query = f"?{urlencode({'token': self.token})}" if self.token else ""
         return f"http://{host}:{self.server_port}/{query}"
 

@@ -352,9 +352,8 @@ def _storage(path: Path) -> RDBStorage:
 
 def _reason(error: Exception) -> str:
     """The database's own words for an error, on one line."""
-    causes = (error, error.__cause__)
-    words = next((cause.orig for cause in causes if getattr(cause, "orig", None)), error)  # type: ignore[union-attr]
-    return str(words).splitlines()[0]
+    originals = (getattr(cause, "orig", None) for cause in (error, error.__cause__))
+    return str(next(filter(None, originals), error)).splitlines()[0]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -33,8 +34,8 @@ def losses(folder: RunFolder) -> list[str]:
     return [f"{entry.evaluation.metrics['loss']:#.4g}" for entry in members if entry.evaluation]
 
 
-def terminal(width: int, **options: object) -> Console:
-    return Console(width=width, file=io.StringIO(), force_terminal=True, highlight=False, **options)  # type: ignore[arg-type]
+def terminal(width: int, **options: Any) -> Console:
+    return Console(width=width, file=io.StringIO(), force_terminal=True, highlight=False, **options)
 
 
 def shown(command: str, folder: RunFolder, console: Console, monkeypatch: pytest.MonkeyPatch) -> str:
