@@ -189,10 +189,12 @@ def _share_between_head_counts(library: str) -> None:
 
     The library compiles it in, so that every number of heads needs kernels of its own: some thirty for each
     shape of GLA, KDA or Gated DeltaNet. It is only used to find where a head begins. The results are the
-    same to the last bit.
+    same to the last bit. What is the fastest for one number of heads is taken for the others too.
     """
     if library != "fla" or not torch.cuda.is_available():
         return
+    for _, autotuner in autotuners(library):
+        autotuner.keys = [key for key in autotuner.keys if key not in _HEAD_COUNTS]
     for function in _wrapped(library, importlib.import_module("triton.runtime.jit").JITFunction):
         for parameter in function.params:
             # Once it was launched, how its arguments are taken is settled.
