@@ -62,12 +62,15 @@ def warm_jobs(
     if computes_on(device) != "cpu":
         steps = Workload(training=(), decoding=((1, CONTEXT),))
         whole.append(Job(anchor_architecture("cuda"), steps, device, whole=True))
-    return [*whole, *distinct.values()]
+    heads = {(job.architecture.width, job.architecture.vocabulary, job.workload): job for job in whole}
+    return [*heads.values(), *distinct.values()]
 
 
 def _heads(members: Sequence[Architecture], workload: Workload, device: str) -> list[Job]:
     """One job for the head at every width, with the first layer that is there."""
-    first_at = {member.width: member for member in reversed(members)}
+    first_at: dict[int, Architecture] = {}
+    for member in members:
+        first_at.setdefault(member.width, member)
     return [
         Job(member.model_copy(update={"layers": member.layers[:1]}), workload, device, whole=True)
         for member in first_at.values()
