@@ -42,7 +42,7 @@ def warm_jobs(
             work = jobs([given], _workload_of_model(batches or BATCHES, tokens or TOKENS), device)
         else:
             members = _members(given.space)
-            trained = [proxy_of(member, given.fidelity) for member in members]
+            trained = [proxy_of(member, given.fidelity.width_scale) for member in members]
             workload = _workload(given.proxy, given.profile, batches, tokens)
             if trained == members:
                 work = jobs(members, workload, device)
