@@ -55,6 +55,7 @@ def train(
     start: Start | None = None,
     rungs: Sequence[int] = (),
     on_rung: Callable[[int, float], None] | None = None,
+    spares_memory: bool = True,
 ) -> Trained:
     """Trains an architecture on a budget of tokens and scores it on the validation text.
 
@@ -77,7 +78,9 @@ def train(
     on_rung: called as on_rung(tokens, validation loss in nats per token). The loss is the score of
         the smaller budget of as many tokens if there is one, else the loss under way. What on_rung
         raises ends the training.
+    spares_memory: whether to train anew with fewer rows in a pass where memory runs out.
 
+    Raises torch.OutOfMemoryError where the memory does not suffice.
     Raises DataError where the corpus does not fit (see `check_corpus`) or a checkpoint
     cannot be used or written.
     Raises ConfigError where weights are normalized and the architecture's head is not.
@@ -108,6 +111,8 @@ def train(
                     start=start,
                 )
         except torch.OutOfMemoryError as error:
+            if not spares_memory:
+                raise
             plan, reason = plan.thriftier(settings.batch_size), str(error)
         gc.collect()  # frees what the failed attempt held, now that its traceback is gone
         if torch.cuda.is_available():
