@@ -209,7 +209,7 @@ class _Loop:
             tasks=config.tasks,
             gates=config.gates,
             objectives=self._objectives,
-            rungs=() if again else rungs_of(config.fidelity, self._objectives, trained),
+            rungs=() if again else rungs_of(config.fidelity.rungs, self._objectives, trained),
             table_said="" if again else self._table_says(entry),
             kinds=config.device_kind,
             images=self._prepared.images,
