@@ -7,18 +7,25 @@ from triton import compile as compiled
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from operators.kernels import attention_step, choice, delta_rule_step, mamba2_step, products
+from operators.kernels import (
+    attention_step,
+    choice,
+    delta_rule_step,
+    linear_attention_step,
+    mamba2_step,
+    products,
+)
 
 HALF = (
     "x weight out norm_weight norm_bias bias projected conv conv_weight conv_bias "
-    "qkv key value q_norm k_norm logits"
+    "qkv key value q_norm k_norm logits decay_up decay_bias"
 )
 KINDS = {
     **dict.fromkeys(HALF.split(), "*bf16"),
     **dict.fromkeys(["recurrent", "A_log", "D", "dt_bias", "divisor", "frequencies", "values"], "*fp32"),
     **dict.fromkeys(["arrived", "places"], "*i32"),
     **dict.fromkeys(["position", "tokens"], "*i64"),
-    **dict.fromkeys(["eps", "scale"], "fp32"),
+    **dict.fromkeys(["eps", "scale", "temperature"], "fp32"),
 }
 AFTER = {"BIAS": True, "DIVIDED": True, "ONTO": True, "EVEN": False, "EARLY": True}
 HEADS = {"SIZE": 96, "GROUP": 3, "ROWS": 16, "HALF": 64, "WHOLE": 128}
@@ -48,6 +55,9 @@ def main() -> None:
     build(mamba2_step._step, 4, SIZE=64, STATE=128, TAPS=4, BLOCK=32, STATE_POWER=128, EARLY=True)
     sizes = {"KEY": 96, "VALUE": 128, "TAPS": 3, "KEY_POWER": 128, "HALF": 64}
     build(delta_rule_step._step, 8, DECAYS=True, NEGATIVE=True, EARLY=True, **sizes)
+    sizes = {"KEY": 96, "VALUE": 256, "KEY_POWER": 128, "VALUE_POWER": 256, "RANK": 16, "RANK_POWER": 16}
+    for rotates in (True, False):
+        build(linear_attention_step._step, 16, ROTATES=rotates, EARLY=True, **sizes)
     build(choice._best_of_part, 4, BLOCK=2048, EARLY=True)
     build(choice._best_of_all, 4, BLOCK=64, EARLY=True)
 
