@@ -22,6 +22,7 @@ FILES = {
     "mamba2": "mamba2",
     "deltanet": "delta_rule",
     "gated_deltanet": "delta_rule",
+    "kda": "delta_rule",
     "gla": "linear_attention",
     "retnet": "linear_attention",
 }

@@ -18,7 +18,7 @@ from operators.kernels import (
 
 HALF = (
     "x weight out norm_weight norm_bias bias projected conv conv_weight conv_bias "
-    "qkv key value q_norm k_norm logits decay_up decay_bias"
+    "qkv key value q_norm k_norm logits decay_up decay_bias gate_up"
 )
 KINDS = {
     **dict.fromkeys(HALF.split(), "*bf16"),
@@ -54,10 +54,12 @@ def main() -> None:
         build(attention_step._attend, 4, parts="*fp32", **HEADS, **PARTS, **flags)
     build(mamba2_step._step, 4, SIZE=64, STATE=128, TAPS=4, BLOCK=32, STATE_POWER=128, EARLY=True)
     sizes = {"KEY": 96, "VALUE": 128, "TAPS": 3, "KEY_POWER": 128, "HALF": 64}
-    build(delta_rule_step._step, 8, DECAYS=True, NEGATIVE=True, EARLY=True, **sizes)
-    sizes = {"KEY": 96, "VALUE": 256, "KEY_POWER": 128, "VALUE_POWER": 256, "RANK": 16, "RANK_POWER": 16}
+    ranks = {"RANK": 48, "RANK_POWER": 64}
+    for decays in ("head", "channel"):
+        build(delta_rule_step._step, 8, DECAYS=decays, NEGATIVE=True, EARLY=True, **sizes, **ranks)
+    sizes = {"KEY": 48, "VALUE": 64, "KEY_POWER": 64, "VALUE_POWER": 64, "RANK": 16, "RANK_POWER": 16}
     for rotates in (True, False):
-        build(linear_attention_step._step, 16, ROTATES=rotates, EARLY=True, **sizes)
+        build(linear_attention_step._step, 4, ROTATES=rotates, EARLY=True, **sizes)
     build(choice._best_of_part, 4, BLOCK=2048, EARLY=True)
     build(choice._best_of_all, 4, BLOCK=64, EARLY=True)
 

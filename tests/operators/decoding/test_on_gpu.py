@@ -29,6 +29,8 @@ def decoder() -> Decoder:
 def _recurrent() -> Architecture:
     """Layers of which each has a kernel that `tiny-hybrid` has not."""
     layers = (
+        layer("kda", heads=4, key_dim=32, value_dim=32),
+        layer("kda", heads=4, key_dim=32, value_dim=32),
         layer("gla", heads=4, key_dim=32, value_dim=64),
         layer("retnet", heads=4, key_dim=32, value_dim=64),
     )

@@ -30,6 +30,8 @@ CASES = {
     "deltanet": layer("deltanet", heads=3, head_dim=16, conv=2),
     "gated deltanet": layer("gated_deltanet", heads=2, key_dim=12, value_dim=24, conv=4),
     "negative": layer("gated_deltanet", heads=1, key_dim=16, value_dim=9, negative_eigenvalues=True),
+    "kda": layer("kda", heads=2, key_dim=12, value_dim=10, conv=3),
+    "kda, negative": layer("kda", heads=1, key_dim=16, value_dim=24, negative_eigenvalues=True),
     "gla": layer("gla", heads=2, key_dim=12, value_dim=20),
     "retnet": layer("retnet", heads=2, key_dim=10, value_dim=24),
 }
@@ -134,6 +136,7 @@ def test_weights_that_moved_are_read_where_they_are() -> None:
         (layer("deltanet", heads=1, head_dim=256), "32768 numbers of state, got 256 × 256"),
         (layer("deltanet", heads=1, head_dim=8, conv=5), "up to 4 tokens, got 5"),
         (layer("mamba2", heads=1, head_dim=8, state=8, conv=6), "up to 4 tokens, got 6"),
+        (layer("kda", heads=1, key_dim=8, value_dim=256), r"32768 weights .*, got \(8 \+ 256\) × 256"),
         (layer("gla", heads=1, key_dim=256, value_dim=256), "32768 numbers of state, got 256 × 256"),
         (layer("short_conv", channels=8), "no kernel of ours decodes short_conv"),
         (
