@@ -13,29 +13,32 @@ from operators.kernels import (
     delta_rule_step,
     linear_attention_step,
     mamba2_step,
+    mamba3_step,
+    mamba_step,
     products,
+    short_convolution_step,
 )
 
 HALF = (
     "x weight out norm_weight norm_bias bias projected conv conv_weight conv_bias "
-    "qkv key value q_norm k_norm logits decay_up decay_bias gate_up"
+    "qkv key value q_norm k_norm logits decay_up decay_bias gate_up convolved dt_up "
+    "B_weight C_weight B_bias C_bias"
 )
 KINDS = {
     **dict.fromkeys(HALF.split(), "*bf16"),
     **dict.fromkeys(["recurrent", "A_log", "D", "dt_bias", "divisor", "frequencies", "values"], "*fp32"),
     **dict.fromkeys(["arrived", "places"], "*i32"),
     **dict.fromkeys(["position", "tokens"], "*i64"),
-    **dict.fromkeys(["eps", "scale", "temperature"], "fp32"),
+    **dict.fromkeys(["eps", "scale", "temperature", "weakest", "turn"], "fp32"),
 }
 AFTER = {"BIAS": True, "DIVIDED": True, "ONTO": True, "EVEN": False, "EARLY": True}
 HEADS = {"SIZE": 96, "GROUP": 3, "ROWS": 16, "HALF": 64, "WHOLE": 128}
 PARTS = {"BLOCK": 32, "SPLITS": 3, "SPLITS_POWER": 4, "GROUP_POWER": 4, "TOGETHER": 2}
 
 
-def build(kernel: Any, warps: int, *, parts: str = "i32", **constants: Any) -> None:
-    kinds = {name: "constexpr" if name in constants else KINDS.get(name, "i32") for name in kernel.arg_names}
-    if "parts" in kinds:
-        kinds["parts"] = parts
+def build(kernel: Any, warps: int, *, kinds: dict[str, str] | None = None, **constants: Any) -> None:
+    known = KINDS | (kinds or {}) | dict.fromkeys(constants, "constexpr")
+    kinds = {name: known.get(name, "i32") for name in kernel.arg_names}
     aligned = {
         (place,): [["tt.divisibility", 16]] for place, name in enumerate(kinds) if kinds[name].startswith("*")
     }
@@ -51,8 +54,13 @@ def main() -> None:
     build(products._normalized, 8, BLOCK=2048, NORM="layernorm", EARLY=True)
     for stages in (2, 3):
         flags = {"STAGES": stages, "NORMED": True, "ROTATED": True, "EARLY": True}
-        build(attention_step._attend, 4, parts="*fp32", **HEADS, **PARTS, **flags)
+        build(attention_step._attend, 4, kinds={"parts": "*fp32"}, **HEADS, **PARTS, **flags)
     build(mamba2_step._step, 4, SIZE=64, STATE=128, TAPS=4, BLOCK=32, STATE_POWER=128, EARLY=True)
+    build(short_convolution_step._step, 4, TAPS=3, GATED=True, BLOCK=128, EARLY=True)
+    sizes = {"STATE": 16, "STATE_POWER": 16, "RANK": 48, "RANK_POWER": 64}
+    build(mamba_step._step, 4, kinds={"parts": "*bf16"}, BLOCK=32, EARLY=True, **sizes)
+    sizes = {"SIZE": 48, "STATE": 64, "ANGLES": 12, "SIZE_POWER": 64, "STATE_POWER": 64, "ANGLES_POWER": 16}
+    build(mamba3_step._step, 4, kinds={"angle": "*fp32", "key": "*fp32"}, EARLY=True, **sizes)
     sizes = {"KEY": 96, "VALUE": 128, "TAPS": 3, "KEY_POWER": 128, "HALF": 64}
     ranks = {"RANK": 48, "RANK_POWER": 64}
     for decays in ("head", "channel"):

@@ -29,7 +29,13 @@ def decoder() -> Decoder:
 def _recurrent() -> Architecture:
     """Layers of which each has a kernel that `tiny-hybrid` has not."""
     layers = (
+        layer("mamba", inner=256, state=16, dt_rank=16),
+        layer("mamba3", heads=4, head_dim=64, state=64, angles=16),
+        layer("short_conv", channels=256, conv=3),
         layer("kda", heads=4, key_dim=32, value_dim=32),
+        layer("mamba", inner=256, state=16, dt_rank=16),
+        layer("mamba3", heads=4, head_dim=64, state=64, angles=16),
+        layer("short_conv", channels=256, conv=3),
         layer("kda", heads=4, key_dim=32, value_dim=32),
         layer("gla", heads=4, key_dim=32, value_dim=64),
         layer("retnet", heads=4, key_dim=32, value_dim=64),
