@@ -38,6 +38,7 @@ def load(module: str) -> Any:
     _lighten(library)
     imported = importlib.import_module(module)
     narrow(library)
+    _share_between_head_counts(library)
     return imported
 
 
@@ -179,8 +180,36 @@ def autotuners(library: str) -> list[tuple[str, Any]]:
 
     Different kernels may have the same name.
     """
-    kind = importlib.import_module("triton.runtime.autotuner").Autotuner
-    kernels = {}
+    found = _wrapped(library, importlib.import_module("triton.runtime.autotuner").Autotuner)
+    return [(str(autotuner.base_fn.__name__), autotuner) for autotuner in found]
+
+
+def _share_between_head_counts(library: str) -> None:
+    """Makes the number of heads an argument of flash-linear-attention's kernels.
+
+    The library compiles it in, so that every number of heads needs kernels of its own: some thirty for each
+    shape of GLA, KDA or Gated DeltaNet. It is only used to find where a head begins. The results are the
+    same to the last bit. What is the fastest for one number of heads is taken for the others too.
+    """
+    if library != "fla" or not torch.cuda.is_available():
+        return
+    for _, autotuner in autotuners(library):
+        autotuner.keys = [key for key in autotuner.keys if key not in _HEAD_COUNTS]
+    for function in _wrapped(library, importlib.import_module("triton.runtime.jit").JITFunction):
+        for parameter in function.params:
+            # Once it was launched, how its arguments are taken is settled.
+            if parameter.name in _HEAD_COUNTS and not function.device_caches:
+                vars(parameter)["is_constexpr"] = False
+                parameter.do_not_specialize = True
+
+
+# Of queries and keys, and of values.
+_HEAD_COUNTS = ("H", "HV")
+
+
+def _wrapped(library: str, kind: type) -> list[Any]:
+    """The objects of a kind that the imported modules of a library hold, or that others there wrap."""
+    found = {}
     for module in [
         module
         for name, module in sys.modules.items()
@@ -194,5 +223,5 @@ def autotuners(library: str) -> list[tuple[str, Any]]:
                     else None
                 )
             if value is not None:
-                kernels[id(value)] = (str(value.base_fn.__name__), value)
-    return list(kernels.values())
+                found[id(value)] = value
+    return list(found.values())
