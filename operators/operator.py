@@ -84,7 +84,7 @@ class OperatorModule(nn.Module):
 
     def lay_together(self) -> None:
         """Moves weights and biases of `joined` and `beside` side by side in memory; they stay parameters."""
-        if self.joined:
+        if self.joined or self.beside:
             self._together = _Together([self.get_submodule(name) for name in (*self.joined, *self.beside)])
 
     def project(self, x: Tensor) -> Tensor:

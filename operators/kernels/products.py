@@ -21,6 +21,7 @@ from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import LayerNorm
 
 Activation = Literal["none", "swiglu", "relu2"]
+_UNIT_OF_ENDS = 16  # of outputs that read one of several x: a tile of tensor cores has so many, and no fewer
 
 
 @triton.jit
@@ -50,15 +51,25 @@ def _added(total, w, a, FOLD: tl.constexpr):
 
 
 @triton.jit
+def _source(ends, BLOCK_OUT: tl.constexpr, SOURCES: tl.constexpr):
+    """Which of several x the outputs of this program read."""
+    source = 0
+    for place in tl.static_range(SOURCES - 1):
+        source += (tl.program_id(0) * BLOCK_OUT >= tl.load(ends + place)).to(tl.int32)
+    return source
+
+
+@triton.jit
 def _one_row(
-    x, weight, out, norm_weight, norm_bias, bias, divisor, inputs, outputs, eps,
+    x, weight, out, norm_weight, norm_bias, bias, divisor, ends, inputs, outputs, eps,
     BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, FOLD: tl.constexpr, NORM: tl.constexpr,
-    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
+    SOURCES: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
     EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     columns = tl.arange(0, BLOCK_IN)
     written = rows < outputs
+    x += _source(ends, BLOCK_OUT, SOURCES) * inputs
     mask = written[:, None] if EVEN else written[:, None] & (columns < inputs)[None, :]
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     w = tl.load(places, mask=mask, other=0.0)
@@ -122,6 +133,18 @@ def _one_row(
 
 
 @triton.jit
+def normalized(a, columns, scale, norm_bias, inputs, eps, NORM: tl.constexpr):
+    """A row `a` of as many numbers as `inputs`, normalized; its `columns` beyond them are 0."""
+    inside = columns < inputs
+    if NORM == "layernorm":
+        a = tl.where(inside, a - tl.sum(a, 0) / inputs, 0.0)
+    a = a * tl.rsqrt(tl.sum(a * a, 0) / inputs + eps) * scale
+    if NORM == "layernorm":
+        a += tl.load(norm_bias + columns, mask=inside, other=0.0).to(tl.float32)
+    return a
+
+
+@triton.jit
 def _normalized(
     x, out, norm_weight, norm_bias, inputs, eps, BLOCK: tl.constexpr, NORM: tl.constexpr, EARLY: tl.constexpr
 ):
@@ -132,19 +155,15 @@ def _normalized(
         gdc_wait()
         gdc_launch_dependents()
     a = tl.load(x + row * inputs + columns, mask=inside, other=0.0).to(tl.float32)
-    if NORM == "layernorm":
-        a = tl.where(inside, a - tl.sum(a, 0) / inputs, 0.0)
-    a = a * tl.rsqrt(tl.sum(a * a, 0) / inputs + eps) * scale
-    if NORM == "layernorm":
-        a += tl.load(norm_bias + columns, mask=inside, other=0.0).to(tl.float32)
+    a = normalized(a, columns, scale, norm_bias, inputs, eps, NORM)
     tl.store(out + row * inputs + columns, a.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _few_rows(
-    x, weight, out, bias, divisor, count, inputs, outputs,
+    x, weight, out, bias, divisor, ends, count, inputs, outputs,
     ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, STAGES: tl.constexpr,
-    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
+    SOURCES: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
     EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
@@ -153,6 +172,7 @@ def _few_rows(
     written, asked = rows < outputs, batch < count
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
+    x += _source(ends, BLOCK_OUT, SOURCES) * count * inputs
     xs = x + batch[:, None] * inputs + columns[None, :]
     # The first tile is read before the wait, and waits in registers for the end of the others.
     inside = columns < inputs
@@ -198,6 +218,7 @@ def product(
     activation: Activation = "none",
     divisor: Tensor | None = None,
     onto: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> Tensor:
     """activation(norm(x) Wᵀ + bias) / divisor -> [B, N], added to `onto` where it is given.
 
@@ -207,21 +228,24 @@ def product(
     bias: [N]; not with `swiglu`.
     divisor: [N] float32.
     onto: [B, N], changed in place and returned.
+    ends: for several x [S, B, K], which have no norm: [S] int32, rising multiples of 16. The outputs before
+        ends[0] are those of x[0], the ones from there to ends[1] those of x[1], and so on to N.
     """
-    rows, inputs = x.shape
+    rows, inputs = x.shape[-2:]
     gated = activation == "swiglu"
     outputs = weight.shape[0] // (2 if gated else 1)
     out = x.new_empty(rows, outputs) if onto is None else onto
     norms: Any = norm
-    kind = "none" if norm is None else "layernorm" if isinstance(norm, LayerNorm) else "rmsnorm"
+    kind = kind_of(norm)
     flags = {
+        "SOURCES": 1 if ends is None else ends.shape[0],
         "ACTIVATION": activation,
         "BIAS": bias is not None,
         "DIVIDED": divisor is not None,
         "ONTO": onto is not None,
         "EARLY": starts_early(x.device),
     }
-    after = (x if bias is None else bias, x if divisor is None else divisor)
+    after = tuple(x if part is None else part for part in (bias, divisor, ends))
     if rows == 1:
         block_out, block_in, warps, fold = blocks_of_one_row(
             outputs, inputs, gated=gated, normalized=norm is not None
@@ -261,6 +285,7 @@ def product(
         )
         x = normal
     block_out, block_in, warps, stages = blocks_of_few_rows(outputs, inputs, gated=gated)
+    block_out = block_out if ends is None else _UNIT_OF_ENDS
     _few_rows[(triton.cdiv(outputs, block_out),)](
         x,
         weight,
@@ -278,6 +303,11 @@ def product(
         **launch_options(x.device, warps),
     )
     return out
+
+
+def kind_of(norm: nn.Module | None) -> str:
+    """What kernels call a normalization."""
+    return "none" if norm is None else "layernorm" if isinstance(norm, LayerNorm) else "rmsnorm"
 
 
 def blocks_of_one_row(
