@@ -21,7 +21,6 @@ from operators.kernels.launching import launch_options, starts_early
 from operators.layers.normalization import LayerNorm
 
 Activation = Literal["none", "swiglu", "relu2"]
-_UNIT_OF_ENDS = 16  # of outputs that read one of several x: a tile of tensor cores has so many, and no fewer
 
 
 @triton.jit
@@ -51,25 +50,32 @@ def _added(total, w, a, FOLD: tl.constexpr):
 
 
 @triton.jit
-def _source(ends, BLOCK_OUT: tl.constexpr, SOURCES: tl.constexpr):
-    """Which of several x the outputs of this program read."""
-    source = 0
-    for place in tl.static_range(SOURCES - 1):
-        source += (tl.program_id(0) * BLOCK_OUT >= tl.load(ends + place)).to(tl.int32)
-    return source
+def _own(outputs, BLOCK_OUT: tl.constexpr, PARTS: tl.constexpr):
+    """The outputs of this program [BLOCK_OUT], which of them there are, and the part that they belong to."""
+    program, part, first, end = tl.program_id(0), 0, tl.program_id(0) * BLOCK_OUT, outputs
+    programs, total = 0, 0  # of the parts before
+    for number in tl.static_range(len(PARTS)):
+        of_part = (PARTS[number] + BLOCK_OUT - 1) // BLOCK_OUT
+        here = (program >= programs) & (program < programs + of_part)
+        part = tl.where(here, number, part)
+        first = tl.where(here, total + (program - programs) * BLOCK_OUT, first)
+        end = tl.where(here, total + PARTS[number], end)
+        programs += of_part
+        total += PARTS[number]
+    rows = first + tl.arange(0, BLOCK_OUT)
+    return rows, rows < end, part
 
 
 @triton.jit
 def _one_row(
-    x, weight, out, norm_weight, norm_bias, bias, divisor, ends, inputs, outputs, eps,
-    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, FOLD: tl.constexpr, NORM: tl.constexpr,
-    SOURCES: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
-    EVEN: tl.constexpr, EARLY: tl.constexpr,
+    x, weight, out, norm_weight, norm_bias, bias, divisor, inputs, outputs, eps,
+    PARTS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, FOLD: tl.constexpr,
+    NORM: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr,
+    ONTO: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    rows, written, part = _own(outputs, BLOCK_OUT, PARTS)
     columns = tl.arange(0, BLOCK_IN)
-    written = rows < outputs
-    x += _source(ends, BLOCK_OUT, SOURCES) * inputs
+    x += part * inputs
     mask = written[:, None] if EVEN else written[:, None] & (columns < inputs)[None, :]
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     w = tl.load(places, mask=mask, other=0.0)
@@ -133,18 +139,6 @@ def _one_row(
 
 
 @triton.jit
-def normalized(a, columns, scale, norm_bias, inputs, eps, NORM: tl.constexpr):
-    """A row `a` of as many numbers as `inputs`, normalized; its `columns` beyond them are 0."""
-    inside = columns < inputs
-    if NORM == "layernorm":
-        a = tl.where(inside, a - tl.sum(a, 0) / inputs, 0.0)
-    a = a * tl.rsqrt(tl.sum(a * a, 0) / inputs + eps) * scale
-    if NORM == "layernorm":
-        a += tl.load(norm_bias + columns, mask=inside, other=0.0).to(tl.float32)
-    return a
-
-
-@triton.jit
 def _normalized(
     x, out, norm_weight, norm_bias, inputs, eps, BLOCK: tl.constexpr, NORM: tl.constexpr, EARLY: tl.constexpr
 ):
@@ -155,24 +149,28 @@ def _normalized(
         gdc_wait()
         gdc_launch_dependents()
     a = tl.load(x + row * inputs + columns, mask=inside, other=0.0).to(tl.float32)
-    a = normalized(a, columns, scale, norm_bias, inputs, eps, NORM)
+    if NORM == "layernorm":
+        a = tl.where(inside, a - tl.sum(a, 0) / inputs, 0.0)
+    a = a * tl.rsqrt(tl.sum(a * a, 0) / inputs + eps) * scale
+    if NORM == "layernorm":
+        a += tl.load(norm_bias + columns, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + row * inputs + columns, a.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _few_rows(
-    x, weight, out, bias, divisor, ends, count, inputs, outputs,
-    ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, STAGES: tl.constexpr,
-    SOURCES: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
-    EVEN: tl.constexpr, EARLY: tl.constexpr,
+    x, weight, out, bias, divisor, count, inputs, outputs,
+    PARTS: tl.constexpr, ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+    STAGES: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr,
+    ONTO: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    rows, written, part = _own(outputs, BLOCK_OUT, PARTS)
     columns = tl.arange(0, BLOCK_IN)
     batch = tl.arange(0, ROWS)
-    written, asked = rows < outputs, batch < count
+    asked = batch < count
+    x += part * count * inputs
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
-    x += _source(ends, BLOCK_OUT, SOURCES) * count * inputs
     xs = x + batch[:, None] * inputs + columns[None, :]
     # The first tile is read before the wait, and waits in registers for the end of the others.
     inside = columns < inputs
@@ -218,7 +216,7 @@ def product(
     activation: Activation = "none",
     divisor: Tensor | None = None,
     onto: Tensor | None = None,
-    ends: Tensor | None = None,
+    parts: tuple[int, ...] = (),
 ) -> Tensor:
     """activation(norm(x) Wᵀ + bias) / divisor -> [B, N], added to `onto` where it is given.
 
@@ -228,29 +226,28 @@ def product(
     bias: [N]; not with `swiglu`.
     divisor: [N] float32.
     onto: [B, N], changed in place and returned.
-    ends: for several x [S, B, K], which have no norm: [S] int32, rising multiples of 16. The outputs before
-        ends[0] are those of x[0], the ones from there to ends[1] those of x[1], and so on to N.
+    parts: how many outputs have an x of their own, for each x of [P, B, K]; not with `swiglu` or a norm.
     """
     rows, inputs = x.shape[-2:]
     gated = activation == "swiglu"
     outputs = weight.shape[0] // (2 if gated else 1)
     out = x.new_empty(rows, outputs) if onto is None else onto
     norms: Any = norm
-    kind = kind_of(norm)
+    kind = "none" if norm is None else "layernorm" if isinstance(norm, LayerNorm) else "rmsnorm"
     flags = {
-        "SOURCES": 1 if ends is None else ends.shape[0],
+        "PARTS": parts,
         "ACTIVATION": activation,
         "BIAS": bias is not None,
         "DIVIDED": divisor is not None,
         "ONTO": onto is not None,
         "EARLY": starts_early(x.device),
     }
-    after = tuple(x if part is None else part for part in (bias, divisor, ends))
+    after = (x if bias is None else bias, x if divisor is None else divisor)
     if rows == 1:
         block_out, block_in, warps, fold = blocks_of_one_row(
             outputs, inputs, gated=gated, normalized=norm is not None
         )
-        _one_row[(triton.cdiv(outputs, block_out),)](
+        _one_row[(_programs(parts or (outputs,), block_out),)](
             x,
             weight,
             out,
@@ -285,8 +282,7 @@ def product(
         )
         x = normal
     block_out, block_in, warps, stages = blocks_of_few_rows(outputs, inputs, gated=gated)
-    block_out = block_out if ends is None else _UNIT_OF_ENDS
-    _few_rows[(triton.cdiv(outputs, block_out),)](
+    _few_rows[(_programs(parts or (outputs,), block_out),)](
         x,
         weight,
         out,
@@ -305,9 +301,9 @@ def product(
     return out
 
 
-def kind_of(norm: nn.Module | None) -> str:
-    """What kernels call a normalization."""
-    return "none" if norm is None else "layernorm" if isinstance(norm, LayerNorm) else "rmsnorm"
+def _programs(parts: tuple[int, ...], block_out: int) -> int:
+    """How many programs compute the outputs of all parts; none computes outputs of two."""
+    return sum(-(-part // block_out) for part in parts)
 
 
 def blocks_of_one_row(

@@ -14,20 +14,22 @@ from operators.kernels import (
     linear_attention_step,
     mamba2_step,
     products,
+    rwkv7_step,
+    token_shift,
 )
 
 HALF = (
     "x weight out norm_weight norm_bias bias projected conv conv_weight conv_bias "
-    "qkv key value q_norm k_norm logits decay_up decay_bias gate_up"
+    "qkv key value q_norm k_norm logits decay_up decay_bias gate_up a_up a_bias k_k k_a r_k before mix"
 )
 KINDS = {
     **dict.fromkeys(HALF.split(), "*bf16"),
     **dict.fromkeys(["recurrent", "A_log", "D", "dt_bias", "divisor", "frequencies", "values"], "*fp32"),
     **dict.fromkeys(["arrived", "places"], "*i32"),
     **dict.fromkeys(["position", "tokens"], "*i64"),
-    **dict.fromkeys(["eps", "scale", "temperature"], "fp32"),
+    **dict.fromkeys(["eps", "scale", "temperature", "strongest"], "fp32"),
 }
-AFTER = {"BIAS": True, "DIVIDED": True, "ONTO": True, "EVEN": False, "EARLY": True}
+AFTER = {"PARTS": (40, 1000), "BIAS": True, "DIVIDED": True, "ONTO": True, "EVEN": False, "EARLY": True}
 HEADS = {"SIZE": 96, "GROUP": 3, "ROWS": 16, "HALF": 64, "WHOLE": 128}
 PARTS = {"BLOCK": 32, "SPLITS": 3, "SPLITS_POWER": 4, "GROUP_POWER": 4, "TOGETHER": 2}
 
@@ -60,6 +62,9 @@ def main() -> None:
     sizes = {"KEY": 48, "VALUE": 64, "KEY_POWER": 64, "VALUE_POWER": 64, "RANK": 16, "RANK_POWER": 16}
     for rotates in (True, False):
         build(linear_attention_step._step, 4, ROTATES=rotates, EARLY=True, **sizes)
+    build(token_shift._mixed, 4, BLOCK=256, WHOLE=2048, MIXTURES=8, LAYERNORM=True, EARLY=True)
+    ranks = {"DECAY": 32, "DECAY_POWER": 32, "A": 96, "A_POWER": 128, "GATE": 64, "GATE_POWER": 64}
+    build(rwkv7_step._step, 8, SIZE=48, POWER=64, EARLY=True, **ranks)
     build(choice._best_of_part, 4, BLOCK=2048, EARLY=True)
     build(choice._best_of_all, 4, BLOCK=64, EARLY=True)
 

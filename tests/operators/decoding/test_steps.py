@@ -34,6 +34,10 @@ CASES = {
     "kda, negative": layer("kda", heads=1, key_dim=16, value_dim=24, negative_eigenvalues=True),
     "gla": layer("gla", heads=2, key_dim=12, value_dim=20),
     "retnet": layer("retnet", heads=2, key_dim=10, value_dim=24),
+    "rwkv7": layer("rwkv7", width=40, heads=3, head_dim=12, decay_rank=32, a_rank=64, gate_rank=96),
+    "rwkv7 after layernorm": layer(
+        "rwkv7", "layernorm", width=40, heads=1, head_dim=20, decay_rank=32, a_rank=32, gate_rank=32
+    ),
 }
 
 
@@ -138,6 +142,10 @@ def test_weights_that_moved_are_read_where_they_are() -> None:
         (layer("mamba2", heads=1, head_dim=8, state=8, conv=6), "up to 4 tokens, got 6"),
         (layer("kda", heads=1, key_dim=8, value_dim=256), r"32768 weights .*, got \(8 \+ 256\) × 256"),
         (layer("gla", heads=1, key_dim=256, value_dim=256), "32768 numbers of state, got 256 × 256"),
+        (
+            layer("rwkv7", width=40, heads=1, head_dim=128, decay_rank=256, a_rank=256, gate_rank=32),
+            r"head_dim 128 and ranks of 256 \+ 256 \+ 32",
+        ),
         (layer("short_conv", channels=8), "no kernel of ours decodes short_conv"),
         (
             Layer(operator="swiglu", shape=layer("swiglu", hidden=8).shape, norm_position="after"),
