@@ -24,6 +24,8 @@ import torch
 HALF = (torch.bfloat16, torch.float16)
 # Package -> distribution. Their top level imports models and with them transformers, which takes seconds.
 _HEAVY = {"fla": "flash-linear-attention", "mamba_ssm": "mamba-ssm"}
+# Package -> packages inside that import all of their modules, where one is wanted.
+_HEAVY_PARTS = {"fla": ("fla.ops",)}
 # Distributions whose versions decide whether compiled kernels fit; the cache's folder is named after them.
 VERSIONED = ("torch", "triton", "flash-linear-attention", "mamba-ssm")
 # An environment variable: 1 lets the libraries try all configurations, which is needed to write `tuned/`.
@@ -36,8 +38,10 @@ def load(module: str) -> Any:
     use_kernel_cache()
     library = module.partition(".")[0]
     _lighten(library)
-    imported = importlib.import_module(module)
+    with _nothing_compiled(library):
+        imported = importlib.import_module(module)
     narrow(library)
+    _share_between_head_counts(library)
     return imported
 
 
@@ -45,12 +49,34 @@ def _lighten(library: str) -> None:
     """Makes it possible to import submodules of a library without all that its top level imports."""
     if library in sys.modules or library not in _HEAVY:
         return
-    spec = importlib.util.find_spec(library)
-    if spec is not None:
-        package = importlib.util.module_from_spec(spec)
-        with suppress(PackageNotFoundError):
-            package.__version__ = version(_HEAVY[library])  # type: ignore[attr-defined]
-        sys.modules[library] = package
+    for name in (library, *_HEAVY_PARTS.get(library, ())):
+        if (spec := importlib.util.find_spec(name)) is None:
+            return
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    with suppress(PackageNotFoundError):
+        sys.modules[library].__version__ = version(_HEAVY[library])  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _nothing_compiled(library: str) -> Iterator[None]:
+    """While flash-linear-attention is imported, torch.compile returns functions as they are.
+
+    It decorates activations that are not used here. Each decoration imports PyTorch's compiler, which takes
+    seconds in every process.
+    """
+    if library != "fla":
+        yield
+        return
+    compiler = torch.compile
+    torch.compile = _uncompiled  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = compiler
+
+
+def _uncompiled(function: Any = None, **_: Any) -> Any:
+    return (lambda given: given) if function is None else function
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -95,20 +121,18 @@ def deterministic() -> Iterator[None]:
     """
     # Without this PyTorch warns of every product. On Hopper it is the default.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    # `torch.use_deterministic_algorithms` does the same and imports PyTorch's compiler, which takes seconds.
+    before = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic
     filling = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     memory.fill_uninitialized_memory = (
         False  # filling costs time, and nothing here reads what it has not written
     )
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = filling
 
 
@@ -179,8 +203,36 @@ def autotuners(library: str) -> list[tuple[str, Any]]:
 
     Different kernels may have the same name.
     """
-    kind = importlib.import_module("triton.runtime.autotuner").Autotuner
-    kernels = {}
+    found = _wrapped(library, importlib.import_module("triton.runtime.autotuner").Autotuner)
+    return [(str(autotuner.base_fn.__name__), autotuner) for autotuner in found]
+
+
+def _share_between_head_counts(library: str) -> None:
+    """Makes the number of heads an argument of flash-linear-attention's kernels.
+
+    The library compiles it in, so that every number of heads needs kernels of its own: some thirty for each
+    shape of GLA, KDA or Gated DeltaNet. It is only used to find where a head begins. The results are the
+    same to the last bit. What is the fastest for one number of heads is taken for the others too.
+    """
+    if library != "fla" or not torch.cuda.is_available():
+        return
+    for _, autotuner in autotuners(library):
+        autotuner.keys = [key for key in autotuner.keys if key not in _HEAD_COUNTS]
+    for function in _wrapped(library, importlib.import_module("triton.runtime.jit").JITFunction):
+        for parameter in function.params:
+            # Once it was launched, how its arguments are taken is settled.
+            if parameter.name in _HEAD_COUNTS and not function.device_caches:
+                vars(parameter)["is_constexpr"] = False
+                parameter.do_not_specialize = True
+
+
+# Of queries and keys, and of values.
+_HEAD_COUNTS = ("H", "HV")
+
+
+def _wrapped(library: str, kind: type) -> list[Any]:
+    """The objects of a kind that the imported modules of a library hold, or that others there wrap."""
+    found = {}
     for module in [
         module
         for name, module in sys.modules.items()
@@ -194,5 +246,5 @@ def autotuners(library: str) -> list[tuple[str, Any]]:
                     else None
                 )
             if value is not None:
-                kernels[id(value)] = (str(value.base_fn.__name__), value)
-    return list(kernels.values())
+                found[id(value)] = value
+    return list(found.values())
