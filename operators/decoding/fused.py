@@ -28,6 +28,7 @@ FILES = {
     "kda": "delta_rule",
     "gla": "linear_attention",
     "retnet": "linear_attention",
+    "rwkv7": "rwkv7",
 }
 
 

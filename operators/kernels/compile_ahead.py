@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,27 @@ class _LeftToAnother(Exception):  # noqa: N818 - nothing went wrong
     """Another process compiles this kernel."""
 
 
+@dataclass
+class Launches:
+    """What work launched, as digests. The kernels are compiled when the work has ended.
+
+    kernels: one for each kernel in each configuration, as Triton's cache names it
+    cases: one for each case in which Triton keeps the fastest of several configurations. It finds that
+        configuration when the kernel is launched, and only then.
+    failed: the kernels that could not be compiled. Launching them tells why.
+    """
+
+    kernels: set[str] = field(default_factory=set)
+    cases: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+
+
 @contextmanager
-def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -> Iterator[set[str]]:
+def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -> Iterator[Launches]:
     """Inside, launches of Triton kernels compute nothing; at the end each configuration is compiled.
 
-    It gives a set of digests that the launches fill with what they depend on: one for each kernel in each
-    configuration, as Triton's cache names it, and one for each case in which the fastest configuration is
-    kept. Work whose digests are all those of other work finds everything ready after that.
-
-    Outputs of such launches hold what was in memory. An error of compilation is left for the real launch to
-    report. This holds for the whole process with all its threads, as autograd launches kernels from its own.
+    It gives what the launches fill in. Outputs of such launches hold what was in memory. This holds for the
+    whole process with all its threads, as autograd launches kernels from its own.
 
     threads: that compile; None for one a core.
     claims: a folder in which processes note what they compile. What another has noted is left to it.
@@ -40,16 +52,20 @@ def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -
     function = importlib.import_module("triton.runtime.jit").JITFunction
     autotuner = importlib.import_module("triton.runtime.autotuner").Autotuner
     compile_or_launch, tune_and_launch = function.run, autotuner.run
-    needs: set[str] = set()
+    launches = Launches()
 
     class Mode(asynchronous.AsyncCompileMode):  # type: ignore[name-defined]
         def submit(self, key: str, compile_kernel: Callable[[], Any], finalize: Callable[[Any], None]) -> Any:
-            needs.add(digest := _digest(key))
+            launches.kernels.add(digest := _digest(key))
 
             def compile_once() -> Any:
                 if claims is not None and not _claimed(claims / digest):
                     raise _LeftToAnother
-                return compile_kernel()
+                try:
+                    return compile_kernel()
+                except Exception:
+                    launches.failed.add(digest)
+                    raise
 
             return super().submit(key, compile_once, finalize)
 
@@ -69,7 +85,7 @@ def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -
             self.nargs = dict(zip(self.arg_names, args, strict=False))
             tried = self.prune_configs(kwargs)
             if len(tried) > 1:
-                needs.add(_digest(_case(self, {**self.nargs, **kwargs})))
+                launches.cases.add(_digest(_case(self, {**self.nargs, **kwargs})))
             for config in tried:
                 self.best_config = config  # libraries read it after a launch
                 self.fn.run(*args, **{**kwargs, **config.all_kwargs()})
@@ -77,7 +93,7 @@ def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -
 
         function.run, autotuner.run = compile_only, compile_each_configuration
         try:
-            yield needs
+            yield launches
         finally:
             function.run, autotuner.run = compile_or_launch, tune_and_launch
 

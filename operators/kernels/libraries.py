@@ -24,6 +24,8 @@ import torch
 HALF = (torch.bfloat16, torch.float16)
 # Package -> distribution. Their top level imports models and with them transformers, which takes seconds.
 _HEAVY = {"fla": "flash-linear-attention", "mamba_ssm": "mamba-ssm"}
+# Package -> packages inside that import all of their modules, where one is wanted.
+_HEAVY_PARTS = {"fla": ("fla.ops",)}
 # Distributions whose versions decide whether compiled kernels fit; the cache's folder is named after them.
 VERSIONED = ("torch", "triton", "flash-linear-attention", "mamba-ssm")
 # An environment variable: 1 lets the libraries try all configurations, which is needed to write `tuned/`.
@@ -36,7 +38,8 @@ def load(module: str) -> Any:
     use_kernel_cache()
     library = module.partition(".")[0]
     _lighten(library)
-    imported = importlib.import_module(module)
+    with _nothing_compiled(library):
+        imported = importlib.import_module(module)
     narrow(library)
     _share_between_head_counts(library)
     return imported
@@ -46,12 +49,34 @@ def _lighten(library: str) -> None:
     """Makes it possible to import submodules of a library without all that its top level imports."""
     if library in sys.modules or library not in _HEAVY:
         return
-    spec = importlib.util.find_spec(library)
-    if spec is not None:
-        package = importlib.util.module_from_spec(spec)
-        with suppress(PackageNotFoundError):
-            package.__version__ = version(_HEAVY[library])  # type: ignore[attr-defined]
-        sys.modules[library] = package
+    for name in (library, *_HEAVY_PARTS.get(library, ())):
+        if (spec := importlib.util.find_spec(name)) is None:
+            return
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    with suppress(PackageNotFoundError):
+        sys.modules[library].__version__ = version(_HEAVY[library])  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _nothing_compiled(library: str) -> Iterator[None]:
+    """While flash-linear-attention is imported, torch.compile returns functions as they are.
+
+    It decorates activations that are not used here. Each decoration imports PyTorch's compiler, which takes
+    seconds in every process.
+    """
+    if library != "fla":
+        yield
+        return
+    compiler = torch.compile
+    torch.compile = _uncompiled  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = compiler
+
+
+def _uncompiled(function: Any = None, **_: Any) -> Any:
+    return (lambda given: given) if function is None else function
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -96,20 +121,18 @@ def deterministic() -> Iterator[None]:
     """
     # Without this PyTorch warns of every product. On Hopper it is the default.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    # `torch.use_deterministic_algorithms` does the same and imports PyTorch's compiler, which takes seconds.
+    before = torch.get_deterministic_debug_mode()
     memory: Any = torch.utils.deterministic
     filling = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     memory.fill_uninitialized_memory = (
         False  # filling costs time, and nothing here reads what it has not written
     )
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = filling
 
 

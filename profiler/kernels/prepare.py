@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +21,12 @@ from operators.base.errors import FrontrunnerError, flat
 from operators.base.value import Value
 from operators.decoding.fused import TRITON
 from operators.kernels import libraries as kernel_libraries
-from operators.kernels.compile_ahead import compiling_ahead
+from operators.kernels.compile_ahead import Launches, compiling_ahead
 from operators.layers.residual import ResidualLayer, add_norm_reference
+from operators.model import HybridLM
 from profiler.device.device import Device, open_device
 from profiler.device.lock import shared
+from profiler.measuring.decoder import random_model
 
 Sizes = Annotated[tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], ...], Field()]
 
@@ -42,12 +44,19 @@ class Workload(Value):
 
 @dataclass(frozen=True)
 class Job:
-    """One operator at one shape, in an architecture that has no other layer."""
+    """What is prepared at once.
+
+    architecture: has the operator at the shape as its only layer
+    workload: what it will be asked for
+    whole: whether to prepare a decode step of the whole architecture instead, with its head and the choice of
+        the token
+    """
 
     architecture: Architecture
     workload: Workload
     device: str
     backend: str = "auto"
+    whole: bool = False
 
     @property
     def layer(self) -> Layer:
@@ -58,7 +67,7 @@ class Job:
 class Warmed:
     """The outcome of preparing one operator at one shape.
 
-    operator: name of the operator
+    operator: name of the operator, or what is prepared besides operators
     shape: its shape, as text
     backend: the backend that was chosen
     seconds: how long the preparation took, without start_s (s)
@@ -66,7 +75,7 @@ class Warmed:
         so
     problem: why the operator could not be prepared; empty where it could
     out_of_memory: whether the device had too little memory for it
-    shares: whether all of its kernels were prepared with those of other shapes
+    shares: whether it was not run, as others chose the configurations of its kernels
     """
 
     operator: str
@@ -84,23 +93,23 @@ class Compiled:
     """What a job's kernels are, once they are compiled here or by another process.
 
     warmed: the outcome so far
-    needs: digests of all that its launches depend on (see `operators.kernels.compile_ahead`)
+    launches: what it launches
     marker: the file that is to show that the job was prepared; None on a CPU
     ready: whether it was prepared before
     """
 
     warmed: Warmed
-    needs: frozenset[str] = frozenset()
+    launches: Launches = field(default_factory=Launches)
     marker: Path | None = None
     ready: bool = False
 
 
 @dataclass
 class _Built:
-    """A job's layer on its device."""
+    """A job's layer, or its whole model, on its device."""
 
     device: Device
-    layer: ResidualLayer
+    module: ResidualLayer | HybridLM
     backend: str
     start_s: float
 
@@ -131,7 +140,7 @@ def compile_kernels(
     again: also where the job was prepared before
     take_room: None for a process that has the device's memory to itself
     """
-    needs: set[str] = set()
+    launches: list[Launches] = []
     marker: list[Path] = []
 
     def work(built: _Built, exercise: Callable[[], None]) -> None:
@@ -142,11 +151,15 @@ def compile_kernels(
             # Processes are the parallel part: more threads would wait for Python's lock.
             with compiling_ahead(None if claims is None else 2, claims=claims) as launched:
                 exercise()
-            needs.update(launched)
+            launches.append(launched)
 
     warmed = _outcome(job, work, take_room)
-    ready = bool(marker) and not needs and not warmed.problem
-    return Compiled(warmed, frozenset(needs), marker[0] if marker else None, ready=ready and not again)
+    return Compiled(
+        warmed,
+        launches[0] if launches else Launches(),
+        marker[0] if marker else None,
+        ready=bool(marker) and not launches and not warmed.problem,
+    )
 
 
 def run(job: Job, *, take_room: TakeRoom | None = None) -> Warmed:
@@ -179,7 +192,7 @@ def _outcome(
         with shared(job.device):
             built = _build(job)
         backend, start_s = built.backend, built.start_s
-        work(built, lambda: _exercise(built.layer, job, built.device, take_room))
+        work(built, lambda: _exercise(built, job, take_room))
     # Kernel libraries refuse with any of these what they cannot do.
     except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:
         problem = flat(f"{type(error).__name__}: {error}", at_most=300)
@@ -195,6 +208,11 @@ def _outcome(
 
 def described(job: Job, *, problem: str) -> Warmed:
     """The outcome of a job that took no time."""
+    if job.whole:
+        vocabulary = job.architecture.vocabulary
+        return Warmed(
+            "head", f"width={job.architecture.width} vocabulary={vocabulary}", "", 0.0, 0.0, problem
+        )
     shape = " ".join(f"{key}={value}" for key, value in job.layer.shape.model_dump().items())
     return Warmed(job.layer.operator, shape, "", 0.0, 0.0, problem)
 
@@ -205,13 +223,16 @@ def _build(job: Job) -> _Built:
     if device.torch_device.type == "cuda":
         # Libraries' custom operators import this at their first call.
         importlib.import_module("torch._dynamo")
-    resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
-    fused = fused_step(layer, job.backend, device.torch_device, device.dtype)
     square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
     # This loads the matrix library and starts autograd's thread.
     (square @ square).sum().backward()
     device.synchronize()
     start_s = time.perf_counter() - began
+    if job.whole:
+        model = random_model(job.architecture, device, backend=job.backend, seed=0)
+        return _Built(device, model, "" if model.fused_head is None else TRITON, start_s)
+    resolved = resolve(layer.operator, job.backend, layer.shape, device.torch_device, device.dtype)
+    fused = fused_step(layer, job.backend, device.torch_device, device.dtype)
     module = registry.get(layer.operator).build(job.architecture, layer.shape, resolved.kernels)
     residual = ResidualLayer(
         layer,
@@ -238,10 +259,17 @@ def _marker(job: Job, device: Device) -> Path:
     return folder / "prepared" / digest[:32]
 
 
-def _exercise(layer: ResidualLayer, job: Job, device: Device, take_room: TakeRoom | None) -> None:
-    """Everything that the workload asks of the operator, once, the smallest first."""
-    module = layer.operator
-    memory = _Memory(device, take_room)
+def _exercise(built: _Built, job: Job, take_room: TakeRoom | None) -> None:
+    """Everything that the workload asks for, once, the smallest first."""
+    device, memory = built.device, _Memory(built.device, take_room)
+    if isinstance(built.module, HybridLM):
+        model = built.module
+        with shared(job.device), torch.inference_mode():
+            for batch, tokens in job.workload.decoding:
+                ids = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
+                model.step(ids, model.allocate_state(batch, tokens), chosen=ids)
+        return
+    layer, module = built.module, built.module.operator
 
     def random(batch: int, tokens: int, *, requires_grad: bool = False) -> Tensor:
         return torch.randn(
@@ -258,7 +286,8 @@ def _exercise(layer: ResidualLayer, job: Job, device: Device, take_room: TakeRoo
 
     @torch.inference_mode()
     def decode(batch: int, tokens: int) -> None:
-        specs = registry.get(job.layer.operator).state(job.layer.shape, batch, tokens + 1, device.dtype)
+        # As large as when it is measured: kernels depend on it.
+        specs = registry.get(job.layer.operator).state(job.layer.shape, batch, tokens, device.dtype)
         if layer.fused is not None:
             specs = specs | layer.fused.counters(job.layer.shape, batch)
         state = {
@@ -268,7 +297,7 @@ def _exercise(layer: ResidualLayer, job: Job, device: Device, take_room: TakeRoo
         position = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
         x = random(batch, tokens)
         module(x, state, position, 0)
-        layer.step(x[:, 0].contiguous(), None, state, position + tokens)
+        layer.step(x[:, 0].contiguous(), None, state, position + (tokens - 1))
 
     with shared(job.device) as give_way:
         # Trainings are deterministic too, which takes other variants of kernels.

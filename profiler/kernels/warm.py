@@ -2,9 +2,9 @@
 
 Every process leaves its binaries and tuning results in one folder
 (`operators.kernels.libraries.cache_folder`), where later processes find them. First every process compiles:
-each kernel once, whichever job comes to it first. Then jobs run, which chooses the fastest configurations: as
-many as it takes to meet every kernel and every choice. Jobs wait for the device's memory, and a job that ran
-out of it is made again, alone.
+each kernel once, whichever job comes to it first. Then jobs run, as many as it takes to meet every case in
+which the fastest of several configurations is chosen, and those whose kernels do not compile, which say why.
+Jobs wait for the device's memory, and a job that ran out of it is made again, alone.
 """
 
 import os
@@ -29,13 +29,14 @@ T = TypeVar("T")
 def jobs(
     architectures: Iterable[Architecture], workload: Workload, device: str, backend: str = "auto"
 ) -> list[Job]:
-    """One job for every shape of an operator; the same shape at two widths needs the same kernels."""
-    found: dict[tuple[str, str], Job] = {}
+    """One job for every shape of an operator at every width."""
+    found: dict[tuple[str, str, int], Job] = {}
     for architecture in architectures:
         for layer in architecture.layers:
             alone = architecture.model_copy(update={"layers": (layer,), "vocabulary": 2, "name": ""})
             found.setdefault(
-                (layer.operator, layer.shape.model_dump_json()), Job(alone, workload, device, backend)
+                (layer.operator, layer.shape.model_dump_json(), architecture.width),
+                Job(alone, workload, device, backend),
             )
     return list(found.values())
 
@@ -63,17 +64,19 @@ def warm(
         short_of_memory: list[Job] = []
         sharing: list[Compiled] = []
         running: dict[Future[Warmed], tuple[Job, Compiled]] = {}
+        failed = set().union(*(kernels.launches.failed for _, kernels in compiled))
         met: set[str] = set()
-        # Those that need most come first, so that few meet everything.
-        for job, kernels in sorted(compiled, key=lambda each: -len(each[1].needs)):
+        # Those with most cases come first, so that few meet all of them.
+        for job, kernels in sorted(compiled, key=lambda each: -len(each[1].launches.cases)):
+            launches = kernels.launches
             if kernels.warmed.out_of_memory:
                 short_of_memory.append(job)
             elif kernels.warmed.problem or kernels.ready:
                 yield kernels.warmed
-            elif kernels.needs and kernels.needs <= met:
+            elif launches.kernels and launches.cases <= met and not launches.kernels & failed:
                 sharing.append(kernels)
             else:
-                met |= kernels.needs
+                met |= launches.cases
                 running[asked(Preparer.run, job)] = job, kernels
         for ended in as_completed(running):
             (job, kernels), ran = running[ended], ended.result()

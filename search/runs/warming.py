@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from operators.architecture import Architecture
-from profiler.kernels.warm import Job, Workload, jobs
+from profiler.device.names import computes_on
+from profiler.kernels.prepare import Job, Workload
+from profiler.kernels.warm import jobs
+from profiler.measuring.anchor import CONTEXT, anchor_architecture
 from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxySettings
 from search.config.space import SpaceSettings, choices_of
@@ -22,7 +25,7 @@ def warm_jobs(
     device: str,
     results: Path = Path("results"),
 ) -> list[Job]:
-    """Jobs for every shape in the sources, each once.
+    """Jobs for every shape in the sources, each once, for their heads and for the anchor model.
 
     Where a run trains narrower models than it measures, the narrow shapes are only trained, the others only
     measured.
@@ -35,32 +38,55 @@ def warm_jobs(
 
     Raises ConfigError and ArchitectureError.
     """
-    distinct: dict[tuple[str, str, Workload], Job] = {}
+    distinct: dict[tuple[str, str, int, Workload], Job] = {}
+    whole: list[Job] = []
     for source in sources:
         given = run_or_architecture(source, results)
         if isinstance(given, Architecture):
-            work = jobs([given], _workload_of_model(batches or BATCHES, tokens or TOKENS), device)
+            workload = _workload_of_model(batches or BATCHES, tokens or TOKENS)
+            work = jobs([given], workload, device)
+            whole += _heads([given], workload, device)
         else:
-            members = _members(given.space)
+            members = _members(given.space, vocabulary=given.data.vocabulary)
             trained = [proxy_of(member, given.fidelity) for member in members]
             workload = _workload(given.proxy, given.profile, batches, tokens)
+            whole += _heads(members, workload, device)
             if trained == members:
                 work = jobs(members, workload, device)
             else:
                 work = jobs(trained, workload.model_copy(update={"decoding": ()}), device)
                 work += jobs(members, workload.model_copy(update={"training": ()}), device)
         for job in work:
-            distinct.setdefault((job.layer.operator, job.layer.shape.model_dump_json(), job.workload), job)
-    return list(distinct.values())
+            shape = job.layer.shape.model_dump_json()
+            distinct.setdefault((job.layer.operator, shape, job.architecture.width, job.workload), job)
+    if computes_on(device) != "cpu":
+        steps = Workload(training=(), decoding=((1, CONTEXT),))
+        whole.append(Job(anchor_architecture("cuda"), steps, device, whole=True))
+    heads = {(job.architecture.width, job.architecture.vocabulary, job.workload): job for job in whole}
+    return [*heads.values(), *distinct.values()]
 
 
-def _members(settings: SpaceSettings) -> list[Architecture]:
-    """At each width an architecture of all layers that the space can put there."""
+def _heads(members: Sequence[Architecture], workload: Workload, device: str) -> list[Job]:
+    """One job for the head at every width, with the first layer that is there."""
+    first_at: dict[int, Architecture] = {}
+    for member in members:
+        first_at.setdefault(member.width, member)
+    return [
+        Job(member.model_copy(update={"layers": member.layers[:1]}), workload, device, whole=True)
+        for member in first_at.values()
+    ]
+
+
+def _members(settings: SpaceSettings, *, vocabulary: int) -> list[Architecture]:
+    """At each width an architecture for each layer that the space can put there."""
     choices = choices_of(settings)
     members: dict[int, list[Architecture]] = {width: [] for width in choices.widths}
     for (_, width), table in choices.layers.items():
         members[width] += [
-            Architecture(width=width, vocabulary=2, layers=(layer,)) for layer in table.values()
+            Architecture(
+                width=width, vocabulary=vocabulary, layers=(layer,), normalized_head=settings.normalized_head
+            )
+            for layer in table.values()
         ]
     return [architecture for of_width in members.values() for architecture in of_width]
 

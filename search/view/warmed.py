@@ -44,11 +44,11 @@ def print_warmed(console: Console, done: Warmed) -> None:
 
 
 def print_warmed_total(console: Console, done: Sequence[Warmed], seconds: float) -> None:
-    """Prints how many shapes there were, how many share kernels, how many failed, and the time (s)."""
+    """Prints the counts of shapes: all, tuned with others, failed; and the time (s)."""
     shares, failed = sum(each.shares for each in done), sum(bool(each.problem) for each in done)
     counts = [
         f"{len(done)} shapes",
-        *([f"{shares} share their kernels with others"] if shares else []),
+        *([f"{shares} tuned with others"] if shares else []),
         *([f"{failed} could not be prepared"] if failed else []),
     ]
     console.print(f"{', '.join(counts)}; {seconds:.0f} s", soft_wrap=True, markup=False)

@@ -38,6 +38,7 @@ def _recurrent() -> Architecture:
         layer("short_conv", channels=256, conv=3),
         layer("kda", heads=4, key_dim=32, value_dim=32),
         layer("gla", heads=4, key_dim=32, value_dim=64),
+        layer("rwkv7", width=256, heads=4, head_dim=64, decay_rank=32, a_rank=32, gate_rank=96),
         layer("retnet", heads=4, key_dim=32, value_dim=64),
     )
     return Architecture(width=256, vocabulary=512, layers=layers)

@@ -39,6 +39,10 @@ CASES = {
     "kda, negative": layer("kda", heads=1, key_dim=16, value_dim=24, negative_eigenvalues=True),
     "gla": layer("gla", heads=2, key_dim=12, value_dim=20),
     "retnet": layer("retnet", heads=2, key_dim=10, value_dim=24),
+    "rwkv7": layer("rwkv7", width=40, heads=3, head_dim=12, decay_rank=32, a_rank=64, gate_rank=96),
+    "rwkv7 after layernorm": layer(
+        "rwkv7", "layernorm", width=40, heads=1, head_dim=20, decay_rank=32, a_rank=32, gate_rank=32
+    ),
 }
 
 
@@ -147,6 +151,10 @@ def test_weights_that_moved_are_read_where_they_are() -> None:
         (layer("mamba", inner=8, state=8, dt_rank=1025), "up to 1024, got 8 and 1025"),
         (layer("mamba3", heads=1, head_dim=256, state=256, angles=2), "32768 numbers of state"),
         (layer("short_conv", channels=8, conv=5), "up to 4 tokens, got 5"),
+        (
+            layer("rwkv7", width=40, heads=1, head_dim=128, decay_rank=256, a_rank=256, gate_rank=32),
+            r"head_dim 128 and ranks of 256 \+ 256 \+ 32",
+        ),
         (
             Layer(operator="swiglu", shape=layer("swiglu", hidden=8).shape, norm_position="after"),
             "does it after",

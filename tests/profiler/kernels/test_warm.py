@@ -10,6 +10,7 @@ import torch
 
 from operators import Architecture
 from operators.kernels import libraries as kernel_libraries
+from operators.kernels.compile_ahead import Launches
 from profiler.kernels import prepare as module
 from profiler.kernels import warm as warm_module
 from profiler.kernels.prepare import Compiled, Job, Warmed, Workload, described, prepare
@@ -53,7 +54,7 @@ def test_what_was_prepared_is_known_by_shape_and_workload(
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     ahead = []
     monkeypatch.setattr(
-        module, "compiling_ahead", lambda *args, **kwargs: nullcontext(ahead.append(1) or {"a kernel"})
+        module, "compiling_ahead", lambda *args, **kwargs: nullcontext(ahead.append(1) or Launches({"one"}))
     )
     first, other = (
         jobs([HYBRID], workload, "cuda")[-1]
@@ -75,9 +76,9 @@ def test_a_shape_that_breaks_its_process_fails_alone() -> None:
 
 
 class Scripted:
-    """A `Preparer` whose jobs need what the script says, by their operator."""
+    """A `Preparer` whose jobs choose in the cases that the script says, by their operator."""
 
-    NEEDS: ClassVar = {"deltanet": {"a", "b"}, "swiglu": {"b"}, "mamba2": set(), "attention": {"a", "c"}}
+    CASES: ClassVar = {"deltanet": {"a", "b"}, "swiglu": {"b"}, "mamba2": {"d"}, "attention": {"a", "c"}}
 
     def __init__(self, room: object) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -88,7 +89,8 @@ class Scripted:
         name = job.layer.operator
         if name == failing:
             return Compiled(described(job, problem="no such kernel"))
-        return Compiled(described(job, problem=""), frozenset(self.NEEDS[name]), ready=name == "mamba2")
+        launches = Launches({name}, self.CASES[name], {name} if name == uncompiled else set())
+        return Compiled(described(job, problem=""), launches, ready=name == "mamba2")
 
     def run(self, job: Job) -> Warmed:
         self.asked.append(("run", job.layer.operator))
@@ -103,7 +105,7 @@ class Scripted:
 
 
 processes: list[Scripted] = []
-failing = greedy = ""
+failing = greedy = uncompiled = ""
 
 
 def _scripted(monkeypatch: pytest.MonkeyPatch, **script: str) -> dict[str, Warmed]:
@@ -114,7 +116,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch, **script: str) -> dict[str, Warme
     return {done.operator: done for done in warm(jobs([HYBRID], WORKLOAD, "cpu"), processes=1)}
 
 
-def test_a_job_whose_kernels_others_met_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_cases_others_met_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _scripted(monkeypatch)
     assert {name: done.shares for name, done in found.items()} == {
         "deltanet": False, "attention": False, "mamba2": False, "swiglu": True,
@@ -123,11 +125,17 @@ def test_a_job_whose_kernels_others_met_is_not_run(monkeypatch: pytest.MonkeyPat
     assert sorted(ran) == ["attention", "deltanet"]  # mamba2 was ready
 
 
-def test_what_does_not_compile_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_kernel_does_not_compile_is_run_to_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _scripted(monkeypatch, uncompiled="swiglu")
+    assert not found["swiglu"].shares
+    assert ("run", "swiglu") in processes[0].asked
+
+
+def test_what_cannot_be_built_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _scripted(monkeypatch, failing="deltanet")
     assert found["deltanet"].problem == "no such kernel"
     assert ("run", "deltanet") not in processes[0].asked
-    assert ("run", "swiglu") in processes[0].asked, "no other job met its kernels"
+    assert ("run", "swiglu") in processes[0].asked, "no other job met its case"
 
 
 def test_what_ran_out_of_memory_is_prepared_again_alone(monkeypatch: pytest.MonkeyPatch) -> None:

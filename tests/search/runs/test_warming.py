@@ -8,6 +8,7 @@ from operators.base.errors import ArchitectureError, ConfigError
 from search.runs.warming import warm_jobs
 
 RUN = """
+data: {vocabulary: 300}
 proxy: {batch_size: 4, sequence_length: 64, tokens: 1024}
 profile: {batch_sizes: [1, 3], contexts: [32, 48]}
 space:
@@ -21,11 +22,19 @@ def test_a_run_gives_every_shape_of_its_space_once_at_its_own_sizes(tmp_path: Pa
     file = tmp_path / "run.yaml"
     file.write_text(RUN, encoding="utf-8")
     found = warm_jobs([str(file), str(file)], batches=None, tokens=None, device="cpu")
-    shapes = [(job.layer.operator, *job.layer.shape.model_dump().values()) for job in found]
+    shapes = [
+        (job.layer.operator, job.architecture.width, *job.layer.shape.model_dump().values())
+        for job in found
+        if not job.whole
+    ]
     assert len(set(shapes)) == len(shapes)
-    # A ratio of 4 at width 64 and one of 2 at width 128 are the same hidden size.
-    assert sorted(hidden for name, hidden, *_ in shapes if name == "swiglu") == [128, 256, 512]
+    # A ratio of 4 at width 64 and one of 2 at width 128 are the same hidden size, and other products.
+    assert sorted((width, hidden) for name, width, hidden, *_ in shapes if name == "swiglu") == [
+        (64, 128), (64, 256), (128, 256), (128, 512),
+    ]  # fmt: skip
     assert sum(name == "attention" for name, *_ in shapes) == 2
+    heads = [job.architecture for job in found if job.whole]
+    assert [(head.width, head.vocabulary, head.depth) for head in heads] == [(64, 300, 1), (128, 300, 1)]
     assert {job.workload.training for job in found} == {((4, 64),)}
     assert {job.workload.decoding for job in found} == {((1, 32), (3, 32), (1, 48), (3, 48))}
 
@@ -37,7 +46,7 @@ def test_what_is_trained_at_half_its_width_is_prepared_at_half_its_width(tmp_pat
     hidden = {
         (job.layer.shape.model_dump()["hidden"], bool(job.workload.training), bool(job.workload.decoding))
         for job in found
-        if job.layer.operator == "swiglu"
+        if job.layer.operator == "swiglu" and not job.whole
     }
     trained, measured = (
         [(64, True, False), (128, True, False), (256, True, False)],
@@ -47,15 +56,22 @@ def test_what_is_trained_at_half_its_width_is_prepared_at_half_its_width(tmp_pat
     heads = {
         job.layer.shape.model_dump()["heads"]
         for job in found
-        if job.layer.operator == "attention" and job.workload.training
+        if job.layer.operator == "attention" and job.workload.training and not job.whole
     }
     assert heads == {1, 2}
 
 
 def test_architectures_are_found_by_name_and_sizes_can_be_given() -> None:
     found = warm_jobs(["tiny-hybrid"], batches=[2], tokens=128, device="cpu")
-    assert [job.layer.operator for job in found] == ["deltanet", "swiglu", "attention", "mamba2"]
+    assert [job.layer.operator for job in found if not job.whole] == [
+        "deltanet", "swiglu", "attention", "mamba2",
+    ]  # fmt: skip
     assert found[0].workload.decoding == ((2, 128),)
+
+
+def test_on_a_gpu_the_anchor_is_prepared_too() -> None:
+    found = warm_jobs(["tiny-hybrid"], batches=[2], tokens=128, device="cuda:0")
+    assert [job.architecture.name for job in found if job.whole] == ["tiny-hybrid", "anchor-cuda"]
 
 
 def test_what_is_neither_is_an_error(tmp_path: Path) -> None:
