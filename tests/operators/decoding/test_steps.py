@@ -87,6 +87,12 @@ def test_attention_joins_the_parts_of_a_cache(
     test_step_is_that_of_the_reference(None, "grouped queries", 3)
 
 
+def test_decay_of_mamba3_has_a_weakest_rate(monkeypatch: pytest.MonkeyPatch, poisoned: None) -> None:
+    for place in ("library", "decoding"):
+        monkeypatch.setattr(f"operators.{place}.mamba3.WEAKEST", 0.7)  # as great as rates of random weights
+    test_step_is_that_of_the_reference(None, "mamba3", 1)
+
+
 def test_model_writes_what_the_reference_writes() -> None:
     fused, reference = models(
         *(CASES[case] for case in ("grouped queries", "swiglu", "mamba2", "deltanet")),
