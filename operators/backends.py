@@ -1,6 +1,7 @@
 """Chooses the implementation of an operator for a device and a dtype."""
 
 import importlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,14 @@ def resolve(operator: str, wanted: str, shape: Shape, device: torch.device, dtyp
                 f"backend {name} of operator {operator} cannot be used on {device} in {dtype}: {reason}"
             )
     raise BackendError(f"operator {operator} has no backend for {device} in {dtype}")
+
+
+def load_libraries() -> None:
+    """Imports the libraries of all operators, so that the first model need not wait for them."""
+    for operator in registry.names():
+        for implementation in registry.get(operator).backends.values():
+            with suppress(ImportError):
+                implementation.load()
 
 
 def fused_step(layer: Layer, wanted: str, device: torch.device, dtype: torch.dtype) -> FusedStep | None:

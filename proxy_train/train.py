@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from operators.architecture import Architecture
 from operators.base.errors import ConfigError, DataError, DivergedError
@@ -22,6 +22,7 @@ from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import bits_per_byte, require_windows, validation_batches
 from proxy_train.text.unigram import scored_unigram_loss
 from proxy_train.trainer import Fitted, Hooks, Plan, Start, Trainer
+from proxy_train.validation import BatchLoss
 
 CURVE_POINTS = 50  # enough to draw the curve; a run of 100,000 steps keeps no more in its ledger
 
@@ -55,6 +56,7 @@ def train(
     start: Start | None = None,
     rungs: Sequence[int] = (),
     on_rung: Callable[[int, float], None] | None = None,
+    spares_memory: bool = True,
 ) -> Trained:
     """Trains an architecture on a budget of tokens and scores it on the validation text.
 
@@ -77,7 +79,9 @@ def train(
     on_rung: called as on_rung(tokens, validation loss in nats per token). The loss is the score of
         the smaller budget of as many tokens if there is one, else the loss under way. What on_rung
         raises ends the training.
+    spares_memory: whether to train anew with fewer rows in a pass where memory runs out.
 
+    Raises torch.OutOfMemoryError where the memory does not suffice.
     Raises DataError where the corpus does not fit (see `check_corpus`) or a checkpoint
     cannot be used or written.
     Raises ConfigError where weights are normalized and the architecture's head is not.
@@ -108,6 +112,8 @@ def train(
                     start=start,
                 )
         except torch.OutOfMemoryError as error:
+            if not spares_memory:
+                raise
             plan, reason = plan.thriftier(settings.batch_size), str(error)
         gc.collect()  # frees what the failed attempt held, now that its traceback is gone
         if torch.cuda.is_available():
@@ -234,7 +240,10 @@ def evaluate(
     check_corpus(model.architecture, corpus, settings)
     device = model.embedding.weight.device
     lengths = torch.from_numpy(corpus.token_bytes().astype(np.int64))
-    nats, scored, text_bytes = 0.0, 0, 0
+    text_bytes = 0
+    loss_of = BatchLoss(model)
+    losses: list[Tensor] = []
+    counts: list[int] = []
     with torch.no_grad():
         for inputs, targets in validation_batches(
             corpus,
@@ -242,13 +251,14 @@ def evaluate(
             sequence_length=settings.sequence_length,
             tokens=settings.validation_tokens,
         ):
-            loss = nn.functional.cross_entropy(
-                model(inputs.to(device)).flatten(0, 1).float(), targets.flatten().to(device)
-            )
-            nats += loss.item() * targets.numel()
-            scored += targets.numel()
+            losses.append(loss_of(inputs.to(device), targets.to(device)))
+            counts.append(targets.numel())
             text_bytes += int(lengths[targets].sum())
-    return nats / scored, bits_per_byte(nats, text_bytes)
+    nats = 0.0
+    # The sum must be the same to the last bit on every version of Python, and `sum` is not.
+    for loss, count in zip(torch.stack(losses).tolist(), counts, strict=True):
+        nats += loss * count
+    return nats / sum(counts), bits_per_byte(nats, text_bytes)
 
 
 def curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float], ...]:

@@ -7,6 +7,10 @@ Two files a device make a turnstile, which processes enter one at a time. A proc
 alone keeps the turnstile shut until the processes inside have left. So a stream of newcomers cannot starve
 it.
 
+The memory of a device has locks of its own (`of="memory"`). Work that may have to share it holds it `shared`.
+Work that ran out of it is done again with the memory to itself. Who holds the device never waits for its
+memory.
+
 The files lie in a folder of the user's own below `tempfile.gettempdir()`. The PIDs in them serve messages,
 and `members`: processes that may have memory on the device and keep to its locks. The locks are not
 reentrant: a process that holds one and asks for the same device again waits for itself.
@@ -32,8 +36,15 @@ POLL_SECONDS = 0.005
 # message (s).
 WAIT_LIMIT_S = 3600.0
 
+# What of a device is held.
+Held = Literal["time", "memory"]
 Standing = Literal["waiting", "shared", "exclusive", "free"]
 _tell: ContextVar[Callable[[Standing], None]] = ContextVar("_tell", default=lambda standing: None)
+# The files of a lock: its turnstile, and its room.
+_PARTS: dict[Held, tuple[str, str]] = {
+    "time": ("turnstile", "room"),
+    "memory": ("memory-turnstile", "memory-room"),
+}
 # Bytes of one PID in a file, padded with spaces.
 _SLOT = 12
 
@@ -52,9 +63,10 @@ def observed(tell: Callable[[Standing], None]) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]:
+def exclusive(device: str, *, of: Held = "time", timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]:
     """Holds the device of that name (as for `open_device`) alone.
 
+    of: what of it is held
     timeout_s: how long to wait for it (s)
 
     Raises DeviceError that names the holders, after `timeout_s`.
@@ -63,8 +75,8 @@ def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]
     enrol(opened)
     with (
         _told("exclusive") as inside,
-        _opened(opened, "turnstile") as turnstile,
-        _opened(opened, "room") as room,
+        _opened(opened, _PARTS[of][0]) as turnstile,
+        _opened(opened, _PARTS[of][1]) as room,
         _held(turnstile, opened, deadline, (turnstile, room)),
         _signed_in(turnstile),
         _held(room, opened, deadline, (room,)),
@@ -74,13 +86,16 @@ def exclusive(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[None]
 
 
 @contextmanager
-def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable[[], float]]:
+def shared(
+    device: str, *, of: Held = "time", timeout_s: float = WAIT_LIMIT_S
+) -> Iterator[Callable[[], float]]:
     """Holds the device beside other `shared` holders, never beside an `exclusive` one.
 
     It gives a function for work that takes long and can pause. The function releases the device for as long
     as another process wants it alone, and returns how long it waited (s). The device must be idle when it is
     called.
 
+    of: what of it is held
     timeout_s: how long to wait for the device (s)
 
     Raises DeviceError as `exclusive` does.
@@ -89,8 +104,8 @@ def shared(device: str, *, timeout_s: float = WAIT_LIMIT_S) -> Iterator[Callable
     enrol(opened)
     with (
         _told("shared") as inside,
-        _opened(opened, "turnstile") as turnstile,
-        _opened(opened, "room") as room,
+        _opened(opened, _PARTS[of][0]) as turnstile,
+        _opened(opened, _PARTS[of][1]) as room,
         ExitStack() as stay,
     ):
 

@@ -12,10 +12,11 @@ class Room:
     """Memory of the device that processes use at once.
 
     processes: how many share it
+    share: of the memory that was free at first, how much is given out
     """
 
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
+    def __init__(self, processes: int, share: float = GIVEN_OUT) -> None:
+        self._processes, self._share = processes, share
         self._changed = Condition()
         self._taken = 0
         self._total: float | None = None
@@ -27,7 +28,7 @@ class Room:
         """
         with self._changed:
             if self._total is None:
-                self._total = GIVEN_OUT * (free - self._processes * CONTEXT_BYTES)
+                self._total = self._share * (free - self._processes * CONTEXT_BYTES)
             total = self._total
             self._changed.wait_for(lambda: self._taken == 0 or self._taken + size <= total)
             self._taken += size

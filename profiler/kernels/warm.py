@@ -20,7 +20,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 from operators.architecture import Architecture
 from profiler.kernels.prepare import Compiled, Job, Warmed, Workload, mark
 from profiler.kernels.preparer import Preparer
-from profiler.kernels.room import Room
+from profiler.kernels.room import GIVEN_OUT, Room
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,6 +100,23 @@ def warm(
                 yield ran
 
 
+def compile_in_the_background(work: Sequence[Job], *, processes: int) -> None:
+    """Compiles every job's kernels and runs none, beside work that needs the device.
+
+    What cannot be compiled is left for that work to say.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="frontrunner-claims-") as claims,
+        _pool(processes, memory=_MEMORY_BESIDE) as asked,
+    ):
+        for done in as_completed([asked(Preparer.compile, job, Path(claims)) for job in work]):
+            done.result()
+
+
+# The share of the device's memory that compiling takes beside other work.
+_MEMORY_BESIDE = 0.15
+
+
 class _Ask(Protocol):
     """Lets the next process that is free do something, as `_Ask(Preparer.run, job)`."""
 
@@ -109,9 +126,12 @@ class _Ask(Protocol):
 
 
 @contextmanager
-def _pool(count: int) -> Iterator[_Ask]:
-    """Gives what asks the next of `count` processes. They are killed at the end, whatever they do."""
-    room, workers, here = Room(count), [], local()
+def _pool(count: int, *, memory: float = GIVEN_OUT) -> Iterator[_Ask]:
+    """Gives what asks the next of `count` processes. They are killed at the end, whatever they do.
+
+    memory: the share of the device's memory that they use
+    """
+    room, workers, here = Room(count, memory), [], local()
 
     def begin() -> None:
         here.worker = Preparer(room)

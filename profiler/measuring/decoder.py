@@ -17,6 +17,8 @@ from profiler.device.device import Device
 
 # Before the capture, libraries choose kernels and allocate their workspaces. The first runs do that.
 _WARMUP_RUNS = 3
+# A prompt may take half a second.
+_PROMPT_WARMUP_RUNS = 1
 
 
 class Sampling(Value):
@@ -167,7 +169,12 @@ class Decoder:
         self.tokens.copy_((drawn if candidates is None else candidates.gather(-1, drawn))[:, 0])
 
     def capture(
-        self, run: Callable[[], Any], *, prepare: Callable[[], None], pool: Any = None
+        self,
+        run: Callable[[], Any],
+        *,
+        prepare: Callable[[], None],
+        pool: Any = None,
+        warmups: int = _WARMUP_RUNS,
     ) -> torch.cuda.CUDAGraph:
         """A CUDA graph of `run`, which works on this state and may draw random numbers.
 
@@ -177,12 +184,13 @@ class Decoder:
         prepare: called before each call of `run`
         pool: memory for intermediate results, from `torch.cuda.graph_pool_handle`; None is memory of its own.
             Graphs that share a pool must never run at the same time.
+        warmups: how often `run` is executed before it is captured
         """
         with torch.no_grad():
             return captured(
                 run,
                 device=self.device,
-                warmups=_WARMUP_RUNS,
+                warmups=warmups,
                 prepare=prepare,
                 pool=pool,
                 generator=self._random,
@@ -206,7 +214,9 @@ class Prompt:
         self._decoder, self.tokens = decoder, tokens
         self._graph: torch.cuda.CUDAGraph | None = None
         if decoder.device.type == "cuda":
-            self._graph = decoder.capture(self._launch, prepare=decoder.reset, pool=pool)
+            self._graph = decoder.capture(
+                self._launch, prepare=decoder.reset, pool=pool, warmups=_PROMPT_WARMUP_RUNS
+            )
         decoder.reset()
 
     def read(self) -> Tensor:

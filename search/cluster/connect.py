@@ -111,12 +111,13 @@ def _short_folder() -> Path:
     )
 
 
-def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> None:
+def require_room(address: str | None, *, device: str, kinds: Sequence[str], on_one_gpu: int = 1) -> None:
     """Raises ConfigError if no worker would fit into the cluster. A CPU of this machine always has room.
 
     address: as for `connect`.
     device: device of the run.
     kinds: kinds of accelerator that the run measures on.
+    on_one_gpu: workers that share a GPU.
     """
     if address is None and computes_on(device) != "cuda" and not kinds:
         return
@@ -124,7 +125,7 @@ def require_room(address: str | None, *, device: str, kinds: Sequence[str]) -> N
     import ray
 
     try:
-        room(living(ray.nodes()), device=device, kinds=kinds)
+        room(living(ray.nodes()), device=device, kinds=kinds, on_one_gpu=on_one_gpu)
     finally:
         ray.shutdown()
 
@@ -156,22 +157,25 @@ def use_token(address: str | None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def demands(device: str, kind: str) -> dict[str, Any]:
+def demands(device: str, kind: str, *, on_one_gpu: int = 1) -> dict[str, Any]:
     """The resources that Ray reserves for one worker, as options of `ray.remote`.
 
     device: `cuda` reserves a GPU for the worker. All workers of a machine share the GPU of `cuda:N`.
     kind: kind of accelerator that the worker's node must have; empty for any.
+    on_one_gpu: workers that share a reserved GPU.
     """
     # A node has one unit of this resource, whatever the number of its GPUs: every worker takes a small share.
     named = {"resources": {f"{TYPE}{kind}": 0.001}} if kind else {}
-    return {"num_cpus": 1, "num_gpus": 1 if computes_on(device) == "cuda" else 0, **named}
+    return {"num_cpus": 1, "num_gpus": 1 / on_one_gpu if computes_on(device) == "cuda" else 0, **named}
 
 
-def room(nodes: Sequence[Mapping[str, float]], *, device: str, kinds: Sequence[str]) -> int:
+def room(
+    nodes: Sequence[Mapping[str, float]], *, device: str, kinds: Sequence[str], on_one_gpu: int = 1
+) -> int:
     """Number of workers that fit into a cluster. Raises ConfigError if none fits, or none of some kind.
 
     nodes: resources of the living nodes.
-    device, kinds: as for `require_room`.
+    device, kinds, on_one_gpu: as for `require_room`.
     """
     for kind in kinds:
         able = [node for node in nodes if kind in types_of(node)]
@@ -181,21 +185,17 @@ def room(nodes: Sequence[Mapping[str, float]], *, device: str, kinds: Sequence[s
                 f"device_kind {kind}: no node of the cluster has it, "
                 f"expected one of: {', '.join(known) or 'none'}"
             )
-        _require_slot(able, device, f"whose nodes with {kind} have")
-    return _require_slot(nodes, device, "which has")
+        _require_slot(able, device, f"whose nodes with {kind} have", on_one_gpu)
+    return _require_slot(nodes, device, "which has", on_one_gpu)
 
 
-def _require_slot(nodes: Sequence[Mapping[str, float]], device: str, whose: str) -> int:
+def _require_slot(nodes: Sequence[Mapping[str, float]], device: str, whose: str, on_one_gpu: int) -> int:
     """Number of workers that fit into these nodes. Raises ConfigError if none fits.
 
     whose: the subject and verb of the message's last clause.
     """
-    fitting = sum(
-        int(
-            min(node.get(name, 0) for name in (("CPU", "GPU") if computes_on(device) == "cuda" else ("CPU",)))
-        )
-        for node in nodes
-    )
+    needs = {"CPU": 1.0, **({"GPU": 1 / on_one_gpu} if computes_on(device) == "cuda" else {})}
+    fitting = sum(int(min(node.get(name, 0) / share for name, share in needs.items())) for node in nodes)
     if not fitting:
         cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
         raise ConfigError(

@@ -60,6 +60,7 @@ class RayExecutor:
         device: str,
         deadline_s: float,
         kinds: Sequence[str] = (),
+        on_one_gpu: int = 1,
         address: str | None = None,
         worker: type = Worker,
     ) -> None:
@@ -72,6 +73,7 @@ class RayExecutor:
         device: device of the run.
         deadline_s: seconds of work after which an evaluation is given up.
         kinds: kinds of device that the run measures on. There is at least one worker for each.
+        on_one_gpu: workers that share a GPU of device `cuda`.
         address: of a running cluster; None starts a local one.
         worker: class of the actors.
         """
@@ -96,10 +98,11 @@ class RayExecutor:
         # The time when a worker was last there, by its kind.
         self._living = dict.fromkeys(self._kinds or ("",), began)
         self._actors = {
-            wanted: ray.remote(max_restarts=0, **demands(device, wanted))(worker) for wanted in ("", *kinds)
+            wanted: ray.remote(max_restarts=0, **demands(device, wanted, on_one_gpu=on_one_gpu))(worker)
+            for wanted in ("", *kinds)
         }
         try:
-            fitting = room(living(ray.nodes()), device=device, kinds=kinds)
+            fitting = room(living(ray.nodes()), device=device, kinds=kinds, on_one_gpu=on_one_gpu)
             count = workers if self._remote else min(workers, fitting)
             self._start([*kinds, *[""] * (count - len(kinds))])
             soon = min(workers, fitting)

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from operators.backends import load_libraries
 from profiler.device.device import open_device
 from profiler.device.lock import shared
+from profiler.device.names import computes_on
 from profiler.process.worker import ProfilingWorker
 from proxy_train.text.prepare import default_cache
 from search.cluster.connect import types_of
@@ -57,7 +60,11 @@ class Worker:
             if kinds and here.types.isdisjoint(kinds):
                 open_device(self._device, engines=True)
             else:
-                self._profiler.start()
+                # The process ends with the thread that starts it, which this one outlives.
+                with ThreadPoolExecutor(1) as beside:
+                    if computes_on(self._device) != "cpu":
+                        beside.submit(load_libraries)
+                    self._profiler.start()
         return here
 
     def evaluate(self, job: Job, files: Mapping[str, Any] | None) -> Outcome:

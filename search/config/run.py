@@ -46,7 +46,10 @@ class RunConfig(Value):
 
     seed: seed of the search and of its trainings.
     candidates: number of evaluations, failed ones included.
-    workers: largest number of evaluations at the same time.
+    workers: largest number of evaluations at the same time; with `device: cuda`, of GPUs.
+    per_gpu: largest number of evaluations at the same time on each GPU of `device: cuda`. While one candidate
+        trains, the next is built. One that finds too little memory waits until it has all of it. It counts as
+        1 where candidates see, and where `device_kind` names a kind.
     device: device that trains and measures candidates. `cuda` gives each worker a GPU of its own, `cuda:0`
         is one GPU that all workers share. `llama.cpp` measures every candidate in llama.cpp on the CPU,
         through its exported file with random weights; it trains on the CPU.
@@ -85,6 +88,7 @@ class RunConfig(Value):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     candidates: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     workers: Annotated[int, Field(ge=1, le=4096)] = 2
+    per_gpu: Annotated[int, Field(ge=1, le=16)] = 2
     device: str = "cpu"
     device_kind: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...], BeforeValidator(_as_tuple)
@@ -233,6 +237,17 @@ class RunConfig(Value):
                 f"{', '.join(TABLE_METRICS)}"
             )
         return self
+
+    @property
+    def on_one_gpu(self) -> int:
+        """How many evaluations share a GPU."""
+        alone = self.device != "cuda" or self.device_kind or self.vision is not None
+        return 1 if alone else self.per_gpu
+
+    @property
+    def at_once(self) -> int:
+        """How many evaluations are made at the same time, where there is room."""
+        return self.workers * self.on_one_gpu
 
     def parsed_objectives(self, names: Sequence[str] | None = None) -> tuple[Objective, ...]:
         """The metrics of these names, or the run's own objectives. Raises ConfigError for one given twice."""

@@ -7,6 +7,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,13 +18,14 @@ from torch import Tensor
 from operators import Architecture, VisionLanguage
 from operators.base.errors import DataError, DeviceError
 from profiler.device.device import give_back_memory, memory_errors
-from profiler.device.lock import shared
+from profiler.device.lock import exclusive, shared
 from profiler.device.names import computes_on
 from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker
 from profiler.profile import Profile
 from proxy_train.images.decoders import kept_decoder
 from proxy_train.images.train import train_vision
+from proxy_train.task_settings import TaskScore
 from proxy_train.task_settings import metrics as task_metrics
 from proxy_train.tasks import train_task
 from proxy_train.train import Trained, train
@@ -118,24 +120,23 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
         scaled = proxy.width != job.architecture.width
         known["proxy_width"] = proxy.width if scaled else None
         halving = _Halving(job, metrics, audited)
-        waiting = time.perf_counter()
-        with shared(computes_on(job.device)) as give_way, memory_errors():
-            seconds["wait"] += time.perf_counter() - waiting
-            trained = _trained(job, proxy, seconds, give_way, halving)
-            if isinstance(trained, _Stopped):
-                return failure(job, "stopped", str(trained), gate=trained.gate, **known)
-            metrics.update(trained.score.metrics())
-            known["proxy"] = trained.score
-            if job.tasks.names and first_broken(job.constraints, metrics) is None:
-                start = time.perf_counter()
-                scores = tuple(
-                    train_task(name, proxy, job.tasks, seed=job.seed, device=computes_on(job.device))
-                    for name in job.tasks.names
-                )
-                seconds["tasks"] = time.perf_counter() - start
-                metrics.update(task_metrics(scores))
-                known["tasks"] = scores
-            give_back_memory()
+
+        def train_in_memory(*, alone: bool) -> Trained | _Stopped:
+            waiting = time.perf_counter()
+            with shared(computes_on(job.device)) as give_way, memory_errors():
+                seconds["wait"] += time.perf_counter() - waiting
+                trained = _trained(job, proxy, seconds, give_way, halving, spares_memory=alone)
+                if isinstance(trained, Trained):
+                    metrics.update(trained.score.metrics())
+                    known["proxy"] = trained.score
+                    if job.tasks.names and first_broken(job.constraints, metrics) is None:
+                        known["tasks"] = _tasks(job, proxy, metrics, seconds)
+                give_back_memory()
+                return trained
+
+        trained = _beside_others(job, train_in_memory)
+        if isinstance(trained, _Stopped):
+            return failure(job, "stopped", str(trained), gate=trained.gate, **known)
         wanted = [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]
         metrics.update(computed_by_others(wanted, job.architecture, metrics))
         if reason := first_broken(job.constraints, metrics):
@@ -149,6 +150,37 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
         )
 
     return _settled(job, known, work)
+
+
+def _beside_others(job: Job, attempt: Callable[..., T]) -> T:
+    """Does work that may find too little memory on a GPU, as other evaluations use it.
+
+    Then it is done again with the memory to itself, so that it ends as if there were no others.
+
+    attempt: called as attempt(alone=False), and after a lack of memory as attempt(alone=True)
+    """
+    device = computes_on(job.device)
+    if device == "cpu":
+        return attempt(alone=True)
+    with shared(device, of="memory"), suppress(MemoryError, torch.OutOfMemoryError):
+        return attempt(alone=False)
+    give_back_memory()
+    with exclusive(device, of="memory"):
+        return attempt(alone=True)
+
+
+def _tasks(
+    job: Job, proxy: Architecture, metrics: dict[str, float], seconds: dict[str, float]
+) -> tuple[TaskScore, ...]:
+    """Trains the model on the job's tasks. metrics, seconds: are added to."""
+    start = time.perf_counter()
+    scores = tuple(
+        train_task(name, proxy, job.tasks, seed=job.seed, device=computes_on(job.device))
+        for name in job.tasks.names
+    )
+    seconds["tasks"] = time.perf_counter() - start
+    metrics.update(task_metrics(scores))
+    return scores
 
 
 def _trained_to_answer(
@@ -235,7 +267,14 @@ def _profiled(
     """
     start = time.perf_counter()
     left = PROFILE_SHARE * job.deadline_s / max(1, len(job.kinds)) - sum(seconds.values())
-    found = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=left)
+
+    def profile(*, alone: bool) -> Profile | Failure:
+        found = profiled(profiler, job.architecture, job.profile, seed=job.seed, deadline_s=left)
+        if isinstance(found, Failure) and found.status == "out_of_memory" and not alone:
+            raise MemoryError(found.reason)
+        return found
+
+    found = _beside_others(job, profile)
     held = found.lock_s if isinstance(found, Profile) else 0.0
     seconds["profile"] = seconds.get("profile", 0.0) + held
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held
@@ -253,9 +292,12 @@ def _trained(
     seconds: dict[str, float],
     give_way: Callable[[], float],
     on_rung: "_Halving",
+    *,
+    spares_memory: bool,
 ) -> "Trained | _Stopped":
     """Returns the training, or why a rung stopped it.
 
+    spares_memory: as for `train`.
     seconds: wall times by purpose; the time of the training is added however it ends.
     """
     start, paused = time.perf_counter(), 0.0
@@ -276,6 +318,7 @@ def _trained(
             pause=pause,
             rungs=rungs,
             on_rung=on_rung,
+            spares_memory=spares_memory,
         )
     except _Stopped as stopped:
         found = stopped.with_traceback(None)  # the traceback would hold the model

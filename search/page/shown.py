@@ -104,7 +104,7 @@ def _run(source: Source, name: str) -> dict[str, Any]:
         ],
         "candidates": columns(folder, ledger, entries, [metric["name"] for metric in metrics]),
         "gates": [asdict(gate) for gate in counted(entries, objectives, gate_names(config))],
-        "time": worker_seconds(entries, workers=config.workers, now=now if driven else None),
+        "time": worker_seconds(entries, workers=config.at_once, now=now if driven else None),
         "under_way": [
             {
                 "number": entry.number,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from search.runs.progress import (
     UnknownTokens,
 )
 from search.runs.status import complete
+from search.runs.warming_process import kernels_compiled_meanwhile
 from search.spaces.staged import make_space
 from search.trackers.contract import Tracked
 from search.trackers.registry import Trackers, require
@@ -75,7 +76,7 @@ def start(
     elif config.vision is not None:
         raise ConfigError("vision: expected a search on this machine, as no cluster gets images yet")
     if executor == "ray":
-        require_room(address, device=config.device, kinds=config.device_kind)
+        require_room(address, device=config.device, kinds=config.device_kind, on_one_gpu=config.on_one_gpu)
     else:
         _require_no_kind(config.device_kind)
     on_event(Checking())
@@ -158,6 +159,7 @@ def drive_to_end(
             on_progress(Progress(config.candidates, entries, 0, 0.0, 0, objectives=objectives))
             with (
                 closing(_trackers(folder, config, on_event)) as trackers,
+                kernels_compiled_meanwhile(config, folder) if address is None else nullcontext(),
                 closing(_executor(executor, config, address, on_event)) as workers,
             ):
                 drive(
@@ -205,7 +207,8 @@ def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEve
         return InlineExecutor(config.device)
     from search.cluster.ray_executor import RayExecutor  # Ray takes a while to import
 
-    count, cores = config.workers, len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    count = config.at_once if address else min(config.at_once, max(config.workers, cores))
     if address is None and count > cores:
         count = max(cores, len(config.device_kind))
         on_event(FewerWorkers(wanted=config.workers, workers=count, cores=cores))
@@ -214,6 +217,7 @@ def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEve
         device=config.device,
         deadline_s=config.deadline_s,
         kinds=config.device_kind,
+        on_one_gpu=config.on_one_gpu,
         address=address,
     )
 

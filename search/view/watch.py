@@ -54,7 +54,7 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
         _listed("ended", {name: str(count) for name, count in ended.most_common()}),
         _listed(
             "worker time",
-            _shares(worker_seconds(entries, workers=config.workers, now=now if driven else None)),
+            _shares(worker_seconds(entries, workers=config.at_once, now=now if driven else None)),
         ),
     ]
     if course := hypervolume_course(entries, objectives, steps=60):

@@ -49,7 +49,14 @@ def test_only_device_cuda_reserves_a_gpu():
         "num_gpus": 1,
         "resources": {"accelerator_type:H100": 0.001},
     }
-    assert demands("cuda:0", "") == {"num_cpus": 1, "num_gpus": 0}
+    assert demands("cuda:0", "", on_one_gpu=2) == {"num_cpus": 1, "num_gpus": 0}
+
+
+def test_workers_that_share_a_gpu_reserve_parts_of_it():
+    assert demands("cuda", "", on_one_gpu=4)["num_gpus"] == 0.25
+    # A core each: two GPUs for six workers, and eight GPUs on three cores.
+    assert room([H100, A100], device="cuda", kinds=(), on_one_gpu=3) == 6 + 3
+    assert room([H100], device="cuda:0", kinds=(), on_one_gpu=3) == 16
 
 
 def test_a_dead_node_does_not_make_a_cluster_span_machines():

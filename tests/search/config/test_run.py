@@ -155,3 +155,19 @@ def test_a_missing_or_binary_file_is_said(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not UTF-8"):
         config_module.load(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_once"),
+    [
+        ({"device": "cuda", "workers": 3}, 6),
+        ({"device": "cuda", "workers": 3, "per_gpu": 1}, 3),
+        ({"device": "cuda", "workers": 3, "device_kind": "H100"}, 3),
+        ({"device": "cuda:0", "workers": 3}, 3),
+        ({"device": "cpu", "workers": 3}, 3),
+    ],
+)
+def test_evaluations_share_gpus_that_workers_have_to_themselves(
+    settings: dict[str, object], at_once: int
+) -> None:
+    assert RunConfig.model_validate(settings).at_once == at_once
