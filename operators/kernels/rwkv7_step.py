@@ -12,7 +12,8 @@ from operators.kernels.low_rank import down, up, up_weights
 # them, or 128 where 16 warps run a program, and computes with the rest.
 _REGISTERS_A_THREAD = 48
 _MOST_WARPS = 16
-MOST_HELD = 80 * 32 * _MOST_WARPS  # registers of a program
+# Registers of a program. A head of 128 with ranks up to 256 has so many; a part then waits in the cache.
+MOST_HELD = 128 * 512
 
 
 def held(size: int, ranks: tuple[int, ...]) -> int:

@@ -158,8 +158,8 @@ def test_weights_that_moved_are_read_where_they_are() -> None:
         (layer("mamba3", heads=1, head_dim=256, state=256, angles=2), "32768 numbers of state"),
         (layer("short_conv", channels=8, conv=5), "up to 4 tokens, got 5"),
         (
-            layer("rwkv7", width=40, heads=1, head_dim=128, decay_rank=256, a_rank=256, gate_rank=32),
-            r"head_dim 128 and ranks of 256 \+ 256 \+ 32",
+            layer("rwkv7", width=40, heads=1, head_dim=128, decay_rank=512, a_rank=256, gate_rank=32),
+            r"head_dim 128 and ranks of 512 \+ 256 \+ 32",
         ),
         (
             Layer(operator="swiglu", shape=layer("swiglu", hidden=8).shape, norm_position="after"),
