@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -16,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from operators import Architecture, VisionLanguage
-from operators.base.errors import DataError, DeviceError
+from operators.base.errors import DataError, DeviceError, RunError
+from operators.base.files import write_whole
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import exclusive, shared
 from profiler.device.names import computes_on
@@ -144,10 +146,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
         evaluation = Evaluation.model_validate(
             {"status": "ok", "seed": job.seed, "versions": versions(), **known}
         )
-        return Outcome(
-            evaluation,
-            None if scaled else save({name: tensor.contiguous() for name, tensor in trained.weights.items()}),
-        )
+        return Outcome(evaluation, None if scaled else _kept(job, trained.weights))
 
     return _settled(job, known, work)
 
@@ -235,7 +234,23 @@ def _trained_to_answer(
     if reason := first_broken(job.constraints, metrics):
         return failure(job, "infeasible", reason, **known)
     found = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
-    return Outcome(found, save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
+    return Outcome(found, _kept(job, trained.weights))
+
+
+def _kept(job: Job, weights: Mapping[str, Tensor]) -> bytes | None:
+    """Writes the weights where the job wants them, or returns them for the driver to write.
+
+    A driver that writes half a gigabyte gives no worker anything to do meanwhile.
+    """
+    if not job.keeps_weights:
+        return None
+    content = save({name: tensor.contiguous() for name, tensor in weights.items()})
+    if job.weights_file:
+        # Where the disk is full, the driver says so.
+        with suppress(RunError):
+            write_whole(Path(job.weights_file), content)
+            return None
+    return content
 
 
 def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:

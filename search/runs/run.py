@@ -167,6 +167,7 @@ def drive_to_end(
                     folder,
                     ledger,
                     workers,
+                    here=address is None,
                     on_progress=on_progress,
                     on_evaluated=lambda entry: trackers.evaluated(_tracked(entry)),
                 )
