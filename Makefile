@@ -14,7 +14,7 @@ search: $(INSTALLED)
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
-	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --num-workers 2
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pytest -n 3
 

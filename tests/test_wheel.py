@@ -2,6 +2,7 @@
 the path.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,22 @@ space:
   min_depth: 2
   max_depth: 2
   genes: {attention: {head_dim: [8]}}
+"""
+
+# Arguments: the folder of the wheel, then one command each.
+COMMANDS = """
+import contextlib, io, json, sys
+sys.path.insert(0, sys.argv[1])
+import operators
+assert operators.__file__.startswith(sys.argv[1]), operators.__file__
+from search.cli.main import main
+printed = []
+for line in sys.argv[2:]:
+    sys.argv, out, err = ["frontrunner", *line.split()], io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+        main()
+    printed.append((out.getvalue(), err.getvalue()))
+print(json.dumps(printed))
 """
 
 
@@ -72,40 +89,40 @@ def test_the_commands_work_in_an_empty_folder(
     installed: Path, text_folder: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     """-I: neither the working folder nor an environment variable adds to the path."""
-    start = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import operators; "
-        "assert operators.__file__.startswith(sys.path[0]), operators.__file__; "
-        "from search.cli.main import main; main()"
-    )
     environment = {**os.environ, "XDG_CACHE_HOME": str(own_cache), "COLUMNS": "200"}
     empty = tmp_path / "empty"
     empty.mkdir()
 
-    def command(*arguments: str) -> tuple[str, str]:
+    def commands(*lines: str) -> list[tuple[str, str]]:
+        """Runs commands one after the other in one process -> standard output and error of each."""
         done = subprocess.run(
-            [sys.executable, "-I", "-c", start, str(installed), *arguments],
+            [sys.executable, "-I", "-c", COMMANDS, str(installed), *lines],
             cwd=empty,
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        return done.stdout, done.stderr
+        assert done.returncode == 0, done.stderr
+        return [(out, err) for out, err in json.loads(done.stdout)]
 
-    listed, _ = command("configs")
-    assert "h100_small " in listed
-    assert "A whole search in a few minutes on two CPU cores." in listed
-    assert command("configs", "copy", "quick") == ("wrote quick.yaml\n", "")
-    copied = (empty / "quick.yaml").read_bytes()
-    assert copied == (ROOT / "configs" / "quick.yaml").read_bytes()
-    assert command("configs", "copy", "quick")[1].startswith("error: quick.yaml exists already")
-    assert "text is not prepared yet" in command("data", "info", "quick")[1]  # the shipped file was read
-    profiled, problem = command("profile", "tiny-hybrid", "--batch", "1", "--context", "16")
-    assert "tiny-hybrid" in profiled, problem
+    listed, copied, again, unprepared, profiled = commands(
+        "configs",
+        "configs copy quick",
+        "configs copy quick",
+        "data info quick",
+        "profile tiny-hybrid --batch 1 --context 16",
+    )
+    assert "h100_small " in listed[0]
+    assert "A whole search in a few minutes on two CPU cores." in listed[0]
+    assert copied == ("wrote quick.yaml\n", "")
+    assert (empty / "quick.yaml").read_bytes() == (ROOT / "configs" / "quick.yaml").read_bytes()
+    assert again[1].startswith("error: quick.yaml exists already")
+    assert "text is not prepared yet" in unprepared[1]  # the shipped file was read
+    assert "tiny-hybrid" in profiled[0], profiled[1]
     shutil.copytree(text_folder, empty / "texts")
     (empty / "quick.yaml").write_text(TINY)
-    found, problem = command("search", "quick.yaml", "--name", "r", "--executor", "inline")
-    assert "frontier of r: 1 of 1 candidates" in found, problem
-    written, problem = command("report", "r", "--to", "page.html")
-    assert written.startswith("page: page.html ("), problem
+    searched, reported = commands("search quick.yaml --name r --executor inline", "report r --to page.html")
+    assert "frontier of r: 1 of 1 candidates" in searched[0], searched[1]
+    assert reported[0].startswith("page: page.html ("), reported[1]
     assert (empty / "page.html").read_text(encoding="utf-8").endswith("</html>\n")

@@ -36,7 +36,7 @@ def nodes(*others):
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone
     _token_made()
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    if warm_python.RAY_WORKERS in os.environ:
+    if subprocess.Popen is warm_python.Popen:
         warm_python.use_warm_workers()
     try:
         found = cluster_utils.Cluster(

@@ -41,7 +41,7 @@ LIBRARIES = (
 # time.
 QUICK_ANCHOR = {"warmup": 1, "min_samples": 5, "min_seconds": 0.0, "max_seconds": 0.06}
 QUICK_COPY_BYTES = 1 << 24
-RAY_WORKERS = "FRONTRUNNER_TESTS_WARM_RAY"  # the variable with the socket of `warm_ray`
+_RAY_SOCKET = "FRONTRUNNER_TESTS_WARM_RAY"  # the variable with the name of the socket of `warm_ray`
 _MEASURES = "profiler.process.worker_process"
 _FRONTRUNNER = str(Path(sys.executable).parent / "frontrunner")
 _OPTIONS = {"-P", "-I", "-u", "-B"}
@@ -69,6 +69,7 @@ _PATIENCE_S = 30.0
 ColdPopen, cold_spawnv_passfds = subprocess.Popen, multiprocessing.util.spawnv_passfds
 _lock = threading.Lock()
 _nursery: socket.socket | None = None
+_ray_server: subprocess.Popen[str] | None = None
 
 
 class Popen(ColdPopen):
@@ -141,21 +142,30 @@ def child(
             prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
+def use_warm_workers() -> None:
+    """Nodes of Ray that this process starts from now on start their workers by `warm_ray_worker`."""
+    global _ray_server
+    from ray._private import ray_constants
+
+    here = Path(__file__)
+    ray_constants.SETUP_WORKER_FILENAME = str(here.with_name("warm_ray_worker.py"))
+    if _RAY_SOCKET in os.environ:
+        return
+    command = [sys.executable, "-m", "tests.helpers.warm_ray"]
+    pipe = subprocess.PIPE
+    _ray_server = subprocess.Popen(command, cwd=here.parents[2], stdin=pipe, stdout=pipe, text=True)
+    assert _ray_server.stdout is not None
+    os.environ[_RAY_SOCKET] = _ray_server.stdout.readline().strip()
+
+
 def with_warm_workers(start_here: Callable[..., None]) -> Callable[..., None]:
-    """`search.cluster.connect._start_here`, of a Ray whose workers are started as `warm_ray` says."""
+    """`search.cluster.connect._start_here`, of a Ray whose workers are warm."""
 
     def start(*given: Any) -> None:
         use_warm_workers()
         start_here(*given)
 
     return start
-
-
-def use_warm_workers() -> None:
-    """Nodes of Ray that this process starts from now on start their workers by `warm_ray_worker`."""
-    from ray._private import ray_constants
-
-    ray_constants.SETUP_WORKER_FILENAME = str(Path(__file__).with_name("warm_ray_worker.py"))
 
 
 def _begun() -> socket.socket:
@@ -234,7 +244,7 @@ def _run(words: list[str]) -> None:
         options.append(words.pop(1))
     if "-I" not in options:
         sys.path[:0] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if RAY_WORKERS in os.environ and words[0] == _FRONTRUNNER:
+    if words[0] == _FRONTRUNNER:
         from search.cluster import connect
 
         connect._start_here = with_warm_workers(connect._start_here)

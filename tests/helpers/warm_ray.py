@@ -1,26 +1,18 @@
 """Starts Ray's workers as `warm_python` starts processes: each would import torch once and Ray twice.
 
-A node of Ray starts a worker by a script of Ray's. Here that script is `warm_ray_worker`, which asks this
-process for the worker. The worker is a child of this process, not of the node, and ends with the node all the
-same: Ray's workers look after it themselves.
+A node of Ray starts a worker by a script of Ray's. Here that script is `warm_ray_worker`, which asks a server
+for the worker. The server is a process of its own: one that connects to Ray holds Python's lock until a
+worker has begun. The worker is a child of the server, not of the node, and ends with the node all the same:
+Ray's workers look after it themselves.
 """
 
 import json
 import os
 import socket
+import sys
 import threading
-from pathlib import Path
 
 from tests.helpers import warm_python
-
-
-def serve(folder: Path) -> None:
-    """Starts workers from now on, for this process and those that it starts; the socket lies in `folder`."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path := str(folder / "warm-ray"))
-    listener.listen()
-    os.environ[warm_python.RAY_WORKERS] = path
-    threading.Thread(target=_serve, args=(listener,), daemon=True).start()
 
 
 def _serve(listener: socket.socket) -> None:
@@ -43,3 +35,18 @@ def _worker(connection: socket.socket) -> None:
         for file in files:
             os.close(file)
         os.waitpid(pid, 0)
+
+
+def _main() -> None:
+    """Serves until standard input ends, which is when the process that asked for the server has ended."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind("")  # Linux chooses the name
+    listener.listen()
+    threading.Thread(target=_serve, args=(listener,), daemon=True).start()
+    sys.stdout.write(listener.getsockname().decode().removeprefix("\0") + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _main()

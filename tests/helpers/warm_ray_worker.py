@@ -16,7 +16,7 @@ def main() -> None:
         "folder": str(Path.cwd()),
     }
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked:
-        asked.connect(os.environ["FRONTRUNNER_TESTS_WARM_RAY"])
+        asked.connect("\0" + os.environ["FRONTRUNNER_TESTS_WARM_RAY"])
         socket.send_fds(asked, [json.dumps(request).encode()], [0, 1, 2])
         asked.recv(1)
 

@@ -174,7 +174,7 @@ def test_nine_steps_begin_at_the_peak():
 @pytest.mark.slow
 def test_attention_learns_to_recall_and_short_convolutions_cannot():
     """Two convolutions of four tokens see three pairs, and can answer keys that recur within these."""
-    settings = TaskSettings(tokens=400_000, learning_rate=2e-3)
+    settings = TaskSettings(tokens=240_000, learning_rate=2e-3)
     genes = {"attention": {"head_dim": 32, "group": 1}}
     attention, convolution = (
         Architecture.from_shorthand(text, width=64, vocabulary=300, genes=genes) for text in ("a a", "c c")

@@ -16,7 +16,7 @@ from tests.helpers.pretended_search import searched
 
 pytestmark = pytest.mark.slow
 
-COUNT, KILLS = 60, 5
+COUNT, KILLS = 30, 3
 
 
 def test_kill_9_at_random_moments_loses_and_repeats_nothing(tmp_path, prepared):

@@ -174,5 +174,5 @@ class Ledgers(RuleBasedStateMachine):
 
 TestLedgers = Ledgers.TestCase
 TestLedgers.settings = settings(
-    max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=7, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )

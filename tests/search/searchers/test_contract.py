@@ -51,7 +51,7 @@ def drive(proposer: Proposer[Any], count: int, space: str = "box", *, pending: i
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("name", EVERY)
 def test_resumed_goes_on_as_if_never_stopped(name: str, space: str) -> None:
-    count = {"gp": 15, "tpe": 25}.get(name, 45)  # both take long, and have begun to model after ten
+    count = {"gp": 13, "tpe": 20}.get(name, 30)  # both take long, and have begun to model after ten
     events = drive(made(name, space), count, space)
     proposed = [content for kind, content in events if kind == "propose"]
     assert [proposal.number for proposal in proposed] == list(range(count))

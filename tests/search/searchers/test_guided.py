@@ -27,7 +27,7 @@ def test_reaches_more_than_evolution_random_and_nsga2() -> None:
     for name in ("guided", "evolution", "random", "nsga2"):
         for seed in range(2):
             proposer, points = searcher(name, SPACE, SETTINGS, seed=seed), []
-            for _ in range(80):
+            for _ in range(60):
                 proposal = proposer.ask()
                 points.append(scores(proposal.candidate))
                 proposer.tell(proposal.number, points[-1])
@@ -49,24 +49,24 @@ def plain(guided: Guided[Vector]) -> Evolution[Vector]:
 def test_noise_is_left_to_evolution() -> None:
     """Scores that nothing tells: after enough of them, most proposals are those of evolution, one for one."""
     rng, guided, same = np.random.default_rng(0), Guided(SPACE, SETTINGS, seed=0), []
-    for number in range(90):
-        expected = plain(guided).ask() if number >= 50 else None
+    for number in range(70):
+        expected = plain(guided).ask() if number >= 40 else None
         proposal = guided.ask()
         same.append(proposal == expected)
         guided.tell(proposal.number, tuple(rng.random(2).tolist()))
-    assert sum(same) > 26
+    assert sum(same) > 19
 
 
 def test_learns_what_fails() -> None:
     """Half of the space fails, and the better half at that: fewer and fewer proposals fall into it."""
     proposer, failed = Guided(SPACE, SETTINGS, seed=0), []
-    for _ in range(100):
+    for _ in range(60):
         proposal = proposer.ask()
         fails = proposal.candidate[0] < 8
         if proposal.origin.startswith(SCREENED):
             failed.append(fails)
         proposer.tell(proposal.number, None if fails else scores(proposal.candidate))
-    assert np.mean(failed[-50:]) < 0.3
+    assert np.mean(failed[-25:]) < 0.3
 
 
 def test_what_waits_is_not_proposed_again_in_another_guise() -> None:
@@ -90,7 +90,8 @@ def test_what_waits_is_not_proposed_again_in_another_guise() -> None:
             fresh.tell(earlier, result)
         found = fresh.ask()
         alone += [found.candidate] if found.origin.startswith(SCREENED) else []
-    alone = alone[:8]
+        if len(alone) == 8:
+            break
     assert len(alone) == len(waiting) == 8
     before = [result for _, result in told if result is not None]
     volumes = [pareto.hypervolume([*before, *map(scores, found)], (2.5, 2.5)) for found in (waiting, alone)]
@@ -108,7 +109,7 @@ def test_a_known_objective_needs_no_evaluations() -> None:
     means = []
     for known in ({1: drawn}, None):
         proposer, found = Guided(SPACE, SETTINGS, seed=0, known=known), []
-        for _ in range(60):
+        for _ in range(40):
             proposal = proposer.ask()
             found.append(drawn(proposal.candidate))
             proposer.tell(proposal.number, (scores(proposal.candidate)[0], found[-1]))
@@ -128,19 +129,21 @@ def rippled(x: Vector) -> tuple[float, float]:
     return x[0] / 15 * (1 + g), (1 - x[0] / 15) * (1 + g)
 
 
-@pytest.mark.parametrize(("objectives", "low", "high"), [(scores, 0.6, 1.0), (rippled, 0.0, 0.4)])
+@pytest.mark.parametrize(
+    ("objectives", "count", "low", "high"), [(scores, 150, 0.6, 1.0), (rippled, 90, 0.0, 0.4)]
+)
 def test_most_proposals_are_of_the_kind_that_gains(
-    objectives: Callable[[Vector], tuple[float, ...]], low: float, high: float
+    objectives: Callable[[Vector], tuple[float, ...]], count: int, low: float, high: float
 ) -> None:
     """Screened ones where surrogates see what there is to gain; plain ones where they are misled, though they
     predict well on the whole.
     """
     proposer, screened = Guided(WIDE, SETTINGS, seed=0), []
-    for _ in range(150):
+    for _ in range(count):
         proposal = proposer.ask()
         screened.append(proposal.origin.startswith(SCREENED))
         proposer.tell(proposal.number, objectives(proposal.candidate))
-    assert low < np.mean(screened[-80:]) < high
+    assert low < np.mean(screened[-count // 2 :]) < high
 
 
 def test_a_resumed_search_goes_on_with_the_same_kinds() -> None:
