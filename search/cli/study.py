@@ -57,15 +57,11 @@ def operators_(
     as_json: AsJson = False,
 ) -> None:
     """Train each operator alone and in pairs. The same command continues an interrupted study."""
-    from search.studies import experiment
-    from search.studies import operators as study_operators
+    from search.studies import operators as study
     from search.studies.report import operators_table
 
-    settings = experiment.load(study_operators.OperatorSettings, config, changes or ())
-    if equal is not None:
-        settings = settings.model_copy(update={"equal": equal.value})
-    rows = _finish(study_operators.run, settings, name or config.stem, results, as_json)
-    _print_rows(rows, operators_table(rows, settings), as_json)
+    changes = [*(changes or ()), *([f"equal={equal.value}"] if equal else ())]
+    _print_study(study.OperatorSettings, study.run, operators_table, config, changes, name, results, as_json)
 
 
 @study_app.command("ranks", epilog="Example: frontrunner study ranks study_ranks_cpu")
@@ -142,8 +138,8 @@ def vision_(
 
 def _print_study(
     schema: type[S],
-    run: Callable[..., Sequence[T]],
-    table: Callable[[Sequence[T], S], Sheet],
+    run: Callable[..., Sequence[Any]],
+    table: Callable[[Sequence[Any], S], Sheet],
     config: Path,
     changes: list[str] | None,
     name: str | None,
@@ -160,7 +156,10 @@ def _print_study(
 
     settings = experiment.load(schema, config, changes or ())
     rows = _finish(run, settings, name or config.stem, results, as_json)
-    _print_rows(rows, table(rows, settings), as_json)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+    else:
+        show(console, table(rows, settings))
 
 
 def _finish(
@@ -170,10 +169,3 @@ def _finish(
     with exit_on_interrupt():
         progress = plain_console(stderr=True) if as_json else console
         return run(settings, results=results, name=name, console=progress)
-
-
-def _print_rows(rows: Sequence[Any], table: Sheet, as_json: bool) -> None:
-    if as_json:
-        print_json([asdict(row) for row in rows])
-    else:
-        show(console, table)

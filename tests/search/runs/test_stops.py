@@ -4,6 +4,9 @@ A stop is a function of ours that is given the configuration, a part of it, or a
 such as a job. A method of such a value is no stop of its own. The process that measures counts too.
 Functions that take a part and keep it, as a surrogate its settings, are stops like those that pass it on.
 
+The same counter finds 76 in the commit before search/ was split into folders (994e6aa). Since then trackers,
+kernels that are compiled meanwhile and evaluations that share a GPU have added 3.
+
     pytest tests/search/runs/test_stops.py -rP
 
 prints the stops in their order.
@@ -32,7 +35,7 @@ from search.runs.ledger import Ledger
 ROOT = Path(worker_process.__file__).parents[2]
 PACKAGES = ("operators", "profiler", "proxy_train", "search")
 # A ratchet: where a change makes the way shorter, the number here becomes smaller; it never grows.
-MOST = 69
+MOST = 62
 
 
 def parts(config: RunConfig) -> Iterator[type]:

@@ -3,6 +3,7 @@ long one.
 """
 
 import json
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -229,3 +230,40 @@ def test_studies_print_json_for_a_script(
     found = json.loads(capsys.readouterr().out)
     assert len(found["architectures"]) == 6
     assert set(found["correlations"]) == {"short loss", "parameters", "FLOPs"}
+
+
+@dataclass
+class Size:
+    """Stands for a row of the study."""
+
+    params: int
+
+
+@pytest.mark.parametrize(
+    ("options", "equal", "width"),
+    [((), "parameters", 64), (("--equal", "latency", "--set", "width=128"), "latency", 128)],
+)
+def test_options_change_the_file_and_rows_are_printed(
+    tiny_config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    equal: str,
+    width: int,
+) -> None:
+    asked_for: list[OperatorSettings] = []
+
+    def pretended(settings: OperatorSettings, **_: object) -> list[Size]:
+        asked_for.append(settings)
+        return [Size(3)]
+
+    file = tmp_path / "operators.yaml"
+    file.write_text(json.dumps(operator_settings(tiny_config).model_dump(mode="json")), encoding="utf-8")
+    monkeypatch.setattr(study_operators, "run", pretended)
+    monkeypatch.setattr("sys.argv", ["frontrunner", "study", "operators", str(file), "--json", *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert [(settings.equal, settings.width) for settings in asked_for] == [(equal, width)]
+    assert json.loads(capsys.readouterr().out) == [{"params": 3}]
