@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from search.runs import run
+from tests.helpers.made_up_profile import measure_on_made_up_device
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path):
+def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_path, monkeypatch):
     path = tmp_path / "long.yaml"
     # Neither objective is a time: no candidate is measured again because the machine was busy. Each trains
     # for a second or so: on a busy machine the rest would else be done before the signal comes.
@@ -41,6 +42,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_finishes(call, tiny_config, tmp_pat
     assert "Traceback" not in "".join(lines)
     before = json.loads(call("frontier", "long", "--all", "--json")[1])
     assert sum(row["status"] == "ok" for row in before) >= 2
+    measure_on_made_up_device(monkeypatch)
     assert call("resume", "long", "--executor", "inline")[0] == 0
     after = {row["id"]: row for row in json.loads(call("frontier", "long", "--all", "--json")[1])}
     assert len(after) == 7
