@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import functools
 import gc
 import json
 import multiprocessing.util
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from alembic.script.base import util as alembic_files
 
 from operators import Architecture
 from profiler.device import ceilings
@@ -100,6 +102,14 @@ def _warm_python() -> Iterator[None]:
             patch.setattr(connect, "_start_here", warm_python.with_warm_workers(connect._start_here))
             patch.setattr(anchor, "_SETTINGS", SamplingSettings.model_validate(warm_python.QUICK_ANCHOR))
             patch.setitem(ceilings.COPY_BYTES, "cpu", warm_python.QUICK_COPY_BYTES)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _revisions_are_read_once() -> Iterator[None]:
+    """Optuna has Alembic read ten files whenever a ledger is opened, thirty when one is made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alembic_files, "load_python_file", functools.cache(alembic_files.load_python_file))
         yield
 
 

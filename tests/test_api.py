@@ -37,6 +37,7 @@ def made(tiny_config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> fr
 
 def test_the_page_runs(text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    measure_on_made_up_device(monkeypatch)
     shutil.copytree(text_folder, "texts")
     names: dict[str, object] = {}
     for block in BLOCKS:

@@ -272,6 +272,7 @@ def _run(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["tests.helpers.warm_python"] = sys.modules["__main__"]  # with the nursery, for who imports it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group
     for name in LIBRARIES:
         importlib.import_module(name)

@@ -16,6 +16,7 @@ from search.cluster.connect import connect, living, types_of
 from search.cluster.executor import Lost
 from search.cluster.ray_executor import RayExecutor
 from search.config import run as config_module
+from search.config.searcher import SearcherSettings
 from search.evaluation.evaluate import evaluate, measure, train_measured
 from search.evaluation.figures import axis_label
 from search.evaluation.outcome import Evaluation, Measured, Outcome
@@ -25,6 +26,7 @@ from search.runs import run
 from search.runs.folder import RunFolder
 from search.runs.loop import drive
 from search.runs.preflight import Prepared
+from search.spaces.free import ArchitectureSpace
 from search.view.candidate import print_candidate
 from search.view.run import print_ended, write_plots
 from tests.helpers.faulty_operators import architecture_with
@@ -109,18 +111,17 @@ def test_what_one_kind_cannot_measure_is_asked_of_that_kind_alone(twice, profile
         measure(asked, profiler, kind="A100")
 
 
-@pytest.fixture
-def two(prepared, tmp_path):
+@pytest.fixture(scope="module")
+def two(tiny_config, corpus, tmp_path_factory):
     """A run on two kinds, of which each is fast where the other is slow, with 12 of its 13 candidates:
     results folder, entries.
     """
-    config = prepared.config.model_copy(
-        update={"candidates": 13, "device_kind": KINDS, "objectives": tuple(BOTH)}
-    )
-    (tmp_path / "two").mkdir()
-    ledger = ledger_module.create(
-        tmp_path / "two" / "ledger.db", config, started="now", corpus_digest=prepared.corpus.digest
-    )
+    changes = {"candidates": 13, "device_kind": KINDS, "objectives": tuple(BOTH)}
+    config = tiny_config.model_copy(update={**changes, "searcher": SearcherSettings(name="evolution")})
+    results = tmp_path_factory.mktemp("results")
+    folder = RunFolder(results / "two")
+    folder.path.mkdir()
+    ledger = ledger_module.create(folder.ledger, config, started="now", corpus_digest=corpus.digest)
     rng = random.Random(3)
 
     def answer(job):
@@ -134,12 +135,12 @@ def two(prepared, tmp_path):
 
     most = config.model_copy(update={"candidates": 12})
     drive(
-        Prepared(most, prepared.corpus, prepared.space),
-        RunFolder(tmp_path / "two"),
+        Prepared(most, corpus, ArchitectureSpace(config.space, corpus.vocabulary)),
+        folder,
         ledger,
         PretendExecutor(answer=answer),
     )
-    return tmp_path, ledger.entries()
+    return results, ledger.entries()
 
 
 def best_in(entries, *metrics):
@@ -191,7 +192,7 @@ def test_each_kind_has_a_frontier_of_its_own(two, monkeypatch, capsys):
         )
 
 
-def test_the_plot_of_a_kind_says_so(two, tmp_path):
+def test_the_plot_of_a_kind_says_so():
     assert axis_label("decode_ms@b1.c512/H100") == "decode_ms [ms], batch 1, context 512, H100"
     assert axis_label("largest_batch/H100") == "largest_batch [rows], H100"
 
@@ -241,7 +242,7 @@ def test_a_ledger_of_before_there_were_several_kinds_is_still_read():
     assert config_module.parse({"device_kind": "H100"}, where="old").device_kind == ("H100",)
 
 
-@pytest.mark.parametrize("command", [["search", "run.yaml"], ["resume", "two", "--results", "."]])
+@pytest.mark.parametrize("command", [["search", "run.yaml"], ["resume", "two"]])
 def test_several_kinds_are_refused_without_a_cluster(
     command, two, tiny_config, tmp_path, monkeypatch, capsys
 ):
@@ -249,7 +250,8 @@ def test_several_kinds_are_refused_without_a_cluster(
     config = tiny_config.model_copy(update={"device_kind": KINDS, "objectives": tuple(BOTH)})
     (tmp_path / "run.yaml").write_text(config.to_yaml())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    code, _, err = called(monkeypatch, capsys, *command, "--executor", "inline")
+    where = ["--results", two[0]] if command[0] == "resume" else []
+    code, _, err = called(monkeypatch, capsys, *command, *where, "--executor", "inline")
     assert (code, err) == (
         1,
         "error: device_kind H100, A100: kinds are found by Ray, not by --executor inline\n",
