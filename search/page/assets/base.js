@@ -23,19 +23,42 @@ function fill(target, ...children) {
 
 // A table with a caption that screen readers say. Columns: {title, words?}; rows of texts or nodes.
 function table(caption, columns, rows, options) {
-  const head = columns.map((column) => h("th", { scope: "col", class: column.words ? "words" : null }, column.title));
+  const head = columns.map((column) =>
+    h("th", { scope: "col", class: column.words ? "words" : null }, column.title),
+  );
   const body = rows.map((row) =>
-    h("tr", row.mark ? { class: row.mark } : null,
+    h(
+      "tr",
+      row.mark ? { class: row.mark } : null,
       (row.cells || row).map((cell, place) =>
-        h(place === 0 && !(options && options.plain) ? "th" : "td",
-          { scope: place === 0 && !(options && options.plain) ? "row" : null, class: columns[place].words ? "words" : null },
-          cell))));
-  const made = h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, head)),
-    h("tbody", null, body));
+        h(
+          place === 0 && !(options && options.plain) ? "th" : "td",
+          {
+            scope: place === 0 && !(options && options.plain) ? "row" : null,
+            class: columns[place].words ? "words" : null,
+          },
+          cell,
+        ),
+      ),
+    ),
+  );
+  const made = h(
+    "table",
+    null,
+    h("caption", { class: "unseen" }, caption),
+    h("thead", null, h("tr", null, head)),
+    h("tbody", null, body),
+  );
   return h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption }, made);
 }
 
-const PREFIXES = [[1, ""], [1e3, "k"], [1e6, "M"], [1e9, "G"], [1e12, "T"]];
+const PREFIXES = [
+  [1, ""],
+  [1e3, "k"],
+  [1e6, "M"],
+  [1e9, "G"],
+  [1e12, "T"],
+];
 
 // Three significant digits and an SI prefix, as tables in the terminal have them.
 function scaled(value) {
@@ -101,19 +124,23 @@ async function unpacked(text) {
 // A command that can be copied, and is selected where the browser has no clipboard for files.
 function command(text) {
   const code = h("code", { tabindex: "0" }, text);
-  const button = h("button", {
-    type: "button",
-    class: "copy",
-    "aria-label": `Copy: ${text}`,
-    onclick: async () => {
-      getSelection().selectAllChildren(code);
-      try {
-        await navigator.clipboard.writeText(text);
-        announce("copied");
-      } catch {
-        announce("selected; copy it with the keyboard");
-      }
+  const button = h(
+    "button",
+    {
+      type: "button",
+      class: "copy",
+      "aria-label": `Copy: ${text}`,
+      onclick: async () => {
+        getSelection().selectAllChildren(code);
+        try {
+          await navigator.clipboard.writeText(text);
+          announce("copied");
+        } catch {
+          announce("selected; copy it with the keyboard");
+        }
+      },
     },
-  }, "Copy");
+    "Copy",
+  );
   return h("div", { class: "command" }, code, button);
 }
