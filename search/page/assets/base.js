@@ -21,10 +21,15 @@ function fill(target, ...children) {
   target.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-// A table with a caption that screen readers say. Columns: {title, words?}; rows of texts or nodes.
+// A table with a caption that screen readers say. Columns: {title, words?, unseen?}, where unseen titles are
+// for them alone; rows of texts or nodes.
 function table(caption, columns, rows, options) {
   const head = columns.map((column) =>
-    h("th", { scope: "col", class: column.words ? "words" : null }, column.title),
+    h(
+      "th",
+      { scope: "col", class: column.words ? "words" : null },
+      column.unseen ? h("span", { class: "unseen" }, column.title) : column.title,
+    ),
   );
   const body = rows.map((row) =>
     h(
@@ -101,6 +106,14 @@ function duration(seconds) {
   const whole = Math.round(seconds);
   const two = (number) => String(number).padStart(2, "0");
   return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
+}
+
+// Black or white, whichever stands out more from a colour such as "#4477aa".
+function textOn(colour) {
+  const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255);
+  const linear = parts.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  const light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  return 1.05 / (light + 0.05) > (light + 0.05) / 0.05 ? "#ffffff" : "#000000";
 }
 
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;

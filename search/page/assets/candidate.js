@@ -92,6 +92,7 @@ function layerItem(run, layer, place, total, marked) {
   bar.style.background = colourOf(layer.operator, run);
   const tile = h("span", { class: "tile", "aria-hidden": "true" }, layer.symbol);
   tile.style.background = colourOf(layer.operator, run);
+  tile.style.color = textOn(colourOf(layer.operator, run));
   return h(
     "li",
     { class: marked || null, value: place },
@@ -279,7 +280,7 @@ function loadsIn(run, row) {
     "Engines",
     [
       { title: "engine", words: true },
-      { title: "", words: true },
+      { title: "whether", words: true, unseen: true },
       { title: "as, or why not", words: true },
     ],
     columns.tables.text[columns.loads[row]].map(([engine, name, reason]) => [

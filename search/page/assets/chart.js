@@ -83,11 +83,15 @@ async function draw(target, traces, layout, label) {
   await library.react(target, traces, whole, {
     responsive: true,
     displaylogo: false,
+    displayModeBar: target.getAttribute("role") === "img" ? false : "hover", // a picture has nothing to press
     scrollZoom: target.id === "frontier-chart",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   });
-  const picture = target.querySelector(".plot-container");
-  if (picture) picture.setAttribute("aria-hidden", "true");
+  // Screen readers have the chart's label and the tables; plotly's own elements say nothing to them, and take no
+  // step of the Tab key.
+  const pictures = target.querySelectorAll(".plot-container");
+  for (const each of [...pictures, element("js-plotly-tester")]) each?.setAttribute("aria-hidden", "true");
+  for (const each of target.querySelectorAll("a, button, [tabindex]")) each.tabIndex = -1;
   if (label) target.setAttribute("aria-label", label);
   return target;
 }

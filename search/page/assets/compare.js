@@ -86,7 +86,7 @@ function differences(state, one, two) {
       h("h3", null, "Layers"),
       table(
         "Layers of both, aligned",
-        [{ title: "", ...words }, ...called.map((title) => ({ title, ...words }))],
+        [{ title: "how they differ", ...words, unseen: true }, ...called.map((title) => ({ title, ...words }))],
         pairs,
       ),
     ),

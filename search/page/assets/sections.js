@@ -227,7 +227,7 @@ async function drawComposition(state) {
     table(
       "What the frontier holds",
       [
-        { title: "", words: true },
+        { title: "what", words: true, unseen: true },
         { title: "on the frontier now (candidates)", words: true },
       ],
       [
@@ -280,7 +280,7 @@ function showGates(state) {
             { title: "purpose", words: true },
             { title: "h:mm:ss" },
             { title: "share" },
-            { title: "", words: true },
+            { title: "as a bar", words: true, unseen: true },
           ],
           times.map(([purpose, seconds]) => {
             const bar = h("span", { class: "share", "aria-hidden": "true" });
@@ -354,8 +354,8 @@ function showProvenance(state) {
     table(
       "Provenance",
       [
-        { title: "", ...words },
-        { title: "", ...words },
+        { title: "what", ...words, unseen: true },
+        { title: "value", ...words, unseen: true },
       ],
       [
         ["folder", run.folder],
