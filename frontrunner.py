@@ -84,10 +84,6 @@ Model = Architecture | Path | str
 """An architecture, or what names one on the command line: a file, a folder, RUN:ID or a shipped name."""
 
 
-def _ignore(progress: Progress) -> None:
-    """Does nothing with the progress, for callers that do not ask for it."""
-
-
 @dataclass(frozen=True)
 class Candidate:
     """One candidate of a run.
@@ -210,7 +206,7 @@ def search(
     *,
     name: str | None = None,
     results: Path | str = RESULTS,
-    on_progress: Callable[[Progress], None] = _ignore,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
     executor: str = "ray",
     address: str | None = None,
 ) -> Run:
@@ -228,9 +224,8 @@ def search(
     Raises our errors.
     """
     stem = Path(config).stem if isinstance(config, str | Path) else "run"
-    settings = _settings(config)
     folder = start(
-        settings,
+        config_module.given(config),
         results=Path(results),
         name=new_name(stem) if name is None else name,
         executor=executor,
@@ -243,7 +238,7 @@ def resume(
     name: Path | str,
     *,
     results: Path | str = RESULTS,
-    on_progress: Callable[[Progress], None] = _ignore,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
     executor: str = "ray",
     address: str | None = None,
 ) -> Run:
@@ -394,14 +389,6 @@ def _titled(model: Model, results: Path) -> tuple[str, Architecture]:
     if isinstance(model, Architecture):
         return model.name or model.shorthand, model
     return architecture_of(str(model), results)
-
-
-def _settings(config: Mapping[str, Any] | RunConfig | Path | str) -> RunConfig:
-    if isinstance(config, RunConfig):
-        return config
-    if isinstance(config, str | Path):
-        return config_module.load(Path(config))
-    return config_module.parse(dict(config), where="config")
 
 
 def _driven(

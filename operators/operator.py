@@ -72,7 +72,7 @@ class OperatorModule(nn.Module):
     within: linear layers that neither read nor write it.
     writes: linear layers that write it.
     joined: the layers of `reads` that `project` applies in one product, if any.
-    beside: further layers of `reads` that lie behind those in memory, for a product of all.
+    beside: further layers of `reads` that lie behind those in memory, for one kernel that reads all.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -84,8 +84,8 @@ class OperatorModule(nn.Module):
 
     def lay_together(self) -> None:
         """Moves weights and biases of `joined` and `beside` side by side in memory; they stay parameters."""
-        if self.joined:
-            self._together = _Together([self.get_submodule(name) for name in (*self.joined, *self.beside)])
+        if names := (*self.joined, *self.beside):
+            self._together = _Together([self.get_submodule(name) for name in names])
 
     def project(self, x: Tensor) -> Tensor:
         """x […, W] -> the outputs of the linear layers `joined`, side by side.

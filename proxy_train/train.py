@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from operators.architecture import Architecture
 from operators.base.errors import ConfigError, DataError, DivergedError
@@ -21,7 +21,8 @@ from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import bits_per_byte, require_windows, validation_batches
 from proxy_train.text.unigram import scored_unigram_loss
-from proxy_train.trainer import Fitted, Hooks, Plan, Start, Trainer
+from proxy_train.trainer import Hooks, Plan, Start, Trainer
+from proxy_train.validation import BatchLoss
 
 CURVE_POINTS = 50  # enough to draw the curve; a run of 100,000 steps keeps no more in its ledger
 
@@ -88,7 +89,7 @@ def train(
     Raises DivergedError where a training loss is not finite or above 1.5 times the first one, and where the
     validation loss of a model that began with random weights ends no lower than the first training loss.
     """
-    check_corpus(architecture, corpus, settings)
+    check_corpus(architecture, corpus, settings.sequence_length)
     if settings.weight_normalization and not architecture.normalized_head:
         raise ConfigError(
             "proxy.weight_normalization: expected an architecture with normalized_head: true, got one without"
@@ -169,58 +170,43 @@ def _train(
             f"loss {loss:.4g} on the validation text after {len(fitted.losses)} steps: "
             f"expected below the first one, {fitted.losses[0]:.4g}"
         )
-    return Trained(
-        _scored(
-            model, corpus, settings, plan, fitted, loss=loss, per_byte=per_byte, device=device, seed=seed
-        ),
-        fitted.weights,
-        tuple(fitted.losses),
-    )
-
-
-def _scored(
-    model: HybridLM,
-    corpus: Corpus,
-    settings: ProxySettings,
-    plan: Plan,
-    fitted: Fitted,
-    *,
-    loss: float,
-    per_byte: float,
-    device: str,
-    seed: int,
-) -> ProxyScore:
-    return ProxyScore(
+    measured = ProxyScore(
         loss=loss,
         perplexity=math.exp(loss),
         bits_per_byte=per_byte,
-        unigram_loss=scored_unigram_loss(corpus, settings),
+        unigram_loss=scored_unigram_loss(
+            corpus, sequence_length=settings.sequence_length, tokens=settings.validation_tokens
+        ),
         tokens=settings.steps * settings.batch_tokens,
         steps=settings.steps,
         seconds=fitted.seconds,
         startup_s=fitted.startup_s,
         tokens_per_s=fitted.tokens_per_s,
-        flops_per_s=fitted.tokens_per_s * training_flops(model.architecture, settings.sequence_length),
+        flops_per_s=fitted.tokens_per_s * training_flops(architecture, settings.sequence_length),
         curve=curve(fitted.losses, settings.batch_tokens),
         budgets=fitted.budgets,
         backends=model.backends,
-        dtype=str(model.embedding.weight.dtype).removeprefix("torch."),
+        dtype=str(dtype).removeprefix("torch."),
         execution=fitted.execution,
         micro_batch_size=plan.micro_batch_size,
         recomputed=plan.recompute,
         device=device,
         seed=seed,
     )
+    return Trained(measured, fitted.weights, tuple(fitted.losses))
 
 
-def check_corpus(architecture: Architecture, corpus: Corpus, settings: ProxySettings) -> None:
-    """Raises DataError where the vocabularies differ or the text is too short for one batch."""
+def check_corpus(architecture: Architecture, corpus: Corpus, sequence_length: int) -> None:
+    """Raises DataError where the vocabularies differ or the text is too short for one batch.
+
+    sequence_length: tokens of a row.
+    """
     if architecture.vocabulary != corpus.vocabulary:
         raise DataError(
             f"vocabulary: the prepared data has {corpus.vocabulary}, "
             f"the architecture {architecture.vocabulary}: expected the same"
         )
-    require_windows(corpus, settings.sequence_length)
+    require_windows(corpus, sequence_length)
 
 
 def evaluate(
@@ -236,10 +222,13 @@ def evaluate(
 
     Raises DataError, see `check_corpus`.
     """
-    check_corpus(model.architecture, corpus, settings)
+    check_corpus(model.architecture, corpus, settings.sequence_length)
     device = model.embedding.weight.device
     lengths = torch.from_numpy(corpus.token_bytes().astype(np.int64))
-    nats, scored, text_bytes = 0.0, 0, 0
+    text_bytes = 0
+    loss_of = BatchLoss(model)
+    losses: list[Tensor] = []
+    counts: list[int] = []
     with torch.no_grad():
         for inputs, targets in validation_batches(
             corpus,
@@ -247,13 +236,14 @@ def evaluate(
             sequence_length=settings.sequence_length,
             tokens=settings.validation_tokens,
         ):
-            loss = nn.functional.cross_entropy(
-                model(inputs.to(device)).flatten(0, 1).float(), targets.flatten().to(device)
-            )
-            nats += loss.item() * targets.numel()
-            scored += targets.numel()
+            losses.append(loss_of(inputs.to(device), targets.to(device)))
+            counts.append(targets.numel())
             text_bytes += int(lengths[targets].sum())
-    return nats / scored, bits_per_byte(nats, text_bytes)
+    nats = 0.0
+    # The sum must be the same to the last bit on every version of Python, and `sum` is not.
+    for loss, count in zip(torch.stack(losses).tolist(), counts, strict=True):
+        nats += loss * count
+    return nats / sum(counts), bits_per_byte(nats, text_bytes)
 
 
 def curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float], ...]:

@@ -30,13 +30,14 @@ from proxy_train.text.corpus import Corpus
 from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.prepare import prepare
 from search.cli import app as cli
+from search.cluster import connect
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.config.searcher import SearcherSettings
 from search.evaluation.outcome import Job
 from search.runs.preflight import Prepared
 from search.spaces.free import ArchitectureSpace
-from tests.helpers import warm_python
+from tests.helpers import warm_python, warm_ray
 from tests.helpers.made_up_device import MadeUpAnchor, MadeUpPace, MadeUpStopwatch
 from tests.helpers.speeches import SMALL_SHARD, speech
 
@@ -88,7 +89,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _warm_python() -> Iterator[None]:
+def _warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Processes that tests start have imported torch already; `cold_python` starts ordinary ones. Measuring
     there and here is quicker, see there.
     """
@@ -96,6 +97,8 @@ def _warm_python() -> Iterator[None]:
         if not torch.cuda.is_available():  # whose libraries read variables that tests set
             patch.setattr(subprocess, "Popen", warm_python.Popen)
             patch.setattr(multiprocessing.util, "spawnv_passfds", warm_python.spawnv_passfds)
+            warm_ray.serve(tmp_path_factory.mktemp("ray"))
+            patch.setattr(connect, "_start_here", warm_python.with_warm_workers(connect._start_here))
             patch.setattr(anchor, "_SETTINGS", SamplingSettings.model_validate(warm_python.QUICK_ANCHOR))
             patch.setitem(ceilings.COPY_BYTES, "cpu", warm_python.QUICK_COPY_BYTES)
         yield

@@ -19,9 +19,16 @@ FILES = {
     "attention": "attention",
     "swiglu": "feed_forward",
     "relu2": "feed_forward",
+    "mamba": "mamba",
     "mamba2": "mamba2",
+    "mamba3": "mamba3",
+    "short_conv": "short_conv",
     "deltanet": "delta_rule",
     "gated_deltanet": "delta_rule",
+    "kda": "delta_rule",
+    "gla": "linear_attention",
+    "retnet": "linear_attention",
+    "rwkv7": "rwkv7",
 }
 
 

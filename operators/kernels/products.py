@@ -50,15 +50,32 @@ def _added(total, w, a, FOLD: tl.constexpr):
 
 
 @triton.jit
+def _own(outputs, BLOCK_OUT: tl.constexpr, PARTS: tl.constexpr):
+    """The outputs of this program [BLOCK_OUT], which of them there are, and the part that they belong to."""
+    program, part, first, end = tl.program_id(0), 0, tl.program_id(0) * BLOCK_OUT, outputs
+    programs, total = 0, 0  # of the parts before
+    for number in tl.static_range(len(PARTS)):
+        of_part = (PARTS[number] + BLOCK_OUT - 1) // BLOCK_OUT
+        here = (program >= programs) & (program < programs + of_part)
+        part = tl.where(here, number, part)
+        first = tl.where(here, total + (program - programs) * BLOCK_OUT, first)
+        end = tl.where(here, total + PARTS[number], end)
+        programs += of_part
+        total += PARTS[number]
+    rows = first + tl.arange(0, BLOCK_OUT)
+    return rows, rows < end, part
+
+
+@triton.jit
 def _one_row(
     x, weight, out, norm_weight, norm_bias, bias, divisor, inputs, outputs, eps,
-    BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, FOLD: tl.constexpr, NORM: tl.constexpr,
-    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
-    EVEN: tl.constexpr, EARLY: tl.constexpr,
+    PARTS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, FOLD: tl.constexpr,
+    NORM: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr,
+    ONTO: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    rows, written, part = _own(outputs, BLOCK_OUT, PARTS)
     columns = tl.arange(0, BLOCK_IN)
-    written = rows < outputs
+    x += part * inputs
     mask = written[:, None] if EVEN else written[:, None] & (columns < inputs)[None, :]
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     w = tl.load(places, mask=mask, other=0.0)
@@ -143,14 +160,15 @@ def _normalized(
 @triton.jit
 def _few_rows(
     x, weight, out, bias, divisor, count, inputs, outputs,
-    ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr, STAGES: tl.constexpr,
-    ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr, ONTO: tl.constexpr,
-    EVEN: tl.constexpr, EARLY: tl.constexpr,
+    PARTS: tl.constexpr, ROWS: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+    STAGES: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, DIVIDED: tl.constexpr,
+    ONTO: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    rows, written, part = _own(outputs, BLOCK_OUT, PARTS)
     columns = tl.arange(0, BLOCK_IN)
     batch = tl.arange(0, ROWS)
-    written, asked = rows < outputs, batch < count
+    asked = batch < count
+    x += part * count * inputs
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
     xs = x + batch[:, None] * inputs + columns[None, :]
@@ -198,6 +216,7 @@ def product(
     activation: Activation = "none",
     divisor: Tensor | None = None,
     onto: Tensor | None = None,
+    parts: tuple[int, ...] = (),
 ) -> Tensor:
     """activation(norm(x) Wᵀ + bias) / divisor -> [B, N], added to `onto` where it is given.
 
@@ -207,14 +226,16 @@ def product(
     bias: [N]; not with `swiglu`.
     divisor: [N] float32.
     onto: [B, N], changed in place and returned.
+    parts: how many outputs have an x of their own, for each x of [P, B, K]; not with `swiglu` or a norm.
     """
-    rows, inputs = x.shape
+    rows, inputs = x.shape[-2:]
     gated = activation == "swiglu"
     outputs = weight.shape[0] // (2 if gated else 1)
     out = x.new_empty(rows, outputs) if onto is None else onto
     norms: Any = norm
     kind = "none" if norm is None else "layernorm" if isinstance(norm, LayerNorm) else "rmsnorm"
     flags = {
+        "PARTS": parts,
         "ACTIVATION": activation,
         "BIAS": bias is not None,
         "DIVIDED": divisor is not None,
@@ -226,7 +247,7 @@ def product(
         block_out, block_in, warps, fold = blocks_of_one_row(
             outputs, inputs, gated=gated, normalized=norm is not None
         )
-        _one_row[(triton.cdiv(outputs, block_out),)](
+        _one_row[(_programs(parts or (outputs,), block_out),)](
             x,
             weight,
             out,
@@ -261,7 +282,7 @@ def product(
         )
         x = normal
     block_out, block_in, warps, stages = blocks_of_few_rows(outputs, inputs, gated=gated)
-    _few_rows[(triton.cdiv(outputs, block_out),)](
+    _few_rows[(_programs(parts or (outputs,), block_out),)](
         x,
         weight,
         out,
@@ -278,6 +299,11 @@ def product(
         **launch_options(x.device, warps),
     )
     return out
+
+
+def _programs(parts: tuple[int, ...], block_out: int) -> int:
+    """How many programs compute the outputs of all parts; none computes outputs of two."""
+    return sum(-(-part // block_out) for part in parts)
 
 
 def blocks_of_one_row(

@@ -110,6 +110,8 @@ class GLA(OperatorModule):
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj", "decay_down_proj")
     within: ClassVar = ("decay_up_proj",)
     writes: ClassVar = ("o_proj",)
+    joined: ClassVar = ("q_proj", "k_proj", "v_proj")
+    beside: ClassVar = ("g_proj", "decay_down_proj")
 
     def __init__(self, architecture: Surroundings, shape: GLAShape, gla: Recurrence) -> None:
         super().__init__()
@@ -127,7 +129,7 @@ class GLA(OperatorModule):
     def _recurrence(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x […, W] -> q, k […, H, K], v […, H, V] and the log decay […, H, K] (float32)."""
         log_decay = F.logsigmoid(self.decay_up_proj(self.decay_down_proj(x)).float()) / GATE_TEMPERATURE
-        parts = (self.q_proj(x), self.k_proj(x), self.v_proj(x), log_decay)
+        parts = (*self.project_each(x), log_decay)
         q, k, v, log_decay = (part.unflatten(-1, (self.shape.heads, -1)) for part in parts)
         return q, k, v, log_decay
 

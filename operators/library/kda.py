@@ -211,6 +211,7 @@ class KDA(KeepsFloat32):
     within: ClassVar = ("decay_up_proj", "gate_up_proj")
     writes: ClassVar = ("o_proj",)
     joined: ClassVar = ("q_proj", "k_proj", "v_proj")
+    beside: ClassVar = ("b_proj", "decay_down_proj", "gate_down_proj")
     precise: ClassVar = ("A_log", "dt_bias")
 
     def __init__(self, architecture: Surroundings, shape: KDAShape, kda: Recurrence) -> None:

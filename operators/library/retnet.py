@@ -135,6 +135,8 @@ class RetNet(OperatorModule):
 
     reads: ClassVar = ("q_proj", "k_proj", "v_proj", "g_proj")
     writes: ClassVar = ("o_proj",)
+    joined: ClassVar = ("q_proj", "k_proj", "v_proj")
+    beside: ClassVar = ("g_proj",)
 
     def __init__(self, architecture: Surroundings, shape: RetNetShape, retention: Recurrence) -> None:
         super().__init__()
@@ -149,9 +151,7 @@ class RetNet(OperatorModule):
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, W] at positions [B or 1, T] -> q and k [B, T, H, K], rotated, and v [B, T, H, V]."""
-        q, k, v = (
-            proj(x).unflatten(-1, (self.shape.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (part.unflatten(-1, (self.shape.heads, -1)) for part in self.project_each(x))
         return rotate(q, positions, THETA), rotate(k, positions, THETA), v
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:

@@ -165,6 +165,8 @@ class RWKV7(OperatorModule):
     reads: ClassVar = ("r_proj", "k_proj", "v_proj", "decay_down_proj", "a_down_proj", "gate_down_proj")
     within: ClassVar = ("decay_up_proj", "a_up_proj", "gate_up_proj")
     writes: ClassVar = ("o_proj",)
+    # In the order of `mix`: each reads a mixture of its own, so no product of one x applies them.
+    beside: ClassVar = ("r_proj", "decay_down_proj", "k_proj", "v_proj", "a_down_proj", "gate_down_proj")
 
     def __init__(self, architecture: Surroundings, shape: RWKV7Shape, delta_rule: Recurrence) -> None:
         """Raises ArchitectureError for a shape of another width."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from operators.architecture import Architecture
 from operators.base.errors import DataError
 from operators.base.files import locked, whole_file
+from proxy_train.cache import default_cache
 from proxy_train.settings import ProxySettings
 from proxy_train.text.corpus import Corpus
-from proxy_train.text.prepare import default_cache
 
 
 def kept_decoder(

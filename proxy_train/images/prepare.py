@@ -5,7 +5,6 @@ image that many rows name is kept once. A preparation that was killed is continu
 Questions, answers and the hashes of images are held in memory, images are not.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -19,8 +18,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from operators.base.errors import DataError, in_words
-from operators.base.files import locked, whole_file
+from operators.base.files import whole_file
 from operators.vision.preprocess import resized
+from proxy_train.cache import OnProgress, cached, default_cache, whole_shards
 from proxy_train.images.decode import decoded
 from proxy_train.images.image_corpus import (
     COLORS,
@@ -38,7 +38,6 @@ from proxy_train.images.image_corpus import (
 from proxy_train.images.image_settings import ImageSettings
 from proxy_train.images.rows import Row, read_rows
 from proxy_train.text import tokenizer as bpe
-from proxy_train.text.prepare import OnProgress, default_cache
 from proxy_train.text.shards import FileRecord, damage, record
 
 # A part of the cache's keys: raise it when the same settings would give other files.
@@ -95,30 +94,16 @@ def prepare_images(
         *(tokenizer_sha256, end),
     ]
     folder = cache / f"images-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}"
-    building = cache / f".building-{folder.name}"
-    with contextlib.suppress(DataError):
-        return open_images(folder)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_suffix(".lock")):
-            with contextlib.suppress(DataError):  # another process was faster
-                return open_images(folder)
-            if folder.exists():  # damaged: its whole shards are kept
-                shutil.rmtree(building, ignore_errors=True)
-                folder.rename(building)
-            manifest = _kept(building)
-            if manifest is None:
-                shutil.rmtree(building, ignore_errors=True)
-                building.mkdir()
-                manifest = _begun(building, settings, survey, held_out, loaded, end, tokenizer_sha256)
-            _write_shards(building, settings, survey, manifest, progress)
-            building.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"{cache}: the prepared images cannot be written: {error.strerror}; the next start goes on "
-            "from here, or with XDG_CACHE_HOME in another folder"
-        ) from None
-    return open_images(folder)
+
+    def build(building: Path) -> None:
+        manifest = _kept(building)
+        if manifest is None:
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            manifest = _begun(building, settings, survey, held_out, loaded, end, tokenizer_sha256)
+        _write_shards(building, settings, survey, manifest, progress)
+
+    return cached(folder, open_images, build, what="images")
 
 
 def _survey(settings: ImageSettings, progress: OnProgress) -> _Survey:
@@ -230,12 +215,8 @@ def _kept(folder: Path) -> ImageManifest | None:
         return None
     if any(damage(folder / name, expected) for name, expected in manifest.files.items()):
         return None
-    whole: list[FileRecord] = []
-    for number, shard in enumerate(manifest.shards):
-        if damage(folder / shard_name(number), shard):
-            break
-        whole.append(shard)
-    return manifest.model_copy(update={"shards": tuple(whole), "finished": False})
+    whole = whole_shards(folder, manifest.shards, shard_name)
+    return manifest.model_copy(update={"shards": whole, "finished": False})
 
 
 def _write_shards(

@@ -76,7 +76,7 @@ def train_vision(
     Raises DivergedError where a loss is not finite.
     """
     require_fit(images, value)
-    check_corpus(value.language, text, proxy)
+    check_corpus(value.language, text, proxy.sequence_length)
     if stages.stages == "three" and decoder is None:
         decoder = train(value.language, text, proxy, seed=seed, device=device, threads=threads).weights
     with own_torch_state(seed, device, threads):

@@ -6,12 +6,10 @@ The text is streamed, so that it may be larger than memory. A preparation that w
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,8 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from operators.base.errors import DataError
-from operators.base.files import locked, whole_file
+from operators.base.files import whole_file
+from proxy_train.cache import OnProgress, cached, default_cache, whole_shards
 from proxy_train.text import shards
 from proxy_train.text import tokenizer as bpe
 from proxy_train.text.corpus import (
@@ -45,8 +44,8 @@ FORMAT = 2
 _SETTLED_S = 2.0
 # A part of a remembered survey's key: raise it when the same files would give other documents.
 _READING = 3
-# Called as (what is being done, documents done, documents in all or 0 while that is unknown).
-OnProgress = Callable[[str, int, int], None]
+# Called with what is being done: reads the source from its start.
+Reading = Callable[[str], Iterator[str]]
 
 
 def prepare(
@@ -58,10 +57,9 @@ def prepare(
 ) -> Corpus:
     """The corpus of a source: from the cache if it is there and whole, else tokenized and put there.
 
-    The cache has one folder for each content and settings. A folder is built under another name and then
-    renamed, so that nothing half-written looks whole. A folder that a kill or a full disk left unfinished is
-    finished, and a damaged one is mended: whole shards are kept, the others are written again. Processes that
-    prepare the same text wait for each other.
+    The cache has one folder for each content and settings (`proxy_train.cache`). A folder that a kill or a
+    full disk left unfinished is finished, and a damaged one is mended: whole shards are kept, the others are
+    written again.
 
     settings: the source, its tokenizer and its split.
     cache: the folder of the cache; None for `$XDG_CACHE_HOME/frontrunner`, or else `~/.cache/frontrunner`.
@@ -76,30 +74,22 @@ def prepare(
         on_source(list_source(settings.source).record)
     surveyed = _survey(settings, cache, progress)
     folder = _folder(settings, surveyed, cache)
-    building = cache / f".building-{folder.name}"
-    with contextlib.suppress(DataError):
-        return open_corpus(folder)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_suffix(".lock")):
-            with contextlib.suppress(DataError):  # another process was faster
-                return open_corpus(folder)
-            if folder.exists():
-                shutil.rmtree(building, ignore_errors=True)
-                folder.rename(building)
-            _build(building, settings, surveyed, given, progress)
-            building.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"{cache}: the prepared data cannot be written: {error.strerror}; the next "
-            "start goes on from here, "
-            "or with XDG_CACHE_HOME in another folder"
-        ) from None
-    except _SourceChangedError:
-        shutil.rmtree(building, ignore_errors=True)
-        _memo(settings, cache)[0].unlink(missing_ok=True)
-        raise
-    return open_corpus(folder)
+
+    def reading(what: str) -> Iterator[str]:
+        documents = read_documents(settings.source, settings.text_column)
+        return _counted(documents, what, surveyed.documents, progress)
+
+    def build(building: Path) -> None:
+        try:
+            _build(building, settings, surveyed, given, reading)
+        except _SourceChangedError:
+            shutil.rmtree(building, ignore_errors=True)
+            _memo(settings, cache)[0].unlink(missing_ok=True)
+            raise DataError(
+                f"source {settings.source}: the text changed while it was read; start again"
+            ) from None
+
+    return cached(folder, open_corpus, build, what="data")
 
 
 def prepared(settings: DataSettings, *, cache: Path | None = None) -> Path:
@@ -130,13 +120,8 @@ def unigram_loss(train_counts: np.ndarray, validation_counts: np.ndarray) -> flo
     return float(-(validation_counts * np.log(smoothed / smoothed.sum())).sum() / validation_counts.sum())
 
 
-class _SourceChangedError(DataError):
+class _SourceChangedError(Exception):
     """Two readings of a source gave different text."""
-
-
-def default_cache() -> Path:
-    """The folder for prepared text where the user names no other."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frontrunner"
 
 
 def _folder(settings: DataSettings, surveyed: Survey, cache: Path) -> Path:
@@ -218,16 +203,16 @@ def _counted(documents: Iterable[str], what: str, total: int, progress: OnProgre
 
 
 def _build(
-    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, progress: OnProgress
+    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, reading: Reading
 ) -> None:
     """Writes everything that a corpus needs into `folder`, and keeps what is there and whole."""
     manifest = _kept(folder)
     if manifest is None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        manifest = _begun(folder, settings, surveyed, given, progress)
+        manifest = _begun(folder, settings, surveyed, given, reading)
     _save(folder, manifest)
-    encoded = _encoded(folder, settings, surveyed, manifest, progress)
+    encoded = _encoded(folder, surveyed, manifest, reading)
     for shard in write_shards(folder, encoded, number=len(manifest.shards)):
         manifest = manifest.model_copy(update={"shards": (*manifest.shards, shard)})
         _save(folder, manifest)
@@ -249,14 +234,12 @@ def _kept(folder: Path) -> Manifest | None:
         damage(folder / name, expected) for name, expected in manifest.files.items()
     ):
         return None
-    whole = takewhile(
-        lambda item: damage(folder / shard_name(item[0]), item[1]) is None, enumerate(manifest.shards)
-    )
-    return manifest.model_copy(update={"shards": tuple(shard for _, shard in whole), "finished": False})
+    whole = whole_shards(folder, manifest.shards, shard_name)
+    return manifest.model_copy(update={"shards": whole, "finished": False})
 
 
 def _begun(
-    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, progress: OnProgress
+    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, reading: Reading
 ) -> Manifest:
     """Writes the tokenizer and the validation text, from one reading of the source.
 
@@ -267,13 +250,7 @@ def _begun(
 
     def sample() -> Iterator[str]:
         nonlocal train_documents, train_bytes
-        documents = _counted(
-            read_documents(settings.source, settings.text_column),
-            "reading for the tokenizer",
-            surveyed.documents,
-            progress,
-        )
-        for text, key in keyed(documents, source):
+        for text, key in keyed(reading("reading for the tokenizer"), source):
             train, validation = surveyed.split.parts(text, key)
             if train:
                 train_documents += 1
@@ -290,7 +267,7 @@ def _begun(
         deque(sample(), maxlen=0)  # reads to the end for the counts and the validation text
         tokenizer = given
         shutil.copyfile(located(str(settings.tokenizer)), folder / TOKENIZER)
-    _require_same(source.hexdigest(), settings, surveyed)
+    _require_same(source.hexdigest(), surveyed)
     end = bpe.end_of_document(tokenizer, settings.end_of_document, TOKENIZER)
     end_id = tokenizer.get_vocab()[end]
     dtype = np.dtype("<u2" if settings.vocabulary <= 2**16 else "<u4")
@@ -322,7 +299,7 @@ def _begun(
 
 
 def _encoded(
-    folder: Path, settings: DataSettings, surveyed: Survey, manifest: Manifest, progress: OnProgress
+    folder: Path, surveyed: Survey, manifest: Manifest, reading: Reading
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """The training text for `write_shards`, from where the manifest's shards end."""
     tokenizer = bpe.load_tokenizer(folder / TOKENIZER, manifest.end_of_document)
@@ -333,10 +310,7 @@ def _encoded(
     source, numbers = hashlib.sha256(), deque[int]()
 
     def remaining() -> Iterator[str]:
-        documents = _counted(
-            read_documents(settings.source, settings.text_column), "encoding", surveyed.documents, progress
-        )
-        for number, (text, key) in enumerate(keyed(documents, source)):
+        for number, (text, key) in enumerate(keyed(reading("encoding"), source)):
             train, _ = surveyed.split.parts(text, key)
             if train and number >= first:
                 numbers.append(number)
@@ -347,14 +321,12 @@ def _encoded(
         before = written if number == first else 0
         if before < len(ids):
             yield number, before, ids[before:]
-    _require_same(source.hexdigest(), settings, surveyed)
+    _require_same(source.hexdigest(), surveyed)
 
 
-def _require_same(source_sha256: str, settings: DataSettings, surveyed: Survey) -> None:
+def _require_same(source_sha256: str, surveyed: Survey) -> None:
     if source_sha256 != surveyed.source_sha256:
-        raise _SourceChangedError(
-            f"source {settings.source}: the text changed while it was read; start again"
-        )
+        raise _SourceChangedError
 
 
 def _counts(manifest: Manifest, *files: Path) -> np.ndarray:

@@ -176,7 +176,7 @@ def screened_space(config: RunConfig) -> ArchitectureSpace:
     Both are counted, not measured.
     """
     check = arithmetic_check(config.parsed_constraints(), config.profile, config.device)
-    screen = Screen(check, settings=config.gates, seed=config.seed)
+    screen = Screen(check, audit=config.gates.audit, seed=config.seed)
     return make_space(config.space, config.data.vocabulary, accepts=screen)
 
 

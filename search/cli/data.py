@@ -15,8 +15,8 @@ from search.cli.options import AsJson, plain_console, print_json, subcommands, w
 from search.view.text_read import print_source
 
 if TYPE_CHECKING:
+    from proxy_train.cache import OnProgress
     from proxy_train.text.data_settings import DataSettings
-    from proxy_train.text.prepare import OnProgress
     from proxy_train.text.source_record import SourceRecord
 
 data_app = subcommands("Prepare text for training, and describe prepared text.")

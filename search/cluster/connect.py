@@ -112,14 +112,14 @@ def _short_folder() -> Path:
 
 
 def require_room(address: str | None, *, device: str, kinds: Sequence[str], on_one_gpu: int = 1) -> None:
-    """Raises ConfigError if no worker would fit into the cluster. A CPU of this machine always has room.
+    """Raises ConfigError if no worker would fit into the cluster. A device of this machine always has room.
 
     address: as for `connect`.
     device: device of the run.
     kinds: kinds of accelerator that the run measures on.
     on_one_gpu: workers that share a GPU.
     """
-    if address is None and computes_on(device) != "cuda" and not kinds:
+    if address is None and not kinds:
         return
     connect(address, workers=1)
     import ray

@@ -99,5 +99,5 @@ class Retries:
         times.append(lost)
         if sum(each.blame == "worker" for each in times) >= CRASHES or len(times) > self._limit:
             count = "" if len(times) == 1 else f"{len(times)} times: "
-            return failure(job, "crashed", f"{count}{lost.reason}"[:500])
+            return failure(job.seed, "crashed", f"{count}{lost.reason}"[:500])
         return None

@@ -218,7 +218,7 @@ class RayExecutor:
                 del self._busy[reference]
                 self._replace(member)
                 return step.job, failure(
-                    step.job, "timeout", f"not finished after {self._deadline_s:g} s", **step.known()
+                    step.job.seed, "timeout", f"not finished after {self._deadline_s:g} s", **step.known()
                 )
         return None
 
@@ -269,7 +269,7 @@ class RayExecutor:
                 return job, Lost("machine", f"the node of {member.home} was lost")
             if isinstance(error, self._ray.exceptions.OutOfMemoryError):
                 return job, failure(
-                    job, "out_of_memory", f"the worker was killed: {_line(error)}", **step.known()
+                    job.seed, "out_of_memory", f"the worker was killed: {_line(error)}", **step.known()
                 )
             # A step with a kind only measures, in a process of its own. The candidate cannot end the worker
             # there.

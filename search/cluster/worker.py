@@ -12,7 +12,7 @@ from profiler.device.device import open_device
 from profiler.device.lock import shared
 from profiler.device.names import computes_on
 from profiler.process.worker import ProfilingWorker
-from proxy_train.text.prepare import default_cache
+from proxy_train.cache import default_cache
 from search.cluster.connect import types_of
 from search.cluster.shipping import at_hand
 from search.evaluation.evaluate import evaluate, measure, train_measured

@@ -1,6 +1,6 @@
 """The one schema of a run. Every key has a default, and an unknown key is an error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -264,6 +264,14 @@ class RunConfig(Value):
         wanted = self.constraints if texts is None else texts
         return tuple(parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in wanted)
 
+    def absolute(self) -> Self:
+        """The same configuration, whose paths mean the same in every working directory."""
+        changed: dict[str, object] = {"data": self.data.absolute()}
+        if self.vision is not None:
+            images = self.vision.images.absolute()
+            changed["vision"] = self.vision.model_copy(update={"images": images})
+        return self.model_copy(update=changed)
+
     def to_yaml(self) -> str:
         return plain_yaml.dump(self.model_dump(mode="json"))
 
@@ -286,6 +294,15 @@ def load(path: Path, changes: Sequence[str] = ()) -> RunConfig:
     changes: of its keys, as in `proxy.tokens=2e6`.
     """
     return parse(changed(plain(path), changes), where=str(path))
+
+
+def given(config: Mapping[str, Any] | RunConfig | Path | str) -> RunConfig:
+    """A configuration given as itself, by its keys, its file or a shipped name. Raises ConfigError."""
+    if isinstance(config, RunConfig):
+        return config
+    if isinstance(config, str | Path):
+        return load(Path(config))
+    return parse(dict(config), where="config")
 
 
 def find_config(path: Path) -> Path:

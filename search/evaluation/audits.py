@@ -7,7 +7,6 @@ import hashlib
 
 from operators.base.value import Value
 from operators.vision.vision_language import Model
-from search.config.evaluation import GateSettings
 
 ARITHMETIC, TABLE, LATENCY, RUNGS = "arithmetic", "table", "latency", "rungs"
 
@@ -25,10 +24,12 @@ class Audit(Value):
     wrong: bool | None = None
 
 
-def audits(settings: GateSettings, gate: str, architecture: Model, *, seed: int) -> bool:
+def audits(share: float, gate: str, architecture: Model, *, seed: int) -> bool:
     """Whether the gate lets this candidate through even if it would reject it.
+
+    share: of the candidates that a gate would reject, how many it lets through.
 
     The draw depends on the seed, the gate and the architecture, nothing else.
     """
     drawn = hashlib.sha256(f"{seed} {gate} {architecture.digest()}".encode()).digest()
-    return int.from_bytes(drawn[:8], "big") < settings.audit * 2**64
+    return int.from_bytes(drawn[:8], "big") < share * 2**64

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -16,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from operators import Architecture, VisionLanguage
-from operators.base.errors import DataError, DeviceError
+from operators.base.errors import DataError, DeviceError, RunError
+from operators.base.files import write_whole
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import exclusive, shared
 from profiler.device.names import computes_on
@@ -47,9 +49,9 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__}
 
 
-def failure(job: Job, status: Status, reason: str, **known: object) -> Outcome:
+def failure(seed: int, status: Status, reason: str, **known: object) -> Outcome:
     """Returns the outcome of a candidate that has no scores."""
-    data = {"status": status, "reason": reason, "seed": job.seed, "versions": versions(), **known}
+    data = {"status": status, "reason": reason, "seed": seed, "versions": versions(), **known}
     return Outcome(Evaluation.model_validate(data))
 
 
@@ -83,10 +85,12 @@ def measure(
         here: dict[str, float] = {}
         found = _profiled(job, profiler, here, kind=kind)
         if isinstance(found, Failure):
-            return failure(job, found.status, f"on {kind}: {found.reason}" if kind else found.reason, **known)
+            return failure(
+                job.seed, found.status, f"on {kind}: {found.reason}" if kind else found.reason, **known
+            )
         measured, audited = before.also(kind, found), list(before.audits)
         if (reason := first_broken(job.constraints, measured.metrics())) and audits(
-            job.gates, LATENCY, job.architecture, seed=job.seed
+            job.gates.audit, LATENCY, job.architecture, seed=job.seed
         ):
             again = _profiled(job, profiler, here, kind=kind)
             if isinstance(again, Profile):
@@ -96,9 +100,11 @@ def measure(
         if job.table_said:
             audited.append(Audit(gate=TABLE, reason=job.table_said, wrong=reason is None))
         measured = replace(measured.after(here), audits=tuple(audited))
-        return failure(job, "infeasible", reason, gate=LATENCY, **measured.known()) if reason else measured
+        return (
+            failure(job.seed, "infeasible", reason, gate=LATENCY, **measured.known()) if reason else measured
+        )
 
-    return _settled(job, known, work)
+    return _settled(job.seed, known, work)
 
 
 def train_measured(job: Job, measured: Measured) -> Outcome:
@@ -116,7 +122,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
             )
         if isinstance(job.architecture, VisionLanguage):
             return _trained_to_answer(job, job.architecture, known, metrics, seconds)
-        proxy = proxy_of(job.architecture, job.fidelity)
+        proxy = proxy_of(job.architecture, job.fidelity.width_scale)
         scaled = proxy.width != job.architecture.width
         known["proxy_width"] = proxy.width if scaled else None
         halving = _Halving(job, metrics, audited)
@@ -136,20 +142,17 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
 
         trained = _beside_others(job, train_in_memory)
         if isinstance(trained, _Stopped):
-            return failure(job, "stopped", str(trained), gate=trained.gate, **known)
+            return failure(job.seed, "stopped", str(trained), gate=trained.gate, **known)
         wanted = [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]
         metrics.update(computed_by_others(wanted, job.architecture, metrics))
         if reason := first_broken(job.constraints, metrics):
-            return failure(job, "infeasible", reason, **known)
+            return failure(job.seed, "infeasible", reason, **known)
         evaluation = Evaluation.model_validate(
             {"status": "ok", "seed": job.seed, "versions": versions(), **known}
         )
-        return Outcome(
-            evaluation,
-            None if scaled else save({name: tensor.contiguous() for name, tensor in trained.weights.items()}),
-        )
+        return Outcome(evaluation, None if scaled else _kept(job, trained.weights))
 
-    return _settled(job, known, work)
+    return _settled(job.seed, known, work)
 
 
 def _beside_others(job: Job, attempt: Callable[..., T]) -> T:
@@ -233,12 +236,28 @@ def _trained_to_answer(
     metrics.update(trained.score.metrics())
     known["vision"] = trained.score
     if reason := first_broken(job.constraints, metrics):
-        return failure(job, "infeasible", reason, **known)
+        return failure(job.seed, "infeasible", reason, **known)
     found = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
-    return Outcome(found, save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
+    return Outcome(found, _kept(job, trained.weights))
 
 
-def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
+def _kept(job: Job, weights: Mapping[str, Tensor]) -> bytes | None:
+    """Writes the weights where the job wants them, or returns them for the driver to write.
+
+    A driver that writes half a gigabyte gives no worker anything to do meanwhile.
+    """
+    if not job.keeps_weights:
+        return None
+    content = save({name: tensor.contiguous() for name, tensor in weights.items()})
+    if job.weights_file:
+        # Where the disk is full, the driver says so.
+        with suppress(RunError):
+            write_whole(Path(job.weights_file), content)
+            return None
+    return content
+
+
+def _settled(seed: int, known: Mapping[str, object], work: Callable[[], T]) -> T | Outcome:
     """Returns what `work` returns, or the outcome of a candidate that ends it with an error.
 
     known: fields of the evaluation that are known when the error happens.
@@ -247,11 +266,11 @@ def _settled(job: Job, known: Mapping[str, object], work: Callable[[], T]) -> T 
         return work()
     except CANDIDATE_ERRORS as error:
         found = failure_of(error)
-        failed = failure(job, found.status, found.reason, **known)
+        failed = failure(seed, found.status, found.reason, **known)
     except (DeviceError, DataError, OSError):
         raise
     except Exception as error:  # a defect: the driver records it with its traceback and stops the search
-        failed = failure(job, "error", described(error), traceback=traceback.format_exc(), **known)
+        failed = failure(seed, "error", described(error), traceback=traceback.format_exc(), **known)
     give_back_memory()  # the error, which held the model, is gone
     return failed
 
@@ -347,7 +366,7 @@ class _Halving:
         self._limits = (
             {rung.tokens: rung.limit(costs, eta=eta) for rung in job.rungs} if costs is not None else {}
         )
-        self._lets_all_through = audits(job.gates, RUNGS, job.architecture, seed=job.seed)
+        self._lets_all_through = audits(job.gates.audit, RUNGS, job.architecture, seed=job.seed)
         self._job, self._metrics, self._audited = job, metrics, audited
 
     def __call__(self, tokens: int, loss: float) -> None:

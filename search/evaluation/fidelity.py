@@ -20,14 +20,13 @@ from dataclasses import dataclass
 
 from operators import Architecture
 from profiler.metrics import MetricName
-from search.config.evaluation import FidelitySettings
 from search.objectives import PROXY_METRICS, Objective
 
 # Widths of proxies are whole multiples of this: the matrix units of GPUs are fast at such sizes.
 WIDTH_STEP = 16
 
 
-def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:
+def proxy_of(target: Architecture, width_scale: float) -> Architecture:
     """Returns the architecture that is trained in place of the target.
 
     It has the same layers with the same genes, at the scaled width. The width is the multiple of WIDTH_STEP
@@ -35,9 +34,9 @@ def proxy_of(target: Architecture, settings: FidelitySettings) -> Architecture:
     target's. Heads keep their size and become fewer, at least one group. So an operator may be a larger part
     of a narrow model.
     """
-    if settings.width_scale == 1:
+    if width_scale == 1:
         return target
-    width = WIDTH_STEP * max(1, round(settings.width_scale * target.width / WIDTH_STEP))
+    width = WIDTH_STEP * max(1, round(width_scale * target.width / WIDTH_STEP))
     return target if width >= target.width else target.resized(width)
 
 
@@ -69,10 +68,11 @@ class Rung:
 
 
 def rungs_of(
-    settings: FidelitySettings, objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]
+    rungs: Sequence[int], objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]
 ) -> tuple[Rung, ...]:
     """Returns every rung with the candidates that came to it.
 
+    rungs: numbers of tokens, ascending.
     scores: metrics of the candidates that were trained to the end or stopped.
     """
     costed = [
@@ -80,7 +80,7 @@ def rungs_of(
         for metrics in scores
         if (costs := costs_before_training(objectives, metrics)) is not None
     ]
-    names = {tokens: rung_metric(tokens) for tokens in settings.rungs}
+    names = {tokens: rung_metric(tokens) for tokens in rungs}
     return tuple(
         Rung(tokens, tuple((costs, metrics[name]) for costs, metrics in costed if name in metrics))
         for tokens, name in names.items()

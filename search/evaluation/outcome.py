@@ -173,6 +173,8 @@ class Job:
     kinds: the kinds of device that it is measured on, where that matters; see `RunConfig.device_kind`.
     trains: whether it is also trained.
     images, stages: what a candidate that sees is trained on, and how; None for a language model.
+    keeps_weights: whether its trained weights are wanted.
+    weights_file: where the worker writes them; empty to return them, as from another machine.
     """
 
     number: int
@@ -194,14 +196,16 @@ class Job:
     trains: bool = True
     images: ImageCorpus | None = None
     stages: StageSettings | None = None
+    keeps_weights: bool = True
+    weights_file: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """An evaluation and, where training ended well, the trained weights.
 
-    weights: content of a safetensors file. Weights of a narrower proxy fit no model of the candidate and are
-        left out.
+    weights: content of a safetensors file; None where the worker wrote them or none are wanted. Weights of a
+        narrower proxy fit no model of the candidate and are left out.
     """
 
     evaluation: Evaluation

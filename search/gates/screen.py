@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 
 from operators import Architecture
-from search.config.evaluation import GateSettings
 from search.evaluation.audits import ARITHMETIC, TABLE, audits
 
 Check = Callable[[Architecture], str | None]
@@ -32,15 +31,15 @@ class Screen:
         arithmetic: Check | None = None,
         table: Check | None = None,
         *,
-        settings: GateSettings,
+        audit: float,
         seed: int,
     ) -> None:
         """arithmetic, table: the gates; None for one that the run has not.
 
-        settings: the share of audits.
+        audit: the share of candidates that the table would reject and that are let through.
         seed: of the run.
         """
-        self._arithmetic, self._table, self._settings, self._seed = arithmetic, table, settings, seed
+        self._arithmetic, self._table, self._audit, self._seed = arithmetic, table, audit, seed
         self._seen: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
 
@@ -48,7 +47,7 @@ class Screen:
         if self._reason(ARITHMETIC, self._arithmetic, architecture):
             return False
         return not self._reason(TABLE, self._table, architecture) or audits(
-            self._settings, TABLE, architecture, seed=self._seed
+            self._audit, TABLE, architecture, seed=self._seed
         )
 
     def table_says(self, architecture: Architecture) -> str:

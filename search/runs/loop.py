@@ -32,6 +32,7 @@ def drive(
     ledger: Ledger,
     executor: Executor,
     *,
+    here: bool = True,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_evaluated: Callable[[Entry], None] = lambda entry: None,
 ) -> None:
@@ -39,12 +40,13 @@ def drive(
 
     It continues from what the ledger holds.
 
+    here: whether evaluations run on this machine, so that they can write into the run's folder.
     on_progress: called after every change.
     on_evaluated: called with each candidate whose evaluation has ended, the second one too.
 
     Raises RunError for an evaluation that failed in an unexpected way, after it is recorded.
     """
-    loop = _Loop(prepared, folder, ledger, executor)
+    loop = _Loop(prepared, folder, ledger, executor, workers_here=here)
     on_progress(loop.progress())
     while True:
         loop.fill()
@@ -58,8 +60,16 @@ def drive(
 class _Loop:
     """The state of a search that is being driven."""
 
-    def __init__(self, prepared: Prepared, folder: RunFolder, ledger: Ledger, executor: Executor) -> None:
-        config = prepared.config
+    def __init__(
+        self,
+        prepared: Prepared,
+        folder: RunFolder,
+        ledger: Ledger,
+        executor: Executor,
+        *,
+        workers_here: bool,
+    ) -> None:
+        config, self._workers_here = prepared.config, workers_here
         self._prepared, self._folder, self._ledger, self._executor = prepared, folder, ledger, executor
         self._config, self._start, self._here, self.running = config, time.monotonic(), 0, 0
         self._objectives, self._constraints = config.parsed_objectives(), config.parsed_constraints()
@@ -178,6 +188,8 @@ class _Loop:
         A second one has the next seed, and no gate but the constraints: its whole score is wanted.
         """
         config, again = self._config, entry.again is not None
+        file = self._folder.weights(entry.number)
+        keeps = config.keep_weights != "none" and not (again and file.is_file())
         trained = [
             other.evaluation.metrics
             for other in self._entries.values()
@@ -197,12 +209,14 @@ class _Loop:
             tasks=config.tasks,
             gates=config.gates,
             objectives=self._objectives,
-            rungs=() if again else rungs_of(config.fidelity, self._objectives, trained),
+            rungs=() if again else rungs_of(config.fidelity.rungs, self._objectives, trained),
             table_said="" if again else self._table_says(entry),
             kinds=config.device_kind,
             images=self._prepared.images,
             stages=config.vision.stages if config.vision else None,
             trains=entry.again is None or entry.again.trains,
+            keeps_weights=keeps,
+            weights_file=str(file.absolute()) if keeps and self._workers_here else "",
         )
 
     def _table_says(self, entry: Entry) -> str:

@@ -18,7 +18,6 @@ from proxy_train.text.corpus import TOKENIZER, Corpus
 from proxy_train.text.data import require_windows
 from proxy_train.text.prepare import prepare
 from proxy_train.text.source_record import SourceRecord
-from search.config.evaluation import GateSettings
 from search.config.run import RunConfig
 from search.config.vision import VisionSettings
 from search.evaluation.profiling import Failure, profiled
@@ -49,7 +48,7 @@ class Prepared:
     config: RunConfig
     corpus: Corpus
     space: ArchitectureSpace
-    screen: Screen = field(default_factory=lambda: Screen(settings=GateSettings(), seed=0))
+    screen: Screen = field(default_factory=lambda: Screen(audit=0.0, seed=0))
     known: Known[Architecture] = field(default_factory=dict)
     images: ImageCorpus | None = None
     seeing: VisionSpace | None = None
@@ -75,12 +74,15 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
     constraints, profile, device = config.parsed_constraints(), config.profile, config.device
     objectives = config.parsed_objectives()
     forecasts = config.searcher.name == "guided" and bool(predicted_points(objectives, profile))
-    table, gate, fast = _table(config) if config.gates.table or forecasts else None, None, None
+    table, gate, fast = None, None, None
+    if config.gates.table or forecasts:
+        kinds, threads = config.device_kind, profile.threads
+        table = _table(device, kinds, threads=threads, needed=config.gates.table)
     if table is not None and config.gates.table:
         points = predicted_points(constraints, profile)
         gate, fast = table_check(table, points, everything, device=device), in_time(table, points)
     screen = Screen(
-        arithmetic_check(constraints, profile, device), gate, settings=config.gates, seed=config.seed
+        arithmetic_check(constraints, profile, device), gate, audit=config.gates.audit, seed=config.seed
     )
     known = known_costs(table, objectives, profile, everything) if table is not None and forecasts else {}
     space = make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast)
@@ -100,15 +102,17 @@ def _prepared_to_see(config: RunConfig, vision: VisionSettings, corpus: Corpus) 
     return Prepared(config, corpus, decoders, images=images, seeing=seeing)
 
 
-def _table(config: RunConfig) -> LatencyTable | None:
+def _table(device: str, kinds: Sequence[str], *, threads: int, needed: bool) -> LatencyTable | None:
     """The latency table of the run's device; None where only forecasts need it and the device is not here.
+
+    needed: whether the gate needs it, and not only forecasts. The others are those of `device_table`.
 
     Raises ConfigError where the gate needs it, TableError where it is damaged.
     """
     try:
-        return device_table(config.device, config.device_kind, threads=config.profile.threads)
+        return device_table(device, kinds, threads=threads)
     except DeviceError as error:
-        if not config.gates.table:
+        if not needed:
             return None
         raise ConfigError(
             f"gates.table: the table is read on the machine that drives the search; {error}"

@@ -70,7 +70,7 @@ def start(
     """
     folder = new_folder(results, name)
     require(config.trackers)
-    config = _with_absolute_paths(config)
+    config = config.absolute()
     if address is None:
         open_device(config.device, engines=True)
     elif config.vision is not None:
@@ -99,15 +99,6 @@ def start(
         new_folder(results, name)  # raises where another search of that name has made it meanwhile
         raise RunError(f"{folder.path}: cannot be made: {error.strerror}") from None
     return folder
-
-
-def _with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The same configuration, whose paths mean the same in every working directory."""
-    changed: dict[str, object] = {"data": config.data.absolute()}
-    if config.vision is not None:
-        images = config.vision.images.absolute()
-        changed["vision"] = config.vision.model_copy(update={"images": images})
-    return config.model_copy(update=changed)
 
 
 def _require_used(corpus: Corpus) -> None:
@@ -167,6 +158,7 @@ def drive_to_end(
                     folder,
                     ledger,
                     workers,
+                    here=address is None,
                     on_progress=on_progress,
                     on_evaluated=lambda entry: trackers.evaluated(_tracked(entry)),
                 )

@@ -48,7 +48,7 @@ def warm_jobs(
             whole += _heads([given], workload, device)
         else:
             members = _members(given.space, vocabulary=given.data.vocabulary)
-            trained = [proxy_of(member, given.fidelity) for member in members]
+            trained = [proxy_of(member, given.fidelity.width_scale) for member in members]
             workload = _workload(given.proxy, given.profile, batches, tokens)
             whole += _heads(members, workload, device)
             if trained == members:

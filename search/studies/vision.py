@@ -159,7 +159,7 @@ def run(settings: VisionStudySettings, *, results: Path, name: str, console: Con
         prepared.append(prepare_images(settings.images, corpus.folder / TOKENIZER, end_of_document=end))
         for one in asked:  # what does not fit ends the study before anything is trained
             require_fit(prepared[0], one.value)
-            check_corpus(one.value.language, corpus, settings.proxy)
+            check_corpus(one.value.language, corpus, settings.proxy.sequence_length)
         return {"image_data": prepared[0].digest}
 
     session = experiment.session(settings, results=results, name=name, console=console, further=images_of)

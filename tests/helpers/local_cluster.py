@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 
 from search.cluster.connect import use_token
+from tests.helpers import warm_python
 
 # What every node has.
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -35,12 +36,15 @@ def nodes(*others):
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # off: it listens on loopback alone
     _token_made()
     cluster_utils = pytest.importorskip("ray.cluster_utils")
+    if warm_python.RAY_WORKERS in os.environ:
+        warm_python.use_warm_workers()
     try:
         found = cluster_utils.Cluster(
             initialize_head=True,
             head_node_args={
                 **NODE,
                 "include_dashboard": False,
+                "include_log_monitor": False,
                 "no_monitor": True,  # which would start further nodes
                 # On a busy machine, workers with Ray's own priority start too late.
                 "_system_config": {**SOON, "health_check_failure_threshold": 2, "worker_niceness": 0},

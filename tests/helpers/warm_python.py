@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ LIBRARIES = (
 # time.
 QUICK_ANCHOR = {"warmup": 1, "min_samples": 5, "min_seconds": 0.0, "max_seconds": 0.06}
 QUICK_COPY_BYTES = 1 << 24
+RAY_WORKERS = "FRONTRUNNER_TESTS_WARM_RAY"  # the variable with the socket of `warm_ray`
 _MEASURES = "profiler.process.worker_process"
 _FRONTRUNNER = str(Path(sys.executable).parent / "frontrunner")
 _OPTIONS = {"-P", "-I", "-u", "-B"}
@@ -61,7 +62,7 @@ _GIVEN = (
     *("umask", "start_new_session", "process_group"),
 )
 _PR_SET_CHILD_SUBREAPER = 36  # from <linux/prctl.h>
-_LONGEST = 2**17  # a request (bytes)
+LONGEST = 2**17  # a request (bytes)
 _UNUSED = 200  # beyond the file numbers that any process of the tests has
 _PATIENCE_S = 30.0
 
@@ -79,7 +80,7 @@ class Popen(ColdPopen):
             return
         standard = [options[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         files = {own: own if number == -1 else number for own, number in enumerate(standard)}
-        self.pid = _child(
+        self.pid = child(
             words,
             files | {number: number for number in options["pass_fds"]},
             environment=os.environ if options["env"] is None else options["env"],
@@ -96,7 +97,7 @@ def spawnv_passfds(path: bytes, args: Sequence[str], passfds: Sequence[int]) -> 
     if not _understood(words):
         return cold_spawnv_passfds(path, args, passfds)
     files = {number: number for number in (0, 1, 2, *passfds)}
-    return _child(words, files, environment=os.environ, folder=Path.cwd())
+    return child(words, files, environment=os.environ, folder=Path.cwd())
 
 
 def _understood(words: list[str]) -> bool:
@@ -106,7 +107,7 @@ def _understood(words: list[str]) -> bool:
     return next((word for word in words[1:] if word not in _OPTIONS), "") in ("-c", "-m")
 
 
-def _child(
+def child(
     words: list[str],
     files: Mapping[int, int],
     *,
@@ -135,9 +136,26 @@ def _child(
         prctl(_PR_SET_CHILD_SUBREAPER, 1)
         try:
             socket.send_fds(_nursery, [json.dumps(request).encode()], list(files.values()))
-            return int(_nursery.recv(_LONGEST))
+            return int(_nursery.recv(LONGEST))
         finally:
             prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+def with_warm_workers(start_here: Callable[..., None]) -> Callable[..., None]:
+    """`search.cluster.connect._start_here`, of a Ray whose workers are started as `warm_ray` says."""
+
+    def start(*given: Any) -> None:
+        use_warm_workers()
+        start_here(*given)
+
+    return start
+
+
+def use_warm_workers() -> None:
+    """Nodes of Ray that this process starts from now on start their workers by `warm_ray_worker`."""
+    from ray._private import ray_constants
+
+    ray_constants.SETUP_WORKER_FILENAME = str(Path(__file__).with_name("warm_ray_worker.py"))
 
 
 def _begun() -> socket.socket:
@@ -158,7 +176,7 @@ def _born(requests: socket.socket) -> dict[str, Any]:
     """Is a nursery until it ends; returns in every child, which is then as the request wants it."""
     global _nursery
     while True:
-        message, files, *_ = socket.recv_fds(requests, _LONGEST, 16)
+        message, files, *_ = socket.recv_fds(requests, LONGEST, 16)
         if not message:
             os._exit(0)
         if between := os.fork():
@@ -216,9 +234,13 @@ def _run(words: list[str]) -> None:
         options.append(words.pop(1))
     if "-I" not in options:
         sys.path[:0] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if words[0] == _FRONTRUNNER:
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
+    if RAY_WORKERS in os.environ and words[0] == _FRONTRUNNER:
+        from search.cluster import connect
+
+        connect._start_here = with_warm_workers(connect._start_here)
+    if words[0] == _FRONTRUNNER or not words[1].startswith("-"):
+        sys.argv = words[words[0] == sys.executable :]
+        runpy.run_path(sys.argv[0], run_name="__main__")
         return
     _, how, what, *arguments = words
     if not {"-I", "-P"} & set(options):

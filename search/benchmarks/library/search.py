@@ -93,7 +93,7 @@ def _designs(config: RunConfig, console: Console) -> tuple[list[Design], Path]:
         wanted = {
             member: Wanted(
                 f"{member.name} width {member.width}",
-                proxy_of(member, config.fidelity),
+                proxy_of(member, config.fidelity.width_scale),
                 config.proxy,
                 config.seed,
             )

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-KERNELS = 9
+KERNELS = 17
 
 
 def test_kernels_compile_and_wait_for_the_kernel_before(tmp_path: Path) -> None:

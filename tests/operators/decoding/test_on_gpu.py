@@ -9,6 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from operators import Architecture, HybridLM
 from profiler.measuring.decoder import Decoder
+from tests.helpers.fused_layers import layer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,12 +26,28 @@ def decoder() -> Decoder:
         return Decoder(HybridLM(architecture, device="cuda", dtype=torch.bfloat16).eval(), 1, 2 * TOKENS)
 
 
+def _recurrent() -> Architecture:
+    """Layers of which each has a kernel that `tiny-hybrid` has not."""
+    layers = (
+        layer("mamba", inner=256, state=16, dt_rank=16),
+        layer("mamba3", heads=4, head_dim=64, state=64, angles=16),
+        layer("short_conv", channels=256, conv=3),
+        layer("kda", heads=4, key_dim=32, value_dim=32),
+        layer("gla", heads=4, key_dim=32, value_dim=64),
+        layer("rwkv7", width=256, heads=4, head_dim=64, decay_rank=32, a_rank=32, gate_rank=96),
+        layer("retnet", heads=4, key_dim=32, value_dim=64),
+    )
+    return Architecture(width=256, vocabulary=512, layers=layers)
+
+
 @pytest.mark.parametrize("rows", [1, 8])
-def test_graph_writes_what_eager_steps_write(rows: int) -> None:
+@pytest.mark.parametrize("name", ["tiny-hybrid", "recurrent"])
+def test_graph_writes_what_eager_steps_write(name: str, rows: int) -> None:
     torch.manual_seed(0)
-    architecture = Architecture.load("tiny-hybrid")
+    architecture = _recurrent() if name == "recurrent" else Architecture.load(name)
     with torch.inference_mode():
         model = HybridLM(architecture, device="cuda", dtype=torch.bfloat16).eval()
+        assert all(backend.endswith("+triton") for backend in model.backends.values())
         texts = []
         for graph in (True, False):
             decoder = Decoder(model, rows, TOKENS + 8, graph=graph)

@@ -98,6 +98,17 @@ def test_product_is_that_of_the_definition(
     assert far(got, wanted) < TOLERANCE
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_parts_of_a_product_read_each_an_x_of_their_own(poisoned: None, rows: int) -> None:
+    from operators.kernels.products import product
+
+    torch.manual_seed(rows)
+    x, weight = (torch.randn(*size, device=DEVICE).to(DTYPE) for size in ((3, rows, 40), (70, 40)))
+    got = product(x, weight, parts=(17, 50, 3))
+    pairs = zip(x.double(), weight.double().split([17, 50, 3]), strict=True)
+    assert far(got, torch.cat([part @ matrix.T for part, matrix in pairs], -1)) < TOLERANCE
+
+
 @pytest.mark.parametrize("vocabulary", [3, 2048, 5000])
 def test_choice_is_the_first_of_the_largest_logits(vocabulary: int) -> None:
     from operators.kernels.choice import choose

@@ -108,6 +108,16 @@ def test_shared_holders_never_meet_an_exclusive_one(tmp_path: Path) -> None:
     assert file.read_text() == "20"
 
 
+def test_a_device_s_memory_has_a_lock_of_its_own() -> None:
+    with exclusive("cpu"), shared("cpu", of="memory"):
+        with pytest.raises(DeviceError), exclusive("cpu", of="memory", timeout_s=0):
+            pass
+        with shared("cpu", of="memory", timeout_s=0):
+            pass
+    with exclusive("cpu", of="memory"), shared("cpu"):
+        pass
+
+
 def test_a_stream_of_shared_holders_does_not_starve_an_exclusive_one() -> None:
     inside, stop = FORK.Event(), FORK.Event()
     with processes(*[(come_and_go, (inside, stop))] * 4):

@@ -170,4 +170,4 @@ def test_a_missing_or_binary_file_is_said(tmp_path):
 def test_evaluations_share_gpus_that_workers_have_to_themselves(
     settings: dict[str, object], at_once: int
 ) -> None:
-    assert RunConfig.model_validate(settings).at_once == at_once
+    assert config_module.RunConfig.model_validate(settings).at_once == at_once

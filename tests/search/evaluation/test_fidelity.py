@@ -23,7 +23,7 @@ from tests.helpers.made_up_profile import MadeUpProfiler
 @pytest.mark.parametrize("name", registry.names())
 def test_every_operator_is_legal_at_a_scaled_width(name, scale):
     target = Architecture.from_shorthand(f"{name} f", width=160, vocabulary=64)
-    proxy = proxy_of(target, FidelitySettings(width_scale=scale))
+    proxy = proxy_of(target, scale)
     assert abs(proxy.width - scale * 160) <= 8
     assert Architecture.model_validate(proxy.model_dump()) == proxy
     assert [layer.operator for layer in proxy.layers] == [name, "swiglu"]
@@ -37,7 +37,7 @@ def test_genes_survive_the_scaling():
     genes = {"attention": {"head_dim": 32, "group": 1, "window": 64}, "swiglu": {"ratio": 2.5}}
     target = Architecture.from_shorthand("a f", width=256, vocabulary=64, genes=genes, meta_tokens=3)
     expected = Architecture.from_shorthand("a f", width=128, vocabulary=64, genes=genes, meta_tokens=3)
-    assert proxy_of(target, FidelitySettings(width_scale=0.5)) == expected
+    assert proxy_of(target, 0.5) == expected
 
 
 @pytest.mark.parametrize(("width", "scale"), [(200, 1.0), (16, 0.5), (8, 0.3)])
@@ -45,7 +45,7 @@ def test_a_proxy_is_never_wider_than_its_target(width, scale):
     target = Architecture.from_shorthand(
         "a f", width=width, vocabulary=64, genes={"attention": {"head_dim": 8}}
     )
-    assert proxy_of(target, FidelitySettings(width_scale=scale)) == target
+    assert proxy_of(target, scale) == target
 
 
 def test_the_candidate_is_measured_and_its_proxy_trained(job):

@@ -36,17 +36,16 @@ def model(number, vocabulary=300):
 
 def test_the_share_that_is_audited_is_as_asked_and_each_gate_draws_its_own():
     found = {
-        gate: [audits(GateSettings(audit=0.2), gate, model(n), seed=4) for n in range(1000)]
-        for gate in ("table", "latency")
+        gate: [audits(0.2, gate, model(n), seed=4) for n in range(1000)] for gate in ("table", "latency")
     }
     assert all(
         150 <= sum(drawn) <= 250 for drawn in found.values()
     )  # four standard deviations of a binomial of 1000 and 0.2
     assert sum(a and b for a, b in zip(*found.values(), strict=True)) < 80
-    assert found["table"] == [audits(GateSettings(audit=0.2), "table", model(n), seed=4) for n in range(1000)]
-    assert found["table"] != [audits(GateSettings(audit=0.2), "table", model(n), seed=5) for n in range(1000)]
-    assert not any(audits(GateSettings(audit=0), "table", model(n), seed=4) for n in range(50))
-    assert all(audits(GateSettings(audit=1), "table", model(n), seed=4) for n in range(50))
+    assert found["table"] == [audits(0.2, "table", model(n), seed=4) for n in range(1000)]
+    assert found["table"] != [audits(0.2, "table", model(n), seed=5) for n in range(1000)]
+    assert not any(audits(0, "table", model(n), seed=4) for n in range(50))
+    assert all(audits(1, "table", model(n), seed=4) for n in range(50))
 
 
 def test_the_cheaper_gate_comes_first_and_both_count():
@@ -57,7 +56,7 @@ def test_the_cheaper_gate_comes_first_and_both_count():
         assert architecture.vocabulary % 2 == 0  # the table is not asked about what arithmetic turned away
         return "beyond" if architecture.vocabulary >= 306 else None
 
-    screen = Screen(odd, beyond, settings=GateSettings(audit=0), seed=0)
+    screen = Screen(odd, beyond, audit=0, seed=0)
     assert [screen(model(n)) for n in range(10)] == [
         True,
         False,
@@ -72,7 +71,7 @@ def test_the_cheaper_gate_comes_first_and_both_count():
     ]
     assert screen.take_counts() == {"arithmetic": (10, 5), "table": (5, 2)}
     assert screen.take_counts() == {}
-    audited = Screen(odd, beyond, settings=GateSettings(audit=1), seed=0)
+    audited = Screen(odd, beyond, audit=1, seed=0)
     assert [audited(model(n)) for n in range(10)] == [True, False] * 5
     assert audited.take_counts() == {"arithmetic": (10, 5), "table": (5, 2)}
     assert [audited.table_says(model(n)) for n in (0, 6)] == ["", "beyond"]

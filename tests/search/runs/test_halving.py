@@ -60,7 +60,7 @@ def test_more_is_better_where_the_objective_says_so():
         {"decode_tokens_per_s@b1": rate, "loss@t100": loss}
         for rate, loss in ((50.0, 2.0), (100.0, 3.0), (100.0, 4.0))
     ]
-    (found,) = rungs_of(FidelitySettings(rungs=(100,), eta=2), (LOSS, fast), scores)
+    (found,) = rungs_of((100,), (LOSS, fast), scores)
     assert found.limit(costs_before_training((LOSS, fast), {"decode_tokens_per_s@b1": 100.0}), eta=2) == 3.0
     assert found.limit(costs_before_training((LOSS, fast), {"decode_tokens_per_s@b1": 49.0}), eta=2) == 2.0
 
@@ -72,8 +72,8 @@ def test_losses_of_other_budgets_are_never_compared():
     elsewhere = [{**metrics, "loss@t200": 0.1, "loss": 0.05} for metrics in here] + [
         {"decode_ms@b1": 0.5, "loss@t200": 0.2}
     ]
-    first, second = rungs_of(chosen, objectives, here)
-    again, filled = rungs_of(chosen, objectives, elsewhere)
+    first, second = rungs_of(chosen.rungs, objectives, here)
+    again, filled = rungs_of(chosen.rungs, objectives, elsewhere)
     assert first == again
     assert first.limit((1.0,), eta=3) == 4.0
     assert second.reached == ()
@@ -82,7 +82,7 @@ def test_losses_of_other_budgets_are_never_compared():
 
 def test_who_lacks_an_objective_is_not_compared():
     scores = [{"loss@t100": 1.0}, {"decode_ms@b1": 1.0, "loss@t100": 2.0}]
-    assert rungs_of(FidelitySettings(rungs=(100,)), (LOSS, SLOW), scores)[0].reached == (((1.0,), 2.0),)
+    assert rungs_of((100,), (LOSS, SLOW), scores)[0].reached == (((1.0,), 2.0),)
     assert costs_before_training((LOSS, SLOW), {"loss": 1.0}) is None
 
 
@@ -101,7 +101,7 @@ def halved(points, *, eta, delay):
     )
     for number, (loss, slow, large) in enumerate(points):
         metrics = {"decode_ms@b1": slow, "params": large}
-        for each in rungs_of(chosen, objectives, scores[: max(0, number - delay)]):
+        for each in rungs_of(chosen.rungs, objectives, scores[: max(0, number - delay)]):
             metrics[rung_metric(each.tokens)] = here = 10 + loss**3 / each.tokens
             limit = each.limit((slow, large), eta=eta)
             if limit is not None and here > limit:

@@ -162,6 +162,22 @@ def test_weights_are_kept_as_asked(tmp_path, prepared, keep, kept):
     assert len(list((tmp_path / "run").glob("weights/*"))) == kept
 
 
+def test_workers_of_this_machine_are_told_where_to_write_weights(tmp_path, prepared):
+    told = {}
+
+    def answer(job):
+        told[job.number, job.seed] = (job.keeps_weights, job.weights_file)
+        return pretended(job)
+
+    searched(tmp_path / "here", larger(prepared, keep_weights="all"), PretendExecutor(answer=answer))
+    assert told[2, prepared.config.seed] == (True, str(tmp_path / "here" / "weights" / "00002.safetensors"))
+    far = larger(prepared, keep_weights="all")
+    searched(tmp_path / "far", far, PretendExecutor(answer=answer), here=False)
+    assert told[2, prepared.config.seed] == (True, "")
+    searched(tmp_path / "none", larger(prepared, keep_weights="none"), PretendExecutor(answer=answer))
+    assert told[2, prepared.config.seed] == (False, "")
+
+
 def test_weights_of_the_frontier_alone(tmp_path, prepared):
     executor = PretendExecutor(answer=lambda job: Outcome(pretended(job).evaluation, b"weights"))
     entries = searched(tmp_path / "run", larger(prepared, candidates=20, keep_weights="frontier"), executor)

@@ -1,0 +1,100 @@
+"""Evaluations that share a GPU: too little memory, and where weights go."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from operators.base.errors import OutOfMemoryError
+from search.evaluation import evaluate
+from search.evaluation.evaluate import _beside_others, _kept
+
+GPU: Any = SimpleNamespace(device="cuda:0")
+WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(1)}
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the evaluation holds of the device's memory, as it comes and goes."""
+    steps: list[str] = []
+
+    def locking(kind: str) -> Any:
+        @contextmanager
+        def lock(device: str, *, of: str) -> Iterator[None]:
+            assert (device, of) == ("cuda:0", "memory")
+            steps.append(f"+{kind}")
+            try:
+                yield
+            finally:
+                steps.append(f"-{kind}")
+
+        return lock
+
+    for kind in ("shared", "exclusive"):
+        monkeypatch.setattr(evaluate, kind, locking(kind))
+    monkeypatch.setattr(evaluate, "give_back_memory", lambda: steps.append("given back"))
+    return steps
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OutOfMemoryError("b64"), torch.OutOfMemoryError("b64")])
+def test_what_found_too_little_memory_is_done_again_alone(held: list[str], error: Exception) -> None:
+    def attempt(*, alone: bool) -> str:
+        held.append(f"alone={alone}")
+        if not alone:
+            raise error
+        return "done"
+
+    assert _beside_others(GPU, attempt) == "done"
+    assert held == [
+        "+shared", "alone=False", "-shared", "given back", "+exclusive", "alone=True", "-exclusive",
+    ]  # fmt: skip
+
+
+def test_what_fails_alone_too_fails(held: list[str]) -> None:
+    def attempt(*, alone: bool) -> str:
+        raise MemoryError(f"alone={alone}")
+
+    with pytest.raises(MemoryError, match="alone=True"):
+        _beside_others(GPU, attempt)
+    assert held[-1] == "-exclusive"
+
+
+def test_other_errors_are_not_tried_again(held: list[str]) -> None:
+    def attempt(*, alone: bool) -> str:
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        _beside_others(GPU, attempt)
+    assert held == ["+shared", "-shared"]
+
+
+def test_a_cpu_s_memory_is_nobody_s(held: list[str]) -> None:
+    assert _beside_others(SimpleNamespace(device="llama.cpp"), lambda *, alone: alone) is True
+    assert held == []
+
+
+def test_weights_are_written_here_returned_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(**settings: Any) -> Any:
+        return SimpleNamespace(**{"keeps_weights": True, "weights_file": "", **settings})
+
+    file = tmp_path / "weights" / "00003.safetensors"
+    assert _kept(job(weights_file=str(file)), WEIGHTS) is None
+    returned = _kept(job(), WEIGHTS)
+    assert returned is not None
+    for content in (file.read_bytes(), returned):
+        assert all(torch.equal(tensor, WEIGHTS[name]) for name, tensor in load(content).items())
+    assert _kept(job(keeps_weights=False, weights_file=str(tmp_path / "no")), WEIGHTS) is None
+    assert not (tmp_path / "no").exists()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert _kept(job(weights_file=str(tmp_path / "full")), WEIGHTS) == returned, "the driver says why"
