@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from operators.base.value import Value
 from profiler.device.names import LLAMA_CPP, computes_on, engine_of
 from profiler.device.nvml import Reading
+from profiler.energy import Energy
 from profiler.metrics import METRICS, Metric, key
 from profiler.timing import SamplingSettings, Timing
 from profiler.vision_point import VisionPoint
@@ -24,6 +25,7 @@ class Conditions(Value):
     violations_ns: how far each counter of violations went on between the two readings (ns)
     foreign_pids: processes on the device that do not keep to its locks
     notes: what could not be read, and why
+    remarks: what else is to be known of the figures
     attempts: how often it was measured; only the last attempt counts
     tainted: why the figures should not be trusted; empty where they can be
     lock_s: how long the device was held, all attempts together (s)
@@ -47,6 +49,7 @@ class Conditions(Value):
     lock_s: float
     busy_s: float
     core_share: float | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def anchor_ms(self) -> float:
@@ -152,27 +155,6 @@ class ProfileSettings(SamplingSettings):
         return tuple(
             key(name, batch=batch, context=context) for context in contexts for batch in self.batch_sizes
         )
-
-
-class Energy(Value):
-    """The energy that a device used while it decoded.
-
-    energy_j: the energy (J)
-    seconds: how long it decoded (s)
-    tokens: how many tokens it decoded in that time
-    """
-
-    energy_j: float
-    seconds: float
-    tokens: int
-
-    @property
-    def power_w(self) -> float:
-        return self.energy_j / self.seconds
-
-    @property
-    def j_per_token(self) -> float:
-        return self.energy_j / self.tokens
 
 
 class PointProfile(Value):
@@ -315,11 +297,18 @@ class Profile(Value):
     def taints(self) -> dict[str, str]:
         """Why a timed figure should not be trusted, by key.
 
-        The reason is a tainted condition, or an error above MOST_ERROR.
+        The reason is a tainted condition, two energies that differ, or an error above MOST_ERROR.
         """
         found = {}
+        doubts = {
+            key(name, batch=point.batch, context=self._further(point.context)): point.energy.disagreement
+            for point in self.points
+            if point.energy
+            for name in _OF_ENERGY
+        }
         for name, timing, conditions in self._timed():
-            held = "; ".join(conditions.tainted) if conditions else ""
+            reasons = (*(conditions.tainted if conditions else ()), doubts.get(name, ""))
+            held = "; ".join(filter(None, reasons))
             if reason := held or (instability(timing, self._kind) if timing else ""):
                 found[name] = reason
         return found

@@ -92,6 +92,10 @@ class Device(ABC):
         """
 
     @abstractmethod
+    def power_w(self) -> float:
+        """Power at this moment (W). Raises DeviceError where the device does not tell it."""
+
+    @abstractmethod
     def versions(self) -> dict[str, str]:
         """Versions of the software that the figures depend on.
 
@@ -233,6 +237,9 @@ class _Cpu(Device):
     def energy_j(self) -> float:
         raise DeviceError("device cpu: energy is read from a GPU's counter, a CPU has none here")
 
+    def power_w(self) -> float:
+        raise DeviceError("device cpu: power is read from a GPU's driver, a CPU has none here")
+
     def versions(self) -> dict[str, str]:
         return {**_versions(), **engine_versions(self.engine)}
 
@@ -308,6 +315,9 @@ class _Cuda(Device):
 
     def energy_j(self) -> float:
         return self._gpu.energy_j()
+
+    def power_w(self) -> float:
+        return self._gpu.power_w()
 
     def versions(self) -> dict[str, str]:
         try:

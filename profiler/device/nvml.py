@@ -119,6 +119,20 @@ class Gpu:
         except _ERRORS as error:
             raise DeviceError(f"NVML: {error}") from None
 
+    def power_w(self) -> float:
+        """Power at this moment (W), as the driver last measured it.
+
+        Raises DeviceError with the reason where it cannot be read.
+        """
+        try:
+            field = pynvml.nvmlDeviceGetFieldValues(self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
+            if field.nvmlReturn == pynvml.NVML_SUCCESS:
+                return float(field.value.uiVal) / 1e3
+            # An older GPU or driver has only a mean, on some over the last second.
+            return float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
+        except _ERRORS as error:
+            raise DeviceError(f"NVML: {error}") from None
+
 
 def driver_version() -> str:
     """Version of the NVIDIA driver.

@@ -10,6 +10,7 @@ import torch
 from profiler.device.device import Device
 from profiler.device.lock import exclusive, members
 from profiler.device.nvml import Reading
+from profiler.device.observed import refuse_observed
 from profiler.measuring.anchor import Anchor
 from profiler.profile import Conditions
 
@@ -56,7 +57,7 @@ def watched(
 ) -> tuple[tuple[T, ...], Conditions]:
     """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
-    The last attempt counts.
+    The last attempt counts. Raises DeviceError where a profiler watches the GPU.
 
     run: makes the measurements
     attempts: how often to measure at most
@@ -66,6 +67,8 @@ def watched(
     pause: waits for so many seconds between attempts, while the device is released
     share: begins to watch what computes, where this thread does not; as `core_share`
     """
+    if device.torch_device.type == "cuda":
+        refuse_observed()
     lock_s, busy_s, made = 0.0, 0.0, 0
     again = True
     while again and made < attempts:

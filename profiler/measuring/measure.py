@@ -24,7 +24,7 @@ the exclusive lock: it takes the memory that others would need.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isnan, nan
 from time import perf_counter
 from typing import Any
 
@@ -40,6 +40,7 @@ from operators.vision.vision_language import VisionLanguage
 from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.device.device import Device, memory_errors, open_device
 from profiler.device.lock import shared
+from profiler.energy import Energy
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.capacity import largest_decoder, release
 from profiler.measuring.conditions import watched
@@ -48,7 +49,6 @@ from profiler.measuring.decoder_copies import copies, rewind, step_ms
 from profiler.measuring.pace import Pace
 from profiler.profile import (
     Conditions,
-    Energy,
     LargestBatch,
     PointProfile,
     Profile,
@@ -141,6 +141,9 @@ def measure(
             unstable=lambda point: _on_cpu(opened) and _unsteady(point.prefill, point.decode),
         )
         sessions.clear()
+        if opened.torch_device.type == "cuda":
+            cache = torch.cuda.get_device_properties(opened.torch_device).L2_cache_size
+            conditions = conditions.model_copy(update={"remarks": warm_cache(points, cache)})
         model = models[0]
         del models
         largest: tuple[LargestBatch, ...] = ()
@@ -314,11 +317,28 @@ def decode_energy(
     """
     burst()
     bursts, started, before = 0, clock(), device.energy_j()
+    at, power, integral = started, _power(device), 0.0
     while clock() - started < seconds:
         burst()
         bursts += 1
+        now, next_power = clock(), _power(device)
+        integral += (now - at) * (power + next_power) / 2
+        at, power = now, next_power
     elapsed = clock() - started
-    return Energy(energy_j=device.energy_j() - before, seconds=elapsed, tokens=bursts * tokens)
+    return Energy(
+        energy_j=device.energy_j() - before,
+        seconds=elapsed,
+        tokens=bursts * tokens,
+        integral_j=None if isnan(integral) else integral,
+    )
+
+
+def _power(device: Device) -> float:
+    """The device's power (W); NaN where the driver does not tell it."""
+    try:
+        return device.power_w()
+    except DeviceError:
+        return nan
 
 
 def _steps(decoder: Decoder, count: int, device: Device) -> None:
@@ -334,6 +354,19 @@ def _without_energy(device: Device) -> dict[str, str]:
     except DeviceError as error:
         return dict.fromkeys(("energy_j_per_token", "power_w"), str(error))
     return {}
+
+
+def warm_cache(points: Sequence[PointProfile], cache_bytes: int) -> tuple[str, ...]:
+    """A note for each point whose steps read from the GPU's L2 cache what the step before left there.
+
+    Nothing empties the cache between steps: one that moves more than it holds reads from memory.
+    """
+    return tuple(
+        f"L2: warm at {_where(point.batch, point.context)}, where a decode step moves "
+        f"{point.decode_bytes / 1e6:.3g} MB and the cache holds {cache_bytes / 1e6:.3g} MB"
+        for point in points
+        if point.decode_bytes <= cache_bytes
+    )
 
 
 def _require_memory(costs: Mapping[tuple[int, int], Cost], device: Device) -> None:

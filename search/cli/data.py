@@ -1,7 +1,7 @@
 """`frontrunner data`: prepares text, and describes prepared text."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from operators.base import shipped
 from operators.base.errors import ConfigError, DataError, one_line
-from search.cli.options import AsJson, plain_console, print_json, subcommands, whole_number
+from search.cli.options import AsJson, Changes, plain_console, print_json, subcommands, whole_number
 from search.view.text_read import print_source
 
 if TYPE_CHECKING:
@@ -54,12 +54,19 @@ def prepare(
             show_default="the run's, or text",
         ),
     ] = None,
+    changes: Changes = None,
 ) -> None:
     """Turn text into tokens, where searches find them. The same command continues an interrupted one."""
     from proxy_train.text.prepare import prepare as prepared
     from proxy_train.text.prepare import what_is_read
 
-    settings = settings_of(sources, vocabulary=vocabulary, tokenizer=tokenizer, text_column=text_column)
+    settings = settings_of(
+        sources,
+        vocabulary=vocabulary,
+        tokenizer=tokenizer,
+        text_column=text_column,
+        changes=changes or (),
+    )
     start = time.perf_counter()
     console = plain_console(stderr=True)
     try:
@@ -216,11 +223,13 @@ def settings_of(
     vocabulary: int | None = None,
     tokenizer: Path | None = None,
     text_column: str | None = None,
+    changes: Sequence[str] = (),
 ) -> "DataSettings":
     """The data settings of a run file, or those of files of text. Raises ConfigError, DataError.
 
     sources: one run file, or files and folders of text.
     vocabulary, tokenizer, text_column: replace the settings' own where given.
+    changes: of keys of the run file, as in `data.vocabulary=512`.
     """
     from pydantic import ValidationError
 
@@ -229,7 +238,13 @@ def settings_of(
     from search.config import run as config
 
     is_run = len(sources) == 1 and _is_run_file(sources[0])
-    given: dict[str, Any] = config.load(Path(sources[0])).data.model_dump() if is_run else {"source": sources}
+    if changes and not is_run:
+        raise ConfigError(
+            f"--set {changes[0]}: {sources[0]} is text, expected one run file or a shipped name"
+        )
+    given: dict[str, Any] = (
+        config.load(Path(sources[0]), changes).data.model_dump() if is_run else {"source": sources}
+    )
     if tokenizer is not None:
         given |= {"tokenizer": str(tokenizer)}
         vocabulary = vocabulary or max(bpe.SMALLEST_VOCABULARY, bpe.ids_needed(bpe.load_tokenizer(tokenizer)))

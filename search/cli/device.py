@@ -13,6 +13,7 @@ from search.cli.options import (
     DEFAULT_RESULTS,
     MODEL,
     AsJson,
+    Changes,
     DeviceName,
     Dtype,
     MeasuredDevice,
@@ -215,6 +216,7 @@ def warm(
         ),
     ] = None,
     results: Results = DEFAULT_RESULTS,
+    changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile and tune the kernels that a search or an architecture will need, in parallel."""
@@ -234,6 +236,7 @@ def warm(
         tokens=tokens,
         device=device,
         results=results,
+        changes=changes or (),
     )
     outcomes = []
     with shown_warming(plain_console(stderr=True), len(work)) as progress:

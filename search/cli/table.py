@@ -53,6 +53,7 @@ def build_(
     threads: Threads = 1,
     table: TableFile = None,
     results: Results = DEFAULT_RESULTS,
+    changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the entries that search spaces or architectures need and the table lacks."""
@@ -68,6 +69,7 @@ def build_(
         batches=whole_numbers("--batch", batch or []),
         contexts=whole_numbers("--context", context or []),
         results=results,
+        changes=changes or (),
     )
     opened = open_device(device)
     with torch_threads(threads):

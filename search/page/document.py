@@ -13,7 +13,14 @@ from typing import Any
 from operators.base.errors import RunError
 from operators.base.files import write_whole
 
-SCRIPTS = ("base", "model", "chart", "candidate", "table", "sections", "main")
+SCRIPTS = (
+    *("base", "model", "chart", "thin", "frontier", "panel", "candidate", "compare"),
+    *("table", "sections", "main"),
+)
+STYLES = ("page", "panel")
+# The smallest of plotly.js's own bundles that has lines, points and bars, as the npm registry has it. The one
+# of the package `plotly` draws maps and volumes too: browsers take four times as long to read it.
+_PLOTLY = "plotly-basic.min.js"
 ENDINGS = (".html", ".htm")
 # Plotly makes its own style elements, so styles cannot be told apart by their hashes.
 _POLICY = (
@@ -28,10 +35,9 @@ def asset(name: str) -> str:
     return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
-@cache
 def plotly() -> str:
-    """The source of plotly.js, of the package `plotly`."""
-    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    """The source of plotly.js, with its licence."""
+    return asset(_PLOTLY)
 
 
 @cache
@@ -112,7 +118,7 @@ def check_path(path: Path) -> None:
 def _filled(name: str, **values: str) -> str:
     """A page with its places filled; texts of a run are escaped."""
     texts = {key: html.escape(value) for key, value in values.items() if key in ("title", "address")}
-    escaped = {**values, **texts, "style": asset("page.css")}
+    escaped = {**values, **texts, "style": "".join(asset(f"{each}.css") for each in STYLES)}
     parts = asset(name).split("@")  # text and names of places in turns
     return "".join(escaped[part] if number % 2 else part for number, part in enumerate(parts))
 

@@ -7,17 +7,18 @@ or a GGUF file), or the name of a shipped architecture: the first that exists.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from operators import Architecture
 from operators.architecture import IN_A_FOLDER, MODELS, find_architecture
 from operators.base import shipped
-from operators.base.errors import ArchitectureError, RunError
+from operators.base.errors import ArchitectureError, ConfigError, RunError
 from operators.published import vision_families
 from operators.published.json_file import read_mapping
 from operators.vision.vision_language import Model, load_model
 from search.config import run as config_module
+from search.config.changes import changed
 from search.config.run import RunConfig
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder
@@ -94,20 +95,33 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
     return candidate_of(results, run, number)
 
 
-def run_or_architecture(text: str, results: Path) -> RunConfig | Architecture:
+def run_or_architecture(text: str, results: Path, changes: Sequence[str] = ()) -> RunConfig | Architecture:
     """The configuration of a run file, a shipped one or that of a run that was begun; or a model.
 
-    Raises ConfigError, ArchitectureError and RunError, and DataError for a published model.
+    changes: of the keys of a configuration, as in `proxy.tokens=2e6`.
+
+    Raises ConfigError, ArchitectureError and RunError, and DataError for a published model. Raises
+    ConfigError too where there are changes and the source has no keys that could be changed.
     """
     path = Path(text)
     if is_published(path):
+        _unchanged(text, "a model", changes)
         return architecture_of(text, results)[1]
     if (path / _LEDGER).is_file():
+        _unchanged(text, "a run that was begun", changes)
         return opened(results, str(path.absolute()))[1].config
     if path.exists() and not path.is_dir() and path.suffix != ".json":
         data = config_module.plain(path)
         if not (isinstance(data, dict) and "layers" in data):
-            return config_module.parse(data, where=text)
+            return config_module.parse(changed(data, changes), where=text)
     elif not (path / IN_A_FOLDER).is_file() and shipped.find(path, "configuration") is not None:
-        return config_module.load(path)
-    return architecture_of(text, results)[1]
+        return config_module.load(path, changes)
+    architecture = architecture_of(text, results)[1]
+    _unchanged(text, "a model", changes)
+    return architecture
+
+
+def _unchanged(text: str, kind: str, changes: Sequence[str]) -> None:
+    """Raises ConfigError where keys shall be changed of what has none."""
+    if changes:
+        raise ConfigError(f"--set {changes[0]}: {text} is {kind}, expected a run file or a shipped name")

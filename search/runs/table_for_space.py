@@ -45,6 +45,7 @@ def wanted(
     batches: Sequence[int] | None,
     contexts: Sequence[int] | None,
     results: Path = Path("results"),
+    changes: Sequence[str] = (),
 ) -> Wanted:
     """The layers of the sources and the points at which these are measured.
 
@@ -52,13 +53,14 @@ def wanted(
     batches: batch sizes; None for those that a run is measured with.
     contexts: tokens in the state; None for those that a run is measured with.
     results: folder that holds the runs.
+    changes: of keys of the run files, as in `space.max_depth=8`.
 
     Raises ConfigError and ArchitectureError.
     """
     architectures: list[Architecture] = []
     points: dict[Point, None] = {}
     for source in sources:
-        given = run_or_architecture(source, results)
+        given = run_or_architecture(source, results, changes)
         if isinstance(given, Architecture):
             architectures.append(given)
             of_batches, of_contexts = batches or BATCHES, contexts or CONTEXTS

@@ -24,6 +24,7 @@ def warm_jobs(
     tokens: int | None,
     device: str,
     results: Path = Path("results"),
+    changes: Sequence[str] = (),
 ) -> list[Job]:
     """Jobs for every shape in the sources, each once, for their heads and for the anchor model.
 
@@ -35,13 +36,14 @@ def warm_jobs(
     tokens: of a sequence; None for those that a run trains and measures with.
     device: cpu or cuda:N.
     results: folder that holds the runs.
+    changes: of keys of the run files, as in `space.max_depth=8`.
 
     Raises ConfigError and ArchitectureError.
     """
     distinct: dict[tuple[str, str, int, Workload], Job] = {}
     whole: list[Job] = []
     for source in sources:
-        given = run_or_architecture(source, results)
+        given = run_or_architecture(source, results, changes)
         if isinstance(given, Architecture):
             workload = _workload_of_model(batches or BATCHES, tokens or TOKENS)
             work = jobs([given], workload, device)

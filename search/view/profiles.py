@@ -322,5 +322,6 @@ def _described(conditions: Conditions) -> list[str]:
         causes = ", ".join(f"{name} for {ns / 1e6:.3g} ms" for name, ns in held.items())
         lines.append(f"performance held down by {causes}")
     lines += [f"not known: {note}" for note in conditions.notes]
+    lines += conditions.remarks
     lines += [f"tainted by {reason}" for reason in conditions.tainted]
     return lines

@@ -21,21 +21,49 @@ function fill(target, ...children) {
   target.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-// A table with a caption that screen readers say. Columns: {title, words?}; rows of texts or nodes.
+// A table with a caption that screen readers say. Columns: {title, words?, unseen?}, where unseen titles are
+// for them alone; rows of texts or nodes.
 function table(caption, columns, rows, options) {
-  const head = columns.map((column) => h("th", { scope: "col", class: column.words ? "words" : null }, column.title));
+  const head = columns.map((column) =>
+    h(
+      "th",
+      { scope: "col", class: column.words ? "words" : null },
+      column.unseen ? h("span", { class: "unseen" }, column.title) : column.title,
+    ),
+  );
   const body = rows.map((row) =>
-    h("tr", row.mark ? { class: row.mark } : null,
+    h(
+      "tr",
+      row.mark ? { class: row.mark } : null,
       (row.cells || row).map((cell, place) =>
-        h(place === 0 && !(options && options.plain) ? "th" : "td",
-          { scope: place === 0 && !(options && options.plain) ? "row" : null, class: columns[place].words ? "words" : null },
-          cell))));
-  const made = h("table", null, h("caption", { class: "unseen" }, caption), h("thead", null, h("tr", null, head)),
-    h("tbody", null, body));
+        h(
+          place === 0 && !(options && options.plain) ? "th" : "td",
+          {
+            scope: place === 0 && !(options && options.plain) ? "row" : null,
+            class: columns[place].words ? "words" : null,
+          },
+          cell,
+        ),
+      ),
+    ),
+  );
+  const made = h(
+    "table",
+    null,
+    h("caption", { class: "unseen" }, caption),
+    h("thead", null, h("tr", null, head)),
+    h("tbody", null, body),
+  );
   return h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption }, made);
 }
 
-const PREFIXES = [[1, ""], [1e3, "k"], [1e6, "M"], [1e9, "G"], [1e12, "T"]];
+const PREFIXES = [
+  [1, ""],
+  [1e3, "k"],
+  [1e6, "M"],
+  [1e9, "G"],
+  [1e12, "T"],
+];
 
 // Three significant digits and an SI prefix, as tables in the terminal have them.
 function scaled(value) {
@@ -80,6 +108,14 @@ function duration(seconds) {
   return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
 }
 
+// Black or white, whichever stands out more from a colour such as "#4477aa".
+function textOn(colour) {
+  const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255);
+  const linear = parts.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  const light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  return 1.05 / (light + 0.05) > (light + 0.05) / 0.05 ? "#ffffff" : "#000000";
+}
+
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 // What screen readers say when something changed that is not in focus.
@@ -101,19 +137,23 @@ async function unpacked(text) {
 // A command that can be copied, and is selected where the browser has no clipboard for files.
 function command(text) {
   const code = h("code", { tabindex: "0" }, text);
-  const button = h("button", {
-    type: "button",
-    class: "copy",
-    "aria-label": `Copy: ${text}`,
-    onclick: async () => {
-      getSelection().selectAllChildren(code);
-      try {
-        await navigator.clipboard.writeText(text);
-        announce("copied");
-      } catch {
-        announce("selected; copy it with the keyboard");
-      }
+  const button = h(
+    "button",
+    {
+      type: "button",
+      class: "copy",
+      "aria-label": `Copy: ${text}`,
+      onclick: async () => {
+        getSelection().selectAllChildren(code);
+        try {
+          await navigator.clipboard.writeText(text);
+          announce("copied");
+        } catch {
+          announce("selected; copy it with the keyboard");
+        }
+      },
     },
-  }, "Copy");
+    "Copy",
+  );
   return h("div", { class: "command" }, code, button);
 }

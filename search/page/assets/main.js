@@ -1,14 +1,34 @@
 // The state of the page, its controls, and news from a server.
 
 const state = {
-  data: null, run: 0, x: "", y: "", colour: "", errors: true, others: true, logX: false, logY: false, where: "",
-  onlyFrontier: false, status: "", allColumns: false, sort: ["id", false], page: 0, courseBy: "evaluations",
-  open: null, beside: null, members: [],
+  data: null,
+  run: 0,
+  x: "",
+  y: "",
+  colour: "",
+  errors: true,
+  others: true,
+  logX: false,
+  logY: false,
+  where: "",
+  onlyFrontier: false,
+  status: "",
+  allColumns: false,
+  sort: ["id", false],
+  page: 0,
+  courseBy: "evaluations",
+  open: null,
+  beside: null,
+  members: [],
 };
 
 function options(select, pairs, chosen) {
   const before = JSON.stringify([...select.options].map((option) => [option.value, option.textContent]));
-  if (JSON.stringify(pairs) !== before) fill(select, pairs.map(([value, text]) => h("option", { value }, text)));
+  if (JSON.stringify(pairs) !== before)
+    fill(
+      select,
+      pairs.map(([value, text]) => h("option", { value }, text)),
+    );
   select.value = chosen;
 }
 
@@ -17,7 +37,7 @@ function chooseDefaults() {
   const objectives = run.objectives.map((each) => each.metric);
   const others = run.metrics.map((metric) => metric.name).filter((name) => !objectives.includes(name));
   state.y = objectives[0];
-  state.x = objectives[1] ?? (others.includes("params") ? "params" : others[0] ?? objectives[0]);
+  state.x = objectives[1] ?? (others.includes("params") ? "params" : (others[0] ?? objectives[0]));
   state.colour = objectives[2] ?? "evaluation";
   state.sort = [objectives[0], run.metric.get(objectives[0]).maximize];
 }
@@ -28,13 +48,20 @@ function controls() {
   options(element("x"), metrics, state.x);
   options(element("y"), metrics, state.y);
   options(element("colour"), [["", "none"], ["evaluation", "evaluation number"], ...metrics], state.colour);
-  options(element("run"), state.data.runs.map((each, place) => [String(place), each.name]), String(state.run));
+  options(
+    element("run"),
+    state.data.runs.map((each, place) => [String(place), each.name]),
+    String(state.run),
+  );
   const statuses = [...new Set(run.rows.map((row) => run.text("status", row)))].sort();
   if (!statuses.includes(state.status)) state.status = "";
   options(element("status"), [["", "all"], ...statuses.map((status) => [status, status])], state.status);
   for (const name of ["many-runs", "others-field"]) element(name).hidden = state.data.runs.length < 2;
-  element("metric-note").textContent = [state.y, state.x].map((name) => run.metric.get(name)).filter((metric) => metric && metric.description)
-    .map((metric) => `${metric.name}: ${metric.description}`).join(". ");
+  element("metric-note").textContent = [state.y, state.x]
+    .map((name) => run.metric.get(name))
+    .filter((metric) => metric && metric.description)
+    .map((metric) => `${metric.name}: ${metric.description}`)
+    .join(". ");
 }
 
 // Redraws what depends on the conditions; says what is wrong with them, and keeps the last ones then.
@@ -96,34 +123,76 @@ async function showAll() {
 }
 
 function listen() {
-  const change = (id, name, of, then) => element(id).addEventListener("change", (event) => {
-    state[name] = of(event.target);
-    then();
-  });
+  const change = (id, name, of, then) =>
+    element(id).addEventListener("change", (event) => {
+      state[name] = of(event.target);
+      then();
+    });
   const value = (target) => target.value;
   const checked = (target) => target.checked;
-  const axes = () => { controls(); refresh(); };
+  const axes = () => {
+    controls();
+    refresh();
+  };
   for (const name of ["x", "y", "colour"]) change(name, name, value, axes);
-  for (const [id, name] of [["errors", "errors"], ["others", "others"], ["log-x", "logX"], ["log-y", "logY"]]) change(id, name, checked, refresh);
-  for (const [id, name] of [["only-frontier", "onlyFrontier"], ["all-columns", "allColumns"]])
-    change(id, name, checked, () => { state.page = 0; showTable(state); });
-  change("status", "status", value, () => { state.page = 0; showTable(state); });
-  change("course-by", "courseBy", value, () => drawCourse(state).catch(failed));
-  change("run", "run", (target) => Number(target.value), () => {
-    chooseDefaults();
+  for (const [id, name] of [
+    ["errors", "errors"],
+    ["others", "others"],
+    ["log-x", "logX"],
+    ["log-y", "logY"],
+  ])
+    change(id, name, checked, refresh);
+  for (const [id, name] of [
+    ["only-frontier", "onlyFrontier"],
+    ["all-columns", "allColumns"],
+  ])
+    change(id, name, checked, () => {
+      state.page = 0;
+      showTable(state);
+    });
+  change("status", "status", value, () => {
     state.page = 0;
-    showAll();
+    showTable(state);
   });
-  element("where-form").addEventListener("submit", (event) => { event.preventDefault(); state.page = 0; refresh(); });
-  element("where").addEventListener("change", () => { state.page = 0; refresh(); });
-  element("previous").addEventListener("click", () => { state.page -= 1; showTable(state); });
-  element("next").addEventListener("click", () => { state.page += 1; showTable(state); });
+  change("course-by", "courseBy", value, () => drawCourse(state).catch(failed));
+  change(
+    "run",
+    "run",
+    (target) => Number(target.value),
+    () => {
+      chooseDefaults();
+      state.page = 0;
+      showAll();
+    },
+  );
+  element("where-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    state.page = 0;
+    refresh();
+  });
+  element("where").addEventListener("change", () => {
+    state.page = 0;
+    refresh();
+  });
+  element("previous").addEventListener("click", () => {
+    state.page -= 1;
+    showTable(state);
+  });
+  element("next").addEventListener("click", () => {
+    state.page += 1;
+    showTable(state);
+  });
   element("csv").addEventListener("click", () => saveCsv(state));
   element("close").addEventListener("click", () => closeCandidate(state));
   element("frontier-chart").addEventListener("keydown", (event) => walk(state, event));
   element("frontier-chart").addEventListener("blur", hideNote);
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && state.open !== null) closeCandidate(state); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { showAll(); showCandidate(state); });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && state.open !== null) closeCandidate(state);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    showAll();
+    showCandidate(state);
+  });
   addEventListener("hashchange", openByAddress);
 }
 
@@ -143,7 +212,9 @@ function openByAddress() {
 
 // New data with the same choices: what is open stays open, and the focus and the zoom stay too.
 async function renew(data) {
-  const open = [state.open, state.beside].map((at) => at && [state.data.runs[at[0]].name, state.data.runs[at[0]].candidates.number[at[1]]]);
+  const open = [state.open, state.beside].map(
+    (at) => at && [state.data.runs[at[0]].name, state.data.runs[at[0]].candidates.number[at[1]]],
+  );
   state.data = prepared(data);
   [state.open, state.beside] = open.map((at) => {
     const place = at ? data.runs.findIndex((run) => run.name === at[0]) : -1;
@@ -154,7 +225,10 @@ async function renew(data) {
   const column = focused && focused.dataset ? focused.dataset.column : undefined;
   const inPanel = element("candidate").contains(focused);
   await showAll();
-  if (column !== undefined) element("candidates").querySelector(`button[data-column="${CSS.escape(column)}"]`)?.focus();
+  if (column !== undefined)
+    element("candidates")
+      .querySelector(`button[data-column="${CSS.escape(column)}"]`)
+      ?.focus();
   if (state.open !== null && !inPanel) showCandidate(state);
 }
 
@@ -164,7 +238,10 @@ async function follow(address) {
   for (;;) {
     let wait = 2000;
     try {
-      const answer = await fetch(address, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
+      const answer = await fetch(address, {
+        headers: tag ? { "If-None-Match": tag } : {},
+        cache: "no-store",
+      });
       if (answer.status === 200) {
         tag = answer.headers.get("ETag");
         const data = await answer.json();

@@ -24,11 +24,15 @@ function told(run, name, row) {
   const value = run.value(name, row);
   if (value === null) return "";
   const spread = run.spread(name, row);
-  return figure(run.metric.get(name), value) + (run.taint(name, row) ? "!" : "") +
-    (spread === null || spread === undefined ? "" : ` ± ${percent(spread)}`);
+  return (
+    figure(run.metric.get(name), value) +
+    (run.taint(name, row) ? "!" : "") +
+    (spread === null || spread === undefined ? "" : ` ± ${percent(spread)}`)
+  );
 }
 
-const CONDITION = /^\s*([a-z_][a-z0-9_]*(?:@[a-z0-9.]+)?(?:\/[A-Za-z0-9._-]+)?)\s*(<=|>=|<|>)\s*([-+0-9.eE_]+)\s*$/;
+const CONDITION =
+  /^\s*([a-z_][a-z0-9_]*(?:@[a-z0-9.]+)?(?:\/[A-Za-z0-9._-]+)?)\s*(<=|>=|<|>)\s*([-+0-9.eE_]+)\s*$/;
 
 // Conditions as `frontier --where` takes them; several are joined by commas or "and".
 function conditions(run, text) {
@@ -38,7 +42,9 @@ function conditions(run, text) {
     const number = match ? match[3].replace(/(\d)_(?=\d)/g, "$1") : "";
     const bound = /[\d]/.test(number) && !number.includes("_") ? Number(number) : NaN;
     if (!match || !Number.isFinite(bound))
-      throw new Error(`constraint '${part.trim()}': expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'`);
+      throw new Error(
+        `constraint '${part.trim()}': expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'`,
+      );
     if (!run.metric.has(match[1]))
       throw new Error(`unknown metric '${match[1]}': expected one of ${[...run.metric.keys()].join(", ")}`);
     return { metric: match[1], relation: match[2], bound };
@@ -58,7 +64,9 @@ function qualifies(run, row, wanted) {
 function scored(run, metrics) {
   const order = run.candidates.order;
   return run.rows
-    .filter((row) => run.text("status", row) === "ok" && metrics.every((name) => run.value(name, row) !== null))
+    .filter(
+      (row) => run.text("status", row) === "ok" && metrics.every((name) => run.value(name, row) !== null),
+    )
     .sort((a, b) => order[a] - order[b]);
 }
 
@@ -74,7 +82,9 @@ function frontier(run, rows, metrics) {
     rows.forEach((row, place) => {
       const value = run.value(name, row);
       cost[place * width + k] = sign * value;
-      error[place * width + k] = run.taint(name, row) ? Infinity : ((shares && shares[row]) || 0) * Math.abs(value);
+      error[place * width + k] = run.taint(name, row)
+        ? Infinity
+        : ((shares && shares[row]) || 0) * Math.abs(value);
     });
   });
   // One that dominates another has the smaller sum of scaled costs: only those before it need be looked at.
@@ -92,7 +102,10 @@ function frontier(run, rows, metrics) {
       if (error[place * width + k] === Infinity) trusted[place] = 0;
     }
   }
-  const able = rows.map((_, place) => place).filter((place) => trusted[place]).sort((a, b) => sums[a] - sums[b]);
+  const able = rows
+    .map((_, place) => place)
+    .filter((place) => trusted[place])
+    .sort((a, b) => sums[a] - sums[b]);
   const dominates = (i, j) => {
     let better = false;
     for (let k = 0; k < width; k += 1) {
@@ -103,10 +116,15 @@ function frontier(run, rows, metrics) {
     return better;
   };
   const slack = 1e-9; // sums are rounded
+  let last = -1; // what dominated one often dominates the next
   const dominated = (j) => {
+    if (last >= 0 && dominates(last, j)) return true;
     for (const i of able) {
       if (sums[i] > sums[j] + slack) return false;
-      if (dominates(i, j)) return true;
+      if (dominates(i, j)) {
+        last = i;
+        return true;
+      }
     }
     return false;
   };
@@ -118,14 +136,17 @@ function frontierAfter(run, kind, count) {
   const order = run.candidates.order;
   const dominators = run.dominators.get(kind);
   const before = (number) => order[run.rowOf.get(number)] < count;
-  return [...dominators].filter(([number, by]) => before(number) && (by === null || !before(by)))
+  return [...dominators]
+    .filter(([number, by]) => before(number) && (by === null || !before(by)))
     .map(([number]) => run.rowOf.get(number));
 }
 
 const layersOf = (run, row) => run.candidates.layers[row].map((place) => run.candidates.tables.layers[place]);
 
-const shapeText = (layer) => Object.entries(layer.shape)
-  .map(([key, value]) => `${key} ${typeof value === "string" ? value : JSON.stringify(value)}`).join(", ");
+const shapeText = (layer) =>
+  Object.entries(layer.shape)
+    .map(([key, value]) => `${key} ${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(", ");
 
 const layerText = (layer) => `${layer.operator} (${shapeText(layer)}), ${layer.norm}`;
 
@@ -134,13 +155,16 @@ function aligned(a, b, same) {
   const lengths = Array.from({ length: a.length + 1 }, () => new Array(b.length + 1).fill(0));
   for (let i = a.length - 1; i >= 0; i -= 1)
     for (let j = b.length - 1; j >= 0; j -= 1)
-      lengths[i][j] = same(a[i], b[j]) ? lengths[i + 1][j + 1] + 1 : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
+      lengths[i][j] = same(a[i], b[j])
+        ? lengths[i + 1][j + 1] + 1
+        : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
   const pairs = [];
   let left = [];
   let right = [];
   // What was replaced stands beside what replaced it.
   const flush = () => {
-    for (let k = 0; k < Math.max(left.length, right.length); k += 1) pairs.push([left[k] ?? null, right[k] ?? null]);
+    for (let k = 0; k < Math.max(left.length, right.length); k += 1)
+      pairs.push([left[k] ?? null, right[k] ?? null]);
     left = [];
     right = [];
   };

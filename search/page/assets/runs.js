@@ -8,27 +8,58 @@ function address(names) {
 
 function ago(text) {
   const seconds = (Date.now() - Date.parse(text)) / 1000;
-  for (const [size, word] of [[86400, "day"], [3600, "hour"], [60, "minute"]])
+  for (const [size, word] of [
+    [86400, "day"],
+    [3600, "hour"],
+    [60, "minute"],
+  ])
     if (seconds >= size) return `${plural(Math.floor(seconds / size), word)} ago`;
   return "just now";
 }
 
 function showRuns(rows) {
   const words = { words: true };
-  const columns = [{ title: "choose" }, { title: "run", ...words }, { title: "state", ...words }, { title: "evaluated" }, { title: "frontier" },
-    { title: "best", ...words }, { title: "changed", ...words }, { title: "size" }];
+  const columns = [
+    { title: "choose" },
+    { title: "run", ...words },
+    { title: "state", ...words },
+    { title: "evaluated" },
+    { title: "frontier" },
+    { title: "best", ...words },
+    { title: "changed", ...words },
+    { title: "size" },
+  ];
   const body = rows.map((row) => {
-    const box = h("input", { type: "checkbox", "aria-label": `Choose ${row.name}`, disabled: !row.readable, onchange: (event) => {
-      if (event.target.checked) chosen.add(row.name);
-      else chosen.delete(row.name);
-      element("show").disabled = chosen.size < 2;
-    } });
+    const box = h("input", {
+      type: "checkbox",
+      "aria-label": `Choose ${row.name}`,
+      disabled: !row.readable,
+      onchange: (event) => {
+        if (event.target.checked) chosen.add(row.name);
+        else chosen.delete(row.name);
+        element("show").disabled = chosen.size < 2;
+      },
+    });
     box.checked = chosen.has(row.name);
-    return [box, row.readable ? h("a", { href: address([row.name]) }, row.name) : row.name, row.state, row.readable ? `${row.evaluated} of ${row.candidates}` : "",
-      row.readable ? row.frontier : "", Object.entries(row.best).map(([name, value]) => `${name} ${digits(value)}`).join(", "), ago(row.changed),
-      withSuffix(row.size, "B")];
+    return [
+      box,
+      row.readable ? h("a", { href: address([row.name]) }, row.name) : row.name,
+      row.state,
+      row.readable ? `${row.evaluated} of ${row.candidates}` : "",
+      row.readable ? row.frontier : "",
+      Object.entries(row.best)
+        .map(([name, value]) => `${name} ${digits(value)}`)
+        .join(", "),
+      ago(row.changed),
+      withSuffix(row.size, "B"),
+    ];
   });
-  fill(element("runs"), rows.length ? table("Runs", columns, body, { plain: true }) : h("p", null, "There is no run yet; one that begins appears here."));
+  fill(
+    element("runs"),
+    rows.length
+      ? table("Runs", columns, body, { plain: true })
+      : h("p", null, "There is no run yet; one that begins appears here."),
+  );
 }
 
 async function followRuns() {

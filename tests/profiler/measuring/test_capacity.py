@@ -106,6 +106,9 @@ class Counter:
     def energy_j(self) -> float:
         return 1000 + 300 * self.now
 
+    def power_w(self) -> float:
+        return 300.0
+
 
 def test_energy_is_that_of_the_tokens_in_the_window() -> None:
     counter = Counter()

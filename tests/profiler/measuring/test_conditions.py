@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pynvml
 import pytest
+import torch
 
+from operators.base.errors import DeviceError
 from profiler.device import nvml
 from profiler.device.device import open_device
 from profiler.device.lock import members, shared
@@ -222,6 +224,37 @@ def test_what_the_driver_says_is_read_and_what_it_does_not_support_is_named(
         f"violations_ns.{name}" for name in ("sync_boost", "board_limit", "low_utilization", "reliability")
     }
     assert Gpu("GPU-1").energy_j() == 12.345
+
+
+@pytest.mark.parametrize(
+    ("field", "mean", "right"),
+    [(SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=612_500)), 1, 612.5),
+     (SimpleNamespace(nvmlReturn=pynvml.NVML_ERROR_NOT_SUPPORTED, value=None), 431_000, 431.0)],
+    ids=["now", "mean"],
+)  # fmt: skip
+def test_power_is_that_of_the_moment_where_the_driver_has_it(monkeypatch, field, mean, right) -> None:
+    asked: list[object] = []
+    for name, function in {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: "handle",
+        "nvmlDeviceGetFieldValues": lambda handle, fields: asked.extend(fields) or [field],
+        "nvmlDeviceGetPowerUsage": lambda handle: mean,
+    }.items():
+        monkeypatch.setattr(nvml.pynvml, name, function)
+    assert Gpu("GPU-1").power_w() == right
+    assert asked == [186]  # NVML_FI_DEV_POWER_INSTANT of nvml.h
+
+
+def test_nothing_is_measured_on_a_gpu_that_a_profiler_watches(monkeypatch) -> None:
+    def refuse() -> None:
+        raise DeviceError("a profiler makes every kernel slower")
+
+    monkeypatch.setattr(conditions, "refuse_observed", refuse)
+    assert measured(FakeAnchor(1.0, 1.0))[1].tainted == ()  # on a CPU it changes nothing
+    gpu = FakeDevice()
+    gpu.torch_device = torch.device("cuda")
+    with pytest.raises(DeviceError, match="a profiler"):
+        measured(FakeAnchor(), gpu)
 
 
 def test_an_unstable_result_is_measured_again() -> None:

@@ -21,11 +21,12 @@ from search.cluster import ray_executor as cluster
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.runs import ledger as ledger_module
-from search.runs import run
+from search.runs import run, table_for_space
 from search.runs.export_huggingface import export_huggingface
 from search.runs.ledger import Ledger
 from search.runs.sources import architecture_of, candidate_named, run_or_architecture
 from search.runs.table_for_space import load_space
+from search.runs.warming import warm_jobs
 from search.searchers.contract import Proposal
 from search.studies import experiment
 from search.studies.law.law import LawSettings
@@ -282,3 +283,38 @@ def test_a_ray_that_does_not_start_is_one_line() -> None:
         ConfigError, match=r"^Ray cannot be started on this machine, .*: The last sentence\.$"
     ):
         cluster_connect._start_here(SimpleNamespace(init=fail), 1, {})
+
+
+def test_keys_of_a_configuration_are_changed_for_tables_kernels_and_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = ["profile.batch_sizes=[1,3]", "data.vocabulary=512"]
+    given = run_or_architecture("quick", tmp_path, changes)
+    assert isinstance(given, config_module.RunConfig)
+    assert (given.profile.batch_sizes, given.data.vocabulary) == ((1, 3), 512)
+    Path("run.yaml").write_text(given.to_yaml(), encoding="utf-8")
+    other = run_or_architecture("run.yaml", tmp_path, ["data.vocabulary=600"])
+    assert isinstance(other, config_module.RunConfig)
+    assert (other.data.vocabulary, other.profile.batch_sizes) == (600, (1, 3))
+    assert settings_of(["quick"], changes=changes).vocabulary == 512
+    few = table_for_space.wanted(
+        ["table_cpu"], batches=None, contexts=None, results=tmp_path, changes=changes
+    )
+    assert {point.batch for point in few.points} == {1, 3}
+    assert {each.vocabulary for each in few.architectures} == {512}
+    jobs = warm_jobs(["quick"], batches=None, tokens=None, device="cpu", results=tmp_path, changes=changes)
+    assert {batch for job in jobs for batch, _ in job.workload.decoding} >= {1, 3}
+
+
+def test_what_has_no_keys_refuses_changes(here: Path) -> None:
+    Path("model.yaml").write_text(MODEL.to_yaml(), encoding="utf-8")
+    Path("text.txt").write_text("text", encoding="utf-8")
+    for read, kind in (
+        (lambda: run_or_architecture("model.yaml", here, ["proxy.tokens=1"]), "model.yaml is a model"),
+        (lambda: run_or_architecture("llama-3.2-1b", here, ["proxy.tokens=1"]), "llama-3.2-1b is a model"),
+        (lambda: run_or_architecture("results/first", here, ["proxy.tokens=1"]), "is a run that was begun"),
+        (lambda: settings_of(["text.txt"], changes=["proxy.tokens=1"]), "text.txt is text"),
+    ):
+        with pytest.raises(ConfigError, match=f"--set proxy.tokens=1: .*{kind}, expected"):
+            read()
