@@ -24,7 +24,7 @@ class Energy(Value):
 
     @property
     def disagreement(self) -> str:
-        """Why the energy should not be trusted; empty where counter and power agree."""
+        """How counter and power differ; empty where they agree."""
         if self.integral_j is None or abs(self.integral_j - self.energy_j) <= MOST_ENERGY_GAP * self.energy_j:
             return ""
         return (

@@ -297,18 +297,11 @@ class Profile(Value):
     def taints(self) -> dict[str, str]:
         """Why a timed figure should not be trusted, by key.
 
-        The reason is a tainted condition, two energies that differ, or an error above MOST_ERROR.
+        The reason is a tainted condition, or an error above MOST_ERROR.
         """
         found = {}
-        doubts = {
-            key(name, batch=point.batch, context=self._further(point.context)): point.energy.disagreement
-            for point in self.points
-            if point.energy
-            for name in _OF_ENERGY
-        }
         for name, timing, conditions in self._timed():
-            reasons = (*(conditions.tainted if conditions else ()), doubts.get(name, ""))
-            held = "; ".join(filter(None, reasons))
+            held = "; ".join(conditions.tainted) if conditions else ""
             if reason := held or (instability(timing, self._kind) if timing else ""):
                 found[name] = reason
         return found

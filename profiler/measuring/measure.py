@@ -143,7 +143,8 @@ def measure(
         sessions.clear()
         if opened.torch_device.type == "cuda":
             cache = torch.cuda.get_device_properties(opened.torch_device).L2_cache_size
-            conditions = conditions.model_copy(update={"remarks": warm_cache(points, cache)})
+            remarks = (*warm_cache(points, cache), *unlike_energies(points))
+            conditions = conditions.model_copy(update={"remarks": remarks})
         model = models[0]
         del models
         largest: tuple[LargestBatch, ...] = ()
@@ -366,6 +367,15 @@ def warm_cache(points: Sequence[PointProfile], cache_bytes: int) -> tuple[str, .
         f"{point.decode_bytes / 1e6:.3g} MB and the cache holds {cache_bytes / 1e6:.3g} MB"
         for point in points
         if point.decode_bytes <= cache_bytes
+    )
+
+
+def unlike_energies(points: Sequence[PointProfile]) -> tuple[str, ...]:
+    """A note for each point whose energy by the counter differs from that by the power."""
+    return tuple(
+        f"{point.energy.disagreement} at {_where(point.batch, point.context)}"
+        for point in points
+        if point.energy and point.energy.disagreement
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from operators import Architecture
 from operators.base.errors import DeviceError
 from profiler.energy import Energy
-from profiler.measuring.measure import decode_energy, warm_cache
+from profiler.measuring.measure import decode_energy, unlike_energies, warm_cache
 from profiler.profile import ProfileSettings
 from tests.helpers.made_up_profile import made_up_profile
 
@@ -64,13 +64,12 @@ def test_without_readings_of_the_power_the_counter_stands_alone():
     assert energy.disagreement == ""
 
 
-def test_figures_of_energy_are_tainted_and_no_others():
-    profile = profile_of_a_small_model()
-    point = profile.points[0]
+def test_energies_that_differ_are_noted_with_their_point():
+    point = profile_of_a_small_model().points[0]
     energy = Energy(energy_j=1000, seconds=5, tokens=10, integral_j=1300)
-    tainted = profile.model_copy(update={"points": (point.model_copy(update={"energy": energy}),)}).taints()
-    assert set(tainted) == {"energy_j_per_token@b1", "power_w@b1"}
-    assert all("1000 J by the counter" in reason for reason in tainted.values())
+    (note,) = unlike_energies([point, point.model_copy(update={"energy": energy})])
+    assert note.startswith("energy: 1000 J by the counter, 1300 J by the power")
+    assert note.endswith(f"at batch {point.batch}, context {point.context}")
     assert Energy.model_validate({"energy_j": 1, "seconds": 5, "tokens": 1}).disagreement == ""  # of before
 
 
