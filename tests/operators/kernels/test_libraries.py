@@ -1,9 +1,7 @@
-"""A process takes over what another one has tuned, so that both train alike."""
+"""How kernel libraries are imported: little of them, and their kernels for any number of heads."""
 
-import json
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,95 +9,86 @@ from typing import Any
 import pytest
 import torch
 
-from operators.kernels.libraries import _check_disk_cache
+triton = pytest.importorskip("triton")
 
-TRAINING = """
-import json
-import torch
-from operators.kernels import libraries as kernel_libraries
-from operators.architecture import Architecture
-from operators.model import HybridLM
+from operators.kernels import libraries  # noqa: E402
 
-brief, tuned = kernel_libraries._brief_bench, []
-kernel_libraries._brief_bench = lambda call, quantiles: tuned.append(call) or brief(call, quantiles)
-torch.manual_seed(0)
-architecture = Architecture.from_shorthand("m f d f", width=512, vocabulary=512)
-model = HybridLM(architecture, device="cuda", dtype=torch.bfloat16)
-tokens = torch.arange(8 * 256, device="cuda").reshape(8, 256) % 512
-with kernel_libraries.deterministic():
-    loss = model(tokens).float().logsumexp(-1).sum()
-    loss.backward()
-gradients = sum(parameter.grad.double().abs().sum().item() for parameter in model.parameters())
-print(json.dumps([len(tuned), loss.item(), gradients]))
+KERNEL = """
+import triton
+import triton.language as tl
+
+@triton.autotune([triton.Config({"block": 16}), triton.Config({"block": 32})], key=["H", "K"])
+@triton.jit
+def tuned(x, H: tl.constexpr, K: tl.constexpr, block: tl.constexpr):
+    tl.store(x + H * K, block)
+
+@triton.jit
+def plain(x, HV: tl.constexpr, V: tl.constexpr):
+    tl.store(x + HV * V, 1)
 """
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_second_process_tunes_nothing_and_computes_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package `fla` whose top levels cannot be imported, as if what they need were not there."""
+    folder = tmp_path / "fla" / "ops" / "gla"
+    folder.mkdir(parents=True)
+    for heavy in (tmp_path / "fla", folder.parent):
+        (heavy / "__init__.py").write_text("raise RuntimeError('all of it was imported')")
+    (folder / "__init__.py").write_text(KERNEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "fla"}
+    for name in before:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 9))
+    monkeypatch.setattr(libraries, "use_kernel_cache", lambda: None)
+    yield folder
+    libraries.load.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fla"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_a_number_of_heads_is_an_argument_of_kernels_and_no_case_of_its_own(library: Path) -> None:
+    module = libraries.load("fla.ops.gla")
+    constants = {
+        kernel.__name__: [parameter.name for parameter in kernel.params if parameter.is_constexpr]
+        for kernel in (module.tuned.fn, module.plain)
+    }
+    assert constants == {"tuned": ["K", "block"], "plain": ["V"]}
+    assert all(
+        parameter.do_not_specialize
+        for kernel in (module.tuned.fn, module.plain)
+        for parameter in kernel.params
+        if parameter.name in ("H", "HV")
+    )
+    assert module.tuned.keys == ["K"]
+
+
+def test_nothing_is_compiled_while_a_library_is_imported(
+    library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("TRITON_CACHE_AUTOTUNING", "1")
+    compiler = SimpleNamespace(calls=0)
 
-    def results() -> tuple[int, float, float]:
-        done = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True, check=True)
-        count, loss, gradient = json.loads(done.stdout.splitlines()[-1])
-        return count, loss, gradient
+    def counted(function: Any = None, **_: Any) -> Any:
+        compiler.calls += 1
+        return function
 
-    (first, *computed), (second, *again) = results(), results()
-    assert first > 0
-    assert second == 0
-    assert again == computed
-
-
-class Config(SimpleNamespace):
-    pre_hook: Callable[[], None] | None
-
-    def __str__(self) -> str:
-        return f"BLOCK: {self.block}"
-
-    def __hash__(self) -> int:
-        return hash((self.block, self.pre_hook))
+    monkeypatch.setattr(torch, "compile", counted)
+    (library / "__init__.py").write_text(
+        "import torch\n\n@torch.compile\ndef one():\n    return 1\n\n"
+        "@torch.compile(fullgraph=True)\ndef two():\n    return 2\n"
+    )
+    module = libraries.load("fla.ops.gla")
+    assert (module.one(), module.two(), compiler.calls) == (1, 2, 0)
+    assert torch.compile is counted
 
 
-class Autotuner:
-    """Triton's behaviour: it tunes, unless no configuration has a hook and a file has the fastest."""
-
-    files: dict[str, str]
-
-    def __init__(self, files: dict[str, str]) -> None:
-        self.files = files
-        self.cache: dict[Any, Config] = {}
-        self.configs_timings: dict[Config, float] = {}
-
-    def check_disk_cache(self, key: Any, configs: list[Config], tune: Callable[[], None]) -> bool:
-        if any(config.pre_hook for config in configs):
-            tune()
-            return False
-        if key in self.files:
-            timings = {Config(**config): ms for config, ms in json.loads(self.files[key])}
-            self.cache[key] = min(timings, key=lambda config: timings[config])
-            return True
-        tune()
-        self.files[key] = json.dumps(
-            [(vars(config), ms) for config, ms in self.configs_timings.items() if not config.pre_hook]
-        )
-        return False
-
-
-def test_configurations_with_hooks_are_kept_and_get_their_hooks_back() -> None:
-    files: dict[str, str] = {}
-    for was_cached, times in [(False, {16: 2.0, 32: 1.0}), (True, {16: 1.0, 32: 2.0})]:
-        autotuner = Autotuner(files)
-        configs = [Config(block=block, pre_hook=lambda: None) for block in times]
-
-        def tune(
-            tuner: Autotuner = autotuner, given: list[Config] = configs, ms: dict[int, float] = times
-        ) -> None:
-            tuner.configs_timings = {config: ms[config.block] for config in given}
-            tuner.cache["key"] = min(given, key=lambda config: ms[config.block])
-
-        assert _check_disk_cache(autotuner, "key", configs, tune) is was_cached
-        assert autotuner.cache["key"] is configs[1]  # the fastest of the first process
-        assert all(config.pre_hook for config in configs)
+def test_losses_are_deterministic_without_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", None)
+    before = torch.are_deterministic_algorithms_enabled()
+    with libraries.deterministic():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.are_deterministic_algorithms_enabled() == before
