@@ -21,6 +21,10 @@ NAMES = {
     "torch._dynamo.config.recompile_limit": ("_dynamo/config.py", "\nrecompile_limit = "),
     "torch._foreach_add_": ("_C/_VariableFunctions.pyi", "\ndef _foreach_add_("),
     "torch._foreach_copy_": ("_C/_VariableFunctions.pyi", "\ndef _foreach_copy_("),
+    "torch.autograd.profiler._is_profiler_enabled": (
+        "autograd/profiler.py",
+        "\n_is_profiler_enabled: bool = False",
+    ),
     "torch.cuda._sleep": ("cuda/__init__.py", "\ndef _sleep(cycles"),
     "ray._private.worker.print_to_stdstream": (
         "_private/worker.py",
