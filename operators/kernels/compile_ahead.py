@@ -37,7 +37,12 @@ class Launches:
 
 
 @contextmanager
-def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -> Iterator[Launches]:
+def compiling_ahead(
+    threads: int | None = None,
+    *,
+    claims: Path | None = None,
+    before_launch: Callable[[], None] = lambda: None,
+) -> Iterator[Launches]:
     """Inside, launches of Triton kernels compute nothing; at the end each configuration is compiled.
 
     It gives what the launches fill in. Outputs of such launches hold what was in memory. This holds for the
@@ -45,6 +50,7 @@ def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -
 
     threads: that compile; None for one a core.
     claims: a folder in which processes note what they compile. What another has noted is left to it.
+    before_launch: called before each launch, by the thread that launches
 
     Raises ImportError without Triton.
     """
@@ -75,6 +81,7 @@ def compiling_ahead(threads: int | None = None, *, claims: Path | None = None) -
     ):
 
         def compile_only(self: Any, *args: Any, **kwargs: Any) -> Any:
+            before_launch()
             token = asynchronous.active_mode.set(mode)  # autograd's threads do not inherit the mode
             try:
                 return compile_or_launch(self, *args, **{**kwargs, "warmup": True})

@@ -106,12 +106,22 @@ class Compiled:
 
 @dataclass
 class _Built:
-    """A job's layer, or its whole model, on its device."""
+    """A job's layer, or its whole model, on its device.
+
+    give_way: lets a process have the device that wants it alone; None while this one does not hold it
+    """
 
     device: Device
     module: ResidualLayer | HybridLM
     backend: str
     start_s: float
+    give_way: Callable[[], float] | None = None
+
+    def let_others(self) -> None:
+        """Compiling a shape's kernels takes seconds: nobody should wait for all of them."""
+        if self.give_way is not None:
+            self.device.synchronize()
+            self.give_way()
 
 
 # Takes room for this many bytes before they are used, and gives it back after the block.
@@ -149,7 +159,8 @@ def compile_kernels(
         marker.append(_marker(job, built.device))
         if again or not marker[0].exists():
             # Processes are the parallel part: more threads would wait for Python's lock.
-            with compiling_ahead(None if claims is None else 2, claims=claims) as launched:
+            threads = None if claims is None else 2
+            with compiling_ahead(threads, claims=claims, before_launch=built.let_others) as launched:
                 exercise()
             launches.append(launched)
 
@@ -189,9 +200,10 @@ def _outcome(
     began = time.perf_counter()
     backend, problem, start_s, out_of_memory = "", "", 0.0, False
     try:
+        imported_s = _import_libraries(job)
         with shared(job.device):
             built = _build(job)
-        backend, start_s = built.backend, built.start_s
+        backend, start_s = built.backend, imported_s + built.start_s
         work(built, lambda: _exercise(built, job, take_room))
     # Kernel libraries refuse with any of these what they cannot do.
     except (FrontrunnerError, RuntimeError, AssertionError, ValueError, OSError) as error:
@@ -217,12 +229,22 @@ def described(job: Job, *, problem: str) -> Warmed:
     return Warmed(job.layer.operator, shape, "", 0.0, 0.0, problem)
 
 
-def _build(job: Job) -> _Built:
-    began, layer = time.perf_counter(), job.layer
-    device = open_device(job.device)
+def _import_libraries(job: Job) -> float:
+    """Imports what a job on a GPU needs, and returns how long that took (s).
+
+    It needs no GPU, which others may measure meanwhile. In a fresh process it takes ten seconds.
+    """
+    began, device = time.perf_counter(), open_device(job.device)
     if device.torch_device.type == "cuda":
         # Libraries' custom operators import this at their first call.
         importlib.import_module("torch._dynamo")
+        resolve(job.layer.operator, job.backend, job.layer.shape, device.torch_device, device.dtype)
+    return time.perf_counter() - began
+
+
+def _build(job: Job) -> _Built:
+    began, layer = time.perf_counter(), job.layer
+    device = open_device(job.device)
     square = torch.zeros(64, 64, device=device.torch_device, dtype=device.dtype, requires_grad=True)
     # This loads the matrix library and starts autograd's thread.
     (square @ square).sum().backward()
@@ -262,10 +284,21 @@ def _marker(job: Job, device: Device) -> Path:
 def _exercise(built: _Built, job: Job, take_room: TakeRoom | None) -> None:
     """Everything that the workload asks for, once, the smallest first."""
     device, memory = built.device, _Memory(built.device, take_room)
+
+    @contextmanager
+    def on_device(kind: object, tokens: int) -> Iterator[None]:
+        # Who waits for memory must not hold the device: who has the memory may be waiting for the device.
+        with memory.taken(kind, tokens), shared(job.device) as built.give_way:
+            try:
+                yield
+                device.synchronize()
+            finally:
+                built.give_way = None
+
     if isinstance(built.module, HybridLM):
         model = built.module
-        with shared(job.device), torch.inference_mode():
-            for batch, tokens in job.workload.decoding:
+        for batch, tokens in job.workload.decoding:
+            with on_device(model, batch * tokens), torch.inference_mode():
                 ids = torch.zeros(batch, dtype=torch.int64, device=device.torch_device)
                 model.step(ids, model.allocate_state(batch, tokens), chosen=ids)
         return
@@ -299,17 +332,14 @@ def _exercise(built: _Built, job: Job, take_room: TakeRoom | None) -> None:
         module(x, state, position, 0)
         layer.step(x[:, 0].contiguous(), None, state, position + (tokens - 1))
 
-    with shared(job.device) as give_way:
-        # Trainings are deterministic too, which takes other variants of kernels.
-        with kernel_libraries.deterministic():
-            for batch, tokens in sorted(job.workload.training, key=_count):
-                give_way()
-                with memory.taken(train, batch * tokens):
-                    train(batch, tokens)
-        for batch, tokens in sorted(job.workload.decoding, key=_count):
-            give_way()
-            with memory.taken(decode, batch * tokens):
-                decode(batch, tokens)
+    # Trainings are deterministic too, which takes other variants of kernels.
+    with kernel_libraries.deterministic():
+        for batch, tokens in sorted(job.workload.training, key=_count):
+            with on_device(train, batch * tokens):
+                train(batch, tokens)
+    for batch, tokens in sorted(job.workload.decoding, key=_count):
+        with on_device(decode, batch * tokens):
+            decode(batch, tokens)
 
 
 def _count(size: tuple[int, int]) -> int:

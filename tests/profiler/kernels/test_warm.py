@@ -1,6 +1,7 @@
 """Preparing kernels: which jobs a set of architectures makes, and what a job reports."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -163,3 +164,36 @@ def test_a_cache_that_the_user_chose_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("TRITON_CACHE_DIR")
     kernel_libraries.use_kernel_cache()
     assert kernel_libraries.os.environ["TRITON_CACHE_DIR"] == str(kernel_libraries.cache_folder())
+
+
+def test_who_waits_for_memory_does_not_hold_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the memory may be letting a measurement go first, which waits for all that hold the device."""
+    held: list[str] = []
+
+    @contextmanager
+    def holding(what: str) -> Iterator[None]:
+        held.append(f"+{what}")
+        yield
+        held.append(f"-{what}")
+
+    monkeypatch.setattr(module, "shared", lambda device: holding("device"))
+    monkeypatch.setattr(module._Memory, "taken", lambda self, kind, tokens: holding("memory"))
+    assert module.run(jobs([HYBRID], WORKLOAD, "cpu")[0]).problem == ""
+    built, work = held[:2], held[2:]
+    assert built == ["+device", "-device"]
+    assert work == ["+memory", "+device", "-device", "-memory"] * 3
+
+
+def test_a_process_gives_way_between_launches_while_it_holds_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    job = jobs([HYBRID], WORKLOAD, "cpu")[0]
+    built = module._build(job)
+    built.let_others()
+    monkeypatch.setattr(built.module.operator, "forward", lambda *_: built.let_others() or torch.zeros(()))
+    monkeypatch.setattr(module, "shared", lambda device: nullcontext(lambda: asked.append("gave way")))
+    with pytest.raises(RuntimeError):  # nothing to go back through
+        module._exercise(built, job, None)
+    assert asked == ["gave way"]
+    assert built.give_way is None
