@@ -87,8 +87,8 @@ async function draw(target, traces, layout, label) {
     scrollZoom: target.id === "frontier-chart",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   });
-  // Screen readers have the chart's label and the tables; plotly's own elements say nothing to them, and take no
-  // step of the Tab key.
+  // Screen readers have the chart's label and the tables; plotly's own elements say nothing to them, and take
+  // no step of the Tab key.
   const pictures = target.querySelectorAll(".plot-container");
   for (const each of [...pictures, element("js-plotly-tester")]) each?.setAttribute("aria-hidden", "true");
   for (const each of target.querySelectorAll("a, button, [tabindex]")) each.tabIndex = -1;

@@ -86,7 +86,10 @@ function differences(state, one, two) {
       h("h3", null, "Layers"),
       table(
         "Layers of both, aligned",
-        [{ title: "how they differ", ...words, unseen: true }, ...called.map((title) => ({ title, ...words }))],
+        [
+          { title: "how they differ", ...words, unseen: true },
+          ...called.map((title) => ({ title, ...words })),
+        ],
         pairs,
       ),
     ),

@@ -116,8 +116,10 @@ function besideForm(state) {
 function candidateNamed(state, text, place) {
   const match = /^\s*(?:(.+):)?(\d+)\s*$/.exec(text);
   const runs = state.data.runs;
-  if (!match)
-    return `'${text}': expected a candidate's id, as in 17` + (runs.length > 1 ? `, or ${runs[0].name}:17` : "");
+  if (!match) {
+    const elsewhere = runs.length > 1 ? `, or ${runs[0].name}:17` : "";
+    return `'${text}': expected a candidate's id, as in 17${elsewhere}`;
+  }
   const at = match[1] === undefined ? place : runs.findIndex((run) => run.name === match[1]);
   if (at < 0)
     return `no run ${match[1]} on this page: expected one of ${runs.map((run) => run.name).join(", ")}`;

@@ -26,7 +26,9 @@ function oneOfEach(points) {
   for (let cells = FINEST; ; cells = Math.floor(cells * 0.8)) {
     const place = (value, least, most) => Math.floor(((value - least) / (most - least || 1)) * cells);
     const taken = new Map();
-    for (const [row, x, y] of points) taken.set(place(x, left, right) * (cells + 2) + place(y, low, high), row);
+    for (const [row, x, y] of points) {
+      taken.set(place(x, left, right) * (cells + 2) + place(y, low, high), row);
+    }
     if (taken.size <= MOST || cells <= 1) return [...taken.values()];
   }
 }
