@@ -22,10 +22,9 @@ capturing its graphs and measuring its memory hold the shared lock. Only the lar
 the exclusive lock: it takes the memory that others would need.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, isnan, nan
-from time import perf_counter
+from math import ceil
 from typing import Any
 
 import torch
@@ -40,10 +39,10 @@ from operators.vision.vision_language import VisionLanguage
 from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.device.device import Device, memory_errors, open_device
 from profiler.device.lock import shared
-from profiler.energy import Energy
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.capacity import largest_decoder, release
 from profiler.measuring.conditions import watched
+from profiler.measuring.decode_energy import decode_energy
 from profiler.measuring.decoder import Decoder, Prompt, random_model
 from profiler.measuring.decoder_copies import copies, rewind, step_ms
 from profiler.measuring.pace import Pace
@@ -296,50 +295,6 @@ def _measure_largest(
     del decoder
     release(device)
     return found
-
-
-def decode_energy(
-    burst: Callable[[], None],
-    *,
-    device: Device,
-    seconds: float,
-    tokens: int,
-    clock: Callable[[], float] = perf_counter,
-) -> Energy:
-    """The energy of calling `burst` again and again for some time.
-
-    One burst goes before the measurement. The counter lags by up to 100 ms, and it lags equally at the end
-    and at the beginning if the load is the same at both.
-
-    burst: decodes `tokens` tokens and returns when the device is done
-    seconds: how long to call it (s)
-    tokens: how many tokens one burst decodes
-    clock: returns the time (s)
-    """
-    burst()
-    bursts, started, before = 0, clock(), device.energy_j()
-    at, power, integral = started, _power(device), 0.0
-    while clock() - started < seconds:
-        burst()
-        bursts += 1
-        now, next_power = clock(), _power(device)
-        integral += (now - at) * (power + next_power) / 2
-        at, power = now, next_power
-    elapsed = clock() - started
-    return Energy(
-        energy_j=device.energy_j() - before,
-        seconds=elapsed,
-        tokens=bursts * tokens,
-        integral_j=None if isnan(integral) else integral,
-    )
-
-
-def _power(device: Device) -> float:
-    """The device's power (W); NaN where the driver does not tell it."""
-    try:
-        return device.power_w()
-    except DeviceError:
-        return nan
 
 
 def _steps(decoder: Decoder, count: int, device: Device) -> None:

@@ -10,8 +10,8 @@ from operators.cost import cost
 from profiler.device.device import Device, open_device
 from profiler.measuring import capacity
 from profiler.measuring.capacity import PRECISION, largest, largest_decoder
+from profiler.measuring.decode_energy import decode_energy
 from profiler.measuring.decoder import random_model
-from profiler.measuring.measure import decode_energy
 from profiler.profile import REPEATABILITY, Profile
 from profiler.timing import SamplingSettings, Timing, sample
 from tests.helpers import quick_profile
