@@ -30,7 +30,6 @@ from search.evaluation.comparing import ROUNDS
 from search.evaluation.comparing import compare as _compare
 from search.evaluation.outcome import Evaluation
 from search.objectives import CandidateMetric
-from search.page.report import write_page
 from search.runs.entry import Entry
 from search.runs.evaluating import TextScore, evaluate
 from search.runs.export import export, load
@@ -45,6 +44,7 @@ from search.runs.training import Kept, train_and_keep
 from search.searchers.contract import Proposal, Proposer, Searcher
 from search.studies import promotion as _promotion
 from search.studies.promoted import Promotion
+from search.view.page.report import write_page
 from search.view.profiles import Profiled, profile_each, profile_settings
 from search.view.run import write_plots
 from search.view.tables import run_frame

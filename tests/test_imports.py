@@ -10,7 +10,7 @@ import pytest
 LIBRARIES = ("torch", "scipy.stats", "matplotlib", "transformers", "ray", "optuna", "pandas")
 # Each part is imported after the ones before it, in one process.
 PARTS = {
-    "python -m search.entry --help": set(),
+    "python -m search.cli.main --help": set(),
     "profiler.process.worker_process": {"torch"},
     "search.cluster.worker": {"torch"},
     "frontrunner": {"torch", "optuna"},

@@ -32,8 +32,8 @@ def report(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write one page of runs: frontier, candidates, progress and failures. It opens without a network."""
-    from search.page.report import write_page
     from search.runs.folder import find_folder
+    from search.view.page.report import write_page
 
     size = write_page(to, [find_folder(results, run) for run in runs])
     console.print(f"page: {to} ({size / 1e6:.1f} MB)", soft_wrap=True)
@@ -58,10 +58,10 @@ def serve(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Show runs live in a browser, for reading only. It ends on Ctrl-C."""
-    from search.page.server import open_server
-    from search.page.site import Site
     from search.runs.all_runs import run_folders
     from search.runs.folder import find_folder
+    from search.view.page.server import open_server
+    from search.view.page.site import Site
 
     only = [find_folder(results, run) for run in runs] if runs else None
     if only is None:

@@ -31,10 +31,10 @@ from search.runs.progress import (
     UnknownTokens,
 )
 from search.runs.status import complete
+from search.runs.trackers.contract import Tracked
+from search.runs.trackers.registry import Trackers, require
 from search.runs.warming_process import kernels_compiled_meanwhile
 from search.spaces.staged import make_space
-from search.trackers.contract import Tracked
-from search.trackers.registry import Trackers, require
 
 PADDING = 1024  # published models pad their vocabularies to multiples of 64 to 1024
 CONFIG_NOTE = (

@@ -25,10 +25,10 @@ from operators.base.errors import ConfigError
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.made_up_run import make_run
 from search.benchmarks.record import RESULTS
-from search.page import document
-from search.page.shown import Source, shown
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
+from search.view.page import document
+from search.view.page.shown import Source, shown
 
 CANDIDATES = 10_000
 OPENINGS = 5

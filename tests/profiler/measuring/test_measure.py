@@ -237,7 +237,7 @@ def test_peak_memory_is_exact_and_repeatable(cpu: Device) -> None:
 
 
 def test_peak_memory_says_nothing_on_its_own() -> None:
-    # Kineto reads how much to say at its first use, so the process must be one in which nothing used it before.
+    # Kineto reads how much to say at its first use, so nothing may have used it in this process before.
     code = (
         "import torch; from profiler.device.device import open_device;"
         "open_device('cpu').peak_memory(lambda: torch.ones(3))"

@@ -13,13 +13,13 @@ from search import pareto
 from search.config import run as config_module
 from search.evaluation.outcome import Evaluation
 from search.objectives import Objective
-from search.page.shown import shown
 from search.runs import ledger as ledger_module
 from search.runs.frontier import errors, frontier_of, hypervolume_gain, relative_errors, scored
 from search.runs.worker_time import searched
 from search.searchers.contract import Proposal
+from search.view.page.shown import shown
 from search.view.tables import run_frame
-from tests.search.page.conftest import LONG, read
+from tests.search.view.page.conftest import LONG, read
 
 
 def run_of(value, name="long"):

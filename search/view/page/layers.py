@@ -9,7 +9,7 @@ from operators import Architecture, VisionLanguage, registry
 from operators.architecture import Layer
 from operators.cost import layer_cost, layer_parameters, surrounding_parameters
 from operators.vision.vision_language import Model
-from search.page.shared import Shared
+from search.view.page.shared import Shared
 from search.view.vision_profiles import vision_parts
 
 _DTYPE = (

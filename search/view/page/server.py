@@ -17,8 +17,8 @@ from typing import ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from operators.base.errors import FrontrunnerError, RunError, flat
-from search.page import document
-from search.page.site import Site
+from search.view.page import document
+from search.view.page.site import Site
 
 _COOKIE = "frontrunner"
 _IDLE_S = 30  # after which a connection that says nothing is closed

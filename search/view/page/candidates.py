@@ -10,14 +10,14 @@ from search.config.run import RunConfig
 from search.evaluation.figures import axis_label, exact_value, suffix_of, unit_of
 from search.objectives import metric_named
 from search.objectives import names as metric_names
-from search.page.layers import Layers
-from search.page.shared import Shared
 from search.runs.entry import Entry
 from search.runs.export import why_without_weights
 from search.runs.folder import RunFolder
 from search.runs.frontier import relative_errors
 from search.runs.ledger import Ledger
 from search.view.candidate import trainings
+from search.view.page.layers import Layers
+from search.view.page.shared import Shared
 from search.view.tables import spreads
 
 DIGITS = 7  # of figures that are no whole numbers: they are measured to two or three

@@ -5,7 +5,7 @@ import re
 
 from mlflow.tracking import MlflowClient
 
-from search.trackers.contract import Begun, Tracked
+from search.runs.trackers.contract import Begun, Tracked
 
 _EXPERIMENT = "frontrunner"
 _ODD = re.compile(r"[^\w./ -]")  # of which no name of a metric may be made, as the @ of decode_ms@b1

@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pytest
 
-from search.page import document
+from search.view.page import document
 from tests.helpers.chromium import watched
-from tests.search.page.conftest import LONG
+from tests.search.view.page.conftest import LONG
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from operators.base.errors import RunError
-from search.page import document
-from search.page.shown import Source, shown
 from search.runs.all_runs import Summary, run_folders, summary
 from search.runs.folder import RunFolder
 from search.runs.ledger import Ledger, open_ledger
+from search.view.page import document
+from search.view.page.shown import Source, shown
 
 _LEAST_MS = 2000  # between two questions of a page
 _SHARE = 3  # a page waits so many times as long as its data took to make: at most a quarter of a core

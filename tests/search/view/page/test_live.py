@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from search.page.server import open_server
-from search.page.site import Site
 from search.runs.ledger import open_ledger
 from search.searchers.contract import Proposal
+from search.view.page.server import open_server
+from search.view.page.site import Site
 from tests.helpers.chromium import cells, watched
-from tests.search.page.conftest import LONG
+from tests.search.view.page.conftest import LONG
 
 pytestmark = pytest.mark.slow
 

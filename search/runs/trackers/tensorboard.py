@@ -6,7 +6,7 @@ training loss, whose step is the tokens.
 
 from tensorboardX import SummaryWriter
 
-from search.trackers.contract import Begun, Tracked
+from search.runs.trackers.contract import Begun, Tracked
 
 _FLUSH_S = 2  # after which TensorBoard can read a score, and a kill cannot lose it
 

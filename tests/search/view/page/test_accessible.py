@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from search.page import document
+from search.view.page import document
 from tests.helpers.chromium import watched
 
 pytestmark = pytest.mark.slow

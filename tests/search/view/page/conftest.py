@@ -9,9 +9,9 @@ import pytest
 
 from operators.base.files import locked, whole_folder
 from search.benchmarks.made_up_run import make_run
-from search.page.shown import Source, shown
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
+from search.view.page.shown import Source, shown
 from tests.helpers import chromium
 
 LONG, SHORT = 48, 5

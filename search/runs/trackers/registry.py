@@ -9,7 +9,7 @@ from typing import Any
 
 from operators.base.errors import ConfigError, flat
 from search.config.trackers import PACKAGES
-from search.trackers.contract import Begun, Tracked, Tracker
+from search.runs.trackers.contract import Begun, Tracked, Tracker
 
 OnFailure = Callable[[str, str], None]
 
@@ -64,7 +64,9 @@ class Trackers:
 
     def _begin(self, name: str, begun: Begun) -> None:
         begun.folder.mkdir(parents=True, exist_ok=True)
-        module = importlib.import_module(f"search.trackers.{name}")  # its library takes a while to import
+        module = importlib.import_module(
+            f"search.runs.trackers.{name}"
+        )  # its library takes a while to import
         self._open[name] = module.open_tracker(begun)
 
     def _guarded(self, name: str, action: Callable[[], None]) -> None:

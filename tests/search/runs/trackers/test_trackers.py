@@ -16,8 +16,8 @@ from search.config.run import RunConfig
 from search.runs import run as runs
 from search.runs.ledger import open_ledger
 from search.runs.progress import TrackerFailed
-from search.trackers.contract import Begun, Tracked
-from search.trackers.registry import Trackers, require
+from search.runs.trackers.contract import Begun, Tracked
+from search.runs.trackers.registry import Trackers, require
 from tests.conftest import Call
 from tests.helpers.made_up_profile import measure_on_made_up_device
 
@@ -129,7 +129,7 @@ def test_a_tracker_that_fails_is_left_alone_and_told_of(
             calls.append("close")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setitem(sys.modules, "search.trackers.wandb", SimpleNamespace(open_tracker=Faulty))
+    monkeypatch.setitem(sys.modules, "search.runs.trackers.wandb", SimpleNamespace(open_tracker=Faulty))
     failures: list[tuple[str, str]] = []
     trackers = Trackers(
         ["wandb", "tensorboard"],

@@ -10,10 +10,10 @@ import pytest
 
 from operators.base.errors import RunError
 from search.benchmarks.made_up_run import make_run
-from search.page.server import open_server
-from search.page.site import Site
 from search.runs.folder import RunFolder
-from tests.search.page.conftest import LONG, SHORT
+from search.view.page.server import open_server
+from search.view.page.site import Site
+from tests.search.view.page.conftest import LONG, SHORT
 
 
 @pytest.fixture

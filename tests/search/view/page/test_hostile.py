@@ -12,15 +12,15 @@ import pytest
 from operators import Architecture
 from search.benchmarks.made_up_run import config, evaluate
 from search.evaluation.audits import Audit
-from search.page import document
-from search.page.server import open_server
-from search.page.shown import shown
-from search.page.site import Site
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
 from search.searchers.contract import Proposal
+from search.view.page import document
+from search.view.page.server import open_server
+from search.view.page.shown import shown
+from search.view.page.site import Site
 from tests.helpers.chromium import watched
-from tests.search.page.conftest import read
+from tests.search.view.page.conftest import read
 
 pytestmark = pytest.mark.slow
 

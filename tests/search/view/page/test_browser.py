@@ -7,13 +7,13 @@ import re
 import pytest
 
 from search.objectives import Objective
-from search.page import document
 from search.pareto import nondominated
 from search.runs.frontier import costs, frontier_of, scored
+from search.view.page import document
 from search.view.tables import candidates_sheet, run_frame, sorted_by
 from search.view.tables import csv as csv_of
 from tests.helpers.chromium import cells, watched
-from tests.search.page.conftest import LONG, SHORT
+from tests.search.view.page.conftest import LONG, SHORT
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,6 @@ from operators import Architecture
 from operators.base.errors import RunError
 from search.evaluation.figures import suffix_of, unit_of
 from search.objectives import Objective, by_kind
-from search.page.candidates import columns, metrics_of
 from search.runs.entry import Entry, finished
 from search.runs.folder import RunFolder
 from search.runs.frontier import dominators, hypervolume_courses
@@ -20,6 +19,7 @@ from search.runs.ledger import Ledger
 from search.runs.status import state_of
 from search.runs.worker_time import searched, worker_seconds
 from search.spaces.edges import at_edges
+from search.view.page.candidates import columns, metrics_of
 
 STEPS = 60  # points of the course of a hypervolume
 

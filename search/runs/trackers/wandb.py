@@ -4,7 +4,7 @@ import os
 
 import wandb
 
-from search.trackers.contract import Begun, Tracked
+from search.runs.trackers.contract import Begun, Tracked
 
 
 class WeightsAndBiases:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from search.page.document import check_path, write
-from search.page.shown import Source, shown
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
+from search.view.page.document import check_path, write
+from search.view.page.shown import Source, shown
 
 
 def write_page(to: Path, folders: Sequence[RunFolder]) -> int:
