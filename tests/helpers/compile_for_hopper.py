@@ -52,8 +52,8 @@ def build(kernel: Any, warps: int, *, kinds: dict[str, str] | None = None, **con
 def main() -> None:
     """Sizes are small: what does not compile shows at any, and large ones take seconds."""
     gated = {"ACTIVATION": "swiglu", **AFTER}
-    build(products._one_row, 2, BLOCK_OUT=4, BLOCK_IN=512, FOLD=8, NORM="layernorm", **gated)
-    build(products._few_rows, 1, ROWS=8, BLOCK_OUT=32, BLOCK_IN=128, STAGES=3, **gated)
+    build(products._one_row, 2, BLOCK_OUT=4, BLOCK_IN=256, FOLD=4, NORM="layernorm", **gated)
+    build(products._few_rows, 1, ROWS=8, BLOCK_OUT=16, BLOCK_IN=64, STAGES=3, **gated)
     build(products._normalized, 8, BLOCK=2048, NORM="layernorm", EARLY=True)
     for stages in (2, 3):
         flags = {"STAGES": stages, "NORMED": True, "ROTATED": True, "EARLY": True}
