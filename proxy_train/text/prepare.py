@@ -10,6 +10,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -68,34 +69,29 @@ def prepare(
 
     Raises DataError for a source or tokenizer that cannot be used and for a cache that cannot be written.
     """
-    cache, progress = cache or default_cache(), on_progress or (lambda *_: None)
-    given = _given_tokenizer(settings)
+    preparation = _Preparation(settings, cache or default_cache(), on_progress or _unheard)
+    given = preparation.given_tokenizer()
     if on_source:
         on_source(list_source(settings.source).record)
-    surveyed = _survey(settings, cache, progress)
-    folder = _folder(settings, surveyed, cache)
-
-    def reading(what: str) -> Iterator[str]:
-        documents = read_documents(settings.source, settings.text_column)
-        return _counted(documents, what, surveyed.documents, progress)
+    surveyed = preparation.survey()
 
     def build(building: Path) -> None:
         try:
-            _build(building, settings, surveyed, given, reading)
+            preparation.build(building, surveyed, given)
         except _SourceChangedError:
             shutil.rmtree(building, ignore_errors=True)
-            _memo(settings, cache)[0].unlink(missing_ok=True)
+            preparation.memo()[0].unlink(missing_ok=True)
             raise DataError(
                 f"source {settings.source}: the text changed while it was read; start again"
             ) from None
 
-    return cached(folder, open_corpus, build, what="data")
+    return cached(preparation.folder(surveyed), open_corpus, build, what="data")
 
 
 def prepared(settings: DataSettings, *, cache: Path | None = None) -> Path:
     """The folder in which `prepare` puts the corpus of these settings; it may not exist. Raises DataError."""
-    cache = cache or default_cache()
-    return _folder(settings, _survey(settings, cache, lambda *_: None), cache)
+    preparation = _Preparation(settings, cache or default_cache())
+    return preparation.folder(preparation.survey())
 
 
 def what_is_read(settings: DataSettings, *, cache: Path | None = None) -> SourceRecord | None:
@@ -104,7 +100,7 @@ def what_is_read(settings: DataSettings, *, cache: Path | None = None) -> Source
     The manifest tells it of the source that the corpus was made of; another one, with the same text, may have
     other files beside it.
     """
-    return _survey(settings, cache or default_cache(), lambda *_: None).read
+    return _Preparation(settings, cache or default_cache()).survey().read
 
 
 def unigram_loss(train_counts: np.ndarray, validation_counts: np.ndarray) -> float:
@@ -124,53 +120,156 @@ class _SourceChangedError(Exception):
     """Two readings of a source gave different text."""
 
 
-def _folder(settings: DataSettings, surveyed: Survey, cache: Path) -> Path:
-    """The folder of these settings and this text; its name is a hash of all that decides the tokens."""
-    tokenizer = None
-    if settings.tokenizer is not None:
-        path = located(settings.tokenizer)
-        otherwise = bpe.encodes_otherwise(path, settings.end_of_document)
-        tokenizer = record(path).sha256 + ("-as-trained" if otherwise else "")
-    identity = [
-        FORMAT,
-        surveyed.source_sha256,
-        settings.vocabulary,
-        settings.validation_fraction,
-        tokenizer,
-        settings.end_of_document,
-    ]
-    return cache / f"tokens-{_digest(identity)}"
+def _unheard(what: str, done: int, total: int) -> None:
+    """Progress that nobody asked for."""
 
 
-def _digest(identity: list[object]) -> str:
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+@dataclass(frozen=True)
+class _Preparation:
+    """One preparation: what it is asked for, the folder of the cache, and who hears how far it is."""
 
+    settings: DataSettings
+    cache: Path
+    progress: OnProgress = _unheard
 
-def _given_tokenizer(settings: DataSettings) -> Tokenizer | None:
-    if settings.tokenizer is None:
-        return None
-    tokenizer = bpe.load_tokenizer(located(settings.tokenizer), settings.end_of_document)
-    bpe.require_room(tokenizer, settings.vocabulary, settings.tokenizer)
-    bpe.end_of_document(tokenizer, settings.end_of_document, settings.tokenizer)
-    return tokenizer
+    def given_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that the settings name; None where one is trained. Raises DataError."""
+        settings = self.settings
+        if settings.tokenizer is None:
+            return None
+        tokenizer = bpe.load_tokenizer(located(settings.tokenizer), settings.end_of_document)
+        bpe.require_room(tokenizer, settings.vocabulary, settings.tokenizer)
+        bpe.end_of_document(tokenizer, settings.end_of_document, settings.tokenizer)
+        return tokenizer
 
+    def survey(self) -> Survey:
+        """The survey of the source; it is remembered while the files keep their sizes and times of change."""
+        begun, (memo, changed) = time.time(), self.memo()
+        record, blanks = list_source(self.settings.source).record, Blanks()
+        with contextlib.suppress(OSError, ValidationError):
+            found = Survey.model_validate_json(memo.read_bytes())
+            return _with_record(found, record, found.blank_files, found.blank_documents)
+        documents = read_documents(self.settings.source, self.settings.text_column, blanks)
+        surveyed = survey(_counted(documents, "reading", 0, self.progress), self.settings.validation_fraction)
+        surveyed = _with_record(surveyed, record, tuple(blanks.files), blanks.documents)
+        if changed < begun - _SETTLED_S:
+            with contextlib.suppress(OSError):  # the file only saves time
+                self.cache.mkdir(parents=True, exist_ok=True)
+                with whole_file(memo, apart=True) as partial:
+                    partial.write_text(surveyed.model_dump_json(indent=2), encoding="utf-8")
+        return surveyed
 
-def _survey(settings: DataSettings, cache: Path, progress: OnProgress) -> Survey:
-    """The survey of the source; it is remembered while the files keep their sizes and times of change."""
-    begun, (memo, changed) = time.time(), _memo(settings, cache)
-    record, blanks = list_source(settings.source).record, Blanks()
-    with contextlib.suppress(OSError, ValidationError):
-        found = Survey.model_validate_json(memo.read_bytes())
-        return _with_record(found, record, found.blank_files, found.blank_documents)
-    documents = read_documents(settings.source, settings.text_column, blanks)
-    surveyed = survey(_counted(documents, "reading", 0, progress), settings.validation_fraction)
-    surveyed = _with_record(surveyed, record, tuple(blanks.files), blanks.documents)
-    if changed < begun - _SETTLED_S:
-        with contextlib.suppress(OSError):  # the file only saves time
-            cache.mkdir(parents=True, exist_ok=True)
-            with whole_file(memo, apart=True) as partial:
-                partial.write_text(surveyed.model_dump_json(indent=2), encoding="utf-8")
-    return surveyed
+    def memo(self) -> tuple[Path, float]:
+        """The file with the survey of the source as it is now, and the last change of one of its files.
+
+        The change is in seconds, as `time.time` counts them.
+        """
+        files, changed = [], 0.0
+        for path in source_files(self.settings.source):
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+            files.append((str(path), stat.st_size, stat.st_mtime_ns))
+            changed = max(changed, stat.st_mtime)
+        identity = [FORMAT, _READING, files, self.settings.text_column, self.settings.validation_fraction]
+        return self.cache / f"source-{_digest(identity)}.json", changed
+
+    def folder(self, surveyed: Survey) -> Path:
+        """The folder of these settings and this text; its name is a hash of all that decides the tokens."""
+        settings, tokenizer = self.settings, None
+        if settings.tokenizer is not None:
+            path = located(settings.tokenizer)
+            otherwise = bpe.encodes_otherwise(path, settings.end_of_document)
+            tokenizer = record(path).sha256 + ("-as-trained" if otherwise else "")
+        identity = [
+            FORMAT,
+            surveyed.source_sha256,
+            settings.vocabulary,
+            settings.validation_fraction,
+            tokenizer,
+            settings.end_of_document,
+        ]
+        return self.cache / f"tokens-{_digest(identity)}"
+
+    def build(self, folder: Path, surveyed: Survey, given: Tokenizer | None) -> None:
+        """Writes everything that a corpus needs into `folder`, and keeps what is there and whole."""
+
+        def reading(what: str) -> Iterator[str]:
+            documents = read_documents(self.settings.source, self.settings.text_column)
+            return _counted(documents, what, surveyed.documents, self.progress)
+
+        manifest = _kept(folder)
+        if manifest is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            manifest = self._begun(folder, surveyed, given, reading)
+        _save(folder, manifest)
+        encoded = _encoded(folder, surveyed, manifest, reading)
+        for shard in write_shards(folder, encoded, number=len(manifest.shards)):
+            manifest = manifest.model_copy(update={"shards": (*manifest.shards, shard)})
+            _save(folder, manifest)
+        train = _counts(manifest, *(folder / shard_name(number) for number in range(len(manifest.shards))))
+        loss = unigram_loss(train, _counts(manifest, folder / VALIDATION))
+        _save(folder, manifest.model_copy(update={"finished": True, "unigram_loss": loss}))
+
+    def _begun(self, folder: Path, surveyed: Survey, given: Tokenizer | None, reading: Reading) -> Manifest:
+        """Writes the tokenizer and the validation text, from one reading of the source.
+
+        The manifest that it returns lists no shard yet.
+        """
+        settings = self.settings
+        held: dict[bytes, str] = {}
+        source, train_documents, train_bytes = hashlib.sha256(), 0, 0
+
+        def sample() -> Iterator[str]:
+            nonlocal train_documents, train_bytes
+            for text, key in keyed(reading("reading for the tokenizer"), source):
+                train, validation = surveyed.split.parts(text, key)
+                if train:
+                    train_documents += 1
+                    train_bytes += len(train.encode())
+                    if surveyed.split.sampled(key):
+                        yield train
+                if validation:
+                    held[key] = validation
+
+        if given is None:
+            tokenizer = bpe.train_tokenizer(sample(), settings.vocabulary)
+            (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
+        else:
+            deque(sample(), maxlen=0)  # reads to the end for the counts and the validation text
+            tokenizer = given
+            shutil.copyfile(located(str(settings.tokenizer)), folder / TOKENIZER)
+        _require_same(source.hexdigest(), surveyed)
+        end = bpe.end_of_document(tokenizer, settings.end_of_document, TOKENIZER)
+        end_id = tokenizer.get_vocab()[end]
+        dtype = np.dtype("<u2" if settings.vocabulary <= 2**16 else "<u4")
+        validation = [text for _, text in sorted(held.items())]
+        with (folder / VALIDATION).open("wb") as file:
+            for ids in bpe.encode(tokenizer, validation, end_id, dtype):
+                file.write(ids.tobytes())
+        (folder / TOKEN_BYTES).write_bytes(
+            bpe.token_bytes(tokenizer, settings.vocabulary, end_id).astype("<u4").tobytes()
+        )
+        files = {name: record(folder / name) for name in (VALIDATION, TOKEN_BYTES, TOKENIZER)}
+        return Manifest(
+            format=FORMAT,
+            source_sha256=surveyed.source_sha256,
+            vocabulary=settings.vocabulary,
+            validation_fraction=settings.validation_fraction,
+            tokenizer_tokens=tokenizer.get_vocab_size(),
+            end_of_document=end,
+            dtype=dtype.name,
+            train_documents=train_documents,
+            train_bytes=train_bytes,
+            validation_documents=len(validation),
+            validation_tokens=files[VALIDATION].bytes // dtype.itemsize,
+            validation_bytes=sum(len(text.encode()) for text in validation),
+            shard_tokens=shards.SHARD_TOKENS,
+            files=files,
+            read=surveyed.read,
+        )
 
 
 def _with_record(found: Survey, record: SourceRecord, files: tuple[str, ...], documents: int) -> Survey:
@@ -179,46 +278,14 @@ def _with_record(found: Survey, record: SourceRecord, files: tuple[str, ...], do
     return found.model_copy(update={"read": read, "blank_files": files, "blank_documents": documents})
 
 
-def _memo(settings: DataSettings, cache: Path) -> tuple[Path, float]:
-    """The file that remembers the survey of the source as it is now, and the last change of one of its files.
-
-    The change is in seconds, as `time.time` counts them.
-    """
-    files, changed = [], 0.0
-    for path in source_files(settings.source):
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-        files.append((str(path), stat.st_size, stat.st_mtime_ns))
-        changed = max(changed, stat.st_mtime)
-    identity = [FORMAT, _READING, files, settings.text_column, settings.validation_fraction]
-    return cache / f"source-{_digest(identity)}.json", changed
+def _digest(identity: list[object]) -> str:
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
 
 
 def _counted(documents: Iterable[str], what: str, total: int, progress: OnProgress) -> Iterator[str]:
     for done, text in enumerate(documents, start=1):
         yield text
         progress(what, done, total)
-
-
-def _build(
-    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, reading: Reading
-) -> None:
-    """Writes everything that a corpus needs into `folder`, and keeps what is there and whole."""
-    manifest = _kept(folder)
-    if manifest is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        manifest = _begun(folder, settings, surveyed, given, reading)
-    _save(folder, manifest)
-    encoded = _encoded(folder, surveyed, manifest, reading)
-    for shard in write_shards(folder, encoded, number=len(manifest.shards)):
-        manifest = manifest.model_copy(update={"shards": (*manifest.shards, shard)})
-        _save(folder, manifest)
-    train = _counts(manifest, *(folder / shard_name(number) for number in range(len(manifest.shards))))
-    loss = unigram_loss(train, _counts(manifest, folder / VALIDATION))
-    _save(folder, manifest.model_copy(update={"finished": True, "unigram_loss": loss}))
 
 
 def _kept(folder: Path) -> Manifest | None:
@@ -236,66 +303,6 @@ def _kept(folder: Path) -> Manifest | None:
         return None
     whole = whole_shards(folder, manifest.shards, shard_name)
     return manifest.model_copy(update={"shards": whole, "finished": False})
-
-
-def _begun(
-    folder: Path, settings: DataSettings, surveyed: Survey, given: Tokenizer | None, reading: Reading
-) -> Manifest:
-    """Writes the tokenizer and the validation text, from one reading of the source.
-
-    The manifest that it returns lists no shard yet.
-    """
-    held: dict[bytes, str] = {}
-    source, train_documents, train_bytes = hashlib.sha256(), 0, 0
-
-    def sample() -> Iterator[str]:
-        nonlocal train_documents, train_bytes
-        for text, key in keyed(reading("reading for the tokenizer"), source):
-            train, validation = surveyed.split.parts(text, key)
-            if train:
-                train_documents += 1
-                train_bytes += len(train.encode())
-                if surveyed.split.sampled(key):
-                    yield train
-            if validation:
-                held[key] = validation
-
-    if given is None:
-        tokenizer = bpe.train_tokenizer(sample(), settings.vocabulary)
-        (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
-    else:
-        deque(sample(), maxlen=0)  # reads to the end for the counts and the validation text
-        tokenizer = given
-        shutil.copyfile(located(str(settings.tokenizer)), folder / TOKENIZER)
-    _require_same(source.hexdigest(), surveyed)
-    end = bpe.end_of_document(tokenizer, settings.end_of_document, TOKENIZER)
-    end_id = tokenizer.get_vocab()[end]
-    dtype = np.dtype("<u2" if settings.vocabulary <= 2**16 else "<u4")
-    validation = [text for _, text in sorted(held.items())]
-    with (folder / VALIDATION).open("wb") as file:
-        for ids in bpe.encode(tokenizer, validation, end_id, dtype):
-            file.write(ids.tobytes())
-    (folder / TOKEN_BYTES).write_bytes(
-        bpe.token_bytes(tokenizer, settings.vocabulary, end_id).astype("<u4").tobytes()
-    )
-    files = {name: record(folder / name) for name in (VALIDATION, TOKEN_BYTES, TOKENIZER)}
-    return Manifest(
-        format=FORMAT,
-        source_sha256=surveyed.source_sha256,
-        vocabulary=settings.vocabulary,
-        validation_fraction=settings.validation_fraction,
-        tokenizer_tokens=tokenizer.get_vocab_size(),
-        end_of_document=end,
-        dtype=dtype.name,
-        train_documents=train_documents,
-        train_bytes=train_bytes,
-        validation_documents=len(validation),
-        validation_tokens=files[VALIDATION].bytes // dtype.itemsize,
-        validation_bytes=sum(len(text.encode()) for text in validation),
-        shard_tokens=shards.SHARD_TOKENS,
-        files=files,
-        read=surveyed.read,
-    )
 
 
 def _encoded(

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,15 +102,14 @@ def test_a_change_that_the_times_of_files_hide_is_found_and_forgotten(source: st
 def test_a_source_that_changes_while_it_is_read_is_refused(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = prepare_module._begun
+    write = prepare_module.write_shards
 
-    def begun(*arguments: object) -> object:
-        manifest = begin(*arguments)  # type: ignore[arg-type]
+    def changed_before(*arguments: Any, number: int) -> Any:
         (Path(source) / "000.txt").write_text("another text")
-        return manifest
+        return write(*arguments, number=number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_begun", begun)
+        patch.setattr(prepare_module, "write_shards", changed_before)
         with pytest.raises(DataError, match="the text changed while it was read; start again"):
             prepare(small(source), cache=tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
