@@ -7,8 +7,8 @@ from torch import Tensor
 
 from operators.base.errors import ArchitectureError
 
-# A value of the metadata. A list has one value for each block.
-Value = int | float | bool | str | list[int] | list[bool]
+# A value of the metadata. A list has one value for each block, or for each colour.
+Value = int | float | bool | str | list[int] | list[bool] | list[float]
 
 
 class Misfit(ArchitectureError):  # noqa: N818 - for another family it is no error
