@@ -40,7 +40,7 @@ def export(
         typer.Option(
             "--format",
             help="What to write: our own folder, one for transformers (-code: with its own code), "
-            "or a file for llama.cpp.",
+            "or a file for llama.cpp, two of a model that sees.",
         ),
     ] = Format.architecture,
     without_weights: Annotated[
@@ -71,7 +71,7 @@ def export(
         raise RunError(f"--without-weights: expected --format architecture, got {format_.value}")
     from search.runs.exportable import exportable
 
-    sees = format_ is Format.huggingface
+    sees = format_ in (Format.huggingface, Format.gguf)
     source = exportable(model, candidate, results, random_weights=random_weights, seeing=sees)
     if format_ is Format.gguf:
         from search.runs.gguf_export import export_gguf

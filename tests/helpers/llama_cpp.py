@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ pytest.importorskip("xllamacpp")
 PROCESS = Path(__file__).with_name("llama_cpp_process.py")
 # Lengths of prompts: one token, some, and all. The rest up to TOKENS is read step by step.
 TOKENS, PROMPTS = 64, (1, 30, 63)
+MARKER = "<image here>"  # what stands in a text for an image
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,26 @@ class Answers:
     tokens: for each prompt, the most likely tokens after it, one after the other.
     log_probabilities: for each prompt, those of every token before each of them: [steps, vocabulary].
     ids: the tokens of each text.
+    prompt_tokens: how many tokens each text with images had.
     """
 
     tokens: list[list[int]]
     log_probabilities: list[Tensor]
     ids: list[list[int]]
+    prompt_tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A text with images. It has `MARKER` once for each image.
+
+    images: as the bytes of files.
+    steps: how many tokens to generate.
+    """
+
+    text: str
+    images: Sequence[bytes]
+    steps: int
 
 
 def ask(
@@ -41,18 +58,33 @@ def ask(
     prompts: Sequence[tuple[list[int], int]] = (),
     vocabulary: int = 0,
     texts: Sequence[str] = (),
+    mmproj: Path | None = None,
+    image_tokens: int = 0,
+    seen: Sequence[Seen] = (),
 ) -> Answers:
     """Runs a file, or the first of its parts, in a process of llama.cpp.
 
     prompts: tokens, and how many to generate after them.
     vocabulary: rows of the embedding.
+    mmproj: the file of tower and projector.
+    image_tokens: how many each image is to have, for kinds that ask; 0 for what the kind itself says.
+    seen: texts with images; their answers come behind those of the prompts.
 
     Fails where llama.cpp cannot run the file.
     """
     answers = path.with_suffix(".json")
     asked: dict[str, Any] = {"path": str(path), "answers": str(answers), "texts": list(texts)}
     asked["prompts"] = [{"tokens": tokens, "steps": steps} for tokens, steps in prompts]
-    asked |= {"vocabulary": vocabulary}
+    asked |= {"vocabulary": vocabulary, "mmproj": str(mmproj or ""), "image_tokens": image_tokens}
+    asked["marker"] = MARKER
+    asked["seen"] = [
+        {
+            "text": each.text,
+            "images": [b64encode(image).decode() for image in each.images],
+            "steps": each.steps,
+        }
+        for each in seen
+    ]
     run = subprocess.run(
         [sys.executable, PROCESS],
         input=json.dumps(asked),
@@ -68,6 +100,7 @@ def ask(
         tokens=[scored["tokens"] for scored in content["scored"]],
         log_probabilities=[torch.tensor(scored["log_probabilities"]) for scored in content["scored"]],
         ids=content["ids"],
+        prompt_tokens=[scored["prompt_tokens"] for scored in content["scored"] if "prompt_tokens" in scored],
     )
 
 

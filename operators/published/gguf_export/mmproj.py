@@ -231,8 +231,8 @@ def _positions(value: VisionLanguage) -> Stored:
 def _remarks(kind: Kind, value: VisionLanguage) -> tuple[str, ...]:
     size, tokens = value.tower.image_size, value.image_tokens
     lines = [
-        f"images: give llama.cpp squares of {size}×{size} pixels, which it reads as they are; it resizes others "
-        "in its own way"
+        f"images: llama.cpp reads squares of {size}×{size} pixels as they are and resizes others in its own "
+        "way: give it such squares"
     ]
     least, most = LFM2_TOKENS
     if not kind.limits and not least <= tokens <= most:

@@ -16,7 +16,7 @@ from operators.published.gguf_export.homes import outline
 from operators.published.gguf_export.mmproj import eyes_outline, require_same_positions
 from operators.published.gguf_export.outline import Outline
 from operators.published.gguf_export.sizes import Dtype
-from operators.published.gguf_export.vocabulary import Vocabulary, padded
+from operators.published.gguf_export.vocabulary import Vocabulary, for_images, padded
 from operators.published.vision_families import LANGUAGE
 from operators.vision.model import parameter_shapes as shapes_of_seeing
 from operators.vision.vision_language import VisionLanguage
@@ -90,7 +90,7 @@ def write_pair(
     """
     require_package(to)
     plan = outline(value.language)
-    _, eyes = eyes_outline(value)
+    kind, eyes = eyes_outline(value)
     require_same_positions(plan, value)
     require_weights(shapes_of_seeing(value), parameters)
     language = {
@@ -98,15 +98,16 @@ def write_pair(
         for name, tensor in parameters.items()
         if name.startswith(LANGUAGE)
     }
-    text = _language(value.language, plan, language, vocabulary, to, context, split_bytes)
+    tokens, added = for_images(vocabulary, value.language.vocabulary, value.image_token, kind.marks)
+    text = _language(value.language, plan, language, tokens, to, context, split_bytes)
     beside = to.with_name(f"{PREFIX}{to.name}")
     projector = File(beside, eyes, parameters, "mmproj", value.name or to.stem, lambda writer: None)
     written = write_files([text, projector], dtype)
-    first, second = (
-        Written(each.family, paths, remarks(each, dtype))
-        for each, paths in zip((plan, eyes), written, strict=True)
+    around = f"llama.cpp puts {' and '.join(kind.marks)} around an image, which the model never read before"
+    return (
+        Written(plan.family, written[0], remarks(plan, dtype)),
+        Written(eyes.family, written[1], (*remarks(eyes, dtype), *([around] if added else []))),
     )
-    return first, second
 
 
 def _language(

@@ -1,0 +1,112 @@
+"""Exported pairs in the real llama.cpp: the same log-probabilities behind an image, step by step."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from operators import VisionLanguage, VisionLanguageModel
+from operators.published.gguf_export import mmproj
+from operators.published.gguf_export.mmproj import Kind
+from operators.published.gguf_export.outline import Outline, Value
+from operators.published.gguf_export.writing import write_pair
+from tests.helpers.gguf_eyes import MEMBERS, Answer, answer, random_model, rounded, vocabulary_of
+
+pytest.importorskip("gguf")
+CLOSE = 1e-4
+ROUGH = 5e-3  # what numbers of 16 bits do to models of such random weights
+
+
+def answered(model: VisionLanguageModel, to: Path, size: tuple[int, int] | None = None) -> tuple[str, Answer]:
+    """Writes the pair and asks llama.cpp. Returns the decoder's family, too."""
+    value = model.value
+    marks = mmproj.eyes_outline(value)[0].marks
+    text, eyes = write_pair(value, model.state_dict(), vocabulary_of(marks), to / "x.gguf", dtype="F32")
+    return text.family, answer(text.paths[0], eyes.paths[0], value, size)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_log_probabilities_behind_an_image_are_the_same(
+    tmp_path: Path, member: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, family, value = MEMBERS[member]
+    model = random_model(value)
+    got, seen = answered(model, tmp_path)
+    assert (mmproj.eyes_outline(value)[0].name, got) == (kind, family)
+    assert seen.difference(model) < ROUGH
+    assert seen.difference(rounded(model, monkeypatch)) < CLOSE
+
+
+def test_an_image_that_is_not_square_has_its_rows_and_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model(MEMBERS["lfm2"][2])
+    _, seen = answered(model, tmp_path, (8, 16))
+    assert seen.difference(rounded(model, monkeypatch)) < CLOSE
+
+
+def swapped(name: str, other: str) -> Callable[[Outline], Outline]:
+    """Each of two tensors of a file with the other one's values."""
+
+    def change(plan: Outline) -> Outline:
+        by_name = {tensor.name: tensor for tensor in plan.tensors}
+        first, second = by_name[name], by_name[other]
+        new = {name: replace(first, parts=second.parts), other: replace(second, parts=first.parts)}
+        return replace(plan, tensors=tuple(new.get(each.name, each) for each in plan.tensors))
+
+    return change
+
+
+def turned(name: str, how: Callable[[Tensor], Tensor]) -> Callable[[Outline], Outline]:
+    """A tensor of a file with other values."""
+
+    def change(plan: Outline) -> Outline:
+        changed = [
+            replace(each, change=lambda values, each=each: how(each.change(values)))
+            if each.name == name
+            else each
+            for each in plan.tensors
+        ]
+        return replace(plan, tensors=tuple(changed))
+
+    return change
+
+
+def keyed(**keys: Value) -> Callable[[Outline], Outline]:
+    return lambda plan: replace(
+        plan, keys={**plan.keys, **{name.replace("__", "."): value for name, value in keys.items()}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("member", "change"),
+    [
+        ("lfm2", swapped("v.blk.1.attn_q.weight", "v.blk.1.attn_k.weight")),
+        ("lfm2", swapped("v.blk.0.ln1.bias", "v.blk.0.ln2.bias")),
+        ("lfm2", keyed(vision__attention__layer_norm_epsilon=1e-6)),
+        ("lfm2", keyed(use_gelu=False)),
+        ("lfm2", turned("v.patch_embd.weight", lambda kernel: kernel.flip(1))),
+        (
+            "lfm2",
+            turned(
+                "v.position_embd.weight",
+                lambda table: table.unflatten(0, (4, 4)).transpose(0, 1).flatten(0, 1),
+            ),
+        ),
+    ],
+)
+def test_a_wrong_file_would_be_seen(
+    tmp_path: Path, member: str, change: Callable[[Outline], Outline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = mmproj.eyes_outline
+
+    def wrong(value: VisionLanguage) -> tuple[Kind, Outline]:
+        kind, plan = right(value)
+        return kind, change(plan)
+
+    monkeypatch.setattr("operators.published.gguf_export.writing.eyes_outline", wrong)
+    model = random_model(MEMBERS[member][2])
+    _, seen = answered(model, tmp_path)
+    assert seen.difference(rounded(model, monkeypatch)) > 20 * CLOSE
