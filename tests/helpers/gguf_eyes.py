@@ -15,13 +15,12 @@ from torch.nn import functional as F
 
 from operators import VisionLanguage, VisionLanguageModel
 from operators.published.gguf_export.mmproj import eyes_outline
-from operators.published.gguf_export.vocabulary import USER_DEFINED, Vocabulary
+from operators.published.gguf_export.vocabulary import NORMAL, USER_DEFINED, Vocabulary
 from tests.helpers.llama_cpp import MARKER, Seen, ask
 from tests.helpers.published_models import (
     FEEDFORWARD,
     MAMBA2,
     VOCABULARY,
-    WIDTH,
     architecture,
     attention,
     randomize,
@@ -90,6 +89,7 @@ MEMBERS: dict[str, tuple[str, str, VisionLanguage]] = {
         "nemotron_h",
         value([M, A], projector={"pixel_shuffle": 1}, tower={"position_grid": 9}, rope=None),
     ),
+    "idefics3": ("idefics3", "llama", value(projector={"hidden": [], "bias": False})),
     "dots_ocr": ("dots_ocr", "llama", value(tower={**TURNED, "qk_norm": "full"})),
     "dots_ocr-by-head": (
         "dots_ocr",
@@ -121,7 +121,9 @@ def vocabulary_of(marks: Sequence[str]) -> Vocabulary:
     """Tokens that a text can spell one by one."""
     names = [f"<t{index}>" for index in range(VOCABULARY)]
     names[FIRST_MARK : FIRST_MARK + len(marks)] = marks
-    return Vocabulary(names, [USER_DEFINED] * VOCABULARY, (), "gpt-2", end=VOCABULARY - 2)
+    # A paragraph is a word of a text, for which llama.cpp looks under the names of bytes.
+    kinds = [USER_DEFINED if name.startswith("<") else NORMAL for name in names]
+    return Vocabulary(names, kinds, (), "gpt-2", end=VOCABULARY - 2)
 
 
 def picture(height: int, width: int) -> tuple[bytes, Tensor]:
@@ -139,13 +141,13 @@ class Answer:
 
     pixels: of the image.
     tokens: of the prompt, with placeholders, and of the answer.
-    begin: place of the first placeholder.
+    begins: places of the first placeholder of each image.
     log_probabilities: of every token before each of the answer: [STEPS, vocabulary].
     """
 
     pixels: Tensor
     tokens: list[int]
-    begin: int
+    begins: list[int]
     log_probabilities: Tensor
 
     @torch.no_grad()
@@ -153,7 +155,8 @@ class Answer:
         """The largest one between log-probabilities of llama.cpp and of the model, which reads the same."""
         whole, image = torch.tensor([self.tokens]), model.image_tokens(self.pixels[None])[0]
         embedded = model.language.embedded(whole)
-        embedded[0, self.begin : self.begin + len(image)] = image
+        for begin in self.begins:
+            embedded[0, begin : begin + len(image)] = image
         logits = model.language.logits(model.language.hidden(whole, embedded))[0]
         ours = logits[-STEPS - 1 : -1].log_softmax(-1)
         assert ours.std() > 0.3, "log-probabilities too even for a tolerance to mean anything"
@@ -168,15 +171,26 @@ def answer(text: Path, mmproj: Path, member: VisionLanguage, size: tuple[int, in
     height, width = size or (member.tower.image_size, member.tower.image_size)
     side = member.tower.patch_size * member.projector.pixel_shuffle
     count = height // side * (width // side)
-    marks, (file, pixels) = eyes_outline(member)[0].marks, picture(height, width)
-    opening, closing = ([FIRST_MARK], [FIRST_MARK + 1]) if marks else ([], [])
+    kind, (file, pixels) = eyes_outline(member)[0], picture(height, width)
     before, after = [20, 30, 7], [40, 41, 3, 9]
     asked = Seen(f"{spelled(before)}{MARKER}{spelled(after)}", [file], STEPS)
     answers = ask(text, mmproj=mmproj, vocabulary=VOCABULARY, image_tokens=count, seen=[asked])
-    prompt = [*before, *opening, *[PLACEHOLDER] * count, *closing, *after]
+    image = [PLACEHOLDER] * count
+    fake, row, paragraph, whole = range(FIRST_MARK, FIRST_MARK + 4)
+    inside = {
+        "phi4": image,
+        "lfm2": [fake, *image, row],
+        "dots_ocr": [fake, *image, row],
+        "idefics3": [fake, row, *image, paragraph, fake, whole, *image, fake],
+    }[kind.name]
+    prompt = [*before, *inside, *after]
     assert answers.prompt_tokens == [len(prompt)]
-    begin = len(before) + len(opening)
-    return Answer(pixels, [*prompt, *answers.tokens[0]], begin, answers.log_probabilities[0])
+    begins = [
+        place
+        for place, token in enumerate(prompt)
+        if token == PLACEHOLDER and prompt[place - 1] != PLACEHOLDER
+    ]
+    return Answer(pixels, [*prompt, *answers.tokens[0]], begins, answers.log_probabilities[0])
 
 
 def rounded(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> VisionLanguageModel:

@@ -4,12 +4,12 @@ Each kind is a projector type of llama.cpp, with the tower that it puts before i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from operators.base.errors import ArchitectureError, in_words
+from operators.base.errors import ArchitectureError
 from operators.published.gguf_export.outline import Outline, Stored, Value
 from operators.vision.model import parameter_shapes
 from operators.vision.vision_language import CHANNELS, VisionLanguage
@@ -35,6 +35,9 @@ BLOCK = {
     "feedforward.up_proj": "ffn_up",
     "feedforward.down_proj": "ffn_down",
 }
+# llama.cpp takes the two matrices of a feed-forward network of idefics3 for each other where they are square.
+_SQUARE, _OTHER = "equal to tower.width", "another"
+_PARAGRAPH = "ĊĊ"  # "\n\n" as byte-level BPE names it
 _LAYERNORM, _RMSNORM = ("layernorm before",), ("rmsnorm before",)
 _ANY_QK = ("none", "head", "full")
 
@@ -45,20 +48,26 @@ class Kind:
 
     name: of its projector type.
     wants: genes of ours -> the values that it holds; it holds any value of others.
-    matrices: the tensors of the projector's matrices, each with a bias.
+    matrices: the tensors of the projector's matrices.
+    biased: whether each of them has a bias.
     final_norm: the tensors of the normalization behind the last block.
     scaled: the tensor of an RMS normalization before that one, which has ones here.
-    limits: whether the file says how large images are.
-    marks: what llama.cpp writes before and behind an image.
+    sizes: keys of the file on how large images are -> the power of the tower's image_size that they have.
+    marks: what llama.cpp puts around an image, as tokens are named.
+    needed: whether it cannot read an image without a token for each mark.
+    remark: for the user.
     """
 
     name: str
     wants: Mapping[str, tuple[Any, ...]]
-    matrices: tuple[str, str]
+    matrices: tuple[str, ...]
+    biased: bool = True
     final_norm: str = "v.post_ln"
     scaled: str | None = None
-    limits: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
+    needed: bool = False
+    remark: str = ""
 
 
 _SIGLIP: Mapping[str, tuple[Any, ...]] = {
@@ -67,24 +76,44 @@ _SIGLIP: Mapping[str, tuple[Any, ...]] = {
     "tower.final_norm": ("layernorm",),
     "tower.qk_norm": ("none",),
     "tower.rope_theta": (None,),
-    "projector.matrices": (2,),
 }
+_TWO = {"projector.matrices": (2,)}
+_PIXELS = {"vision.image_min_pixels": 2, "vision.image_max_pixels": 2}
 KINDS = (
     Kind(
         "phi4",
-        {**_SIGLIP, "projector.pixel_shuffle": (1,), "projector.norm": (False,)},
+        {**_SIGLIP, **_TWO, "projector.pixel_shuffle": (1,), "projector.norm": (False,)},
         ("mm.0", "mm.2"),
-        limits=True,
+        sizes=_PIXELS,
     ),
     Kind(
         "lfm2",
-        {**_SIGLIP, "projector.pixel_shuffle": (2, 4)},
+        {**_SIGLIP, **_TWO, "projector.pixel_shuffle": (2, 4)},
         ("mm.1", "mm.2"),
         marks=("<|image_start|>", "<|image_end|>"),
     ),
     Kind(
+        "idefics3",
+        {
+            **_SIGLIP,
+            "tower.position_grid": (None,),
+            "tower.hidden": (_OTHER,),
+            "projector.pixel_shuffle": (2, 4),
+            "projector.matrices": (1,),
+            "projector.norm": (False,),
+            "projector.bias": (False,),
+        },
+        ("mm.model.fc",),
+        biased=False,
+        sizes={"vision.preproc_image_size": 1},
+        marks=("<fake_token_around_image>", "<row_1_col_1>", _PARAGRAPH, "<global-img>"),
+        needed=True,
+        remark="llama.cpp reads an image twice: as a tile and as a whole",
+    ),
+    Kind(
         "dots_ocr",
         {
+            **_TWO,
             "tower.feedforward": ("gelu", "swiglu"),
             "tower.norms": _RMSNORM,
             "tower.final_norm": ("layernorm",),
@@ -93,13 +122,12 @@ KINDS = (
             "tower.rope_theta": (10_000.0,),
             "tower.norm_eps": (1e-6,),  # llama.cpp has that of the final norm as a fixed number
             "projector.pixel_shuffle": (2, 4),
-            "projector.matrices": (2,),
             "projector.norm": (False,),
         },
         ("mm.0", "mm.2"),
         final_norm="mm.input_norm",
         scaled="mm.post_norm.weight",
-        limits=True,
+        sizes=_PIXELS,
         marks=("<|img|>", "<|endofimg|>"),
     ),
 )
@@ -138,28 +166,28 @@ def _genes(value: VisionLanguage) -> dict[str, Any]:
     norms = dict.fromkeys(f"{norm.norm} {norm.norm_position}" for norm in tower.norms)
     return {
         "tower.feedforward": tower.feedforward,
+        "tower.hidden": _SQUARE if tower.hidden == tower.width else _OTHER,
         "tower.qk_norm": tower.qk_norm,
         "tower.norms": " and ".join(norms),
         "tower.final_norm": tower.final_norm,
         "tower.position_bias": tower.position_bias,
         "tower.rope_theta": tower.rope_theta,
+        "tower.position_grid": tower.position_grid,
         "tower.norm_eps": tower.norm_eps,
         "projector.pixel_shuffle": projector.pixel_shuffle,
         "projector.matrices": 1 + len(projector.hidden),
         "projector.norm": projector.norm,
+        "projector.bias": projector.bias,
     }
 
 
 def _lacks(kind: Kind, genes: Mapping[str, Any]) -> list[str]:
     """What a kind does not hold, each with the gene and its value."""
-    return [
-        f"{gene} {in_words(genes[gene])}" for gene, values in kind.wants.items() if genes[gene] not in values
-    ]
+    return [f"{gene} {genes[gene]}" for gene, values in kind.wants.items() if genes[gene] not in values]
 
 
 def _keys(kind: Kind, value: VisionLanguage) -> dict[str, Value]:
     tower, projector = value.tower, value.projector
-    limits = ("vision.image_min_pixels", "vision.image_max_pixels") if kind.limits else ()
     return {
         "has_vision_encoder": True,
         "projector_type": kind.name,
@@ -176,7 +204,7 @@ def _keys(kind: Kind, value: VisionLanguage) -> dict[str, Value]:
         "vision.projector.scale_factor": projector.pixel_shuffle,
         "vision.image_mean": MIDDLE,
         "vision.image_std": MIDDLE,
-        **dict.fromkeys(limits, tower.image_size**2),
+        **{key: tower.image_size**power for key, power in kind.sizes.items()},
     }
 
 
@@ -205,7 +233,7 @@ def _tensors(kind: Kind, value: VisionLanguage) -> list[Stored]:
     ]
     if "tower.position_bias" not in kind.wants:
         tensors.append(_positions(value))
-    if not value.projector.bias:
+    if kind.biased and not value.projector.bias:
         widths = (*value.projector.hidden, value.language.width)
         tensors += [
             Stored(f"{name}.bias", (width,), precise=True)
@@ -235,6 +263,6 @@ def _remarks(kind: Kind, value: VisionLanguage) -> tuple[str, ...]:
         "way: give it such squares"
     ]
     least, most = LFM2_TOKENS
-    if not kind.limits and not least <= tokens <= most:
+    if not kind.sizes and not least <= tokens <= most:
         lines.append(f"start llama.cpp with --image-min-tokens {tokens} --image-max-tokens {tokens}")
-    return tuple(lines)
+    return (*lines, *([kind.remark] if kind.remark else []))

@@ -68,7 +68,7 @@ def for_images(
     free.sort(key=lambda row: row == image_token)
     if len(missing) <= len(free):
         for mark, row in zip(missing, free, strict=False):
-            tokens[row], kinds[row] = mark, CONTROL
+            tokens[row], kinds[row] = mark, CONTROL if mark.startswith("<") else NORMAL
     return replace(known, tokens=tokens, kinds=kinds), missing
 
 

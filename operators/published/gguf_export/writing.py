@@ -99,6 +99,11 @@ def write_pair(
         if name.startswith(LANGUAGE)
     }
     tokens, added = for_images(vocabulary, value.language.vocabulary, value.image_token, kind.marks)
+    if kind.needed and (without := [mark for mark in kind.marks if mark not in tokens.tokens]):
+        raise DataError(
+            f"vocabulary: expected a token for each of {', '.join(kind.marks)}, which {kind.name} puts "
+            f"around an image, or rows without a token: it lacks {', '.join(without)}"
+        )
     text = _language(value.language, plan, language, tokens, to, context, split_bytes)
     beside = to.with_name(f"{PREFIX}{to.name}")
     projector = File(beside, eyes, parameters, "mmproj", value.name or to.stem, lambda writer: None)
