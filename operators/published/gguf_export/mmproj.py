@@ -142,7 +142,7 @@ def eyes_outline(value: VisionLanguage) -> tuple[Kind, Outline]:
     if size > LARGEST:
         raise ArchitectureError(f"tower.image_size: expected at most {LARGEST} in llama.cpp, got {size}")
     genes = _genes(value)
-    kind = min(KINDS, key=lambda kind: len(_lacks(kind, genes)))
+    kind = min(KINDS, key=lambda kind: _distance(kind, genes))
     if lacks := _lacks(kind, genes):
         raise ArchitectureError(
             f"no mmproj file of llama.cpp holds tower and projector: the nearest, {kind.name}, has no "
@@ -184,6 +184,12 @@ def _genes(value: VisionLanguage) -> dict[str, Any]:
 def _lacks(kind: Kind, genes: Mapping[str, Any]) -> list[str]:
     """What a kind does not hold, each with the gene and its value."""
     return [f"{gene} {genes[gene]}" for gene, values in kind.wants.items() if genes[gene] not in values]
+
+
+def _distance(kind: Kind, genes: Mapping[str, Any]) -> tuple[bool, int]:
+    """How far a kind is from holding these genes. Another number of matrices is a larger change than any."""
+    matrices = "projector.matrices"
+    return genes[matrices] not in kind.wants[matrices], len(_lacks(kind, genes))
 
 
 def _keys(kind: Kind, value: VisionLanguage) -> dict[str, Value]:

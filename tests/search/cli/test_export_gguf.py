@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from operators import Architecture, HybridLM
+from operators import Architecture, HybridLM, VisionLanguage
 from search.runs.exportable import random_weights_of
 from search.runs.importing import import_model
 from tests.conftest import Call
@@ -42,6 +42,37 @@ def test_an_architecture_with_random_weights_comes_back_bit_for_bit(
     expected, read = random_weights_of(SMALL), model.state_dict()
     assert all(read[name].equal(weight) for name, weight in expected.items())
     assert read.keys() == expected.keys()
+
+
+def test_a_model_that_sees_is_two_files(call: Call, tmp_path: Path) -> None:
+    value = VisionLanguage.parse(
+        {
+            "tower": {"image_size": 16, "patch_size": 4, "width": 24, "depth": 1, "heads": 3, "hidden": 40},
+            "projector": {"pixel_shuffle": 2, "hidden": [44]},
+            "language": SMALL,
+            "image_token": 63,
+        },
+        where="",
+    )
+    (tmp_path / "sees.yaml").write_text(value.to_yaml())
+    options = ["--format", "gguf", "--random-weights", "--to", "sees.gguf"]
+    code, out, err = call("export", "sees.yaml", *options)
+    assert (code, err) == (0, "")
+    assert "llama.cpp runs it as llama" in out
+    assert "tower and projector are in mmproj-sees.gguf, for --mmproj of llama.cpp" in out
+    assert "squares of 16×16 pixels" in out
+    assert "llama.cpp puts <|image_start|> and <|image_end|> around an image" in out
+    kinds = {
+        name: gguf.GGUFReader(tmp_path / name).fields["general.type"].contents()
+        for name in ("sees.gguf", "mmproj-sees.gguf")
+    }
+    assert kinds == {"sees.gguf": "model", "mmproj-sees.gguf": "mmproj"}
+    normed = value.tower.model_copy(update={"qk_norm": "head"})
+    (tmp_path / "normed.yaml").write_text(value.model_copy(update={"tower": normed}).to_yaml())
+    code, _, err = call("export", "normed.yaml", *options[:-1], "x.gguf")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "no mmproj file of llama.cpp holds tower and projector: the nearest, lfm2, has no" in err
+    assert not [*tmp_path.glob("*x.gguf")]
 
 
 @pytest.mark.parametrize(
