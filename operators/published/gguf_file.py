@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators.base.errors import ArchitectureError, DataError
 from operators.published.gguf_metadata import llama_config
-from operators.published.gguf_parts import read_parts
+from operators.published.gguf_parts import read_parts, values_of
 from operators.published.rope_factors import llama3_scaling
 
 OUTSIDE = {
@@ -68,7 +68,7 @@ class GgufFile(Mapping[str, Tensor]):
         if embedding is None:
             raise DataError(f"{path}: missing weights: {EMBEDDING}")
         if factors is not None:
-            self._stretch(self._values(factors))
+            self._stretch(values_of(path, factors).numpy())
 
     def field(self, key: str) -> Any:
         """A value of the metadata: a number, a string, a list of such values, or None."""
@@ -91,20 +91,9 @@ class GgufFile(Mapping[str, Tensor]):
         if scaling:
             self.config["rope_scaling"] = scaling
 
-    def _values(self, tensor: Any) -> np.ndarray:
-        """The values in float32, exactly as the quantized ones mean them."""
-        import gguf
-
-        try:
-            return np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
-        except NotImplementedError:
-            raise DataError(
-                f"{self.path}: {tensor.name}: quantized as {tensor.tensor_type.name}, which cannot be read"
-            ) from None
-
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._tensors[name]
-        values = self._values(tensor)
+        values = values_of(self.path, tensor).numpy()
         for projection, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
             if name.endswith(f"self_attn.{projection}.weight"):
                 rows = self.config.get(heads, self.config["num_attention_heads"]) * self.config["head_dim"]

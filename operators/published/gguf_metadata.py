@@ -103,7 +103,7 @@ def llama_config(
         if name in names and value(f"{FAMILY}.{name}") not in neutral:
             raise refused(f"{FAMILY}.{name}", f"{neutral[0]!r} or none")
 
-    config = {key: _short(value(f"{FAMILY}.{theirs}")) for key, theirs in SIZES.items()}
+    config = {key: short(value(f"{FAMILY}.{theirs}")) for key, theirs in SIZES.items()}
     for key, theirs in SIZES.items():
         if theirs in BY_LAYER and isinstance(config[key], list):
             if len(config[key]) != config["num_hidden_layers"] or len(set(config[key])) != 1:
@@ -152,10 +152,10 @@ def _require_no_stretch(
             raise refused(f"{FAMILY}.{name}", "1 with linear scaling")
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """A float32 of the metadata by its shortest decimal: 1e-05 instead of 9.999999747378752e-06."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _shown(value: Any) -> str:
-    return f"{_short(value)!r:.80}"
+    return f"{short(value)!r:.80}"

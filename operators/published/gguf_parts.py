@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from operators.base.errors import DataError, flat
 
@@ -38,6 +40,23 @@ class GgufPart:
             return self._fields[key].contents() if key in self._fields else None
         except (ValueError, TypeError, IndexError) as error:
             raise DataError(f"{self.path}: {key}: cannot be read: {error}") from None
+
+
+def values_of(path: Path, tensor: Any) -> Tensor:
+    """The values of a tensor in float32, exactly as the quantized ones mean them.
+
+    path: its file, for messages.
+
+    Raises DataError for a type that cannot be read.
+    """
+    import gguf
+
+    try:
+        return torch.from_numpy(np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
+    except NotImplementedError:
+        raise DataError(
+            f"{path}: {tensor.name}: quantized as {tensor.tensor_type.name}, which cannot be read"
+        ) from None
 
 
 def read_parts(path: Path) -> list[GgufPart]:

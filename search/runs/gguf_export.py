@@ -29,7 +29,11 @@ def export_gguf(
     if model.tokenizer is not None:
         end = end_of_document(model.tokenizer, model.end, model.title)
         vocabulary = gguf_vocabulary(model.tokenizer, end=end, where=f"{model.title}: tokenizer.json")
-    options: dict[str, Any] = {"dtype": dtype, "context": model.context or LONGEST, "split_bytes": split_bytes}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "context": model.context or LONGEST,
+        "split_bytes": split_bytes,
+    }
     try:
         if model.eyes is None:
             files = [write_gguf(model.architecture, model.weights, vocabulary, to, **options)]

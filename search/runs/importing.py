@@ -1,24 +1,28 @@
 """Turns a published model into a folder that `search.export.load` reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from operators.architecture import IN_A_FOLDER
+from operators.architecture import IN_A_FOLDER, Architecture
 from operators.base.errors import DataError, RunError
 from operators.base.files import whole_folder
 from operators.published import describe, fitted, remark_on_steps, vision_families
+from operators.published.gguf_export.mmproj import PREFIX
+from operators.published.gguf_eyes import is_mmproj, language_file, read_eyes
 from operators.published.gguf_file import GgufFile
 from operators.published.safetensors_folder import SafetensorsFolder
+from operators.published.vision_families import LANGUAGE
 from operators.vision.vision_language import Model
 from proxy_train.text.tokenizer import load_published
 from search.runs.gguf_tokenizer import gguf_tokenizer
 from search.runs.meta_rows import with_meta_tokens
 
 OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
+IMAGE = "<image>"  # the placeholder of SmolVLM and LFM2-VL, and of others after LLaVA
 NAMED_TOKENS = 5  # of a remark: so many fit a line
 
 
@@ -66,11 +70,14 @@ class Published:
 def read_published(source: Path) -> Published:
     """Reads a published model.
 
-    source: a Hugging Face folder or a GGUF file.
+    source: a Hugging Face folder or a GGUF file. The mmproj file of a model that sees stands for both of its
+        files.
 
     Raises ArchitectureError for a model that we cannot express, DataError for files that are missing,
     damaged or do not fit.
     """
+    if is_mmproj(source) and source.is_file():
+        return _pair(source)
     tensors = _opened(source)
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
     if (
@@ -100,6 +107,16 @@ def read_published(source: Path) -> Published:
     )
 
 
+def _pair(source: Path) -> Published:
+    """A model that sees, from its mmproj file and the file of its language model beside it."""
+    text = read_published(language_file(source))
+    assert isinstance(text.architecture, Architecture)  # noqa: S101  for the type checker
+    image_token = text.tokenizer.token_to_id(IMAGE) if isinstance(text.tokenizer, Tokenizer) else None
+    value, weights = read_eyes(source, text.architecture, image_token, name=model_name(source))
+    weights |= {f"{LANGUAGE}{name}": tensor for name, tensor in text.weights.items()}
+    return replace(text, architecture=value, weights=weights)
+
+
 def import_model(source: Path, to: Path) -> Imported:
     """Writes a published model's architecture.yaml, model.safetensors and tokenizer.json: all or nothing.
 
@@ -127,6 +144,8 @@ def import_model(source: Path, to: Path) -> Imported:
 
 def model_name(source: Path) -> str:
     """What an imported model is called: the folder, or the file without its ending."""
+    if is_mmproj(source):
+        return source.resolve().stem.removeprefix(PREFIX)
     return source.resolve().stem if source.is_file() else source.resolve().name
 
 

@@ -15,6 +15,8 @@ from operators.vision.model import parameter_shapes
 from operators.vision.vision_language import CHANNELS, VisionLanguage
 
 FAMILY = "clip"  # general.architecture of every mmproj file
+PREFIX = "mmproj-"  # by which programs find the file of a tower beside that of its language model
+PLACEHOLDER = "frontrunner.image_token"  # our own key: llama.cpp needs no placeholder
 LARGEST = 8192  # pixels of a side, in llama.cpp
 MIDDLE = [0.5, 0.5, 0.5]  # llama.cpp subtracts it from pixels of 0 to 1 and divides by it: -1 to 1
 # lfm2 makes images smaller or larger until they have so many tokens, unless it is told otherwise.

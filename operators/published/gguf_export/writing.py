@@ -13,15 +13,13 @@ from operators.base.errors import DataError
 from operators.parameter_shapes import parameter_shapes
 from operators.published.gguf_export.files import File, remarks, require_package, require_weights, write_files
 from operators.published.gguf_export.homes import outline
-from operators.published.gguf_export.mmproj import eyes_outline, require_same_positions
+from operators.published.gguf_export.mmproj import PLACEHOLDER, PREFIX, eyes_outline, require_same_positions
 from operators.published.gguf_export.outline import Outline
 from operators.published.gguf_export.sizes import Dtype
 from operators.published.gguf_export.vocabulary import Vocabulary, for_images, padded
 from operators.published.vision_families import LANGUAGE
 from operators.vision.model import parameter_shapes as shapes_of_seeing
 from operators.vision.vision_language import VisionLanguage
-
-PREFIX = "mmproj-"  # by which programs find the file of a tower beside that of its language model
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,14 @@ def write_pair(
         )
     text = _language(value.language, plan, language, tokens, to, context, split_bytes)
     beside = to.with_name(f"{PREFIX}{to.name}")
-    projector = File(beside, eyes, parameters, "mmproj", value.name or to.stem, lambda writer: None)
+    projector = File(
+        beside,
+        eyes,
+        parameters,
+        "mmproj",
+        value.name or to.stem,
+        lambda writer: writer.add_uint32(PLACEHOLDER, value.image_token),
+    )
     written = write_files([text, projector], dtype)
     around = f"llama.cpp puts {' and '.join(kind.marks)} around an image, which the model never read before"
     return (
