@@ -204,7 +204,9 @@ def import_(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Hugging Face folder (config.json, safetensors) or .gguf file.", show_default=False
+            help="Hugging Face folder (config.json, safetensors) or .gguf file; of a model that sees its "
+            "mmproj-NAME.gguf, beside NAME.gguf.",
+            show_default=False,
         ),
     ],
     to: Annotated[

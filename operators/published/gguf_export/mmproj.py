@@ -3,7 +3,7 @@
 Each kind is a projector type of llama.cpp, with the tower that it puts before it (tools/mtmd/clip.cpp).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ BLOCK = {
 }
 # llama.cpp takes the two matrices of a feed-forward network of idefics3 for each other where they are square.
 _SQUARE, _OTHER = "equal to tower.width", "another"
-_PARAGRAPH = "ĊĊ"  # "\n\n" as byte-level BPE names it
+_LINE = "Ċ"  # "\n" as byte-level BPE names it
 _LAYERNORM, _RMSNORM = ("layernorm before",), ("rmsnorm before",)
 _ANY_QK = ("none", "head", "full")
 
@@ -108,7 +108,7 @@ KINDS = (
         ("mm.model.fc",),
         biased=False,
         sizes={"vision.preproc_image_size": 1},
-        marks=("<fake_token_around_image>", "<row_1_col_1>", _PARAGRAPH, "<global-img>"),
+        marks=("<fake_token_around_image>", "<row_1_col_1>", 2 * _LINE, "<global-img>"),
         needed=True,
         remark="llama.cpp reads an image twice: as a tile and as a whole",
     ),
@@ -151,6 +151,11 @@ def eyes_outline(value: VisionLanguage) -> tuple[Kind, Outline]:
             + "; no ".join(lacks)
         )
     return kind, Outline(FAMILY, _keys(kind, value), tuple(_tensors(kind, value)), _remarks(kind, value))
+
+
+def readable(marks: Sequence[str]) -> str:
+    """Marks as a text has them."""
+    return ", ".join(mark.replace(_LINE, "\\n") for mark in marks)
 
 
 def require_same_positions(language: Outline, value: VisionLanguage) -> None:

@@ -13,7 +13,13 @@ from operators.base.errors import DataError
 from operators.parameter_shapes import parameter_shapes
 from operators.published.gguf_export.files import File, remarks, require_package, require_weights, write_files
 from operators.published.gguf_export.homes import outline
-from operators.published.gguf_export.mmproj import PLACEHOLDER, PREFIX, eyes_outline, require_same_positions
+from operators.published.gguf_export.mmproj import (
+    PLACEHOLDER,
+    PREFIX,
+    eyes_outline,
+    readable,
+    require_same_positions,
+)
 from operators.published.gguf_export.outline import Outline
 from operators.published.gguf_export.sizes import Dtype
 from operators.published.gguf_export.vocabulary import Vocabulary, for_images, padded
@@ -99,8 +105,8 @@ def write_pair(
     tokens, added = for_images(vocabulary, value.language.vocabulary, value.image_token, kind.marks)
     if kind.needed and (without := [mark for mark in kind.marks if mark not in tokens.tokens]):
         raise DataError(
-            f"vocabulary: expected a token for each of {', '.join(kind.marks)}, which {kind.name} puts "
-            f"around an image, or rows without a token: it lacks {', '.join(without)}"
+            f"vocabulary: expected a token for each of {readable(kind.marks)}, which {kind.name} puts "
+            f"around an image, or rows without a token: it lacks {readable(without)}"
         )
     text = _language(value.language, plan, language, tokens, to, context, split_bytes)
     beside = to.with_name(f"{PREFIX}{to.name}")
@@ -113,7 +119,7 @@ def write_pair(
         lambda writer: writer.add_uint32(PLACEHOLDER, value.image_token),
     )
     written = write_files([text, projector], dtype)
-    around = f"llama.cpp puts {' and '.join(kind.marks)} around an image, which the model never read before"
+    around = f"llama.cpp puts {readable(kind.marks)} around an image, which the model never read before"
     return (
         Written(plan.family, written[0], remarks(plan, dtype)),
         Written(eyes.family, written[1], (*remarks(eyes, dtype), *([around] if added else []))),

@@ -61,7 +61,7 @@ def test_a_model_that_sees_is_two_files(call: Call, tmp_path: Path) -> None:
     assert "llama.cpp runs it as llama" in out
     assert "tower and projector are in mmproj-sees.gguf, for --mmproj of llama.cpp" in out
     assert "squares of 16×16 pixels" in out
-    assert "llama.cpp puts <|image_start|> and <|image_end|> around an image" in out
+    assert "llama.cpp puts <|image_start|>, <|image_end|> around an image" in out
     kinds = {
         name: gguf.GGUFReader(tmp_path / name).fields["general.type"].contents()
         for name in ("sees.gguf", "mmproj-sees.gguf")
