@@ -41,7 +41,6 @@ BLOCK = {
 _SQUARE, _OTHER = "equal to tower.width", "another"
 _LINE = "Ċ"  # "\n" as byte-level BPE names it
 _LAYERNORM, _RMSNORM = ("layernorm before",), ("rmsnorm before",)
-_ANY_QK = ("none", "head", "full")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Kind:
     matrices: the tensors of the projector's matrices.
     biased: whether each of them has a bias.
     final_norm: the tensors of the normalization behind the last block.
-    scaled: the tensor of an RMS normalization before that one, which has ones here.
+    scaled: the tensor of an RMS normalization before that one. It has ones here, and the LayerNorm behind it
+        undoes what it does.
     sizes: keys of the file on how large images are -> the power of the tower's image_size that they have.
     marks: what llama.cpp puts around an image, as tokens are named.
     needed: whether it cannot read an image without a token for each mark.
@@ -119,7 +119,6 @@ KINDS = (
             "tower.feedforward": ("gelu", "swiglu"),
             "tower.norms": _RMSNORM,
             "tower.final_norm": ("layernorm",),
-            "tower.qk_norm": _ANY_QK,
             "tower.position_bias": (False,),
             "tower.rope_theta": (10_000.0,),
             "tower.norm_eps": (1e-6,),  # llama.cpp has that of the final norm as a fixed number
@@ -244,7 +243,7 @@ def _tensors(kind: Kind, value: VisionLanguage) -> list[Stored]:
         Stored("v.patch_embd.weight", patches, ("tower.patch_embedding.weight",), as_kernel, precise=True),
         Stored("v.patch_embd.bias", (tower.width,), ("tower.patch_embedding.bias",), precise=True),
     ]
-    if "tower.position_bias" not in kind.wants:
+    if "tower.position_bias" not in kind.wants:  # where it is, the kind has no positions
         tensors.append(_positions(value))
     if kind.biased and not value.projector.bias:
         widths = (*value.projector.hidden, value.language.width)

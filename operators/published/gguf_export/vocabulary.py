@@ -1,6 +1,6 @@
 """The tokens of a GGUF file."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 # Kinds of tokens in GGUF; the last one is that of a byte.
@@ -37,13 +37,10 @@ def padded(vocabulary: Vocabulary | None, size: int) -> Vocabulary:
     size: rows of the embedding.
     """
     known = vocabulary or Vocabulary((), (), (), "gpt-2", end=size - 1)
-    more = range(len(known.tokens), size)
-    ending = "]"
-    while any(f"[PAD{number}{ending}" in known.tokens for number in more):
-        ending = f"_{ending}"
+    more, names = range(len(known.tokens), size), frozenset(known.tokens)
     return replace(
         known,
-        tokens=[*known.tokens, *(f"[PAD{number}{ending}" for number in more)],
+        tokens=[*known.tokens, *(_unknown(f"[PAD{number}", names) for number in more)],
         kinds=[*known.kinds, *(UNUSED for _ in more)],
     )
 
@@ -83,7 +80,7 @@ def _without(vocabulary: Vocabulary, row: int) -> Vocabulary:
     return replace(vocabulary, tokens=tokens, kinds=kinds, merges=merges)
 
 
-def _unknown(name: str, tokens: Sequence[str]) -> str:
+def _unknown(name: str, tokens: Collection[str]) -> str:
     """A name with an ending that no token has."""
     ending = "]"
     while f"{name}{ending}" in tokens:
