@@ -60,11 +60,13 @@ class ProxySettings(Value):
         steps = [*(budget // batch for budget in self.budgets), self.steps]
         if any(later <= sooner for sooner, later in pairwise(steps)):
             raise ValueError(
-                f"budgets: expected them to grow by a batch of {batch} at least and to stay below tokens, "
+                f"budgets: expected tokens that grow by at least a batch of {batch}, below {self.tokens}, "
                 f"got {self.budgets}"
             )
         if self.budgets and self.schedule != "wsd":
-            raise ValueError("budgets: expected schedule wsd, as runs by a cosine have no part in common")
+            raise ValueError(
+                f"budgets: expected schedule wsd, where trainings share a part, got {self.schedule}"
+            )
         return self
 
     @property

@@ -168,7 +168,7 @@ def _train(
     if start is None and not loss < fitted.losses[0]:
         raise DivergedError(
             f"loss {loss:.4g} on the validation text after {len(fitted.losses)} steps: "
-            f"expected below the first one, {fitted.losses[0]:.4g}"
+            f"expected less than the first step's, {fitted.losses[0]:.4g}"
         )
     measured = ProxyScore(
         loss=loss,

@@ -284,7 +284,7 @@ class Trainer:
             step, first = len(self.losses), self.losses[0]
             if not loss <= DIVERGED * first:
                 raise DivergedError(
-                    f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first one, "
+                    f"loss {loss:.4g} at step {step}: expected at most {DIVERGED} times the first step's, "
                     f"{first:.4g}"
                 )
             if keep and self.hooks.on_step is not None:

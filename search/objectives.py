@@ -131,7 +131,7 @@ def metric_of(
         )
     if settings.images and (base in PROXY_METRICS or base in of_others()):
         raise ConfigError(
-            f"metric {name!r} is one of language models: expected one of {', '.join(VISION_METRICS)} "
+            f"metric {name!r} is for language models alone: expected one of {', '.join(VISION_METRICS)} "
             "where candidates see"
         )
     if base in TASK_METRICS and not _trained(base, tasks):

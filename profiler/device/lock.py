@@ -193,7 +193,7 @@ def _held(file: int, device: Device, deadline: float, signed: tuple[int, ...]) -
                 pids = sorted({pid for place in signed for pid in _entries(place).values()})
                 holders = f"process {', '.join(map(str, pids))}" if pids else "another process"
                 raise DeviceError(
-                    f"device {device.label} is in use by {holders}: waited for it in vain"
+                    f"device {device.label} is in use by {holders}: it was not released in time"
                 ) from None
             time.sleep(POLL_SECONDS)
     try:

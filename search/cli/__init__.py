@@ -1,1 +1,1 @@
-"""The command line: reads arguments, calls the rooms, prints what they return."""
+"""The command line: reads arguments, calls the other folders, prints what they return."""

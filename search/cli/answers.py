@@ -1,4 +1,4 @@
-"""`frontrunner answers`: reads arguments, calls the room, prints."""
+"""`frontrunner answers`: reads arguments, calls `search.runs.answering`, prints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,11 +26,14 @@ def answers(
         str, typer.Argument(metavar="RUN", help="A run, by name or folder; or RUN:ID.", show_default=False)
     ],
     candidate: CandidateId = None,
-    count: Annotated[int, typer.Option(help="How many held-out questions.", parser=whole_number(1))] = _DRAWN,
+    count: Annotated[
+        int, typer.Option(help="Number of held-out questions.", parser=whole_number(1))
+    ] = _DRAWN,
     to: Annotated[
         Path | None,
         typer.Option(
-            help="A picture of images, questions and answers: .png, .pdf or .svg.", show_default=False
+            help="Also draw images, questions and answers into this .png, .pdf or .svg file.",
+            show_default=False,
         ),
     ] = None,
     device: DeviceName = "cpu",

@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls the rooms, prints what they return."""
+"""The command line: reads arguments, calls the other folders, prints what they return."""
 
 import os
 import signal
@@ -144,7 +144,7 @@ def resume(
 
 @app.command(epilog=example("frontrunner status first --json"))
 def status(run: Run, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """How far a run is, and what its gates rejected."""
+    """Print how far a run is, and what its gates rejected."""
     from search.runs.status import opened, standing
     from search.view.run import print_standing
 
@@ -184,7 +184,7 @@ def show(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Everything about one candidate: architecture, scores, timing, origin."""
+    """Print everything about one candidate: architecture, scores, timings, origin."""
     from search.runs.sources import candidate_named
     from search.view.candidate import candidate_json, print_candidate
 
@@ -227,7 +227,7 @@ def import_(
         console.print(remark, soft_wrap=True, markup=False)
     if imported.without_tokenizer:
         console.print(
-            f"no tokenizer.json, which search.export.load needs: {imported.without_tokenizer}",
+            f"no tokenizer.json, which frontrunner.load needs: {imported.without_tokenizer}",
             soft_wrap=True,
             markup=False,
         )

@@ -42,7 +42,7 @@ def list_(context: typer.Context, as_json: AsJson = False) -> None:
 def copy(
     name: Annotated[str, typer.Argument(help="A shipped name.", show_default=False)],
     to: Annotated[
-        Path | None, typer.Option(help="File to write; none that exists.", show_default="./NAME.yaml")
+        Path | None, typer.Option(help="File to write; it must not exist.", show_default="./NAME.yaml")
     ] = None,
 ) -> None:
     """Write a shipped configuration or model to a file of your own, to edit it."""

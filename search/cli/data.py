@@ -50,7 +50,7 @@ def prepare(
     text_column: Annotated[
         str | None,
         typer.Option(
-            help="Field of a .jsonl line or column of a .parquet row that holds the text.",
+            help="Key or column that holds the text.",
             show_default="the run's, or text",
         ),
     ] = None,
@@ -92,11 +92,11 @@ def info(
         ),
     ],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file and compare its digest with the manifest's.")
+        bool, typer.Option("--verify", help="Read every file, and compare its digest with the manifest's.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print where prepared data lies, its counts, its bytes per token and its unigram loss."""
+    """Print where prepared data lies, with its counts, bytes per token and unigram loss."""
     from proxy_train.text.prepare import prepared, what_is_read
 
     folder, read = Path(where), None
@@ -126,7 +126,7 @@ def images(
         ),
     ],
     tokenizer: Annotated[
-        Path, typer.Option(help="The tokenizer.json that writes questions and answers.", show_default=False)
+        Path, typer.Option(help="The tokenizer.json for questions and answers.", show_default=False)
     ],
     image_size: Annotated[
         int, typer.Option(help="Pixels of a side of a prepared image.", parser=whole_number(1))
@@ -198,7 +198,9 @@ def pages(
     ] = None,
     font_size: Annotated[int, typer.Option(help="Pixels of the font.", parser=whole_number(4))] = 12,
     text_column: Annotated[str, typer.Option(help="Key or column of the text.")] = "text",
-    seed: Annotated[int, typer.Option(help="Fixes the words and their places.", parser=whole_number(0))] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the words and their places.", parser=whole_number(0))
+    ] = 0,
 ) -> None:
     """Draw words of a text as pictures, for models that learn to read. `data images` prepares them."""
     from proxy_train.images.pages import render_pages

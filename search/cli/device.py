@@ -1,4 +1,4 @@
-"""`frontrunner profile`, `compare`, `operators`, `warm`, `doctor`: read arguments, call the rooms, print."""
+"""`frontrunner profile`, `compare`, `operators`, `warm`, `doctor`: read arguments, call others, print."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,12 +34,11 @@ Quantization = Annotated[
 Engines = Annotated[
     list[str] | None,
     typer.Option(
-        help="Engines of others to measure the exported model in, beside our own runtime: llama.cpp, "
-        "transformers, or both.",
+        help="Engines of others to measure the exported model in as well: llama.cpp, transformers, or both.",
         show_default=False,
     ),
 ]
-Backend = Annotated[str, typer.Option(help="auto, or the name of the backend that every operator shall use.")]
+Backend = Annotated[str, typer.Option(help="auto, or the name of the backend that every operator uses.")]
 
 
 def profile(
@@ -63,7 +62,7 @@ def profile(
     energy: Annotated[
         float,
         typer.Option(
-            help="Seconds of decoding to measure the energy of a token by. 0 does not measure it.",
+            help="Seconds of decoding over which a GPU's energy is measured; 0 measures none.",
             parser=finite_number(0),
         ),
     ] = 0.0,
@@ -114,19 +113,19 @@ def profile(
 def _quantization(dtype: Dtype | None, devices: Sequence[str]) -> str | None:
     """The number format, if any. Raises ConfigError where no device has one."""
     if dtype is not None and LLAMA_CPP not in devices:
-        raise ConfigError(f"--quantization {dtype.value}: expected {LLAMA_CPP} to be measured with it")
+        raise ConfigError(f"--quantization {dtype.value}: expected {LLAMA_CPP} as the device or an engine")
     return None if dtype is None else dtype.value
 
 
 def _say_what_is_measured(models: Sequence[str]) -> None:
-    """Says that of published models the shapes are measured, as weights change no time."""
+    """Says that published models are measured by their shapes alone, as weights change no time."""
     from search.runs.importing import is_published
 
     for model in dict.fromkeys(models):
         if is_published(Path(model)):
             plain_console(stderr=True).print(
                 f"{model}: random weights of its shapes are measured, in the number format of the "
-                "measurement, not in its own",
+                "measurement instead of its own",
                 soft_wrap=True,
                 markup=False,
             )

@@ -62,7 +62,7 @@ def evaluate(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Perplexity and bits per byte of a model on a text."""
+    """Score a model on a text: perplexity and bits per byte."""
     from search.runs.evaluating import evaluate as evaluated
     from search.view.text_read import print_source
     from search.view.text_score import print_text_score
@@ -90,7 +90,7 @@ def generate(
         str, typer.Argument(metavar="PROMPT", help="Text that the model continues.", show_default=False)
     ],
     tokens: Annotated[
-        int, typer.Option(help="The most tokens to add.", parser=whole_number(1, LARGEST))
+        int, typer.Option(help="Number of tokens to add, at most.", parser=whole_number(1, LARGEST))
     ] = 100,
     temperature: Annotated[
         float | None,
@@ -103,7 +103,7 @@ def generate(
     top_k: Annotated[
         int | None,
         typer.Option(
-            help="Draw from the K most likely tokens alone.",
+            help="Draw only from the K most likely tokens.",
             metavar="K",
             show_default="all",
             parser=whole_number(1),
@@ -112,7 +112,7 @@ def generate(
     top_p: Annotated[
         float | None,
         typer.Option(
-            help="Draw from the most likely tokens alone that have this probability together.",
+            help="Draw only from the most likely tokens that together have this probability.",
             metavar="P",
             show_default="1",
             parser=finite_number(0),
@@ -120,18 +120,20 @@ def generate(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Fixes what is drawn.", show_default="0", parser=whole_number(0, 2**63 - 1)),
+        typer.Option(help="Seed of the draws.", show_default="0", parser=whole_number(0, 2**63 - 1)),
     ] = None,
     device: DeviceName = "cpu",
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Write the text that a model continues a prompt with."""
+    """Print the text with which a model continues a prompt."""
     from search.runs.generating import generate as generated
 
     for option, value in (("--top-k", top_k), ("--top-p", top_p), ("--seed", seed)):
         if value is not None and temperature is None:
-            raise ConfigError(f"{option} {value}: expected --temperature too; nothing is drawn without it")
+            raise ConfigError(
+                f"{option} {value}: expected --temperature with it; nothing is drawn without one"
+            )
     written = generated(
         model,
         prompt,

@@ -1,4 +1,4 @@
-"""`frontrunner frontier`: reads arguments, calls the rooms, prints what they return."""
+"""`frontrunner frontier`: reads arguments, calls the other folders, prints what they return."""
 
 import sys
 from enum import StrEnum
@@ -64,7 +64,7 @@ def frontier(
     ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Print the Pareto frontier of a run, or of those candidates of it that meet conditions."""
+    """Print the Pareto frontier of a run, or of its candidates that meet conditions."""
     from search.objectives import names
     from search.runs.frontier import scored
     from search.runs.status import opened
@@ -133,7 +133,7 @@ def frontier(
 
 def _form(form: TableFormat | None, as_json: bool) -> TableFormat:
     if as_json and form not in (None, TableFormat.json):
-        raise ConfigError(f"--json and --format {form.value}: expected one of them")
+        raise ConfigError(f"--json and --format {form.value}: expected only one of them")
     return TableFormat.json if as_json else form or TableFormat.table
 
 

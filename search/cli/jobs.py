@@ -1,4 +1,4 @@
-"""`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call the room, print results."""
+"""`frontrunner submit`, `jobs`, `logs`, `stop`: read arguments, call `search.cluster`, print results."""
 
 import sys
 from typing import Annotated
@@ -26,7 +26,9 @@ def submit(
     name: Annotated[
         str | None, typer.Option(help="Name of the run.", show_default="the file's name and the time")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run of this name.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run that --name names, with its own configuration.")
+    ] = False,
     results: Annotated[
         str | None,
         typer.Option(
@@ -40,7 +42,7 @@ def submit(
     from search.config import run as config_module
 
     if resume and name is None:
-        raise ConfigError("--resume: expected --name with the name of the run to continue")
+        raise ConfigError("--resume: expected --name RUN with it, the run to continue")
     settings = config_module.load(config, changes or ())
     job = jobs.submit(
         settings,

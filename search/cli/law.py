@@ -1,4 +1,4 @@
-"""`frontrunner law`: reads arguments, calls the rooms, prints what they return."""
+"""`frontrunner law`: reads arguments, calls the other folders, prints what they return."""
 
 from dataclasses import asdict
 from enum import StrEnum

@@ -62,7 +62,7 @@ Changes = Annotated[
         show_default=False,
     ),
 ]
-MODEL = "Architecture's file, folder of a model, candidate as RUN:ID, .gguf file, or shipped name."
+MODEL = "File of an architecture, folder of a model, candidate as RUN:ID, .gguf file, or shipped name."
 Model = Annotated[str, typer.Argument(help=MODEL, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 DeviceName = Annotated[str, typer.Option(help="Device to use: cpu or cuda:N.")]
@@ -141,7 +141,9 @@ CandidateId = Annotated[
         parser=whole_number(0),
     ),
 ]
-Threads = Annotated[int, typer.Option(help="Threads that PyTorch uses on a CPU.", parser=whole_number(1))]
+Threads = Annotated[
+    int, typer.Option(help="Threads of PyTorch or llama.cpp on a CPU.", parser=whole_number(1))
+]
 
 
 def plain_console(*, stderr: bool = False) -> Console:

@@ -1,4 +1,4 @@
-"""`frontrunner report` and `frontrunner serve`: read arguments, call the room, print what it returns."""
+"""`frontrunner report` and `frontrunner serve`: read arguments, call `search.view.page`, print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +31,7 @@ def report(
     to: Annotated[Path, typer.Option(help="The .html file to write.", show_default=False)],
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Write one page of runs: frontier, candidates, progress and failures. It opens without a network."""
+    """Write runs as one page: frontier, candidates, progress and failures. It opens without a network."""
     from search.runs.folder import find_folder
     from search.view.page.report import write_page
 
@@ -50,7 +50,10 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; any but this machine's own needs a token.")
+        str,
+        typer.Option(
+            help="Address to listen at. If other machines reach it, requests need the printed token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="Port; 0 takes a free one.", parser=whole_number(0, 65535))

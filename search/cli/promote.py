@@ -40,7 +40,7 @@ def promote(
     top: Annotated[
         int,
         typer.Option(
-            help="How many of the frontier, those first that add the most hypervolume.",
+            help="How many candidates of the frontier, those first that add the most hypervolume.",
             parser=whole_number(1),
         ),
     ] = 3,
@@ -56,7 +56,8 @@ def promote(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="The time that rivals are rescaled to.", show_default="the first one of the run's objectives"
+            help="The time that rivals are rescaled to.",
+            show_default="the first one among the run's objectives and constraints",
         ),
     ] = None,
     device: Annotated[
@@ -64,7 +65,8 @@ def promote(
         typer.Option(help="cpu, cuda:N, or cuda for every GPU like the first.", show_default="the run's"),
     ] = None,
     name: Annotated[
-        str, typer.Option(help="Folder of the results, in the run's own; another one for another device.")
+        str,
+        typer.Option(help="Folder of the results inside the run's folder; another device needs another one."),
     ] = "promoted",
     show: Annotated[
         bool, typer.Option("--show", help="Show what is known so far, and train nothing.")
@@ -72,7 +74,7 @@ def promote(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Train winners longer, with several seeds, beside rivals that take as long."""
+    """Train winners longer, with several seeds, beside rivals that are as fast."""
     from search.studies import promotion as study
     from search.studies.promotion_table import promotion_json, promotion_table
     from search.view.terminal_tables import show as show_table
@@ -80,7 +82,9 @@ def promote(
     if show:
         found = study.shown(run, results=results, name=name)
     elif tokens is None:
-        raise ConfigError("--tokens: expected how many each training reads, as in --tokens 5e6")
+        raise ConfigError(
+            "--tokens: expected the tokens that each training reads, as in --tokens 5e6, got none"
+        )
     else:
         with exit_on_interrupt():
             found = study.promote(
@@ -113,6 +117,6 @@ def _ids(texts: Sequence[str]) -> tuple[int, ...]:
     for part in several(texts):
         number = whole(plain_yaml.number(part))
         if number is None or number < 0:
-            raise ConfigError(f"{part}: expected the id of a candidate, as in the frontier table")
+            raise ConfigError(f"candidate {part!r}: expected an id, as in the frontier table")
         numbers.append(number)
     return tuple(numbers)

@@ -1,4 +1,4 @@
-"""`frontrunner runs`, `rm` and `diff`: read arguments, call the rooms, print what they return."""
+"""`frontrunner runs`, `rm` and `diff`: read arguments, call the other folders, print what they return."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -39,7 +39,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Remove a run with its ledger and weights. A run that is going on is not removed."""
+    """Remove a run with its ledger and weights. A run that is still driven is not removed."""
     from operators.base.errors import RunError
     from search.runs.all_runs import check_removable, remove, summary
     from search.runs.folder import find_folder
@@ -55,7 +55,9 @@ def rm(
         except typer.Abort:
             agreed = False
         if not agreed:
-            raise RunError(f"run {folder.name}: not removed, as nobody said yes; --yes asks nothing")
+            raise RunError(
+                f"run {folder.name}: not removed, as the answer was not yes; --yes asks no question"
+            )
     remove(folder)
     console.print(f"removed {folder.path}", soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""`frontrunner study`: reads arguments, calls the rooms, prints what they return."""
+"""`frontrunner study`: reads arguments, calls the other folders, prints what they return."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict

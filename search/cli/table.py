@@ -1,4 +1,4 @@
-"""`frontrunner table`: reads arguments, calls the rooms, prints what they return."""
+"""`frontrunner table`: reads arguments, calls the other folders, prints what they return."""
 
 from dataclasses import asdict
 from pathlib import Path

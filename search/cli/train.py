@@ -53,12 +53,13 @@ def train(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="File or folder of text to train on, with --to; may be repeated.",
+            help="With --to: file or folder of text to train on; may be repeated.",
             show_default="the data section's",
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin with random weights in any case, with --to.")
+        bool,
+        typer.Option("--fresh", help="With --to: begin with random weights even if the model has its own."),
     ] = False,
     tasks: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""`frontrunner watch`: reads arguments and calls the room."""
+"""`frontrunner watch`: reads arguments and calls `search.view.watch`."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from search.cli.options import DEFAULT_RESULTS, AsJson, Results, Run, plain_cons
 
 def watch(
     run: Run,
-    once: Annotated[bool, typer.Option("--once", help="Show the run once, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the run once, and end.")] = False,
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:

@@ -50,7 +50,7 @@ def run_folders(results: Path) -> list[RunFolder]:
     """The runs in a results folder, those whose ledger changed last first. Raises RunError for no folder."""
     if not results.is_dir():
         what = "is not a folder" if results.exists() else "does not exist"
-        raise RunError(f"results folder {results}: it {what}")
+        raise RunError(f"results folder {results} {what}")
     folders = [RunFolder(path.parent) for path in results.glob("*/ledger.db") if _visible(path.parent)]
     return sorted(folders, key=lambda folder: (-_changed(folder), folder.name))
 
@@ -114,7 +114,9 @@ def check_removable(folder: RunFolder) -> None:
     if folder.path.is_symlink():
         raise RunError(f"{folder.path}: a link, expected the run's own folder {folder.path.resolve()}")
     if driver := folder.driver():
-        raise RunError(f"run {folder.name} is being driven by process {driver}: it is not removed")
+        raise RunError(
+            f"run {folder.name} is driven by process {driver}: stop that process before you remove the run"
+        )
 
 
 def remove(folder: RunFolder) -> None:

@@ -254,7 +254,9 @@ def tokenizer_of(folder: Path) -> Tokenizer:
         origin = json.loads(path.read_text(encoding="utf-8"))
         end = origin.get("config", {}).get("data", {}).get("end_of_document")
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path}: expected where an exported candidate comes from, as JSON: {error}") from None
+        raise RunError(
+            f"{path}: expected the provenance of an exported candidate, as JSON: {error}"
+        ) from None
     return load_tokenizer(folder / "tokenizer.json", end)
 
 

@@ -67,11 +67,11 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if not tokens or len(vocabulary) != len(tokens) or len(kinds) != len(tokens):
         raise DataError(
-            f"{file.path}: expected a tokenizer of different tokens with a kind each, "
+            f"{file.path}: tokenizer: expected different tokens and a kind for each, "
             f"got {len(tokens)} tokens, {len(vocabulary)} of them different, and {len(kinds)} kinds"
         )
     if "" in vocabulary or any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise DataError(f"{file.path}: expected a tokenizer without empty tokens, and merges of two tokens")
+        raise DataError(f"{file.path}: tokenizer: expected no empty token, and merges of two tokens each")
     if odd := [k for k in kinds if not NORMAL <= k <= LAST_KIND]:
         raise DataError(
             f"{file.path}: tokenizer.ggml.token_type: expected kinds from 1 to {LAST_KIND}, got {odd[0]}"

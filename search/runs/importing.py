@@ -1,4 +1,4 @@
-"""Turns a published model into a folder that `search.export.load` reads."""
+"""Turns a published model into a folder that `frontrunner.load` reads."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

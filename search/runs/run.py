@@ -217,4 +217,6 @@ def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEve
 def _require_no_kind(kinds: tuple[str, ...]) -> None:
     """Raises ConfigError for a kind of device: only Ray knows which kind a device is of."""
     if kinds:
-        raise ConfigError(f"device_kind {', '.join(kinds)}: kinds are found by Ray, not by --executor inline")
+        raise ConfigError(
+            f"device_kind {', '.join(kinds)}: expected executor ray, which finds kinds, got inline"
+        )

@@ -74,7 +74,7 @@ class OperatorSettings(ExperimentSettings):
         ):
             for name in names:
                 if registry.get(registry.name_of(name)).kind != kind:
-                    raise ValueError(f"{name}: expected a {kind}")
+                    raise ValueError(f"{name}: expected an operator of kind {kind}")
         for name in self.genes:
             registry.get(name)
         for mixers in self.blocks():

@@ -137,10 +137,8 @@ def pick(
     within = [shape for shape, ms in times.items() if ms <= budget_ms and _exists(settings, shape)]
     if not within:
         fastest = min(times, key=lambda shape: times[shape])
-        least = f"depth {fastest[0]} and width {fastest[1]} takes {times[fastest]:.4g} ms"
-        raise ConfigError(
-            f"--latency-ms {budget_ms:g}: expected one that some shape keeps; the fastest, {least}"
-        )
+        least = f"depth {fastest[0]} and width {fastest[1]}, takes {times[fastest]:.4g} ms"
+        raise ConfigError(f"--latency-ms {budget_ms:g}: no shape is as fast: the fastest, {least}")
     depth, width = np.array(within, float).T
     loss, (low, high) = fitted.law.loss(depth, width, tokens), fitted.interval(depth, width, tokens)
     choices = [

@@ -158,8 +158,8 @@ def test_winners_are_promoted_and_exported(first: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "--tokens: expected how many each training reads, as in --tokens 5e6"),
-        (("first-one", "--tokens", "1e4"), "first-one: expected the id of a candidate"),
+        ((), "--tokens: expected the tokens that each training reads, as in --tokens 5e6, got none"),
+        (("first-one", "--tokens", "1e4"), "candidate 'first-one': expected an id"),
         (("7", "--tokens", "1e4"), "run first has no candidate 7: expected 0 to 1"),
         (("--tokens", "10"), "--tokens: expected at least the search's own 1,024, got 10"),
         (("--show",), "run first has no promotion yet"),

@@ -72,7 +72,7 @@ def test_ages_are_told_in_the_largest_unit(seconds: float, words: str) -> None:
 def test_a_folder_without_runs_and_no_folder(call: Call, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     assert call("runs") == (0, "no run in results\n", "")
-    assert call("runs", "--results", "nowhere")[2] == "error: results folder nowhere: it does not exist\n"
+    assert call("runs", "--results", "nowhere")[2] == "error: results folder nowhere does not exist\n"
 
 
 def test_a_run_is_removed_when_somebody_says_yes(
@@ -86,7 +86,10 @@ def test_a_run_is_removed_when_somebody_says_yes(
 
     monkeypatch.setattr(typer, "confirm", answer)
     code, _, err = call("rm", "first")
-    assert (code, err) == (1, "error: run first: not removed, as nobody said yes; --yes asks nothing\n")
+    assert (code, err) == (
+        1,
+        "error: run first: not removed, as the answer was not yes; --yes asks no question\n",
+    )
     assert "results/first, 6 evaluated candidates, " in asked[0]
     assert (results / "first" / "ledger.db").is_file()
     assert call("rm", "first")[0] == 0
@@ -101,7 +104,7 @@ def test_a_run_that_goes_on_or_a_link_is_not_removed(call: Call, results: Path) 
         code, _, err = call("rm", "first", "--yes")
     assert (code, err) == (
         1,
-        f"error: run first is being driven by process {os.getpid()}: it is not removed\n",
+        f"error: run first is driven by process {os.getpid()}: stop that process before you remove the run\n",
     )
     (results / "linked").symlink_to(results / "first")
     code, _, err = call("rm", "linked", "--yes")
@@ -117,7 +120,7 @@ def test_nobody_to_ask_removes_nothing(call: Call, results: Path, monkeypatch: p
     monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115, PTH123
     code, _, err = call("rm", "first")
     assert code == 1
-    assert "not removed, as nobody said yes" in err
+    assert "not removed, as the answer was not yes" in err
     assert (results / "first").is_dir()
 
 

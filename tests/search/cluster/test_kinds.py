@@ -254,7 +254,7 @@ def test_several_kinds_are_refused_without_a_cluster(
     code, _, err = called(monkeypatch, capsys, *command, *where, "--executor", "inline")
     assert (code, err) == (
         1,
-        "error: device_kind H100, A100: kinds are found by Ray, not by --executor inline\n",
+        "error: device_kind H100, A100: expected executor ray, which finds kinds, got inline\n",
     )
 
 
@@ -262,7 +262,10 @@ def test_one_kind_is_not_taken_for_granted_without_ray(tiny_config, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.yaml").write_text(tiny_config.model_copy(update={"device_kind": ("H100",)}).to_yaml())
     code, _, err = called(monkeypatch, capsys, "search", "run.yaml", "--executor", "inline")
-    assert (code, err) == (1, "error: device_kind H100: kinds are found by Ray, not by --executor inline\n")
+    assert (code, err) == (
+        1,
+        "error: device_kind H100: expected executor ray, which finds kinds, got inline\n",
+    )
     assert not (tmp_path / "results").exists()
 
 

@@ -248,8 +248,8 @@ def test_what_cannot_be_evaluated_or_written_is_one_line(call: Call, tmp_path: P
         (("generate", "bare", "a"), "bare: has no model.safetensors, the weights"),
         (("generate", nan, "a"), "logits: expected finite numbers"),
         (("generate", other, "the ú"), "prompt: token "),
-        (("generate", own, "a", "--top-k", 3), "--top-k 3: expected --temperature too"),
-        (("generate", own, "a", "--seed", 3), "--seed 3: expected --temperature too"),
+        (("generate", own, "a", "--top-k", 3), "--top-k 3: expected --temperature with it"),
+        (("generate", own, "a", "--seed", 3), "--seed 3: expected --temperature with it"),
         (("generate", own, "a", "--temperature", 1, "--top-p", 0), "top_p: expected a number above 0"),
     ):
         code, out, err = call(*arguments)

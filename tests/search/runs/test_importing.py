@@ -1,4 +1,4 @@
-"""`frontrunner import`: from a published folder or file to one that `search.export.load` reads."""
+"""`frontrunner import`: from a published folder or file to one that `frontrunner.load` reads."""
 
 import json
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_folder_without_a_tokenizer_is_imported_and_says_so(call, tmp_path):
     code, out, _ = call("import", tmp_path / "tiny", "--to", tmp_path / "out")
     assert code == 0
     assert (
-        f"no tokenizer.json, which search.export.load needs: {tmp_path / 'tiny'} has no tokenizer.json" in out
+        f"no tokenizer.json, which frontrunner.load needs: {tmp_path / 'tiny'} has no tokenizer.json" in out
     )
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"architecture.yaml", "model.safetensors"}
 

@@ -160,7 +160,7 @@ def test_what_does_not_fit_ends_the_search_before_it_begins(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"objectives": ["loss"]}, "metric 'loss' is one of language models: expected one of answer_loss"),
+        ({"objectives": ["loss"]}, "metric 'loss' is for language models alone: expected one of answer_loss"),
         ({"searcher": {"name": "guided"}}, "searcher.name: expected one of evolution, aging, random with a"),
         ({"fidelity": {"width_scale": 0.5}}, "vision: expected no fidelity with it"),
         ({"tasks": {"names": ["recall"]}}, "vision: expected no tasks with it"),

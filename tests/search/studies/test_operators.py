@@ -161,8 +161,8 @@ def test_equal_latency_needs_latencies(tiny_config: RunConfig, asked: Asked, tmp
     [
         ({"mixers": []}, "mixers"),
         ({"mixers": ["zz"]}, "zz"),
-        ({"mixers": ["f"]}, "f: expected a mixer"),
-        ({"feedforward": "a"}, "a: expected a feedforward"),
+        ({"mixers": ["f"]}, "f: expected an operator of kind mixer"),
+        ({"feedforward": "a"}, "a: expected an operator of kind feedforward"),
         ({"layers": 6}, "multiple of 4"),
         ({"genes": {"zz": {}}}, "zz"),
     ],

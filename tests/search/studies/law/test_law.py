@@ -140,7 +140,7 @@ def test_pick_prints_the_best_shape_and_says_where_its_time_is_from(
     [
         (
             ["pick", "some", "--latency-ms", "0.01"],
-            "expected one that some shape keeps; the fastest, depth 1 and width 32 takes",
+            "no shape is as fast: the fastest, depth 1 and width 32, takes",
         ),
         (
             ["pick", "some", "--latency-ms", "1", "--batch", "3"],
