@@ -1,7 +1,7 @@
-"""Attention of one token to a cache, with rotation, normalization of heads and the cache's write in it.
+"""Attention of one token to a cache, with rotation, normalization of heads and the write to the cache.
 
-The slots of the cache are shared out to programs, so that all multiprocessors read. Each finds its part of
-the softmax; the last one to arrive joins the parts (Dao et al. 2023, "Flash-Decoding").
+The slots of the cache are shared out to programs, so that all multiprocessors read. Each program computes its
+part of the softmax. The last program to finish joins the parts (Dao et al. 2023, "Flash-Decoding").
 """
 
 from typing import Any
@@ -144,9 +144,10 @@ def _attend(
     best = tl.full([ROWS], float("-inf"), tl.float32)
     weight = tl.zeros([ROWS], tl.float32)
     total = tl.zeros([ROWS, WHOLE], tl.float32)
-    # One turn at least, as its first one waits and reads what the kernel before wrote. The slots of the first
-    # turns are read ahead of that: the compiler moves their loads, and none within a branch, before the loop.
-    # From Triton 3.9 on it moves none past a wait: then those of the first turn alone are ahead.
+    # At least one turn: the first turn waits for the kernel before this one, and reads what that wrote. The
+    # compiler moves the loads of the first turns' slots before the loop, so that they precede the wait. It
+    # moves no load out of a branch. From Triton 3.9 on it moves none past a wait: then only the slots of the
+    # first turn are read before it.
     for start in tl.range(first_slot, tl.maximum(last_slot, first_slot + 1), BLOCK, num_stages=STAGES):
         k_first, k_second, v, seen = _loaded(
             key, value, cache, start, last_slot, new, of_slot, half, whole, SIZE, BLOCK
@@ -277,7 +278,7 @@ def shared_out(heads: int, slots: int, size: int, device: torch.device) -> tuple
     """How the slots of `heads` heads with `size` numbers each are shared out to programs.
 
     Returns into how many parts a head's slots go at most, how many slots a program takes at once, its
-    warps, and how many blocks are on their way at once. Measured on an H100 in whole models with 160 and
+    warps, and how many blocks it loads at once. Measured on an H100 in whole models with 160 and
     8,192 slots.
     """
     processors = multiprocessors(device)

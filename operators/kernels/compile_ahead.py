@@ -45,11 +45,11 @@ def compiling_ahead(
 ) -> Iterator[Launches]:
     """Inside, launches of Triton kernels compute nothing; at the end each configuration is compiled.
 
-    It gives what the launches fill in. Outputs of such launches hold what was in memory. This holds for the
-    whole process with all its threads, as autograd launches kernels from its own.
+    It gives a `Launches`, which the launches fill in. Outputs of such launches hold what was in memory. All
+    threads of the process are concerned, as autograd launches kernels from its own.
 
-    threads: that compile; None for one a core.
-    claims: a folder in which processes note what they compile. What another has noted is left to it.
+    threads: how many compile; None for one per core.
+    claims: a folder in which processes note what they compile. What another process has noted is left to it.
     before_launch: called before each launch, by the thread that launches
 
     Raises ImportError without Triton.

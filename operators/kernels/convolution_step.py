@@ -12,8 +12,10 @@ MOST_TAPS = 4
 
 @triton.jit
 def held_inputs(held, weight, bias, channels, mask, TAPS: tl.constexpr, BIAS: tl.constexpr):
-    """The second and third oldest input of `channels`, the part that all have in the convolution, the last
-    weight.
+    """What a step needs of `channels` besides its new input.
+
+    Returns the second and third oldest inputs, the sum that all earlier inputs and the bias contribute to the
+    convolution, and the weight of the new input.
 
     held: earlier inputs [C, TAPS - 1], the oldest first, with TAPS from 2 to 4.
     weight: [C, TAPS].

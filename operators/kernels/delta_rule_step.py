@@ -47,8 +47,8 @@ def _step(
         of_decay = up_weights(decay_up, head * KEY + keys, of_key, RANK, RANK_POWER)
         of_gate_low = up_weights(gate_up, v_of_head + low, of_low, RANK, RANK_POWER)
         of_gate_high = up_weights(gate_up, v_of_head + high, of_high, RANK, RANK_POWER)
-    # The state comes after these weights: the compiler arranges what meets as the last one is loaded, and the
-    # state is what costs most to arrange anew.
+    # The state is loaded after these weights. The compiler gives values that meet the layout of the last one
+    # loaded, and the state is the most expensive one to lay out anew.
     rows = recurrent + ((batch * heads + head) * KEY + keys)[:, None] * VALUE
     s_low = tl.load(rows + low[None, :], mask=of_key[:, None] & of_low[None, :], other=0.0)
     s_high = tl.load(rows + high[None, :], mask=of_key[:, None] & of_high[None, :], other=0.0)

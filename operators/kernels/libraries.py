@@ -212,7 +212,7 @@ def _share_between_head_counts(library: str) -> None:
 
     The library compiles it in, so that every number of heads needs kernels of its own: some thirty for each
     shape of GLA, KDA or Gated DeltaNet. It is only used to find where a head begins. The results are the
-    same to the last bit. What is the fastest for one number of heads is taken for the others too.
+    same to the last bit. The fastest configuration for one number of heads is used for the others too.
     """
     if library != "fla" or not torch.cuda.is_available():
         return
@@ -220,7 +220,7 @@ def _share_between_head_counts(library: str) -> None:
         autotuner.keys = [key for key in autotuner.keys if key not in _HEAD_COUNTS]
     for function in _wrapped(library, importlib.import_module("triton.runtime.jit").JITFunction):
         for parameter in function.params:
-            # Once it was launched, how its arguments are taken is settled.
+            # After a kernel's first launch, how it takes its arguments is settled.
             if parameter.name in _HEAD_COUNTS and not function.device_caches:
                 vars(parameter)["is_constexpr"] = False
                 parameter.do_not_specialize = True

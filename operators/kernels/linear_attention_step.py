@@ -47,8 +47,8 @@ def _step(
     else:
         weights = up_weights(decay_up, of_head, of_key, RANK, RANK_POWER)
         bias = tl.load(decay_bias + of_head, mask=of_key, other=0.0).to(tl.float32)
-    # The state comes after the weights: the compiler arranges what meets as the last one is loaded, and the
-    # state is what costs most to arrange anew.
+    # The state is loaded after the weights. The compiler gives values that meet the layout of the last one
+    # loaded, and the state is the most expensive one to lay out anew.
     at = recurrent + ((batch * heads + head) * KEY + keys)[:, None] * VALUE + values[None, :]
     s = tl.load(at, mask=tile, other=0.0)
     if EARLY:

@@ -1,6 +1,6 @@
 """One token of Mamba2: convolution, state and gate in one kernel.
 
-Only the normalization of all channels is left. The output projection does it on its way.
+It leaves the normalization over all channels to the output projection.
 """
 
 import triton

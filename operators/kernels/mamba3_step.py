@@ -19,7 +19,7 @@ _TURN = 6.283185307179586  # 2π
 
 @triton.jit
 def _affine(norm_weight, bias, head, states, STATE: tl.constexpr):
-    """What numbers of a normalized query or key are multiplied by, and what is added."""
+    """The factors of the numbers of a normalized query or key, and what is added to them."""
     scale = tl.load(norm_weight + states, mask=states < STATE, other=0.0).to(tl.float32)
     return scale, tl.load(bias + head * STATE + states, mask=states < STATE, other=0.0).to(tl.float32)
 

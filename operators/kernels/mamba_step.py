@@ -30,7 +30,7 @@ def _step(
     # The kernel just before computed `parts`. The convolution and the gate are from kernels before that one.
     x = tl.load(convolved + batch * channels + own, mask=of_channel, other=0.0).to(tl.float32)
     z = tl.load(projected + (2 * batch + 1) * channels + own, mask=of_channel, other=0.0).to(tl.float32)
-    # The state comes after the weights: the compiler arranges what meets as the last one is loaded.
+    # The state is loaded after the weights, as in `linear_attention_step`.
     a = -tl.exp(tl.load(A_log + own[:, None] * STATE + states[None, :], mask=tile, other=0.0).to(tl.float32))
     at = recurrent + (batch * channels + own)[:, None] * STATE + states[None, :]
     h = tl.load(at, mask=tile, other=0.0)
@@ -63,7 +63,7 @@ def mamba_step(
     """y · silu(z) -> [B, C].
 
     convolved: x after its convolution [B, C]. The kernel just before must not have written it.
-    projected: x before it, and z [B, 2C]. Nor must this have been written then.
+    projected: x before the convolution, and z [B, 2C]. Nor must the kernel just before have written this.
     parts: the input of low rank of the step sizes, b and c side by side [B, R + 2N].
     recurrent: the state [B, C, N] float32, changed in place.
     dt_up, dt_bias: the projection from the low rank to step sizes [C, R], and its bias [C].

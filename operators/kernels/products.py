@@ -42,7 +42,7 @@ def _finished(
 
 @triton.jit
 def _added(total, w, a, FOLD: tl.constexpr):
-    """total + w · a, where each `FOLD` columns that one thread holds become one: fewer registers."""
+    """total + w · a; the `FOLD` columns that one thread holds become one sum, which saves registers."""
     if FOLD == 1:
         return total + w.to(tl.float32) * a[None, :]
     parts = tl.reshape(w.to(tl.float32) * a[None, :], [total.shape[0], total.shape[1], FOLD])
@@ -172,7 +172,7 @@ def _few_rows(
     places = weight + rows[:, None].to(tl.int64) * inputs + columns[None, :]
     ups = weight + (rows[:, None] + outputs).to(tl.int64) * inputs + columns[None, :]
     xs = x + batch[:, None] * inputs + columns[None, :]
-    # The first tile is read before the wait, and waits in registers for the end of the others.
+    # The first tile of the matrix is read before the wait. It stays in registers and is multiplied last.
     inside = columns < inputs
     mask = written[:, None] if EVEN else written[:, None] & inside[None, :]
     first = tl.load(places, mask=mask, other=0.0)
@@ -226,7 +226,7 @@ def product(
     bias: [N]; not with `swiglu`.
     divisor: [N] float32.
     onto: [B, N], changed in place and returned.
-    parts: how many outputs have an x of their own, for each x of [P, B, K]; not with `swiglu` or a norm.
+    parts: how many outputs belong to each x, where x is [P, B, K]; not with `swiglu` or a norm.
     """
     rows, inputs = x.shape[-2:]
     gated = activation == "swiglu"
@@ -302,7 +302,7 @@ def product(
 
 
 def _programs(parts: tuple[int, ...], block_out: int) -> int:
-    """How many programs compute the outputs of all parts; none computes outputs of two."""
+    """How many programs compute the outputs of all parts; no program computes outputs of two parts."""
     return sum(-(-part // block_out) for part in parts)
 
 
@@ -332,7 +332,7 @@ def blocks_of_one_row(
 
 
 def blocks_of_few_rows(outputs: int, inputs: int, *, gated: bool) -> tuple[int, int, int, int]:
-    """The same for more rows, but how many tiles are read ahead instead of what is folded.
+    """The same for more rows, with how many tiles are read ahead in place of what is folded.
 
     A tile of tensor cores has 16 rows.
     """

@@ -8,11 +8,11 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from operators.kernels.launching import launch_options, starts_early
 from operators.kernels.low_rank import down, up, up_weights
 
-# Registers for the state and the projections from low ranks, where two weights share one. A thread has 255 of
-# them, or 128 where 16 warps run a program, and computes with the rest.
+# Registers of a thread for the state and the projections from low ranks; two weights share one. A thread has
+# 255 registers, or 128 where 16 warps run a program. It computes with the others.
 _REGISTERS_A_THREAD = 48
 _MOST_WARPS = 16
-# Registers of a program. A head of 128 with ranks up to 256 has so many; a part then waits in the cache.
+# Registers of a program. A head of 128 with ranks up to 256 needs so many; some then lie in the cache.
 MOST_HELD = 128 * 512
 
 
@@ -52,7 +52,7 @@ def _step(
     for_bonus = _of_channels(r_k, key_channels, of_key)
     scale = _of_channels(norm_weight, value_channels, of_value)
     shift = _of_channels(norm_bias, value_channels, of_value)
-    # The state comes after the weights, as in `linear_attention_step`.
+    # The state is loaded after the weights, as in `linear_attention_step`.
     at = recurrent + ((batch * heads + head) * SIZE + keys)[:, None] * SIZE + values[None, :]
     s = tl.load(at, mask=tile, other=0.0)
     if EARLY:

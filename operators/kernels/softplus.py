@@ -1,4 +1,4 @@
-"""Part of kernels: log(1 + exp(x)), which step sizes and decays pass."""
+"""Part of kernels: log(1 + exp(x)), which step sizes and decays pass through."""
 
 import triton
 import triton.language as tl

@@ -218,7 +218,7 @@ def _folder() -> Path:
 def _signed_in(file: int) -> Iterator[None]:
     """Writes this process's PID into the first free slot, and clears the slot at the end.
 
-    Only the holder of the turnstile may enter. Leaving touches the own slot alone.
+    Only the holder of the turnstile may enter. Leaving touches only its own slot.
     """
     slot = _write_pid(file)
     try:

@@ -118,7 +118,7 @@ class _Built:
     give_way: Callable[[], float] | None = None
 
     def let_others(self) -> None:
-        """Compiling a shape's kernels takes seconds: nobody should wait for all of them."""
+        """Lets a waiting process have the device: compiling all kernels of a shape takes seconds."""
         if self.give_way is not None:
             self.device.synchronize()
             self.give_way()
@@ -232,7 +232,7 @@ def described(job: Job, *, problem: str) -> Warmed:
 def _import_libraries(job: Job) -> float:
     """Imports what a job on a GPU needs, and returns how long that took (s).
 
-    It needs no GPU, which others may measure meanwhile. In a fresh process it takes ten seconds.
+    It needs no GPU, so others may measure on it meanwhile. In a fresh process it takes ten seconds.
     """
     began, device = time.perf_counter(), open_device(job.device)
     if device.torch_device.type == "cuda":
@@ -272,7 +272,7 @@ def _build(job: Job) -> _Built:
 def _marker(job: Job, device: Device) -> Path:
     """The file beside a GPU's kernels that shows that a job was prepared.
 
-    Going through all kernels ahead takes longer than running them.
+    Without it each kernel would be looked up again, which takes longer than to run them.
     """
     folder = Path(os.environ.get("TRITON_CACHE_DIR") or kernel_libraries.cache_folder())
     digest = hashlib.sha256(
@@ -287,7 +287,8 @@ def _exercise(built: _Built, job: Job, take_room: TakeRoom | None) -> None:
 
     @contextmanager
     def on_device(kind: object, tokens: int) -> Iterator[None]:
-        # Who waits for memory must not hold the device: who has the memory may be waiting for the device.
+        # A process that waits for memory must not hold the device: the process that has the memory may be
+        # waiting for the device.
         with memory.taken(kind, tokens), shared(job.device) as built.give_way:
             try:
                 yield
@@ -369,5 +370,5 @@ class _Memory:
                 torch.cuda.empty_cache()
 
 
-# Of the first work of a kind, which has the fewest tokens.
+# Assumed for the first work of a kind, which has the fewest tokens.
 _UNKNOWN_BYTES = 1 << 30

@@ -22,7 +22,7 @@ class Room:
         self._total: float | None = None
 
     def take(self, size: int, free: int) -> None:
-        """Waits until `size` bytes are left, and takes them. What exceeds the total is alone.
+        """Waits until `size` bytes are left, and takes them; for more than the total, until it is alone.
 
         free: bytes that the device had left; the first ones to ask say how much there is
         """

@@ -52,7 +52,7 @@ def _fresh_processes(count: int | None) -> ProcessPoolExecutor:
 def _timings(job: Job) -> Timings:
     found: Timings = {}
     nothing = job.workload.model_copy(update={"training": (), "decoding": ()})
-    # A kernel remembers the last case alone.
+    # A kernel remembers only its last case.
     for part in ("training", "decoding"):
         workload: Workload = nothing.model_copy(update={part: getattr(job.workload, part)})
         prepare(Job(job.architecture, workload, job.device, job.backend))

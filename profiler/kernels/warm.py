@@ -2,9 +2,9 @@
 
 Every process leaves its binaries and tuning results in one folder
 (`operators.kernels.libraries.cache_folder`), where later processes find them. First every process compiles:
-each kernel once, whichever job comes to it first. Then jobs run, as many as it takes to meet every case in
-which the fastest of several configurations is chosen, and those whose kernels do not compile, which say why.
-Jobs wait for the device's memory, and a job that ran out of it is made again, alone.
+each kernel once, whichever job comes to it first. Then jobs run: enough of them to meet every case in
+which the fastest of several configurations is chosen, and all whose kernels do not compile, to learn why.
+Jobs wait for the device's memory. A job that ran out of it is made again, alone.
 """
 
 import os
@@ -103,7 +103,7 @@ def warm(
 def compile_in_the_background(work: Sequence[Job], *, processes: int) -> None:
     """Compiles every job's kernels and runs none, beside work that needs the device.
 
-    What cannot be compiled is left for that work to say.
+    It says nothing of kernels that cannot be compiled: the other work meets them too.
     """
     with (
         tempfile.TemporaryDirectory(prefix="frontrunner-claims-") as claims,
@@ -118,7 +118,7 @@ _MEMORY_BESIDE = 0.15
 
 
 class _Ask(Protocol):
-    """Lets the next process that is free do something, as `_Ask(Preparer.run, job)`."""
+    """Gives work to the next process that is free, as in `asked(Preparer.run, job)`."""
 
     def __call__(
         self, method: Callable[Concatenate[Preparer, P], T], *args: P.args, **kwargs: P.kwargs
@@ -127,7 +127,7 @@ class _Ask(Protocol):
 
 @contextmanager
 def _pool(count: int, *, memory: float = GIVEN_OUT) -> Iterator[_Ask]:
-    """Gives what asks the next of `count` processes. They are killed at the end, whatever they do.
+    """Gives a function that gives work to `count` processes. They are killed at the end, whatever they do.
 
     memory: the share of the device's memory that they use
     """

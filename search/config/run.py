@@ -68,7 +68,7 @@ class RunConfig(Value):
         the frontier is uncertain are (`search.runs.repeats`).
     keep_weights: the candidates whose trained weights stay in the run's folder.
     trackers: programs of others that are told every score and loss curve: `tensorboard`, `wandb`, `mlflow`.
-        They write into the run's folder, and nothing leaves this machine.
+        They write into the run's folder; nothing leaves this machine unless their own variables say so.
     objectives: metrics to improve, such as `loss` and `decode_ms@b1`. Smaller is better, or larger where the
         metric says so.
     constraints: `METRIC <= NUMBER` or `METRIC >= NUMBER`, as in `params <= 20e6`.

@@ -158,7 +158,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
 def _beside_others(job: Job, attempt: Callable[..., T]) -> T:
     """Does work that may find too little memory on a GPU, as other evaluations use it.
 
-    Then it is done again with the memory to itself, so that it ends as if there were no others.
+    After a lack of memory it is done again with the memory to itself, and so ends as if it were alone.
 
     attempt: called as attempt(alone=False), and after a lack of memory as attempt(alone=True)
     """
@@ -244,7 +244,7 @@ def _trained_to_answer(
 def _kept(job: Job, weights: Mapping[str, Tensor]) -> bytes | None:
     """Writes the weights where the job wants them, or returns them for the driver to write.
 
-    A driver that writes half a gigabyte gives no worker anything to do meanwhile.
+    While a driver writes half a gigabyte, it gives no worker anything to do.
     """
     if not job.keeps_weights:
         return None

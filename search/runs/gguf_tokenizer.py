@@ -21,11 +21,10 @@ from operators.published.gguf_file import GgufFile
 class Splitting:
     """How text is split before its pieces become tokens.
 
-    steps: what splits it. then_gpt2: whether GPT-2's pattern splits the pieces once more. whole: whether a
-        piece
-    that is a token is that one, whatever the merges make of it. begins: whether the token bos stands before a
-    text
-    where the metadata does not say.
+    steps: what splits it.
+    then_gpt2: whether GPT-2's pattern splits the pieces once more.
+    whole: whether a piece that is a token stays that token, whatever the merges make of it.
+    begins: whether the token bos stands before a text, where the metadata does not say.
     """
 
     steps: tuple[Any, ...] = ()
@@ -76,7 +75,8 @@ def gguf_tokenizer(file: GgufFile) -> Tokenizer | str:
         raise DataError(
             f"{file.path}: tokenizer.ggml.token_type: expected kinds from 1 to {LAST_KIND}, got {odd[0]}"
         )
-    # These are no pieces of text, so a merge of them never happens. A file without other merges needs one.
+    # Such tokens are no pieces of text, so their merges never happen. A file that needs no merges has one of
+    # these all the same, as its list must not be empty.
     no_pieces = (CONTROL, USER_DEFINED, UNUSED)
     never = {token for token, kind in zip(tokens, kinds, strict=True) if kind in no_pieces}
     pairs = [pair for pair in pairs if not never & {*pair}]
@@ -120,10 +120,9 @@ def _listed(file: GgufFile, name: str, kind: type) -> list[Any]:
 
 
 def _added(file: GgufFile, which: str, tokens: list[str], otherwise: bool) -> list[str]:
-    """The token that the tokenizer puts before (bos) or behind (eos) a text, in a list; empty where it puts
-    none.
+    """The token that the tokenizer puts before (bos) or behind (eos) a text: a list of one, or of none.
 
-    otherwise: whether it puts one where the metadata does not say, as llama.cpp does by the kind of
+    otherwise: whether it puts one where the metadata does not say; llama.cpp decides that by the kind of
         splitting.
     """
     number, added = (

@@ -46,7 +46,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def _ignore(news: object) -> None:
-    """Hears what nobody asked for."""
+    """The listener of a caller that gave none."""
 
 
 def start(

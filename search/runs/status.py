@@ -51,7 +51,7 @@ def state_of(folder: RunFolder, ledger: Ledger, entries: Sequence[Entry]) -> str
 
 
 def standing(folder: RunFolder, ledger: Ledger) -> dict[str, Any]:
-    """How far a run is, for people and scripts."""
+    """The figures of a run's progress, for people and scripts."""
     entries, objectives = ledger.entries(), ledger.config.parsed_objectives()
     ended = [entry.evaluation for entry in entries if entry.evaluation]
     gain = hypervolume_gain(entries, objectives, first=ledger.config.evolution.population)

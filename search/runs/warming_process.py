@@ -29,7 +29,8 @@ _NICENESS = 10
 def kernels_compiled_meanwhile(config: RunConfig, folder: RunFolder) -> Iterator[None]:
     """Inside, spare cores of this machine compile what candidates of a run will need on its GPU.
 
-    On a CPU there is nothing to compile. Where the largest batch is measured, all of the GPU's memory is.
+    On a CPU there is nothing to compile. Where the largest batch is measured nothing is compiled either:
+    that measurement uses all of the GPU's memory.
     """
     processes = len(os.sched_getaffinity(0)) - 2 * config.at_once - _CORES_LEFT
     on_gpu = computes_on(config.device).startswith("cuda")
@@ -48,7 +49,7 @@ def main(parent: int, config: str, device: str, processes: int) -> None:
     settle_in(parent)
     os.nice(_NICENESS)
     work = warm_jobs([config], batches=None, tokens=None, device=device)
-    # The first candidates are of all operators: so are the first jobs.
+    # The first candidates have all operators between them, so the first jobs should too.
     random.Random(0).shuffle(work)  # noqa: S311 - no secret
     compile_in_the_background(work, processes=processes)
 

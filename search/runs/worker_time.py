@@ -11,11 +11,11 @@ from search.runs.entry import Attempt, Entry
 def worker_seconds(entries: Sequence[Entry], *, workers: int, now: datetime | None) -> dict[str, float]:
     """Seconds of workers by purpose.
 
-    Purposes are those of the evaluations, as `train`; `other` is the rest of an evaluation. `idle` is what
-    workers had besides while anything was under way, lost attempts included: while a run rests, no worker is
-    idle. What a candidate waited for workers, its `queue`, is no worker's time.
+    Purposes are those of the evaluations, as `train`; `other` is the rest of an evaluation. `idle` is the
+    rest of the workers' time while anything was under way, lost attempts included: while a run rests, no
+    worker is idle. A candidate's `queue`, its wait for workers, is no worker's time.
 
-    workers: of the configuration; fewer are counted where so many were never at work at once.
+    workers: of the configuration; if so many were never at work at once, fewer count.
     now: while the run is driven, so that what is under way counts; else None.
     """
     spans, queued = [], 0.0

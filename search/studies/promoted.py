@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from search.studies.differences import Difference, Verdict, paired
 
-# Times as near as this count as equal (a factor): small models take time in steps of whole layers.
+# Times within this factor count as equal: the times of small models go in steps of whole layers.
 EQUAL = 1.1
 
 

@@ -45,7 +45,7 @@ from search.studies.rescaling import as_large, rescaled, sized
 AGAINST = ("nemotron-flash-1b",)
 FOLDER = "promoted"
 TIMES = ("decode_ms", "prefill_ms")
-# Of a rival's time to its candidate's. Beyond, the two are not compared (a factor).
+# The largest factor between the times of a rival and its candidate: beyond it they are not compared.
 FARTHEST = 1.5
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.]+")
 
@@ -120,8 +120,8 @@ def promote(
     run: its name or folder.
     tokens: of each training, at least those of the search's own.
     seeds: how many trainings each model has.
-    top: how many candidates, if none is named: those of the frontier whose loss would cost the most
-        hypervolume, the dearest first.
+    top: how many candidates, if none is named: the members of the frontier without which its hypervolume
+        would shrink the most, the first of them first.
     candidates: ids, in place of the first `top`.
     against: rivals: what names an architecture.
     metric: the time that is made equal; None for the first one among the run's objectives and constraints.

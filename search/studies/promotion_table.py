@@ -36,7 +36,7 @@ def promotion_table(promotion: Promotion) -> Sheet:
 
 
 def promotion_json(promotion: Promotion) -> dict[str, Any]:
-    """All of it as JSON takes it; a comparison names its two models by their labels."""
+    """The whole promotion as JSON takes it; a comparison names its two models by their labels."""
     return {
         "run": promotion.run,
         "tokens": promotion.tokens,

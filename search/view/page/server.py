@@ -53,14 +53,14 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """What to open in a browser; with the token, where one is needed."""
+        """The address to open in a browser, with the token where one is needed."""
         everywhere = self.shown_host in ("0.0.0.0", "[::]")  # noqa: S104 - compared, not bound
         host = socket.gethostname() if everywhere else self.shown_host
         query = f"?{urlencode({'token': self.token})}" if self.token else ""
         return f"http://{host}:{self.server_port}/{query}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing where a browser went away; anything else is a defect and is told."""
+        """Says nothing where a browser went away. Anything else is a defect, which is reported."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 

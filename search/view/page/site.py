@@ -18,7 +18,7 @@ from search.view.page import document
 from search.view.page.shown import Source, shown
 
 _LEAST_MS = 2000  # between two questions of a page
-_SHARE = 3  # a page waits so many times as long as its data took to make: at most a quarter of a core
+_SHARE = 3  # waits of a page over the time to make its data: it loads at most a quarter of a core
 
 
 @dataclass(frozen=True)
