@@ -1,6 +1,6 @@
 """Frontrunner from Python: searches, what they found, measurements and models. See docs/python-api.md.
 
-Each function calls what the command of its name calls.
+Each function does what the command of its name does.
 
 Raises the errors of `operators.base.errors`, each with a message of one line.
 """
@@ -324,8 +324,14 @@ def train(
 
     model: what names one, see `Model`.
     to: a new or empty folder, or the one of this training: the same call goes on after any interruption.
-    tokens, config, data: in place of the model's own, with a run file or shipped name, and files of text.
-    fresh: whether to begin with random weights. on_step: hears each step and its loss (nats per token).
+    tokens: to train on; None for those of the proxy section.
+    seed: of weights and batches.
+    device: where to train.
+    config: a run file or shipped name, whose data and proxy sections to use; None for the model's own.
+    data: files and folders of text in place of the data section's; () for none.
+    fresh: whether to begin with random weights even if the model has some.
+    on_step: hears the number of each step and its loss (nats per token).
+    results: folder of all runs.
 
     Raises our errors.
     """
@@ -355,11 +361,17 @@ def promote(
     device: str | None = None,
     results: Path | str = RESULTS,
 ) -> Promotion:
-    """Trains winners longer, with several seeds, beside rivals that take as long; see docs/winners.md.
+    """Trains winners longer, with several seeds, beside rivals that are as fast; see docs/winners.md.
 
-    tokens, seeds: of each training, at least the search's own tokens; how many trainings each model has.
-    top, candidates: how many of the frontier; ids in place of those. against: names of the rivals.
-    metric, device: the time that is made equal, and where; None for the run's.
+    run: its name or folder.
+    tokens: of each training, at least the search's own.
+    seeds: how many trainings each model has.
+    top: how many candidates of the frontier, if none is named.
+    candidates: ids, in place of the first `top`.
+    against: what names the rivals.
+    metric: the time that is made equal; None for the first one among the run's objectives and constraints.
+    device: where to train and measure; None for the run's.
+    results: folder of all runs.
 
     Raises our errors.
     """

@@ -46,10 +46,12 @@ class RunConfig(Value):
 
     seed: seed of the search and of its trainings.
     candidates: number of evaluations, failed ones included.
-    workers: largest number of evaluations at the same time; with `device: cuda`, of GPUs.
+    workers: largest number of evaluations at the same time. With `device: cuda` it is the largest number of
+        GPUs, each with `per_gpu` evaluations.
     per_gpu: largest number of evaluations at the same time on each GPU of `device: cuda`. While one candidate
-        trains, the next is built. One that finds too little memory waits until it has all of it. It counts as
-        1 where candidates see, and where `device_kind` names a kind.
+        trains, the next is built. An evaluation that finds too little memory is made again when it has the
+        GPU's memory to itself. The number counts as 1 where candidates see, and where `device_kind` names a
+        kind.
     device: device that trains and measures candidates. `cuda` gives each worker a GPU of its own, `cuda:0`
         is one GPU that all workers share. `llama.cpp` measures every candidate in llama.cpp on the CPU,
         through its exported file with random weights; it trains on the CPU.
@@ -63,15 +65,15 @@ class RunConfig(Value):
     time_s: seconds of search after which no evaluation begins, over all processes that drive the run. None
         sets no limit.
     deadline_s: seconds after which one evaluation is given up.
-    retries: how often an evaluation that was lost with its worker is made again.
-    repeats: share of the candidates that may be evaluated a second time (0 to 1). Candidates whose place on
-        the frontier is uncertain are (`search.runs.repeats`).
+    retries: how often, at most, an evaluation that was lost with its worker is made again.
+    repeats: share of the candidates that may be evaluated a second time (0 to 1): those whose place on the
+        frontier is uncertain (`search.runs.repeats`).
     keep_weights: the candidates whose trained weights stay in the run's folder.
     trackers: programs of others that are told every score and loss curve: `tensorboard`, `wandb`, `mlflow`.
         They write into the run's folder; nothing leaves this machine unless their own variables say so.
     objectives: metrics to improve, such as `loss` and `decode_ms@b1`. Smaller is better, or larger where the
         metric says so.
-    constraints: `METRIC <= NUMBER` or `METRIC >= NUMBER`, as in `params <= 20e6`.
+    constraints: `METRIC <= NUMBER`, as in `params <= 20e6`; also with `<`, `>=` or `>`.
     data: the text.
     proxy: the short training.
     fidelity: the model that is trained for a candidate, and when its training ends early.

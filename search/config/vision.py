@@ -28,7 +28,7 @@ class VisionSpaceSettings(Value):
     rope_theta: of towers that rotate. Small grids want a small one.
     pixel_shuffles: as in a projector.
     matrices: of the projector, 1 to 3; inner ones are as wide as the language model.
-    max_image_tokens: more than this no candidate has.
+    max_image_tokens: most image tokens of a candidate.
     """
 
     image_sizes: Annotated[tuple[Size, ...], Field(min_length=1)] = (32, 64)

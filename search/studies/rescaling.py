@@ -16,7 +16,7 @@ from search.spaces.seeds import RESCALED
 
 # A time as near as this to the wanted one ends the search: measurements are hardly more exact (a share).
 CLOSE = 0.02
-# How often is measured at most: in proportion, and then at one depth.
+# Measurements, at most: of sizes in proportion, and then at one depth.
 _TRIES = (7, 5)
 _LARGEST = 4096  # in steps of WIDTH_STEP: the largest width of an architecture
 _GROWTH = 2.0  # from one try to a larger one, so that none takes much longer than what is wanted
