@@ -281,7 +281,7 @@ function loadsIn(run, row) {
     [
       { title: "engine", words: true },
       { title: "whether", words: true, unseen: true },
-      { title: "as, or why not", words: true },
+      { title: "loads as, or why not", words: true },
     ],
     columns.tables.text[columns.loads[row]].map(([engine, name, reason]) => [
       engine,

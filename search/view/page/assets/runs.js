@@ -58,7 +58,7 @@ function showRuns(rows) {
     element("runs"),
     rows.length
       ? table("Runs", columns, body, { plain: true })
-      : h("p", null, "There is no run yet; one that begins appears here."),
+      : h("p", null, "There is no run yet. A run that begins appears here."),
   );
 }
 

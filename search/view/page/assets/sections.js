@@ -93,11 +93,11 @@ async function drawCourse(state) {
   const kinds = new Set(chosen.map((each) => each.objectives.join()));
   element("course-note").textContent =
     kinds.size > 1
-      ? "Runs with different objectives have a scale each: compare only those with the same ones."
+      ? "Runs with different objectives have different scales: compare only runs with the same objectives."
       : chosen.length
-        ? `Of ${chosen[0].objectives.join(", ")}; ` +
-          "each scaled to 0 and 1 over all candidates here, the reference at 1.1."
-        : "No candidate has scores that count yet; tainted figures do not.";
+        ? `Of ${chosen[0].objectives.join(", ")}, ` +
+          "each scaled to 0 to 1 over all candidates on this page, with the reference at 1.1."
+        : "No candidate has scores that count yet; tainted figures do not count.";
   element("course-chart").hidden = !chosen.length;
   if (!chosen.length) return;
   await draw(
