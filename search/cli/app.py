@@ -99,7 +99,7 @@ def search(
     executor: Executor = ExecutorName.ray,
     as_json: AsJson = False,
 ) -> None:
-    """Search: propose, measure and train candidates, and keep the Pareto frontier."""
+    """Search for the best models. Propose, measure and train candidates, and keep the Pareto frontier."""
     from search.config import run as config_module
     from search.runs import run
     from search.view.progress import print_event
@@ -184,7 +184,7 @@ def show(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Print everything about one candidate: architecture, scores, timings, origin."""
+    """Print everything about one candidate. That is its architecture, scores, timings and origin."""
     from search.runs.sources import candidate_named
     from search.view.candidate import candidate_json, print_candidate
 

@@ -45,7 +45,7 @@ def copy(
         Path | None, typer.Option(help="File to write; it must not exist.", show_default="./NAME.yaml")
     ] = None,
 ) -> None:
-    """Write a shipped configuration or model to a file of your own, to edit it."""
+    """Write a shipped configuration or model to a file, to edit it."""
     file = next(
         (file for kind in shipped.KINDS if (file := shipped.find(Path(name), kind)) is not None), None
     )

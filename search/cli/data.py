@@ -96,7 +96,7 @@ def info(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print where prepared data lies, with its counts, bytes per token and unigram loss."""
+    """Print what prepared data holds. That is its folder, counts, bytes per token and unigram loss."""
     from proxy_train.text.prepare import prepared, what_is_read
 
     folder, read = Path(where), None

@@ -149,7 +149,7 @@ def compare(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Decide whether B decodes faster than A, by measuring both in turns in fresh processes."""
+    """Decide whether B decodes faster than A. Both are measured in turns, in fresh processes."""
     from search.evaluation.comparing import compare as compared
     from search.runs.sources import architecture_of
     from search.view.comparison import print_comparison
@@ -176,7 +176,7 @@ def compare(
 
 
 def operators(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
-    """List every operator with its backends, and why a backend cannot be used here."""
+    """List every operator with its backends. Where one cannot be used here, the reason is printed."""
     from profiler.device.device import open_device
     from search.view.doctor import backend_rows
 
@@ -218,7 +218,7 @@ def warm(
     changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile and tune the kernels that a search or an architecture will need, in parallel."""
+    """Compile and tune kernels before they are needed, in parallel. They are those of a space or a model."""
     import time
     from dataclasses import asdict
 
@@ -253,7 +253,7 @@ def warm(
 
 
 def doctor(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """Print the versions of packages, the devices, and whether each can be used here."""
+    """Print packages with versions, devices, and what can be used."""
     from search.view.doctor import examine
 
     report = examine(results)

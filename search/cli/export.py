@@ -58,7 +58,7 @@ def export(
     ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Write a candidate's architecture, scores, provenance and trained weights to a folder."""
+    """Write a model as a folder or a file. A folder of ours also has its scores and where it comes from."""
     if format_ is not Format.gguf and (dtype is not None or split_gb is not None):
         option = "--dtype" if dtype is not None else "--split-gb"
         raise RunError(f"{option}: expected --format gguf, got {format_.value}")

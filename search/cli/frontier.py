@@ -64,7 +64,7 @@ def frontier(
     ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Print the Pareto frontier of a run, or of its candidates that meet conditions."""
+    """Print the Pareto frontier of a run. With --where, only candidates that meet conditions compete."""
     from search.objectives import names
     from search.runs.frontier import scored
     from search.runs.status import opened

@@ -22,7 +22,7 @@ from search.cli.options import (
 )
 
 law_app = subcommands(
-    "How the loss of a repeated block depends on its depth and width, and the best of them within a latency."
+    "How loss depends on depth and width. Picks the best depth and width of a block within a latency."
 )
 console = plain_console()
 
@@ -149,7 +149,7 @@ def pick_(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Print the depths and widths with the lowest predicted loss within a latency."""
+    """Print the best depths and widths within a latency. The best have the lowest predicted loss."""
     from search.studies.law import law
     from search.studies.law import report as law_report
 

@@ -31,7 +31,7 @@ def report(
     to: Annotated[Path, typer.Option(help="The .html file to write.", show_default=False)],
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Write runs as one page: frontier, candidates, progress and failures. It opens without a network."""
+    """Write one page that shows runs. It has frontier, candidates and progress, and needs no network."""
     from search.runs.folder import find_folder
     from search.view.page.report import write_page
 

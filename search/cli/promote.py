@@ -74,7 +74,7 @@ def promote(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Train winners longer, with several seeds, beside rivals that are as fast."""
+    """Train winners longer, beside rivals that are as fast. Each model is trained with several seeds."""
     from search.studies import promotion as study
     from search.studies.promotion_table import promotion_json, promotion_table
     from search.view.terminal_tables import show as show_table

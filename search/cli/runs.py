@@ -19,7 +19,7 @@ console = plain_console()
 
 
 def runs(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """List the runs of a results folder, those that changed last first."""
+    """List the runs of a results folder. Those that changed last come first."""
     from search.runs.all_runs import run_folders, summary
     from search.view.all_runs import runs_table
     from search.view.terminal_tables import show
@@ -71,7 +71,7 @@ Candidate = Annotated[
 def diff(
     first: Candidate, second: Candidate, results: Results = DEFAULT_RESULTS, as_json: AsJson = False
 ) -> None:
-    """Print what differs between two candidates: their architectures, and their figures."""
+    """Print what differs between two candidates. Compares their architectures and their figures."""
     from search.runs.sources import candidate_named
     from search.view.difference import difference, print_difference
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="ExperimentSettings")
 T = TypeVar("T")
 
-study_app = subcommands("What operators, weight normalization and the parts of models that see are worth.")
+study_app = subcommands("Experiments: operators, ranks, normalization, rates, vision.")
 console = plain_console()
 
 

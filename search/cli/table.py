@@ -21,7 +21,7 @@ from search.cli.options import (
 )
 from search.view.terminal_tables import show
 
-table_app = subcommands("What each layer costs on a device, and how well that predicts whole models.")
+table_app = subcommands("What each layer costs on a device. Shows how well that predicts models.")
 console = plain_console()
 
 TableFile = Annotated[
@@ -56,7 +56,7 @@ def build_(
     changes: Changes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the entries that search spaces or architectures need and the table lacks."""
+    """Measure the entries that a table lacks. Spaces and architectures say which are needed."""
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.build import build
@@ -95,7 +95,7 @@ def build_(
 def show_(
     device: DeviceName = "cpu", threads: Threads = 1, table: TableFile = None, as_json: AsJson = False
 ) -> None:
-    """Print the entries of a device's latency table, or of a table in any file."""
+    """Print the entries of a latency table. It is the device's, or one in any file."""
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.latency_table import LatencyTable, default_path
@@ -138,7 +138,7 @@ def validate_(
     table: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure models drawn at random, and compare their latencies with the table's predictions."""
+    """Compare a table's predictions with measured models. These are drawn at random."""
     from operators.base.threads import torch_threads
     from profiler.device.device import open_device
     from profiler.table.latency_table import LatencyTable, default_path

@@ -77,7 +77,7 @@ def train(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Train one architecture as the proxy does and print its score; with --to, keep the model."""
+    """Train one model as the proxy does, and print its score. With --to, keep the model."""
     if to is None:
         for option, given in (("--data", data), ("--fresh", fresh)):
             if given:

@@ -13,9 +13,9 @@ def watch(
     results: Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a run: its frontier, hypervolume, workers, failures and time. Ends with the run, or on Ctrl-C.
+    """Watch a run live. It shows the frontier, hypervolume, workers, failures and time.
 
-    With --json it is shown once.
+    Ends with the run, or on Ctrl-C. With --json the run is shown once.
     """
     if as_json:
         from search.runs.status import opened
