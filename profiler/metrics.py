@@ -48,12 +48,12 @@ METRICS: dict[str, Metric] = {
     "peak_memory_bytes": Metric("bytes", False, "batch", "weights, state and temporaries at their highest"),
     "state_bytes": Metric("bytes", False, "batch", "decode state: key-value caches and recurrent state"),
     "kv_bytes": Metric("bytes", False, "batch", "the part of the state that grows with the context"),
-    "recurrent_bytes": Metric("bytes", False, "batch", "the part of the state that does not"),
+    "recurrent_bytes": Metric("bytes", False, "batch", "the part of the state that does not grow"),
     "achieved_bytes_per_s": Metric(
         "bytes/s", True, "batch", "bytes that a decode step has to move, over its time"
     ),
     "bandwidth_fraction": Metric(
-        "", True, "batch", "of a copy's bytes per second; above 1 where weights stay in a cache"
+        "", True, "batch", "share of a copy's bytes per second; above 1 where weights stay in a cache"
     ),
     "energy_j_per_token": Metric(
         "J/token", False, "batch", "energy of the device for each decoded token", "energy_seconds"

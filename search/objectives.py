@@ -29,17 +29,19 @@ PROXY_METRICS: dict[str, Metric] = {
 }
 TASK_METRICS: dict[str, Metric] = {
     "recall_accuracy": Metric(
-        "", True, "architecture", "held-out answers of in-context recall that are right"
+        "", True, "architecture", "share of held-out answers of in-context recall that are right"
     ),
     "noisy_recall_accuracy": Metric("", True, "architecture", "the same with noise between the pairs"),
-    "copy_accuracy": Metric("", True, "architecture", "held-out tokens of selective copying that are right"),
+    "copy_accuracy": Metric(
+        "", True, "architecture", "share of held-out tokens of selective copying that are right"
+    ),
 }
 VISION_METRICS: dict[str, Metric] = {
     "answer_loss": Metric(
         "nats/token", False, "architecture", "loss of held-out answers to questions on images", "images"
     ),
     "answer_accuracy": Metric(
-        "", True, "architecture", "held-out answers that the model writes exactly", "images"
+        "", True, "architecture", "share of held-out answers that the model writes exactly", "images"
     ),
     "text_loss": Metric(
         "nats/token", False, "architecture", "validation loss of text after all stages", "images"

@@ -88,7 +88,7 @@ def _config(kind: str, device: str) -> RunConfig:
 
 BENCHMARK = Benchmark(
     "exported",
-    "a search of models that engines hold: its frontier, and three winners here and in the engines",
+    "a search of models that engines can load, and three winners measured here and in the engines",
     search_and_export,
     needs={"transformers": "pip install transformers"},
 )

@@ -1,4 +1,4 @@
-"""Benchmark: how far another process repeats a measurement.
+"""Benchmark: how closely fresh processes repeat a measurement.
 
 Candidates are compared by times that different processes measured, so a difference below what repeating the
 measurement makes means nothing. Measured are one decode step of the anchor model, its energy, and how long
@@ -80,4 +80,4 @@ def repeat_anchor(device: str, console: Console) -> Measured:
     return Measured(figures, [profile.model_dump(mode="json") for profile in profiles])
 
 
-BENCHMARK = Benchmark("repeat", "how far another process repeats a measurement", repeat_anchor)
+BENCHMARK = Benchmark("repeat", "how closely fresh processes repeat a measurement", repeat_anchor)
