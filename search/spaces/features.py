@@ -17,7 +17,6 @@ class Features:
 
     They are counts and positions of operators, sizes, and for each gene with a choice the mean of its values
     or, where values are not numbers, the share of each value.
-    where values are not numbers, the share of each value.
 
     choices: those of the space.
     """

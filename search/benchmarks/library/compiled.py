@@ -1,7 +1,7 @@
 """Benchmark: decoding of every published model in our runtime and in transformers, compiled.
 
-Who stays with transformers decodes fastest with `torch.compile`, in its mode reduce-overhead, and a cache of
-fixed size. Each model is measured in our runtime and, through its exported folder, in transformers. Weights
+In transformers, decoding is fastest with `torch.compile`, in its mode reduce-overhead, and a cache of fixed
+size. Each model is measured in our runtime and, through its exported folder, in transformers. Weights
 are random.
 
     pip install transformers

@@ -1,7 +1,7 @@
 """Benchmark: the table of Nemotron-Flash's deployment on our runtime.
 
-Nemotron-Flash (arXiv 2511.18890) compares ten models on an H100, the others' with stock engines. One runtime
-for all ten says how much of the differences the architectures make.
+Nemotron-Flash (arXiv 2511.18890) compares ten models on an H100, the models of others in stock engines. One
+runtime for all ten shows how much of the differences comes from the architectures.
 
     frontrunner bench deployment --device cuda:0
 

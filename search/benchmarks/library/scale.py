@@ -1,4 +1,4 @@
-"""Benchmark: time and memory that driving a search of ten thousand candidates takes.
+"""Benchmark: time and memory of driving a search of ten thousand candidates.
 
 Evaluations cost nothing here: their scores are made up, in the space of configs/h100_small.yaml. What is
 timed is the searcher that is resumed from them, its next proposals, and the comparisons that find the
@@ -71,4 +71,4 @@ def scale(device: str, console: Console) -> Measured:
     return Measured(figures, {"ask_tell_ms": took})
 
 
-BENCHMARK = Benchmark("scale", "time and memory that driving a search of ten thousand candidates takes", scale)
+BENCHMARK = Benchmark("scale", "time and memory of driving a search of ten thousand candidates", scale)
