@@ -41,8 +41,8 @@ class Step:
     Proxies are small: launching their thousand kernels a step takes longer than running them. Where the
     capture fails steps go on as before.
 
-    settled: whether all further steps run alike. execution: `graph`, `eager`, or `eager: ` and why no graph
-    could be captured.
+    settled: whether all further steps run alike.
+    execution: `graph`, `eager`, or `eager: ` and why no graph could be captured.
     """
 
     def __init__(

@@ -111,7 +111,8 @@ def train_longer(device: str, console: Console) -> Measured:
 def hardest(samples: Mapping[str, Any], latency: str) -> list[Pair]:
     """The widths at which designs come nearest to what was found, one of each design, nearest first.
 
-    samples: those of a record of `frontrunner bench search`. latency: the metric that a candidate's time is.
+    samples: those of a record of `frontrunner bench search`.
+    latency: the metric of a candidate's time.
     """
     least: dict[str, Mapping[str, Any]] = {}
     for design in samples["designs"]:
