@@ -1,4 +1,4 @@
-"""The public way to read an exported folder: `from search.export import load`."""
+"""`load` by its name of earlier versions; today it is `from frontrunner import load`."""
 
 from search.runs.export import load
 

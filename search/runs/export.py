@@ -29,7 +29,7 @@ README = """# Candidate {number} of run {run}
 `{shorthand}`, width {width}, {params:,} parameters, proxy loss {loss:.4f} nats per token.
 
 ```python
-from search.export import load
+from frontrunner import load
 model, tokenizer = load({folder})
 print(tokenizer.decode(model.generate(tokenizer.encode("The people of the United States").ids, 40)))
 ```
@@ -49,8 +49,8 @@ SEEING_README = """# Candidate {number} of run {run}
 
 ```python
 from PIL import Image
+from frontrunner import load
 from operators.vision.preprocess import normalized, resized
-from search.export import load
 
 model, tokenizer = load({folder})
 picture = resized(Image.open("picture.png").convert("RGB"), {prepared}, "{resize}")

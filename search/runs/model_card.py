@@ -11,8 +11,8 @@ CARD = """---
 
 # {title}
 
-`{shorthand}`, width {width}, {parameters:,} parameters. Frontrunner found this model by a search for the
-fastest hybrid small language models, and exported it as `{class_name}` {of}.
+`{shorthand}`, width {width}, {parameters:,} parameters. Frontrunner, which searches for the fastest hybrid
+small language models, exported this model as `{class_name}` {of}.
 
 ```python
 from transformers import {classes}
