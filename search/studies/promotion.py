@@ -120,8 +120,8 @@ def promote(
     run: its name or folder.
     tokens: of each training, at least those of the search's own.
     seeds: how many trainings each model has.
-    top: how many candidates, if none is named: the members of the frontier without which its hypervolume
-        would shrink the most, the first of them first.
+    top: how many candidates, if none is named: members of the frontier, first those without which its
+        hypervolume would shrink the most.
     candidates: ids, in place of the first `top`.
     against: rivals: what names an architecture.
     metric: the time that is made equal; None for the first one among the run's objectives and constraints.
