@@ -74,7 +74,7 @@ def export(
     sees = format_ in (Format.huggingface, Format.gguf)
     source = exportable(model, candidate, results, random_weights=random_weights, seeing=sees)
     if format_ is Format.gguf:
-        from search.runs.gguf_export import export_gguf
+        from search.runs.export_gguf import export_gguf
 
         split_bytes = None if split_gb is None else int(split_gb * 1e9)
         remarks = export_gguf(source, to, dtype=(dtype or Dtype.F16).value, split_bytes=split_bytes)
