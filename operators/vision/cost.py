@@ -11,7 +11,7 @@ import torch
 
 from operators.cost import Cost, cost, parameters
 from operators.layers.normalization import norm_parameters
-from operators.vision.vision_language import CHANNELS, VisionLanguage, VisionTower
+from operators.vision.vision_language import CHANNELS, Model, VisionLanguage, VisionTower
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,20 @@ def vision_cost(
 def vision_parameters(value: VisionLanguage) -> int:
     """Number of parameters of the model that `value` describes."""
     return tower_parameters(value.tower) + projector_parameters(value) + parameters(value.language)
+
+
+def parameters_of(model: Model) -> int:
+    """Number of parameters of a model of either kind."""
+    return vision_parameters(model) if isinstance(model, VisionLanguage) else parameters(model)
+
+
+def memory_bytes_of(model: Model, batch: int, context: int, images: int, *, dtype: torch.dtype) -> int:
+    """Bytes of a model's weights and of its state behind prompts of so many tokens of text and images."""
+    if isinstance(model, VisionLanguage):
+        costs = vision_cost(model, batch=batch, text_tokens=context, images=images, dtype=dtype)
+        return costs.param_bytes + costs.language.state_bytes
+    of_language = cost(model, batch=batch, context=context, dtype=dtype)
+    return of_language.param_bytes + of_language.state_bytes
 
 
 def tower_parameters(tower: VisionTower) -> int:

@@ -74,13 +74,19 @@ class VisionBlock(nn.Module):
 
     def forward(self, x: Tensor, angles: Tensor | None) -> Tensor:
         """x [N, P, W] -> [N, P, W]."""
-        if self.before:
-            x = x + self.attention(self.attention_norm(x), angles)
-            x = x + self.feedforward(self.feedforward_norm(x))
-        else:
-            x = x + self.attention_norm(self.attention(x, angles))
-            x = x + self.feedforward_norm(self.feedforward(x))
-        return x
+        return self.fed(self.attended(x, angles))
+
+    def attended(self, x: Tensor, angles: Tensor | None) -> Tensor:
+        """The first half of a block: attention, with its normalization and residual connection."""
+        norm, attention = self.attention_norm, self.attention
+        added: Tensor = attention(norm(x), angles) if self.before else norm(attention(x, angles))
+        return x + added
+
+    def fed(self, x: Tensor) -> Tensor:
+        """The second half: the feed-forward network, with its normalization and residual connection."""
+        norm, feedforward = self.feedforward_norm, self.feedforward
+        added: Tensor = feedforward(norm(x)) if self.before else norm(feedforward(x))
+        return x + added
 
 
 class Tower(nn.Module):
@@ -119,7 +125,7 @@ class Tower(nn.Module):
         x = self.patch_embedding(self._patches(pixels.to(self.patch_embedding.weight.dtype), rows, columns))
         if self.position is not None:
             x = x + _resized(self.position, rows, columns)
-        x, angles = x.flatten(1, 2), self._angles(rows, columns, pixels.device)
+        x, angles = x.flatten(1, 2), self.angles(rows, columns, pixels.device)
         for block in self.blocks:
             x = block(x, angles)
         out: Tensor = self.norm(x).unflatten(1, (rows, columns))
@@ -148,7 +154,7 @@ class Tower(nn.Module):
         split = pixels.reshape(pixels.shape[0], CHANNELS, rows, size, columns, size)
         return split.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
-    def _angles(self, rows: int, columns: int, device: torch.device) -> Tensor | None:
+    def angles(self, rows: int, columns: int, device: torch.device) -> Tensor | None:
         """By what each patch's queries and keys are rotated: [1, P, D / 2], rows first; None for nothing."""
         if self.value.rope_theta is None:
             return None

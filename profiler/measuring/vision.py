@@ -66,9 +66,9 @@ def measure_vision(
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
         with shared(opened.label):
             anchor = anchor or Anchor(opened)
-            model = _random_model(value, opened, backend, seed)
+            model = random_model(value, opened, backend, seed)
             sessions = [
-                _Session(model, settings.images, batch, context, opened, seed)
+                Session(model, settings.images, batch, context, opened, seed)
                 for context in settings.contexts
                 for batch in settings.batch_sizes
             ]
@@ -109,7 +109,19 @@ def measure_vision(
     )
 
 
-def _random_model(value: VisionLanguage, device: Device, backend: str, seed: int) -> VisionLanguageModel:
+def random_pictures(count: int, *, seed: int) -> list[Any]:
+    """Decoded pictures of PICTURE pixels."""
+    random, (width, height) = np.random.default_rng(seed), PICTURE
+    pixels = (random.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count))
+    return [pillow().Image.fromarray(each) for each in pixels]
+
+
+def prepared(pictures: Sequence[Any], size: int) -> Tensor:
+    """Pictures as a tower takes them, on the CPU: [N, 3, size, size]."""
+    return normalized(np.stack([resized(each, size, "stretch") for each in pictures]), size)
+
+
+def random_model(value: VisionLanguage, device: Device, backend: str, seed: int) -> VisionLanguageModel:
     """A model on `device` in its dtype; torch's random state is the same afterwards as before."""
     with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -129,7 +141,7 @@ class _Work:
     run: Callable[[], Any]
 
 
-class _Session:
+class Session:
     """Pictures and prompts of one batch size and context, ready to be read.
 
     peak_memory_bytes: weights and state, and the most that one pass had allocated
@@ -142,11 +154,7 @@ class _Session:
         random = np.random.default_rng(seed)
         self.model, self.images, self.batch, self.context, self.device = model, images, batch, context, device
         value, where = model.value, device.torch_device
-        width, height = PICTURE
-        self._pictures = [
-            pillow().Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-            for _ in range(batch * images)
-        ]
+        self._pictures = random_pictures(batch * images, seed=seed)
         tokens = torch.from_numpy(random.integers(value.language.vocabulary, size=(batch, context)))
         self._text = tokens.to(where)
         self._all = torch.zeros(batch, context + images * value.image_tokens, dtype=torch.int64, device=where)
@@ -163,8 +171,7 @@ class _Session:
 
     def preprocess(self) -> Tensor:
         """All pictures as the tower takes them, on the CPU: [N, 3, size, size]."""
-        size = self.model.value.tower.image_size
-        return normalized(np.stack([resized(each, size, "stretch") for each in self._pictures]), size)
+        return prepared(self._pictures, self.model.value.tower.image_size)
 
     def _tower(self) -> Tensor:
         out: Tensor = self.model.tower(self._pixels)
@@ -210,7 +217,7 @@ def _work(launch: Callable[[], Any], device: Device) -> _Work:
     return _Work(launch, graph.replay)
 
 
-def _measured(session: _Session, device: Device, settings: ProfileSettings, pace: Pace) -> VisionPoint:
+def _measured(session: Session, device: Device, settings: ProfileSettings, pace: Pace) -> VisionPoint:
     def timing(run: Callable[[], Any]) -> Timing:
         on_cpu = device.torch_device.type == "cpu"
         return sample(pace.beside(lambda: device.timed(run)), settings=settings, lasting=on_cpu)

@@ -22,6 +22,7 @@ from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.errors import TableError, flat
 from operators.layers.rope import Rope
+from operators.vision.vision_language import Model
 from profiler.device.device import Device, memory_errors
 from profiler.device.lock import exclusive, shared
 from profiler.measuring.anchor import Anchor
@@ -29,6 +30,8 @@ from profiler.measuring.conditions import core_share, lost_core
 from profiler.measuring.decoder import random_model
 from profiler.measuring.pace import Pace
 from profiler.profile import MOST_ERROR
+from profiler.table.image_parts import PatchAttention, PatchNetwork
+from profiler.table.image_stopwatch import image_stopwatch
 from profiler.table.latency_table import LatencyTable
 from profiler.table.parts import Entry, Part, Point, Rest
 from profiler.table.stopwatch import Stopwatch
@@ -54,13 +57,16 @@ _PREFILL_TOKENS = 65_536
 # What weights and state of the models may take on a CPU (bytes).
 _CPU_MEMORY = 2 << 30
 
+# Halves of a tower's blocks, which are timed as layers are.
+_IN_A_ROW = (PatchAttention, PatchNetwork)
+
 # Called with an entry, how many are done, and how many there are.
 Progress = Callable[[Entry, int, int], None]
 
 
 def build(
     table: LatencyTable,
-    architectures: Iterable[Architecture],
+    architectures: Iterable[Model],
     points: Sequence[Point],
     *,
     device: Device,
@@ -106,12 +112,13 @@ def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
     try:
         with torch.inference_mode(), memory_errors():
             with shared(device.label):
-                short, long = (stopwatch(part, stack, device) for stack in stacks(part, layers))
+                short, long = stopwatches(part, layers, device)
             on_cpu = device.torch_device.type == "cpu"
             for _ in range(_TRIES):
                 with exclusive(device.label):
                     share = core_share(device)
-                    entry = fit(part, pace.beside(short), pace.beside(long), layers, lasting=on_cpu)
+                    beside = None if long is None else pace.beside(long)
+                    entry = fit(part, pace.beside(short), beside, layers, lasting=on_cpu)
                     disturbed = (lost_core(share()) or _unstable(entry, short())) if on_cpu else ""
                 if not disturbed:
                     return entry
@@ -120,6 +127,18 @@ def measure_part(part: Part, device: Device, pace: Pace) -> Entry:
         raise TableError(
             f"{part}: out of memory with {2 * layers} layers: {flat(error, at_most=200)}"
         ) from None
+
+
+def stopwatches(
+    part: Part, layers: int, device: Device
+) -> tuple[Callable[[], float], Callable[[], float] | None]:
+    """What times the shorter and the longer model (ms); None for a part that is timed by itself."""
+    if isinstance(part.what, Layer | Rest):
+        short, long = (stopwatch(part, stack, device) for stack in stacks(part, layers))
+        return short, long
+    if isinstance(part.what, _IN_A_ROW):
+        return image_stopwatch(part, layers, device), image_stopwatch(part, 2 * layers, device)
+    return image_stopwatch(part, 1, device), None
 
 
 def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
@@ -152,7 +171,7 @@ def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable
 def fit(
     part: Part,
     short: Callable[[], float],
-    long: Callable[[], float],
+    long: Callable[[], float] | None,
     layers: int,
     lasting: bool = False,
     clock: Callable[[], float] = perf_counter,
@@ -161,22 +180,25 @@ def fit(
 
     part: what the models measure
     short: times the shorter model (ms)
-    long: times the longer model (ms)
+    long: times the longer model (ms); None where the shorter one is the part itself
     layers: how many layers the shorter model has
     lasting: see `timing.sample`
     clock: returns the time (s)
     """
 
-    def cost(one: float, two: float) -> float:
-        return (two - one) / layers if isinstance(part.what, Layer) else 2 * one - two
+    def cost() -> float:
+        one = short()
+        if long is None:
+            return one
+        two = long()
+        return 2 * one - two if isinstance(part.what, Rest) else (two - one) / layers
 
     for _ in range(_WARMUP):
-        short(), long()
+        cost()
     costs: list[float] = []
     started = clock()
     while True:
-        one, two = short(), long()
-        costs.append(cost(one, two))
+        costs.append(cost())
         if len(costs) < _MIN_ROUNDS:
             continue
         error_ms = lasting_error(costs) if lasting else standard_error(sorted(costs))
@@ -196,6 +218,8 @@ def _unstable(entry: Entry, model_ms: float) -> str:
 
 def layers_for(part: Part, device: Device) -> int:
     """How many layers k the shorter model has."""
+    if not isinstance(part.what, Layer | Rest):
+        return _halves_for(part, device)
     company, itemsize, on_gpu = (
         _company(part.width),
         device.dtype.itemsize,
@@ -224,6 +248,13 @@ def layers_for(part: Part, device: Device) -> int:
         fewest = 2 if isinstance(part.what, Rest) else _FEWEST_LAYERS
         wanted = min(max(ceil(_CACHES * cache / weights), fewest), _MOST_LAYERS)
     return max(1, min(wanted, memory_for_models(device) // both))
+
+
+def _halves_for(part: Part, device: Device) -> int:
+    """How many halves of blocks the shorter tower has."""
+    if device.torch_device.type == "cpu":
+        return _CPU_LAYERS
+    return min(max(_PREFILL_TOKENS // (part.batch * part.context), 2), _MOST_PREFILL_LAYERS)
 
 
 def memory_for_models(device: Device) -> int:

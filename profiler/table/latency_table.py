@@ -28,6 +28,7 @@ from operators.architecture import Architecture
 from operators.base.errors import TableError, one_line
 from operators.base.files import locked, write_whole
 from operators.base.value import Value
+from operators.vision.vision_language import Model, VisionLanguage
 from profiler.device.device import Device
 from profiler.measuring.pace import usual_ms
 from profiler.table.parts import (
@@ -36,6 +37,8 @@ from profiler.table.parts import (
     Phase,
     Point,
     depends_on_context,
+    image_parts_of,
+    language_point,
     layer_key,
     part_key,
     parts_of,
@@ -81,7 +84,7 @@ class Validation(Value):
     See `profiler.table.validate.Accuracy`.
 
     space: digest of the space's settings
-    phase, batch, context: the point
+    phase, batch, context, images: the point
     models: how many models were measured
     p95: 95th percentile of |predicted / measured − 1|
     """
@@ -90,6 +93,7 @@ class Validation(Value):
     phase: Phase
     batch: int
     context: int
+    images: int = 0
     models: int
     p95: float
 
@@ -241,7 +245,7 @@ class LatencyTable:
             head = json.dumps(content, indent=1).removesuffix("\n}")
             write_whole(self.path, f'{head},\n "entries": [\n{rows}\n]}}\n'.encode())
 
-    def missing(self, architectures: Iterable[Architecture], points: Sequence[Point]) -> tuple[Part, ...]:
+    def missing(self, architectures: Iterable[Model], points: Sequence[Point]) -> tuple[Part, ...]:
         """The parts to measure before these architectures can be predicted at these points, each once.
 
         For a layer on a line, that is the context asked for and half of it. Any other context that this line
@@ -266,7 +270,7 @@ class LatencyTable:
                 known |= wanted
         return tuple(found)
 
-    def predict(self, architecture: Architecture, *, batch: int, context: int) -> Prediction:
+    def predict(self, architecture: Model, *, batch: int, context: int) -> Prediction:
         """Latency and throughput of a model, by arithmetic alone.
 
         Raises TableError that names the missing entries.
@@ -275,11 +279,13 @@ class LatencyTable:
         prefill = self.latency(architecture, Point("prefill", batch, context))
         return Prediction(decode, prefill, batch / decode.ms * 1e3)
 
-    def latency(self, architecture: Architecture, point: Point) -> Estimate:
+    def latency(self, architecture: Model, point: Point) -> Estimate:
         """The time of a model at one point: the sum over its layers and its rest.
 
         Raises TableError that names the missing entries.
         """
+        if isinstance(architecture, VisionLanguage):
+            return self._seeing(architecture, point)
         phase, batch, tokens = point.phase, point.batch, point.context + architecture.meta_tokens
         known = self._costs.setdefault((phase, batch, tokens), {})
         width, rope = architecture.width, architecture.rope is not None
@@ -296,21 +302,34 @@ class LatencyTable:
             variance += (count * costs.error_ms) ** 2
         return Estimate(ms, sqrt(variance))
 
+    def _seeing(self, value: VisionLanguage, point: Point) -> Estimate:
+        """The same of a model that sees: the parts before its language model, and the language model."""
+        before = [(self._found(part), count) for part, count in image_parts_of(value, point)]
+        if any(costs is None for costs, _ in before):
+            raise self._lacking(value, point)
+        language = self.latency(value.language, language_point(value, point))
+        times = [(count * costs.ms, count * costs.error_ms) for costs, count in before if costs is not None]
+        ms = language.ms + sum(each for each, _ in times)
+        return Estimate(ms, sqrt(language.error_ms**2 + sum(error**2 for _, error in times)))
+
     def _learn(self, architecture: Architecture, point: Point) -> None:
-        """Looks up every part of a model once, for all later sums."""
+        """Looks up every part of a language model once, for all later sums."""
         known = self._costs[point.phase, point.batch, point.context + architecture.meta_tokens]
         for part in parts_of(architecture, point):
             costs = self._found(part)
             if costs is None:
-                lacking = self.missing([architecture], [point])
-                some = "; ".join(map(str, lacking[:3])) + (
-                    f"; and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-                )
-                raise TableError(
-                    f"{self.path}: {len(lacking)} entries are missing, which `frontrunner "
-                    f"table build` measures: {some}"
-                )
+                raise self._lacking(architecture, point)
             known[part_key(part)] = costs
+
+    def _lacking(self, model: Model, point: Point) -> TableError:
+        lacking = self.missing([model], [point])
+        some = "; ".join(map(str, lacking[:3])) + (
+            f"; and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        )
+        return TableError(
+            f"{self.path}: {len(lacking)} entries are missing, which `frontrunner "
+            f"table build` measures: {some}"
+        )
 
     def _found(self, part: Part) -> _Costs | None:
         """The cost of a part, from its own entry or a line through two entries; None without either."""
@@ -333,7 +352,8 @@ class LatencyTable:
         for entry in entries:
             self._entries.setdefault(place(entry), {})[entry.context] = entry
         for found in validations:
-            self._validations[found.space, Point(found.phase, found.batch, found.context)] = found
+            point = Point(found.phase, found.batch, found.context, found.images)
+            self._validations[found.space, point] = found
         self._costs.clear()
 
 

@@ -11,21 +11,25 @@ from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.value import Value
 from operators.operator import Shape
+from operators.vision.vision_language import Model, VisionLanguage
+from profiler.table.image_parts import NAMES, ImagePart, Pictures, details, image_parts
 
-Phase = Literal["decode", "prefill"]
+Phase = Literal["decode", "prefill", "first_token"]
 
 
 class Point(NamedTuple):
     """The circumstances under which a model is timed.
 
-    phase: `decode` or `prefill`
+    phase: `decode`, `prefill`, or `first_token`: from pictures and a prompt to the first token
     batch: rows at once
-    context: tokens a row, without meta tokens
+    context: tokens of text a row, without meta tokens
+    images: images a row, which a model that sees reads before the text; 0 for language models
     """
 
     phase: Phase
     batch: int
     context: int
+    images: int = 0
 
 
 class Rest(Value):
@@ -39,13 +43,14 @@ class Rest(Value):
 class Part(Value):
     """A piece of a model at one point.
 
-    phase: `decode` or `prefill`
-    batch: rows at once
-    context: the tokens a row that its cost depends on, meta tokens included; 1 where it depends on none
-    width: of the model
+    phase: `decode` or `prefill`; `first_token` for what a model that sees has before its language model
+    batch: rows at once; images at once before the language model
+    context: the tokens a row that its cost depends on, meta tokens included; 1 where it depends on none.
+        Patches of an image before the language model; 1 for the pictures
+    width: of the model; of the tower before the language model; 0 for the pictures
     rope: whether the model has rotary positions, which change the kernels of attention; false for the rest of
         a model
-    what: the kind of layer, or the rest of the model
+    what: the kind of layer, or the rest of the model, or a part before the language model
     """
 
     phase: Phase
@@ -53,11 +58,13 @@ class Part(Value):
     context: int
     width: int
     rope: bool
-    what: Layer | Rest
+    what: Layer | Rest | ImagePart
 
     @property
     def name(self) -> str:
-        return self.what.operator if isinstance(self.what, Layer) else "rest"
+        if isinstance(self.what, Layer):
+            return self.what.operator
+        return "rest" if isinstance(self.what, Rest) else NAMES[type(self.what)]
 
     @property
     def details(self) -> str:
@@ -66,6 +73,8 @@ class Part(Value):
             head = "normalized" if self.what.normalized_head else ""
             tied = "tied" if self.what.tied_embeddings else "untied"
             return f"vocabulary={self.what.vocabulary} {tied} {head}".strip()
+        if not isinstance(self.what, Layer):
+            return details(self.what) + (" rope" if self.rope else "")
         shown = [
             f"{name}={value}"
             for name, value in self.what.shape.model_dump().items()
@@ -94,8 +103,32 @@ class Entry(Part):
     rounds: int
 
 
-def parts_of(architecture: Architecture, point: Point) -> Iterator[Part]:
-    """The parts of a model, each kind of layer once."""
+def parts_of(model: Model, point: Point) -> Iterator[Part]:
+    """The parts of a model, each kind once."""
+    if isinstance(model, VisionLanguage):
+        yield from (part for part, _ in image_parts_of(model, point))
+        yield from parts_of(model.language, language_point(model, point))
+    else:
+        yield from _parts_of_language(model, point)
+
+
+def language_point(value: VisionLanguage, point: Point) -> Point:
+    """The same point for the language model behind the images, whose tokens it reads as its own."""
+    phase: Phase = "prefill" if point.phase == "first_token" else point.phase
+    return Point(phase, point.batch, point.context + point.images * value.image_tokens)
+
+
+def image_parts_of(value: VisionLanguage, point: Point) -> Iterator[tuple[Part, int]]:
+    """The parts before the language model that the point's phase needs, and how often the model has each."""
+    if point.phase != "first_token":
+        return
+    images, patches, width = point.batch * point.images, value.tower.grid**2, value.tower.width
+    for what, rope, count in image_parts(value):
+        context, of = (1, 0) if isinstance(what, Pictures) else (patches, width)
+        yield Part(phase=point.phase, batch=images, context=context, width=of, rope=rope, what=what), count
+
+
+def _parts_of_language(architecture: Architecture, point: Point) -> Iterator[Part]:
     phase, batch, tokens = point.phase, point.batch, point.context + architecture.meta_tokens
     width, rope = architecture.width, architecture.rope is not None
     for layer in {layer_key(layer, width, rope): layer for layer in architecture.layers}.values():
@@ -136,7 +169,7 @@ def _reach(operator: str, shape: Shape, tokens: int) -> int:
 
 def depends_on_context(part: Part) -> bool:
     """Whether one token more or less changes the cost of a decode step, so that entries lie on a line."""
-    if part.phase == "prefill" or part.context == 1 or isinstance(part.what, Rest):
+    if part.phase != "decode" or part.context == 1 or not isinstance(part.what, Layer):
         return False
     return _reach(part.what.operator, part.what.shape, part.context + 1) > part.context
 
@@ -149,7 +182,9 @@ def layer_key(layer: Layer, width: int, rope: bool) -> Hashable:
 def part_key(part: Part) -> Hashable:
     if isinstance(part.what, Rest):
         return part.width, *part.what.__dict__.values()
-    return layer_key(part.what, part.width, part.rope)
+    if isinstance(part.what, Layer):
+        return layer_key(part.what, part.width, part.rope)
+    return part.width, part.rope, part.what
 
 
 def place(part: Part) -> Hashable:

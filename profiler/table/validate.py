@@ -1,24 +1,24 @@
 """How well a latency table predicts whole models that it was not built from."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from operators.architecture import Architecture
 from operators.base.errors import TableError
-from operators.cost import parameters
-from operators.model import HybridLM
+from operators.vision.cost import parameters_of
+from operators.vision.vision_language import Model, VisionLanguage
 from profiler.device.device import Device, memory_errors
 from profiler.device.lock import exclusive, shared
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import core_share, lost_core
-from profiler.measuring.decoder import random_model
+from profiler.measuring.decoder import random_model as random_decoder
 from profiler.measuring.pace import Pace
+from profiler.measuring.vision import Session, random_model
 from profiler.profile import instability
 from profiler.table.latency_table import Estimate, LatencyTable
-from profiler.table.parts import Point
+from profiler.table.parts import Point, language_point
 from profiler.table.stopwatch import Stopwatch
 from profiler.timing import SamplingSettings, Timing, sample
 
@@ -41,7 +41,7 @@ class Case:
         core that other programs used.
     """
 
-    architecture: Architecture
+    architecture: Model
     point: Point
     params: int
     predicted: Estimate
@@ -72,7 +72,7 @@ class Accuracy:
 
 
 def validate(
-    table: LatencyTable, architectures: Iterable[Architecture], points: Sequence[Point], device: Device
+    table: LatencyTable, architectures: Iterable[Model], points: Sequence[Point], device: Device
 ) -> Iterator[Case]:
     """Measures each model at each point.
 
@@ -86,27 +86,46 @@ def validate(
     for architecture in architectures:
         predicted = {point: table.latency(architecture, point) for point in points}
         with shared(device.label), torch.inference_mode(), memory_errors():
-            model = random_model(architecture, device, backend="auto", seed=0)
+            stopwatch_at = _stopwatches(architecture, device)
         for point in points:
-            measured, drift, tainted = _measured(model, point, device, anchor, pace)
+            measured, drift, tainted = _measured(stopwatch_at(point), device, anchor, pace)
             yield Case(
-                architecture, point, parameters(architecture), predicted[point], measured, drift, tainted
+                architecture, point, parameters_of(architecture), predicted[point], measured, drift, tainted
             )
 
 
+def _stopwatches(model: Model, device: Device) -> Callable[[Point], Callable[[], Callable[[], float]]]:
+    """From a point to what builds, under the device's lock, what times the model there (ms)."""
+    if not isinstance(model, VisionLanguage):
+        decoder = random_decoder(model, device, backend="auto", seed=0)
+        return lambda point: lambda: Stopwatch(decoder, point, device).elapsed
+    seeing = random_model(model, device, "auto", 0)
+
+    def first_token(point: Point) -> Callable[[], float]:
+        session = Session(seeing, point.images, point.batch, point.context, device, 0)
+        return lambda: device.timed(session.first_token)
+
+    def at(point: Point) -> Callable[[], Callable[[], float]]:
+        if point.phase == "first_token":
+            return lambda: first_token(point)
+        return lambda: Stopwatch(seeing.language, language_point(model, point), device).elapsed
+
+    return at
+
+
 def _measured(
-    model: HybridLM, point: Point, device: Device, anchor: Anchor, pace: Pace
+    build: Callable[[], Callable[[], float]], device: Device, anchor: Anchor, pace: Pace
 ) -> tuple[Timing, float, bool]:
     """One timing between two timings of the anchor model, again where it was tainted, see `Case`."""
     with torch.inference_mode(), memory_errors():
         with shared(device.label):
-            stopwatch = Stopwatch(model, point, device)
+            elapsed = build()
         on_gpu = device.torch_device.type == "cuda"
         with exclusive(device.label):
             for _ in range(_TRIES):
                 before = anchor.time().median_ms
                 share = core_share(device)
-                timing = sample(pace.beside(stopwatch.elapsed), settings=_SETTINGS, lasting=not on_gpu)
+                timing = sample(pace.beside(elapsed), settings=_SETTINGS, lasting=not on_gpu)
                 lost = lost_core(share())
                 drift = anchor.time().median_ms / before - 1
                 tainted = abs(drift) > _DRIFT if on_gpu else bool(lost or instability(timing, "cpu"))

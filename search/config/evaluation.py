@@ -11,6 +11,7 @@ TABLE_METRICS: dict[str, Phase] = {
     "decode_ms": "decode",
     "decode_tokens_per_s": "decode",
     "prefill_ms": "prefill",
+    "ttft_ms": "first_token",
 }
 """The metrics that the latency table predicts, and the phase that it predicts each from."""
 

@@ -160,7 +160,6 @@ class RunConfig(Value):
         unlike = {
             "device_kind": self.device_kind == (),
             "fidelity": self.fidelity == FidelitySettings(),
-            "gates.table": not self.gates.table,
             "tasks": self.tasks == TaskSettings(),
             "space.exportable_to": not self.space.exportable_to,
             "proxy.budgets": not self.proxy.budgets,

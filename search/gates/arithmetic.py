@@ -4,10 +4,13 @@ A search checks constraints on them for every child, so that only those that are
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
-from operators import Architecture
+from operators import VisionLanguage
 from operators.base.errors import ArchitectureError
-from operators.cost import Cost, cost, parameters
+from operators.cost import Cost, cost
+from operators.vision.cost import parameters_of, vision_cost
+from operators.vision.vision_language import Model
 from profiler.device.device import inference_dtype
 from profiler.device.names import LLAMA_CPP, engine_of
 from profiler.profile import QUANTIZATION, ProfileSettings, key
@@ -19,7 +22,7 @@ STATE_METRICS = ("state_bytes", "kv_bytes", "recurrent_bytes")  # one for each b
 
 def arithmetic(
     metrics: Collection[str], profile: ProfileSettings, device: str
-) -> Callable[[Architecture], dict[str, float]]:
+) -> Callable[[Model], dict[str, float]]:
     """What computes, of these metrics, those that need no measurement, and no others.
 
     profile: the batch sizes and contexts that metrics are named after.
@@ -37,10 +40,12 @@ def arithmetic(
     fields = [field for field in fields if field[0] in metrics]
     points = {(batch, context) for _, _, batch, context in fields}
 
-    def compute(architecture: Architecture) -> dict[str, float]:
-        counted: dict[str, float] = {"params": parameters(architecture)} if "params" in metrics else {}
+    def compute(model: Model) -> dict[str, float]:
+        counted: dict[str, float] = {"params": parameters_of(model)} if "params" in metrics else {}
+        if "image_tokens" in metrics and isinstance(model, VisionLanguage):
+            counted["image_tokens"] = model.image_tokens
         try:
-            costs = {point: cost_of(architecture, batch=point[0], context=point[1]) for point in points}
+            costs = {point: cost_of(model, batch=point[0], context=point[1]) for point in points}
         except ArchitectureError:  # the engine does not hold it: measuring it says so
             return counted
         return counted | {
@@ -51,14 +56,25 @@ def arithmetic(
 
 
 def _cost_on(device: str, profile: ProfileSettings) -> Callable[..., Cost]:
-    """What counts the costs of (architecture, batch, context) on a device."""
+    """What counts the costs of (model, batch, context) on a device.
+
+    Of a model that sees, bytes of parameters are those of all parts, and the state is that behind a prompt
+    with its images.
+    """
     if engine_of(device) == LLAMA_CPP:
         from operators.published.gguf_export.sizes import gguf_cost
 
         kind = profile.quantization or QUANTIZATION
         return lambda architecture, **point: gguf_cost(architecture, **point, dtype=kind)
     dtype = inference_dtype(device)
-    return lambda architecture, **point: cost(architecture, **point, dtype=dtype)
+
+    def of_either(model: Model, *, batch: int, context: int) -> Cost:
+        if not isinstance(model, VisionLanguage):
+            return cost(model, batch=batch, context=context, dtype=dtype)
+        whole = vision_cost(model, batch=batch, text_tokens=context, images=profile.images, dtype=dtype)
+        return replace(whole.language, params=whole.params, param_bytes=whole.param_bytes)
+
+    return of_either
 
 
 def arithmetic_check(

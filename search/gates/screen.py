@@ -13,15 +13,15 @@ is let through, chosen by the run's seed and the architecture alone, and what be
 from collections import Counter
 from collections.abc import Callable
 
-from operators import Architecture
+from operators.vision.vision_language import Model
 from search.evaluation.audits import ARITHMETIC, TABLE, audits
 
-Check = Callable[[Architecture], str | None]
-"""Why a gate rejects an architecture, or None."""
+Check = Callable[[Model], str | None]
+"""Why a gate rejects a model, or None."""
 
 
 class Screen:
-    """The gates before anything is measured: says whether an architecture may be proposed.
+    """The gates before anything is measured: says whether a model may be proposed.
 
     It counts what came to each gate.
     """
@@ -43,16 +43,16 @@ class Screen:
         self._seen: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
 
-    def __call__(self, architecture: Architecture) -> bool:
-        if self._reason(ARITHMETIC, self._arithmetic, architecture):
+    def __call__(self, model: Model) -> bool:
+        if self._reason(ARITHMETIC, self._arithmetic, model):
             return False
-        return not self._reason(TABLE, self._table, architecture) or audits(
-            self._audit, TABLE, architecture, seed=self._seed
+        return not self._reason(TABLE, self._table, model) or audits(
+            self._audit, TABLE, model, seed=self._seed
         )
 
-    def table_says(self, architecture: Architecture) -> str:
-        """What the table has against an architecture that was let through; empty for nothing."""
-        return (self._table and self._table(architecture)) or ""
+    def table_says(self, model: Model) -> str:
+        """What the table has against a model that was let through; empty for nothing."""
+        return (self._table and self._table(model)) or ""
 
     def take_counts(self) -> dict[str, tuple[int, int]]:
         """Since the last call: gate -> how many came to it, and how many it rejected, audits included."""
@@ -61,10 +61,10 @@ class Screen:
         self._rejected.clear()
         return counts
 
-    def _reason(self, gate: str, check: Check | None, architecture: Architecture) -> str | None:
+    def _reason(self, gate: str, check: Check | None, model: Model) -> str | None:
         if check is None:
             return None
-        reason = check(architecture)
+        reason = check(model)
         self._seen[gate] += 1
         self._rejected[gate] += reason is not None
         return reason

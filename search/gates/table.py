@@ -9,11 +9,14 @@ same space. A candidate that the table cannot predict passes.
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import TypeVar
 
+from operators import VisionLanguage
 from operators.architecture import MAX_DEPTH, Architecture
 from operators.base.errors import ConfigError, DeviceError, TableError
 from operators.base.threads import torch_threads
+from operators.vision.vision_language import Model
 from profiler.device.device import open_device
 from profiler.profile import ProfileSettings, key
 from profiler.table.latency_table import LatencyTable, default_path
@@ -21,10 +24,12 @@ from profiler.table.parts import Point
 from search.config.choices import normalized
 from search.config.evaluation import TABLE_METRICS
 from search.config.space import SpaceSettings
+from search.config.vision import VisionSpaceSettings
 from search.gates.screen import Check
 from search.objectives import Constraint, Objective
 from search.searchers.guided import Known
 from search.spaces.free import ArchitectureSpace
+from search.spaces.vision import VisionSpace
 
 LEAST_MODELS = 20  # held out: below, their 95th percentile is the largest error alone
 MOST_MARGIN = 0.99  # a prediction may be off by more; a time that is shorter by all of it would be none
@@ -48,7 +53,7 @@ def predicted_points(wanted: Iterable[OfMetric], profile: ProfileSettings) -> di
     """
     points = {
         key(name, batch=batch, context=None if context == profile.contexts[0] else context): Point(
-            phase, batch, context
+            phase, batch, context, profile.images
         )
         for name, phase in TABLE_METRICS.items()
         for context in profile.contexts
@@ -57,14 +62,18 @@ def predicted_points(wanted: Iterable[OfMetric], profile: ProfileSettings) -> di
     return {item: points[item.metric] for item in wanted if item.metric in points}
 
 
-def digest_of(settings: SpaceSettings) -> str:
-    """What tells one search space from another."""
+def digest_of(settings: SpaceSettings, towers: VisionSpaceSettings | None = None) -> str:
+    """What tells one search space from another.
+
+    towers: where candidates see, what their towers and projectors may be.
+    """
     left_out = {
         name
         for name, field in type(settings).model_fields.items()
         if name not in FIRST_KEYS and getattr(settings, name) == field.get_default(call_default_factory=True)
     }
-    return hashlib.sha256(settings.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
+    written = settings.model_dump_json(exclude=left_out) + (towers.model_dump_json() if towers else "")
+    return hashlib.sha256(written.encode()).hexdigest()[:12]
 
 
 def members(space: ArchitectureSpace) -> list[Architecture]:
@@ -90,6 +99,31 @@ def members(space: ArchitectureSpace) -> list[Architecture]:
                 for meta_tokens in choices.meta_tokens
             ]
     return architectures
+
+
+def seeing_members(space: VisionSpace) -> list[VisionLanguage]:
+    """Models that together have every part of the space: of towers, of projectors, and of decoders.
+
+    Decoders are there behind every number of image tokens, which they read as part of the prompt.
+    """
+    decoders, choices = members(space.language), space.choices
+    of_each_width = {decoder.width: decoder for decoder in decoders}
+    # Blocks of either normalization: in deepest towers, none or all have LayerNorm before.
+    ends = {"depth": (max(choices["depth"]),), "before": {min(choices["before"]), max(choices["before"])}}
+    names, values = zip(*{**choices, **ends}.items(), strict=True)
+    found = [
+        member
+        for combination in product(*values)
+        for decoder in of_each_width.values()
+        if (member := space.build(dict(zip(names, combination, strict=True)), decoder)) is not None
+    ]
+    of_each_count = {member.image_tokens: member for member in found}
+    behind = [
+        member.model_copy(update={"language": decoder})
+        for member in of_each_count.values()
+        for decoder in decoders
+    ]
+    return [*found, *behind]
 
 
 def device_table(device: str, kinds: Sequence[str], *, threads: int) -> LatencyTable:
@@ -161,7 +195,11 @@ def in_time(table: LatencyTable, points: Mapping[Constraint, Point]) -> Callable
 
 
 def table_check(
-    table: LatencyTable, points: Mapping[Constraint, Point], space: ArchitectureSpace, *, device: str
+    table: LatencyTable,
+    points: Mapping[Constraint, Point],
+    space: ArchitectureSpace | VisionSpace,
+    *,
+    device: str,
 ) -> Check:
     """The gate of the latency table.
 
@@ -170,15 +208,20 @@ def table_check(
 
     Raises ConfigError where the table does not cover the space or was not validated on it.
     """
-    lacking = table.missing(members(space), tuple(points.values()))
+    everything: Sequence[Model]
+    if isinstance(space, VisionSpace):
+        everything, digest = seeing_members(space), digest_of(space.language.settings, space.settings)
+    else:
+        everything, digest = members(space), digest_of(space.settings)
+    lacking = table.missing(everything, tuple(points.values()))
     if lacking:
         raise ConfigError(
             f"gates.table: {table.path} lacks {len(lacking)} entries of this space; expected all: "
             f"`frontrunner table build CONFIG --device {device}` measures them"
         )
-    margins = {each: _margin(table, each, point, space) for each, point in points.items()}
+    margins = {each: _margin(table, each, point, digest) for each, point in points.items()}
 
-    def check(architecture: Architecture) -> str | None:
+    def check(architecture: Model) -> str | None:
         for constraint, point in points.items():
             metric, margin = constraint.metric, margins[constraint]
             try:
@@ -196,9 +239,9 @@ def table_check(
     return check
 
 
-def _margin(table: LatencyTable, constraint: Constraint, point: Point, space: ArchitectureSpace) -> float:
+def _margin(table: LatencyTable, constraint: Constraint, point: Point, space: str) -> float:
     """How far predictions are off for 95 of 100 models, relative to them. Raises ConfigError if unknown."""
-    validation = table.validation(digest_of(space.settings), point)
+    validation = table.validation(space, point)
     models = validation.models if validation else 0
     if validation is None or models < LEAST_MODELS:
         raise ConfigError(

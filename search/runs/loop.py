@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from operators import Architecture
 from operators.base.errors import RunError, SpaceExhausted
 from operators.base.files import write_whole
 from operators.vision.vision_language import Model
@@ -220,9 +219,7 @@ class _Loop:
         )
 
     def _table_says(self, entry: Entry) -> str:
-        """What the latency table has against a candidate that was let through; it knows language models."""
-        if not isinstance(entry.architecture, Architecture):
-            return ""
+        """What the latency table has against a candidate that was let through."""
         return self._prepared.screen.table_says(entry.architecture)
 
     def _submit(self, job: Job) -> None:

@@ -1,14 +1,17 @@
 """What a search does before it evaluates anything: prepare the text, make the gates, try the constraints."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from operators import Architecture
 from operators.base.errors import ConfigError, DeviceError
-from operators.cost import parameters
+from operators.vision.cost import parameters_of
+from operators.vision.vision_language import Model
 from profiler.process.worker import ProfilingWorker
 from profiler.table.latency_table import LatencyTable
 from proxy_train.images.batches import require_fit
@@ -26,9 +29,10 @@ from search.gates.screen import Screen
 from search.gates.table import device_table, in_time, known_costs, predicted_points, table_check
 from search.objectives import Constraint, first_broken, needs_training, require_agreement
 from search.searchers.guided import Known
+from search.spaces.contract import Space
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
-from search.spaces.vision import VisionSpace
+from search.spaces.vision import VisionSpace, accepts_everything
 
 PROBES = 256  # samples that stand for the space: one that 1 % of it meets is missed in 8 of 100 searches
 
@@ -75,9 +79,12 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
     objectives = config.parsed_objectives()
     forecasts = config.searcher.name == "guided" and bool(predicted_points(objectives, profile))
     table, gate, fast = None, None, None
-    if config.gates.table or forecasts:
-        kinds, threads = config.device_kind, profile.threads
-        table = _table(device, kinds, threads=threads, needed=config.gates.table)
+    kinds, threads = config.device_kind, profile.threads
+    if config.gates.table:
+        table = _needed_table(device, kinds, threads=threads)
+    elif forecasts:
+        with suppress(DeviceError):  # without the device here, the searcher learns latencies itself
+            table = device_table(device, kinds, threads=threads)
     if table is not None and config.gates.table:
         points = predicted_points(constraints, profile)
         gate, fast = table_check(table, points, everything, device=device), in_time(table, points)
@@ -99,21 +106,24 @@ def _prepared_to_see(config: RunConfig, vision: VisionSettings, corpus: Corpus) 
     decoders = make_space(config.space, corpus.vocabulary)
     seeing = VisionSpace(vision.space, decoders, corpus.vocabulary - 1)
     require_fit(images, seeing.sample(np.random.default_rng(config.seed)))
-    return Prepared(config, corpus, decoders, images=images, seeing=seeing)
+    constraints, profile, device = config.parsed_constraints(), config.profile, config.device
+    of_table = None
+    if config.gates.table:
+        table = _needed_table(device, config.device_kind, threads=profile.threads)
+        of_table = table_check(table, predicted_points(constraints, profile), seeing, device=device)
+    arithmetically = arithmetic_check(constraints, profile, device)
+    screen = Screen(arithmetically, of_table, audit=config.gates.audit, seed=config.seed)
+    return Prepared(config, corpus, decoders, screen, images=images, seeing=replace(seeing, accepts=screen))
 
 
-def _table(device: str, kinds: Sequence[str], *, threads: int, needed: bool) -> LatencyTable | None:
-    """The latency table of the run's device; None where only forecasts need it and the device is not here.
+def _needed_table(device: str, kinds: Sequence[str], *, threads: int) -> LatencyTable:
+    """The latency table of the run's device, for the gate; parameters as of `device_table`.
 
-    needed: whether the gate needs it, and not only forecasts. The others are those of `device_table`.
-
-    Raises ConfigError where the gate needs it, TableError where it is damaged.
+    Raises ConfigError where the device is not here, TableError where the table is damaged.
     """
     try:
         return device_table(device, kinds, threads=threads)
     except DeviceError as error:
-        if not needed:
-            return None
         raise ConfigError(
             f"gates.table: the table is read on the machine that drives the search; {error}"
         ) from None
@@ -128,11 +138,8 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
 
     measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
     """
-    config = prepared.config
+    config, seeing = prepared.config, prepared.seeing
     constraints = config.parsed_constraints()
-    if prepared.seeing is not None:  # whose members are judged by what is measured and trained
-        require_agreement(constraints)
-        return
     if config.space.exportable_to:
         # Raises where the engines load nothing of the space, or nearly nothing.
         make_space(config.space, prepared.corpus.vocabulary).sample(np.random.default_rng(config.seed))
@@ -140,21 +147,24 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
         return
     require_agreement(constraints)
     compute = arithmetic({each.metric for each in constraints}, config.profile, config.device)
-    space = make_space(config.space, prepared.corpus.vocabulary)
+    space: Space[Any] = make_space(config.space, prepared.corpus.vocabulary)
+    if seeing is not None:
+        space = replace(seeing, accepts=accepts_everything)
     accepted = _meeting(constraints, compute, space, seed=config.seed)
-    prepared.space.sample(np.random.default_rng(config.seed))  # raises where the table rejects all
+    # It raises where the table rejects all.
+    (seeing or prepared.space).sample(np.random.default_rng(config.seed))
 
     computed = compute(accepted[0])
     measured = [
         each for each in constraints if each.metric not in computed and not needs_training(each.metric)
     ]
     if measured_here and measured:
-        by_size = sorted(accepted, key=lambda probe: (probe.depth, parameters(probe)))
+        by_size = sorted(accepted, key=lambda probe: (probe.depth, parameters_of(probe)))
         # The shallow ones are made when they are asked for, which is seldom.
-        probes = chain((*by_size[:2], by_size[-1]), prepared.space.shallow())
+        probes = chain((*by_size[:2], by_size[-1]), (seeing or prepared.space).shallow())
         with ProfilingWorker(config.device) as worker:
 
-            def measure(probe: Architecture) -> dict[str, float] | None:
+            def measure(probe: Model) -> dict[str, float] | None:
                 profile = profiled(
                     worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s
                 )
@@ -165,11 +175,11 @@ def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None
 
 def _meeting(
     constraints: Sequence[Constraint],
-    compute: Callable[[Architecture], dict[str, float]],
-    space: ArchitectureSpace,
+    compute: Callable[[Model], dict[str, float]],
+    space: Space[Any],
     *,
     seed: int,
-) -> list[Architecture]:
+) -> list[Model]:
     """The probes that meet all constraints that can be computed. Raises ConfigError where there are none."""
     rng = np.random.default_rng(seed)
     probes = [*space.seeds(), *(space.sample(rng) for _ in range(PROBES))]
@@ -194,8 +204,8 @@ def _meeting(
 
 def _require_measured(
     constraints: Sequence[Constraint],
-    measure: Callable[[Architecture], dict[str, float] | None],
-    probes: Iterable[Architecture],
+    measure: Callable[[Model], dict[str, float] | None],
+    probes: Iterable[Model],
 ) -> None:
     """Raises ConfigError for a constraint that no probe meets when it is measured.
 

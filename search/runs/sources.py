@@ -43,9 +43,13 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
     Raises ArchitectureError and RunError, and DataError for a published model.
     """
     title, model = _named(text, results, Architecture.load)
+    return title, _language_model(text, model)
+
+
+def _language_model(text: str, model: Model) -> Architecture:
     if not isinstance(model, Architecture):
         raise ArchitectureError(f"{text}: a vision-language model, expected a language model")
-    return title, model
+    return model
 
 
 def model_of(text: str, results: Path) -> tuple[str, Model]:
@@ -96,6 +100,12 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
 
 
 def run_or_architecture(text: str, results: Path, changes: Sequence[str] = ()) -> RunConfig | Architecture:
+    """The configuration of a run, or a language model; see `run_or_model`. Raises as it does."""
+    given = run_or_model(text, results, changes)
+    return _language_model(text, given) if not isinstance(given, RunConfig) else given
+
+
+def run_or_model(text: str, results: Path, changes: Sequence[str] = ()) -> RunConfig | Model:
     """The configuration of a run file, a shipped one or that of a run that was begun; or a model.
 
     changes: of the keys of a configuration, as in `proxy.tokens=2e6`.
@@ -106,19 +116,19 @@ def run_or_architecture(text: str, results: Path, changes: Sequence[str] = ()) -
     path = Path(text)
     if is_published(path):
         _unchanged(text, "a model", changes)
-        return architecture_of(text, results)[1]
+        return model_of(text, results)[1]
     if (path / _LEDGER).is_file():
         _unchanged(text, "a run that was begun", changes)
         return opened(results, str(path.absolute()))[1].config
     if path.exists() and not path.is_dir() and path.suffix != ".json":
         data = config_module.plain(path)
-        if not (isinstance(data, dict) and "layers" in data):
+        if not (isinstance(data, dict) and {"layers", "tower"} & data.keys()):
             return config_module.parse(changed(data, changes), where=text)
     elif not (path / IN_A_FOLDER).is_file() and shipped.find(path, "configuration") is not None:
         return config_module.load(path, changes)
-    architecture = architecture_of(text, results)[1]
+    model = model_of(text, results)[1]
     _unchanged(text, "a model", changes)
-    return architecture
+    return model
 
 
 def _unchanged(text: str, kind: str, changes: Sequence[str]) -> None:

@@ -7,24 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from operators.architecture import Architecture
 from operators.base.errors import ConfigError
-from operators.cost import cost
+from operators.vision.cost import memory_bytes_of
+from operators.vision.vision_language import Model, VisionLanguage
 from profiler.device.device import Device
 from profiler.profile import ProfileSettings
 from profiler.table.build import memory_for_models
-from profiler.table.parts import Point
+from profiler.table.parts import Phase, Point
 from profiler.table.validate import Accuracy, Case, accuracy
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.gates.table import members, predicted_points
+from search.gates.table import members, predicted_points, seeing_members
 from search.objectives import Constraint
-from search.runs.sources import run_or_architecture
+from search.runs.sources import run_or_model
+from search.spaces.contract import Space
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
+from search.spaces.vision import VisionSpace
 
 _DRAWS = 100  # for each model that is held out, before the space is said to have too few
-BATCHES, CONTEXTS = (1, 8), (1024,)  # of a model that is given without a run
+BATCHES, CONTEXTS, IMAGES = (1, 8), (1024,), 1  # of a model that is given without a run
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Wanted:
     points: to measure these layers at.
     """
 
-    architectures: tuple[Architecture, ...]
+    architectures: tuple[Model, ...]
     points: tuple[Point, ...]
 
 
@@ -57,20 +59,27 @@ def wanted(
 
     Raises ConfigError and ArchitectureError.
     """
-    architectures: list[Architecture] = []
+    architectures: list[Model] = []
     points: dict[Point, None] = {}
     for source in sources:
-        given = run_or_architecture(source, results, changes)
-        if isinstance(given, Architecture):
-            architectures.append(given)
-            of_batches, of_contexts = batches or BATCHES, contexts or CONTEXTS
-        else:
-            architectures += members(make_space(given.space, given.data.vocabulary))
+        given = run_or_model(source, results, changes)
+        if isinstance(given, RunConfig):
+            space = space_of(given)
+            architectures += seeing_members(space) if isinstance(space, VisionSpace) else members(space)
             of_batches = batches or given.profile.batch_sizes
             of_contexts = contexts or given.profile.contexts
-        for batch in of_batches:
-            for context in of_contexts:
-                points |= dict.fromkeys((Point("decode", batch, context), Point("prefill", batch, context)))
+            images = given.profile.images
+        else:
+            architectures.append(given)
+            of_batches, of_contexts = batches or BATCHES, contexts or CONTEXTS
+            images = IMAGES if isinstance(given, VisionLanguage) else 0
+        phases: tuple[Phase, ...] = ("decode", "prefill", "first_token") if images else ("decode", "prefill")
+        points |= {
+            Point(phase, batch, context, images): None
+            for batch in of_batches
+            for context in of_contexts
+            for phase in phases
+        }
     return Wanted(tuple(architectures), tuple(points))
 
 
@@ -89,32 +98,35 @@ def load_space(path: Path, changes: Sequence[str] = ()) -> RunConfig:
 def default_points(profile: ProfileSettings, constraints: Sequence[Constraint]) -> tuple[Point, ...]:
     """Where a table is validated for a run, all at its first context, and where it has constraints.
 
-    That is decoding at each of its batch sizes, and reading a prompt at the first.
+    That is decoding at each of its batch sizes, and reading a prompt at the first: for models that see, from
+    the pictures on.
     """
-    context = profile.contexts[0]
-    decode = [Point("decode", batch, context) for batch in profile.batch_sizes]
-    prefill = Point("prefill", profile.batch_sizes[0], context)
+    context, images = profile.contexts[0], profile.images
+    decode = [Point("decode", batch, context, images) for batch in profile.batch_sizes]
+    prefill = Point("first_token" if images else "prefill", profile.batch_sizes[0], context, images)
     return tuple(dict.fromkeys([*decode, prefill, *predicted_points(constraints, profile).values()]))
 
 
+def space_of(run: RunConfig) -> ArchitectureSpace | VisionSpace:
+    """All that a run may try, without its gates."""
+    space = make_space(run.space, run.data.vocabulary)
+    return space if run.vision is None else VisionSpace(run.vision.space, space, run.data.vocabulary - 1)
+
+
 def held_out(
-    space: ArchitectureSpace, count: int, *, seed: int, points: Sequence[Point], device: Device
-) -> tuple[Architecture, ...]:
+    space: ArchitectureSpace | VisionSpace, count: int, *, seed: int, points: Sequence[Point], device: Device
+) -> tuple[Model, ...]:
     """Distinct models drawn at random, of those that fit the device's memory at every point.
 
     Raises ConfigError for a space of fewer.
     """
     memory = memory_for_models(device)
 
-    def fits(architecture: Architecture) -> bool:
-        costs = [
-            cost(architecture, batch=point.batch, context=point.context, dtype=device.dtype)
-            for point in points
-        ]
-        return all(each.param_bytes + each.state_bytes <= memory for each in costs)
+    def fits(model: Model) -> bool:
+        return all(memory_bytes_of(model, *point[1:], dtype=device.dtype) <= memory for point in points)
 
-    fitting, rng = replace(space, accepts=fits), np.random.default_rng(seed)
-    drawn: dict[str, Architecture] = {}
+    fitting: Space[Any] = replace(space, accepts=fits)
+    rng, drawn = np.random.default_rng(seed), dict[str, Model]()
     for _ in range(_DRAWS * count):
         member = fitting.sample(rng)
         drawn.setdefault(fitting.key(member), member)

@@ -1,10 +1,10 @@
 """The space of models that see: tower, projector and language model, searched together."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import islice, product, takewhile
 from typing import Any
 
 from numpy.random import Generator
@@ -26,6 +26,10 @@ WORDS = ("qk_norm", "feedforward", "positions")  # genes that are no numbers
 Genes = dict[str, Any]
 
 
+def accepts_everything(member: VisionLanguage) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class VisionSpace:
     """A Space[VisionLanguage].
@@ -33,12 +37,14 @@ class VisionSpace:
     settings: of towers and projectors.
     language: the space of decoders.
     image_token: the placeholder of every member.
+    accepts: the run's gates before anything is measured.
     max_tries: random members that are tried before the space counts as empty.
     """
 
     settings: VisionSpaceSettings
     language: ArchitectureSpace
     image_token: int
+    accepts: Callable[[VisionLanguage], bool] = accepts_everything
     max_tries: int = 1000
 
     @cached_property
@@ -107,11 +113,12 @@ class VisionSpace:
     def sample(self, rng: Generator) -> VisionLanguage:
         for _ in range(self.max_tries):
             genes = {name: pick(values, rng) for name, values in self.choices.items()}
-            if (member := self.build(genes, self.language.sample(rng))) is not None:
+            member = self.build(genes, self.language.sample(rng))
+            if member is not None and self.accepts(member):
                 return member
         raise ConfigError(
-            f"vision.space: none of {self.max_tries} random towers fits: widen the space, or raise "
-            f"max_image_tokens, {self.settings.max_image_tokens}"
+            f"vision.space: none of {self.max_tries} random towers fits: widen the space, relax the "
+            f"constraints, or raise max_image_tokens, {self.settings.max_image_tokens}"
         )
 
     def mutate(self, parent: VisionLanguage, rng: Generator) -> tuple[VisionLanguage, str] | None:
@@ -123,7 +130,7 @@ class VisionSpace:
         for _ in range(CHILD_TRIES):
             _, change = pick(kinds, rng)
             child = change(parent, rng)
-            if child is not None and child[0] != parent:
+            if child is not None and child[0] != parent and self.accepts(child[0]):
                 return child
         return None
 
@@ -160,7 +167,7 @@ class VisionSpace:
             tower, projector = (pick((ours, theirs), rng) for _ in range(2))
             language = pick((a.language, b.language), rng)
             child = self.build({**tower, **{name: projector[name] for name in of_projector}}, language)
-            if child is not None:
+            if child is not None and self.accepts(child):
                 return child
         return None
 
@@ -171,9 +178,20 @@ class VisionSpace:
         for number, name in enumerate(shipped.names("vision-language model") if decoders else ()):
             genes = self._nearest(VisionLanguage.load(name))
             member = self.build(genes, decoders[number % len(decoders)])
-            if member is not None:
+            if member is not None and self.accepts(member):
                 members.append(member)
         return tuple({member.digest(): member for member in reversed(members)}.values())[::-1]
+
+    def shallow(self) -> Iterator[VisionLanguage]:
+        """The tower with the least work before each of the shallow decoders."""
+        choices = self.choices
+        least = {name: values[0] if name in WORDS else min(values) for name, values in choices.items()}
+        # Fewer patches and fewer image tokens are less work; not every pair divides the image.
+        coarse = product(*(sorted(choices[name], reverse=True) for name in ("patch_size", "pixel_shuffle")))
+        pairs = [{"patch_size": patch, "pixel_shuffle": shuffle} for patch, shuffle in coarse]
+        for decoder in self.language.shallow():
+            built = (self.build({**least, **pair}, decoder) for pair in pairs)
+            yield from islice((each for each in built if each is not None and self.accepts(each)), 1)
 
     def _nearest(self, design: VisionLanguage) -> Genes:
         """The genes nearest to a design's; sizes by their share of the largest choice."""

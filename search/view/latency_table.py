@@ -12,8 +12,7 @@ from profiler.table.parts import Entry, Point
 from profiler.table.validate import Case, accuracy, validate
 from search.config.run import RunConfig
 from search.gates.table import digest_of
-from search.runs.table_for_space import default_points, held_out, named
-from search.spaces.staged import make_space
+from search.runs.table_for_space import default_points, held_out, named, space_of
 from search.view.tables import MARK
 from search.view.terminal_tables import Sheet, sheet
 
@@ -71,8 +70,7 @@ def build_and_validate(
     seed: seed of the draw.
     """
     points = default_points(run.profile, run.parsed_constraints())
-    space = make_space(run.space, run.data.vocabulary)
-    models = held_out(space, count, seed=seed, points=points, device=device)
+    models = held_out(space_of(run), count, seed=seed, points=points, device=device)
     build(table, models, points, device=device, on_entry=progress(console))
     cases_by_point: dict[Point, list[Case]] = {point: [] for point in points}
     for number, case in enumerate(validate(table, models, points, device)):
@@ -84,7 +82,7 @@ def build_and_validate(
         )
         line += ", tainted" if case.tainted else ""
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    space_digest = digest_of(run.space)
+    space_digest = digest_of(run.space, run.vision.space if run.vision else None)
     accuracies = {point: accuracy(cases) for point, cases in cases_by_point.items()}
     validations = [
         Validation(space=space_digest, **point._asdict(), models=of_point.models, p95=of_point.p95)

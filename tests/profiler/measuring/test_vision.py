@@ -79,7 +79,7 @@ def test_the_session_chooses_the_token_that_the_model_does() -> None:
     from profiler.device.device import open_device
 
     model = VisionLanguageModel(SMALL).eval()
-    session = vision._Session(model, images=2, batch=2, context=3, device=open_device("cpu"), seed=0)
+    session = vision.Session(model, images=2, batch=2, context=3, device=open_device("cpu"), seed=0)
     placeholders = torch.full((2, 8), SMALL.image_token)
     tokens = torch.cat([placeholders, session._text.where(session._text != SMALL.image_token, 0)], 1)
     session._text = tokens[:, 8:]
