@@ -205,6 +205,10 @@ class Session:
     def first_token(self) -> None:
         """From the pictures to the first token."""
         self._pixels.copy_(self.preprocess())
+        self.behind_pictures()
+
+    def behind_pictures(self) -> None:
+        """From the normalized images to the first token."""
         self.tower.run()
         self.projector.run()
         self.prefill.run()

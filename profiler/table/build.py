@@ -31,7 +31,7 @@ from profiler.measuring.decoder import random_model
 from profiler.measuring.pace import Pace
 from profiler.profile import MOST_ERROR
 from profiler.table.image_parts import PatchAttention, PatchNetwork
-from profiler.table.image_stopwatch import image_stopwatch
+from profiler.table.image_stopwatch import image_stopwatches
 from profiler.table.latency_table import LatencyTable
 from profiler.table.parts import Entry, Part, Point, Rest
 from profiler.table.stopwatch import Stopwatch
@@ -56,9 +56,6 @@ _CACHES = 4
 _PREFILL_TOKENS = 65_536
 # What weights and state of the models may take on a CPU (bytes).
 _CPU_MEMORY = 2 << 30
-
-# Halves of a tower's blocks, which are timed as layers are.
-_IN_A_ROW = (PatchAttention, PatchNetwork)
 
 # Called with an entry, how many are done, and how many there are.
 Progress = Callable[[Entry, int, int], None]
@@ -136,9 +133,7 @@ def stopwatches(
     if isinstance(part.what, Layer | Rest):
         short, long = (stopwatch(part, stack, device) for stack in stacks(part, layers))
         return short, long
-    if isinstance(part.what, _IN_A_ROW):
-        return image_stopwatch(part, layers, device), image_stopwatch(part, 2 * layers, device)
-    return image_stopwatch(part, 1, device), None
+    return image_stopwatches(part, layers, device)
 
 
 def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
@@ -251,7 +246,9 @@ def layers_for(part: Part, device: Device) -> int:
 
 
 def _halves_for(part: Part, device: Device) -> int:
-    """How many halves of blocks the shorter tower has."""
+    """How many halves of blocks the shorter tower has; 1 for other parts before the language model."""
+    if not isinstance(part.what, PatchAttention | PatchNetwork):
+        return 1
     if device.torch_device.type == "cpu":
         return _CPU_LAYERS
     return min(max(_PREFILL_TOKENS // (part.batch * part.context), 2), _MOST_PREFILL_LAYERS)

@@ -1,7 +1,10 @@
-"""Times parts of models that see: so many halves of blocks in a row, or another part by itself.
+"""Times parts of models that see, by what each adds to what is there without it.
 
-They are timed as `profiler.measuring.vision` does: on a GPU from a captured CUDA graph, but for the pictures,
-which the CPU prepares.
+Halves of blocks are timed so many in a row, and twice as many. The pictures are timed before a small model:
+on a CPU they drive weights and code out of the caches, and what follows takes longer. The projector and the
+ends of a tower are timed by themselves.
+
+On a GPU, all but the pictures is replayed from CUDA graphs, as in `profiler.measuring.vision`.
 """
 
 from collections.abc import Callable
@@ -16,7 +19,7 @@ from operators.vision.projector import ImageProjector
 from operators.vision.tower import Tower, VisionBlock
 from operators.vision.vision_language import CHANNELS, VisionLanguage, VisionTower
 from profiler.device.device import Device
-from profiler.measuring.vision import prepared, random_pictures
+from profiler.measuring.vision import Session, random_model
 from profiler.table.image_parts import (
     ImagePart,
     PatchAttention,
@@ -32,53 +35,73 @@ _WARMUPS = 3  # of a captured graph
 THETA = 1e4  # of rotary positions: any takes as long
 
 
-def image_stopwatch(part: Part, count: int, device: Device) -> Callable[[], float]:
-    """A function that times the part (ms); of halves of blocks, `count` in a row.
+def image_stopwatches(
+    part: Part, layers: int, device: Device
+) -> tuple[Callable[[], float], Callable[[], float] | None]:
+    """What times a model without the part, or with `layers` of it, and with it, or with twice as many (ms).
 
-    It loads the device: the caller holds the shared lock here, and the exclusive lock while timing. Both are
-    done under `torch.inference_mode`.
+    The other one is None for a part that is timed by itself. It loads the device: the caller holds the shared
+    lock here, and the exclusive lock while timing. Both are done under `torch.inference_mode`.
 
     Raises MemoryError or torch.OutOfMemoryError where memory runs out.
     """
+    if isinstance(part.what, Pictures):
+        session = Session(
+            random_model(_company(part.what.size), device, "auto", 0), 1, part.batch, 1, device, 0
+        )
+        return _timed(session.behind_pictures, device), _timed(session.first_token, device)
     with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):
         torch.manual_seed(0)
-        launch = _launch(part, count, device)
-    on_gpu = device.torch_device.type == "cuda" and not isinstance(part.what, Pictures)
+        short, long = _launches(part, layers, device)
+    return _graph(short, device), None if long is None else _graph(long, device)
+
+
+def _company(size: int) -> VisionLanguage:
+    """A small model behind pictures of that size."""
+    patch_size = next(pixels for pixels in range(min(8, size), size + 1) if size % pixels == 0)
+    tower = {"image_size": size, "patch_size": patch_size, "width": 64, "depth": 1, "heads": 2, "hidden": 128}
+    language = {"width": 64, "vocabulary": 512, "layers": "a f"}
+    whole = {"tower": tower, "projector": {}, "language": language, "image_token": 0}
+    return VisionLanguage.parse(whole)
+
+
+def _graph(launch: Callable[[], Any], device: Device) -> Callable[[], float]:
+    on_gpu = device.torch_device.type == "cuda"
     run = captured(launch, device=device.torch_device, warmups=_WARMUPS).replay if on_gpu else launch
+    return _timed(run, device)
+
+
+def _timed(run: Callable[[], Any], device: Device) -> Callable[[], float]:
     repeats = max(1, ceil(_SAMPLE_MS / min(device.timed(run) for _ in range(3))))
     return lambda: sum(device.timed(run) for _ in range(repeats)) / repeats
 
 
-def _launch(part: Part, count: int, device: Device) -> Callable[[], Any]:
+def _launches(part: Part, layers: int, device: Device) -> tuple[Callable[[], Any], Callable[[], Any] | None]:
     what, images, grid = part.what, part.batch, isqrt(part.context)
-    if isinstance(what, Pictures):
-        pictures = random_pictures(images, seed=0)
-        pixels = prepared(pictures, what.size).to(device.torch_device, device.dtype)
-        return lambda: pixels.copy_(prepared(pictures, what.size))
     where: dict[str, Any] = {"device": device.torch_device, "dtype": device.dtype}
-    patches = torch.randn(images, grid, grid, part.width, **where)
     tower = _tower(what, part.width, grid, rotated=part.rope)
+    ends = Tower(tower).to(**where).eval()
     if isinstance(what, TowerEnds):
-        ends = Tower(tower).to(**where).eval()
         ends.blocks = torch.nn.ModuleList()
         pixels = torch.randn(images, CHANNELS, tower.image_size, tower.image_size, **where)
-        return lambda: ends(pixels)
+        return lambda: ends(pixels), None
     if isinstance(what, PatchProjector):
         language = {"width": what.language_width, "vocabulary": 2, "layers": "f"}
         whole = {"tower": tower, "projector": what.projector, "language": language, "image_token": 0}
         projector = ImageProjector(VisionLanguage.parse(whole), embedding_std=1.0).to(**where).eval()
-        return lambda: projector(patches)
-    blocks = [VisionBlock(tower, tower.norms[0]).to(**where).eval() for _ in range(count)]
-    angles = Tower(tower).angles(grid, grid, device.torch_device)
-    flat, attends = patches.flatten(1, 2), isinstance(what, PatchAttention)
+        patches = torch.randn(images, grid, grid, part.width, **where)
+        return lambda: projector(patches), None
+    blocks = [VisionBlock(tower, tower.norms[0]).to(**where).eval() for _ in range(2 * layers)]
+    angles, attends = ends.angles(grid, grid, device.torch_device), isinstance(what, PatchAttention)
+    patches = torch.randn(images, grid**2, part.width, **where)
 
-    def through() -> Tensor:
-        x = flat
-        for block in blocks:
+    def through(count: int) -> Tensor:
+        x = patches
+        for block in blocks[:count]:
             x = block.attended(x, angles) if attends else block.fed(x)
         return x
 
-    return through
+    return lambda: through(layers), lambda: through(2 * layers)
 
 
 def _tower(what: ImagePart | object, width: int, grid: int, *, rotated: bool) -> VisionTower:

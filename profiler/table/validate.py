@@ -13,9 +13,10 @@ from profiler.device.device import Device, memory_errors
 from profiler.device.lock import exclusive, shared
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import core_share, lost_core
-from profiler.measuring.decoder import random_model as random_decoder
+from profiler.measuring.decoder import random_model
 from profiler.measuring.pace import Pace
-from profiler.measuring.vision import Session, random_model
+from profiler.measuring.vision import Session
+from profiler.measuring.vision import random_model as random_seeing_model
 from profiler.profile import instability
 from profiler.table.latency_table import Estimate, LatencyTable
 from profiler.table.parts import Point, language_point
@@ -97,9 +98,9 @@ def validate(
 def _stopwatches(model: Model, device: Device) -> Callable[[Point], Callable[[], Callable[[], float]]]:
     """From a point to what builds, under the device's lock, what times the model there (ms)."""
     if not isinstance(model, VisionLanguage):
-        decoder = random_decoder(model, device, backend="auto", seed=0)
+        decoder = random_model(model, device, backend="auto", seed=0)
         return lambda point: lambda: Stopwatch(decoder, point, device).elapsed
-    seeing = random_model(model, device, "auto", 0)
+    seeing = random_seeing_model(model, device, "auto", 0)
 
     def first_token(point: Point) -> Callable[[], float]:
         session = Session(seeing, point.images, point.batch, point.context, device, 0)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -125,7 +125,7 @@ def held_out(
     def fits(model: Model) -> bool:
         return all(memory_bytes_of(model, *point[1:], dtype=device.dtype) <= memory for point in points)
 
-    fitting: Space[Any] = replace(space, accepts=fits)
+    fitting: Space[Any] = replace(cast("Any", space), accepts=fits)
     rng, drawn = np.random.default_rng(seed), dict[str, Model]()
     for _ in range(_DRAWS * count):
         member = fitting.sample(rng)
