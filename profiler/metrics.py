@@ -21,8 +21,8 @@ class Metric(NamedTuple):
     maximize: whether more is better
     per: what its key carries: nothing, the batch size and the context, or the context alone
     description: in a few words, for people
-    needs: the setting of a profile without which the metric is not measured; empty where it is always
-        measured
+    needs: the setting of a profile without which the metric is not measured, or two with `and` between;
+        empty where it is always measured
     """
 
     unit: str
@@ -79,6 +79,13 @@ METRICS: dict[str, Metric] = {
     "projector_ms": Metric("ms", False, "batch", "from patches to image tokens", "images"),
     "images_per_s": Metric(
         "images/s", True, "batch", "images that tower and projector turn into tokens in a second", "images"
+    ),
+    "ttft_energy_j": Metric(
+        "J",
+        False,
+        "batch",
+        "energy of the device from pictures and prompts to the first tokens of the whole batch",
+        "images and energy_seconds",
     ),
     "image_tokens": Metric("tokens", False, "architecture", "tokens of one image", "images"),
 }

@@ -134,7 +134,7 @@ class ProfileSettings(SamplingSettings):
         return self
 
     def measures(self, metric: Metric) -> bool:
-        return not metric.needs or bool(getattr(self, metric.needs))
+        return all(getattr(self, name) for name in metric.needs.split(" and ") if name)
 
     def disagreement(self, device: str) -> str:
         """Why a device of that name cannot be measured with these settings; empty where it can."""
@@ -361,7 +361,7 @@ class Profile(Value):
             found = key("throughput_tokens_per_s", context=self._further(largest.context))
             yield found, largest.decode, self.largest_conditions
         for seen in self.vision:
-            for name, timing in seen.timed().items():
+            for name, timing in {**seen.timed(), **({"ttft_energy_j": None} if seen.energy else {})}.items():
                 found = key(name, batch=seen.batch, context=self._further(seen.context))
                 yield found, timing, self.vision_conditions
 

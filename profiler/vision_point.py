@@ -1,6 +1,7 @@
 """The figures of a model that sees, at one batch size and context: the way to the first token."""
 
 from operators.base.value import Value
+from profiler.energy import Energy
 from profiler.timing import Timing
 
 
@@ -17,6 +18,7 @@ class VisionPoint(Value):
     first_token: from the pictures to the choice of the first token, all parts in a row
     first_image_ms: the same the first time, when nothing is warm (ms)
     flops: of tower, projector and prefill, by arithmetic
+    energy: of the device on such ways, each of them one token of it; None where it was not measured
     """
 
     batch: int
@@ -29,11 +31,12 @@ class VisionPoint(Value):
     first_token: Timing
     first_image_ms: float
     flops: int
+    energy: Energy | None = None
 
     @property
     def device_s(self) -> float:
         parts = (self.preprocess, self.tower, self.projector, self.first_token)
-        return sum(part.device_s for part in parts)
+        return sum(part.device_s for part in parts) + (self.energy.seconds if self.energy else 0.0)
 
     @property
     def images_per_s(self) -> float:
@@ -52,4 +55,5 @@ class VisionPoint(Value):
     def metrics(self) -> dict[str, float]:
         """The figures by name, see METRICS."""
         times = {name: timing.median_ms for name, timing in self.timed().items()}
-        return {**times, "images_per_s": self.images_per_s}
+        energy = {"ttft_energy_j": self.energy.j_per_token} if self.energy else {}
+        return {**times, "images_per_s": self.images_per_s, **energy}

@@ -1,12 +1,17 @@
-"""Measures the energy of decoding, by the device's counter and by readings of its power."""
+"""Measures the energy of work, by the device's counter and by readings of its power."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isnan, nan
 from time import perf_counter
 
 from operators.base.errors import DeviceError
 from profiler.device.device import Device
 from profiler.energy import Energy
+from profiler.profile import PointProfile
+from profiler.vision_point import VisionPoint
+
+# How long work goes on between two looks at the clock while its energy is measured (ms).
+BURST_MS = 200.0
 
 
 def decode_energy(
@@ -42,6 +47,15 @@ def decode_energy(
         seconds=elapsed,
         tokens=bursts * tokens,
         integral_j=None if isnan(integral) else integral,
+    )
+
+
+def unlike_energies(points: Sequence[PointProfile] | Sequence[VisionPoint]) -> tuple[str, ...]:
+    """A note for each point whose energy by the counter differs from that by the power."""
+    return tuple(
+        f"{point.energy.disagreement} at batch {point.batch}, context {point.context}"
+        for point in points
+        if point.energy and point.energy.disagreement
     )
 
 

@@ -42,7 +42,7 @@ from profiler.device.lock import shared
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.capacity import largest_decoder, release
 from profiler.measuring.conditions import watched
-from profiler.measuring.decode_energy import decode_energy
+from profiler.measuring.decode_energy import BURST_MS, decode_energy, unlike_energies
 from profiler.measuring.decoder import Decoder, Prompt, random_model
 from profiler.measuring.decoder_copies import copies, rewind, step_ms
 from profiler.measuring.pace import Pace
@@ -59,8 +59,6 @@ from profiler.timing import Timing, sample
 # Short steps are gathered into samples of about this length (ms). That keeps fewer numbers, and a single
 # interruption weighs less.
 DECODE_SAMPLE_MS = 4.0
-# How long steps run between two looks at the clock while energy is measured (ms).
-_BURST_MS = 200.0
 
 
 def measure(
@@ -242,7 +240,7 @@ def _measure_point(
         decode_timing = _decode(session.decoders, device, settings, pace)
         energy = None
         if settings.energy_seconds and with_energy:
-            steps = ceil(_BURST_MS / decode_timing.median_ms)
+            steps = ceil(BURST_MS / decode_timing.median_ms)
             energy = decode_energy(
                 lambda: _steps(decoder, steps, device),
                 device=device,
@@ -322,15 +320,6 @@ def warm_cache(points: Sequence[PointProfile], cache_bytes: int) -> tuple[str, .
         f"{point.decode_bytes / 1e6:.3g} MB and the cache holds {cache_bytes / 1e6:.3g} MB"
         for point in points
         if point.decode_bytes <= cache_bytes
-    )
-
-
-def unlike_energies(points: Sequence[PointProfile]) -> tuple[str, ...]:
-    """A note for each point whose energy by the counter differs from that by the power."""
-    return tuple(
-        f"{point.energy.disagreement} at {_where(point.batch, point.context)}"
-        for point in points
-        if point.energy and point.energy.disagreement
     )
 
 

@@ -10,6 +10,7 @@ On a GPU, tower and projector are replayed from CUDA graphs, as prefill and deco
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from profiler.device.device import Device, memory_errors, open_device
 from profiler.device.lock import shared
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import watched
+from profiler.measuring.decode_energy import BURST_MS, decode_energy, unlike_energies
 from profiler.measuring.decoder import most_likely
 from profiler.measuring.pace import Pace
 from profiler.profile import Profile, ProfileSettings, instability
@@ -72,9 +74,11 @@ def measure_vision(
                 for context in settings.contexts
                 for batch in settings.batch_sizes
             ]
-        pace = Pace(anchor)
+        pace, with_energy = Pace(anchor), bool(settings.energy_seconds) and not decoder.absent
         vision, conditions = watched(
-            lambda: [_measured(session, opened, settings, pace) for session in sessions],
+            lambda: [
+                _measured(session, opened, settings, pace, with_energy=with_energy) for session in sessions
+            ],
             anchor=anchor,
             attempts=settings.attempts,
             usual_ms=pace.usual_ms,
@@ -83,9 +87,12 @@ def measure_vision(
                 opened.torch_device.type == "cpu" and bool(instability(point.first_token, "cpu"))
             ),
         )
+        if remarks := unlike_energies(vision):
+            conditions = conditions.model_copy(update={"remarks": remarks})
         peaks = [session.peak_memory_bytes for session in sessions]
     arithmetic = vision_cost(value, images=settings.images, dtype=opened.dtype)
     outside = arithmetic.param_bytes - arithmetic.language.param_bytes
+    absent = decoder.absent
     points = [
         point.model_copy(
             update={
@@ -105,6 +112,7 @@ def measure_vision(
             "largest": tuple(largest),
             "vision": vision,
             "vision_conditions": conditions,
+            "absent": {**absent, **({"ttft_energy_j": next(iter(absent.values()))} if absent else {})},
         }
     )
 
@@ -221,7 +229,9 @@ def _work(launch: Callable[[], Any], device: Device) -> _Work:
     return _Work(launch, graph.replay)
 
 
-def _measured(session: Session, device: Device, settings: ProfileSettings, pace: Pace) -> VisionPoint:
+def _measured(
+    session: Session, device: Device, settings: ProfileSettings, pace: Pace, *, with_energy: bool
+) -> VisionPoint:
     def timing(run: Callable[[], Any]) -> Timing:
         on_cpu = device.torch_device.type == "cpu"
         return sample(pace.beside(lambda: device.timed(run)), settings=settings, lasting=on_cpu)
@@ -233,6 +243,15 @@ def _measured(session: Session, device: Device, settings: ProfileSettings, pace:
         session.first_token,
     )
     preprocess, tower, projector, first_token = map(timing, parts)
+    energy = None
+    if with_energy:
+        passes = ceil(BURST_MS / first_token.median_ms)
+        energy = decode_energy(
+            lambda: _passes(session, passes, device),
+            device=device,
+            seconds=settings.energy_seconds,
+            tokens=passes,
+        )
     costs = vision_cost(
         session.model.value, batch=session.batch, text_tokens=session.context, images=session.images
     )
@@ -247,4 +266,11 @@ def _measured(session: Session, device: Device, settings: ProfileSettings, pace:
         first_token=first_token,
         first_image_ms=session.first_image_ms,
         flops=costs.first_token_flops,
+        energy=energy,
     )
+
+
+def _passes(session: Session, count: int, device: Device) -> None:
+    for _ in range(count):
+        session.first_token()
+    device.synchronize()

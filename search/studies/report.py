@@ -85,7 +85,8 @@ def rates_table(sweeps: Sequence[Sweep], settings: RateSettings) -> Sheet:
 def vision_table(variants: Sequence[Variant], settings: VisionStudySettings) -> Sheet:
     """Returns a table with a row for each variant: its answers, its text, and the time to the first token."""
     spread = [_SPREAD] if len(settings.seeds) > 1 else []
-    times = [name for metric in ("ttft_ms", "decode_ms") for name in settings.profile.keys(metric)]
+    measures = ("ttft_ms", "decode_ms", "peak_memory_bytes")
+    times = [name for metric in measures for name in settings.profile.keys(metric)]
     remarks = ["remarks"] if any(one.problem or one.warnings for one in variants) else []
     rows, tainted = [], {}
     for one in variants:
@@ -99,7 +100,7 @@ def vision_table(variants: Sequence[Variant], settings: VisionStudySettings) -> 
             *[_percent(one.spread("answer_accuracy")) for _ in spread],
         ]
         text = [_number(one.mean("text_loss"), 4), _number(one.mean("text_loss_before"), 4)]
-        measured = [_number(one.times.get(name), 3) for name in times]
+        measured = [_measured(name, one.times.get(name)) for name in times]
         measured = [value and value + (MARK if one.tainted else "") for value in measured]
         said = "; ".join(filter(None, (one.problem, *one.warnings)))
         sizes = (one.name, formatted("params", one.params), str(one.image_tokens))
@@ -117,6 +118,13 @@ def vision_table(variants: Sequence[Variant], settings: VisionStudySettings) -> 
         f"seed{'s' if count > 1 else ''}; losses in nats/token, text before: behind the first stage",
         notes=taint_notes(tainted),
     )
+
+
+def _measured(name: str, value: float | None) -> str:
+    """A time with three digits, memory in its unit; empty where there is none."""
+    if value is not None and name.startswith("peak_memory_bytes"):
+        return formatted("peak_memory_bytes", value)
+    return _number(value, 3)
 
 
 def print_ranks(console: Console, study: RankStudy) -> None:

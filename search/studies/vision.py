@@ -20,7 +20,7 @@ from torch import Tensor
 
 from operators import VisionLanguage
 from operators.base.errors import ArchitectureError, one_line
-from operators.vision.cost import vision_cost
+from operators.vision.cost import vision_cost, vision_parameters
 from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
 from profiler.profile import ProfileSettings
@@ -38,7 +38,7 @@ from search.studies.experiment import ExperimentSettings, Session
 from search.studies.experiment_store import Latency, Training
 
 SECTIONS = ("tower", "projector", "language", "stages")
-TIMES = ("ttft_ms", "tower_ms", "prefill_ms", "decode_ms")
+TIMES = ("ttft_ms", "tower_ms", "prefill_ms", "decode_ms", "peak_memory_bytes")
 Decoders = dict[tuple[str, int], Mapping[str, Tensor]]
 
 
@@ -49,17 +49,19 @@ class VisionStudySettings(ExperimentSettings):
     variants: name -> section -> key -> value. Sections are `tower`, `projector` and `language` of the model,
         and `stages`. An empty variant is the model itself.
     images, stages: what the models are trained on after their decoders, and how.
+    beside: files and names of models, such as `smolvlm-256m`, that are measured and not trained.
 
     profile.images is at least 1.
     """
 
     kind: ClassVar[str] = "vision"
-    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {"variants"}
+    grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {"variants", "beside"}
 
     model: VisionLanguage
     variants: Annotated[Mapping[str, Mapping[str, Mapping[str, Any]]], Field(min_length=1)]
     images: ImageSettings = ImageSettings()
     stages: StageSettings = StageSettings()
+    beside: tuple[str, ...] = ()
     profile: ProfileSettings = ProfileSettings(images=1)
 
     @model_validator(mode="after")
@@ -68,7 +70,17 @@ class VisionStudySettings(ExperimentSettings):
             raise ValueError("profile.images: expected at least 1, as the models see, got 0")
         for name in self.variants:
             self.variant(name)
+        self.published()
         return self
+
+    def published(self) -> dict[str, VisionLanguage]:
+        """The models of `beside`, by name. Raises ValueError, one line."""
+        if twice := sorted(set(self.beside) & set(self.variants)):
+            raise ValueError(f"beside: {twice[0]} is a variant too, expected another name")
+        try:
+            return {name: VisionLanguage.load(name) for name in self.beside}
+        except ArchitectureError as error:
+            raise ValueError(f"beside: {error}") from None
 
     def variant(self, name: str) -> tuple[VisionLanguage, StageSettings]:
         """The model and the stages of a variant. Raises ValueError, one line that begins with its place."""
@@ -99,10 +111,10 @@ class VisionStudySettings(ExperimentSettings):
 
 @dataclass(frozen=True)
 class Variant:
-    """What came of one variant.
+    """What came of one variant, or of a model beside the variants.
 
-    scores: by metric and seed, as `answer_loss`; empty where a training failed.
-    times: by key, as `ttft_ms@b1`.
+    scores: by metric and seed, as `answer_loss`; empty where a training failed, and for a model beside.
+    times: by key, as `ttft_ms@b1`; `peak_memory_bytes@b1` is among them.
     warnings: signs of failed stages, of any seed.
     problem: why a training or the measurement failed; empty where none did.
     tainted: why the times are not to be trusted.
@@ -169,9 +181,23 @@ def run(settings: VisionStudySettings, *, results: Path, name: str, console: Con
             for one in asked:
                 _trained(at, prepared[0], one, settings, seed, decoders)
         latencies = [experiment.measured(at, one.label, one.value, TIMES) for one in asked]
-        return [
+        variants = [
             _variant(at, one, settings.seeds, latency) for one, latency in zip(asked, latencies, strict=True)
         ]
+        return variants + [_beside(at, name, value) for name, value in settings.published().items()]
+
+
+def _beside(at: Session, name: str, value: VisionLanguage) -> Variant:
+    """Measures a model that is not trained."""
+    latency = experiment.measured(at, f"{name} {value.digest()[:8]}", value, TIMES)
+    return Variant(
+        name=name,
+        params=vision_parameters(value),
+        image_tokens=value.image_tokens,
+        times=latency.decode_ms,
+        problem=latency.problem,
+        tainted=latency.tainted,
+    )
 
 
 def _trained(

@@ -24,6 +24,7 @@ def first_tokens(profiles: Sequence[tuple[str, Profile]]) -> Sheet:
 
     profiles: with the names of their models.
     """
+    with_energy = any(seen.energy for _, profile in profiles for seen in profile.vision)
     rows = []
     for title, profile in profiles:
         name, taints, errors = title, profile.taints(), profile.errors()
@@ -40,10 +41,12 @@ def first_tokens(profiles: Sequence[tuple[str, Profile]]) -> Sheet:
                     percent(errors[key]),
                     f"{seen.first_image_ms:.4g}",
                     formatted("images_per_s", seen.images_per_s) + mark,
+                    *([f"{seen.energy.j_per_token:.3g}{mark}" if seen.energy else ""] if with_energy else []),
                 )
             )
             name = ""
-    return sheet(NAMES, rows, words=("model",), optional=("images/s", "first image [ms]", "projector [ms]"))
+    names = (*NAMES, *(["first token [J]"] if with_energy else []))
+    return sheet(names, rows, words=("model",), optional=("images/s", "first image [ms]", "projector [ms]"))
 
 
 def vision_parts(model: VisionLanguage) -> Sheet:

@@ -5,8 +5,8 @@ import pytest
 from operators import Architecture
 from operators.base.errors import DeviceError
 from profiler.energy import Energy
-from profiler.measuring.decode_energy import decode_energy
-from profiler.measuring.measure import unlike_energies, warm_cache
+from profiler.measuring.decode_energy import decode_energy, unlike_energies
+from profiler.measuring.measure import warm_cache
 from profiler.profile import ProfileSettings
 from tests.helpers.made_up_profile import made_up_profile
 

@@ -1,5 +1,7 @@
 """Measuring models that see, on the CPU: every figure, its arithmetic, and what is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,14 +10,18 @@ from operators.base.errors import DeviceError
 from operators.cost import cost
 from operators.vision.cost import vision_cost
 from operators.vision.model import VisionLanguageModel
+from profiler.device.device import Device
 from profiler.measuring import anchor as anchoring
 from profiler.measuring import pace, vision
+from profiler.measuring.decode_energy import decode_energy
 from profiler.measuring.measure import measure
 from profiler.profile import METRICS, Profile
 from tests.helpers import quick_profile
+from tests.helpers.made_up_device import MadeUpPace
 from tests.helpers.vision_models import vision_language
 
 QUICK = quick_profile.QUICK.model_copy(update={"batch_sizes": (1, 2), "contexts": (6, 9), "images": 2})
+WITH_ENERGY = QUICK.model_copy(update={"energy_seconds": 5.0})
 SMALL = vision_language(language={"layers": "a f m f", "meta_tokens": 1})
 
 pytestmark = pytest.mark.usefixtures("own_locks")
@@ -27,7 +33,7 @@ def profile() -> Profile:
         patch.setattr(pace, "_STEPS", 1)
         few = {"min_samples": 5, "min_seconds": 0.0, "max_seconds": 0.01}
         patch.setattr(anchoring, "_SETTINGS", anchoring._SETTINGS.model_copy(update=few))
-        return measure(SMALL, QUICK)
+        return measure(SMALL, WITH_ENERGY)
 
 
 def test_every_figure_is_there_and_positive(profile: Profile) -> None:
@@ -67,6 +73,35 @@ def test_the_whole_is_not_less_than_its_parts(profile: Profile) -> None:
         assert (
             profile.metrics()[profile.key("images_per_s", batch=point.batch, context=point.context)] == images
         )
+
+
+def test_a_device_without_a_counter_says_which_energies_are_absent(profile: Profile) -> None:
+    assert set(profile.absent) == {"energy_j_per_token", "power_w", "ttft_energy_j"}
+    assert all("counter" in reason for reason in profile.absent.values())
+
+
+def test_the_energy_of_the_first_token_is_that_of_all_passes_over_their_number(
+    cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = vision.Session(VisionLanguageModel(SMALL).eval(), 2, 1, 3, cpu, 0)
+    passes = 0
+
+    def counted() -> None:  # each pass takes 7 ms of the made-up clock and 3 J
+        nonlocal passes
+        passes += 1
+
+    monkeypatch.setattr(session, "first_token", counted)
+    monkeypatch.setattr(cpu, "energy_j", lambda: 3.0 * passes)
+    monkeypatch.setattr(cpu, "power_w", lambda: 3.0 / 0.007)
+    monkeypatch.setattr(vision, "decode_energy", partial(decode_energy, clock=lambda: 0.007 * passes))
+    monkeypatch.setattr(cpu, "timed", lambda run: (run(), 7.0)[1])
+    with torch.inference_mode():
+        point = vision._measured(session, cpu, WITH_ENERGY, MadeUpPace(None), with_energy=True)  # type: ignore[arg-type]
+    assert point.energy is not None
+    assert point.metrics()["ttft_energy_j"] == pytest.approx(3.0)
+    assert point.energy.seconds == pytest.approx(0.007 * point.energy.tokens)
+    assert point.energy.disagreement == ""
+    assert point.device_s > point.energy.seconds >= 5
 
 
 def test_a_profile_is_read_back(profile: Profile) -> None:

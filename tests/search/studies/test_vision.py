@@ -134,8 +134,32 @@ def test_variants_share_decoders_and_a_study_goes_on(
     (row,) = [line for line in text.getvalue().splitlines() if line.startswith("plain")]
     assert row.split()[2:] == [
         *("4", "1.5000", "0.5000", "55.0%", "5.0%", "3.0000", "2.5000", "30.000"),
-        *(f"{plain.times['decode_ms@b1']:.3f}", "text", "is", "worse", "after", "stage", "3"),
+        *(f"{plain.times['decode_ms@b1']:.3f}", "129", "kB", "text", "is", "worse", "after", "stage", "3"),
     ]
+
+
+def test_models_beside_the_variants_are_measured_and_not_trained(
+    tiny_config: RunConfig,
+    tmp_path: Path,
+    sentences: Corpus,
+    asked: Asked,
+    decoders: list[tuple[int, int]],
+) -> None:
+    profile = tiny_config.profile.model_copy(update={"images": 1, "batch_sizes": (1, 4)})
+    changes = {"variants": {"plain": {}}, "beside": ["smolvlm-256m"], "profile": profile, "seeds": (0,)}
+    settings = settings_of(tiny_config, tmp_path, sentences, **changes)
+    plain, published = run(settings, results=tmp_path, name="some", console=quiet())
+    assert len(asked) == 1
+    assert (published.name, published.params, published.image_tokens) == ("smolvlm-256m", 256_484_928, 64)
+    assert published.scores == {}
+    by_batch = {f"{name}@b{batch}" for name in vision.TIMES for batch in (1, 4)}
+    assert by_batch == set(published.times) == set(plain.times)
+    text = StringIO()
+    show(Console(file=text, width=250), vision_table([plain, published], settings))
+    (row,) = [line for line in text.getvalue().splitlines() if line.startswith("smolvlm")]
+    memory = [published.times[f"peak_memory_bytes@b{batch}"] / 1e6 for batch in (1, 4)]
+    assert row.split()[1:5] == ["256M", "64", "30.000", "30.000"]
+    assert [float(figure) for figure in row.split()[7::2]] == pytest.approx(memory, rel=1e-2)
 
 
 def test_more_variants_and_seeds_may_come_later_and_a_changed_one_is_trained_again(
@@ -174,6 +198,11 @@ def test_more_variants_and_seeds_may_come_later_and_a_changed_one_is_trained_aga
         ({"variants": {"x": {"tower": {"patch_size": 5}}}}, "variants.x: tower: expected image_size to be a"),
         ({"variants": {"x": {"stages": {"stages": "two"}}}}, "variants.x.stages: stages: expected 'three'"),
         ({"variants": {"x": {"tower": {"colour": 5}}}}, "variants.x: tower: unknown key colour"),
+        ({"beside": ["no-such"]}, "beside: no-such: neither a file nor"),
+        (
+            {"beside": ["smolvlm-256m"], "variants": {"smolvlm-256m": {}}},
+            "beside: smolvlm-256m is a variant too",
+        ),
         ({"profile": {"images": 0}}, "profile.images: expected at least 1, as the models see, got 0"),
     ],
 )
