@@ -8,9 +8,10 @@ same space. A candidate that the table cannot predict passes.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import TypeVar
+from math import log
+from typing import Any, TypeVar
 
 from operators import VisionLanguage
 from operators.architecture import MAX_DEPTH, Architecture
@@ -29,7 +30,7 @@ from search.gates.screen import Check
 from search.objectives import Constraint, Objective
 from search.searchers.guided import Known
 from search.spaces.free import ArchitectureSpace
-from search.spaces.vision import VisionSpace
+from search.spaces.vision import Genes, VisionSpace
 
 LEAST_MODELS = 20  # held out: below, their 95th percentile is the largest error alone
 MOST_MARGIN = 0.99  # a prediction may be off by more; a time that is shorter by all of it would be none
@@ -42,6 +43,16 @@ FIRST_KEYS = frozenset(
         *("normalized_head", "stages", "max_tries"),
     )
 )
+
+# Genes that decide the parts of a tower and a projector: those that every part depends on, and those of
+# attention, of the feed-forward network, and of the projector.
+_OF_ALL = ("image_size", "patch_size", "width")
+_TOGETHER = (
+    ("head_dim", "qk_norm", "positions", "before"),
+    ("ratio", "feedforward", "before"),
+    ("pixel_shuffle", "matrices"),
+)
+_FITTING = ("head_dim", "pixel_shuffle")  # they must divide the width or the grid
 
 OfMetric = TypeVar("OfMetric", Constraint, Objective)
 
@@ -106,16 +117,19 @@ def seeing_members(space: VisionSpace) -> list[VisionLanguage]:
 
     Decoders are there behind every number of image tokens, which they read as part of the prompt.
     """
-    decoders, choices = members(space.language), space.choices
-    of_each_width = {decoder.width: decoder for decoder in decoders}
+    decoders = members(space.language)
+    # One layer is enough where only the width of the decoder matters.
+    narrow = {each.width: each.model_copy(update={"layers": each.layers[:1]}) for each in decoders}
     # Blocks of either normalization: in deepest towers, none or all have LayerNorm before.
-    ends = {"depth": (max(choices["depth"]),), "before": {min(choices["before"]), max(choices["before"])}}
-    names, values = zip(*{**choices, **ends}.items(), strict=True)
+    before = space.choices["before"]
+    ends = {"depth": (max(space.choices["depth"]),), "before": {min(before), max(before)}}
+    choices = {**space.choices, **ends}
     found = [
         member
-        for combination in product(*values)
-        for decoder in of_each_width.values()
-        if (member := space.build(dict(zip(names, combination, strict=True)), decoder)) is not None
+        for together in _TOGETHER
+        for chosen in _combinations({name: choices[name] for name in (*_OF_ALL, *together)})
+        for decoder in narrow.values()
+        if (member := _first_with(chosen, space, choices, decoder)) is not None
     ]
     of_each_count = {member.image_tokens: member for member in found}
     behind = [
@@ -124,6 +138,22 @@ def seeing_members(space: VisionSpace) -> list[VisionLanguage]:
         for decoder in decoders
     ]
     return [*found, *behind]
+
+
+def _first_with(
+    chosen: Genes, space: VisionSpace, choices: Mapping[str, Iterable[Any]], decoder: Architecture
+) -> VisionLanguage | None:
+    """A member with these genes; of genes that decide whether others fit, any value that fits."""
+    rest: dict[str, Iterable[Any]] = {
+        name: [*values][:1] for name, values in choices.items() if name not in chosen
+    }
+    rest |= {name: choices[name] for name in _FITTING if name in rest}
+    built = (space.build({**chosen, **genes}, decoder) for genes in _combinations(rest))
+    return next((member for member in built if member is not None), None)
+
+
+def _combinations(choices: Mapping[str, Iterable[Any]]) -> Iterator[Genes]:
+    return (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
 
 
 def device_table(device: str, kinds: Sequence[str], *, threads: int) -> LatencyTable:
@@ -192,6 +222,24 @@ def in_time(table: LatencyTable, points: Mapping[Constraint, Point]) -> Callable
         return not any(each.broken_by({each.metric: value}) for each, value in values.items())
 
     return check
+
+
+def first_token_work(
+    table: LatencyTable, points: Iterable[Point]
+) -> Callable[[VisionLanguage], float] | None:
+    """What trades keep: the natural logarithm of the predicted time to the first token.
+
+    None where no point is of that time. The function raises TableError for a member that the table does not
+    cover; `table_check` finds whether there are such.
+    """
+    point = next((point for point in points if point.phase == "first_token"), None)
+    if point is None:
+        return None
+
+    def work(member: VisionLanguage) -> float:
+        return log(table.latency(member, point).ms)
+
+    return work
 
 
 def table_check(

@@ -26,7 +26,14 @@ from search.config.vision import VisionSettings
 from search.evaluation.profiling import Failure, profiled
 from search.gates.arithmetic import arithmetic, arithmetic_check
 from search.gates.screen import Screen
-from search.gates.table import device_table, in_time, known_costs, predicted_points, table_check
+from search.gates.table import (
+    device_table,
+    first_token_work,
+    in_time,
+    known_costs,
+    predicted_points,
+    table_check,
+)
 from search.objectives import Constraint, first_broken, needs_training, require_agreement
 from search.searchers.guided import Known
 from search.spaces.contract import Space
@@ -110,7 +117,9 @@ def _prepared_to_see(config: RunConfig, vision: VisionSettings, corpus: Corpus) 
     of_table = None
     if config.gates.table:
         table = _needed_table(device, config.device_kind, threads=profile.threads)
-        of_table = table_check(table, predicted_points(constraints, profile), seeing, device=device)
+        points = predicted_points(constraints, profile)
+        of_table = table_check(table, points, seeing, device=device)
+        seeing = replace(seeing, work=first_token_work(table, points.values()) or seeing.work)
     arithmetically = arithmetic_check(constraints, profile, device)
     screen = Screen(arithmetically, of_table, audit=config.gates.audit, seed=config.seed)
     return Prepared(config, corpus, decoders, screen, images=images, seeing=replace(seeing, accepts=screen))

@@ -30,6 +30,11 @@ def accepts_everything(member: VisionLanguage) -> bool:
     return True
 
 
+def work_of(member: VisionLanguage) -> float:
+    """The natural logarithm of the FLOPs up to the first token."""
+    return math.log(vision_cost(member, text_tokens=TEXT_TOKENS).first_token_flops)
+
+
 @dataclass(frozen=True)
 class VisionSpace:
     """A Space[VisionLanguage].
@@ -38,6 +43,7 @@ class VisionSpace:
     language: the space of decoders.
     image_token: the placeholder of every member.
     accepts: the run's gates before anything is measured.
+    work: the natural logarithm of what trades keep: of FLOPs, or of the time that a latency table predicts.
     max_tries: random members that are tried before the space counts as empty.
     """
 
@@ -45,6 +51,7 @@ class VisionSpace:
     language: ArchitectureSpace
     image_token: int
     accepts: Callable[[VisionLanguage], bool] = accepts_everything
+    work: Callable[[VisionLanguage], float] = work_of
     max_tries: int = 1000
 
     @cached_property
@@ -151,11 +158,11 @@ class VisionSpace:
         first = pick((self._changed, self._language_changed), rng)(parent, rng)
         if first is None:
             return None
-        away = _work(first[0]) - _work(parent)
+        away = self.work(first[0]) - self.work(parent)
         second = pick((self._changed, self._language_changed), rng)(first[0], rng)
         if second is None or abs(away) < 1e-9:
             return None
-        apart = _work(second[0]) - _work(parent)
+        apart = self.work(second[0]) - self.work(parent)
         back = abs(apart) < min(abs(away), EQUAL_WORK)
         return (second[0], "trade") if back else None
 
@@ -221,7 +228,7 @@ class VisionSpace:
             "image_tokens": float(member.image_tokens),
             "matrices": float(genes["matrices"]),
             "log10 whole params": math.log10(vision_parameters(member)),
-            "log10 first token flops": _work(member) / math.log(10),
+            "log10 first token flops": work_of(member) / math.log(10),
             **{
                 f"tower_{n}": float(self.choices[n].index(genes[n]))
                 for n in ("qk_norm", "feedforward", "positions")
@@ -237,8 +244,3 @@ def _nearest(values: Sequence[Any], wanted: Any) -> Any:
     if isinstance(values[0], str):
         return wanted if wanted in values else values[0]
     return min(values, key=lambda value: abs(value - wanted))
-
-
-def _work(member: VisionLanguage) -> float:
-    """The natural logarithm of the FLOPs up to the first token."""
-    return math.log(vision_cost(member, text_tokens=TEXT_TOKENS).first_token_flops)
