@@ -6,6 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from operators.base.errors import ConfigError, DeviceError
+from proxy_train.images.image_settings import ImageSettings
+from proxy_train.images.prepare import prepare_images
+from proxy_train.images.stage_settings import StageSettings
 from proxy_train.task_settings import TaskSettings
 from proxy_train.tasks import train_task
 from search.cluster.connect import _start_here
@@ -14,7 +17,9 @@ from search.cluster.ray_executor import RayExecutor
 from search.evaluation.evaluate import evaluate
 from search.objectives import Objective, parse_constraint
 from tests.helpers.faulty_operators import architecture_with
+from tests.helpers.image_sources import colours
 from tests.helpers.processes import alive, gone
+from tests.helpers.vision_models import vision_language
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +113,31 @@ def test_tasks_are_trained_after_the_text_unless_a_constraint_is_broken(job, pro
     )
     broken = dataclasses.replace(asked, constraints=(parse_constraint("loss <= 1e-9", job.profile),))
     assert evaluate(broken, profiler).evaluation.tasks == ()
+
+
+def test_a_candidate_that_sees_is_evaluated_by_a_worker_as_here(ray_executor, job, profiler, tmp_path):
+    pytest.importorskip("PIL")
+    stages = StageSettings(align_examples=16, tune_examples=16, batch_size=8, validation_examples=8)
+    settings = ImageSettings(source=str(colours(tmp_path / "data", 24)), image_size=8)
+    images = prepare_images(settings, job.corpus.folder / "tokenizer.json", cache=tmp_path / "cache")
+    value = vision_language(
+        image_size=8,
+        language={"width": 16, "vocabulary": job.corpus.vocabulary, "layers": "a f"},
+        image_token=job.corpus.vocabulary - 1,
+    )
+    profile = job.profile.model_copy(update={"images": 1})
+    sees = dataclasses.replace(job, architecture=value, profile=profile, images=images, stages=stages)
+    ray_executor.submit(sees)
+    there, outcome = ray_executor.next()
+    here = evaluate(sees, profiler)
+    assert there.number == job.number
+    assert outcome.evaluation.status == here.evaluation.status == "ok"
+    scores = [each.evaluation.vision.model_dump(exclude={"seconds"}) for each in (outcome, here)]
+    assert scores[0] == scores[1]
+    assert outcome.weights == here.weights
+    assert outcome.evaluation.metrics["ttft_ms@b1"] > 0
+    seeing = {"answer_loss", "answer_accuracy", "text_loss", "preprocess_ms@b1", "image_tokens"}
+    assert seeing <= outcome.evaluation.metrics.keys()
 
 
 def test_divergence_is_a_failed_evaluation_with_its_reason(job, profiler):
