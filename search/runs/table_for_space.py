@@ -64,8 +64,7 @@ def wanted(
     for source in sources:
         given = run_or_model(source, results, changes)
         if isinstance(given, RunConfig):
-            space = space_of(given)
-            architectures += seeing_members(space) if isinstance(space, VisionSpace) else members(space)
+            architectures += members_of(given)
             of_batches = batches or given.profile.batch_sizes
             of_contexts = contexts or given.profile.contexts
             images = given.profile.images
@@ -111,6 +110,12 @@ def space_of(run: RunConfig) -> ArchitectureSpace | VisionSpace:
     """All that a run may try, without its gates."""
     space = make_space(run.space, run.data.vocabulary)
     return space if run.vision is None else VisionSpace(run.vision.space, space, run.data.vocabulary - 1)
+
+
+def members_of(run: RunConfig) -> Sequence[Model]:
+    """Models that together have every part of what the run may try."""
+    space = space_of(run)
+    return seeing_members(space) if isinstance(space, VisionSpace) else members(space)
 
 
 def held_out(
