@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from operators import Architecture
+from operators import Architecture, VisionLanguage
 from operators.base.errors import ConfigError
 from profiler.device.device import Device, open_device
 from profiler.table import validate as table_validate
@@ -69,6 +69,19 @@ def test_batches_and_contexts_are_the_runs_unless_given(run_file: Path) -> None:
         Point(phase, 2, context) for phase in ("decode", "prefill") for context in (8, 16)
     }
     assert given.architectures[-1] == Architecture.load("tiny-hybrid")
+
+
+def test_models_that_see_are_wanted_from_the_pictures_on(tmp_path: Path) -> None:
+    phases = ("decode", "prefill", "first_token")
+    given = wanted(["smolvlm-256m"], batches=[2], contexts=[8])
+    assert given.architectures == (VisionLanguage.load("smolvlm-256m"),)
+    assert set(given.points) == {Point(phase, 2, 8, 1) for phase in phases}
+    own = wanted(["quick_vision"], batches=None, contexts=None, changes=["profile.images=2"])
+    assert set(own.points) == {Point(phase, 1, 16, 2) for phase in phases}
+    assert all(isinstance(model, VisionLanguage) for model in own.architectures)
+    file = tmp_path / "eyes.yaml"
+    file.write_text(given.architectures[0].to_yaml(), encoding="utf-8")
+    assert wanted([str(file)], batches=[2], contexts=[8]) == given
 
 
 def test_held_out_models_are_distinct_fit_and_come_from_the_seed(run_file: Path) -> None:

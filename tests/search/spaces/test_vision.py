@@ -92,6 +92,10 @@ def test_the_first_members_are_in_proportion_to_published_models(space: VisionSp
     # 18 of Shakti-VLM-4B's 48 blocks are 1.5 of the 4 blocks here.
     deepest = max(shakti, key=lambda seed: seed.tower.depth)
     assert [norm.norm for norm in deepest.tower.norms] == ["layernorm"] + ["rmsnorm"] * 3
+    # LFM2-VL and SmolVLM: LayerNorm in all blocks; pixel shuffle 2 with two matrices, and 4 with one.
+    plain = [seed for seed in seeds if {norm.norm for norm in seed.tower.norms} == {"layernorm"}]
+    projectors = {(seed.projector.pixel_shuffle, len(seed.projector.hidden)) for seed in plain}
+    assert {(2, 1), (4, 0)} <= projectors
 
 
 def test_features_are_finite_numbers_under_the_same_keys(
