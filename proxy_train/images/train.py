@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,6 +57,8 @@ def train_vision(
     decoder: Mapping[str, Tensor] | None = None,
     on_step: Callable[[str, int, float], None] | None = None,
     pause: Callable[[], float] | None = None,
+    rungs: Sequence[int] = (),
+    on_rung: Callable[[int, float], None] | None = None,
 ) -> VisionTrained:
     """Trains a model from random weights and scores it. It is in float32 on every device.
 
@@ -71,6 +73,8 @@ def train_vision(
         share a decoder may share them. In one stage they are not used.
     on_step: called as on_step(stage, step from 1, training loss).
     pause: called between steps; it returns the seconds that are not to count as training time.
+    rungs: ascending numbers of examples, of all stages together, at which on_rung is called.
+    on_rung: called as on_rung(examples, loss of held-out answers). What it raises ends the training.
 
     Raises DataError where images, text and model do not fit together.
     Raises DivergedError where a loss is not finite.
@@ -81,8 +85,8 @@ def train_vision(
         decoder = train(value.language, text, proxy, seed=seed, device=device, threads=threads).weights
     with own_torch_state(seed, device, threads):
         model = VisionLanguageModel(value, device=device)
-        hooks = on_step or (lambda *_: None), pause or (lambda: 0.0)
-        run = _Run(model, text, images, proxy, stages, seed, *hooks)
+        hooks = on_step or (lambda *_: None), pause or (lambda: 0.0), on_rung or (lambda *_: None)
+        run = _Run(model, text, images, proxy, stages, seed, *hooks, list(rungs))
         return run.three(decoder or {}) if stages.stages == "three" else run.one()
 
 
@@ -90,6 +94,7 @@ def train_vision(
 class _Run:
     """One training.
 
+    rungs: numbers of examples that are still to come.
     examples, text_steps, seconds, curves: what it has read so far, and how that went.
     """
 
@@ -101,6 +106,8 @@ class _Run:
     seed: int
     on_step: Callable[[str, int, float], None]
     pause: Callable[[], float]
+    on_rung: Callable[[int, float], None]
+    rungs: list[int]
     examples: int = 0
     text_steps: int = 0
     seconds: float = 0.0
@@ -176,9 +183,19 @@ class _Run:
             else:
                 self.text_steps += 1
             self.on_step(name, step + 1, now)
-            began += self.pause()
+            began += self.pause() + self._at_rung()
         self.seconds += time.perf_counter() - began
         self.curves.append(StageCurve(name=name, points=_points(losses, self.stages.batch_size)))
+
+    def _at_rung(self) -> float:
+        """Scores the answers where a rung is reached, and returns the seconds that this took."""
+        began = time.perf_counter()
+        while self.rungs and self.examples >= self.rungs[0]:
+            loss = self._answers().loss
+            if not math.isfinite(loss):
+                raise DivergedError(f"loss {loss} of held-out answers: expected a finite number")
+            self.on_rung(self.rungs.pop(0), loss)
+        return time.perf_counter() - began
 
     def _loss(self, batch: "ImageBatch | Text") -> Tensor:
         if isinstance(batch, ImageBatch):

@@ -159,7 +159,7 @@ class RunConfig(Value):
             )
         unlike = {
             "device_kind": self.device_kind == (),
-            "fidelity": self.fidelity == FidelitySettings(),
+            "fidelity.width_scale": self.fidelity.width_scale == 1,
             "tasks": self.tasks == TaskSettings(),
             "space.exportable_to": not self.space.exportable_to,
             "proxy.budgets": not self.proxy.budgets,
@@ -200,25 +200,34 @@ class RunConfig(Value):
         rungs, proxy = self.fidelity.rungs, self.proxy
         if not rungs:
             return self
+        if self.vision is not None:
+            self.vision.require_rungs(rungs)
+            return self._known_before_training(("answer_loss",), "the answer_loss")
         steps = [tokens // proxy.batch_tokens for tokens in (*rungs, proxy.tokens)]
         if steps[0] < 1 or any(later <= sooner for sooner, later in pairwise(steps)):
             raise ValueError(
                 f"fidelity.rungs: expected tokens that grow by at least a batch of {proxy.batch_tokens} and "
                 f"stay below proxy.tokens, {proxy.tokens}; got {', '.join(map(str, rungs))}"
             )
+        return self._known_before_training(tuple(PROXY_METRICS), "the loss")
+
+    def _known_before_training(self, losses: Sequence[str], loss: str) -> Self:
+        """Raises ValueError where rungs cannot compare candidates by a loss and what is known before it.
+
+        losses: metrics that the loss at a rung decides.
+        loss: that loss, in words.
+        """
         wanted = [objective.metric for objective in self.parsed_objectives()]
         bounded = [constraint.metric for constraint in self.parsed_constraints()]
-        if not any(metric in PROXY_METRICS for metric in wanted):
+        if not any(metric in losses for metric in wanted):
             raise ValueError(
-                f"fidelity.rungs: expected the loss, which decides at a rung, among the objectives; "
+                f"fidelity.rungs: expected {loss}, which decides at a rung, among the objectives; "
                 f"got {', '.join(wanted)}"
             )
-        late = [
-            metric for metric in (*wanted, *bounded) if needs_training(metric) and metric not in PROXY_METRICS
-        ]
+        late = [metric for metric in (*wanted, *bounded) if needs_training(metric) and metric not in losses]
         if late:
             raise ValueError(
-                f"fidelity.rungs: expected metrics that are known before training, besides the loss; "
+                f"fidelity.rungs: expected metrics that are known before training, besides {loss}; "
                 f"got {late[0]}"
             )
         return self

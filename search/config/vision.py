@@ -1,5 +1,7 @@
 """The `vision` section of a run: candidates see, and are trained to answer questions on images."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -58,6 +60,18 @@ class VisionSettings(Value):
     images: ImageSettings = ImageSettings()
     stages: StageSettings = StageSettings()
     space: VisionSpaceSettings = VisionSpaceSettings()
+
+    def require_rungs(self, rungs: Sequence[int]) -> None:
+        """Raises ValueError for rungs at which candidates cannot be compared; they count examples."""
+        stages = self.stages
+        first = stages.align_examples if stages.stages == "three" else 0
+        last, step = stages.align_examples + stages.tune_examples, stages.batch_size
+        if any(later - sooner < step for sooner, later in pairwise((first, *rungs, last))):
+            raise ValueError(
+                f"fidelity.rungs: expected examples that grow by at least a batch of {step} and stay between "
+                f"{first} and {last}, behind the second stage and before the end; "
+                f"got {', '.join(map(str, rungs))}"
+            )
 
     @model_validator(mode="after")
     def _images_are_large_enough(self) -> Self:

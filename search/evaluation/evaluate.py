@@ -33,10 +33,10 @@ from proxy_train.tasks import train_task
 from proxy_train.train import Trained, train
 from search.evaluation.audits import LATENCY, RUNGS, TABLE, Audit, audits
 from search.evaluation.failures import CANDIDATE_ERRORS, Failure, described, failure_of
-from search.evaluation.fidelity import costs_before_training, proxy_of, rung_metric
+from search.evaluation.fidelity import costs_before_training, is_rung_loss, proxy_of, rung_loss, rung_metric
 from search.evaluation.outcome import UNMEASURED, Evaluation, Job, Measured, Outcome, Status
 from search.evaluation.profiling import profiled
-from search.objectives import PROXY_METRICS, computed_by_others, first_broken, on_kind
+from search.objectives import computed_by_others, first_broken, on_kind
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
                 Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
             )
         if isinstance(job.architecture, VisionLanguage):
-            return _trained_to_answer(job, job.architecture, known, metrics, seconds)
+            return _trained_to_answer(job, job.architecture, known, metrics, seconds, audited)
         proxy = proxy_of(job.architecture, job.fidelity.width_scale)
         scaled = proxy.width != job.architecture.width
         known["proxy_width"] = proxy.width if scaled else None
@@ -192,10 +192,11 @@ def _trained_to_answer(
     known: dict[str, object],
     metrics: dict[str, float],
     seconds: dict[str, float],
+    audited: list[Audit],
 ) -> Outcome:
-    """Trains a candidate that sees, in its stages, and scores it.
+    """Trains a candidate that sees, in its stages and as far as the rungs let it, and scores it.
 
-    A decoder that candidates share is trained once. known, metrics, seconds: are added to.
+    A decoder that candidates share is trained once. known, metrics, seconds, audited: are added to.
     """
     if job.images is None or job.stages is None:
         raise RuntimeError("a candidate that sees, and no images to train it on")
@@ -219,20 +220,28 @@ def _trained_to_answer(
         decoder = kept_decoder(
             value.language, job.corpus, job.proxy, first_stage, seed=job.seed, device=device
         )
+    stopped: _Stopped | None = None
     with shared(device) as give_way, memory_errors():
-        trained = train_vision(
-            value,
-            job.corpus,
-            job.images,
-            job.proxy,
-            job.stages,
-            seed=job.seed,
-            device=device,
-            decoder=decoder,
-            pause=pause,
-        )
+        try:
+            trained = train_vision(
+                value,
+                job.corpus,
+                job.images,
+                job.proxy,
+                job.stages,
+                seed=job.seed,
+                device=device,
+                decoder=decoder,
+                pause=pause,
+                rungs=job.fidelity.rungs,
+                on_rung=_Halving(job, metrics, audited),
+            )
+        except _Stopped as at_rung:
+            stopped = at_rung.with_traceback(None)  # the traceback would hold the model
         give_back_memory()
     seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
+    if stopped is not None:
+        return failure(job.seed, "stopped", str(stopped), gate=stopped.gate, **known)
     metrics.update(trained.score.metrics())
     known["vision"] = trained.score
     if reason := first_broken(job.constraints, metrics):
@@ -370,16 +379,19 @@ class _Halving:
         self._job, self._metrics, self._audited = job, metrics, audited
 
     def __call__(self, tokens: int, loss: float) -> None:
-        gate, limit = rung_metric(tokens), self._limits.get(tokens)
+        deciding, limit = rung_loss(self._job.objectives), self._limits.get(tokens)
+        gate = rung_metric(tokens, deciding)
         self._metrics[gate] = loss
         if limit is None or loss <= limit:
             return
         known = ", ".join(
-            objective.metric for objective in self._job.objectives if objective.metric not in PROXY_METRICS
+            objective.metric for objective in self._job.objectives if not is_rung_loss(objective.metric)
         )
         others = f"others no worse in {known}" if known else "others"
         share = f"1 in {self._job.fidelity.eta} {others}"
-        reason = f"loss {loss:.4f} after {tokens:,} tokens: expected at most {limit:.4f}, as {share} had"
+        amount = f"{tokens:,} tokens" if deciding == "loss" else f"{tokens:,} examples"
+        words = deciding.replace("_", " ")
+        reason = f"{words} {loss:.4f} after {amount}: expected at most {limit:.4f}, as {share} had"
         if not self._lets_all_through:
             raise _Stopped(gate, reason)
         if gate not in {

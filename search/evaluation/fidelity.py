@@ -24,6 +24,7 @@ from search.objectives import PROXY_METRICS, Objective
 
 # Widths of proxies are whole multiples of this: the matrix units of GPUs are fast at such sizes.
 WIDTH_STEP = 16
+ANSWER_LOSS = "answer_loss"
 
 
 def proxy_of(target: Architecture, width_scale: float) -> Architecture:
@@ -40,9 +41,18 @@ def proxy_of(target: Architecture, width_scale: float) -> Architecture:
     return target if width >= target.width else target.resized(width)
 
 
-def rung_metric(tokens: int) -> str:
-    """Returns the name of the loss at a rung; no objective or constraint can have such a name."""
-    return str(MetricName("loss", tokens=tokens))
+def rung_metric(tokens: int, loss: str = "loss") -> str:
+    """Returns the name of the loss at a rung; no objective or constraint can have such a name.
+
+    tokens: of the rung; of candidates that see, its examples.
+    loss: the loss that decides there, see `rung_loss`.
+    """
+    return str(MetricName(loss, tokens=tokens))
+
+
+def rung_loss(objectives: Sequence[Objective]) -> str:
+    """Returns the loss that decides at rungs: that of answers where candidates see."""
+    return ANSWER_LOSS if any(each.metric == ANSWER_LOSS for each in objectives) else "loss"
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,11 @@ class Rung:
         return losses[len(losses) // eta - 1] if len(losses) >= eta else None
 
 
+def is_rung_loss(metric: str) -> bool:
+    """Whether an objective is decided by the loss at rungs."""
+    return metric in PROXY_METRICS or metric == ANSWER_LOSS
+
+
 def rungs_of(
     rungs: Sequence[int], objectives: Sequence[Objective], scores: Iterable[Mapping[str, float]]
 ) -> tuple[Rung, ...]:
@@ -80,7 +95,7 @@ def rungs_of(
         for metrics in scores
         if (costs := costs_before_training(objectives, metrics)) is not None
     ]
-    names = {tokens: rung_metric(tokens) for tokens in rungs}
+    names = {tokens: rung_metric(tokens, rung_loss(objectives)) for tokens in rungs}
     return tuple(
         Rung(tokens, tuple((costs, metrics[name]) for costs, metrics in costed if name in metrics))
         for tokens, name in names.items()
@@ -91,7 +106,7 @@ def costs_before_training(
     objectives: Sequence[Objective], metrics: Mapping[str, float]
 ) -> tuple[float, ...] | None:
     """Returns the costs in all objectives but the loss; None where one could not be measured."""
-    known = [objective for objective in objectives if objective.metric not in PROXY_METRICS]
+    known = [objective for objective in objectives if not is_rung_loss(objective.metric)]
     return (
         tuple(objective.cost(metrics) for objective in known)
         if all(objective.metric in metrics for objective in known)

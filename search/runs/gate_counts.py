@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from search.config.run import RunConfig
 from search.evaluation.audits import ARITHMETIC, LATENCY, TABLE
-from search.evaluation.fidelity import rung_metric
+from search.evaluation.fidelity import rung_loss, rung_metric
 from search.evaluation.outcome import Evaluation
 from search.objectives import Objective
 from search.runs.entry import Entry
@@ -37,7 +37,8 @@ def gate_names(config: RunConfig) -> tuple[str, ...]:
     """The gates that a run has, from cheap to dear."""
     table = (TABLE,) if config.gates.table else ()
     before_training = (ARITHMETIC, *table, LATENCY) if config.constraints else ()
-    return (*before_training, *map(rung_metric, config.fidelity.rungs))
+    loss = rung_loss(config.parsed_objectives())
+    return (*before_training, *(rung_metric(tokens, loss) for tokens in config.fidelity.rungs))
 
 
 def counted(
@@ -80,5 +81,6 @@ def _verdicts(name: str, ended: Sequence[tuple[Evaluation, bool]]) -> list[bool]
         on_frontier if audit.wrong is None else audit.wrong
         for evaluation, on_frontier in ended
         for audit in evaluation.audits
-        if audit.gate == name and (audit.wrong is not None or evaluation.proxy is not None)
+        if audit.gate == name
+        and (audit.wrong is not None or (evaluation.proxy or evaluation.vision) is not None)
     ]

@@ -101,6 +101,34 @@ def test_the_same_seed_gives_the_same_score_to_the_last_bit(trained: Train) -> N
     assert first.score.answer_loss != other.score.answer_loss
 
 
+def test_rungs_are_told_the_loss_of_answers_and_change_nothing(
+    trained: Train, value: VisionLanguage, images: ImageCorpus
+) -> None:
+    told: list[tuple[int, float]] = []
+    watched = trained(rungs=(24, 40), on_rung=lambda *at: told.append(at))
+    assert [examples for examples, _ in told] == [24, 40]
+    plain = trained()
+    assert watched.score.model_dump(exclude={"seconds"}) == plain.score.model_dump(exclude={"seconds"})
+    seen: list[float] = []
+
+    def last(examples: int, loss: float) -> None:
+        seen.append(loss)
+
+    at_the_end = trained(rungs=(48,), on_rung=last)
+    assert at_the_end.score.examples == 48
+    # The last step reads images or text: behind images the rung is the end.
+    model = VisionLanguageModel(value)
+    model.load_state_dict(at_the_end.weights)
+    after = score_answers(model, images, batch_size=32, examples=20).loss
+    assert seen[0] == pytest.approx(after, rel=0.2)
+
+    def stop(examples: int, loss: float) -> None:
+        raise KeyError(examples)
+
+    with pytest.raises(KeyError, match="24"):
+        trained(rungs=(24, 40), on_rung=stop)
+
+
 def test_one_stage_reads_as_many_examples_and_as_much_text(trained: Train) -> None:
     three, one = trained().score, trained(FEW.model_copy(update={"stages": "one"}), decoder=None).score
     assert three.examples == one.examples == 48

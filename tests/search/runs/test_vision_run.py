@@ -20,6 +20,7 @@ from search.evaluation import evaluate as evaluating
 from search.runs.answering import answers
 from search.runs.export import export
 from search.runs.folder import RunFolder
+from search.runs.gate_counts import counted, gate_names
 from search.runs.ledger import open_ledger
 from search.runs.run import drive_to_end, start
 from search.runs.sources import architecture_of, model_of
@@ -162,7 +163,23 @@ def test_what_does_not_fit_ends_the_search_before_it_begins(
     [
         ({"objectives": ["loss"]}, "metric 'loss' is for language models alone: expected one of answer_loss"),
         ({"searcher": {"name": "guided"}}, "searcher.name: expected one of evolution, aging, random with a"),
-        ({"fidelity": {"width_scale": 0.5}}, "vision: expected no fidelity with it"),
+        ({"fidelity": {"width_scale": 0.5}}, "vision: expected no fidelity.width_scale with it"),
+        (
+            {"fidelity": {"rungs": [8]}},
+            "fidelity.rungs: expected examples that grow by at least a batch of 8",
+        ),
+        (
+            {"fidelity": {"rungs": [48]}},
+            "between 16 and 48, behind the second stage and before the end; got 48",
+        ),
+        (
+            {"fidelity": {"rungs": [32]}, "objectives": ["answer_accuracy"]},
+            "fidelity.rungs: expected the answer_loss, which decides at a rung, among the objectives",
+        ),
+        (
+            {"fidelity": {"rungs": [32]}, "constraints": ["text_loss <= 9"]},
+            "expected metrics that are known before training, besides the answer_loss; got text_loss",
+        ),
         ({"tasks": {"names": ["recall"]}}, "vision: expected no tasks with it"),
         ({"device_kind": "H100"}, "vision: expected no device_kind with it"),
         ({"vision": None}, "profile.images: expected 0 without a section vision"),
@@ -180,6 +197,31 @@ def test_a_bad_configuration_is_one_line(
         parse(config_of(tiny_config, tmp_path, **changes), where="run")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_candidate_that_learns_worse_than_others_as_fast_is_stopped(
+    tiny_config: RunConfig, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    changes = {"fidelity": {"rungs": [32], "eta": 2}, "candidates": 4, "gates": {"audit": 0}}
+    config = parse(config_of(tiny_config, colours(tmp_path / "data", 24), **changes), where="run")
+    ended = drive_to_end(start(config, results=tmp_path, name="halves"), executor="inline", address=None)
+    evaluations = [entry.evaluation for entry in ended.entries if entry.evaluation]
+    losses = [each.metrics["answer_loss@t32"] for each in evaluations]
+    # All take as long. From the third on, the better half of those before go on.
+    stops = [
+        number > 1 and loss > sorted(losses[:number])[number // 2 - 1] for number, loss in enumerate(losses)
+    ]
+    assert [each.status for each in evaluations] == ["stopped" if stop else "ok" for stop in stops]
+    assert any(stops)
+    for each in evaluations:
+        if each.status == "stopped":
+            assert each.gate == "answer_loss@t32"
+            assert each.vision is None
+            assert each.reason.startswith("answer loss ")
+            assert " after 32 examples: expected at most " in each.reason
+    (gate,) = counted(ended.entries, config.parsed_objectives(), gate_names(config))
+    assert (gate.name, gate.seen, gate.turned_away) == ("answer_loss@t32", 4, sum(stops))
 
 
 def test_objectives_of_images_need_the_section() -> None:
