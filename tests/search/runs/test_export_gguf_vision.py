@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from operators.published.vision_families import LANGUAGE
-from search.runs.exportable import Exportable, Eyes
 from search.runs.export_gguf import export_gguf
+from search.runs.exportable import Exportable, Eyes
 from tests.helpers.gguf_eyes import picture, random_model, rounded, value
 from tests.helpers.llama_cpp import MARKER, Seen, ask
 from tests.search.runs.test_gguf_vocabulary import END, trained

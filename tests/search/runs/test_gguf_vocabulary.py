@@ -11,8 +11,8 @@ from tokenizers import AddedToken, Tokenizer, processors
 from operators import Architecture
 from operators.base.errors import DataError
 from proxy_train.text.tokenizer import load_published, load_tokenizer, train_tokenizer
-from search.runs.exportable import Exportable
 from search.runs.export_gguf import export_gguf
+from search.runs.exportable import Exportable
 from search.runs.gguf_tokenizer import SPLITS
 from search.runs.gguf_vocabulary import gguf_vocabulary
 from search.runs.importing import import_model
