@@ -6,8 +6,9 @@ from typing import Literal, Protocol
 
 from operators.base.errors import RunError
 from profiler.process.worker import ProfilingWorker
-from search.evaluation.evaluate import evaluate, failure
+from search.evaluation.evaluate import evaluate
 from search.evaluation.outcome import Job, Outcome
+from search.evaluation.settled import failure
 
 
 @dataclass(frozen=True)

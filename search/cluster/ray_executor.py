@@ -14,8 +14,8 @@ from search.cluster.executor import Lost
 from search.cluster.shipping import files_of
 from search.cluster.steps import Step, assignment, first_step, places
 from search.cluster.worker import Home, Worker
-from search.evaluation.evaluate import failure
 from search.evaluation.outcome import Job, Measured, Outcome
+from search.evaluation.settled import failure
 
 START_TIMEOUT_S = 120
 """Seconds to wait for the first workers, for the device, or for room in the cluster."""

@@ -15,8 +15,9 @@ from profiler.process.worker import ProfilingWorker
 from proxy_train.cache import default_cache
 from search.cluster.connect import types_of
 from search.cluster.shipping import at_hand
-from search.evaluation.evaluate import evaluate, measure, train_measured
+from search.evaluation.evaluate import evaluate, measure
 from search.evaluation.outcome import Job, Measured, Outcome
+from search.evaluation.training import train_measured
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from search.cluster.executor import Lost
 from search.cluster.ray_executor import RayExecutor
 from search.config import run as config_module
 from search.config.searcher import SearcherSettings
-from search.evaluation.evaluate import evaluate, measure, train_measured
+from search.evaluation.evaluate import evaluate, measure
 from search.evaluation.figures import axis_label
 from search.evaluation.outcome import Evaluation, Measured, Outcome
+from search.evaluation.training import train_measured
 from search.objectives import Constraint, by_kind, metric_of, names, parse_constraint, parse_objective
 from search.runs import ledger as ledger_module
 from search.runs import run

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load
 
 from operators.base.errors import OutOfMemoryError
-from search.evaluation import evaluate
-from search.evaluation.evaluate import _beside_others, _kept
+from search.evaluation import settled
+from search.evaluation.settled import beside_others
+from search.evaluation.training import _kept
 
 GPU: Any = SimpleNamespace(device="cuda:0")
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(1)}
@@ -38,8 +39,8 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lock
 
     for kind in ("shared", "exclusive"):
-        monkeypatch.setattr(evaluate, kind, locking(kind))
-    monkeypatch.setattr(evaluate, "give_back_memory", lambda: steps.append("given back"))
+        monkeypatch.setattr(settled, kind, locking(kind))
+    monkeypatch.setattr(settled, "give_back_memory", lambda: steps.append("given back"))
     return steps
 
 
@@ -51,7 +52,7 @@ def test_what_found_too_little_memory_is_done_again_alone(held: list[str], error
             raise error
         return "done"
 
-    assert _beside_others(GPU, attempt) == "done"
+    assert beside_others(GPU, attempt) == "done"
     assert held == [
         "+shared", "alone=False", "-shared", "given back", "+exclusive", "alone=True", "-exclusive",
     ]  # fmt: skip
@@ -62,7 +63,7 @@ def test_what_fails_alone_too_fails(held: list[str]) -> None:
         raise MemoryError(f"alone={alone}")
 
     with pytest.raises(MemoryError, match="alone=True"):
-        _beside_others(GPU, attempt)
+        beside_others(GPU, attempt)
     assert held[-1] == "-exclusive"
 
 
@@ -71,12 +72,12 @@ def test_other_errors_are_not_tried_again(held: list[str]) -> None:
         raise ValueError("a defect")
 
     with pytest.raises(ValueError, match="a defect"):
-        _beside_others(GPU, attempt)
+        beside_others(GPU, attempt)
     assert held == ["+shared", "-shared"]
 
 
 def test_a_cpu_s_memory_is_nobody_s(held: list[str]) -> None:
-    assert _beside_others(SimpleNamespace(device="llama.cpp"), lambda *, alone: alone) is True
+    assert beside_others(SimpleNamespace(device="llama.cpp"), lambda *, alone: alone) is True
     assert held == []
 
 

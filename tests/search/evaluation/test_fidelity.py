@@ -9,7 +9,7 @@ import torch
 from operators import Architecture, HybridLM, registry
 from operators.base.errors import DivergedError, RunError
 from search.config.evaluation import FidelitySettings
-from search.evaluation import evaluate as evaluate_module
+from search.evaluation import training
 from search.evaluation.evaluate import evaluate
 from search.evaluation.fidelity import proxy_of
 from search.runs import ledger as ledger_module
@@ -90,7 +90,7 @@ def test_memory_of_a_training_that_went_wrong_is_given_back_once_nothing_holds_i
         models.append(weakref.ref(model))
         raise DivergedError("the loss is nan")
 
-    monkeypatch.setattr(evaluate_module, "train", train)
+    monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(
         torch.cuda, "empty_cache", lambda: alive.append([model() is not None for model in models])
     )
@@ -102,7 +102,7 @@ def test_a_device_that_fails_every_call_keeps_the_reason_of_the_first(job, monke
     def failing(*arguments, **options):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(evaluate_module, "train", failing)
+    monkeypatch.setattr(training, "train", failing)
     monkeypatch.setattr(torch.cuda, "empty_cache", failing)
     evaluation = evaluate(job, MadeUpProfiler()).evaluation
     assert (evaluation.status, "illegal memory access" in evaluation.reason) == ("error", True)

@@ -7,8 +7,8 @@ import numpy as np
 
 from operators.published.gguf_export.homes import outline
 from search.config.run import load
-from search.evaluation.evaluate import train_measured
 from search.evaluation.outcome import UNMEASURED, Job
+from search.evaluation.training import train_measured
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 

@@ -16,7 +16,7 @@ from proxy_train.images.decoders import kept_decoder
 from proxy_train.settings import ProxySettings
 from proxy_train.text.corpus import Corpus
 from search.config.run import RunConfig, parse
-from search.evaluation import evaluate as evaluating
+from search.evaluation import training
 from search.runs.answering import answers
 from search.runs.export import export
 from search.runs.folder import RunFolder
@@ -56,13 +56,13 @@ def config_of(tiny: RunConfig, images: Path | str, **changes: Any) -> dict[str, 
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The decoders whose first stage was trained."""
     made: list[str] = []
-    train = evaluating.train
+    train = training.train
 
     def counted(architecture: Any, *rest: Any, **named: Any) -> Any:
         made.append(architecture.digest())
         return train(architecture, *rest, **named)
 
-    monkeypatch.setattr(evaluating, "train", counted)
+    monkeypatch.setattr(training, "train", counted)
     monkeypatch.setattr(ProfilingWorker, "profile", made_up)
     return made
 
