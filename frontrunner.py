@@ -1,8 +1,7 @@
 """Frontrunner from Python: searches, what they found, measurements and models. See docs/python-api.md.
 
-Each function does what the command of its name does.
-
-Raises the errors of `operators.base.errors`, each with a message of one line.
+Each function does what the command of its name does. Each may raise the errors of `operators.base.errors`,
+whose messages are one line.
 """
 
 from operators.base.threads import import_numpy
@@ -220,8 +219,6 @@ def search(
     address: of a running Ray cluster; None for this machine.
 
     Ctrl-C leaves a run that `resume` continues.
-
-    Raises our errors.
     """
     stem = Path(config).stem if isinstance(config, str | Path) else "run"
     folder = start(
@@ -243,8 +240,6 @@ def resume(
     address: str | None = None,
 ) -> Run:
     """Continues a run that was interrupted, by its name or folder; arguments as of `search`.
-
-    Raises our errors.
     """
     return _driven(find_folder(Path(results), str(name)), on_progress, executor, address)
 
@@ -276,8 +271,6 @@ def profile(
     quantization: number format of matrices in llama.cpp; None is Q8_0.
 
     Each result has a `title`, and a `profile` or the `problem` why there is none.
-
-    Raises our errors.
     """
     settings = profile_settings(
         batch_sizes=tuple(batch_sizes), contexts=tuple(contexts), threads=threads, quantization=quantization
@@ -299,8 +292,6 @@ def compare(
     results: Path | str = RESULTS,
 ) -> Comparison:
     """Whether B's decode step is faster than A's, by interleaved measurements in fresh processes.
-
-    Raises our errors.
     """
     settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
     (_, first), (_, second) = (_titled(model, Path(results)) for model in (a, b))
@@ -332,8 +323,6 @@ def train(
     fresh: whether to begin with random weights even if the model has some.
     on_step: hears the number of each step and its loss (nats per token).
     results: folder of all runs.
-
-    Raises our errors.
     """
     return train_and_keep(
         str(model),
@@ -372,8 +361,6 @@ def promote(
     metric: the time that is made equal; None for the first one among the run's objectives and constraints.
     device: where to train and measure; None for the run's.
     results: folder of all runs.
-
-    Raises our errors.
     """
     return _promotion.promote(
         str(run),
@@ -391,8 +378,6 @@ def promote(
 
 def architecture(name: Path | str, *, results: Path | str = RESULTS) -> Architecture:
     """Returns the architecture of a file, a folder, a candidate as RUN:ID, or a shipped name.
-
-    Raises our errors.
     """
     return architecture_of(str(name), Path(results))[1]
 
