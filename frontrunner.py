@@ -239,8 +239,7 @@ def resume(
     executor: str = "ray",
     address: str | None = None,
 ) -> Run:
-    """Continues a run that was interrupted, by its name or folder; arguments as of `search`.
-    """
+    """Continues a run that was interrupted, by its name or folder; arguments as of `search`."""
     return _driven(find_folder(Path(results), str(name)), on_progress, executor, address)
 
 
@@ -291,8 +290,7 @@ def compare(
     backend: str = "auto",
     results: Path | str = RESULTS,
 ) -> Comparison:
-    """Whether B's decode step is faster than A's, by interleaved measurements in fresh processes.
-    """
+    """Whether B's decode step is faster than A's, by interleaved measurements in fresh processes."""
     settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
     (_, first), (_, second) = (_titled(model, Path(results)) for model in (a, b))
     return _compare(first, second, settings, device=device, backend=backend, rounds=rounds)
@@ -377,8 +375,7 @@ def promote(
 
 
 def architecture(name: Path | str, *, results: Path | str = RESULTS) -> Architecture:
-    """Returns the architecture of a file, a folder, a candidate as RUN:ID, or a shipped name.
-    """
+    """Returns the architecture of a file, a folder, a candidate as RUN:ID, or a shipped name."""
     return architecture_of(str(name), Path(results))[1]
 
 
