@@ -6,7 +6,7 @@ import numpy as np
 
 from search import pareto
 from search.pareto import Floats
-from search.searchers.surrogate import Kernel, Surrogate, conditioned, first_kernel, fitted
+from search.searchers.surrogate import Kernel, Surrogate, conditioned, first_kernel, fitted, inverse_root
 
 FEWEST = 8
 """Scores below which no fit is made."""
@@ -40,17 +40,39 @@ class Warp:
 
 
 @dataclass(frozen=True)
+class Standard:
+    """Standardizes features. A column that is constant in the rows that it comes of becomes 0.
+
+    means, factors: of each feature [d].
+    """
+
+    means: Floats
+    factors: Floats
+
+    def __call__(self, rows: Floats) -> Floats:
+        return np.asarray((rows - self.means) * self.factors)
+
+
+def standard_of(rows: Floats) -> Standard:
+    """What brings features [n, d] to mean 0 and deviation 1."""
+    deviation = rows.std(0)
+    return Standard(rows.mean(0), np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0.0))
+
+
+@dataclass(frozen=True)
 class Fit:
     """Kernels learned from scores.
 
     told: number of scores when they were learned.
     active: rows of the scores that were used.
+    standard: of their features.
     warps: one for each objective.
     kernels: one for each objective.
     """
 
     told: int
     active: tuple[int, ...]
+    standard: Standard
     warps: tuple[Warp, ...]
     kernels: tuple[Kernel, ...]
 
@@ -81,7 +103,8 @@ def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
     """
     active = _active(scores)
     warps = tuple(_warp_of(column) for column in scores[active].T)
-    x = _standardized(rows[active], rows[active])
+    standard = standard_of(rows[active])
+    x = standard(rows[active])
     some = slice(None, None, -(-len(active) // FEW))
     kernels = []
     for number, warp in enumerate(warps):
@@ -91,7 +114,7 @@ def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
             first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW, times=times[active][some]
         )
         kernels.append(fitted(kernel, x, y, steps=STEPS, times=times[active]))
-    return Fit(len(scores), tuple(active.tolist()), warps, tuple(kernels))
+    return Fit(len(scores), tuple(active.tolist()), standard, warps, tuple(kernels))
 
 
 @dataclass(frozen=True)
@@ -101,22 +124,23 @@ class Forecast:
     Where values of an objective are known beforehand, as from a latency table, only the difference to them is
     learned. Known values are NaN for other objectives.
 
-    warps, surrogates: one for each objective.
+    fit: the fit whose kernels are conditioned.
+    times: number of evaluations of each score that it learned from [n].
+    surrogates: one for each objective.
     centers, scales: mean and deviation of each objective's learned values [m].
-    rows: features that it learned from [n, d].
     skill: the share of the variance that predictions explain, for the objective that is predicted best. The
         share that known values explain counts too.
     """
 
-    warps: tuple[Warp, ...]
+    fit: Fit
+    times: Floats
     surrogates: tuple[Surrogate, ...]
     centers: Floats
     scales: Floats
-    rows: Floats
     skill: float
 
     def warped(self, scores: Floats) -> Floats:
-        return np.column_stack([warp(column) for warp, column in zip(self.warps, scores.T, strict=True)])
+        return np.column_stack([warp(column) for warp, column in zip(self.fit.warps, scores.T, strict=True)])
 
     def predict(self, rows: Floats, known: Floats) -> tuple[Floats, Floats]:
         """Means and deviations of the objectives [k, m].
@@ -124,31 +148,42 @@ class Forecast:
         rows: features [k, d].
         known: values known beforehand [k, m].
         """
-        x = _standardized(rows, self.rows)
+        x = self.fit.standard(rows)
         predictions = [surrogate.predict(x) for surrogate in self.surrogates]
         means = np.column_stack([mean for mean, _ in predictions]) * self.scales + self.centers
         means += np.column_stack(
-            [_base(warp, column) for warp, column in zip(self.warps, known.T, strict=True)]
+            [_base(warp, column) for warp, column in zip(self.fit.warps, known.T, strict=True)]
         )
         return means, np.column_stack([deviation for _, deviation in predictions]) * self.scales
 
 
-def forecast(fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Floats) -> Forecast:
+def forecast(
+    fit: Fit, rows: Floats, scores: Floats, known: Floats, times: Floats, *, before: Forecast | None = None
+) -> Forecast:
     """Conditions a fit's kernels on scores.
 
     rows, scores, known, times: as for `fit_anew`, of the scores that are `used`.
+    before: an earlier forecast of the same fit. It saves time and changes nothing.
     """
-    x, surrogates, centers, scales, skills = _standardized(rows, rows), [], [], [], []
+    first = len(fit.active)
+    x, surrogates, centers, scales, skills = fit.standard(rows), list[Surrogate](), [], [], []
+    known_roots = before is not None and np.array_equal(before.times, times[: len(before.times)])
     for number, (warp, kernel) in enumerate(zip(fit.warps, fit.kernels, strict=True)):
         values = _rest(warp, scores[:, number], known[:, number])
         centers.append(values.mean())
         scales.append(_scale(values))
-        surrogates.append(conditioned(kernel, x, (values - values.mean()) / _scale(values), times))
+        root = (
+            before.surrogates[number].root
+            if before is not None and known_roots
+            else inverse_root(kernel, x[:first], times[:first])
+        )
+        y = (values - values.mean()) / _scale(values)
+        surrogates.append(conditioned(kernel, x, y, times, root=root))
         varied = float(warp(scores[:, number]).var())
         unknown = float(values.var()) / max(varied, 1e-12)
         # An objective that never varies is easy to predict, which is no skill.
         skills.append(1 - (1 - surrogates[-1].skill) * unknown if varied > 0 else 0.0)
-    return Forecast(fit.warps, tuple(surrogates), np.array(centers), np.array(scales), rows, max(skills))
+    return Forecast(fit, times, tuple(surrogates), np.array(centers), np.array(scales), max(skills))
 
 
 def _active(scores: Floats) -> np.ndarray:
@@ -177,9 +212,3 @@ def _base(warp: Warp, known: Floats) -> Floats:
 
 def _scale(values: Floats) -> float:
     return float(values.std()) or 1.0
-
-
-def _standardized(rows: Floats, by: Floats) -> Floats:
-    """Rows minus the means of `by`, over its deviations. A column that is constant in `by` becomes 0."""
-    deviation = by.std(0)
-    return np.asarray((rows - by.mean(0)) * np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0.0))

@@ -14,7 +14,7 @@ from search.pareto import Floats
 from search.searchers.contract import Proposal
 from search.searchers.evolution import Evolution
 from search.searchers.expected_gain import expected_gain, open_boxes
-from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit, used
+from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit, standard_of, used
 from search.searchers.surrogate import conditioned, first_kernel
 from search.spaces.contract import Space
 
@@ -80,6 +80,7 @@ class Guided(Evolution[T]):
         self._rows: dict[int, Floats] = {}  # features, then values of objectives known beforehand
         self._fit: Fit | None = None
         self._fit_next = FEWEST
+        self._latest: Forecast | None = None  # of `_fit`
         # Whether each proposal was on the frontier when it was told, by order of tell.
         self._gained: dict[int, bool] = {}
         # Scores and numbers of evaluations at the time when the last fit was due.
@@ -95,10 +96,8 @@ class Guided(Evolution[T]):
         if len(self._scores) >= self._fit_next:
             # Only the data are kept here. `_forecast` makes the fit, so that a resumed run makes only the
             # last.
-            self._fit, self._fit_to = (
-                None,
-                list(zip(self._scores.values(), self._times(self._scores), strict=True)),
-            )
+            self._fit = self._latest = None
+            self._fit_to = list(zip(self._scores.values(), self._times(self._scores), strict=True))
             self._fit_next = next_fit(len(self._scores))
 
     def _propose(self, rng: Generator) -> Proposal[T]:
@@ -132,12 +131,13 @@ class Guided(Evolution[T]):
         expected = self._forecast()
         if expected.skill < LEAST_SKILL:
             return None
-        boxes, best, seen = self._open(expected), list[tuple[float, Child[T]]](), set(self._keys)
+        boxes, chance = self._open(expected), self._chance()
+        best, seen = list[tuple[float, Child[T]]](), set(self._keys)
         for _ in range(ROUNDS):
             children = self._children(rng, [child for _, child in best], seen)
             if children:
                 rows = np.array([self._row(child.candidate) for child in children], float)
-                gains = expected_gain(*expected.predict(*self._columns(rows)), boxes) * self._chance(rows)
+                gains = expected_gain(*expected.predict(*self._columns(rows)), boxes) * chance(rows)
                 best = sorted(
                     [*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0]
                 )[:ELITE]
@@ -155,7 +155,9 @@ class Guided(Evolution[T]):
             self._fit = fit_anew(*self._known_rows(before, scores_then), times_then)
         learned = [numbers[place] for place in used(self._fit, len(numbers))]
         scores = np.array([self._scores[number] for number in learned])
-        return forecast(self._fit, *self._known_rows(learned, scores), self._times(learned))
+        data, times = self._known_rows(learned, scores), self._times(learned)
+        self._latest = forecast(self._fit, *data, times, before=self._latest)
+        return self._latest
 
     def _known_rows(self, numbers: Sequence[int], scores: Floats) -> tuple[Floats, Floats, Floats]:
         """Features, scores, and values known beforehand, of proposals with these scores."""
@@ -179,20 +181,25 @@ class Guided(Evolution[T]):
             frontier = np.vstack([frontier, expected.predict(*self._columns(np.array(waiting)))[0]])
         return open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far))
 
-    def _chance(self, rows: Floats) -> Floats:
-        """The probabilities that evaluations succeed [n], never below 0.05, as the estimate is rough."""
+    def _chance(self) -> Callable[[Floats], Floats]:
+        """What tells the probabilities [n] that evaluations of rows succeed.
+
+        They are never below 0.05, as the estimate is rough.
+        """
         told = list(self._told)[-REMEMBERED:]
         success = np.array([float(number in self._scores) for number in told])
         if success.all():
-            return np.ones(len(rows))
+            return lambda rows: np.ones(len(rows))
         known = np.array([self._rows[number] for number in told])[:, : self._features]
-        deviation = np.where(known.std(0) > 1e-9, known.std(0), np.inf)
-        x, others = (
-            (known - known.mean(0)) / deviation,
-            (rows[:, : self._features] - known.mean(0)) / deviation,
-        )
-        means, _ = conditioned(first_kernel(x.shape[1]), x, success - success.mean()).predict(others)
-        return np.asarray(np.clip(means + success.mean(), 0.05, 1))
+        standard = standard_of(known)
+        x = standard(known)
+        surrogate = conditioned(first_kernel(x.shape[1]), x, success - success.mean())
+
+        def chance(rows: Floats) -> Floats:
+            means, _ = surrogate.predict(standard(rows[:, : self._features]))
+            return np.asarray(np.clip(means + success.mean(), 0.05, 1))
+
+        return chance
 
     def _children(self, rng: Generator, elite: Sequence[Child[T]], seen: set[str]) -> list[Child[T]]:
         """New children of one round, at most its share of CHILDREN.

@@ -99,7 +99,7 @@ class Surrogate:
 
     kernel: the covariance function.
     x: standardized features of the data [n, d].
-    inverse: inverse covariance of the data, with noise [n, n].
+    root: from `inverse_root` [n, n].
     dual: inverse covariance times the values [n].
     errors: leave-one-out errors in units of the deviations that the kernel predicted for them [n].
     skill: share of the variance that leave-one-out predictions explain. At 0 or less they are no better than
@@ -108,7 +108,7 @@ class Surrogate:
 
     kernel: Kernel
     x: Floats
-    inverse: Floats
+    root: Floats
     dual: Floats
     errors: Floats
     skill: float
@@ -116,26 +116,66 @@ class Surrogate:
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Means and deviations of measured values [k], noise included, at standardized rows [k, d]."""
         across, near = self.kernel(x, self.x)
-        unexplained = np.maximum(
-            self.kernel.variance(x) - np.einsum("kn,kn->k", across @ self.inverse, across), 0
-        )
+        white = across @ self.root.T
+        unexplained = np.maximum(self.kernel.variance(x) - np.einsum("kn,kn->k", white, white), 0)
         squares = self.errors**2
         spread = (near @ squares + squares.mean()) / (near.sum(1) + 1)
         return across @ self.dual, np.sqrt(spread * (unexplained + self.kernel.noise))
 
 
-def conditioned(kernel: Kernel, x: Floats, y: Floats, times: Floats | None = None) -> Surrogate:
+def conditioned(
+    kernel: Kernel, x: Floats, y: Floats, times: Floats | None = None, *, root: Floats | None = None
+) -> Surrogate:
     """The surrogate of a kernel and data.
 
     x, y, times: as for `fitted`.
+    root: `inverse_root` of the same kernel and data, or of the first of these rows.
+    """
+    times = np.ones(len(x)) if times is None else times
+    root = inverse_root(kernel, x, times) if root is None else extended_root(root, kernel, x, times)
+    dual: Floats = root.T @ (root @ y)
+    diagonal = np.einsum("nk,nk->k", root, root)
+    skill = 1 - float(np.mean((dual / diagonal) ** 2)) / max(float(np.var(y)), 1e-12)
+    return Surrogate(kernel, x, root, dual, errors=dual / np.sqrt(diagonal), skill=skill)
+
+
+def inverse_root(kernel: Kernel, x: Floats, times: Floats) -> Floats:
+    """The inverse of the Cholesky factor of the data's covariance with noise: lower triangular [n, n].
+
+    Its transpose times itself is the inverse covariance.
+
+    x, times: as for `fitted`.
     """
     covariance, _ = kernel(x, x)
-    covariance[np.diag_indices(len(x))] += kernel.noise / (1.0 if times is None else times)
-    inverse = _inverse(covariance)
-    dual: Floats = inverse @ y
-    diagonal: Floats = np.diag(inverse)
-    skill = 1 - float(np.mean((dual / diagonal) ** 2)) / max(float(np.var(y)), 1e-12)
-    return Surrogate(kernel, x, inverse, dual, errors=dual / np.sqrt(diagonal), skill=skill)
+    covariance[np.diag_indices(len(x))] += kernel.noise / times
+    factor = torch.linalg.cholesky(torch.from_numpy(covariance))
+    unit = torch.eye(len(x), dtype=factor.dtype)
+    return np.asarray(torch.linalg.solve_triangular(factor, unit, upper=False).numpy())
+
+
+def extended_root(root: Floats, kernel: Kernel, x: Floats, times: Floats) -> Floats:
+    """`inverse_root` of all rows from that of the first ones, in time that grows with n² for each new row.
+
+    Rows are added one by one, so that the result does not depend on how many come at once. No row explains
+    the noise of another: where less variance than its noise is left, rounding has spoiled the root, which is
+    then made anew.
+
+    root: `inverse_root` of the first rows [k, k].
+    x, times: as for `fitted`.
+    """
+    for count in range(len(root), len(x)):
+        noise = kernel.noise / times[count]
+        white = root @ kernel(x[:count], x[count : count + 1])[0][:, 0]
+        unexplained = float(kernel.variance(x[count : count + 1])[0]) + noise - float(white @ white)
+        if unexplained < noise:
+            root = inverse_root(kernel, x[: count + 1], times[: count + 1])
+            continue
+        longer = np.zeros((count + 1, count + 1))
+        longer[:count, :count] = root
+        longer[count, :count] = white @ root / -np.sqrt(unexplained)
+        longer[count, count] = 1 / np.sqrt(unexplained)
+        root = longer
+    return root
 
 
 def log_probability_slope(logs: Floats, x: Floats, y: Floats, times: Floats | None = None) -> Floats:
