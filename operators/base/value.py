@@ -3,7 +3,7 @@
 An unknown key is refused, and the message names the keys that exist.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -12,7 +12,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from operators.base.errors import in_words
 
 Place = tuple[str | int, ...]
-_HOLDERS = (list, tuple, Mapping)
+# Types whose values hold no others.
+_PLAIN = frozenset((int, float, str, bool, type(None)))
 
 
 class Value(BaseModel):
@@ -53,7 +54,7 @@ class Value(BaseModel):
                 input=data,
             )
             for name, given in data.items()
-            if type(given) is not type(made := getattr(value, name, None)) or isinstance(given, _HOLDERS)
+            if type(given) is not type(made := getattr(value, name, None)) or type(given) not in _PLAIN
             for place, problem in _changed(given, made, (name,))
         ]
         if findings:
@@ -66,6 +67,12 @@ def whole(value: Any) -> int | None:
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _plain_alike(given: Collection[Any], values: Collection[Any]) -> bool:
+    """Whether both have plain values of the same types in the same order: a look that takes little time."""
+    kinds = list(map(type, given))
+    return _PLAIN.issuperset(kinds) and kinds == list(map(type, values))
 
 
 def _changed(given: Any, value: Any, place: Place) -> Iterator[tuple[Place, str]]:
@@ -84,8 +91,12 @@ def _changed(given: Any, value: Any, place: Place) -> Iterator[tuple[Place, str]
                 f"got {in_words(given)}",
             )
     elif isinstance(value, list | tuple) and isinstance(given, list | tuple):
+        if _plain_alike(given, value):
+            return
         for number, (each, made) in enumerate(zip(given, value, strict=False)):
             yield from _changed(each, made, (*place, number))
     elif isinstance(value, Mapping) and isinstance(given, Mapping):
+        if _plain_alike(given.values(), value.values()):
+            return
         for (key, each), made in zip(given.items(), value.values(), strict=False):
             yield from _changed(each, made, (*place, str(key)))

@@ -69,10 +69,11 @@ def frontier(
     from search.runs.frontier import scored
     from search.runs.status import opened
     from search.view import tables
-    from search.view.frontier_plot import plot_format, plot_frontier
 
     form, quiet = _form(form, as_json), Console(stderr=True, highlight=False)
     if plot is not None:
+        from search.view.frontier_plot import plot_format, plot_frontier  # takes a second to import
+
         plot_format(plot)
     folder, ledger = opened(results, run)
     config, entries = ledger.config, ledger.entries()
