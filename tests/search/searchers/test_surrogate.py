@@ -12,8 +12,10 @@ from search.searchers.surrogate import (
     NUGGET,
     Kernel,
     conditioned,
+    extended_root,
     first_kernel,
     fitted,
+    inverse_root,
     log_probability_slope,
 )
 
@@ -83,6 +85,46 @@ def test_leave_one_out_is_leaving_one_out() -> None:
             kernel.variance(x[[number]])[0] + kernel.noise - across @ np.linalg.solve(covariance, across)
         )
         assert whole.errors[number] == pytest.approx((y[number] - mean) / np.sqrt(variance))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_root_that_is_extended_inverts_the_covariance(seed: int) -> None:
+    """Against a general inverse: after 70 rows of which many are equal, and some are means of two."""
+    rng = np.random.default_rng(seed)
+    x, values = rng.integers(0, 3, (80, 3)).astype(float), rng.normal(size=80)
+    unseen, times = rng.normal(size=(9, 3)), rng.integers(1, 3, 80).astype(float)
+    kernel = Kernel(first_kernel(3).logs + rng.normal(size=8))
+    inverse = np.linalg.inv(kernel(x, x)[0] + np.diag(kernel.noise / times))
+    root = inverse_root(kernel, x[:10], times[:10])
+    found = conditioned(kernel, x, values, times, root=root)
+    assert np.abs(found.root.T @ found.root - inverse).max() < 1e-8 * np.abs(inverse).max()
+    assert found.dual == pytest.approx(inverse @ values, rel=1e-8, abs=1e-8 * np.abs(found.dual).max())
+    across, near = kernel(unseen, x)
+    left = kernel.variance(unseen) + kernel.noise - np.einsum("kn,nm,km->k", across, inverse, across)
+    squares = (inverse @ values) ** 2 / np.diag(inverse)
+    spread = (near @ squares + squares.mean()) / (near.sum(1) + 1)
+    mean, deviation = found.predict(unseen)
+    assert mean == pytest.approx(across @ inverse @ values, rel=1e-8, abs=1e-8)
+    assert deviation == pytest.approx(np.sqrt(spread * left), rel=1e-8)
+
+
+def test_a_root_does_not_depend_on_how_many_rows_come_at_once() -> None:
+    x, _ = data(30, 11)
+    kernel, times = first_kernel(6), np.ones(30)
+    first = inverse_root(kernel, x[:12], times[:12])
+    at_once = extended_root(first, kernel, x, times)
+    for count in (13, 14, 20, 30):
+        first = extended_root(first, kernel, x[:count], times[:count])
+    assert np.array_equal(first, at_once)
+
+
+def test_a_root_that_rounding_has_spoiled_is_made_anew() -> None:
+    x, _ = data(20, 12)
+    kernel, times = first_kernel(6), np.ones(20)
+    spoiled = 3 * inverse_root(kernel, x[:15], times[:15])
+    assert np.array_equal(
+        extended_root(spoiled, kernel, x[:16], times[:16]), inverse_root(kernel, x[:16], times[:16])
+    )
 
 
 def test_fitting_finds_what_matters_and_predicts_it() -> None:
