@@ -72,7 +72,7 @@ def frontier(
 
     form, quiet = _form(form, as_json), Console(stderr=True, highlight=False)
     if plot is not None:
-        from search.view.frontier_plot import plot_format, plot_frontier  # takes a second to import
+        from search.view.frontier_plot import plot_format, plot_frontier  # matplotlib takes a second
 
         plot_format(plot)
     folder, ledger = opened(results, run)
@@ -89,10 +89,9 @@ def frontier(
         wanted,
         names(config.profile, config.tasks, config.device_kind),
         where=conditions,
-        loads_of_all=everything,
+        frontier=not everything,
     )
-    shown = table if everything else table[table["frontier"]]
-    shown = tables.sorted_by(shown, sort or wanted[0].metric, descending=descending)
+    shown = tables.sorted_by(table, sort or wanted[0].metric, descending=descending)
     also = [*(condition.metric for condition in conditions), *([sort] if sort else [])]
     columns = tables.columns_for(table, wanted, with_status=everything, also=also)
 

@@ -5,7 +5,6 @@ gigabyte for ten thousand candidates, of which a run needs the attributes alone.
 they are. A trial's attributes are written before its state: a trial that has ended is whole.
 """
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from pydantic_core import from_json
 from sqlalchemy import text
 
 # Trials that are asked for by their ids; of more, all are read.
@@ -71,7 +71,7 @@ def rows(
             query += f" AND trial_id IN ({_listed(found)})"
         for trial_id, key, value in connection.execute(text(query), {"study": study_id}):
             if trial_id in found:
-                found[trial_id].attributes[key] = json.loads(value)
+                found[trial_id].attributes[key] = from_json(value)  # half the time of json.loads
     return list(found.values())
 
 

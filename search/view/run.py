@@ -50,8 +50,7 @@ def _print_frontiers(console: Console, ended: Ended) -> None:
     config, entries = ended.config, ended.entries
     metrics = names(config.profile, config.tasks, config.device_kind)
     for kind, wanted in by_kind(config.parsed_objectives(), config.device_kind).items():
-        table = frame(entries, wanted, metrics, loads_of_all=False)
-        table = sorted_by(table[table["frontier"]], wanted[0].metric)
+        table = sorted_by(frame(entries, wanted, metrics, frontier=True), wanted[0].metric)
         of_run = _titled(ended.folder.name, kind)
         title = f"frontier of {of_run}: {len(table)} of {len(entries)} candidates"
         show(console, candidates_sheet(table, columns_for(table, wanted), entries, title=title))
@@ -86,8 +85,8 @@ def _titled(name: str, kind: str) -> str:
 
 def run_json(folder: RunFolder, ledger: Ledger) -> dict[str, Any]:
     """How a run stands, with its frontier as `frontier --json` prints it."""
-    table = run_frame(ledger.config, ledger.entries(), None, ())
-    members = sorted_by(table[table["frontier"]], ledger.config.objectives[0])
+    table = run_frame(ledger.config, ledger.entries(), None, (), frontier=True)
+    members = sorted_by(table, ledger.config.objectives[0])
     return {**standing(folder, ledger), "frontier": records(members)}
 
 

@@ -38,7 +38,7 @@ def frame(
     metrics: Sequence[str],
     *,
     where: Sequence[Constraint] = (),
-    loads_of_all: bool = True,
+    frontier: bool = False,
 ) -> "pd.DataFrame":
     """One row for each candidate: its architecture, metrics with errors, status, and place on the frontier.
 
@@ -46,19 +46,20 @@ def frame(
     objectives: objectives that the frontier is taken by.
     metrics: names of the metrics to show as columns even where no candidate has them.
     where: only candidates that meet all of these are kept, and the frontier is taken among them.
-    loads_of_all: whether `loads_in`, which takes long, is told of candidates beside the frontier too.
+    frontier: whether only the frontier has rows, as the others take long. Their metrics have columns still.
     """
     import pandas as pd  # takes half a second to import
 
     on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
     kept = [entry for entry in entries if qualifying(entry, where)]
     rows = [
-        _row(entry, metrics, on_frontier=best, tells_loads=loads_of_all or best)
+        _row(entry, metrics, on_frontier=entry.number in on_frontier)
         for entry in kept
-        for best in (entry.number in on_frontier,)
+        if not frontier or entry.number in on_frontier
     ]
     first, last = ("id", "architecture", "width", "depth", "loads_in"), _TAIL
     others = dict.fromkeys(name for row in rows for name in row if name not in last)
+    others |= dict.fromkeys(name for entry in kept if entry.evaluation for name in entry.evaluation.metrics)
     columns = [*dict.fromkeys((*first, *metrics, *others)), *last]
     table = pd.DataFrame(rows, columns=columns)
     for name in metrics:
@@ -88,14 +89,13 @@ def run_frame(
     metrics = names(config.profile, config.tasks, config.device_kind)
     conditions = config.parsed_constraints(where)
     wanted = config.parsed_objectives(objectives)
-    table = frame(entries, wanted, metrics, where=conditions, loads_of_all=not frontier)
-    return table[table["frontier"]].reset_index(drop=True) if frontier else table
+    return frame(entries, wanted, metrics, where=conditions, frontier=frontier)
 
 
 _TAIL = ("status", "reason", "tainted", "origin", "parents", "seconds", "frontier")
 
 
-def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool, tells_loads: bool) -> dict[str, Any]:
+def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str, Any]:
     evaluation = entry.evaluation
     known = evaluation.metrics if evaluation else {}
     return {
@@ -104,7 +104,7 @@ def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool, tells_loads
         "width": entry.architecture.width,
         "depth": entry.architecture.depth,
         "loads_in": where_it_loads(entry.architecture)
-        if tells_loads and isinstance(entry.architecture, Architecture)
+        if isinstance(entry.architecture, Architecture)
         else "",
         **dict.fromkeys(metrics),
         **{name: exact_value(name, value) for name, value in known.items()},
@@ -178,7 +178,8 @@ def candidates_sheet(
     entries: the run's ledger, which knows the tainted figures.
     notes: lines below the table, before the notes on tainted figures.
     """
-    tainted = {entry.number: entry.tainted() for entry in entries}
+    numbers = set(table["id"])
+    tainted = {entry.number: entry.tainted() for entry in entries if entry.number in numbers}
     rows = [_cells(row, columns, tainted.get(row["id"], {})) for row in _rows(table)]
     listed = {number: tainted.get(number, {}) for number in table["id"]}
     shown = {

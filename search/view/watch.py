@@ -64,8 +64,7 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
         parts.append(_workers(under_way, now, in_parts=bool(config.device_kind)))
     for kind, wanted in by_kind(objectives, config.device_kind).items():
         metrics = names(config.profile, config.tasks, config.device_kind)
-        table = frame(entries, wanted, metrics, loads_of_all=False)
-        table = sorted_by(table[table["frontier"]], wanted[0].metric)
+        table = sorted_by(frame(entries, wanted, metrics, frontier=True), wanted[0].metric)
         title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates"
         title += f", the first {ROWS}" if len(table) > ROWS else ""
         if len(table):
