@@ -21,12 +21,12 @@ from search.spaces.contract import Space
 T = TypeVar("T")
 Known = Mapping[int, Callable[[T], float]]
 
-CHILDREN, ROUNDS = 200, 4
+CHILDREN, ROUNDS = 200, 8
 """Children screened for one proposal, and the rounds that they are made in.
 
 Parents of the first round are evaluated candidates. Parents of later rounds are the best children so far.
 """
-ELITE = 20
+ELITE = 6
 """Number of the best children so far that are parents of the next round."""
 CROSSED, FRESH = 0.4, 0.05
 """Probability that a child has two parents, and probability that it is a random member instead."""
