@@ -165,18 +165,16 @@ def forecast(
     rows, scores, known, times: as for `fit_anew`, of the scores that are `used`.
     before: an earlier forecast of the same fit. It saves time and changes nothing.
     """
-    first = len(fit.active)
-    x, surrogates, centers, scales, skills = fit.standard(rows), list[Surrogate](), [], [], []
-    known_roots = before is not None and np.array_equal(before.times, times[: len(before.times)])
-    for number, (warp, kernel) in enumerate(zip(fit.warps, fit.kernels, strict=True)):
+    first, x = len(fit.active), fit.standard(rows)
+    if before is not None and np.array_equal(before.times, times[: len(before.times)]):
+        roots = [surrogate.root for surrogate in before.surrogates]
+    else:
+        roots = [inverse_root(kernel, x[:first], times[:first]) for kernel in fit.kernels]
+    surrogates, centers, scales, skills = list[Surrogate](), [], [], []
+    for number, (warp, kernel, root) in enumerate(zip(fit.warps, fit.kernels, roots, strict=True)):
         values = _rest(warp, scores[:, number], known[:, number])
         centers.append(values.mean())
         scales.append(_scale(values))
-        root = (
-            before.surrogates[number].root
-            if before is not None and known_roots
-            else inverse_root(kernel, x[:first], times[:first])
-        )
         y = (values - values.mean()) / _scale(values)
         surrogates.append(conditioned(kernel, x, y, times, root=root))
         varied = float(warp(scores[:, number]).var())

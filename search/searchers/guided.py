@@ -24,10 +24,11 @@ Known = Mapping[int, Callable[[T], float]]
 CHILDREN, ROUNDS = 200, 8
 """Children screened for one proposal, and the rounds that they are made in.
 
-Parents of the first round are evaluated candidates. Parents of later rounds are the best children so far.
+Parents of the first round are evaluated candidates. Parents of later rounds are the best children so far,
+so that children climb towards the largest gain.
 """
 ELITE = 6
-"""Number of the best children so far that are parents of the next round."""
+"""Number of the best children so far that are parents of the next round. The fewer, the faster the climb."""
 CROSSED, FRESH = 0.4, 0.05
 """Probability that a child has two parents, and probability that it is a random member instead."""
 PLAIN = 10
@@ -182,7 +183,7 @@ class Guided(Evolution[T]):
         return open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far))
 
     def _chance(self) -> Callable[[Floats], Floats]:
-        """What tells the probabilities [n] that evaluations of rows succeed.
+        """The function of rows that gives the probabilities [n] that their evaluations succeed.
 
         They are never below 0.05, as the estimate is rough.
         """

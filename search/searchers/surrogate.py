@@ -129,7 +129,7 @@ def conditioned(
     """The surrogate of a kernel and data.
 
     x, y, times: as for `fitted`.
-    root: `inverse_root` of the same kernel and data, or of the first of these rows.
+    root: `inverse_root` of the same kernel and the first of these rows, which saves time; None for none.
     """
     times = np.ones(len(x)) if times is None else times
     root = inverse_root(kernel, x, times) if root is None else extended_root(root, kernel, x, times)

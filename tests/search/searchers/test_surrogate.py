@@ -118,6 +118,19 @@ def test_a_root_does_not_depend_on_how_many_rows_come_at_once() -> None:
     assert np.array_equal(first, at_once)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_an_earlier_forecast_only_saves_time(again: bool) -> None:
+    """Even where a second evaluation has since changed a row that it learned from."""
+    x, y = data(40, 13)
+    scores, known, times = np.column_stack([y, -y]), np.full((40, 2), np.nan), np.ones(40)
+    fit = fit_anew(x[:20], scores[:20], known[:20], times[:20])
+    before = forecast(fit, x[:30], scores[:30], known[:30], times[:30].copy())
+    times[5] += again
+    with_it = forecast(fit, x, scores, known, times, before=before).predict(x + 0.1, known)
+    without = forecast(fit, x, scores, known, times).predict(x + 0.1, known)
+    assert np.array_equal(with_it, without)
+
+
 def test_a_root_that_rounding_has_spoiled_is_made_anew() -> None:
     x, _ = data(20, 12)
     kernel, times = first_kernel(6), np.ones(20)
