@@ -34,7 +34,7 @@ def test_an_architecture_with_random_weights_comes_back_bit_for_bit(
     _, _, err = call("profile", "small.gguf", small)
     assert err == (
         "small.gguf: random weights of its shapes are measured, in the number format of the measurement, "
-        "not in its own\n"
+        "instead of its own\n"
     )
     import_model(tmp_path / "small.gguf", tmp_path / "read")
     model = load(tmp_path / "read")[0]
