@@ -33,7 +33,7 @@ def test_an_architecture_with_random_weights_comes_back_bit_for_bit(
     monkeypatch.setattr("search.view.profiles.profile_each", lambda *asked, **options: [])
     _, _, err = call("profile", "small.gguf", small)
     assert err == (
-        "small.gguf: random weights of its shapes are measured, in the number format of the measurement, "
+        "small.gguf: random weights of its shapes are measured, in the number format of the measurement "
         "instead of its own\n"
     )
     import_model(tmp_path / "small.gguf", tmp_path / "read")
