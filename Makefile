@@ -16,7 +16,7 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/mypy --num-workers 2
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/pytest -n 4
+	$(VENV)/bin/pytest -n 3
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
