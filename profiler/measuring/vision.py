@@ -92,7 +92,9 @@ def measure_vision(
         peaks = [session.peak_memory_bytes for session in sessions]
     arithmetic = vision_cost(value, images=settings.images, dtype=opened.dtype)
     outside = arithmetic.param_bytes - arithmetic.language.param_bytes
-    absent = decoder.absent
+    absent = dict(decoder.absent)
+    if reason := next(iter(absent.values()), ""):  # the device counts no energy
+        absent["ttft_energy_j"] = reason
     points = [
         point.model_copy(
             update={
@@ -112,7 +114,7 @@ def measure_vision(
             "largest": tuple(largest),
             "vision": vision,
             "vision_conditions": conditions,
-            "absent": {**absent, **({"ttft_energy_j": next(iter(absent.values()))} if absent else {})},
+            "absent": absent,
         }
     )
 

@@ -21,7 +21,6 @@ from operators.vision.vision_language import CHANNELS, VisionLanguage, VisionTow
 from profiler.device.device import Device
 from profiler.measuring.vision import Session, random_model
 from profiler.table.image_parts import (
-    ImagePart,
     PatchAttention,
     PatchNetwork,
     PatchProjector,
@@ -79,7 +78,7 @@ def _timed(run: Callable[[], Any], device: Device) -> Callable[[], float]:
 def _launches(part: Part, layers: int, device: Device) -> tuple[Callable[[], Any], Callable[[], Any] | None]:
     what, images, grid = part.what, part.batch, isqrt(part.context)
     where: dict[str, Any] = {"device": device.torch_device, "dtype": device.dtype}
-    tower = _tower(what, part.width, grid, rotated=part.rope)
+    tower = _tower(part, grid)
     ends = Tower(tower).to(**where).eval()
     if isinstance(what, TowerEnds):
         ends.blocks = torch.nn.ModuleList()
@@ -104,17 +103,18 @@ def _launches(part: Part, layers: int, device: Device) -> tuple[Callable[[], Any
     return lambda: through(layers), lambda: through(2 * layers)
 
 
-def _tower(what: ImagePart | object, width: int, grid: int, *, rotated: bool) -> VisionTower:
+def _tower(part: Part, grid: int) -> VisionTower:
     """A tower with this part; everything else about it is as small as can be."""
+    what = part.what
     patch_size = what.patch_size if isinstance(what, TowerEnds) else 1
     tower: dict[str, Any] = {
         "image_size": grid * patch_size,
         "patch_size": patch_size,
-        "width": width,
+        "width": part.width,
         "depth": 1,
         "heads": 1,
         "hidden": 1,
-        "rope_theta": THETA if rotated else None,
+        "rope_theta": THETA if part.rope else None,
         "position_bias": False,
     }
     if isinstance(what, PatchAttention):

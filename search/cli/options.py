@@ -1,10 +1,9 @@
 """Options and helpers that several commands share."""
 
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from math import isfinite
@@ -15,6 +14,7 @@ import typer
 from rich.console import Console
 
 from operators.base import plain_yaml, shipped
+from operators.base.plain_json import finite
 from operators.base.value import whole
 
 Results = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
@@ -155,15 +155,7 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 def print_json(value: Any) -> None:
     """Prints JSON to standard output, without wrapping or colours. NaN and infinity become null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+    sys.stdout.write(json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def example(text: str) -> str:

@@ -39,7 +39,7 @@ from search.searchers.guided import Known
 from search.spaces.contract import Space
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
-from search.spaces.vision import VisionSpace, accepts_everything
+from search.spaces.vision import VisionSpace, accepts_everything, seeing_space
 
 PROBES = 256  # samples that stand for the space: one that 1 % of it meets is missed in 8 of 100 searches
 
@@ -111,7 +111,7 @@ def _prepared_to_see(config: RunConfig, vision: VisionSettings, corpus: Corpus) 
     end = config.data.end_of_document
     images = prepare_images(vision.images, corpus.folder / TOKENIZER, end_of_document=end)
     decoders = make_space(config.space, corpus.vocabulary)
-    seeing = VisionSpace(vision.space, decoders, corpus.vocabulary - 1)
+    seeing = seeing_space(vision.space, decoders)
     require_fit(images, seeing.sample(np.random.default_rng(config.seed)))
     constraints, profile, device = config.parsed_constraints(), config.profile, config.device
     of_table = None

@@ -23,7 +23,7 @@ from search.runs.sources import run_or_model
 from search.spaces.contract import Space
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
-from search.spaces.vision import VisionSpace
+from search.spaces.vision import VisionSpace, seeing_space
 
 _DRAWS = 100  # for each model that is held out, before the space is said to have too few
 BATCHES, CONTEXTS, IMAGES = (1, 8), (1024,), 1  # of a model that is given without a run
@@ -109,7 +109,7 @@ def default_points(profile: ProfileSettings, constraints: Sequence[Constraint]) 
 def space_of(run: RunConfig) -> ArchitectureSpace | VisionSpace:
     """All that a run may try, without its gates."""
     space = make_space(run.space, run.data.vocabulary)
-    return space if run.vision is None else VisionSpace(run.vision.space, space, run.data.vocabulary - 1)
+    return space if run.vision is None else seeing_space(run.vision.space, space)
 
 
 def members_of(run: RunConfig) -> Sequence[Model]:

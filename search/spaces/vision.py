@@ -239,6 +239,11 @@ class VisionSpace:
         return member.digest()
 
 
+def seeing_space(settings: VisionSpaceSettings, decoders: ArchitectureSpace) -> VisionSpace:
+    """The space of models that see with these decoders. The placeholder is the last id of the vocabulary."""
+    return VisionSpace(settings, decoders, decoders.vocabulary - 1)
+
+
 def _nearest(values: Sequence[Any], wanted: Any) -> Any:
     """The value nearest to the wanted one; the first of words that do not have it."""
     if isinstance(values[0], str):

@@ -1,14 +1,14 @@
 """What the page shows of runs, as plain values that JSON holds. Nothing here knows HTML."""
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from operators import Architecture
 from operators.base.errors import RunError
+from operators.base.plain_json import finite
 from search.evaluation.figures import suffix_of, unit_of
 from search.objectives import Objective, by_kind
 from search.runs.entry import Entry, finished
@@ -61,7 +61,7 @@ def shown(sources: Sequence[Source]) -> dict[str, Any]:
         "runs": [_run(source, name) for source, name in zip(sources, names, strict=True)],
         "courses": _courses(sources, names),
     }
-    return {key: _finite(each) for key, each in value.items()}
+    return {key: finite(each) for key, each in value.items()}
 
 
 def _titles(sources: Sequence[Source]) -> list[str]:
@@ -168,11 +168,3 @@ def _versions(entries: Sequence[Entry]) -> dict[str, str]:
             for name, version in versions.items():
                 known.setdefault(name, {})[str(version)] = None
     return {name: ", ".join(versions) for name, versions in sorted(known.items())}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,6 +1,7 @@
 """Measuring models that see, on the CPU: every figure, its arithmetic, and what is refused."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +97,8 @@ def test_the_energy_of_the_first_token_is_that_of_all_passes_over_their_number(
     monkeypatch.setattr(vision, "decode_energy", partial(decode_energy, clock=lambda: 0.007 * passes))
     monkeypatch.setattr(cpu, "timed", lambda run: (run(), 7.0)[1])
     with torch.inference_mode():
-        point = vision._measured(session, cpu, WITH_ENERGY, MadeUpPace(None), with_energy=True)  # type: ignore[arg-type]
+        beside: Any = MadeUpPace(None)
+        point = vision._measured(session, cpu, WITH_ENERGY, beside, with_energy=True)
     assert point.energy is not None
     assert point.metrics()["ttft_energy_j"] == pytest.approx(3.0)
     assert point.energy.seconds == pytest.approx(0.007 * point.energy.tokens)

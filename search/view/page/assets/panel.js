@@ -17,6 +17,21 @@ function openCandidate(state, place, row, keep) {
   if (place === state.run) mark(state, row);
 }
 
+// A button with a candidate's number, which opens it.
+function candidateButton(state, row) {
+  const number = state.data.runs[state.run].candidates.number[row];
+  return h(
+    "button",
+    {
+      type: "button",
+      class: "link",
+      "aria-label": `Open candidate ${number}`,
+      onclick: () => openCandidate(state, state.run, row),
+    },
+    number,
+  );
+}
+
 function closeCandidate(state) {
   state.open = null;
   state.beside = null;

@@ -312,20 +312,7 @@ function showFailures(state) {
       h(
         "span",
         null,
-        group
-          .slice(0, 12)
-          .map((row) =>
-            h(
-              "button",
-              {
-                type: "button",
-                class: "link",
-                "aria-label": `Open candidate ${run.candidates.number[row]}`,
-                onclick: () => openCandidate(state, state.run, row),
-              },
-              run.candidates.number[row],
-            ),
-          ),
+        group.slice(0, 12).map((row) => candidateButton(state, row)),
         group.length > 12 ? ` and ${group.length - 12} more` : "",
       ),
     ]);

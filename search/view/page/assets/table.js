@@ -151,16 +151,7 @@ function showTable(state) {
       names.map((name) => {
         const content =
           name === "id"
-            ? h(
-                "button",
-                {
-                  type: "button",
-                  class: "link",
-                  "aria-label": `Open candidate ${run.candidates.number[row]}`,
-                  onclick: () => openCandidate(state, state.run, row),
-                },
-                run.candidates.number[row],
-              )
+            ? candidateButton(state, row)
             : shownText(run, name, row);
         const taint = run.metric.has(name) ? run.taint(name, row) : "";
         return h(

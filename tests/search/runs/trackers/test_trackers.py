@@ -3,7 +3,7 @@
 import importlib.util
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,18 +92,20 @@ def scalars(folder: Path) -> set[tuple[str, int, float]]:
     return found
 
 
-def test_tensorboard_files_hold_scores_and_losses(tmp_path: Path) -> None:
+def told(names: Sequence[str], folder: Path) -> list[tuple[str, str]]:
+    """Tells trackers of both candidates, and returns those that failed, each with its reason."""
     failures: list[tuple[str, str]] = []
     trackers = Trackers(
-        ["tensorboard"],
-        run="first",
-        folder=tmp_path,
-        config={},
-        on_failure=lambda *both: failures.append(both),
+        names, run="first", folder=folder, config={}, on_failure=lambda *both: failures.append(both)
     )
     trackers.evaluated(FIRST)
     trackers.evaluated(SECOND)
     trackers.close()
+    return failures
+
+
+def test_tensorboard_files_hold_scores_and_losses(tmp_path: Path) -> None:
+    failures = told(["tensorboard"], tmp_path)
     scores = {("loss", 0, 2.5), ("decode_ms_b1", 0, 0.25), ("params", 1, 12.0)}
     assert scalars(tmp_path / "tensorboard" / "scores") == scores
     losses = {("training_loss", 100, 6.0), ("training_loss", 200, 5.0)}
@@ -130,17 +132,7 @@ def test_a_tracker_that_fails_is_left_alone_and_told_of(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "search.runs.trackers.wandb", SimpleNamespace(open_tracker=Faulty))
-    failures: list[tuple[str, str]] = []
-    trackers = Trackers(
-        ["wandb", "tensorboard"],
-        run="first",
-        folder=tmp_path,
-        config={},
-        on_failure=lambda *both: failures.append(both),
-    )
-    trackers.evaluated(FIRST)
-    trackers.evaluated(SECOND)
-    trackers.close()
+    failures = told(["wandb", "tensorboard"], tmp_path)
     assert calls == ["wandb", "evaluated"]
     assert failures == [("wandb", "[Errno 28] No space left on device")]
     assert len(scalars(tmp_path / "tensorboard" / "scores")) == 3
