@@ -1,6 +1,7 @@
 """The optimizer: its groups, float32 masters of weights in fewer bits, and the normalization of matrices."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def normalize_matrices(model: HybridLM, weights: Mapping[nn.Parameter, Tensor]) 
 
 
 class Optimizer:
-    """AdamW over `parameter_groups`, with clipped gradients.
+    """AdamW over groups of a model's parameters, with clipped gradients.
 
     A parameter in fewer than 32 bits has a float32 master. The optimizer changes the master, and the model
     gets it rounded after every step. So kernel libraries see a dtype that they take, and rounding loses no
@@ -85,45 +86,48 @@ class Optimizer:
     leaves the residual stream in float32, and makes a float32 model resolve to reference backends. Nothing
     here waits for the device or moves a tensor, so that a CUDA graph can hold `collect` and `step`.
 
-    learning_rate, weight_decay, base_width: see `parameter_groups`.
+    groups: each with `params`, `weight_decay` and `peak`, its learning rate; see `parameter_groups`.
+        Parameters in no group are not trained. One without a gradient is left alone by a step.
     gradient_clip: the largest norm of the gradient of all parameters.
-    normalized: whether matrices are normalized, before the first step and after each. Nothing decays then.
+    normalize: called with the masters by parameter before the first step and after each; it changes them.
     """
 
     def __init__(
         self,
-        model: HybridLM,
+        model: nn.Module,
+        groups: Sequence[Mapping[str, Any]],
         *,
-        learning_rate: float,
-        weight_decay: float,
         gradient_clip: float,
-        base_width: int | None,
-        normalized: bool,
+        normalize: Callable[[Mapping[nn.Parameter, Tensor]], None] | None = None,
     ) -> None:
-        self.model, self.gradient_clip, self.normalized = model, gradient_clip, normalized
+        self.gradient_clip, self._normalize_masters = gradient_clip, normalize
+        trained = {parameter for group in groups for parameter in group["params"]}
+        self._named = {name: each for name, each in model.named_parameters() if each in trained}
         self.masters: dict[nn.Parameter, Tensor] = {
             parameter: parameter
             if parameter.dtype == torch.float32
             else parameter.detach().float().requires_grad_()
-            for parameter in model.parameters()
+            for parameter in self._named.values()
         }
         self._rounded = [
-            (parameter, master) for parameter, master in self.masters.items() if master is not parameter
+            (parameter, master, torch.zeros_like(master))
+            for parameter, master in self.masters.items()
+            if master is not parameter
         ]
-        for _, master in self._rounded:
-            master.grad = torch.zeros_like(master)
-        decay = 0.0 if normalized else weight_decay
-        groups = parameter_groups(
-            model, learning_rate=learning_rate, weight_decay=decay, base_width=base_width
-        )
-        on_gpu = model.embedding.weight.is_cuda
-        for group in groups:
-            group["params"] = [self.masters[parameter] for parameter in group["params"]]
-            # A CUDA graph reads the rates from the device's memory at every replay.
-            group["lr"] = torch.zeros((), device=model.embedding.weight.device) if on_gpu else 0.0
-        self._adamw = AdamW(groups, betas=BETAS, fused=True, capturable=on_gpu)
-        if normalized:
-            self._normalize()
+        self.device = next(iter(self.masters)).device
+        on_gpu = self.device.type == "cuda"
+        of_masters: list[dict[str, Any]] = [
+            {
+                **group,
+                "params": [self.masters[parameter] for parameter in group["params"]],
+                # A CUDA graph reads the rates from the device's memory at every replay.
+                "lr": torch.zeros((), device=self.device) if on_gpu else 0.0,
+            }
+            for group in groups
+        ]
+        self._adamw = AdamW(of_masters, betas=BETAS, fused=True, capturable=on_gpu)
+        if normalize is not None:
+            self._settle()
 
     def set_rate(self, share: float) -> None:
         """Gives every group this share of its peak."""
@@ -141,10 +145,13 @@ class Optimizer:
             step's; later ones are added.
         """
         gradients, sums = [], []
-        for parameter, master in self._rounded:
-            if parameter.grad is not None and master.grad is not None:
+        for parameter, master, gradient in self._rounded:
+            if first:
+                master.grad = None
+            if parameter.grad is not None:
+                master.grad = gradient
                 gradients.append(parameter.grad)
-                sums.append(master.grad)
+                sums.append(gradient)
                 parameter.grad = None
         if not sums:
             return
@@ -161,10 +168,7 @@ class Optimizer:
         for parameter, master in self.masters.items():
             if master is parameter:
                 parameter.grad = None
-        if self.normalized:
-            self._normalize()
-        else:
-            self._round()
+        self._settle()
 
     def tensors(self) -> dict[str, Tensor]:
         """All that training changes, by name: each parameter's master and its state in AdamW.
@@ -172,7 +176,7 @@ class Optimizer:
         Before the first step the states are zeros.
         """
         by_name = {}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._named.items():
             master = self.masters[parameter]
             by_name[name] = master.detach()
             by_name |= {f"{name}/{key}": tensor for key, tensor in self._adamw.state(master).items()}
@@ -187,10 +191,7 @@ class Optimizer:
         for name, tensor in self.tensors().items():
             if name in tensors:
                 tensor.copy_(tensors[name])
-        if self.normalized:
-            self._normalize()
-        else:
-            self._round()
+        self._settle()
 
     @torch.no_grad()
     def restore(self, saved: Mapping[str, Tensor]) -> None:
@@ -203,16 +204,43 @@ class Optimizer:
         self._round()
 
     @torch.no_grad()
-    def _normalize(self) -> None:
-        normalize_matrices(
-            self.model, {parameter: master.detach() for parameter, master in self.masters.items()}
-        )
+    def _settle(self) -> None:
+        """Normalizes the masters where that is asked for, and gives them to the model."""
+        if self._normalize_masters is not None:
+            self._normalize_masters(
+                {parameter: master.detach() for parameter, master in self.masters.items()}
+            )
         self._round()
 
     @torch.no_grad()
     def _round(self) -> None:
         if self._rounded:
             torch._foreach_copy_(
-                [parameter.data for parameter, _ in self._rounded],
-                [master.detach() for _, master in self._rounded],
+                [parameter.data for parameter, *_ in self._rounded],
+                [master.detach() for _, master, _ in self._rounded],
             )
+
+
+def language_optimizer(
+    model: HybridLM,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    gradient_clip: float,
+    base_width: int | None,
+    normalized: bool,
+) -> Optimizer:
+    """The optimizer of a language model's `parameter_groups`.
+
+    learning_rate, weight_decay, base_width: see `parameter_groups`.
+    gradient_clip: the largest norm of the gradient of all parameters.
+    normalized: whether matrices are normalized, before the first step and after each. Nothing decays then.
+    """
+    groups = parameter_groups(
+        model,
+        learning_rate=learning_rate,
+        weight_decay=0.0 if normalized else weight_decay,
+        base_width=base_width,
+    )
+    normalize = partial(normalize_matrices, model) if normalized else None
+    return Optimizer(model, groups, gradient_clip=gradient_clip, normalize=normalize)

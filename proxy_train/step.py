@@ -1,6 +1,6 @@
 """One optimization step: as PyTorch runs it, and on a GPU replayed from a CUDA graph of the whole of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,8 +8,6 @@ from torch import Tensor
 
 from operators.base.errors import flat
 from operators.base.graph import captured
-from operators.model import HybridLM
-from proxy_train.loss import best_loss
 from proxy_train.optim import Optimizer
 
 # Before capture, libraries compile and choose kernels and allocate workspaces. The first steps see that done.
@@ -41,43 +39,37 @@ class Step:
     Proxies are small: launching their thousand kernels a step takes longer than running them. Where the
     capture fails steps go on as before.
 
+    loss_of: called with the rows of one pass -> their mean loss, a scalar.
+    batch: tensors [B, ...] of the shapes and types of every batch.
+    rows: of one pass. A step's gradient is the mean over its passes.
     settled: whether all further steps run alike.
     execution: `graph`, `eager`, or `eager: ` and why no graph could be captured.
     """
 
     def __init__(
-        self,
-        model: HybridLM,
-        optimizer: Optimizer,
-        *,
-        batch_size: int,
-        micro_batch_size: int,
-        sequence_length: int,
+        self, loss_of: Callable[..., Tensor], batch: Sequence[Tensor], optimizer: Optimizer, *, rows: int
     ) -> None:
-        self.model, self.optimizer, self.micro_batch_size = model, optimizer, micro_batch_size
-        weight = model.embedding.weight
-        self._device = weight.device
-        self._loss_of = best_loss(weight.device, weight.dtype)
-        self._inputs, self._targets = (
-            torch.zeros(batch_size, sequence_length, dtype=torch.int64, device=weight.device)
-            for _ in range(2)
-        )
-        self._loss = torch.zeros((), device=weight.device)
+        self.optimizer, self.rows, self._loss_of = optimizer, rows, loss_of
+        self._batch = [torch.zeros_like(each, device=optimizer.device) for each in batch]
+        self._loss = torch.zeros((), device=optimizer.device)
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._eager_steps_left = WARMUP_STEPS if weight.is_cuda else 0
+        self._eager_steps_left = WARMUP_STEPS if optimizer.device.type == "cuda" else 0
         self.execution = "eager"
 
     @property
     def settled(self) -> bool:
         return self._eager_steps_left == 0
 
-    def __call__(self, inputs: Tensor, targets: Tensor, share: float) -> Tensor:
-        """Trains on inputs and targets [B, T] at `share` of the peak rate -> the loss before the step.
+    def __call__(self, batch: Sequence[Tensor], share: float) -> Tensor:
+        """Trains on a batch at `share` of the peak rate -> the loss before the step.
 
         The loss lies on the device, which may still compute it.
+
+        batch: tensors of the shapes that the step was made for, on the CPU or on the device.
         """
-        for held, given in ((self._inputs, inputs), (self._targets, targets)):
-            held.copy_(given.contiguous().pin_memory() if held.is_cuda else given, non_blocking=held.is_cuda)
+        for held, given in zip(self._batch, batch, strict=True):
+            moved = held.is_cuda and not given.is_cuda
+            held.copy_(given.contiguous().pin_memory() if moved else given, non_blocking=moved)
         self.optimizer.set_rate(share)
         if self._graph is not None:
             self._graph.replay()
@@ -91,13 +83,11 @@ class Step:
         return loss
 
     def _run(self) -> None:
-        parts = self._inputs.shape[0] // self.micro_batch_size
+        parts = len(self._batch[0]) // self.rows
         self._loss.zero_()
-        batch = zip(
-            self._inputs.split(self.micro_batch_size), self._targets.split(self.micro_batch_size), strict=True
-        )
-        for number, (inputs, targets) in enumerate(batch):
-            loss = self._loss_of(self.model, inputs, targets) / parts
+        passes = zip(*(each.split(self.rows) for each in self._batch), strict=True)
+        for number, of_pass in enumerate(passes):
+            loss = self._loss_of(*of_pass) / parts
             loss.backward()
             self._loss += loss.detach()
             self.optimizer.collect(first=number == 0)
@@ -105,13 +95,14 @@ class Step:
 
     def _capture(self) -> None:
         """Queues nothing: the graph's first replay is the next step."""
-        torch.cuda.synchronize(self._device)
+        device = self.optimizer.device
+        torch.cuda.synchronize(device)
         try:
             graph = captured(
                 self._run,
-                device=self._device,
+                device=device,
                 warmups=0,  # the eager steps were the warm-up
-                stream=torch.cuda.current_stream(self._device),
+                stream=torch.cuda.current_stream(device),
                 # Other threads of the process, as Ray's, may talk to the device meanwhile.
                 error_mode="thread_local",
             )
@@ -120,7 +111,7 @@ class Step:
         # Libraries may wait for the device or allocate where a capture forbids it.
         except RuntimeError as error:
             self.execution = f"eager: no CUDA graph: {flat(error, at_most=200)}"
-            for parameter in self.model.parameters():
+            for parameter in self.optimizer.masters:
                 parameter.grad = None
             return
         self._graph, self.execution = graph, "graph"

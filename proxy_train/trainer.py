@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor
 from operators.base.errors import DivergedError
 from operators.model import HybridLM
 from proxy_train import checkpoint
-from proxy_train.optim import Optimizer
+from proxy_train.loss import best_loss
+from proxy_train.optim import language_optimizer
 from proxy_train.schedule import Schedule
 from proxy_train.settings import BudgetScore, ProxySettings
 from proxy_train.step import Step, own_stream
@@ -138,7 +140,7 @@ class Trainer:
         self.batches_before = start.batches if start is not None else 0
         model.recompute = plan.recompute
         self.device = model.embedding.weight.device
-        self.optimizer = Optimizer(
+        self.optimizer = language_optimizer(
             model,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
@@ -148,13 +150,9 @@ class Trainer:
         )
         if start is not None:
             self.optimizer.take(start.tensors)
-        self.step = Step(
-            model,
-            self.optimizer,
-            batch_size=settings.batch_size,
-            micro_batch_size=plan.micro_batch_size,
-            sequence_length=settings.sequence_length,
-        )
+        tokens = torch.empty(settings.batch_size, settings.sequence_length, dtype=torch.int64, device="meta")
+        loss_of = partial(best_loss(self.device, model.embedding.weight.dtype), model)
+        self.step = Step(loss_of, [tokens, tokens], self.optimizer, rows=plan.micro_batch_size)
         self.losses: list[float] = []
         self.budgets: list[BudgetScore] = []
         self.rungs: dict[int, float] = {}  # validation loss by tokens
@@ -260,7 +258,7 @@ class Trainer:
         before = self.seconds
         for number, (inputs, targets) in enumerate(islice(stream, self.batches_before + first, None), first):
             settled = self.step.settled
-            unseen.append(self.step(inputs, targets, schedule.share(number)))
+            unseen.append(self.step((inputs, targets), schedule.share(number)))
             self.settled_steps += settled
             if len(unseen) == every or number + 1 == until or settled != self.step.settled:
                 self._look(unseen, keep)

@@ -88,6 +88,17 @@ class VisionLanguageModel(nn.Module):
         self._check(there.sum(1).tolist(), [len(each) for each in of_images])
         return embedded.masked_scatter(there[..., None], torch.cat(of_images)) if of_images else embedded
 
+    def embedded_behind(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """The same as `embedded` where each row begins with one image of the tower's size.
+
+        A CUDA graph can hold it: nothing is checked, and nothing waits for the device.
+
+        images: [B, 3, size, size].
+        tokens: [B, T]; the placeholders at their beginning are not read.
+        """
+        of_images = self.projector(self.tower(images))
+        return torch.cat([of_images, self.language.embedded(tokens[:, of_images.shape[1] :])], 1)
+
     def _check(self, placeholders: list[int], sizes: list[int]) -> None:
         """Refuses rows whose placeholders are not those of whole images. Raises DataError.
 

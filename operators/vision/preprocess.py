@@ -37,12 +37,14 @@ def resized(image: Any, size: int, how: Resize) -> np.ndarray:
     return np.array(padded)
 
 
-def normalized(pixels: np.ndarray, size: int) -> Tensor:
+def normalized(pixels: np.ndarray, size: int, *, device: torch.device | str = "cpu") -> Tensor:
     """Pixels [B, S, S, 3] uint8 -> [B, 3, size, size] float32 from -1 to 1, as SigLIP takes them.
 
     Where the tower is smaller than the prepared images, they are resized (bicubic, antialiased).
+
+    device: of the result.
     """
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)

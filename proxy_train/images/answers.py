@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from operators.vision.model import VisionLanguageModel
-from proxy_train.images.batches import ImageBatch, validation_batches
+from proxy_train.images.batches import validation_batches
 from proxy_train.images.image_corpus import ImageCorpus
 from proxy_train.tasks import UNSCORED
 
@@ -24,21 +24,26 @@ class AnswerScore:
     accuracy: float
 
 
-def answer_logits(model: VisionLanguageModel, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-    """Logits where an answer's token is to be predicted [N, vocabulary], and these tokens [N].
+def answer_logits(model: VisionLanguageModel, images: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
+    """Logits where an answer's token is to be predicted: [B, A, vocabulary], float32.
 
     The head is applied nowhere else.
+
+    images, tokens, places: of an `ImageBatch`, on the device of the model.
     """
-    device = model.language.embedding.weight.device
-    hidden = model.hidden(batch.tokens.to(device), batch.images.to(device))
-    targets = batch.targets.to(device)
-    scored = targets != UNSCORED
-    return model.language.logits(hidden[scored]).float(), targets[scored]
+    weight = model.language.embedding.weight
+    embedded = model.embedded_behind(images.to(weight.dtype), tokens)
+    hidden = model.language.hidden(tokens, embedded)
+    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    return model.language.logits(hidden[rows, places]).float()
 
 
-def answer_loss(model: VisionLanguageModel, batch: ImageBatch) -> Tensor:
-    """Mean loss of the answers' tokens (nats per token), a scalar."""
-    return F.cross_entropy(*answer_logits(model, batch))
+def answer_loss(
+    model: VisionLanguageModel, images: Tensor, tokens: Tensor, places: Tensor, targets: Tensor
+) -> Tensor:
+    """Mean loss of the answers' tokens (nats per token), a scalar; see `answer_logits`."""
+    logits = answer_logits(model, images, tokens, places)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=UNSCORED)
 
 
 @torch.no_grad()
@@ -55,14 +60,17 @@ def score_answers(
 
     Raises DataError where the model cannot read them.
     """
+    device = model.language.embedding.weight.device
     nats = tokens = right = answers = 0.0
-    for batch in validation_batches(corpus, model.value, batch_size=batch_size, examples=examples):
-        logits, targets = answer_logits(model, batch)
-        nats += float(F.cross_entropy(logits, targets, reduction="sum"))
-        tokens += len(targets)
-        wrong = logits.argmax(-1) != targets
-        rows = (batch.targets != UNSCORED).nonzero()[:, 0].to(wrong.device)
-        misses = torch.zeros(len(batch.targets), device=wrong.device).index_add_(0, rows, wrong.float())
-        right += int((misses == 0).sum())
-        answers += len(batch.targets)
+    for batch in validation_batches(
+        corpus, model.value, batch_size=batch_size, examples=examples, device=device
+    ):
+        ids, places, targets = (each.to(device) for each in (batch.tokens, batch.places, batch.targets))
+        logits = answer_logits(model, batch.images, ids, places)
+        flat = logits.flatten(0, 1), targets.flatten()
+        nats += float(F.cross_entropy(*flat, ignore_index=UNSCORED, reduction="sum"))
+        scored = targets != UNSCORED
+        tokens += int(scored.sum())
+        right += int(((logits.argmax(-1) == targets) | ~scored).all(1).sum())
+        answers += len(targets)
     return AnswerScore(nats / tokens, right / answers)

@@ -3,27 +3,32 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from operators.base.errors import DivergedError
 from operators.vision.model import VisionLanguageModel
 from operators.vision.vision_language import VisionLanguage
 from proxy_train.images.answers import AnswerScore, answer_loss, score_answers
-from proxy_train.images.batches import ImageBatch, require_fit, train_batches
+from proxy_train.images.batches import require_fit, train_batches
 from proxy_train.images.image_corpus import ImageCorpus
 from proxy_train.images.stage_settings import StageCurve, StageSettings, VisionScore
-from proxy_train.loss import cross_entropy
-from proxy_train.optim import BETAS, parameter_groups
+from proxy_train.loss import best_loss
+from proxy_train.optim import Optimizer, parameter_groups
 from proxy_train.schedule import Schedule
 from proxy_train.settings import ProxySettings
+from proxy_train.step import Step, own_stream
 from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches as text_batches
 from proxy_train.train import check_corpus, evaluate, own_torch_state, train
+from proxy_train.trainer import GPU_STEPS_UNSEEN
 
 POINTS = 20  # of a stage's curve: enough to draw it
 # The failure signs that the paper names: a second stage that lowers the loss of answers by less than this
@@ -33,7 +38,7 @@ MOST_FORGOTTEN = 0.02
 
 Stage = Literal["align", "tune", "one"]
 Part = Literal["tower", "projector", "language"]
-Text = tuple[Tensor, Tensor]
+Kind = Literal["images", "text"]  # what a step reads
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,10 @@ def train_vision(
     rungs: Sequence[int] = (),
     on_rung: Callable[[int, float], None] | None = None,
 ) -> VisionTrained:
-    """Trains a model from random weights and scores it. It is in float32 on every device.
+    """Trains a model from random weights and scores it.
 
-    On the CPU with one thread the score is the same to the last bit.
+    On a GPU the model is in bfloat16 with float32 masters, on a CPU in float32. On the CPU with one thread
+    the score is the same to the last bit.
 
     text, proxy: of the first stage, which is `proxy_train.train.train`.
     images, stages: of the stages after it.
@@ -71,8 +77,9 @@ def train_vision(
     threads: CPU threads that torch may use.
     decoder: weights of the language model behind the first stage, by name; None trains it here. Models that
         share a decoder may share them. In one stage they are not used.
-    on_step: called as on_step(stage, step from 1, training loss).
-    pause: called between steps; it returns the seconds that are not to count as training time.
+    on_step: called as on_step(stage, step from 1, training loss), on a GPU up to 20 steps later.
+    pause: called between steps, on a GPU every 20; it returns the seconds that are not to count as training
+        time.
     rungs: ascending numbers of examples, of all stages together, at which on_rung is called.
     on_rung: called as on_rung(examples, loss of held-out answers). What it raises ends the training.
 
@@ -83,8 +90,12 @@ def train_vision(
     check_corpus(value.language, text, proxy.sequence_length)
     if stages.stages == "three" and decoder is None:
         decoder = train(value.language, text, proxy, seed=seed, device=device, threads=threads).weights
-    with own_torch_state(seed, device, threads):
-        model = VisionLanguageModel(value, device=device)
+    on_cpu = torch.device(device).type == "cpu"
+    dtype = torch.float32 if on_cpu else torch.bfloat16
+    # On a GPU, PyTorch's other kernels of attention add up gradients in any order.
+    ordered = nullcontext() if on_cpu else sdpa_kernel(SDPBackend.MATH)
+    with own_torch_state(seed, device, threads), ordered:
+        model = VisionLanguageModel(value, device=device, dtype=dtype)
         hooks = on_step or (lambda *_: None), pause or (lambda: 0.0), on_rung or (lambda *_: None)
         run = _Run(model, text, images, proxy, stages, seed, *hooks, list(rungs))
         return run.three(decoder or {}) if stages.stages == "three" else run.one()
@@ -95,6 +106,7 @@ class _Run:
     """One training.
 
     rungs: numbers of examples that are still to come.
+    weights: of the model by name, in float32, as the last stage left them.
     examples, text_steps, seconds, curves: what it has read so far, and how that went.
     """
 
@@ -108,6 +120,7 @@ class _Run:
     pause: Callable[[], float]
     on_rung: Callable[[int, float], None]
     rungs: list[int]
+    weights: dict[str, Tensor] = field(default_factory=dict)
     examples: int = 0
     text_steps: int = 0
     seconds: float = 0.0
@@ -116,6 +129,7 @@ class _Run:
     def three(self, decoder: Mapping[str, Tensor]) -> VisionTrained:
         """The second and the third stage, with a decoder that has had the first."""
         self.model.language.load_state_dict(dict(decoder))
+        self.weights = {f"language.{name}": weight for name, weight in decoder.items()}
         self.text_steps = self.proxy.steps
         before, text_before = self._answers().loss, self._text_loss()
         align = self._steps(self.stages.align_examples)
@@ -161,31 +175,57 @@ class _Run:
         """Trains some parts of the model; the others are frozen. Raises DivergedError."""
         for part in ("tower", "projector", "language"):
             self.model.get_submodule(part).requires_grad_(part in parts)
-        optimizer = torch.optim.AdamW(_groups(self.model, self.stages, parts), betas=BETAS)
+        groups = _groups(self.model, self.stages, parts)
+        optimizer = Optimizer(self.model, groups, gradient_clip=self.stages.gradient_clip)
+        optimizer.take(self.weights)
+        with own_stream(self.device):
+            losses = self._steps_of(name, optimizer, mixture)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        self.weights |= {
+            names[parameter]: master.detach().clone() for parameter, master in optimizer.masters.items()
+        }
+        self.curves.append(StageCurve(name=name, points=_points(losses, self.stages.batch_size)))
+
+    def _steps_of(self, name: Stage, optimizer: Optimizer, mixture: "_Mixture") -> list[float]:
+        """The steps of a stage; returns the losses of those that read images."""
         schedule = Schedule("cosine", len(mixture), round(len(mixture) * self.stages.warmup_fraction))
-        trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+        every = 1 if self.device.type == "cpu" else GPU_STEPS_UNSEEN
+        loss_of: dict[Kind, Callable[..., Tensor]] = {
+            "images": partial(answer_loss, self.model),
+            "text": self._loss_of_text(),
+        }
+        steps: dict[tuple[torch.Size, ...], Step] = {}  # by the shapes of a batch
+        unseen: list[tuple[Kind, Tensor]] = []
         losses: list[float] = []
         began = time.perf_counter()
-        for step, batch in enumerate(mixture):
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * schedule.share(step)
-            loss = self._loss(batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(trained, self.stages.gradient_clip)
-            optimizer.step()
-            now = float(loss.detach())
-            if not math.isfinite(now):
-                raise DivergedError(f"stage {name}: loss {now} at step {step + 1}: expected a finite number")
-            if isinstance(batch, ImageBatch):
-                losses.append(now)
-                self.examples += len(batch.tokens)
+        for number, (kind, batch) in enumerate(mixture):
+            shapes = tuple(each.shape for each in batch)
+            if shapes not in steps:
+                steps[shapes] = Step(loss_of[kind], batch, optimizer, rows=len(batch[0]))
+            unseen.append((kind, steps[shapes](batch, schedule.share(number))))
+            if kind == "images":
+                self.examples += len(batch[0])
             else:
                 self.text_steps += 1
-            self.on_step(name, step + 1, now)
-            began += self.pause() + self._at_rung()
+            at_rung = bool(self.rungs) and self.examples >= self.rungs[0]
+            if len(unseen) == every or number + 1 == len(mixture) or at_rung:
+                losses += self._look(name, unseen, number + 1)
+                unseen = []
+                began += self.pause() + self._at_rung()
         self.seconds += time.perf_counter() - began
-        self.curves.append(StageCurve(name=name, points=_points(losses, self.stages.batch_size)))
+        return losses
+
+    def _look(self, name: Stage, unseen: Sequence[tuple[Kind, Tensor]], step: int) -> list[float]:
+        """Waits for the losses of the last steps, of which `step` is the last.
+
+        Returns those of images. Raises DivergedError.
+        """
+        values = torch.stack([loss for _, loss in unseen]).tolist()
+        for at, loss in enumerate(values, start=step + 1 - len(values)):
+            if not math.isfinite(loss):
+                raise DivergedError(f"stage {name}: loss {loss} at step {at}: expected a finite number")
+            self.on_step(name, at, loss)
+        return [loss for (kind, _), loss in zip(unseen, values, strict=True) if kind == "images"]
 
     def _at_rung(self) -> float:
         """Scores the answers where a rung is reached, and returns the seconds that this took."""
@@ -197,12 +237,13 @@ class _Run:
             self.on_rung(self.rungs.pop(0), loss)
         return time.perf_counter() - began
 
-    def _loss(self, batch: "ImageBatch | Text") -> Tensor:
-        if isinstance(batch, ImageBatch):
-            return answer_loss(self.model, batch)
-        device = self.model.language.embedding.weight.device
-        inputs, targets = (each.to(device) for each in batch)
-        return cross_entropy(self.model.language, inputs, targets)
+    def _loss_of_text(self) -> Callable[..., Tensor]:
+        weight = self.model.language.embedding.weight
+        return partial(best_loss(weight.device, weight.dtype), self.model.language)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.language.embedding.weight.device
 
     def _answers(self) -> AnswerScore:
         examples, size = self.stages.validation_examples, 2 * self.stages.batch_size
@@ -227,8 +268,7 @@ class _Run:
             seed=self.seed,
             **before,
         )
-        weights = {name: weight.detach().cpu().clone() for name, weight in self.model.state_dict().items()}
-        return VisionTrained(score, weights)
+        return VisionTrained(score, {name: weight.cpu() for name, weight in self.weights.items()})
 
 
 class _Mixture:
@@ -240,11 +280,16 @@ class _Mixture:
     def __len__(self) -> int:
         return self._steps + self._of_text
 
-    def __iter__(self) -> Iterator[ImageBatch | Text]:
+    def __iter__(self) -> Iterator[tuple[Kind, tuple[Tensor, ...]]]:
+        """Images, tokens, places and targets, or tokens and targets."""
         run, proxy = self._run, self._run.proxy
-        size = run.stages.batch_size
         examples = train_batches(
-            run.images, run.model.value, batch_size=size, steps=self._steps, seed=self._seed
+            run.images,
+            run.model.value,
+            batch_size=run.stages.batch_size,
+            steps=self._steps,
+            seed=self._seed,
+            device=run.device,
         )
         texts = text_batches(
             run.text,
@@ -255,7 +300,11 @@ class _Mixture:
         )
         order = np.random.default_rng(self._seed).permutation(len(self)) < self._of_text
         for is_text in order.tolist():
-            yield next(texts) if is_text else next(examples)
+            if is_text:
+                yield "text", next(texts)
+            else:
+                batch = next(examples)
+                yield "images", (batch.images, batch.tokens, batch.places, batch.targets)
 
 
 def _groups(

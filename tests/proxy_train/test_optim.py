@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from operators import registry
 from operators.architecture import Architecture
 from operators.model import HybridLM
-from proxy_train.optim import BETAS, EMBEDDING_RATE, Optimizer, normalize_matrices, parameter_groups
+from proxy_train.optim import (
+    BETAS,
+    EMBEDDING_RATE,
+    Optimizer,
+    language_optimizer,
+    normalize_matrices,
+    parameter_groups,
+)
 
 # By hand from the papers: the matrices of an operator that read the residual stream, and that write it.
 SIDES = {
@@ -42,7 +49,7 @@ def optimizer_of(model: HybridLM, **changes: object) -> Optimizer:
         "base_width": None,
         "normalized": False,
     }
-    return Optimizer(model, **{**settings, **changes})
+    return language_optimizer(model, **{**settings, **changes})
 
 
 def give_gradients(model: HybridLM, seed: int = 0) -> dict[str, Tensor]:
@@ -235,3 +242,24 @@ def test_restored_tensors_are_those_that_were_saved() -> None:
         advance(again, its)
         assert all(torch.equal(tensor, expected[name]) for name, tensor in its.tensors().items())
     assert [tensor.data_ptr() for tensor in optimizer.tensors().values()] == places
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_leaves_parameters_without_a_gradient_alone(dtype: torch.dtype) -> None:
+    """Also those that had one in the step before: neither their weights nor their averages change."""
+    model = model_of("a f").to(dtype)
+    optimizer = optimizer_of(model, weight_decay=0.5)
+    resting = model.layers[0].operator.q_proj.weight
+    for rests in (False, True):
+        give_gradients(model)
+        if rests:
+            resting.grad = None
+        optimizer.set_rate(1.0)
+        optimizer.collect(first=True)
+        before = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
+        optimizer.step()
+        changed = {
+            name for name, tensor in optimizer.tensors().items() if not torch.equal(tensor, before[name])
+        }
+        assert any("q_proj" in name for name in changed) != rests
+        assert any("down_proj" in name for name in changed)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -35,7 +36,8 @@ from profiler.device.ceilings import matrix_product_flops_per_s
 from profiler.device.device import Device, open_device
 from profiler.device.lock import exclusive
 from profiler.kernels.warm import Workload, jobs, warm
-from proxy_train.optim import BETAS, Optimizer
+from proxy_train.loss import best_loss
+from proxy_train.optim import BETAS, language_optimizer
 from proxy_train.settings import ProxySettings
 from proxy_train.step import Step, own_stream
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
@@ -221,7 +223,7 @@ def _ours(
     settings = ProxySettings()
     began = time.perf_counter()
     model = HybridLM(case.architecture, device=device.torch_device, dtype=device.dtype)
-    optimizer = Optimizer(
+    optimizer = language_optimizer(
         model,
         learning_rate=1e-4,
         weight_decay=settings.weight_decay,
@@ -229,14 +231,14 @@ def _ours(
         base_width=None,
         normalized=False,
     )
-    step = Step(
-        model, optimizer, batch_size=size.batch, micro_batch_size=size.batch, sequence_length=size.tokens
-    )
     windows = _windows(size, torch.device("cpu"))
+    batch = windows[:, :-1], windows[:, 1:]
+    loss_of = partial(best_loss(device.torch_device, device.dtype), model)
+    step = Step(loss_of, batch, optimizer, rows=size.batch)
     with order(), own_stream(device.torch_device):
         while not step.settled:
-            step(windows[:, :-1], windows[:, 1:], 1.0)
-        startup_s, seconds = _rounds(lambda: step(windows[:, :-1], windows[:, 1:], 1.0), size, device, began)
+            step(batch, 1.0)
+        startup_s, seconds = _rounds(lambda: step(batch, 1.0), size, device, began)
     backends = " ".join(f"{operator}:{backend}" for operator, backend in model.backends.items())
     return {
         "execution": step.execution,

@@ -7,6 +7,7 @@ import torch
 from operators import VisionLanguage, VisionLanguageModel
 from operators.base.errors import DataError
 from operators.vision.preprocess import normalized
+from proxy_train.images.answers import answer_logits
 from proxy_train.images.batches import train_batches, validation_batches
 from proxy_train.images.image_corpus import ImageCorpus
 from proxy_train.images.image_settings import ImageSettings
@@ -27,12 +28,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> ImageCorpus:
     return prepare_images(settings, tokenizer_file(folder), cache=folder / "cache")
 
 
-def model(**changes: object) -> VisionLanguage:
+def value_of(**changes: object) -> VisionLanguage:
     return vision_language(**{"language": {"vocabulary": 302}, "image_token": PLACEHOLDER, **changes})
 
 
 def test_placeholders_question_answer_and_what_is_scored(corpus: ImageCorpus) -> None:
-    value = model()
+    value = value_of()
     (batch,) = validation_batches(corpus, value, batch_size=8, examples=100)
     assert batch.images.shape == (3, 3, 16, 16)
     held, end = corpus.examples("validation"), corpus.manifest.end
@@ -40,20 +41,28 @@ def test_placeholders_question_answer_and_what_is_scored(corpus: ImageCorpus) ->
     for row, number in enumerate(order.tolist()):
         question, answer = (part.tolist() for part in held.tokens(number))
         written = [PLACEHOLDER] * 4 + question + answer
-        tokens, targets = batch.tokens[row].tolist(), batch.targets[row].tolist()
+        tokens, places, targets = (each[row].tolist() for each in (batch.tokens, batch.places, batch.targets))
         assert tokens[: len(written)] == written
         assert set(tokens[len(written) :]) <= {end}
         assert [target for target in targets if target != UNSCORED] == answer
         # Each target is the token after its place.
-        assert all(target == UNSCORED or written[place + 1] == target for place, target in enumerate(targets))
+        assert [written[place + 1] for place in places[: len(answer)]] == targets[: len(answer)]
         assert batch.prompts[row] == 4 + len(question)
+    model = VisionLanguageModel(value)
     with torch.no_grad():
-        assert VisionLanguageModel(value)(batch.tokens, batch.images).shape[:2] == batch.tokens.shape
+        whole = model(batch.tokens, batch.images)
+        assert whole.shape[:2] == batch.tokens.shape
+        behind = model.language.logits(
+            model.language.hidden(batch.tokens, model.embedded_behind(batch.images, batch.tokens))
+        )
+        assert torch.equal(behind, whole)
+        logits = answer_logits(model, batch.images, batch.tokens, batch.places)
+        torch.testing.assert_close(logits[1, 0], whole[1, batch.prompts[1] - 1])
 
 
 def test_an_epoch_has_every_example_once_and_the_seed_fixes_the_order(corpus: ImageCorpus) -> None:
     def images(seed: int) -> list[torch.Tensor]:
-        return [b.images for b in train_batches(corpus, model(), batch_size=3, steps=3, seed=seed)]
+        return [b.images for b in train_batches(corpus, value_of(), batch_size=3, steps=3, seed=seed)]
 
     first = torch.cat(images(1))
     assert len({image.numpy().tobytes() for image in first}) == corpus.manifest.train_examples == 9
@@ -85,8 +94,8 @@ def test_a_model_that_cannot_read_them_is_refused(
         changes = {"image_token": int(corpus.examples("train").ids[0])}
         says = says.replace("97", str(changes["image_token"]))
     for batches in (
-        train_batches(corpus, model(**changes), batch_size=1, steps=1, seed=0),
-        validation_batches(corpus, model(**changes), batch_size=1, examples=1),
+        train_batches(corpus, value_of(**changes), batch_size=1, steps=1, seed=0),
+        validation_batches(corpus, value_of(**changes), batch_size=1, examples=1),
     ):
         with pytest.raises(DataError) as caught:
             next(batches)

@@ -17,6 +17,7 @@ from proxy_train.images.prepare import prepare_images
 from proxy_train.images.stage_settings import StageSettings
 from proxy_train.images.train import train_vision
 from proxy_train.settings import ProxySettings
+from proxy_train.step import Step
 from proxy_train.tasks import UNSCORED
 from proxy_train.text.corpus import Corpus
 from proxy_train.train import train
@@ -174,6 +175,32 @@ def test_an_exact_answer_is_what_the_model_writes(
     accuracy = score_answers(model, images, batch_size=7, examples=100).accuracy
     assert accuracy == right / len(batches)
     assert accuracy > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_graph_on_a_gpu_trains_as_single_kernels_do(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Step] = []
+    begin = Step.__init__
+
+    def noted(step: Step, *args: Any, **named: Any) -> None:
+        begin(step, *args, **named)
+        made.append(step)
+
+    monkeypatch.setattr(Step, "__init__", noted)
+    losses: list[tuple[str, int, float]] = []
+    graph = trained(STAGES, device="cuda", on_step=lambda *at: losses.append(at)).score
+    assert {step.execution for step in made} <= {"graph", "eager"}
+    assert "graph" in {step.execution for step in made}
+    assert graph.answer_accuracy > graph.most_frequent_accuracy + 0.3
+    assert [step for stage, step, _ in losses if stage == "align"] == list(range(1, 11))
+    assert trained(STAGES, device="cuda").score.answer_loss == graph.answer_loss
+    monkeypatch.setattr("proxy_train.step.WARMUP_STEPS", 10**6)
+    eager = trained(STAGES, device="cuda").score
+    assert eager.answer_loss == pytest.approx(graph.answer_loss, rel=0.05)
+    assert eager.text_loss == pytest.approx(graph.text_loss, rel=0.02)
 
 
 def training_batches(images: ImageCorpus, value: VisionLanguage) -> Any:
