@@ -11,7 +11,7 @@ from profiler.device.nvml import Reading
 from profiler.energy import Energy
 from profiler.metrics import METRICS, Metric, key
 from profiler.timing import SamplingSettings, Timing
-from profiler.vision_point import VisionPoint
+from profiler.vision_point import PICTURE, Picture, VisionPoint
 
 
 class Conditions(Value):
@@ -103,6 +103,7 @@ class ProfileSettings(SamplingSettings):
     attempts: how often to measure at most; a disturbed or unstable measurement is made again
     quantization: number format of matrices on device llama.cpp; null is Q8_0 there. Other devices have none
     images: images in each prompt of a model that sees; their tokens come on top of the contexts
+    picture: width and height of the decoded pictures that a model that sees begins with (pixels)
     """
 
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = (1, 8)
@@ -117,6 +118,7 @@ class ProfileSettings(SamplingSettings):
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     quantization: Quantization | None = None
     images: Annotated[int, Field(ge=0, le=1024)] = 0
+    picture: Picture = PICTURE
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -126,6 +128,8 @@ class ProfileSettings(SamplingSettings):
                 raise ValueError(f"expected {name} without repetition, got {list(values)}")
         if not (self.batch_sizes or self.largest_batch):
             raise ValueError("batch_sizes: expected at least one, or largest_batch")
+        if self.picture != PICTURE and not self.images:
+            raise ValueError("picture: expected images of at least 1 beside it, got 0")
         if 0 < self.energy_seconds < LEAST_ENERGY_SECONDS:
             raise ValueError(
                 "energy_seconds: expected 0 (not measured) or at least "

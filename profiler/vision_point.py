@@ -1,8 +1,16 @@
 """The figures of a model that sees, at one batch size and context: the way to the first token."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from operators.base.value import Value
 from profiler.energy import Energy
 from profiler.timing import Timing
+
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
+Picture = tuple[Pixels, Pixels]  # width and height
+PICTURE: Picture = (640, 480)  # as of a small photograph
 
 
 class VisionPoint(Value):

@@ -3,7 +3,7 @@
 The decoder alone is measured as every language model, at contexts of text and image tokens together. Then the
 parts are timed: preprocessing of pictures on the CPU, the tower, the projector, and all with the prefill in a
 row. The very first pass is timed apart, because nothing is warm then. Pictures are decoded ones of
-PICTURE pixels: reading a file's format is not the model's cost.
+`profile.picture` pixels: reading a file's format is not the model's cost.
 
 On a GPU, tower and projector are replayed from CUDA graphs, as prefill and decode are.
 """
@@ -33,9 +33,8 @@ from profiler.measuring.decoder import most_likely
 from profiler.measuring.pace import Pace
 from profiler.profile import Profile, ProfileSettings, instability
 from profiler.timing import Timing, sample
-from profiler.vision_point import VisionPoint
+from profiler.vision_point import Picture, VisionPoint
 
-PICTURE = (640, 480)  # width and height, as of a small photograph
 _WARMUPS = 3  # of a captured graph, as for the decoder's
 
 
@@ -70,7 +69,7 @@ def measure_vision(
             anchor = anchor or Anchor(opened)
             model = random_model(value, opened, backend, seed)
             sessions = [
-                Session(model, settings.images, batch, context, opened, seed)
+                Session(model, settings.images, settings.picture, batch, context, opened, seed)
                 for context in settings.contexts
                 for batch in settings.batch_sizes
             ]
@@ -119,9 +118,9 @@ def measure_vision(
     )
 
 
-def random_pictures(count: int, *, seed: int) -> list[Any]:
-    """Decoded pictures of PICTURE pixels."""
-    random, (width, height) = np.random.default_rng(seed), PICTURE
+def random_pictures(count: int, picture: Picture, *, seed: int) -> list[Any]:
+    """Decoded pictures of that width and height."""
+    random, (width, height) = np.random.default_rng(seed), picture
     pixels = (random.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count))
     return [pillow().Image.fromarray(each) for each in pixels]
 
@@ -159,12 +158,19 @@ class Session:
     """
 
     def __init__(
-        self, model: VisionLanguageModel, images: int, batch: int, context: int, device: Device, seed: int
+        self,
+        model: VisionLanguageModel,
+        images: int,
+        picture: Picture,
+        batch: int,
+        context: int,
+        device: Device,
+        seed: int,
     ) -> None:
         random = np.random.default_rng(seed)
         self.model, self.images, self.batch, self.context, self.device = model, images, batch, context, device
         value, where = model.value, device.torch_device
-        self._pictures = random_pictures(batch * images, seed=seed)
+        self._pictures = random_pictures(batch * images, picture, seed=seed)
         tokens = torch.from_numpy(random.integers(value.language.vocabulary, size=(batch, context)))
         self._text = tokens.to(where)
         self._all = torch.zeros(batch, context + images * value.image_tokens, dtype=torch.int64, device=where)

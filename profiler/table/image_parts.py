@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from operators.architecture import NormKind
 from operators.base.value import Value
 from operators.vision.vision_language import BlockNorm, FeedForwardKind, Projector, QKNorm, VisionLanguage
+from profiler.vision_point import PICTURE, Picture
 
 
 class PatchAttention(Value):
@@ -55,9 +56,11 @@ class Pictures(Value):
     """Resizing and normalizing decoded pictures on the CPU, and their way to the device.
 
     size: pixels of a side of the result
+    picture: width and height of the pictures
     """
 
     size: int
+    picture: Picture = PICTURE
 
 
 ImagePart = PatchAttention | PatchNetwork | TowerEnds | PatchProjector | Pictures
@@ -84,13 +87,13 @@ def details_of(value: Value) -> str:
     return " ".join([*(f"{name}={field}" for name, field in shown.items()), *normalized])
 
 
-def image_parts(value: VisionLanguage) -> Iterator[tuple[ImagePart, bool, int]]:
-    """The parts before the language model, each kind once.
+def image_parts(value: VisionLanguage, picture: Picture) -> Iterator[tuple[ImagePart, bool, int]]:
+    """The parts before the language model, each kind once. Pictures have that width and height.
 
     Each comes with whether the model's rotary positions change it, and how often the model has it.
     """
     tower = value.tower
-    yield Pictures(size=tower.image_size), False, 1
+    yield Pictures(size=tower.image_size, picture=picture), False, 1
     yield (
         TowerEnds(patch_size=tower.patch_size, positions=tower.positions, final_norm=tower.final_norm),
         False,

@@ -46,7 +46,13 @@ def image_stopwatches(
     """
     if isinstance(part.what, Pictures):
         session = Session(
-            random_model(_company(part.what.size), device, "auto", 0), 1, part.batch, 1, device, 0
+            random_model(_company(part.what.size), device, "auto", 0),
+            1,
+            part.what.picture,
+            part.batch,
+            1,
+            device,
+            0,
         )
         return _timed(session.behind_pictures, device), _timed(session.first_token, device)
     with torch.random.fork_rng(devices=[device.torch_device] if device.torch_device.type == "cuda" else []):

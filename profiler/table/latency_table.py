@@ -45,6 +45,7 @@ from profiler.table.parts import (
     place,
     rest_of,
 )
+from profiler.vision_point import PICTURE, Picture
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 # A line serves contexts up to this many times the longest that was measured, because meta tokens lengthen
@@ -84,7 +85,7 @@ class Validation(Value):
     See `profiler.table.validate.Accuracy`.
 
     space: digest of the space's settings
-    phase, batch, context, images: the point
+    phase, batch, context, images, picture: the point
     models: how many models were measured
     p95: 95th percentile of |predicted / measured − 1|
     """
@@ -94,6 +95,7 @@ class Validation(Value):
     batch: int
     context: int
     images: int = 0
+    picture: Picture = PICTURE
     models: int
     p95: float
 
@@ -352,7 +354,7 @@ class LatencyTable:
         for entry in entries:
             self._entries.setdefault(place(entry), {})[entry.context] = entry
         for found in validations:
-            point = Point(found.phase, found.batch, found.context, found.images)
+            point = Point(found.phase, found.batch, found.context, found.images, found.picture)
             self._validations[found.space, point] = found
         self._costs.clear()
 

@@ -13,6 +13,7 @@ from operators.base.value import Value
 from operators.operator import Shape
 from operators.vision.vision_language import Model, VisionLanguage
 from profiler.table.image_parts import NAMES, ImagePart, Pictures, details, image_parts
+from profiler.vision_point import PICTURE, Picture
 
 Phase = Literal["decode", "prefill", "first_token"]
 
@@ -24,12 +25,14 @@ class Point(NamedTuple):
     batch: rows at once
     context: tokens of text a row, without meta tokens
     images: images a row, which a model that sees reads before the text; 0 for language models
+    picture: width and height of the pictures that these images are made from
     """
 
     phase: Phase
     batch: int
     context: int
     images: int = 0
+    picture: Picture = PICTURE
 
 
 class Rest(Value):
@@ -123,7 +126,7 @@ def image_parts_of(value: VisionLanguage, point: Point) -> Iterator[tuple[Part, 
     if point.phase != "first_token":
         return
     images, patches, width = point.batch * point.images, value.tower.grid**2, value.tower.width
-    for what, rope, count in image_parts(value):
+    for what, rope, count in image_parts(value, point.picture):
         context, of = (1, 0) if isinstance(what, Pictures) else (patches, width)
         yield Part(phase=point.phase, batch=images, context=context, width=of, rope=rope, what=what), count
 

@@ -103,7 +103,7 @@ def _stopwatches(model: Model, device: Device) -> Callable[[Point], Callable[[],
     seeing = random_seeing_model(model, device, "auto", 0)
 
     def first_token(point: Point) -> Callable[[], float]:
-        session = Session(seeing, point.images, point.batch, point.context, device, 0)
+        session = Session(seeing, point.images, point.picture, point.batch, point.context, device, 0)
         return lambda: device.timed(session.first_token)
 
     def at(point: Point) -> Callable[[], Callable[[], float]]:

@@ -64,7 +64,7 @@ def predicted_points(wanted: Iterable[OfMetric], profile: ProfileSettings) -> di
     """
     points = {
         key(name, batch=batch, context=None if context == profile.contexts[0] else context): Point(
-            phase, batch, context, profile.images
+            phase, batch, context, profile.images, profile.picture
         )
         for name, phase in TABLE_METRICS.items()
         for context in profile.contexts

@@ -15,6 +15,7 @@ from profiler.profile import ProfileSettings
 from profiler.table.build import memory_for_models
 from profiler.table.parts import Phase, Point
 from profiler.table.validate import Accuracy, Case, accuracy
+from profiler.vision_point import PICTURE
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.gates.table import members, predicted_points, seeing_members
@@ -67,14 +68,14 @@ def wanted(
             architectures += members_of(given)
             of_batches = batches or given.profile.batch_sizes
             of_contexts = contexts or given.profile.contexts
-            images = given.profile.images
+            images, picture = given.profile.images, given.profile.picture
         else:
             architectures.append(given)
             of_batches, of_contexts = batches or BATCHES, contexts or CONTEXTS
-            images = IMAGES if isinstance(given, VisionLanguage) else 0
+            images, picture = IMAGES if isinstance(given, VisionLanguage) else 0, PICTURE
         phases: tuple[Phase, ...] = ("decode", "prefill", "first_token") if images else ("decode", "prefill")
         points |= {
-            Point(phase, batch, context, images): None
+            Point(phase, batch, context, images, picture): None
             for batch in of_batches
             for context in of_contexts
             for phase in phases
@@ -100,9 +101,10 @@ def default_points(profile: ProfileSettings, constraints: Sequence[Constraint]) 
     That is decoding at each of its batch sizes, and reading a prompt at the first: for models that see, from
     the pictures on.
     """
-    context, images = profile.contexts[0], profile.images
-    decode = [Point("decode", batch, context, images) for batch in profile.batch_sizes]
-    prefill = Point("first_token" if images else "prefill", profile.batch_sizes[0], context, images)
+    context, images = profile.contexts[0], (profile.images, profile.picture)
+    decode = [Point("decode", batch, context, *images) for batch in profile.batch_sizes]
+    phase: Phase = "first_token" if profile.images else "prefill"
+    prefill = Point(phase, profile.batch_sizes[0], context, *images)
     return tuple(dict.fromkeys([*decode, prefill, *predicted_points(constraints, profile).values()]))
 
 
@@ -127,8 +129,11 @@ def held_out(
     """
     memory = memory_for_models(device)
 
+    def bytes_at(model: Model, point: Point) -> int:
+        return memory_bytes_of(model, point.batch, point.context, point.images, dtype=device.dtype)
+
     def fits(model: Model) -> bool:
-        return all(memory_bytes_of(model, *point[1:], dtype=device.dtype) <= memory for point in points)
+        return all(bytes_at(model, point) <= memory for point in points)
 
     fitting: Space[Any] = replace(cast("Any", space), accepts=fits)
     rng, drawn = np.random.default_rng(seed), dict[str, Model]()

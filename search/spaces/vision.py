@@ -179,15 +179,20 @@ class VisionSpace:
         return None
 
     def seeds(self) -> tuple[VisionLanguage, ...]:
-        """Shipped models in proportion, with decoders that the language space begins with."""
+        """The designs, each once."""
+        members = reversed(self.designs().values())
+        return tuple({member.digest(): member for member in members}.values())[::-1]
+
+    def designs(self) -> dict[str, VisionLanguage]:
+        """Shipped models in proportion by name, with decoders that the language space begins with."""
         decoders = self.language.seeds() or ()
-        members = []
+        members = {}
         for number, name in enumerate(shipped.names("vision-language model") if decoders else ()):
             genes = self._nearest(VisionLanguage.load(name))
             member = self.build(genes, decoders[number % len(decoders)])
             if member is not None and self.accepts(member):
-                members.append(member)
-        return tuple({member.digest(): member for member in reversed(members)}.values())[::-1]
+                members[name] = member
+        return members
 
     def shallow(self) -> Iterator[VisionLanguage]:
         """The tower with the least work before each of the shallow decoders."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from operators import Architecture
 from operators.base.errors import DeviceError
@@ -16,7 +17,7 @@ from profiler.measuring import anchor as anchoring
 from profiler.measuring import pace, vision
 from profiler.measuring.decode_energy import decode_energy
 from profiler.measuring.measure import measure
-from profiler.profile import METRICS, Profile
+from profiler.profile import METRICS, Profile, ProfileSettings
 from tests.helpers import quick_profile
 from tests.helpers.made_up_device import MadeUpPace
 from tests.helpers.vision_models import vision_language
@@ -84,7 +85,7 @@ def test_a_device_without_a_counter_says_which_energies_are_absent(profile: Prof
 def test_the_energy_of_the_first_token_is_that_of_all_passes_over_their_number(
     cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = vision.Session(VisionLanguageModel(SMALL).eval(), 2, 1, 3, cpu, 0)
+    session = vision.Session(VisionLanguageModel(SMALL).eval(), 2, (9, 7), 1, 3, cpu, 0)
     passes = 0
 
     def counted() -> None:  # each pass takes 7 ms of the made-up clock and 3 J
@@ -116,7 +117,9 @@ def test_the_session_chooses_the_token_that_the_model_does() -> None:
     from profiler.device.device import open_device
 
     model = VisionLanguageModel(SMALL).eval()
-    session = vision.Session(model, images=2, batch=2, context=3, device=open_device("cpu"), seed=0)
+    session = vision.Session(
+        model, images=2, picture=(9, 7), batch=2, context=3, device=open_device("cpu"), seed=0
+    )
     placeholders = torch.full((2, 8), SMALL.image_token)
     tokens = torch.cat([placeholders, session._text.where(session._text != SMALL.image_token, 0)], 1)
     session._text = tokens[:, 8:]
@@ -134,3 +137,10 @@ def test_what_cannot_be_measured_is_refused() -> None:
     pytest.importorskip("xllamacpp")
     with pytest.raises(DeviceError, match=r"cannot be measured in llama\.cpp yet"):
         measure(SMALL, QUICK, device="llama.cpp")
+
+
+def test_pictures_have_the_size_that_is_asked_for() -> None:
+    (picture,) = vision.random_pictures(1, (9, 7), seed=0)
+    assert (picture.size, picture.getpixel((0, 0)) != picture.getpixel((1, 0))) == ((9, 7), True)
+    with pytest.raises(ValidationError, match="picture: expected images of at least 1 beside it, got 0"):
+        ProfileSettings(picture=(9, 7))
