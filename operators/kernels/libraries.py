@@ -194,8 +194,17 @@ def _check_disk_cache(autotuner: Any, key: Any, configs: Sequence[Any], tune: Ca
 
 
 def described(config: Any) -> dict[str, Any]:
-    """A Triton configuration as plain data."""
-    return {"kwargs": dict(config.kwargs), "num_warps": config.num_warps, "num_stages": config.num_stages}
+    """A Triton configuration as plain data.
+
+    maxnreg: registers that a thread may use at most; absent where the configuration sets no limit.
+    """
+    limit = getattr(config, "maxnreg", None)
+    return {
+        "kwargs": dict(config.kwargs),
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+        **({} if limit is None else {"maxnreg": limit}),
+    }
 
 
 def autotuners(library: str) -> list[tuple[str, Any]]:

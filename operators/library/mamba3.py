@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
@@ -22,6 +23,10 @@ CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps b
 WEAKEST = 1e-4  # the smallest decay rate, as in the published model: a state is never kept for ever
 # The published model has this value in the operator, whatever the layers' normalizations have.
 HEAD_NORM_EPS = 1e-5
+# Sizes of heads and states for which the library's kernels were compared. It takes powers of two alone.
+LIBRARY_SIZES = (32, 64, 128)
+# The library's kernels compute addresses within a tensor in 32 bits, and read other memory beyond that.
+LARGEST_INDEX = 2**31 - 1
 
 
 class Mamba3Shape(Shape):
@@ -201,6 +206,82 @@ def trapezoid_step(
     return (state["recurrent"] @ q[..., None])[..., 0] + v.float() * d.float()[:, None]
 
 
+def load_mamba_ssm() -> Trapezoid:
+    """The kernels of mamba_ssm for sequences; a step is the reference's. Raises ImportError."""
+    library = load("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined").mamba3_siso_combined
+
+    def scan(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rate: Tensor,
+        dt: Tensor,
+        share: Tensor,
+        angles: Tensor,
+        q_bias: Tensor,
+        k_bias: Tensor,
+        d: Tensor,
+        initial: State | None,
+    ) -> tuple[Tensor, State]:
+        shared, heads = (q_bias, k_bias, d), v.shape[2]
+        # The largest tensors of a token: keys or values, and in training a state for every chunk.
+        of_token = heads * max(q.shape[-1], v.shape[-1], q.shape[-1] * v.shape[-1] // CHUNK)
+        rows = max(1, LARGEST_INDEX // (of_token * v.shape[1]))
+        if rows < v.shape[0]:
+            parts = zip(*(y.split(rows) for y in (q, k, v, rate, dt, share, angles)), strict=True)
+            states = _split(initial, rows, v.shape[0])
+            outs, finals = zip(
+                *(scan(*part, *shared, state) for part, state in zip(parts, states, strict=True)), strict=True
+            )
+            return torch.cat(outs), {
+                name: torch.cat([final[name] for final in finals]) for name in finals[0]
+            }
+        found = library(
+            q,
+            k,
+            v,
+            (rate * dt).mT,
+            dt.mT,
+            share.mT,
+            q_bias.float(),
+            k_bias.float(),
+            angles[:, :, None].expand(-1, -1, heads, -1),
+            D=d.float(),
+            Input_States=initial and tuple(initial[name] for name in _STATES),
+            chunk_size=CHUNK,
+            return_final_states=initial is not None,
+        )
+        if initial is None:
+            return found, {}
+        out, *final = found
+        return out, dict(zip(_STATES, final, strict=True))
+
+    return Trapezoid(scan=scan, step=trapezoid_step)
+
+
+# The state's tensors in the order in which the library takes and returns them.
+_STATES = ("angle", "recurrent", "key", "value")
+
+
+def _split(state: State | None, rows: int, batch: int) -> list[State | None]:
+    """The state of every `rows` rows of `batch`; None for each where there is none."""
+    starts = range(0, batch, rows)
+    if state is None:
+        return [None for _ in starts]
+    return [{name: y[first : first + rows] for name, y in state.items()} for first in starts]
+
+
+def refuses_mamba_ssm(shape: Mamba3Shape, device: torch.device, dtype: torch.dtype) -> str | None:
+    for name, size in (("head_dim", shape.head_dim), ("state", shape.state)):
+        if size not in LIBRARY_SIZES:
+            return f"mamba_ssm takes a {name} of {', '.join(map(str, LIBRARY_SIZES))} for mamba3, got {size}"
+    if shape.angles % 2:
+        return f"mamba_ssm takes an even number of angles for mamba3, got {shape.angles}"
+    if dtype == torch.float16:
+        return "mamba_ssm computes mamba3 in bfloat16, got float16"
+    return refusal(device, dtype)
+
+
 class Mamba3(OperatorModule):
     """Mamba3.
 
@@ -283,7 +364,11 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=Mamba3,
-    backends={"reference": Backend(load=lambda: Trapezoid(scan=chunked_trapezoid, step=trapezoid_step))},
+    # The reference comes first until the library's kernels are proven on a GPU.
+    backends={
+        "reference": Backend(load=lambda: Trapezoid(scan=chunked_trapezoid, step=trapezoid_step)),
+        "mamba_ssm": Backend(load=load_mamba_ssm, refuses=refuses_mamba_ssm),
+    },
     state=state_spec,
     source="Lahoti et al. 2026, arXiv 2603.15569",
 )
