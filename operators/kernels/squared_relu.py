@@ -45,9 +45,7 @@ class _SquaredReLU(torch.autograd.Function):
     def backward(ctx: Any, of_out: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         of_x = torch.empty_like(x)
-        _gradient[(triton.cdiv(x.numel(), _BLOCK),)](
-            x, of_out.contiguous(), of_x, x.numel(), BLOCK=_BLOCK
-        )
+        _gradient[(triton.cdiv(x.numel(), _BLOCK),)](x, of_out.contiguous(), of_x, x.numel(), BLOCK=_BLOCK)
         return of_x
 
 

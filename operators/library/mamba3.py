@@ -233,9 +233,7 @@ def load_mamba_ssm() -> Trapezoid:
             outs, finals = zip(
                 *(scan(*part, *shared, state) for part, state in zip(parts, states, strict=True)), strict=True
             )
-            return torch.cat(outs), {
-                name: torch.cat([final[name] for final in finals]) for name in finals[0]
-            }
+            return torch.cat(outs), {name: torch.cat([final[name] for final in finals]) for name in finals[0]}
         found = library(
             q,
             k,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.kernels.launching import refuses_kernels
+from operators.kernels.libraries import refusal
 from operators.library.swiglu import FeedForwardShape
 from operators.operator import Backend, Operator, OperatorModule, State, Surroundings
 
@@ -27,7 +27,7 @@ def load_fused() -> Squared:
 
 
 def refuses_fused(shape: FeedForwardShape, device: torch.device, dtype: torch.dtype) -> str | None:
-    return refuses_kernels(device, dtype)
+    return refusal(device, dtype)
 
 
 class ReLU2(OperatorModule):
