@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
-from operators.layers.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
+from operators.layers.recurrence import LARGEST_INDEX, by_chunk, by_rows, carry, from_chunks, initial_dt_bias
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
@@ -25,8 +25,6 @@ WEAKEST = 1e-4  # the smallest decay rate, as in the published model: a state is
 HEAD_NORM_EPS = 1e-5
 # Sizes of heads and states for which the library's kernels were compared. It takes powers of two alone.
 LIBRARY_SIZES = (32, 64, 128)
-# The library's kernels compute addresses within a tensor in 32 bits, and read other memory beyond that.
-LARGEST_INDEX = 2**31 - 1
 
 
 class Mamba3Shape(Shape):
@@ -90,6 +88,12 @@ class Mamba3Shape(Shape):
     @property
     def inner(self) -> int:
         return self.heads * self.head_dim
+
+    @property
+    def largest_of_token(self) -> int:
+        """Numbers that a token has in the largest tensor: of keys, of values, or of the states after chunks."""
+        size = max(self.state, self.head_dim, self.state * self.head_dim // CHUNK)
+        return max(self.heads * size, sum(self.split))
 
     @property
     def split(self) -> list[int]:
@@ -223,17 +227,6 @@ def load_mamba_ssm() -> Trapezoid:
         d: Tensor,
         initial: State | None,
     ) -> tuple[Tensor, State]:
-        shared, heads = (q_bias, k_bias, d), v.shape[2]
-        # The largest tensors of a token: keys or values, and in training a state for every chunk.
-        of_token = heads * max(q.shape[-1], v.shape[-1], q.shape[-1] * v.shape[-1] // CHUNK)
-        rows = max(1, LARGEST_INDEX // (of_token * v.shape[1]))
-        if rows < v.shape[0]:
-            parts = zip(*(y.split(rows) for y in (q, k, v, rate, dt, share, angles)), strict=True)
-            states = _split(initial, rows, v.shape[0])
-            outs, finals = zip(
-                *(scan(*part, *shared, state) for part, state in zip(parts, states, strict=True)), strict=True
-            )
-            return torch.cat(outs), {name: torch.cat([final[name] for final in finals]) for name in finals[0]}
         found = library(
             q,
             k,
@@ -243,7 +236,7 @@ def load_mamba_ssm() -> Trapezoid:
             share.mT,
             q_bias.float(),
             k_bias.float(),
-            angles[:, :, None].expand(-1, -1, heads, -1),
+            angles[:, :, None].expand(-1, -1, v.shape[2], -1),
             D=d.float(),
             Input_States=initial and tuple(initial[name] for name in _STATES),
             chunk_size=CHUNK,
@@ -251,22 +244,14 @@ def load_mamba_ssm() -> Trapezoid:
         )
         if initial is None:
             return found, {}
-        out, *final = found
-        return out, dict(zip(_STATES, final, strict=True))
+        out, *states = found
+        return out, dict(zip(_STATES, states, strict=True))
 
     return Trapezoid(scan=scan, step=trapezoid_step)
 
 
 # The state's tensors in the order in which the library takes and returns them.
 _STATES = ("angle", "recurrent", "key", "value")
-
-
-def _split(state: State | None, rows: int, batch: int) -> list[State | None]:
-    """The state of every `rows` rows of `batch`; None for each where there is none."""
-    starts = range(0, batch, rows)
-    if state is None:
-        return [None for _ in starts]
-    return [{name: y[first : first + rows] for name, y in state.items()} for first in starts]
 
 
 def refuses_mamba_ssm(shape: Mamba3Shape, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -320,6 +305,9 @@ class Mamba3(OperatorModule):
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
     ) -> Tensor:
+        rows = max(1, LARGEST_INDEX // (x.shape[1] * self.shape.largest_of_token))
+        if rows < x.shape[0]:
+            return by_rows(self.forward, x, state, rows)
         z, arguments = self._project(x)
         out, final = self.trapezoid.scan(*arguments, state)
         if state:

@@ -70,9 +70,9 @@ def watched(
     share: begins to watch what computes, where this thread does not; as `core_share`
     clock: counts the clock of the multiprocessors (MHz); None for `sm_clock`
     """
-    clock, clock_unknown = (clock, "") if clock else sm_clock(device.torch_device)
     if device.torch_device.type == "cuda":
         refuse_observed()
+    clock, clock_unknown = (clock, "") if clock else sm_clock(device.torch_device)
     lock_s, busy_s, made = 0.0, 0.0, 0
     again = True
     while again and made < attempts:
