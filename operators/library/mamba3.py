@@ -91,7 +91,7 @@ class Mamba3Shape(Shape):
 
     @property
     def largest_of_token(self) -> int:
-        """Numbers that a token has in the largest tensor: of keys, of values, or of the states after chunks."""
+        """Numbers that a token has in the largest tensor: of keys, of values, or of the chunks' states."""
         size = max(self.state, self.head_dim, self.state * self.head_dim // CHUNK)
         return max(self.heads * size, sum(self.split))
 
