@@ -4,8 +4,6 @@
 a chunk's, the states, and a training.
 """
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +13,7 @@ from operators.agreement import BOUNDS, agreement, relative_error
 from operators.backends import resolve
 from operators.library import mamba3
 from operators.operator import State
-from proxy_train.optim import Optimizer
+from proxy_train.optim import Optimizer, parameter_groups
 
 pytestmark = [
     pytest.mark.gpu,
@@ -115,8 +113,8 @@ def losses(architecture: Architecture, backend: str) -> list[float]:
     """Twenty steps on the same random tokens, which a model learns by heart."""
     torch.manual_seed(0)
     model = HybridLM(architecture, backend=backend, device="cuda", dtype=torch.bfloat16)
-    settings: dict[str, Any] = {"learning_rate": 1e-4, "weight_decay": 0.1, "gradient_clip": 1.0}
-    optimizer = Optimizer(model, base_width=None, normalized=False, **settings)
+    groups = parameter_groups(model, learning_rate=1e-4, weight_decay=0.1, base_width=None)
+    optimizer = Optimizer(model, groups, gradient_clip=1.0)
     optimizer.set_rate(1.0)
     tokens = torch.randint(512, (8, 201), device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     found = []
