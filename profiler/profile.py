@@ -32,6 +32,8 @@ class Conditions(Value):
     busy_s: the part of lock_s that became samples (s)
     core_share: the part of the time between the anchors in which this thread had a core; None on a GPU, with
         several threads, and where it is not known
+    sm_mhz_before, sm_mhz_after: the clock of the multiprocessors just before and just after, as one of them
+        counted it (MHz); None on a CPU, and where it is not known
     """
 
     anchor_before: Timing
@@ -49,6 +51,8 @@ class Conditions(Value):
     lock_s: float
     busy_s: float
     core_share: float | None = None
+    sm_mhz_before: float | None = None
+    sm_mhz_after: float | None = None
     remarks: tuple[str, ...] = ()
 
     @property

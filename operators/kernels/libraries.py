@@ -194,8 +194,17 @@ def _check_disk_cache(autotuner: Any, key: Any, configs: Sequence[Any], tune: Ca
 
 
 def described(config: Any) -> dict[str, Any]:
-    """A Triton configuration as plain data."""
-    return {"kwargs": dict(config.kwargs), "num_warps": config.num_warps, "num_stages": config.num_stages}
+    """A Triton configuration as plain data.
+
+    maxnreg: registers that a thread may use at most; absent where the configuration sets no limit.
+    """
+    limit = getattr(config, "maxnreg", None)
+    return {
+        "kwargs": dict(config.kwargs),
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+        **({} if limit is None else {"maxnreg": limit}),
+    }
 
 
 def autotuners(library: str) -> list[tuple[str, Any]]:
@@ -208,26 +217,28 @@ def autotuners(library: str) -> list[tuple[str, Any]]:
 
 
 def _share_between_head_counts(library: str) -> None:
-    """Makes the number of heads an argument of flash-linear-attention's kernels.
+    """Makes the number of heads an argument of a library's kernels.
 
-    The library compiles it in, so that every number of heads needs kernels of its own: some thirty for each
-    shape of GLA, KDA or Gated DeltaNet. It is only used to find where a head begins. The results are the
-    same to the last bit. The fastest configuration for one number of heads is used for the others too.
+    flash-linear-attention compiles it in, so that every number of heads needs kernels of its own: some thirty
+    for each shape of GLA, KDA or Gated DeltaNet. So does mamba-ssm in Mamba3's backward pass. It is only used
+    to find where a head begins, and how many there are. The results are the same to the last bit. The fastest
+    configuration for one number of heads is used for the others too.
     """
-    if library != "fla" or not torch.cuda.is_available():
+    counts = _HEAD_COUNTS.get(library, ())
+    if not counts or not torch.cuda.is_available():
         return
     for _, autotuner in autotuners(library):
-        autotuner.keys = [key for key in autotuner.keys if key not in _HEAD_COUNTS]
+        autotuner.keys = [key for key in autotuner.keys if key not in counts]
     for function in _wrapped(library, importlib.import_module("triton.runtime.jit").JITFunction):
         for parameter in function.params:
             # After a kernel's first launch, how it takes its arguments is settled.
-            if parameter.name in _HEAD_COUNTS and not function.device_caches:
+            if parameter.name in counts and not function.device_caches:
                 vars(parameter)["is_constexpr"] = False
                 parameter.do_not_specialize = True
 
 
-# Of queries and keys, and of values.
-_HEAD_COUNTS = ("H", "HV")
+# Of queries and keys, and of values; and how many heads share keys.
+_HEAD_COUNTS = {"fla": ("H", "HV"), "mamba_ssm": ("GQA_RATIO",)}
 
 
 def _wrapped(library: str, kind: type) -> list[Any]:

@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from operators.layers.short_convolution import Convolution
-from operators.operator import OperatorModule
+from operators.operator import OperatorModule, State
+
+# mamba_ssm's kernels compute addresses within a tensor in 32 bits, and read other memory beyond that.
+LARGEST_INDEX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,20 @@ class KeepsFloat32(OperatorModule):
 
         super()._apply(applied, recurse)
         return self
+
+
+def by_rows(
+    forward: Callable[[Tensor, State | None], Tensor], x: Tensor, state: State | None, rows: int
+) -> Tensor:
+    """What `forward` gives for x [B, T, W], called with a few rows and their part of the state at a time.
+
+    rows: how many at once, where the kernels cannot address all.
+    """
+    parts = []
+    for first in range(0, x.shape[0], rows):
+        of_rows = {name: y[first : first + rows] for name, y in (state or {}).items()}
+        parts.append(forward(x[first : first + rows], of_rows or None))
+    return torch.cat(parts)
 
 
 def by_chunk(x: Tensor, size: int) -> Tensor:

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import (
+    LARGEST_INDEX,
     KeepsFloat32,
     Recurrence,
     by_chunk,
+    by_rows,
     carry,
     from_chunks,
     initial_dt_bias,
@@ -31,8 +33,6 @@ from operators.operator import Backend, Operator, Shape, State, Surroundings, Te
 CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
 LIBRARY_CHUNK = 256  # the published models have it, and mamba_ssm is tuned for it
 LARGEST_NORM_BYTES = 65_536  # the library's kernel normalizes a whole group of channels in registers
-# The library's kernels compute addresses within a tensor in 32 bits, and read other memory beyond that.
-LARGEST_INDEX = 2**31 - 1
 
 
 class Mamba2Shape(Shape):
@@ -260,16 +260,9 @@ class Mamba2(KeepsFloat32):
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
     ) -> Tensor:
-        # More rows than the library's kernels can address are read in several parts.
         rows = max(1, LARGEST_INDEX // (x.shape[1] * self.in_proj.out_features))
         if rows < x.shape[0]:
-            states = [
-                {name: y[first : first + rows] for name, y in (state or {}).items()}
-                for first in range(0, x.shape[0], rows)
-            ]
-            return torch.cat(
-                [self.forward(some, part or None) for some, part in zip(x.split(rows), states, strict=True)]
-            )
+            return by_rows(self.forward, x, state, rows)
         z, xbc, dt = self._project(x)
         xbc = self.conv(xbc, state["conv"] if state else None)
         out, final = self.ssd.scan(*self._recurrence(xbc, dt), state["recurrent"] if state else None)

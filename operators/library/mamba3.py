@@ -14,14 +14,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
-from operators.layers.recurrence import by_chunk, carry, from_chunks, initial_dt_bias
+from operators.layers.recurrence import LARGEST_INDEX, by_chunk, by_rows, carry, from_chunks, initial_dt_bias
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
 CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
 WEAKEST = 1e-4  # the smallest decay rate, as in the published model: a state is never kept for ever
 # The published model has this value in the operator, whatever the layers' normalizations have.
 HEAD_NORM_EPS = 1e-5
+# Sizes of heads and states for which the library's kernels were compared. It takes powers of two alone.
+LIBRARY_SIZES = (32, 64, 128)
 
 
 class Mamba3Shape(Shape):
@@ -85,6 +88,12 @@ class Mamba3Shape(Shape):
     @property
     def inner(self) -> int:
         return self.heads * self.head_dim
+
+    @property
+    def largest_of_token(self) -> int:
+        """Numbers that a token has in the largest tensor: of keys, of values, or of the chunks' states."""
+        size = max(self.state, self.head_dim, self.state * self.head_dim // CHUNK)
+        return max(self.heads * size, sum(self.split))
 
     @property
     def split(self) -> list[int]:
@@ -201,6 +210,61 @@ def trapezoid_step(
     return (state["recurrent"] @ q[..., None])[..., 0] + v.float() * d.float()[:, None]
 
 
+def load_mamba_ssm() -> Trapezoid:
+    """The kernels of mamba_ssm for sequences; a step is the reference's. Raises ImportError."""
+    library = load("mamba_ssm.ops.triton.mamba3.mamba3_siso_combined").mamba3_siso_combined
+
+    def scan(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rate: Tensor,
+        dt: Tensor,
+        share: Tensor,
+        angles: Tensor,
+        q_bias: Tensor,
+        k_bias: Tensor,
+        d: Tensor,
+        initial: State | None,
+    ) -> tuple[Tensor, State]:
+        found = library(
+            q,
+            k,
+            v,
+            (rate * dt).mT,
+            dt.mT,
+            share.mT,
+            q_bias.float(),
+            k_bias.float(),
+            angles[:, :, None].expand(-1, -1, v.shape[2], -1),
+            D=d.float(),
+            Input_States=initial and tuple(initial[name] for name in _STATES),
+            chunk_size=CHUNK,
+            return_final_states=initial is not None,
+        )
+        if initial is None:
+            return found, {}
+        out, *states = found
+        return out, dict(zip(_STATES, states, strict=True))
+
+    return Trapezoid(scan=scan, step=trapezoid_step)
+
+
+# The state's tensors in the order in which the library takes and returns them.
+_STATES = ("angle", "recurrent", "key", "value")
+
+
+def refuses_mamba_ssm(shape: Mamba3Shape, device: torch.device, dtype: torch.dtype) -> str | None:
+    for name, size in (("head_dim", shape.head_dim), ("state", shape.state)):
+        if size not in LIBRARY_SIZES:
+            return f"mamba_ssm takes a {name} of {', '.join(map(str, LIBRARY_SIZES))} for mamba3, got {size}"
+    if shape.angles % 2:
+        return f"mamba_ssm takes an even number of angles for mamba3, got {shape.angles}"
+    if dtype == torch.float16:
+        return "mamba_ssm computes mamba3 in bfloat16, got float16"
+    return refusal(device, dtype)
+
+
 class Mamba3(OperatorModule):
     """Mamba3.
 
@@ -241,6 +305,9 @@ class Mamba3(OperatorModule):
     def forward(
         self, x: Tensor, state: State | None = None, position: Tensor | None = None, length: int = 0
     ) -> Tensor:
+        rows = max(1, LARGEST_INDEX // (x.shape[1] * self.shape.largest_of_token))
+        if rows < x.shape[0]:
+            return by_rows(self.forward, x, state, rows)
         z, arguments = self._project(x)
         out, final = self.trapezoid.scan(*arguments, state)
         if state:
@@ -283,7 +350,11 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=Mamba3,
-    backends={"reference": Backend(load=lambda: Trapezoid(scan=chunked_trapezoid, step=trapezoid_step))},
+    # The reference comes first until the library's kernels are proven on a GPU.
+    backends={
+        "reference": Backend(load=lambda: Trapezoid(scan=chunked_trapezoid, step=trapezoid_step)),
+        "mamba_ssm": Backend(load=load_mamba_ssm, refuses=refuses_mamba_ssm),
+    },
     state=state_spec,
     source="Lahoti et al. 2026, arXiv 2603.15569",
 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.base.errors import ArchitectureError
+from operators.kernels.libraries import load, refusal
 from operators.layers.recurrence import Recurrence, by_chunk, from_chunks
 from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
 
@@ -22,6 +23,7 @@ STRONGEST = 0.6065306597126334
 # Published models have this value, times the size of a head, whatever the layers' normalizations have.
 HEAD_NORM_EPS = 1e-5
 RANK_UNIT = 32  # ranks are multiples of this, as in published models
+LARGEST_LIBRARY_HEAD = 128  # the largest size of a head for which the library's kernels were compared
 
 Rank = Annotated[int, Field(ge=RANK_UNIT, multiple_of=RANK_UNIT)]
 
@@ -151,6 +153,42 @@ def rwkv7_step(
     state.addcmul_((rate.float() * removed)[..., None], z)
     state.addcmul_(k.float()[..., None], v.float()[..., None, :])
     return (r.float()[..., None, :] @ state)[..., 0, :]
+
+
+def load_fla() -> Recurrence:
+    """The kernels of flash-linear-attention for sequences; a step is the reference's. Raises ImportError."""
+    library = load("fla.ops.rwkv7")
+
+    def scan(
+        r: Tensor,
+        log_decay: Tensor,
+        k: Tensor,
+        v: Tensor,
+        removed: Tensor,
+        rate: Tensor,
+        initial: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        out, final = library.chunk_rwkv7(
+            r,
+            log_decay,
+            k,
+            v,
+            -removed.to(r.dtype),
+            (rate * removed).to(r.dtype),
+            initial_state=initial,
+            output_final_state=initial is not None,
+            # By this bound the library takes chunks of 64 tokens, whose decays stay within float32.
+            lower_bound=-STRONGEST,
+        )
+        return out, final
+
+    return Recurrence(scan=scan, step=rwkv7_step)
+
+
+def refuses_fla(shape: RWKV7Shape, device: torch.device, dtype: torch.dtype) -> str | None:
+    if shape.head_dim > LARGEST_LIBRARY_HEAD:
+        return f"fla takes a head_dim of up to {LARGEST_LIBRARY_HEAD} for rwkv7, got {shape.head_dim}"
+    return refusal(device, dtype)
 
 
 class RWKV7(OperatorModule):
@@ -293,8 +331,10 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=RWKV7,
+    # The reference comes first until the library's kernels are proven on a GPU.
     backends={
         "reference": Backend(load=lambda: Recurrence(scan=chunked_rwkv7, step=rwkv7_step)),
+        "fla": Backend(load=load_fla, refuses=refuses_fla),
     },
     state=state_spec,
     source="Peng et al. 2025, arXiv 2503.14456",

@@ -11,6 +11,7 @@ from profiler.device.device import Device
 from profiler.device.lock import exclusive, members
 from profiler.device.nvml import Reading
 from profiler.device.observed import refuse_observed
+from profiler.device.sm_clock import clock_moved, sm_clock
 from profiler.measuring.anchor import Anchor
 from profiler.profile import Conditions
 
@@ -54,6 +55,7 @@ def watched(
     unstable: Callable[[T], bool] = lambda result: False,
     pause: Callable[[float], None] = sleep,
     share: Callable[[], Callable[[], float | None]] | None = None,
+    clock: Callable[[], float | None] | None = None,
 ) -> tuple[tuple[T, ...], Conditions]:
     """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
@@ -66,9 +68,11 @@ def watched(
     unstable: whether a result is not clean by its own samples; it is then measured again too
     pause: waits for so many seconds between attempts, while the device is released
     share: begins to watch what computes, where this thread does not; as `core_share`
+    clock: counts the clock of the multiprocessors (MHz); None for `sm_clock`
     """
     if device.torch_device.type == "cuda":
         refuse_observed()
+    clock, clock_unknown = (clock, "") if clock else sm_clock(device.torch_device)
     lock_s, busy_s, made = 0.0, 0.0, 0
     again = True
     while again and made < attempts:
@@ -79,9 +83,11 @@ def watched(
             started = perf_counter()
             anchor.warm_up()
             before, anchor_before = device.reading(), anchor.time()
+            clock_before = clock()
             shared_with_others = share() if share else core_share(device)
             results = tuple(run())
             core = shared_with_others()
+            clock_after = clock()
             anchor_after, after = anchor.time(), device.reading()
             known = members(device)
             lock_s += perf_counter() - started
@@ -104,6 +110,8 @@ def watched(
         )
         again = bool(tainted) or any(map(unstable, results))
     unavailable = {**before.unavailable, **after.unavailable}
+    if clock_unknown:
+        unavailable["SM clock"] = clock_unknown
     return results, Conditions(
         anchor_before=anchor_before,
         anchor_after=anchor_after,
@@ -120,6 +128,9 @@ def watched(
         lock_s=lock_s,
         busy_s=busy_s,
         core_share=core,
+        sm_mhz_before=clock_before,
+        sm_mhz_after=clock_after,
+        remarks=tuple(filter(None, (clock_moved(clock_before, clock_after),))),
     )
 
 

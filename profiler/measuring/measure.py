@@ -140,7 +140,7 @@ def measure(
         sessions.clear()
         if opened.torch_device.type == "cuda":
             cache = torch.cuda.get_device_properties(opened.torch_device).L2_cache_size
-            remarks = (*warm_cache(points, cache), *unlike_energies(points))
+            remarks = (*conditions.remarks, *warm_cache(points, cache), *unlike_energies(points))
             conditions = conditions.model_copy(update={"remarks": remarks})
         model = models[0]
         del models

@@ -87,7 +87,7 @@ def measure_vision(
             ),
         )
         if remarks := unlike_energies(vision):
-            conditions = conditions.model_copy(update={"remarks": remarks})
+            conditions = conditions.model_copy(update={"remarks": (*conditions.remarks, *remarks)})
         peaks = [session.peak_memory_bytes for session in sessions]
     arithmetic = vision_cost(value, images=settings.images, dtype=opened.dtype)
     outside = arithmetic.param_bytes - arithmetic.language.param_bytes

@@ -315,6 +315,11 @@ def _described(conditions: Conditions) -> list[str]:
             f"memory {before.memory_clock_mhz} to {after.memory_clock_mhz} MHz, "
             f"{before.temperature_c} to {after.temperature_c} °C"
         )
+    if conditions.sm_mhz_before is not None and conditions.sm_mhz_after is not None:
+        lines.append(
+            f"clock counted on a multiprocessor: {conditions.sm_mhz_before:.0f} MHz just before, "
+            f"{conditions.sm_mhz_after:.0f} MHz just after"
+        )
     if conditions.clock_reasons:
         lines.append(f"clocks limited by {', '.join(conditions.clock_reasons)}")
     held = {name: ns for name, ns in conditions.violations_ns.items() if ns}

@@ -1,4 +1,4 @@
-"""Compiles every kernel of decoding for a Hopper GPU, which needs none, and prints which ones start early."""
+"""Compiles every kernel of ours for a Hopper GPU, which needs none, and prints which ones start early."""
 
 import sys
 from typing import Any
@@ -15,9 +15,11 @@ from operators.kernels import (
     mamba2_step,
     mamba3_step,
     mamba_step,
+    multiprocessor_clock,
     products,
     rwkv7_step,
     short_convolution_step,
+    squared_relu,
     token_shift,
 )
 
@@ -76,6 +78,9 @@ def main() -> None:
     build(rwkv7_step._step, 4, SIZE=24, POWER=32, EARLY=True, **ranks)
     build(choice._best_of_part, 4, BLOCK=2048, EARLY=True)
     build(choice._best_of_all, 4, BLOCK=64, EARLY=True)
+    build(multiprocessor_clock._count, 1, kinds={"out": "*i64"}, LONG=50_000)
+    build(squared_relu._squared, 4, BLOCK=2048)
+    build(squared_relu._gradient, 4, kinds=dict.fromkeys(["of_out", "of_x"], "*bf16"), BLOCK=2048)
 
 
 if __name__ == "__main__":

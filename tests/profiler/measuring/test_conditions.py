@@ -81,6 +81,35 @@ def test_a_quiet_device_is_measured_once() -> None:
     )  # 5 samples of 10 runs around two seconds
 
 
+@pytest.mark.parametrize(
+    ("counted", "remarks"),
+    [
+        ((1980.0, 1965.0), ()),
+        (
+            (1980.0, 1755.0),
+            ("SM clock: 1980 MHz before and 1755 MHz after, expected a change of at most 1%",),
+        ),
+        (
+            (1755.0, 1980.0),
+            ("SM clock: 1755 MHz before and 1980 MHz after, expected a change of at most 1%",),
+        ),
+    ],
+)
+def test_a_clock_that_moved_is_remarked_and_taints_nothing(
+    counted: tuple[float, float], remarks: tuple[str, ...]
+) -> None:
+    readings = iter(counted)
+    _, found, calls = measured(FakeAnchor(1.0, 1.0), clock=lambda: next(readings))
+    assert (found.sm_mhz_before, found.sm_mhz_after) == counted
+    assert (found.remarks, found.tainted, calls) == (remarks, (), 1)
+
+
+def test_a_cpu_says_that_the_clock_of_multiprocessors_is_not_known() -> None:
+    _, found, _ = measured(FakeAnchor(1.0, 1.0))
+    assert (found.sm_mhz_before, found.sm_mhz_after) == (None, None)
+    assert "SM clock: needs a CUDA device, got cpu" in found.notes
+
+
 def test_drift_repeats_the_measurement_and_only_the_last_counts() -> None:
     results, found, calls = measured(FakeAnchor(1.0, 2.0, 1.0, 1.0))
     assert (results, calls, found.attempts, found.tainted) == ([1], 2, 2, ())
