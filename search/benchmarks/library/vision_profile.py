@@ -54,12 +54,12 @@ def first_token_of_published(device: str, console: Console) -> Measured:
 
 
 def _models() -> list[tuple[str, VisionLanguage]]:
-    """Shipped models by name and resolution: their own, and half of it."""
+    """Shipped models by name and resolution: their own, and half of it or as near as patches divide."""
     found = []
     for name in shipped.names("vision-language model"):
         value = VisionLanguage.load(name)
-        size = value.tower.image_size
-        for pixels in (size, size // 2):
+        size, step = value.tower.image_size, value.tower.patch_size * value.projector.pixel_shuffle
+        for pixels in (size, size // 2 // step * step):
             data = value.model_dump(mode="json")
             data["tower"]["image_size"] = pixels
             found.append((f"{name} {pixels}", VisionLanguage.parse(data)))
