@@ -90,10 +90,10 @@ def test_two_processes_find_what_one_does_and_make_each_training_once(
         raise AssertionError(f"{architecture.shorthand} is trained in this process")
 
     monkeypatch.setattr(experiment, "train_once", here)
-    monkeypatch.setattr(experiment, "devices", lambda name: ("cpu", "cpu"))
     out = StringIO()
-    law.run(settings, results=tmp_path, name="two", console=Console(file=out, width=200))
-    assert "4 trainings on 2 devices at a time" in out.getvalue()
+    shared = settings.model_copy(update={"per_device": 2})
+    law.run(shared, results=tmp_path, name="two", console=Console(file=out, width=200))
+    assert "4 trainings, 2 at a time on cpu, the longest first" in out.getvalue()
     law.run(settings, results=tmp_path, name="two", console=QUIET)
     assert len(children) == 2
     assert law.grid(tmp_path, "two").loss == law.grid(tmp_path, "one").loss  # to the last bit
