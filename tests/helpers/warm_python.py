@@ -35,7 +35,7 @@ from typing import Any
 
 LIBRARIES = (
     *("torch", "safetensors.torch", "tokenizers", "optuna", "sqlalchemy", "pydantic", "rich.console"),
-    *("rich.table", "typer", "yaml"),
+    *("rich.table", "typer", "yaml", "torch._dynamo"),
 )
 # The anchor is timed around each measurement, and bytes are copied once in a process: most of a quick one's
 # time.
