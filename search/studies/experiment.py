@@ -52,7 +52,8 @@ class ExperimentSettings(Value):
     device: where the experiment trains and measures. `cuda` is every GPU that is like the first one, and the
         first one measures. `cuda:N` is that GPU alone.
     per_device: trainings at the same time on each device, each in a process of its own. Small models leave
-        most of a large GPU idle. The losses are the same as alone; measurements always are alone.
+        most of a large GPU idle. Losses are as in trainings one after the other. Nothing is measured beside
+        them.
     deadline_s: seconds after which one measurement is given up.
     data, proxy, profile: the sections of those names of a run's configuration.
     """

@@ -237,6 +237,21 @@ def test_a_process_of_its_own_sees_one_gpu(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_trainings_that_share_a_gpu_find_what_one_alone_does(
+    settings: LawSettings, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
+    genes = {"attention": {"head_dim": 16, "group": 1}}
+    settings = settings.model_copy(update={"genes": genes, "device": "cuda:0"})
+    law.run(settings, results=tmp_path, name="alone", console=QUIET)
+    shared = settings.model_copy(update={"per_device": 4})
+    law.run(shared, results=tmp_path, name="shared", console=QUIET)
+    expected = law.grid(tmp_path, "alone").loss
+    assert law.grid(tmp_path, "shared").loss == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 def test_trainings_on_every_gpu_find_what_one_gpu_does(
     settings: LawSettings,
