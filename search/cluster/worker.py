@@ -1,10 +1,11 @@
 """The worker process of a cluster."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from operators.backends import load_libraries
@@ -18,6 +19,9 @@ from search.cluster.shipping import at_hand
 from search.evaluation.evaluate import evaluate, measure
 from search.evaluation.outcome import Job, Measured, Outcome
 from search.evaluation.training import train_measured
+
+Files = dict[str, dict[str, Any]]
+"""References to the files of prepared text and images, by their digest and then by name."""
 
 
 @dataclass(frozen=True)
@@ -68,28 +72,31 @@ class Worker:
                     self._profiler.start()
         return here
 
-    def evaluate(self, job: Job, files: Mapping[str, Any] | None) -> Outcome:
+    def evaluate(self, job: Job, files: Files | None) -> Outcome:
         """Makes a whole evaluation. Raises DeviceError, DataError or OSError for faults of this machine.
 
-        files: references to the text's files, for machines without them; None if all machines have them.
+        files: for machines without the text and the images; None if all machines have them.
         """
-        return evaluate(_with_text(job, files), self._profiler)
+        return evaluate(_with_data(job, files), self._profiler)
 
     def measure(self, job: Job, before: Measured, kind: str) -> Measured | Outcome:
         """Makes the first part of an evaluation, see `search.evaluation.evaluate`. Raises as `evaluate`."""
         return measure(job, self._profiler, before, kind=kind)
 
-    def train(self, job: Job, measured: Measured, files: Mapping[str, Any] | None) -> Outcome:
+    def train(self, job: Job, measured: Measured, files: Files | None) -> Outcome:
         """Makes the other part of an evaluation. Raises as `evaluate`; files: as there."""
-        return train_measured(_with_text(job, files), measured)
+        return train_measured(_with_data(job, files), measured)
 
 
-def _with_text(job: Job, files: Mapping[str, Any] | None) -> Job:
+def _with_data(job: Job, files: Files | None) -> Job:
+    """The job with text and images that lie on this machine."""
     if files is None:
         return job
     import ray
 
-    return replace(job, corpus=at_hand(job.corpus, files, fetch=ray.get, cache=default_cache()))
+    here = partial(at_hand, fetch=ray.get, cache=default_cache())
+    images = here(job.images, files[job.images.digest]) if job.images else None
+    return replace(job, corpus=here(job.corpus, files[job.corpus.digest]), images=images)
 
 
 def home() -> Home:

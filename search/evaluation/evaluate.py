@@ -93,7 +93,7 @@ def _profiled(
             raise MemoryError(found.reason)
         return found
 
-    found = beside_others(job, profile)
+    found = beside_others(job.device, profile)
     held = found.lock_s if isinstance(found, Profile) else 0.0
     seconds["profile"] = seconds.get("profile", 0.0) + held
     seconds["wait"] = seconds.get("wait", 0.0) + time.perf_counter() - start - held

@@ -13,7 +13,7 @@ from profiler.device.device import give_back_memory
 from profiler.device.lock import exclusive, shared
 from profiler.device.names import computes_on
 from search.evaluation.failures import CANDIDATE_ERRORS, described, failure_of
-from search.evaluation.outcome import Evaluation, Job, Outcome, Status
+from search.evaluation.outcome import Evaluation, Outcome, Status
 
 T = TypeVar("T")
 
@@ -46,14 +46,15 @@ def settled(seed: int, known: Mapping[str, object], work: Callable[[], T]) -> T 
     return failed
 
 
-def beside_others(job: Job, attempt: Callable[..., T]) -> T:
-    """Does work that may find too little memory on a GPU, as other evaluations use it.
+def beside_others(device: str, attempt: Callable[..., T]) -> T:
+    """Does work that may find too little memory on a GPU, as other evaluations or trainings use it.
 
     After a lack of memory it is done again with the memory to itself, and so ends as if it were alone.
 
+    device: where the work is done, as a run or an experiment names it
     attempt: called as attempt(alone=False), and after a lack of memory as attempt(alone=True)
     """
-    device = computes_on(job.device)
+    device = computes_on(device)
     if device == "cpu":
         return attempt(alone=True)
     with shared(device, of="memory"), suppress(MemoryError, torch.OutOfMemoryError):

@@ -61,7 +61,7 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
                 give_back_memory()
                 return trained
 
-        trained = beside_others(job, train_in_memory)
+        trained = beside_others(job.device, train_in_memory)
         if isinstance(trained, Stopped):
             return failure(job.seed, "stopped", str(trained), gate=trained.gate, **known)
         wanted = [*(each.metric for each in job.objectives), *(each.metric for each in job.constraints)]

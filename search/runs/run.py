@@ -73,8 +73,6 @@ def start(
     config = config.absolute()
     if address is None:
         open_device(config.device, engines=True)
-    elif config.vision is not None:
-        raise ConfigError("vision: expected a search on this machine, as no cluster gets images yet")
     if executor == "ray":
         require_room(address, device=config.device, kinds=config.device_kind, on_one_gpu=config.on_one_gpu)
     else:

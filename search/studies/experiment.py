@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_core import to_jsonable_python
@@ -35,6 +35,7 @@ from search.config import run as config_module
 from search.config.changes import changed
 from search.evaluation.failures import CANDIDATE_ERRORS, Failure, failure_of
 from search.evaluation.profiling import profiled
+from search.evaluation.settled import beside_others
 from search.studies import experiment_store
 from search.studies.experiment_store import Latency, Store, Training
 from search.view.text_read import print_source
@@ -50,16 +51,22 @@ class ExperimentSettings(Value):
     seeds: of weights and batches; each training is done once with each seed.
     device: where the experiment trains and measures. `cuda` is every GPU that is like the first one, and the
         first one measures. `cuda:N` is that GPU alone.
+    per_device: trainings at the same time on each device, each in a process of its own. Small models leave
+        most of a large GPU idle. Losses are as in trainings one after the other. Nothing is measured beside
+        them.
     deadline_s: seconds after which one measurement is given up.
     data, proxy, profile: the sections of those names of a run's configuration.
     """
 
     kind: ClassVar[str]
-    grows: ClassVar[frozenset[str]] = frozenset({"seeds", "deadline_s"})
+    unit: ClassVar[str] = "tokens"
+    """What the `tokens` of its trainings count."""
+    grows: ClassVar[frozenset[str]] = frozenset({"seeds", "deadline_s", "per_device"})
     """Keys that may change between two runs of one experiment: the records that exist stay valid."""
 
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(min_length=1)] = (0,)
     device: str = "cpu"
+    per_device: Annotated[int, Field(ge=1, le=16)] = 1
     deadline_s: Annotated[float, Field(gt=0)] = 900.0
     data: DataSettings = DataSettings()
     proxy: ProxySettings = ProxySettings()
@@ -82,9 +89,34 @@ class ExperimentSettings(Value):
             raise ConfigError(one_line(error)) from None
 
 
+class Trainable(Protocol):
+    """A training that an experiment asks for: of a language model, as `Wanted`, or of one that sees."""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """The key of its record."""
+
+    @property
+    def work(self) -> int:
+        """How long it takes beside other trainings of the experiment, in FLOPs of any kind."""
+
+    def result(self, corpus: Corpus, *, device: str) -> dict[str, Any]:
+        """Makes the training, and returns those fields of its record that it found.
+
+        Raises our errors, MemoryError and torch.OutOfMemoryError.
+        """
+
+    def training(self, *, seconds: float, **found: Any) -> Training:
+        """Returns the record of this training.
+
+        seconds: wall time.
+        found: the status and the fields that belong to it.
+        """
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """A training that an experiment asks for.
+    """A training of a language model.
 
     label: names the architecture, and the settings where the experiment trains it with several.
     architecture: what is trained.
@@ -107,16 +139,22 @@ class Wanted:
         """Forward FLOPs of one sequence."""
         return cost(self.architecture, batch=1, context=self.settings.sequence_length).prefill_flops
 
+    @property
+    def work(self) -> int:
+        """As for Trainable."""
+        return self.flops * self.settings.tokens
+
+    def result(self, corpus: Corpus, *, device: str) -> dict[str, Any]:
+        """As for Trainable."""
+        score = self.train(corpus, device=device)
+        return {"loss": score.loss, "tokens_per_s": score.tokens_per_s}
+
     def train(self, corpus: Corpus, *, device: str) -> ProxyScore:
         """Makes the training. Raises what `train_once` raises."""
         return train_once(self.architecture, corpus, self.settings, seed=self.seed, device=device)
 
     def training(self, *, seconds: float, **found: Any) -> Training:
-        """Returns the record of this training.
-
-        seconds: wall time.
-        found: the status and the fields that belong to it.
-        """
+        """As for Trainable."""
         label, tokens, seed = self.key
         return Training(
             label=label,
@@ -133,7 +171,8 @@ class Wanted:
 class Session:
     """An experiment that is under way in this process.
 
-    devices: the devices that train; the first one measures too.
+    devices: the devices that train, each as often as it makes trainings at the same time. The first one
+        measures too.
     """
 
     store: Store
@@ -208,7 +247,7 @@ def session(
         ProfilingWorker(usable[0]) as worker,
     ):
         try:
-            yield Session(store, settings, usable, corpus, worker, console)
+            yield Session(store, settings, usable * settings.per_device, corpus, worker, console)
         except KeyboardInterrupt:
             done = len(store.trainings)
             console.print(
@@ -222,14 +261,18 @@ def session(
 def train_once(
     architecture: Architecture, corpus: Corpus, settings: ProxySettings, *, seed: int, device: str
 ) -> ProxyScore:
-    """Trains an architecture; every training of every experiment goes through here.
+    """Trains a language model, beside other trainings where there is memory for that.
 
     Raises what `train` raises, MemoryError and torch.OutOfMemoryError.
     """
-    with shared(device), memory_errors():
-        score = train(architecture, corpus, settings, seed=seed, device=device).score
-        give_back_memory()
-    return score
+
+    def attempt(*, alone: bool) -> ProxyScore:
+        with shared(device), memory_errors():
+            score = train(architecture, corpus, settings, seed=seed, device=device, spares_memory=alone).score
+            give_back_memory()
+        return score
+
+    return beside_others(device, attempt)
 
 
 def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measured: bool = False) -> None:
@@ -255,7 +298,7 @@ def prepare_kernels(at: Session, architectures: Iterable[Architecture], *, measu
     at.console.print(f"kernels for {len(work)} shapes of operators: {time.perf_counter() - began:.0f} s")
 
 
-def trained(at: Session, wanted: Wanted) -> Training:
+def trained(at: Session, wanted: Trainable) -> Training:
     """Returns the recorded training; where there is none, trains on the first device and records it."""
     known = at.store.trainings.get(wanted.key)
     if known is not None:
@@ -265,15 +308,14 @@ def trained(at: Session, wanted: Wanted) -> Training:
     return made
 
 
-def outcome(wanted: Wanted, corpus: Corpus, *, device: str) -> Training:
+def outcome(wanted: Trainable, corpus: Corpus, *, device: str) -> Training:
     """Trains; the record of an architecture that cannot be trained has the reason.
 
     Raises what is not the architecture's fault.
     """
     began = time.perf_counter()
     try:
-        score = wanted.train(corpus, device=device)
-        result = {"status": "ok", "loss": score.loss, "tokens_per_s": score.tokens_per_s}
+        result = {"status": "ok", **wanted.result(corpus, device=device)}
     except CANDIDATE_ERRORS as error:
         result = failure_of(error).model_dump()
     if result["status"] != "ok":
@@ -285,7 +327,10 @@ def record(at: Session, made: Training) -> None:
     """Writes a training to the store and prints its result. Raises RunError."""
     at.store.add(made)
     said = f"loss {made.loss:.4f}" if made.loss is not None else f"{made.status}: {made.reason}"
-    line = f"{made.label:<24} {made.tokens:>12,} tokens, seed {made.seed}: {said}, {made.seconds:.1f} s"
+    if (right := made.scores.get("answer_accuracy")) is not None:
+        said += f", {right:.1%} of answers right"
+    amount = f"{made.tokens:>12,} {at.settings.unit}"
+    line = f"{made.label:<24} {amount}, seed {made.seed}: {said}, {made.seconds:.1f} s"
     at.console.print(line, soft_wrap=True, markup=False)
 
 

@@ -1,4 +1,4 @@
-"""The process that `search.studies.parallel` starts for each device to train there.
+"""The process that `search.studies.parallel` starts to train on a device.
 
 It is started as `python -m search.studies.training_process SOCKET PARENT DEVICE`.
 """

@@ -7,7 +7,6 @@ the same text:
     frontrunner study vision study_vision_cpu
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,21 +24,23 @@ from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
 from profiler.profile import ProfileSettings
 from proxy_train.images.batches import require_fit
+from proxy_train.images.decoders import kept_decoder
 from proxy_train.images.image_corpus import ImageCorpus
 from proxy_train.images.image_settings import ImageSettings
 from proxy_train.images.prepare import prepare_images
 from proxy_train.images.stage_settings import StageSettings, VisionScore
 from proxy_train.images.train import train_vision
+from proxy_train.settings import ProxySettings
 from proxy_train.text.corpus import TOKENIZER, Corpus
 from proxy_train.train import check_corpus, train
-from search.evaluation.failures import CANDIDATE_ERRORS, failure_of
+from search.evaluation.settled import beside_others
 from search.studies import experiment
 from search.studies.experiment import ExperimentSettings, Session
 from search.studies.experiment_store import Latency, Training
+from search.studies.parallel import train_ahead
 
 SECTIONS = ("tower", "projector", "language", "stages")
 TIMES = ("ttft_ms", "tower_ms", "prefill_ms", "decode_ms", "peak_memory_bytes")
-Decoders = dict[tuple[str, int], Mapping[str, Tensor]]
 
 
 class VisionStudySettings(ExperimentSettings):
@@ -55,6 +56,7 @@ class VisionStudySettings(ExperimentSettings):
     """
 
     kind: ClassVar[str] = "vision"
+    unit: ClassVar[str] = "examples"
     grows: ClassVar[frozenset[str]] = ExperimentSettings.grows | {"variants", "beside"}
 
     model: VisionLanguage
@@ -157,6 +159,44 @@ class _Asked:
         return self.stages.align_examples + self.stages.tune_examples
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A training of a variant, as `experiment.Trainable` has it."""
+
+    of: _Asked
+    proxy: ProxySettings
+    images: ImageCorpus
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.of.label, self.of.examples, self.seed
+
+    @property
+    def work(self) -> int:
+        return vision_cost(self.of.value).first_token_flops * self.of.examples
+
+    def result(self, corpus: Corpus, *, device: str) -> dict[str, Any]:
+        score = train_once(self.of, corpus, self.images, self.proxy, seed=self.seed, device=device)
+        scores = score.metrics()
+        if score.text_loss_before is not None:
+            scores["text_loss_before"] = score.text_loss_before
+        return {"loss": score.answer_loss, "scores": scores, "warnings": score.warnings}
+
+    def training(self, *, seconds: float, **found: Any) -> Training:
+        label, tokens, seed = self.key
+        costs = vision_cost(self.of.value)
+        return Training(
+            label=label,
+            tokens=tokens,
+            seed=seed,
+            seconds=seconds,
+            params=costs.params,
+            flops=costs.first_token_flops,
+            **found,
+        )
+
+
 def run(settings: VisionStudySettings, *, results: Path, name: str, console: Console) -> list[Variant]:
     """Trains and measures what has no record yet; returns the variants in their order. Raises our errors.
 
@@ -176,10 +216,10 @@ def run(settings: VisionStudySettings, *, results: Path, name: str, console: Con
 
     session = experiment.session(settings, results=results, name=name, console=console, further=images_of)
     with session as at:
-        decoders: Decoders = {}
-        for seed in settings.seeds:
-            for one in asked:
-                _trained(at, prepared[0], one, settings, seed, decoders)
+        wanted = [_Wanted(one, settings.proxy, prepared[0], seed) for one in asked for seed in settings.seeds]
+        train_ahead(at, wanted)
+        for one_training in wanted:
+            experiment.trained(at, one_training)
         latencies = [experiment.measured(at, one.label, one.value, TIMES) for one in asked]
         variants = [
             _variant(at, one, settings.seeds, latency) for one, latency in zip(asked, latencies, strict=True)
@@ -200,73 +240,31 @@ def _beside(at: Session, name: str, value: VisionLanguage) -> Variant:
     )
 
 
-def _trained(
-    at: Session,
-    images: ImageCorpus,
-    one: _Asked,
-    settings: VisionStudySettings,
-    seed: int,
-    decoders: Decoders,
-) -> None:
-    """Trains a variant that has no record yet, and records it."""
-    if (one.label, one.examples, seed) in at.store.trainings:
-        return
-    began, result = time.perf_counter(), dict[str, Any]()
-    try:
-        score = train_once(at, images, one, settings, seed, decoders)
-        scores = score.metrics()
-        if score.text_loss_before is not None:
-            scores["text_loss_before"] = score.text_loss_before
-        result = {"status": "ok", "loss": score.answer_loss, "scores": scores, "warnings": score.warnings}
-    except CANDIDATE_ERRORS as error:
-        result = failure_of(error).model_dump()
-    costs = vision_cost(one.value)
-    made = Training(
-        label=one.label,
-        tokens=one.examples,
-        seed=seed,
-        seconds=time.perf_counter() - began,
-        params=costs.params,
-        flops=costs.first_token_flops,
-        **result,
-    )
-    at.store.add(made)
-    answers = result.get("scores", {}).get("answer_accuracy")
-    told = f"{answers:.1%} right" if answers is not None else f"{made.status}: {made.reason}"
-    line = f"{one.name:<24} {one.examples:>9,} examples, seed {seed}: {told}, {made.seconds:.1f} s"
-    at.console.print(line, soft_wrap=True, markup=False)
-
-
 def train_once(
-    at: Session,
-    images: ImageCorpus,
-    one: _Asked,
-    settings: VisionStudySettings,
-    seed: int,
-    decoders: Decoders,
+    one: _Asked, corpus: Corpus, images: ImageCorpus, proxy: ProxySettings, *, seed: int, device: str
 ) -> VisionScore:
-    """Trains a variant. Raises what `train_vision` raises, MemoryError and torch.OutOfMemoryError.
+    """Trains a variant. A decoder that several variants share is trained once, by one of the processes.
 
-    decoders: weights behind the first stage, by digest and seed; changed in place.
+    Raises what `train_vision` and `kept_decoder` raise, MemoryError and torch.OutOfMemoryError.
     """
-    device, key = at.devices[0], (one.value.language.digest(), seed)
-    staged = one.stages.stages == "three"
-    with shared(device), memory_errors():
-        if staged and key not in decoders:
-            trained = train(one.value.language, at.corpus, settings.proxy, seed=seed, device=device)
-            decoders[key] = trained.weights
-        score = train_vision(
-            one.value,
-            at.corpus,
-            images,
-            settings.proxy,
-            one.stages,
-            seed=seed,
-            device=device,
-            decoder=decoders[key] if staged else None,
-        ).score
-        give_back_memory()
-    return score
+    language = one.value.language
+
+    def attempt(*, alone: bool) -> VisionScore:
+        def first_stage() -> Mapping[str, Tensor]:
+            with shared(device), memory_errors():
+                return train(language, corpus, proxy, seed=seed, device=device, spares_memory=alone).weights
+
+        decoder = None
+        if one.stages.stages == "three":
+            decoder = kept_decoder(language, corpus, proxy, first_stage, seed=seed, device=device)
+        with shared(device), memory_errors():
+            score = train_vision(
+                one.value, corpus, images, proxy, one.stages, seed=seed, device=device, decoder=decoder
+            ).score
+            give_back_memory()
+        return score
+
+    return beside_others(device, attempt)
 
 
 def _variant(at: Session, one: _Asked, seeds: Sequence[int], latency: Latency) -> Variant:

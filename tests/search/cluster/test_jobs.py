@@ -11,6 +11,7 @@ import pytest
 from operators.base.errors import ConfigError, RunError
 from search.cluster import jobs
 from search.cluster.own_code import write_own_code
+from search.config import run as config_module
 
 
 def free_port():
@@ -34,8 +35,19 @@ def test_data_must_be_named_as_the_cluster_names_it(tiny_config):
     relative = tiny_config.model_copy(
         update={"data": tiny_config.data.model_copy(update={"source": "my-texts"})}
     )
+    target = {"address": "http://127.0.0.1:1", "name": "first", "resume": False, "results": None}
     with pytest.raises(ConfigError, match="data: my-texts: expected an absolute path"):
-        jobs.submit(relative, address="http://127.0.0.1:1", name="first", resume=False, results=None)
+        jobs.submit(relative, **target)
+    sees = {"objectives": ["answer_loss"], "profile": {"images": 1}, "searcher": {"name": "evolution"}}
+
+    def seeing(source):
+        vision = {"images": {"source": source}}
+        return config_module.parse({**sees, "data": {"source": "sotu"}, "vision": vision}, where="run")
+
+    with pytest.raises(ConfigError, match=r"vision\.images: my-pictures: expected an absolute path"):
+        jobs.submit(seeing(["easy-vqa", "my-pictures"]), **target)
+    with pytest.raises(ConfigError, match="no Ray dashboard answers there"):  # every path is as it should be
+        jobs.submit(seeing(["easy-vqa", "/pictures"]), **target)
 
 
 def test_the_code_that_travels_runs_by_itself(tmp_path):

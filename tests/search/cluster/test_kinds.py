@@ -5,13 +5,19 @@ trained by anyone.
 import dataclasses
 import json
 import random
+from functools import partial
 
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from operators.base.errors import ConfigError, DeviceError
+from proxy_train.cache import default_cache
+from proxy_train.images.image_corpus import open_images
+from proxy_train.images.train import train_vision
 from search.cli import app as cli
+from search.cluster import ray_executor
 from search.cluster.connect import connect, living, types_of
 from search.cluster.executor import Lost
 from search.cluster.ray_executor import RayExecutor
@@ -26,14 +32,17 @@ from search.runs import ledger as ledger_module
 from search.runs import run
 from search.runs.folder import RunFolder
 from search.runs.loop import drive
-from search.runs.preflight import Prepared
+from search.runs.preflight import Prepared, prepare_run
 from search.spaces.free import ArchitectureSpace
 from search.view.candidate import print_candidate
 from search.view.run import print_ended, write_plots
+from tests.helpers.far_worker import FarWorker
 from tests.helpers.faulty_operators import architecture_with
+from tests.helpers.image_sources import colours
 from tests.helpers.local_cluster import nodes
 from tests.helpers.pretend_worker import PretendWorker
 from tests.helpers.pretended_evaluations import PretendExecutor
+from tests.helpers.vision_runs import config_of
 
 KINDS = ("H100", "A100")
 BOTH = ["loss", "decode_ms@b1/H100", "decode_ms@b1/A100"]
@@ -292,6 +301,40 @@ def test_a_search_on_two_kinds_ends_with_a_frontier_for_each(tiny_config, cluste
     print_candidate(console, folder, entries[0])
     said = console.export_text()
     assert all(f"conditions on {kind}: anchor" in said for kind in KINDS)
+
+
+@pytest.mark.slow
+def test_a_search_for_models_that_see_sends_its_images_to_other_machines(
+    tiny_config, cluster, tmp_path, monkeypatch
+):
+    pytest.importorskip("PIL")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(ray_executor, "spans_machines", lambda nodes: True)
+    monkeypatch.setattr(ray_executor, "RayExecutor", partial(RayExecutor, worker=FarWorker))
+    changes = {"candidates": 2, "workers": 1}
+    config = config_module.parse(
+        config_of(tiny_config, colours(tmp_path / "data", 24), **changes), where="run"
+    )
+    folder = run.start(config, results=tmp_path, name="sees", executor="ray", address=cluster.address)
+    ended = run.drive_to_end(folder, executor="ray", address=cluster.address)
+    assert [entry.evaluation.status for entry in ended.entries] == ["ok", "ok"]
+    monkeypatch.undo()
+    prepared = prepare_run(config)
+    copy = (
+        default_cache() / "shipped" / prepared.images.digest[:16]
+    )  # the workers' cache is that of the tests
+    assert open_images(copy, hashes=True).digest == prepared.images.digest
+    for entry in ended.entries:
+        here = train_vision(
+            entry.architecture,
+            prepared.corpus,
+            prepared.images,
+            config.proxy,
+            config.vision.stages,
+            seed=entry.evaluation.seed,
+        )
+        assert here.score.answer_loss == entry.evaluation.metrics["answer_loss"]
+        assert load_file(folder.weights(entry.number)).keys() == here.weights.keys()
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_text_that_a_worker_lacks_is_sent_to_it(job, ray_executor, monkeypatch, 
     folder = tmp_path / "text"
     shutil.copytree(job.corpus.folder, folder)
     moved = dataclasses.replace(job, corpus=dataclasses.replace(job.corpus, folder=folder))
-    assert ray_executor._shipped(moved.corpus)
+    assert ray_executor._shipped(moved)
     shutil.rmtree(folder)
     ray_executor.submit(job)
     ray_executor.submit(moved)

@@ -17,7 +17,7 @@ from search.evaluation import settled
 from search.evaluation.settled import beside_others
 from search.evaluation.training import _kept
 
-GPU: Any = SimpleNamespace(device="cuda:0")
+GPU = "cuda:0"
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(1)}
 
 
@@ -77,7 +77,7 @@ def test_other_errors_are_not_tried_again(held: list[str]) -> None:
 
 
 def test_a_cpu_s_memory_is_nobody_s(held: list[str]) -> None:
-    assert beside_others(SimpleNamespace(device="llama.cpp"), lambda *, alone: alone) is True
+    assert beside_others("llama.cpp", lambda *, alone: alone) is True
     assert held == []
 
 

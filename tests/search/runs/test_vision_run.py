@@ -27,29 +27,11 @@ from search.runs.sources import architecture_of, model_of
 from search.view.answers_picture import draw_answers
 from tests.helpers.image_sources import colours
 from tests.helpers.vision_profiles import made_up
+from tests.helpers.vision_runs import config_of
 
 pytest.importorskip("PIL")
 
 pytestmark = pytest.mark.usefixtures("own_locks")
-
-
-def config_of(tiny: RunConfig, images: Path | str, **changes: Any) -> dict[str, Any]:
-    data = tiny.model_dump(mode="json")
-    vision = {
-        "images": {"source": str(images), "image_size": 8},
-        "stages": {"align_examples": 16, "tune_examples": 32, "batch_size": 8, "validation_examples": 8},
-        "space": {"image_sizes": [8], "patch_sizes": [2, 4], "widths": [16, 32], "head_dims": [16]},
-    }
-    return {
-        **data,
-        "candidates": 3,
-        "objectives": ["answer_loss", "ttft_ms@b1"],
-        "profile": {**data["profile"], "images": 1},
-        "searcher": {"name": "evolution"},
-        "evolution": {"population": 2},
-        "vision": vision,
-        **changes,
-    }
 
 
 @pytest.fixture
@@ -154,8 +136,6 @@ def test_what_does_not_fit_ends_the_search_before_it_begins(
     with pytest.raises(Exception, match="nowhere: no such file or folder"):
         start(missing, results=tmp_path, name="sees")
     assert not (tmp_path / "sees").exists()
-    with pytest.raises(ConfigError, match="vision: expected a search on this machine"):
-        start(missing, results=tmp_path, name="sees", executor="inline", address="ray://x")
 
 
 @pytest.mark.parametrize(

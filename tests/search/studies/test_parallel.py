@@ -90,10 +90,10 @@ def test_two_processes_find_what_one_does_and_make_each_training_once(
         raise AssertionError(f"{architecture.shorthand} is trained in this process")
 
     monkeypatch.setattr(experiment, "train_once", here)
-    monkeypatch.setattr(experiment, "devices", lambda name: ("cpu", "cpu"))
     out = StringIO()
-    law.run(settings, results=tmp_path, name="two", console=Console(file=out, width=200))
-    assert "4 trainings on 2 devices at a time" in out.getvalue()
+    shared = settings.model_copy(update={"per_device": 2})
+    law.run(shared, results=tmp_path, name="two", console=Console(file=out, width=200))
+    assert "4 trainings, 2 at a time on cpu, the longest first" in out.getvalue()
     law.run(settings, results=tmp_path, name="two", console=QUIET)
     assert len(children) == 2
     assert law.grid(tmp_path, "two").loss == law.grid(tmp_path, "one").loss  # to the last bit
@@ -234,6 +234,21 @@ def test_a_process_of_its_own_sees_one_gpu(
     if seen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     assert gpus.alone(device) == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_trainings_that_share_a_gpu_find_what_one_alone_does(
+    settings: LawSettings, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: corpus)
+    genes = {"attention": {"head_dim": 16, "group": 1}}
+    settings = settings.model_copy(update={"genes": genes, "device": "cuda:0"})
+    law.run(settings, results=tmp_path, name="alone", console=QUIET)
+    shared = settings.model_copy(update={"per_device": 4})
+    law.run(shared, results=tmp_path, name="shared", console=QUIET)
+    expected = law.grid(tmp_path, "alone").loss
+    assert law.grid(tmp_path, "shared").loss == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from operators.base.errors import ConfigError, DataError, DivergedError, RunError
@@ -68,13 +69,14 @@ def asked(monkeypatch: pytest.MonkeyPatch, sentences: Corpus) -> Asked:
 
 
 @pytest.fixture
-def decoders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+def decoders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, int]]:
     """The first stages that were trained, as (width, seed)."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made: list[tuple[int, int]] = []
 
     def pretend(architecture: Any, *_: Any, seed: int, **__: Any) -> Any:
         made.append((architecture.width, seed))
-        return SimpleNamespace(weights={"of": seed})
+        return SimpleNamespace(weights={"of": torch.tensor(seed)})
 
     monkeypatch.setattr(vision, "train", pretend)
     return made
@@ -136,6 +138,33 @@ def test_variants_share_decoders_and_a_study_goes_on(
         *("4", "1.5000", "0.5000", "55.0%", "5.0%", "3.0000", "2.5000", "30.000"),
         *(f"{plain.times['decode_ms@b1']:.3f}", "129", "kB", "text", "is", "worse", "after", "stage", "3"),
     ]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does_and_share_decoders(
+    tiny_config: RunConfig, tmp_path: Path, sentences: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(experiment, "prepare", lambda settings, **_: sentences)
+    monkeypatch.setattr(ProfilingWorker, "profile", made_up)
+    variants = {name: VARIANTS[name] for name in ("plain", "one")}
+    settings = settings_of(tiny_config, tmp_path, sentences, variants=variants)
+    alone = run(settings, results=tmp_path, name="alone", console=quiet())
+    assert [len(variant.scores["answer_loss"]) for variant in alone] == [2, 2]
+    for file in cache.rglob("decoder-*.safetensors"):
+        file.unlink()
+
+    def here(*_: object, **__: object) -> VisionScore:
+        raise AssertionError("a model is trained in this process")
+
+    monkeypatch.setattr(vision, "train_once", here)
+    shared, out = settings.model_copy(update={"per_device": 2}), StringIO()
+    console = Console(file=out, width=200)
+    assert run(shared, results=tmp_path, name="shared", console=console) == alone  # to the last bit
+    assert "4 trainings, 2 at a time on cpu, the longest first" in out.getvalue()
+    assert len(list(cache.rglob("decoder-*.safetensors"))) == 2  # one for each seed
+    assert run(settings, results=tmp_path, name="shared", console=quiet()) == alone
 
 
 def test_models_beside_the_variants_are_measured_and_not_trained(
