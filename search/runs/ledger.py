@@ -12,7 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -22,10 +22,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from pydantic import ValidationError
+from pydantic_core import from_json
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators.base.errors import ArchitectureError, RunError, flat
+from operators.base.garbage import many_that_stay
+from operators.base.read_json import JsonReader
 from operators.vision.vision_language import Model
 from search.config import run as config_module
 from search.config.run import RunConfig
@@ -41,6 +44,8 @@ LOCK_TIMEOUT_S = 20.0  # another program that reads or writes the file is done w
 AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
 # The attributes of a trial that an entry is made of. The others are for people who look at the study.
 _READ = ("architecture", "attempts", "evaluation", "order", "origin", "parents", "screened")
+_EVALUATIONS, _ATTEMPTS = JsonReader(Evaluation), JsonReader(tuple[Attempt, ...])
+MANY = 500  # new candidates: a driver that goes on never has so many
 LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
@@ -49,7 +54,7 @@ class Ledger:
 
     def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
         self._study, self._storage = study, storage
-        trials = rows(storage, study._study_id, keys=("attempts",))
+        trials = rows(storage, study._study_id, keys=("attempts",), of_ended=False)
         self._trials = {trial.number: trial.trial_id for trial in trials}
         self._acknowledged = {trial.number for trial in trials if trial.finished}
         self._entries: dict[int, Entry] = {}
@@ -59,7 +64,12 @@ class Ledger:
             for key, value in study.user_attrs.items()
             if (number := _again_number(key)) is not None
         }
-        self._attempts = {trial.number: list(trial.attributes.get("attempts", ())) for trial in trials}
+        # Of those that have not ended: no others are begun.
+        self._attempts = {
+            trial.number: list(from_json(trial.attributes["attempts"]))
+            for trial in trials
+            if "attempts" in trial.attributes
+        }
         self._models = WrittenModels()
         self.config: RunConfig = config_module.parse(
             study.user_attrs["config"], where="the ledger's configuration"
@@ -189,10 +199,11 @@ class Ledger:
             number = _again_number(key)
             if number is not None and (number not in self._again or self._again[number].evaluation is None):
                 self._again[number] = _again(number, value)
-        for trial in trials:
-            entry = self._entries[trial.number] = self._entry(trial)
-            if entry.evaluation is not None:  # it never changes again, and takes long to read
-                self._ended.add(trial.number)
+        with many_that_stay() if len(trials) > MANY else nullcontext():
+            for trial in trials:
+                entry = self._entries[trial.number] = self._entry(trial)
+                if entry.evaluation is not None:  # it never changes again, and takes long to read
+                    self._ended.add(trial.number)
         by_number = [self._entries[number] for number in sorted(self._entries)]
         return tuple(
             entry.with_again(self._again[entry.number]) if entry.number in self._again else entry
@@ -200,22 +211,23 @@ class Ledger:
         )
 
     def _entry(self, trial: Row) -> Entry:
-        attributes, ended = trial.attributes, trial.finished
+        written, ended = trial.attributes, trial.finished
         try:
             return Entry(
                 number=trial.number,
-                architecture=self._models.read(attributes["architecture"]),
-                parents=tuple(attributes["parents"]),
-                origin=attributes["origin"],
-                evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
-                order=attributes["order"] if ended else None,
+                architecture=self._models.read(from_json(written["architecture"])),
+                parents=tuple(from_json(written["parents"])),
+                origin=from_json(written["origin"]),
+                evaluation=_EVALUATIONS.read(written["evaluation"]) if ended else None,
+                order=from_json(written["order"]) if ended else None,
                 screened={
-                    gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()
+                    gate: (seen, turned_away)
+                    for gate, (seen, turned_away) in from_json(written["screened"]).items()
                 },
-                attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
+                attempts=_ATTEMPTS.read(written.get("attempts", "[]")),
                 ended=trial.completed,
             )
-        except (KeyError, ValidationError, ArchitectureError) as error:
+        except (KeyError, ValueError, ArchitectureError) as error:
             raise RunError(
                 f"candidate {trial.number} of the ledger is damaged: {flat(error, at_most=200)}"
             ) from None

@@ -1,5 +1,6 @@
 """What tests of searches share."""
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
@@ -36,7 +37,12 @@ class _Memory(InMemoryStorage):
 
 
 def _rows(
-    storage: InMemoryStorage, study_id: int, *, but: Collection[int] = (), keys: Sequence[str] = ()
+    storage: InMemoryStorage,
+    study_id: int,
+    *,
+    but: Collection[int] = (),
+    keys: Sequence[str] = (),
+    of_ended: bool = True,
 ) -> list[Row]:
     """What `ledger_rows.rows` reads from the tables that are not there."""
     return [
@@ -45,7 +51,11 @@ def _rows(
             trial.number,
             trial.state.is_finished(),
             trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
-            {key: value for key, value in trial.user_attrs.items() if not keys or key in keys},
+            {
+                key: json.dumps(value)
+                for key, value in trial.user_attrs.items()
+                if (not keys or key in keys) and (of_ended or not trial.state.is_finished())
+            },
         )
         for trial in storage.get_all_trials(study_id, deepcopy=False)
         if trial.number not in but
