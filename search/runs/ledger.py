@@ -1,8 +1,8 @@
 """The run's truth: an Optuna study in SQLite. Only the driver writes it; to resume a run is to open it again.
 
 One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then it is COMPLETE
-(`ok`), PRUNED (`infeasible`, `stopped`) or FAIL. The state is written last, so a trial is either whole or
-still to be evaluated.
+(`ok`), PRUNED (`infeasible`, `stopped`) or FAIL. Its scores and its state are written together, so a trial is
+either whole or still to be evaluated.
 
 A trial that ended can never be changed. The second evaluation of a candidate is an attribute of the study,
 which is written as a whole: it is there or it is not.
@@ -20,7 +20,7 @@ from typing import Literal
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from pydantic import ValidationError
 from pydantic_core import from_json
 from sqlalchemy.engine import URL
@@ -36,6 +36,7 @@ from search.evaluation.outcome import Evaluation
 from search.runs.entry import REJECTED, Again, Attempt, Entry
 from search.runs.flat_parameters import flat_parameters
 from search.runs.ledger_rows import Row, rows
+from search.runs.ledger_writes import begin_trial, change_trial
 from search.runs.written_models import WrittenModels
 from search.searchers.contract import Proposal
 
@@ -87,25 +88,22 @@ class Ledger:
         screened: as of an Entry.
         """
         attributes = {
-            "architecture": json.loads(proposal.candidate.to_json()),
-            "shorthand": proposal.candidate.shorthand,
-            "parents": list(proposal.parents),
-            "origin": proposal.origin,
-            "screened": dict(screened or {}),
+            "architecture": proposal.candidate.to_json(),
+            "shorthand": json.dumps(proposal.candidate.shorthand),
+            "parents": json.dumps(proposal.parents),
+            "origin": json.dumps(proposal.origin),
+            "screened": json.dumps(dict(screened or {})),
         }
         params, distributions = flat_parameters(features, self.config.space)
-        template = create_trial(
-            state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes
-        )
         with _told_when_it_cannot_be("written"):
-            trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
-        number = self._storage.get_trial_number_from_id(trial_id)
-        if number != proposal.number:
-            raise RunError(
-                f"the ledger expected candidate {number} next, got {proposal.number}: "
-                "is another process writing to it?"
+            self._trials[proposal.number] = begin_trial(
+                self._storage,
+                self._study._study_id,
+                proposal.number,
+                params=params,
+                distributions=distributions,
+                attributes=attributes,
             )
-        self._trials[number] = trial_id
 
     def begin(self, number: int, place: str) -> None:
         """Records that an executor has the evaluation of a candidate, for people who watch."""
@@ -115,7 +113,7 @@ class Ledger:
                 *self._attempts.get(number, ()),
                 Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json"),
             ]
-            self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+            change_trial(self._storage, trial_id, {"attempts": json.dumps(attempts)})
         self._attempts[number] = attempts
 
     def record(self, number: int, evaluation: Evaluation) -> int:
@@ -125,22 +123,19 @@ class Ledger:
         """
         trial_id, order = self._unfinished(number), self._order
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
+        attributes = {
+            "outcome": json.dumps(outcome),
+            "metrics": json.dumps(dict(evaluation.metrics)),
+            "order": json.dumps(order),
+            "evaluation": evaluation.model_dump_json(),
+        }
+        if evaluation.status == "ok":
+            state = TrialState.COMPLETE
+            values = [evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()]
+        else:
+            state, values = TrialState.PRUNED if evaluation.status in REJECTED else TrialState.FAIL, []
         with _told_when_it_cannot_be("written"):
-            for key, value in {
-                "outcome": outcome,
-                "metrics": dict(evaluation.metrics),
-                "order": order,
-                "evaluation": json.loads(evaluation.model_dump_json()),
-            }.items():
-                self._storage.set_trial_user_attr(trial_id, key, value)
-            if evaluation.status == "ok":
-                values = [
-                    evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()
-                ]
-                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
-            else:
-                state = TrialState.PRUNED if evaluation.status in REJECTED else TrialState.FAIL
-                self._storage.set_trial_state_values(trial_id, state)
+            change_trial(self._storage, trial_id, attributes, state=state, values=values)
         self._acknowledged.add(number)
         return order
 

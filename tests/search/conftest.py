@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.distributions import BaseDistribution
 from optuna.storages import InMemoryStorage
 from optuna.storages._rdb.storage import _VersionManager
+from optuna.trial import TrialState, create_trial
 
 from search.runs import ledger as ledger_module
 from search.runs.ledger_rows import Row
@@ -62,6 +64,41 @@ def _rows(
     ]
 
 
+def _begin_trial(
+    storage: InMemoryStorage,
+    study_id: int,
+    number: int,
+    *,
+    params: dict[str, Any],
+    distributions: dict[str, BaseDistribution],
+    attributes: dict[str, str],
+) -> int:
+    """What `ledger_writes.begin_trial` does to the tables that are not there."""
+    trial = create_trial(
+        state=TrialState.RUNNING,
+        params=params,
+        distributions=distributions,
+        user_attrs={key: json.loads(value) for key, value in attributes.items()},
+    )
+    assert storage.get_n_trials(study_id) == number
+    return storage.create_new_trial(study_id, trial)
+
+
+def _change_trial(
+    storage: InMemoryStorage,
+    trial_id: int,
+    attributes: dict[str, str],
+    *,
+    state: TrialState | None = None,
+    values: Sequence[float] = (),
+) -> None:
+    """What `ledger_writes.change_trial` does to the tables that are not there."""
+    for key, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, key, json.loads(value))
+    if state is not None:
+        storage.set_trial_state_values(trial_id, state, values or None)
+
+
 @pytest.fixture
 def ledgers_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ledgers are kept in this process until the test ends, for tests of what is written into them."""
@@ -73,3 +110,5 @@ def ledgers_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ledger_module, "_storage", storage)
     monkeypatch.setattr(ledger_module, "rows", _rows)
+    monkeypatch.setattr(ledger_module, "begin_trial", _begin_trial)
+    monkeypatch.setattr(ledger_module, "change_trial", _change_trial)
