@@ -144,8 +144,8 @@ def _layer_parameters(architecture: Architecture) -> int:
 
 
 # Width -> `id` of a layer -> its number of parameters. A search asks for the same few objects thousands of
-# times, and to hash a layer's shape takes ten times as long as its `id`. The layers are kept, so that no other
-# object gets the `id` of one of them.
+# times, and to hash a layer's shape takes ten times as long as its `id`. The layers are kept, so that no
+# other object gets the `id` of one of them.
 _sizes: dict[int, dict[int, int]] = {}
 _kept: list[Layer] = []
 _MOST_KEPT = 65_536

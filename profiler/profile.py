@@ -308,7 +308,7 @@ class Profile(Value):
 
         The reason is a tainted condition, or an error above MOST_ERROR.
         """
-        found, kind = {}, self._kind
+        found, kind = dict[str, str](), self._kind
         for names, timing, conditions in self._timed():
             held = "; ".join(conditions.tainted) if conditions else ""
             if reason := held or (instability(timing, kind) if timing else ""):
@@ -360,7 +360,7 @@ class Profile(Value):
         return found
 
     def _timed(self) -> Iterator[tuple[tuple[str, ...], Timing | None, Conditions | None]]:
-        """The keys of figures that depend on one time, its samples where they were kept, and its conditions."""
+        """The keys of figures that depend on one time, its samples where kept, and its conditions."""
         for point in self.points:
             at = point.batch, self._further(point.context)
             yield _keys(("prefill_ms",), *at), point.prefill, self.conditions

@@ -13,7 +13,7 @@ from pydantic_core import SchemaValidator, from_json
 from operators.base.value import Value
 
 T = TypeVar("T")
-_IN_PYTHON = frozenset((Value._only_known_keys.__func__, Value._kinds_are_kept.__func__))  # type: ignore[attr-defined]  # they are class methods
+_IN_PYTHON = frozenset((Value._only_known_keys.__func__, Value._kinds_are_kept.__func__))
 
 
 class JsonReader(Generic[T]):
@@ -27,7 +27,7 @@ class JsonReader(Generic[T]):
         self._strict = SchemaValidator(_without_python(self._usual.core_schema))
 
     def read(self, text: str) -> T:
-        """The value, as validating the parsed text gives it. Raises ValueError: pydantic's, or by the JSON."""
+        """The value, as validating the parsed text gives it. Raises ValueError, for torn JSON too."""
         try:
             value: T = self._strict.validate_json(text, strict=True)
         except ValidationError:

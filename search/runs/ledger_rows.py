@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import text
 
+# Of times in the tables: Optuna 5 writes UTC, earlier versions the time zone of the machine (None).
+_ZONE = UTC if hasattr(models.TrialModel, "_datetime_complete_utc") else None
 # Trials that are asked for by their ids; of more, all are read.
 _FEW = 500
 _TRIALS = (
@@ -64,7 +67,7 @@ def rows(
                 trial_id,
                 number,
                 TrialState[state].is_finished(),
-                None if ended is None else datetime.fromisoformat(ended).astimezone(UTC),
+                ended and datetime.fromisoformat(ended).replace(tzinfo=_ZONE).astimezone(UTC),
             )
             for trial_id, number, state, ended in trials
             if number not in but
