@@ -205,6 +205,14 @@ class Ledger:
             for entry in by_number
         )
 
+    def entry(self, number: int) -> Entry | None:
+        """One candidate as the ledger is now, without reading the others; None where there is none."""
+        with _told_when_it_cannot_be("read"):
+            again = self._study.user_attrs.get(f"{AGAIN}{number}")
+            trials = rows(self._storage, self._study._study_id, only=number, keys=_READ)
+        found = next(map(self._entry, trials), None)
+        return found if found is None or again is None else found.with_again(_again(number, again))
+
     def _entry(self, trial: Row) -> Entry:
         written, ended = trial.attributes, trial.finished
         try:

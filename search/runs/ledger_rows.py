@@ -49,12 +49,14 @@ def rows(
     study_id: int,
     *,
     but: Collection[int] = (),
+    only: int | None = None,
     keys: Sequence[str] = (),
     of_ended: bool = True,
 ) -> list[Row]:
     """The trials of a study by number, with their attributes.
 
     but: numbers of trials to leave out.
+    only: the number of a trial to which all others are left out.
     keys: the attributes to read; () for all.
     of_ended: whether trials that have ended get their attributes too.
 
@@ -70,7 +72,7 @@ def rows(
                 ended and datetime.fromisoformat(ended).replace(tzinfo=_ZONE).astimezone(UTC),
             )
             for trial_id, number, state, ended in trials
-            if number not in but
+            if number not in but and only in (None, number)
         ]
         wanted = {row.trial_id: row.attributes for row in found if of_ended or not row.finished}
         query = _ATTRIBUTES

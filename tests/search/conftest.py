@@ -43,6 +43,7 @@ def _rows(
     study_id: int,
     *,
     but: Collection[int] = (),
+    only: int | None = None,
     keys: Sequence[str] = (),
     of_ended: bool = True,
 ) -> list[Row]:
@@ -60,7 +61,7 @@ def _rows(
             },
         )
         for trial in storage.get_all_trials(study_id, deepcopy=False)
-        if trial.number not in but
+        if trial.number not in but and only in (None, trial.number)
     ]
 
 

@@ -92,6 +92,17 @@ def test_another_process_that_ended_a_candidate_is_noticed(folder, ledger, prepa
     assert entry.evaluation == evaluation
 
 
+def test_one_candidate_is_read_as_among_all(folder, ledger, prepared):
+    drive(prepared, folder, ledger, PretendExecutor(answer=mixed))
+    ledger.begin_again(3, "here")
+    ledger.record_again(3, Evaluation(status="ok", metrics={"loss": 1.0, "decode_ms@b1": 1.0}, seed=1))
+    reader = ledger_module.open_ledger(folder.ledger)
+    entries = ledger.entries()
+    assert entries[3].again is not None
+    assert tuple(reader.entry(number) for number in range(len(entries))) == entries
+    assert reader.entry(len(entries)) is None
+
+
 def test_a_candidate_whose_json_is_torn_is_named(folder, ledger, prepared):
     drive(prepared, folder, ledger, PretendExecutor())
     with sqlite3.connect(folder.ledger) as connection:
