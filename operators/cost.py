@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -140,16 +140,32 @@ def layer_cost(name: str, shape: Shape, width: int, batch: int, tokens: int, dty
 
 
 def _layer_parameters(architecture: Architecture) -> int:
-    sizes = layer_sizes(architecture.layers, architecture.width)
-    return sum([sizes[id(layer)] for layer in architecture.layers])
+    return sum(layer_sizes(architecture.layers, architecture.width))
 
 
-def layer_sizes(layers: Sequence[Layer], width: int) -> dict[int, int]:
-    """Number of parameters of each of the layers, by its `id`."""
-    return {
-        place: layer_parameters(layer.operator, layer.shape, layer.norm, width)
-        for place, layer in distinct(layers).items()
-    }
+# Width -> `id` of a layer -> its number of parameters. A search asks for the same few objects thousands of
+# times, and to hash a layer's shape takes ten times as long as its `id`. The layers are kept, so that no
+# other object gets the `id` of one of them.
+_sizes: dict[int, dict[int, int]] = {}
+_kept: list[Layer] = []
+_MOST_KEPT = 65_536
+
+
+def layer_sizes(layers: Sequence[Layer], width: int) -> list[int]:
+    """Number of parameters of each of the layers."""
+    known = _sizes.setdefault(width, {})
+    sizes = list(map(known.get, map(id, layers)))
+    if None not in sizes:
+        return cast(list[int], sizes)
+    if len(_kept) > _MOST_KEPT:
+        _sizes.clear()
+        _kept.clear()
+        known = _sizes.setdefault(width, {})
+    for place, layer in distinct(layers).items():
+        if place not in known:
+            known[place] = layer_parameters(layer.operator, layer.shape, layer.norm, width)
+            _kept.append(layer)
+    return [known[id(layer)] for layer in layers]
 
 
 @lru_cache(maxsize=65_536)

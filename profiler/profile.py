@@ -1,6 +1,7 @@
 """What is measured of an architecture: the settings, the figures by name, and the error of each."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -307,11 +308,11 @@ class Profile(Value):
 
         The reason is a tainted condition, or an error above MOST_ERROR.
         """
-        found = {}
-        for name, timing, conditions in self._timed():
+        found, kind = dict[str, str](), self._kind
+        for names, timing, conditions in self._timed():
             held = "; ".join(conditions.tainted) if conditions else ""
-            if reason := held or (instability(timing, self._kind) if timing else ""):
-                found[name] = reason
+            if reason := held or (instability(timing, kind) if timing else ""):
+                found |= dict.fromkeys(names, reason)
         return found
 
     def metrics(self) -> dict[str, float]:
@@ -352,26 +353,27 @@ class Profile(Value):
 
     def errors(self) -> dict[str, float]:
         """How far each latency and throughput may be off, by key and relative to it, see `error_of`."""
-        return {name: error_of(timing, self._kind) for name, timing, _ in self._timed() if timing}
+        found, kind = dict[str, float](), self._kind
+        for names, timing, _ in self._timed():
+            if timing:
+                found |= dict.fromkeys(names, error_of(timing, kind))
+        return found
 
-    def _timed(self) -> Iterator[tuple[str, Timing | None, Conditions | None]]:
-        """Each figure that depends on time: its key, its samples where they were kept, and its conditions."""
+    def _timed(self) -> Iterator[tuple[tuple[str, ...], Timing | None, Conditions | None]]:
+        """The keys of figures that depend on one time, its samples where kept, and its conditions."""
         for point in self.points:
-            names = {
-                "prefill_ms": point.prefill,
-                **dict.fromkeys(_OF_DECODE, point.decode),
-                **(dict.fromkeys(_OF_ENERGY) if point.energy else {}),
-            }
-            for name, timing in names.items():
-                found = key(name, batch=point.batch, context=self._further(point.context))
-                yield found, timing, self.conditions
+            at = point.batch, self._further(point.context)
+            yield _keys(("prefill_ms",), *at), point.prefill, self.conditions
+            yield _keys(_OF_DECODE, *at), point.decode, self.conditions
+            if point.energy:
+                yield _keys(_OF_ENERGY, *at), None, self.conditions
         for largest in self.largest:
-            found = key("throughput_tokens_per_s", context=self._further(largest.context))
-            yield found, largest.decode, self.largest_conditions
+            names = _keys(("throughput_tokens_per_s",), None, self._further(largest.context))
+            yield names, largest.decode, self.largest_conditions
         for seen in self.vision:
+            at = seen.batch, self._further(seen.context)
             for name, timing in {**seen.timed(), **({"ttft_energy_j": None} if seen.energy else {})}.items():
-                found = key(name, batch=seen.batch, context=self._further(seen.context))
-                yield found, timing, self.vision_conditions
+                yield _keys((name,), *at), timing, self.vision_conditions
 
     @property
     def _kind(self) -> str:
@@ -379,3 +381,9 @@ class Profile(Value):
 
     def _further(self, context: int) -> int | None:
         return None if context == self.contexts[0] else context
+
+
+@lru_cache(maxsize=4096)
+def _keys(names: tuple[str, ...], batch: int | None, context: int | None) -> tuple[str, ...]:
+    """The keys of several metrics. Kept, as every profile of a run has the same few."""
+    return tuple(key(name, batch=batch, context=context) for name in names)

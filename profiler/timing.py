@@ -4,6 +4,7 @@ import gc
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from math import inf, sqrt
 from statistics import median
 from time import perf_counter
@@ -69,12 +70,13 @@ class Timing(Value):
     samples_ms: tuple[float, ...]
     runs: int = 1
 
-    @property
+    # Both errors are asked for again and again, and a value never changes.
+    @cached_property
     def relative_error(self) -> float:
         """The standard error of the median, over the median."""
         return standard_error(sorted(self.samples_ms)) / self.median_ms
 
-    @property
+    @cached_property
     def lasting_error(self) -> float:
         """The same where a disturbance may outlast a sample, see `lasting_error`."""
         return lasting_error(self.samples_ms) / self.median_ms

@@ -190,9 +190,11 @@ def on_kind(name: str, kind: str) -> str:
 
     The name stays as it is where the kind does not matter or is empty.
     """
+    if not kind:
+        return name
     parsed = MetricName.parse(name)
     differs = parsed.metric in PROFILE_METRICS and parsed.metric not in COMPUTED
-    return str(replace(parsed, kind=kind)) if kind and differs else name
+    return str(replace(parsed, kind=kind)) if differs else name
 
 
 def _on_each(name: str, kinds: Sequence[str]) -> tuple[str, ...]:

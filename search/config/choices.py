@@ -105,7 +105,7 @@ class Choices:
         """The facts about each of the layers; None if one of them is not among the choices at this width."""
         known = self._known.get(width, {})
         parts = list(map(known.get, map(id, layers)))
-        if None in parts:  # a layer that was made elsewhere is equal to a choice, but another object
+        if not all(parts):  # a layer that was made elsewhere is equal to a choice, but another object
             equal = {
                 place: self._parts.get(width, {}).get(layer) for place, layer in distinct(layers).items()
             }

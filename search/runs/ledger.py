@@ -1,8 +1,8 @@
 """The run's truth: an Optuna study in SQLite. Only the driver writes it; to resume a run is to open it again.
 
 One trial is one candidate. It is RUNNING from its proposal to the end of its evaluation; then it is COMPLETE
-(`ok`), PRUNED (`infeasible`, `stopped`) or FAIL. The state is written last, so a trial is either whole or
-still to be evaluated.
+(`ok`), PRUNED (`infeasible`, `stopped`) or FAIL. Its scores and its state are written together, so a trial is
+either whole or still to be evaluated.
 
 A trial that ended can never be changed. The second evaluation of a candidate is an attribute of the study,
 which is written as a whole: it is there or it is not.
@@ -12,7 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -20,12 +20,15 @@ from typing import Literal
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from pydantic import ValidationError
+from pydantic_core import from_json
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from operators.base.errors import ArchitectureError, RunError, flat
+from operators.base.garbage import many_that_stay
+from operators.base.read_json import JsonReader
 from operators.vision.vision_language import Model
 from search.config import run as config_module
 from search.config.run import RunConfig
@@ -33,6 +36,7 @@ from search.evaluation.outcome import Evaluation
 from search.runs.entry import REJECTED, Again, Attempt, Entry
 from search.runs.flat_parameters import flat_parameters
 from search.runs.ledger_rows import Row, rows
+from search.runs.ledger_writes import begin_trial, change_trial
 from search.runs.written_models import WrittenModels
 from search.searchers.contract import Proposal
 
@@ -41,6 +45,8 @@ LOCK_TIMEOUT_S = 20.0  # another program that reads or writes the file is done w
 AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
 # The attributes of a trial that an entry is made of. The others are for people who look at the study.
 _READ = ("architecture", "attempts", "evaluation", "order", "origin", "parents", "screened")
+_EVALUATIONS, _ATTEMPTS = JsonReader(Evaluation), JsonReader(tuple[Attempt, ...])
+MANY = 500  # new candidates: a driver that goes on never has so many
 LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
 
 
@@ -49,7 +55,7 @@ class Ledger:
 
     def __init__(self, study: optuna.Study, storage: RDBStorage) -> None:
         self._study, self._storage = study, storage
-        trials = rows(storage, study._study_id, keys=("attempts",))
+        trials = rows(storage, study._study_id, keys=("attempts",), of_ended=False)
         self._trials = {trial.number: trial.trial_id for trial in trials}
         self._acknowledged = {trial.number for trial in trials if trial.finished}
         self._entries: dict[int, Entry] = {}
@@ -59,7 +65,12 @@ class Ledger:
             for key, value in study.user_attrs.items()
             if (number := _again_number(key)) is not None
         }
-        self._attempts = {trial.number: list(trial.attributes.get("attempts", ())) for trial in trials}
+        # Of those that have not ended: no others are begun.
+        self._attempts = {
+            trial.number: list(from_json(trial.attributes["attempts"]))
+            for trial in trials
+            if "attempts" in trial.attributes
+        }
         self._models = WrittenModels()
         self.config: RunConfig = config_module.parse(
             study.user_attrs["config"], where="the ledger's configuration"
@@ -77,25 +88,22 @@ class Ledger:
         screened: as of an Entry.
         """
         attributes = {
-            "architecture": json.loads(proposal.candidate.to_json()),
-            "shorthand": proposal.candidate.shorthand,
-            "parents": list(proposal.parents),
-            "origin": proposal.origin,
-            "screened": dict(screened or {}),
+            "architecture": proposal.candidate.to_json(),
+            "shorthand": json.dumps(proposal.candidate.shorthand),
+            "parents": json.dumps(proposal.parents),
+            "origin": json.dumps(proposal.origin),
+            "screened": json.dumps(dict(screened or {})),
         }
         params, distributions = flat_parameters(features, self.config.space)
-        template = create_trial(
-            state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attributes
-        )
         with _told_when_it_cannot_be("written"):
-            trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
-        number = self._storage.get_trial_number_from_id(trial_id)
-        if number != proposal.number:
-            raise RunError(
-                f"the ledger expected candidate {number} next, got {proposal.number}: "
-                "is another process writing to it?"
+            self._trials[proposal.number] = begin_trial(
+                self._storage,
+                self._study._study_id,
+                proposal.number,
+                params=params,
+                distributions=distributions,
+                attributes=attributes,
             )
-        self._trials[number] = trial_id
 
     def begin(self, number: int, place: str) -> None:
         """Records that an executor has the evaluation of a candidate, for people who watch."""
@@ -105,7 +113,7 @@ class Ledger:
                 *self._attempts.get(number, ()),
                 Attempt(at=datetime.now(UTC), place=place).model_dump(mode="json"),
             ]
-            self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+            change_trial(self._storage, trial_id, {"attempts": json.dumps(attempts)})
         self._attempts[number] = attempts
 
     def record(self, number: int, evaluation: Evaluation) -> int:
@@ -115,22 +123,19 @@ class Ledger:
         """
         trial_id, order = self._unfinished(number), self._order
         outcome = f"{evaluation.status}: {evaluation.reason}" if evaluation.reason else evaluation.status
+        attributes = {
+            "outcome": json.dumps(outcome),
+            "metrics": json.dumps(dict(evaluation.metrics)),
+            "order": json.dumps(order),
+            "evaluation": evaluation.model_dump_json(),
+        }
+        if evaluation.status == "ok":
+            state = TrialState.COMPLETE
+            values = [evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()]
+        else:
+            state, values = TrialState.PRUNED if evaluation.status in REJECTED else TrialState.FAIL, []
         with _told_when_it_cannot_be("written"):
-            for key, value in {
-                "outcome": outcome,
-                "metrics": dict(evaluation.metrics),
-                "order": order,
-                "evaluation": json.loads(evaluation.model_dump_json()),
-            }.items():
-                self._storage.set_trial_user_attr(trial_id, key, value)
-            if evaluation.status == "ok":
-                values = [
-                    evaluation.metrics[objective.metric] for objective in self.config.parsed_objectives()
-                ]
-                self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, values)
-            else:
-                state = TrialState.PRUNED if evaluation.status in REJECTED else TrialState.FAIL
-                self._storage.set_trial_state_values(trial_id, state)
+            change_trial(self._storage, trial_id, attributes, state=state, values=values)
         self._acknowledged.add(number)
         return order
 
@@ -189,33 +194,43 @@ class Ledger:
             number = _again_number(key)
             if number is not None and (number not in self._again or self._again[number].evaluation is None):
                 self._again[number] = _again(number, value)
-        for trial in trials:
-            entry = self._entries[trial.number] = self._entry(trial)
-            if entry.evaluation is not None:  # it never changes again, and takes long to read
-                self._ended.add(trial.number)
+        with many_that_stay() if len(trials) > MANY else nullcontext():
+            for trial in trials:
+                entry = self._entries[trial.number] = self._entry(trial)
+                if entry.evaluation is not None:  # it never changes again, and takes long to read
+                    self._ended.add(trial.number)
         by_number = [self._entries[number] for number in sorted(self._entries)]
         return tuple(
             entry.with_again(self._again[entry.number]) if entry.number in self._again else entry
             for entry in by_number
         )
 
+    def entry(self, number: int) -> Entry | None:
+        """One candidate as the ledger is now, without reading the others; None where there is none."""
+        with _told_when_it_cannot_be("read"):
+            again = self._study.user_attrs.get(f"{AGAIN}{number}")
+            trials = rows(self._storage, self._study._study_id, only=number, keys=_READ)
+        found = next(map(self._entry, trials), None)
+        return found if found is None or again is None else found.with_again(_again(number, again))
+
     def _entry(self, trial: Row) -> Entry:
-        attributes, ended = trial.attributes, trial.finished
+        written, ended = trial.attributes, trial.finished
         try:
             return Entry(
                 number=trial.number,
-                architecture=self._models.read(attributes["architecture"]),
-                parents=tuple(attributes["parents"]),
-                origin=attributes["origin"],
-                evaluation=Evaluation.model_validate(attributes["evaluation"]) if ended else None,
-                order=attributes["order"] if ended else None,
+                architecture=self._models.read(from_json(written["architecture"])),
+                parents=tuple(from_json(written["parents"])),
+                origin=from_json(written["origin"]),
+                evaluation=_EVALUATIONS.read(written["evaluation"]) if ended else None,
+                order=from_json(written["order"]) if ended else None,
                 screened={
-                    gate: (seen, turned_away) for gate, (seen, turned_away) in attributes["screened"].items()
+                    gate: (seen, turned_away)
+                    for gate, (seen, turned_away) in from_json(written["screened"]).items()
                 },
-                attempts=tuple(Attempt.model_validate(each) for each in attributes.get("attempts", ())),
+                attempts=_ATTEMPTS.read(written.get("attempts", "[]")),
                 ended=trial.completed,
             )
-        except (KeyError, ValidationError, ArchitectureError) as error:
+        except (KeyError, ValueError, ArchitectureError) as error:
             raise RunError(
                 f"candidate {trial.number} of the ledger is damaged: {flat(error, at_most=200)}"
             ) from None

@@ -24,11 +24,10 @@ def opened(results: Path, run: str) -> tuple[RunFolder, Ledger]:
 def candidate_of(results: Path, run: str, number: int) -> tuple[RunFolder, Ledger, Entry]:
     """One candidate of a run. Raises RunError."""
     folder, ledger = opened(results, run)
-    entries = ledger.entries()
-    for entry in entries:
-        if entry.number == number:
-            return folder, ledger, entry
-    known = f"expected 0 to {len(entries) - 1}" if entries else "it has none yet"
+    if (entry := ledger.entry(number)) is not None:
+        return folder, ledger, entry
+    count = len(ledger.entries())
+    known = f"expected 0 to {count - 1}" if count else "it has none yet"
     raise RunError(f"run {run} has no candidate {number}: {known}")
 
 

@@ -6,7 +6,7 @@ constraints: the space checks these.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import TypeVar
 
 from numpy.random import Generator
@@ -269,10 +269,13 @@ def _trade(
             continue
         low, high = choices.depths
         depths = range(parent.depth + 1, high + 1) if width < parent.width else range(low, parent.depth)
-        sizes, parts = layer_sizes(layers, width), blocks(layers)
-        sized = [tuple([sizes[id(layer)] for layer in part]) for part in parts]
+        parts = blocks(layers)
+        sized = [tuple(layer_sizes(part, width)) for part in parts]
         missing = wanted - surrounding_parameters(parent, width)
-        off = [(abs(sum(_laid(sized, depth, parent.depth)) - missing), depth) for depth in depths]
+        off = [
+            (abs(size - missing), depth)
+            for size, depth in zip(_laid_sums(sized, depths, parent.depth), depths, strict=True)
+        ]
         for _, depth in sorted(pair for pair in off if pair[0] <= TRADE_TOLERANCE * wanted):
             child = _with(parent, _laid(parts, depth, parent.depth), width=width)
             if child is not None:
@@ -296,8 +299,29 @@ def _laid(parts: Sequence[tuple[T, ...]], depth: int, before: int) -> tuple[T, .
     depth: wanted number of layers.
     before: number of layers of all blocks.
     """
-    count = max(1, round(len(parts) * depth / before))
-    out = tuple(chain.from_iterable([parts[number * len(parts) // count] for number in range(count)]))
+    out = _chosen(parts, depth, before)
     while len(out) < depth:
         out += parts[-1]
     return out[:depth]
+
+
+def _laid_sums(parts: Sequence[tuple[int, ...]], depths: Sequence[int], before: int) -> list[int]:
+    """The sums of `_laid` at each depth. Depths that are laid of the same blocks share one running sum."""
+    sums, running, count = list[int](), list[int](), 0
+    for depth in depths:
+        if count != (count := _count(parts, depth, before)):
+            running = [0, *accumulate(_chosen(parts, depth, before))]
+        while len(running) <= depth:
+            running += [running[-1] + more for more in accumulate(parts[-1])]
+        sums.append(running[depth])
+    return sums
+
+
+def _count(parts: Sequence[object], depth: int, before: int) -> int:
+    return max(1, round(len(parts) * depth / before))
+
+
+def _chosen(parts: Sequence[tuple[T, ...]], depth: int, before: int) -> tuple[T, ...]:
+    """The blocks, repeated or left out evenly, whose number of layers is about `depth`."""
+    count = _count(parts, depth, before)
+    return tuple(chain.from_iterable([parts[number * len(parts) // count] for number in range(count)]))

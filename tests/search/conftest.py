@@ -1,5 +1,6 @@
 """What tests of searches share."""
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
@@ -7,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.distributions import BaseDistribution
 from optuna.storages import InMemoryStorage
 from optuna.storages._rdb.storage import _VersionManager
+from optuna.trial import TrialState, create_trial
 
 from search.runs import ledger as ledger_module
 from search.runs.ledger_rows import Row
@@ -36,7 +39,13 @@ class _Memory(InMemoryStorage):
 
 
 def _rows(
-    storage: InMemoryStorage, study_id: int, *, but: Collection[int] = (), keys: Sequence[str] = ()
+    storage: InMemoryStorage,
+    study_id: int,
+    *,
+    but: Collection[int] = (),
+    only: int | None = None,
+    keys: Sequence[str] = (),
+    of_ended: bool = True,
 ) -> list[Row]:
     """What `ledger_rows.rows` reads from the tables that are not there."""
     return [
@@ -45,11 +54,50 @@ def _rows(
             trial.number,
             trial.state.is_finished(),
             trial.datetime_complete.astimezone(UTC) if trial.datetime_complete else None,
-            {key: value for key, value in trial.user_attrs.items() if not keys or key in keys},
+            {
+                key: json.dumps(value)
+                for key, value in trial.user_attrs.items()
+                if (not keys or key in keys) and (of_ended or not trial.state.is_finished())
+            },
         )
         for trial in storage.get_all_trials(study_id, deepcopy=False)
-        if trial.number not in but
+        if trial.number not in but and only in (None, trial.number)
     ]
+
+
+def _begin_trial(
+    storage: InMemoryStorage,
+    study_id: int,
+    number: int,
+    *,
+    params: dict[str, Any],
+    distributions: dict[str, BaseDistribution],
+    attributes: dict[str, str],
+) -> int:
+    """What `ledger_writes.begin_trial` does to the tables that are not there."""
+    trial = create_trial(
+        state=TrialState.RUNNING,
+        params=params,
+        distributions=distributions,
+        user_attrs={key: json.loads(value) for key, value in attributes.items()},
+    )
+    assert storage.get_n_trials(study_id) == number
+    return storage.create_new_trial(study_id, trial)
+
+
+def _change_trial(
+    storage: InMemoryStorage,
+    trial_id: int,
+    attributes: dict[str, str],
+    *,
+    state: TrialState | None = None,
+    values: Sequence[float] = (),
+) -> None:
+    """What `ledger_writes.change_trial` does to the tables that are not there."""
+    for key, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, key, json.loads(value))
+    if state is not None:
+        storage.set_trial_state_values(trial_id, state, values or None)
 
 
 @pytest.fixture
@@ -63,3 +111,5 @@ def ledgers_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ledger_module, "_storage", storage)
     monkeypatch.setattr(ledger_module, "rows", _rows)
+    monkeypatch.setattr(ledger_module, "begin_trial", _begin_trial)
+    monkeypatch.setattr(ledger_module, "change_trial", _change_trial)

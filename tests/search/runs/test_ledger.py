@@ -1,4 +1,6 @@
 import sqlite3
+import time
+from datetime import UTC, datetime
 
 import optuna
 import pytest
@@ -65,6 +67,51 @@ def test_optuna_reads_it_as_a_study_of_its_own(folder, ledger, prepared):
     assert first.params["attention.count"] >= 1
     assert study.trials[1].user_attrs["outcome"] == "diverged: the loss is nan"
     assert {trial.number for trial in study.best_trials} <= {0, 3, 4, 5}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+def test_times_are_true_in_every_time_zone(folder, ledger, prepared, monkeypatch, zone):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        before = datetime.now(UTC)
+        drive(prepared, folder, ledger, PretendExecutor())
+        after = datetime.now(UTC)
+        entries = ledger_module.open_ledger(folder.ledger).entries()
+    time.tzset()
+    assert all(before <= entry.attempts[0].at <= entry.ended <= after for entry in entries)
+
+
+def test_another_process_that_ended_a_candidate_is_noticed(folder, ledger, prepared):
+    ledger.propose(Proposal(0, prepared.space.seeds()[0], (), "seed"), {})
+    other, evaluation = ledger_module.open_ledger(folder.ledger), Evaluation(status="error", seed=0)
+    other.record(0, evaluation)
+    with pytest.raises(RunError, match="candidate 0 of the ledger has its evaluation already: is another"):
+        ledger.record(0, evaluation.model_copy(update={"seed": 1}))
+    (entry,) = ledger.entries()
+    assert entry.evaluation == evaluation
+
+
+def test_one_candidate_is_read_as_among_all(folder, ledger, prepared):
+    drive(prepared, folder, ledger, PretendExecutor(answer=mixed))
+    ledger.begin_again(3, "here")
+    ledger.record_again(3, Evaluation(status="ok", metrics={"loss": 1.0, "decode_ms@b1": 1.0}, seed=1))
+    reader = ledger_module.open_ledger(folder.ledger)
+    entries = ledger.entries()
+    assert entries[3].again is not None
+    assert tuple(reader.entry(number) for number in range(len(entries))) == entries
+    assert reader.entry(len(entries)) is None
+
+
+def test_a_candidate_whose_json_is_torn_is_named(folder, ledger, prepared):
+    drive(prepared, folder, ledger, PretendExecutor())
+    with sqlite3.connect(folder.ledger) as connection:
+        connection.execute(
+            "UPDATE trial_user_attributes SET value_json = substr(value_json, 1, 40) "
+            "WHERE key = 'evaluation' AND trial_id = 3"
+        )
+    with pytest.raises(RunError, match=r"candidate 2 of the ledger is damaged: .*EOF"):
+        ledger_module.open_ledger(folder.ledger).entries()
 
 
 def test_a_candidate_without_a_final_state_is_unfinished(folder, ledger, prepared):
