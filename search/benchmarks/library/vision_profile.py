@@ -26,6 +26,10 @@ _SAMPLING: dict[str, Any] = {"min_seconds": 0.1, "max_seconds": 0.3}
 _BATCHES = {"cpu": (1,), "cuda": (1, 8, 32)}
 TEXT_TOKENS = 32
 DEADLINE_S = 300.0
+METRICS = (
+    *("ttft_ms", "preprocess_ms", "tower_ms", "projector_ms", "prefill_ms", "decode_ms"),
+    *("images_per_s", "peak_memory_bytes"),
+)
 
 
 def first_token_of_published(device: str, console: Console) -> Measured:
@@ -67,9 +71,7 @@ def _models() -> list[tuple[str, VisionLanguage]]:
 
 
 def _figures(profile: Profile) -> Figures:
-    wanted = ("ttft_ms", "preprocess_ms", "tower_ms", "projector_ms", "prefill_ms", "decode_ms")
-    wanted = (*wanted, "images_per_s", "peak_memory_bytes")
-    named = {name: value for name, value in profile.metrics().items() if name.partition("@")[0] in wanted}
+    named = {name: value for name, value in profile.metrics().items() if name.partition("@")[0] in METRICS}
     return {"params": profile.params, "image_tokens": profile.vision[0].image_tokens, **named}
 
 
