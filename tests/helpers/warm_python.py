@@ -143,10 +143,17 @@ def child(
 
 
 def use_warm_workers() -> None:
-    """Nodes of Ray that this process starts from now on start their workers by `warm_ray_worker`."""
+    """Nodes of Ray that this process starts from now on start their workers by `warm_ray_worker`.
+
+    Nor does a head start what no search asks: Ray's page, its scaling and the reader of its logs, each a
+    second of imports.
+    """
     global _ray_server
     from ray._private import ray_constants
+    from ray._private.node import Node
 
+    for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+        setattr(Node, name, lambda self, **_: None)
     here = Path(__file__)
     ray_constants.SETUP_WORKER_FILENAME = str(here.with_name("warm_ray_worker.py"))
     if _RAY_SOCKET in os.environ:
