@@ -143,10 +143,17 @@ def child(
 
 
 def use_warm_workers() -> None:
-    """Nodes of Ray that this process starts from now on start their workers by `warm_ray_worker`."""
+    """Nodes of Ray that this process starts from now on start their workers by `warm_ray_worker`.
+
+    Nor does a head start what no search asks: Ray's page, its scaling and the reader of its logs, each a
+    second of imports.
+    """
     global _ray_server
     from ray._private import ray_constants
+    from ray._private.node import Node
 
+    for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+        setattr(Node, name, lambda self, **_: None)
     here = Path(__file__)
     ray_constants.SETUP_WORKER_FILENAME = str(here.with_name("warm_ray_worker.py"))
     if _RAY_SOCKET in os.environ:
@@ -271,26 +278,11 @@ def _run(words: list[str]) -> None:
     exec(compile(what, "<string>", "exec"), module.__dict__)  # noqa: S102 - as -c does
 
 
-def _import_libraries() -> None:
-    """Imports LIBRARIES, and the compiler of torch, which every optimizer of torch asks for.
-
-    The compiler goes without Triton: its library complains at the end of a process about what `gc.freeze` has
-    kept.
-    """
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    from torch.utils._triton import has_triton_package
-
-    sys.modules["triton"] = None  # type: ignore[assignment]  # as Python marks what cannot be imported
-    importlib.import_module("torch._dynamo")
-    del sys.modules["triton"]
-    has_triton_package.cache_clear()
-
-
 if __name__ == "__main__":
     sys.modules["tests.helpers.warm_python"] = sys.modules["__main__"]  # with the nursery, for who imports it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group
-    _import_libraries()
+    for name in LIBRARIES:
+        importlib.import_module(name)
     os.environ.pop("OPENBLAS_NUM_THREADS")
     gc.collect()
     gc.freeze()

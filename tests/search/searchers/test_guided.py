@@ -130,7 +130,7 @@ def rippled(x: Vector) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("objectives", "count", "low", "high"), [(scores, 150, 0.6, 1.0), (rippled, 90, 0.0, 0.4)]
+    ("objectives", "count", "low", "high"), [(scores, 100, 0.6, 1.0), (rippled, 90, 0.0, 0.4)]
 )
 def test_most_proposals_are_of_the_kind_that_gains(
     objectives: Callable[[Vector], tuple[float, ...]], count: int, low: float, high: float
