@@ -26,6 +26,10 @@ NAMES = {
         "\n_is_profiler_enabled: bool = False",
     ),
     "torch.cuda._sleep": ("cuda/__init__.py", "\ndef _sleep(cycles"),
+    "optuna.storages._rdb.models": (
+        "storages/_rdb/models.py",
+        '\nclass TrialModel(BaseModel):\n    __tablename__ = "trials"',
+    ),
     "ray._private.worker.print_to_stdstream": (
         "_private/worker.py",
         "\ndef print_to_stdstream(data, ignore_prefix",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,9 @@ DRIVER = """
         except FrontrunnerError as error:
             sys.exit("error: " + str(error))
 """
+
+
+COUNT = 120  # candidates: enough for all faults to find some under way
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,16 @@ class Search:
             )
             time.sleep(0.005)
 
+    def one_under_way(self, besides):
+        """A candidate that is being evaluated, not one of those, and its process."""
+        while self.driver.poll() is None:
+            done = {number for number, _ in self.noted("evaluated")} | besides
+            begun = [each for each in self.noted("begun") if each[0] not in done]
+            if begun and Path(f"/proc/{begun[-1][1]}").exists():  # its node may have died with it
+                return begun[-1]
+            time.sleep(0.001)
+        raise AssertionError(f"the search ended before all of its faults: {self.said()[-2000:]}")
+
 
 def many(prepared, count):
     """A search whose proposals depend on nothing but their number, so that the order of the answers is of no
@@ -122,7 +136,7 @@ def test_a_cluster_without_the_declared_device_is_refused_before_any_work(
 
 @pytest.mark.slow
 def test_killed_workers_nodes_and_drivers_lose_and_repeat_nothing(tmp_path, prepared, pytestconfig, cluster):
-    wanted = many(prepared, 45)
+    wanted = many(prepared, COUNT)
     (tmp_path / "undisturbed").mkdir()
     (tmp_path / "run").mkdir()
     undisturbed = RunFolder(tmp_path / "undisturbed")
@@ -139,11 +153,9 @@ def test_killed_workers_nodes_and_drivers_lose_and_repeat_nothing(tmp_path, prep
         search.wait_until_begun(before + rng.randrange(5, 9))
         time.sleep(rng.uniform(0, 0.1))
         if fault == "worker":  # each candidate's at most once: twice would be taken for the candidate's doing
-            ended = {number for number, _ in search.noted("evaluated")}
-            under_way = [(number, pid) for number, pid in search.noted("begun") if number not in ended | hit]
-            for number, pid in under_way[-1:]:
-                hit.add(number)
-                os.kill(pid, signal.SIGKILL)
+            number, pid = search.one_under_way(hit)
+            hit.add(number)
+            os.kill(pid, signal.SIGKILL)
         elif fault == "node":
             cluster.remove_node(
                 sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False
@@ -156,10 +168,10 @@ def test_killed_workers_nodes_and_drivers_lose_and_repeat_nothing(tmp_path, prep
     assert search.driver.wait(60) == 0, search.said()[-3000:]
 
     entries = ledger_module.open_ledger(search.folder.ledger).entries()
-    assert [entry.number for entry in entries] == list(range(45))
+    assert [entry.number for entry in entries] == list(range(COUNT))
     assert {entry.evaluation.status for entry in entries} == {"ok"}
-    assert sorted(entry.order for entry in entries) == list(range(45))
-    assert len(hit) >= 2
+    assert sorted(entry.order for entry in entries) == list(range(COUNT))
+    assert len(hit) == faults.count("worker")
     objectives = wanted.config.parsed_objectives()
     assert scores(frontier_of(entries, objectives)) == scores(frontier_of(calm.entries(), objectives))
 
