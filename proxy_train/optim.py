@@ -170,6 +170,10 @@ class Optimizer:
                 parameter.grad = None
         self._settle()
 
+    def weights(self) -> dict[str, Tensor]:
+        """The masters by their parameters' names."""
+        return {name: self.masters[parameter].detach() for name, parameter in self._named.items()}
+
     def tensors(self) -> dict[str, Tensor]:
         """All that training changes, by name: each parameter's master and its state in AdamW.
 

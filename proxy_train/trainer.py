@@ -186,9 +186,6 @@ class Trainer:
         settled, seconds = self.settled_steps, self.seconds - self.startup_s
         if settled == 0:  # a run shorter than the startup: its speed is that of all steps
             settled, seconds = len(self.losses), self.seconds
-        weights = {
-            name: self.optimizer.masters[parameter] for name, parameter in self.model.named_parameters()
-        }
         return Fitted(
             losses=self.losses,
             budgets=tuple(self.budgets),
@@ -196,7 +193,7 @@ class Trainer:
             startup_s=self.startup_s,
             tokens_per_s=settled * self.settings.batch_tokens / seconds,
             execution=self.step.execution,
-            weights={name: master.detach().cpu().clone() for name, master in weights.items()},
+            weights={name: master.cpu().clone() for name, master in self.optimizer.weights().items()},
         )
 
     def _stops(self, smaller: Sequence[Schedule]) -> list[tuple[int, Schedule | None]]:

@@ -180,10 +180,7 @@ class _Run:
         optimizer.take(self.weights)
         with own_stream(self.device):
             losses = self._steps_of(name, optimizer, mixture)
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        self.weights |= {
-            names[parameter]: master.detach().clone() for parameter, master in optimizer.masters.items()
-        }
+        self.weights |= {name: master.clone() for name, master in optimizer.weights().items()}
         self.curves.append(StageCurve(name=name, points=_points(losses, self.stages.batch_size)))
 
     def _steps_of(self, name: Stage, optimizer: Optimizer, mixture: "_Mixture") -> list[float]:

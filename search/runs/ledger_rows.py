@@ -3,7 +3,8 @@
 Optuna's own reading makes an object of every parameter and value of every trial: tens of seconds and a
 gigabyte for ten thousand candidates, of which a run needs the attributes alone. So its tables are read as
 they are, and attributes are left as the JSON that they are written in: to read an evaluation's JSON and to
-validate it is one step. A trial's attributes are written before its state: a trial that has ended is whole.
+validate it is one step. A trial's attributes are written before its state or with it: a trial that has
+ended is whole.
 """
 
 from collections.abc import Collection, Iterator, Sequence

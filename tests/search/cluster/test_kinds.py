@@ -23,11 +23,9 @@ from search.cluster.executor import Lost
 from search.cluster.ray_executor import RayExecutor
 from search.config import run as config_module
 from search.config.searcher import SearcherSettings
-from search.evaluation.evaluate import evaluate, measure
 from search.evaluation.figures import axis_label
-from search.evaluation.outcome import Evaluation, Measured, Outcome
-from search.evaluation.training import train_measured
-from search.objectives import Constraint, by_kind, metric_of, names, parse_constraint, parse_objective
+from search.evaluation.outcome import Evaluation, Outcome
+from search.objectives import by_kind, metric_of, names, parse_constraint, parse_objective
 from search.runs import ledger as ledger_module
 from search.runs import run
 from search.runs.folder import RunFolder
@@ -37,7 +35,6 @@ from search.spaces.free import ArchitectureSpace
 from search.view.candidate import print_candidate
 from search.view.run import print_ended, write_plots
 from tests.helpers.far_worker import FarWorker
-from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.image_sources import colours
 from tests.helpers.local_cluster import nodes
 from tests.helpers.pretend_worker import PretendWorker
@@ -53,72 +50,6 @@ def cluster():
     """A node without an accelerator, one with each kind."""
     with nodes(*({"resources": {f"accelerator_type:{kind}": 1}} for kind in KINDS)) as found:
         yield found
-
-
-@pytest.fixture
-def twice(job):
-    return dataclasses.replace(job, kinds=KINDS)
-
-
-def measured_on_both(job, profiler):
-    return measure(job, profiler, measure(job, profiler, kind="H100"), kind="A100")
-
-
-def test_an_evaluation_in_parts_is_the_evaluation_with_a_name_for_each_measurement(job, twice, profiler):
-    whole = evaluate(job, profiler)
-    parts = train_measured(twice, measured_on_both(twice, profiler))
-    found, metrics = parts.evaluation, parts.evaluation.metrics
-    assert (found.status, found.proxy.curve, parts.weights) == (
-        "ok",
-        whole.evaluation.proxy.curve,
-        whole.weights,
-    )
-    assert found.profile is None
-    for kind in KINDS:
-        point = found.profiles[kind].points[0]
-        assert metrics[f"decode_ms@b1/{kind}"] == point.decode.median_ms
-        assert metrics[f"peak_memory_bytes@b1/{kind}"] == point.peak_memory_bytes
-        assert found.errors()[f"decode_ms@b1/{kind}"] == found.profiles[kind].errors()["decode_ms@b1"]
-        assert found.backends[f"attention/{kind}"] == whole.evaluation.backends["attention"]
-    assert "decode_ms@b1" not in metrics
-    for computed in ("params", "state_bytes@b1", "loss"):
-        assert metrics[computed] == whole.evaluation.metrics[computed]
-    assert found.seconds["profile"] == pytest.approx(
-        sum(profile.lock_s for profile in found.profiles.values())
-    )
-    assert set(names(job.profile, kinds=KINDS)) <= metrics.keys() | {
-        name for name in names(job.profile) if "accuracy" in name
-    }
-
-
-def test_a_constraint_on_one_kind_is_met_there(twice, profiler):
-    bound = Constraint("decode_ms@b1/A100", "<=", 1e-9)
-    first = measure(dataclasses.replace(twice, constraints=(bound,)), profiler, kind="H100")
-    assert isinstance(first, Measured)
-    found = measure(dataclasses.replace(twice, constraints=(bound,)), profiler, first, kind="A100").evaluation
-    assert (found.status, found.gate) == ("infeasible", "latency")
-    assert "decode_ms@b1/A100 is" in found.reason
-    assert set(found.profiles) == set(KINDS)
-
-
-def test_a_candidate_that_fails_on_one_kind_says_where_and_keeps_what_was_measured(twice, profiler):
-    first = measure(twice, profiler, kind="H100")
-    broken = dataclasses.replace(twice, architecture=architecture_with("out_of_memory"))
-    found = measure(broken, profiler, first, kind="A100").evaluation
-    assert found.status == "out_of_memory"
-    assert found.reason.startswith("on A100: ")
-    assert set(found.profiles) == {"H100"}
-    assert "decode_ms@b1/H100" in found.metrics
-
-
-def test_what_one_kind_cannot_measure_is_asked_of_that_kind_alone(twice, profiler, monkeypatch):
-    profile = measure(twice, profiler, kind="H100").profiles["H100"]
-    lacking = profile.model_copy(update={"absent": {"prefill_ms": "no clock"}})
-    monkeypatch.setattr("search.evaluation.evaluate.profiled", lambda *args, **kwargs: lacking)
-    asked = dataclasses.replace(twice, constraints=(Constraint("prefill_ms@b1/A100", "<=", 1e9),))
-    assert isinstance(measure(asked, profiler, kind="H100"), Measured)
-    with pytest.raises(DeviceError, match="cannot measure prefill_ms@b1/A100: no clock"):
-        measure(asked, profiler, kind="A100")
 
 
 @pytest.fixture(scope="module")
@@ -320,9 +251,8 @@ def test_a_search_for_models_that_see_sends_its_images_to_other_machines(
     assert [entry.evaluation.status for entry in ended.entries] == ["ok", "ok"]
     monkeypatch.undo()
     prepared = prepare_run(config)
-    copy = (
-        default_cache() / "shipped" / prepared.images.digest[:16]
-    )  # the workers' cache is that of the tests
+    # The workers' cache is that of the tests.
+    copy = default_cache() / "shipped" / prepared.images.digest[:16]
     assert open_images(copy, hashes=True).digest == prepared.images.digest
     for entry in ended.entries:
         here = train_vision(
