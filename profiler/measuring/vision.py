@@ -177,8 +177,9 @@ class Session:
         self.state = model.language.allocate_state(*self._all.shape)
         self._pixels = self.preprocess().to(where, device.dtype)
         self.first_image_ms = device.timed(self._pass)
-        self._patches = self._tower()
-        self._features = self._projector()
+        # Graphs read and write these three at the addresses that they have now: nothing may take their places.
+        self._patches = model.tower(self._pixels)
+        self._features = model.projector(self._patches)
         self.tower, self.projector, self.prefill = (
             _work(launch, device) for launch in (self._into_patches, self._into_features, self._prefill)
         )
@@ -189,34 +190,27 @@ class Session:
         """All pictures as the tower takes them, on the CPU: [N, 3, size, size]."""
         return prepared(self._pictures, self.model.value.tower.image_size)
 
-    def _tower(self) -> Tensor:
-        out: Tensor = self.model.tower(self._pixels)
-        return out
-
-    def _projector(self) -> Tensor:
-        out: Tensor = self.model.projector(self._patches)
-        return out
-
     def _into_patches(self) -> None:
-        self._patches.copy_(self._tower())
+        self._patches.copy_(self.model.tower(self._pixels))
 
     def _into_features(self) -> None:
-        self._features.copy_(self._projector())
+        self._features.copy_(self.model.projector(self._patches))
 
     def _prefill(self) -> Tensor:
+        return self._read(self._features)
+
+    def _read(self, features: Tensor) -> Tensor:
         """Reads image tokens and text, and chooses the first token of each row."""
         language = self.model.language
         self.state.reset()
-        of_images = self._features.reshape(self.batch, -1, self._features.shape[-1])
+        of_images = features.reshape(self.batch, -1, features.shape[-1])
         embedded = torch.cat([of_images, language.embedded(self._text)], 1)
         return most_likely(language.prefill(self._all, self.state, embedded=embedded))
 
-    def _pass(self) -> None:
-        """One pass without graphs."""
+    def _pass(self) -> Tensor:
+        """One pass without graphs, and without what they hold."""
         self._pixels.copy_(self.preprocess())
-        self._patches = self._tower()
-        self._features = self._projector()
-        self._prefill()
+        return self._read(self.model.projector(self.model.tower(self._pixels)))
 
     def first_token(self) -> None:
         """From the pictures to the first token."""

@@ -12,7 +12,7 @@ from operators.base.errors import DeviceError
 from operators.cost import cost
 from operators.vision.cost import vision_cost
 from operators.vision.model import VisionLanguageModel
-from profiler.device.device import Device
+from profiler.device.device import Device, open_device
 from profiler.measuring import anchor as anchoring
 from profiler.measuring import pace, vision
 from profiler.measuring.decode_energy import decode_energy
@@ -114,8 +114,6 @@ def test_a_profile_is_read_back(profile: Profile) -> None:
 
 @torch.no_grad()
 def test_the_session_chooses_the_token_that_the_model_does() -> None:
-    from profiler.device.device import open_device
-
     model = VisionLanguageModel(SMALL).eval()
     session = vision.Session(
         model, images=2, picture=(9, 7), batch=2, context=3, device=open_device("cpu"), seed=0
@@ -127,6 +125,40 @@ def test_the_session_chooses_the_token_that_the_model_does() -> None:
     session.tower.run()
     session.projector.run()
     assert torch.equal(session.prefill.run(), expected)
+
+
+@torch.no_grad()
+def test_buffers_stay_where_a_graph_was_captured_with_them(
+    cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph keeps addresses: what moves away leaves it writing into memory of others."""
+    names = ("_pixels", "_patches", "_features", "_text", "_all")
+
+    def addresses(session: Any) -> list[int]:
+        return [getattr(session, name).data_ptr() for name in names]
+
+    seen = []
+    make = vision._work
+
+    def noted(launch: Any, device: Device) -> Any:
+        seen.append(addresses(launch.__self__))
+        return make(launch, device)
+
+    monkeypatch.setattr(vision, "_work", noted)
+    session = vision.Session(VisionLanguageModel(SMALL).eval(), 2, (9, 7), 1, 3, cpu, 0)
+    session.first_token()
+    assert seen == [addresses(session)] * 3
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_replays_leave_the_memory_of_others_alone() -> None:
+    device = open_device("cuda:0")
+    session = vision.Session(vision.random_model(SMALL, device, "auto", 0), 2, (9, 7), 2, 3, device, 0)
+    others = [torch.full((count,), 7, dtype=torch.uint8, device="cuda") for count in [512, 4096, 65536] * 200]
+    session.first_token()
+    device.synchronize()
+    assert all(bool((each == 7).all()) for each in others)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
