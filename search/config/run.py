@@ -50,8 +50,7 @@ class RunConfig(Value):
         GPUs, each with `per_gpu` evaluations.
     per_gpu: largest number of evaluations at the same time on each GPU of `device: cuda`. While one candidate
         trains, the next is built. An evaluation that finds too little memory is made again when it has the
-        GPU's memory to itself. The number counts as 1 where candidates see, and where `device_kind` names a
-        kind.
+        GPU's memory to itself. The number counts as 1 where `device_kind` names a kind.
     device: device that trains and measures candidates. `cuda` gives each worker a GPU of its own, `cuda:0`
         is one GPU that all workers share. `llama.cpp` measures every candidate in llama.cpp on the CPU,
         through its exported file with random weights; it trains on the CPU.
@@ -251,7 +250,7 @@ class RunConfig(Value):
     @property
     def on_one_gpu(self) -> int:
         """How many evaluations share a GPU."""
-        alone = self.device != "cuda" or self.device_kind or self.vision is not None
+        alone = self.device != "cuda" or self.device_kind
         return 1 if alone else self.per_gpu
 
     @property

@@ -15,7 +15,7 @@ from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
 from profiler.device.names import computes_on
 from proxy_train.images.decoders import kept_decoder
-from proxy_train.images.train import train_vision
+from proxy_train.images.train import VisionTrained, train_vision
 from proxy_train.task_settings import TaskScore
 from proxy_train.task_settings import metrics as task_metrics
 from proxy_train.tasks import train_task
@@ -146,6 +146,7 @@ def _trained_to_answer(
     """
     if job.images is None or job.stages is None:
         raise RuntimeError("a candidate that sees, and no images to train it on")
+    images, stages = job.images, job.stages
     device, start, paused = computes_on(job.device), time.perf_counter(), 0.0
     give_way: Callable[[], float]
 
@@ -154,40 +155,51 @@ def _trained_to_answer(
         paused += (waited := give_way())
         return waited
 
-    def first_stage() -> Mapping[str, Tensor]:
-        nonlocal give_way
-        with shared(device) as give_way, memory_errors():
-            return train(
-                value.language, job.corpus, job.proxy, seed=job.seed, device=device, pause=pause
-            ).weights
+    def train_in_memory(*, alone: bool) -> VisionTrained | Stopped:
+        def first_stage() -> Mapping[str, Tensor]:
+            nonlocal give_way
+            with shared(device) as give_way, memory_errors():
+                return train(
+                    value.language,
+                    job.corpus,
+                    job.proxy,
+                    seed=job.seed,
+                    device=device,
+                    pause=pause,
+                    spares_memory=alone,
+                ).weights
 
-    decoder = None
-    if job.stages.stages == "three":
-        decoder = kept_decoder(
-            value.language, job.corpus, job.proxy, first_stage, seed=job.seed, device=device
-        )
-    stopped: Stopped | None = None
-    with shared(device) as give_way, memory_errors():
-        try:
-            trained = train_vision(
-                value,
-                job.corpus,
-                job.images,
-                job.proxy,
-                job.stages,
-                seed=job.seed,
-                device=device,
-                decoder=decoder,
-                pause=pause,
-                rungs=job.fidelity.rungs,
-                on_rung=Halving(job, metrics, audited),
+        nonlocal give_way
+        decoder = None
+        if stages.stages == "three":
+            decoder = kept_decoder(
+                value.language, job.corpus, job.proxy, first_stage, seed=job.seed, device=device
             )
-        except Stopped as at_rung:
-            stopped = at_rung.with_traceback(None)  # the traceback would hold the model
-        give_back_memory()
+        with shared(device) as give_way, memory_errors():
+            try:
+                return train_vision(
+                    value,
+                    job.corpus,
+                    images,
+                    job.proxy,
+                    stages,
+                    seed=job.seed,
+                    device=device,
+                    decoder=decoder,
+                    pause=pause,
+                    rungs=job.fidelity.rungs,
+                    on_rung=halving,
+                )
+            except Stopped as at_rung:
+                return at_rung.with_traceback(None)  # the traceback would hold the model
+            finally:
+                give_back_memory()
+
+    halving = Halving(job, metrics, audited)
+    trained = beside_others(job.device, train_in_memory)
     seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
-    if stopped is not None:
-        return failure(job.seed, "stopped", str(stopped), gate=stopped.gate, **known)
+    if isinstance(trained, Stopped):
+        return failure(job.seed, "stopped", str(trained), gate=trained.gate, **known)
     metrics.update(trained.score.metrics())
     known["vision"] = trained.score
     if reason := first_broken(job.constraints, metrics):

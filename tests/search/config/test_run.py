@@ -171,3 +171,7 @@ def test_evaluations_share_gpus_that_workers_have_to_themselves(
     settings: dict[str, object], at_once: int
 ) -> None:
     assert config_module.RunConfig.model_validate(settings).at_once == at_once
+
+
+def test_candidates_that_see_share_gpus_too() -> None:
+    assert config_module.load(Path("shakti_h100"), ["workers=2", "per_gpu=3"]).at_once == 6
