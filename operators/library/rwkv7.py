@@ -331,10 +331,9 @@ OPERATOR = Operator(
     parameters=parameters,
     flops=flops,
     build=RWKV7,
-    # The reference comes first until the library's kernels are proven on a GPU.
     backends={
-        "reference": Backend(load=lambda: Recurrence(scan=chunked_rwkv7, step=rwkv7_step)),
         "fla": Backend(load=load_fla, refuses=refuses_fla),
+        "reference": Backend(load=lambda: Recurrence(scan=chunked_rwkv7, step=rwkv7_step)),
     },
     state=state_spec,
     source="Peng et al. 2025, arXiv 2503.14456",

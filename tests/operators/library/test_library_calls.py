@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from operators import registry
 from operators.layers.normalization import l2_normalized
 from operators.library import mamba3, rwkv7
 from operators.library.mamba3 import chunked_trapezoid
@@ -115,3 +116,16 @@ def test_mamba3_asks_mamba_ssm_for_the_recurrence_of_the_reference(
         for name in ("recurrent", "key", "value"):
             torch.testing.assert_close(final[name], expected_final[name], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(final["angle"].cos(), expected_final["angle"].cos(), rtol=0, atol=1e-4)
+
+
+def test_mamba3_has_the_library_only_where_its_configurations_were_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = registry.get("mamba3").shape.make(256)
+
+    def reason_on(*capability: int) -> str | None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+        return mamba3.refuses_mamba_ssm(shape, torch.device("cuda"), torch.bfloat16)
+
+    assert reason_on(9, 0) is None
+    assert "none is tried on sm_80" in str(reason_on(8, 0))
