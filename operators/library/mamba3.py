@@ -274,7 +274,9 @@ def _untried(device: torch.device) -> str | None:
     architecture = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
     if "mamba3_siso_fwd_kernel" in tuned(architecture):
         return None
-    return f"mamba_ssm's kernels for mamba3 are not safe in all configurations; none is tried on {architecture}"
+    return (
+        f"mamba_ssm's kernels for mamba3 are not safe in all configurations; none is tried on {architecture}"
+    )
 
 
 class Mamba3(OperatorModule):

@@ -177,7 +177,7 @@ class Session:
         self.state = model.language.allocate_state(*self._all.shape)
         self._pixels = self.preprocess().to(where, device.dtype)
         self.first_image_ms = device.timed(self._pass)
-        # Graphs read and write these three at the addresses that they have now: nothing may take their places.
+        # Graphs read and write these three at the addresses of now: nothing may take their places.
         self._patches = model.tower(self._pixels)
         self._features = model.projector(self._patches)
         self.tower, self.projector, self.prefill = (

@@ -30,7 +30,7 @@ from profiler.measuring.conditions import core_share, lost_core
 from profiler.measuring.decoder import random_model
 from profiler.measuring.pace import Pace
 from profiler.profile import MOST_ERROR
-from profiler.table.image_parts import PatchAttention, PatchNetwork
+from profiler.table.image_parts import PatchAttention, PatchNetwork, Pictures
 from profiler.table.image_stopwatch import image_stopwatches
 from profiler.table.latency_table import LatencyTable
 from profiler.table.parts import Entry, Part, Point, Rest
@@ -85,9 +85,15 @@ def build(
     parts = sorted(
         table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details)
     )
+    # Preparing pictures is the CPU's work. Others' programs may slow it for seconds on end, on a virtual machine
+    # by up to 1.7 times. So pictures are measured again behind all else, and the faster time counts.
+    parts += [part for part in parts if isinstance(part.what, Pictures)]
+    fastest: dict[Part, float] = {}
     for done, part in enumerate(parts, 1):
         entry = measure_part(part, device, pace)
-        table.add([entry])
+        if entry.ms <= fastest.get(part, entry.ms):
+            fastest[part] = entry.ms
+            table.add([entry])
         if on_entry is not None:
             on_entry(entry, done, len(parts))
 
