@@ -1,7 +1,8 @@
 """Searches as benchmarks run them: the configuration, the run in its folder, and the rows of a record."""
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -53,12 +54,14 @@ def config_path(device: str) -> Path:
     return _CONFIGS[open_device(device).torch_device.type]
 
 
-def load(device: str) -> RunConfig:
+def load(device: str, configs: Mapping[str, Path] = _CONFIGS) -> RunConfig:
     """Loads the configuration of the searches on `device`.
 
     It has a worker for each GPU of `device`. On a CPU it keeps its own number of workers.
+
+    configs: what to load on each kind of device.
     """
-    config = config_module.load(config_path(device))
+    config = config_module.load(configs[open_device(device).torch_device.type])
     workers = config.workers if device == "cpu" else len(devices(device))
     return config.model_copy(update={"device": device, "workers": workers})
 
@@ -113,6 +116,11 @@ def go_on(at: RunFolder, console: Console) -> Ended:
     write_plots(ended)
     print_ended(console, ended)
     return ended
+
+
+def statuses(entries: Sequence[Entry]) -> dict[str, int]:
+    """Returns how many candidates ended with each status."""
+    return dict(sorted(Counter(entry.evaluation.status for entry in entries if entry.evaluation).items()))
 
 
 def row(entry: Entry) -> dict[str, Any]:

@@ -156,15 +156,11 @@ def _spent(entries: Sequence[Entry], workers: int) -> Figures:
     seconds, purposes = searched(entries), worker_seconds(entries, workers=workers, now=None)
     ended = [entry.evaluation for entry in entries if entry.evaluation]
     startup = sum(evaluation.proxy.startup_s for evaluation in ended if evaluation.proxy)
-    statuses: dict[str, int] = {
-        status: sum(evaluation.status == status for evaluation in ended)
-        for status in sorted({each.status for each in ended})
-    }
     return {
         "search_s": round(seconds, 1),
         "candidates": len(ended),
         "candidates_per_device_hour": 3600 * len(ended) / (seconds * workers),
-        **statuses,
+        **runs_of.statuses(entries),
         **{f"{purpose}_s": round(spent, 1) for purpose, spent in purposes.items()},
         "startup_of_trainings_s": round(startup, 1),
         "busy": (purposes.get("train", 0.0) + purposes.get("profile", 0.0) - startup) / (seconds * workers),

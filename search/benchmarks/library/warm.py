@@ -11,9 +11,6 @@ importing libraries and opening the device, which come before the first kernel a
 """
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +21,7 @@ from operators.architecture import Architecture, Layer
 from profiler.device.device import open_device
 from profiler.kernels.warm import Job, Warmed, Workload, jobs, warm
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.kernel_cache import empty_kernel_cache
 
 WIDTH = 1536
 WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
@@ -34,7 +32,7 @@ def warm_everything(device: str, console: Console) -> Measured:
     work = _work(open_device(device).label)
     figures: Figures = {"cores": os.cpu_count() or 1, "operators": len(work)}
     samples: list[dict[str, Any]] = []
-    with _empty_cache():
+    with empty_kernel_cache():
         for kind in ("new", "known"):
             operators = sorted(warm(work), key=lambda warmed: warmed.operator)
             samples += [{"kind": kind, **asdict(warmed)} for warmed in operators]
@@ -56,20 +54,6 @@ def _work(device: str) -> list[Job]:
 def _described(kind: str, warmed: Warmed) -> str:
     seconds = f"{warmed.seconds:7.2f} s, start {warmed.start_s:5.1f} s"
     return f"{kind:<6}{warmed.operator:<16}{warmed.backend:<14}{seconds}  {warmed.problem}"
-
-
-@contextmanager
-def _empty_cache() -> Iterator[None]:
-    before = os.environ.get("TRITON_CACHE_DIR")
-    with tempfile.TemporaryDirectory(prefix="frontrunner-kernels-") as folder:
-        os.environ["TRITON_CACHE_DIR"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["TRITON_CACHE_DIR"]
-            else:
-                os.environ["TRITON_CACHE_DIR"] = before
 
 
 BENCHMARK = Benchmark("warm", "how long operators' kernels take to be compiled and tuned", warm_everything)
