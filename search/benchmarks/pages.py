@@ -7,7 +7,7 @@ A template is a Markdown file of results/benchmarks/pages/ in Jinja2's syntax. I
     f("h100/decode"): the figures of the record results/benchmarks/h100/decode.json.
     samples(...): what the figures were computed from.
     recorded(...): whether there is such a record.
-    cite(...): a sentence that links the record and names its device, day and command.
+    cite(...): a sentence that links the record and names its device, day and command, or commands.
 
 A name that no record has ends the command with one line.
 """
@@ -117,8 +117,10 @@ def _reader(folder: Path) -> Callable[[str], Mapping[str, Any]]:
 
 def _cite(name: str, cited: Mapping[str, Any]) -> str:
     day = f"{datetime.fromisoformat(cited['started']):%-d %B %Y}"
-    command = cited["command"].partition(" --out ")[0]
-    return f"Record: [{name}.json]({LINK}/{name}.json), {cited['device']['name']}, {day}, `{command}`."
+    # A record that was put together by hand has several commands.
+    commands = [f"`{command.partition(' --out ')[0]}`" for command in cited["command"].split("; ")]
+    made = " and ".join(commands)
+    return f"Record: [{name}.json]({LINK}/{name}.json), {cited['device']['name']}, {day}, {made}."
 
 
 def _fixed(value: float, digits: int = 0, sign: str = "") -> str:

@@ -64,6 +64,15 @@ def test_a_page_takes_its_figures_from_the_record_and_cites_it(checkout):
     assert write_pages(checkout) == []
 
 
+def test_a_record_that_several_commands_made_names_each(checkout):
+    record = checkout / "results" / "benchmarks" / "cpu" / "x.json"
+    record.write_text(
+        record.read_text().replace("bench x --out there.json", "search y; frontrunner promote y")
+    )
+    (page,) = pages(checkout)
+    assert page.text.endswith(", 5 November 2026, `frontrunner search y` and `frontrunner promote y`.\n")
+
+
 def test_a_changed_record_makes_its_page_stale(checkout):
     write_pages(checkout)
     record = checkout / "results" / "benchmarks" / "cpu" / "x.json"
