@@ -18,11 +18,12 @@ back is a kernel of about a microsecond, which is timed with them. A small model
 copies of the model (see `profiler.measuring.decoder_copies`).
 
 Timing holds the device's exclusive lock, with the anchor model timed before and after. Building the model,
-capturing its graphs and measuring its memory hold the shared lock. Only the largest batch is allocated under
-the exclusive lock: it takes the memory that others would need.
+capturing its graphs and measuring its memory hold the shared lock, and give way to others in between: new
+kernels take a minute to compile. Only the largest batch is allocated under the exclusive lock: it takes the
+memory that others would need.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -112,7 +113,12 @@ def measure(
             for context in settings.contexts
             for batch in settings.batch_sizes
         }
-        with shared(opened.label):
+        with shared(opened.label) as give_way:
+
+            def let_others() -> None:
+                opened.synchronize()
+                give_way()
+
             anchor = anchor or Anchor(opened)
             _require_memory(costs, opened)
             together = arithmetic.param_bytes + sum(point.state_bytes for point in costs.values())
@@ -122,7 +128,7 @@ def measure(
             ]
             pool = torch.cuda.graph_pool_handle() if opened.torch_device.type == "cuda" else None
             sessions = [
-                _session(models, batch, context, point, opened, seed=seed, pool=pool)
+                _session(models, batch, context, point, opened, let_others, seed=seed, pool=pool)
                 for (batch, context), point in costs.items()
             ]
         pace = Pace(anchor)
@@ -197,15 +203,30 @@ class _Session:
 
 
 def _session(
-    models: Sequence[HybridLM], batch: int, context: int, point: Cost, device: Device, *, seed: int, pool: Any
+    models: Sequence[HybridLM],
+    batch: int,
+    context: int,
+    point: Cost,
+    device: Device,
+    let_others: Callable[[], None],
+    *,
+    seed: int,
+    pool: Any,
 ) -> _Session:
+    """Builds what is measured at one point.
+
+    let_others: lets a waiting process have the device, between steps that may compile kernels for long
+    """
     random, architecture = torch.Generator().manual_seed(seed), models[0].architecture
     with memory_errors(_where(batch, context)):
         tokens = torch.randint(architecture.vocabulary, (batch, context), generator=random).to(
             device.torch_device
         )
+        let_others()
         decoders = [Decoder(models[0], batch, context)]
+        let_others()
         peak = _peak_memory(decoders[0], tokens, device)
+        let_others()
         prompt = Prompt(decoders[0], tokens, pool=pool)
         decoders += [Decoder(model, batch, context) for model in models[1:]]
     return _Session(decoders, prompt, point, peak)

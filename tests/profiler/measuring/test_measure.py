@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from operators.base.threads import torch_threads
 from operators.cost import cost
 from operators.model import ModelState
 from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.lock import exclusive, shared
 from profiler.measuring import anchor as anchoring
 from profiler.measuring import capacity, conditions, pace
 from profiler.measuring import measure as measuring
@@ -172,7 +175,7 @@ def test_inputs_come_from_the_seed_and_are_not_zero(cpu: Device) -> None:
     def weights_and_tokens(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         model = measuring.random_model(SMALL, cpu, backend="auto", seed=seed)
         session = measuring._session(
-            [model], 3, 12, cost(SMALL, batch=3, context=12), cpu, seed=seed, pool=None
+            [model], 3, 12, cost(SMALL, batch=3, context=12), cpu, lambda: None, seed=seed, pool=None
         )
         return torch.cat([parameter.flatten() for parameter in model.parameters()]), session.prompt.tokens
 
@@ -221,6 +224,33 @@ def test_timing_holds_the_device_alone_and_building_does_not(monkeypatch: pytest
         "_measure_point",
         "_measure_point",
     ]
+
+
+def test_who_wants_the_device_does_not_wait_until_a_whole_model_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    had = threading.Event()
+
+    def alone() -> None:
+        with exclusive("cpu"):
+            had.set()
+
+    waiting, known, build = threading.Thread(target=alone), list[bool](), measuring.Decoder
+
+    def building(*arguments: Any) -> Any:
+        if not known:
+            waiting.start()
+            with suppress(DeviceError):  # raised once the other one keeps newcomers out
+                while True:
+                    with shared("cpu", timeout_s=0.0):
+                        time.sleep(0.001)
+        known.append(had.is_set())
+        return build(*arguments)
+
+    monkeypatch.setattr(measuring, "Decoder", building)
+    measure(SMALL, QUICK.model_copy(update={"contexts": (12,)}))
+    waiting.join()
+    assert known == [False, True]
 
 
 def test_peak_memory_is_exact_and_repeatable(cpu: Device) -> None:
