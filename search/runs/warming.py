@@ -1,6 +1,7 @@
 """What `frontrunner warm` is given, as jobs for profiler.kernels.warm."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 from operators.architecture import Architecture
@@ -10,9 +11,11 @@ from profiler.kernels.warm import jobs
 from profiler.measuring.anchor import CONTEXT, anchor_architecture
 from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxySettings
+from search.config.run import RunConfig
 from search.config.space import SpaceSettings, choices_of
 from search.evaluation.fidelity import proxy_of
 from search.runs.sources import run_or_architecture
+from search.spaces.staged import make_space
 
 BATCHES, TOKENS = (1, 8), 1024  # of a model that is given without a run
 
@@ -66,6 +69,25 @@ def warm_jobs(
         whole.append(Job(anchor_architecture("cuda"), steps, device, whole=True))
     heads = {(job.architecture.width, job.architecture.vocabulary, job.workload): job for job in whole}
     return [*heads.values(), *distinct.values()]
+
+
+def first_candidates_first(work: Sequence[Job], config: RunConfig) -> list[Job]:
+    """The jobs of a run in the order in which its candidates will need them, as far as that is known.
+
+    First come the heads, then the shapes of the first candidate, of the second, and so on. Searchers begin
+    with the seeds of the space. Behind them the jobs keep their order.
+    """
+    known: dict[tuple[str, str, int], float] = {}
+    for number, seed in enumerate(make_space(config.space, config.data.vocabulary).seeds()):
+        for member in (seed, proxy_of(seed, config.fidelity.width_scale)):
+            for layer in member.layers:
+                known.setdefault((layer.operator, layer.shape.model_dump_json(), member.width), number)
+
+    def turn(job: Job) -> float:
+        shape = job.layer.operator, job.layer.shape.model_dump_json(), job.architecture.width
+        return -1 if job.whole else known.get(shape, inf)
+
+    return sorted(work, key=turn)
 
 
 def _heads(members: Sequence[Architecture], workload: Workload, device: str) -> list[Job]:

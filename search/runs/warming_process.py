@@ -11,13 +11,15 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from profiler.device.names import computes_on
 from profiler.kernels.warm import compile_in_the_background
 from profiler.process.child_process import Child, settle_in
+from search.config import run as config_module
 from search.config.run import RunConfig
 from search.runs.folder import RunFolder
-from search.runs.warming import warm_jobs
+from search.runs.warming import first_candidates_first, warm_jobs
 
 # Cores that are left to the search itself and to the system, beside two for each evaluation.
 _CORES_LEFT = 2
@@ -49,8 +51,10 @@ def main(parent: int, config: str, device: str, processes: int) -> None:
     settle_in(parent)
     os.nice(_NICENESS)
     work = warm_jobs([config], batches=None, tokens=None, device=device)
-    # The first candidates have all operators between them, so the first jobs should too.
+    # Later candidates have any operator, so that none should come last with all of its shapes.
     random.Random(0).shuffle(work)  # noqa: S311 - no secret
+    # The first ones begin at once, with nothing compiled. In a random order nearly all is for later ones.
+    work = first_candidates_first(work, config_module.load(Path(config)))
     compile_in_the_background(work, processes=processes)
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from operators.base.errors import ArchitectureError, ConfigError
-from search.runs.warming import warm_jobs
+from search.config import run as config_module
+from search.evaluation.fidelity import proxy_of
+from search.runs.warming import first_candidates_first, warm_jobs
+from search.spaces.staged import make_space
 
 RUN = """
 data: {vocabulary: 300}
@@ -59,6 +62,41 @@ def test_what_is_trained_at_half_its_width_is_prepared_at_half_its_width(tmp_pat
         if job.layer.operator == "attention" and job.workload.training and not job.whole
     }
     assert heads == {1, 2}
+
+
+def test_what_the_first_candidates_need_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    larger = RUN.replace("ratio: [2, 4]", "ratio: [1, 2, 3, 4]") + "fidelity: {width_scale: 0.5}\n"
+    file.write_text(larger, encoding="utf-8")
+    work = warm_jobs([str(file)], batches=None, tokens=None, device="cuda")[::-1]
+    config = config_module.load(file)
+    ordered = first_candidates_first(work, config)
+    assert len(ordered) == len(work)
+    assert all(job in work for job in ordered)
+    heads = [job.whole for job in ordered]
+    assert heads == sorted(heads, reverse=True)  # those that every candidate needs
+
+    found = [
+        (job.layer.operator, job.layer.shape, job.architecture.width) for job in ordered if not job.whole
+    ]
+    seeds = make_space(config.space, 300).seeds()
+    turns = [
+        min(
+            (
+                number
+                for number, seed in enumerate(seeds)
+                for member in (seed, proxy_of(seed, 0.5))
+                for layer in member.layers
+                if (layer.operator, layer.shape, member.width) == shape
+            ),
+            default=len(seeds),
+        )
+        for shape in found
+    ]
+    assert turns == sorted(turns)
+    assert {0, 1, len(seeds)} <= set(turns)  # some are needed at once, some by no seed
+    behind = [job for job in ordered if not job.whole][turns.index(len(seeds)) :]
+    assert behind == [job for job in work if job in behind]  # in their order
 
 
 def test_architectures_are_found_by_name_and_sizes_can_be_given() -> None:

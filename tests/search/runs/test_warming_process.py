@@ -1,6 +1,7 @@
 """Kernels that are compiled while a search is driven: when, and with what."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,24 @@ def test_every_job_is_compiled_and_none_is_run(monkeypatch: pytest.MonkeyPatch) 
     work = warming_process.warm_jobs(["tiny-hybrid"], batches=[1], tokens=8, device="cpu")
     warm_module.compile_in_the_background(work, processes=2)
     assert sorted(compiled) == sorted(job.layer.operator for job in work)
+
+
+def test_the_process_compiles_all_of_the_space_and_begins_with_what_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("space: {operators: [attention, swiglu], widths: [64, 128]}", encoding="utf-8")
+    asked: list[tuple[Sequence[Job], int]] = []
+    monkeypatch.setattr(warming_process, "settle_in", lambda parent: None)
+    monkeypatch.setattr(os, "nice", lambda less: None)
+    monkeypatch.setattr(
+        warming_process, "compile_in_the_background", lambda work, processes: asked.append((work, processes))
+    )
+    warming_process.main(1, str(config), "cuda", 3)
+    ((work, processes),) = asked
+    assert processes == 3
+    every = warming_process.warm_jobs([str(config)], batches=None, tokens=None, device="cuda")
+    assert len(work) == len(every)
+    assert all(job in work for job in every)
+    smallest, *_ = [job for job in work if not job.whole]
+    assert smallest.architecture.width == 64  # the space's first corner
