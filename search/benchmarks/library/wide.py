@@ -78,7 +78,8 @@ def search_and_promote(device: str, console: Console) -> Measured:
 def search_figures(entries: Sequence[Entry], *, devices: int, at_once: int) -> Figures:
     """What a search did with its time.
 
-    first_s, first_six_s: from its beginning to the end of the first candidate, and of the sixth.
+    first_s, first_six_s: from the beginning of the first evaluation to the end of the first candidate, and of
+        the sixth. What is of six is left out where fewer ended.
     candidate.PURPOSE_s, first_six.PURPOSE_s: mean seconds of a candidate by purpose, as of `Evaluation`; of
         all that ended, and of the first six.
     measured_share: the share of the devices' time in which something is measured.
@@ -104,11 +105,13 @@ def search_figures(entries: Sequence[Entry], *, devices: int, at_once: int) -> F
         "candidates_per_hour": 3600 * len(ended) / seconds,
         "first_s": round((ends[0] - began).total_seconds(), 1),
     }
+    groups = {"candidate": ended}
     if len(ended) >= FIRST:
         figures["first_six_s"] = round((ends[FIRST - 1] - began).total_seconds(), 1)
+        groups["first_six"] = ended[:FIRST]
     if len(ended) > 1:
         figures["candidates_per_hour_after_first"] = 3600 * rate(entries, (1, len(ended)))
-    for name, some in (("first_six", ended[:FIRST]), ("candidate", ended)):
+    for name, some in groups.items():
         figures |= {f"{name}.{purpose}_s": value for purpose, value in _mean_seconds(some).items()}
     return figures | {
         "trained_s": round(trained, 1),
