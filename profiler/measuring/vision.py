@@ -10,6 +10,7 @@ On a GPU, tower and projector are replayed from CUDA graphs, as prefill and deco
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 from typing import Any
 
@@ -65,14 +66,16 @@ def measure_vision(
     of_decoder = settings.model_copy(update={"contexts": together, "images": 0})
     decoder = language(value.language, of_decoder, device=device, backend=backend, seed=seed, anchor=anchor)
     with torch.inference_mode(), torch_threads(settings.threads), memory_errors():
-        with shared(opened.label):
+        with shared(opened.label) as give_way:
             anchor = anchor or Anchor(opened)
             model = random_model(value, opened, backend, seed)
-            sessions = [
-                Session(model, settings.images, settings.picture, batch, context, opened, seed)
-                for context in settings.contexts
-                for batch in settings.batch_sizes
-            ]
+            sessions = []
+            for context, batch in product(settings.contexts, settings.batch_sizes):
+                opened.synchronize()
+                give_way()
+                sessions.append(
+                    Session(model, settings.images, settings.picture, batch, context, opened, seed)
+                )
         pace, with_energy = Pace(anchor), bool(settings.energy_seconds) and not decoder.absent
         vision, conditions = watched(
             lambda: [
