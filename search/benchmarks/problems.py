@@ -1,4 +1,4 @@
-"""Search problems with known answers, for `frontrunner bench searchers`; nothing is trained.
+"""Search problems with known answers, for `bench searchers` and `bench botorch`; nothing is trained.
 
 Problems of pymoo: ZDT1-4, 6 (Zitzler et al. 2000), DTLZ1-4, 6, 7 (Deb et al. 2005), WFG4, 6 (Huband et al.
 2006) and Kursawe's. They have two objectives, as in pymoo, and each variable takes one of 21 levels. Half of

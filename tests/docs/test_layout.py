@@ -68,6 +68,7 @@ LIBRARIES = {
     "llama.cpp": "xllamacpp",
     "transformers": "transformers",
     "gguf": "gguf",
+    "BoTorch": "botorch",
 }
 
 

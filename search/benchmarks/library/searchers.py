@@ -13,12 +13,10 @@ are counted apart, as held out. The time of guided's proposals on the spaces of 
 end, when no other process is at work. Parameters are counted there; nothing is measured.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +27,7 @@ from rich.console import Console
 
 from operators.base.threads import compute_with_one_thread
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.comparison import Points, drive, mean_and_error, problem_named
 from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores, screened_space
 from search.config import run as config_module
 from search.config.searcher import EvolutionSettings
@@ -48,8 +47,6 @@ POPULATIONS = {"nsga2-20": ("nsga2", 20), "nsga2-50": ("nsga2", 50)}
 # that the width is one more gene.
 SPACES = ("h100_small", "nemotron_flash")
 METHODS = ("guided", "evolution", "random", "nsga2-20", "nsga2-50", "tpe", "gp", "pymoo-nsga2-20")
-
-Points = list[tuple[float, ...]]
 
 
 def compare_searchers(device: str, console: Console) -> Measured:
@@ -112,11 +109,11 @@ def _means(problem: str, rows: Sequence[Mapping[str, Any]], console: Console) ->
                 if row["method"] == method and f"hypervolume_{budget}" in row
             ]
             if volumes:
-                error = float(np.std(volumes, ddof=1) / np.sqrt(len(volumes)))
-                figures |= {f"{problem}.{budget}.{method}": round(float(np.mean(volumes)), 5)}
+                mean, error = mean_and_error(volumes)
+                figures |= {f"{problem}.{budget}.{method}": round(mean, 5)}
                 figures |= {f"{problem}.{budget}.{method}.standard_error": round(error, 5)}
                 console.print(
-                    f"{problem:<34}{budget:>5}  {method:<16}{np.mean(volumes):.4f} ± {error:.4f}",
+                    f"{problem:<34}{budget:>5}  {method:<16}{mean:.4f} ± {error:.4f}",
                     highlight=False,
                 )
     return figures
@@ -149,7 +146,7 @@ def _runs() -> Iterator[Run]:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    problem = _problem(run.problem)
+    problem = problem_named(run.problem)
     if run.method.startswith("pymoo"):
         points, times = _pymoo(problem, run.budgets[-1], run.seed), list[float]()
     else:
@@ -176,28 +173,12 @@ def _milliseconds(times: Sequence[float]) -> dict[str, float]:
     return {name: float(value) for name, value in statistics.items()}
 
 
-@cache
-def _problem(name: str) -> Problem[Any]:
-    return PROBLEMS[name]()
-
-
 def _ours(
     method: str, space: Space[T], objectives: Callable[[T], tuple[float, ...]], budget: int, seed: int
 ) -> tuple[Points, list[float]]:
-    """Scores in their order, and the seconds of each ask and tell."""
     name, population = POPULATIONS.get(method, (method, 20))
     proposer = searcher(name, space, EvolutionSettings(population=population), seed=seed)
-    points: Points = []
-    times: list[float] = []
-    for _ in range(budget):
-        start = time.perf_counter()
-        proposal = proposer.ask()
-        asked = time.perf_counter()
-        points.append(objectives(proposal.candidate))
-        evaluated = time.perf_counter()
-        proposer.tell(proposal.number, points[-1])
-        times.append(asked - start + time.perf_counter() - evaluated)
-    return points, times
+    return drive(proposer, objectives, budget)
 
 
 def _pymoo(problem: Problem[Any], budget: int, seed: int) -> Points:
