@@ -151,6 +151,7 @@ def test_buffers_stay_where_a_graph_was_captured_with_them(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @torch.inference_mode()
 def test_replays_leave_the_memory_of_others_alone() -> None:
     device = open_device("cuda:0")
