@@ -92,8 +92,8 @@ def shared(
     """Holds the device beside other `shared` holders, never beside an `exclusive` one.
 
     It gives a function for work that takes long and can pause. The function releases the device for as long
-    as another process wants it alone, and returns how long it waited (s). The device must be idle when it is
-    called.
+    as another process wants it alone, and returns how long it waited (s). Before that it waits until all is
+    done that this process queued.
 
     of: what of it is held
     timeout_s: how long to wait for the device (s)
@@ -124,7 +124,8 @@ def shared(
             # A process that wants the device alone keeps the turnstile shut, before and while it has the
             # device.
             except BlockingIOError:
-                began = time.monotonic()
+                opened.synchronize()
+            began = time.monotonic()
             tell("waiting")
             stay.close()
             fcntl.flock(room, fcntl.LOCK_UN)

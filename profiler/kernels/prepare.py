@@ -120,7 +120,6 @@ class _Built:
     def let_others(self) -> None:
         """Lets a waiting process have the device: compiling all kernels of a shape takes seconds."""
         if self.give_way is not None:
-            self.device.synchronize()
             self.give_way()
 
 

@@ -114,11 +114,6 @@ def measure(
             for batch in settings.batch_sizes
         }
         with shared(opened.label) as give_way:
-
-            def let_others() -> None:
-                opened.synchronize()
-                give_way()
-
             anchor = anchor or Anchor(opened)
             _require_memory(costs, opened)
             together = arithmetic.param_bytes + sum(point.state_bytes for point in costs.values())
@@ -128,7 +123,7 @@ def measure(
             ]
             pool = torch.cuda.graph_pool_handle() if opened.torch_device.type == "cuda" else None
             sessions = [
-                _session(models, batch, context, point, opened, let_others, seed=seed, pool=pool)
+                _session(models, batch, context, point, opened, give_way, seed=seed, pool=pool)
                 for (batch, context), point in costs.items()
             ]
         pace = Pace(anchor)
@@ -208,25 +203,25 @@ def _session(
     context: int,
     point: Cost,
     device: Device,
-    let_others: Callable[[], None],
+    give_way: Callable[[], float],
     *,
     seed: int,
     pool: Any,
 ) -> _Session:
     """Builds what is measured at one point.
 
-    let_others: lets a waiting process have the device, between steps that may compile kernels for long
+    give_way: of the shared lock, called between steps that may compile kernels for long
     """
     random, architecture = torch.Generator().manual_seed(seed), models[0].architecture
     with memory_errors(_where(batch, context)):
         tokens = torch.randint(architecture.vocabulary, (batch, context), generator=random).to(
             device.torch_device
         )
-        let_others()
+        give_way()
         decoders = [Decoder(models[0], batch, context)]
-        let_others()
+        give_way()
         peak = _peak_memory(decoders[0], tokens, device)
-        let_others()
+        give_way()
         prompt = Prompt(decoders[0], tokens, pool=pool)
         decoders += [Decoder(model, batch, context) for model in models[1:]]
     return _Session(decoders, prompt, point, peak)

@@ -71,7 +71,6 @@ def measure_vision(
             model = random_model(value, opened, backend, seed)
             sessions = []
             for context, batch in product(settings.contexts, settings.batch_sizes):
-                opened.synchronize()
                 give_way()
                 sessions.append(
                     Session(model, settings.images, settings.picture, batch, context, opened, seed)

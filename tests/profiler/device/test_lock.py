@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from operators.base.errors import DeviceError
+from profiler.device.device import Device
 from profiler.device.lock import Standing, exclusive, observed, shared
 
 FORK = multiprocessing.get_context("fork")
@@ -211,3 +212,18 @@ def test_who_shares_gives_way_to_who_wants_the_device_alone_and_comes_back() -> 
         assert standings == ["waiting", "shared", "waiting", "shared"]
         with pytest.raises(DeviceError, match="in use"), exclusive("cpu", timeout_s=0.05):
             pass
+
+
+def test_who_gives_way_waits_for_its_own_work_first_and_only_where_another_wants_the_device(
+    cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, waited = FORK.Event(), 0.0
+    inside_when_done: list[bool] = []
+    monkeypatch.setattr(type(cpu), "synchronize", lambda _: inside_when_done.append(inside.is_set()))
+    with shared("cpu") as give_way:
+        assert give_way() == 0.0
+        assert inside_when_done == []
+        with processes((hold_alone, (inside,))):
+            while waited == 0.0:
+                waited = give_way()
+    assert inside_when_done == [False]

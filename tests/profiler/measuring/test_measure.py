@@ -175,7 +175,7 @@ def test_inputs_come_from_the_seed_and_are_not_zero(cpu: Device) -> None:
     def weights_and_tokens(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         model = measuring.random_model(SMALL, cpu, backend="auto", seed=seed)
         session = measuring._session(
-            [model], 3, 12, cost(SMALL, batch=3, context=12), cpu, lambda: None, seed=seed, pool=None
+            [model], 3, 12, cost(SMALL, batch=3, context=12), cpu, lambda: 0.0, seed=seed, pool=None
         )
         return torch.cat([parameter.flatten() for parameter in model.parameters()]), session.prompt.tokens
 
