@@ -1,4 +1,4 @@
-"""What comparisons of searchers share: a searcher on a problem, and means with their errors."""
+"""What comparisons share: a searcher on a problem, and means with their errors."""
 
 import time
 from collections.abc import Callable, Sequence

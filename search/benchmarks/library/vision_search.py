@@ -12,7 +12,7 @@ them meets the design with seeds that neither the search nor that choice has see
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +24,7 @@ from proxy_train.images.stage_settings import StageSettings
 from search.benchmarks import record
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.comparison import mean_and_error
 from search.benchmarks.record import RESULTS
 from search.config import run as config_module
 from search.config.run import RunConfig
@@ -127,10 +128,8 @@ def compared(design: Variant, rival: Variant) -> Figures:
         if score in design.scores and score in rival.scores:
             pairs = zip(rival.scores[score], design.scores[score], strict=True)
             gains = [sign * (ours - theirs) for ours, theirs in pairs]
-            figures |= {
-                f"{score}_gain": fmean(gains),
-                f"{score}_gain_error": stdev(gains) / len(gains) ** 0.5,
-            }
+            gain, error = mean_and_error(gains)
+            figures |= {f"{score}_gain": gain, f"{score}_gain_error": error}
     return figures
 
 
