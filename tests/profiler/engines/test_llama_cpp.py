@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from operators.published.gguf_export.outline import Outline
 from operators.published.gguf_export.sizes import gguf_cost
 from operators.published.gguf_export.writing import write_gguf
 from profiler.device.device import open_device
+from profiler.engines import llama_cpp, llama_cpp_process
 from profiler.engines.llama_cpp import LlamaCpp, more_steps
-from profiler.engines.llama_cpp_messages import Opening
-from profiler.engines.llama_cpp_process import Reply, _server, during
+from profiler.engines.llama_cpp_messages import Decoding, Opening, Reading
+from profiler.engines.llama_cpp_process import Loaded, Reply, _server, during
 from profiler.engines.measure import measure_in_engine
 from profiler.engines.sessions import steps_around
 from profiler.measuring.measure import measure
@@ -42,8 +44,17 @@ def engine() -> Iterator[LlamaCpp]:
     engine.close()
 
 
-def test_each_batch_at_each_context_is_measured() -> None:
+def test_each_batch_at_each_context_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("xllamacpp")
+    opened: list[tuple[int, int, int]] = []
+
+    class Watched(LlamaCpp):
+        def _asked(self, request: Reading | Decoding | Opening, phase: str) -> Any:
+            if isinstance(request, Opening):
+                opened.append((request.batch, request.context, request.prompt))
+            return super()._asked(request, phase)
+
+    monkeypatch.setattr(llama_cpp, "LlamaCpp", Watched)
     settings = ProfileSettings(batch_sizes=(1, 3), contexts=(8, 300), quantization="F16", **QUICK)
     profile = measure(ONE, settings, device="llama.cpp")
     assert [(point.batch, point.context) for point in profile.points] == [
@@ -55,12 +66,30 @@ def test_each_batch_at_each_context_is_measured() -> None:
     assert all(min(point.decode.n, point.prefill.n) >= 5 for point in profile.points)
     # Weights, a cache and buffers of such a model, and not what libraries keep.
     assert all(100_000 < point.peak_memory_bytes < 50_000_000 for point in profile.points)
-    few, _, many, all_rows = (point.prefill.median_ms for point in profile.points)
-    assert few < many < all_rows
+    assert opened == [(batch, context, steps_around(context)[0]) for context in (8, 300) for batch in (1, 3)]
     assert (profile.device, profile.dtype) == ("llama.cpp", "F16")
     assert profile.versions["xllamacpp"].startswith("20")
     assert "CPU" in profile.versions["llama.cpp"]
     assert profile.errors().keys() >= {"decode_ms@b1", "prefill_ms@b3.c300"}
+
+
+def test_every_row_reads_all_tokens_of_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a server that keeps what it is asked for."""
+    asked: list[tuple[int, int]] = []
+
+    class Server:
+        def handle_completions(self, request: dict[str, Any]) -> dict[str, Any]:
+            asked.append((len(request["prompt"]), request["n_predict"]))
+            return {"timings": {"predicted_n": request["n_predict"], "predicted_ms": 1e9}}
+
+    monkeypatch.setattr(llama_cpp_process, "_server", lambda _: Server())
+    loaded = Loaded(Opening("x.gguf", batch=3, context=300, prompt=9, steps=4, more=5, threads=1))
+    asked.clear()
+    loaded.read()
+    assert asked == [(300, 1)] * 3
+    asked.clear()
+    loaded.decode()
+    assert sorted(asked) == [(9, 4), (9, 9), (9, 9)]
 
 
 def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
