@@ -10,6 +10,7 @@ import torch
 
 from operators.architecture import Layer
 from operators.kernels.launching import refuses_kernels
+from operators.kernels.libraries import set_up_triton
 from operators.operator import FusedStep
 
 # The backend's name for users.
@@ -51,6 +52,7 @@ def reason_against_kernels(device: torch.device, dtype: torch.dtype) -> str | No
     """Why none of our kernels can be used on this device in this dtype; None where they can."""
     if reason := refuses_kernels(device, dtype):
         return reason
+    set_up_triton()
     try:
         importlib.import_module("triton")
     except ImportError as error:

@@ -61,7 +61,8 @@ def compiling_ahead(
     launches = Launches()
 
     class Mode(asynchronous.AsyncCompileMode):  # type: ignore[name-defined]
-        def submit(self, key: str, compile_kernel: Callable[[], Any], finalize: Callable[[Any], None]) -> Any:
+        def submit(self, key: str, compile_kernel: Callable[[], Any], *then: Callable[[Any], None]) -> Any:
+            """then: is called afterwards; one function in Triton 3.6, two in 3.9"""
             launches.kernels.add(digest := _digest(key))
 
             def compile_once() -> Any:
@@ -73,7 +74,7 @@ def compiling_ahead(
                     launches.failed.add(digest)
                     raise
 
-            return super().submit(key, compile_once, finalize)
+            return super().submit(key, compile_once, *then)
 
     with (
         ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,

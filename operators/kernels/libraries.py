@@ -35,7 +35,7 @@ FULL_TUNING = "FRONTRUNNER_FULL_TUNING"
 @cache  # the outcome does not change, and to look through a library's kernels takes a moment
 def load(module: str) -> Any:
     """Imports a module of a kernel library and sets up its kernels' cache and tuning. Raises ImportError."""
-    use_kernel_cache()
+    set_up_triton()
     library = module.partition(".")[0]
     _lighten(library)
     with _nothing_compiled(library):
@@ -104,10 +104,15 @@ def cache_folder() -> Path:
     return root / "frontrunner" / "kernels" / re.sub(r"[^A-Za-z0-9.+_-]+", "-", "_".join(words))
 
 
-def use_kernel_cache() -> None:
-    """On a GPU, makes Triton keep binaries and tuning results in `cache_folder()` or the user's choice."""
+def set_up_triton() -> None:
+    """On a GPU, sets how Triton compiles, where the user's environment does not.
+
+    Binaries and tuning results are kept in `cache_folder()`. A multiplication and an addition stay one
+    operation: Triton 3.9 warns that 3.10 will part them by default, and losses would depend on its version.
+    """
     if torch.cuda.is_available():
         os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder()))
+        os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
         os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")
 
 

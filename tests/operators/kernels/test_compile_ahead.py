@@ -1,6 +1,10 @@
-"""Compiling before launching, with kernels of our own on a real GPU."""
+"""Compiling before launching: for a GPU that is not there, and on a real one."""
 
+import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +13,6 @@ triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
 from operators.kernels.compile_ahead import compiling_ahead  # noqa: E402
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
 
 SIZE = 1000
 
@@ -36,6 +35,27 @@ def _double(x, y, size, block: tl.constexpr):
     tl.store(y + at, tl.load(x + at, mask=at < size) * 2, mask=at < size)
 
 
+def test_every_configuration_is_compiled_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    """In a process of its own, as this one may interpret kernels."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.compile_ahead_for_hopper"],
+        env={"PYTHONPATH": ":".join(sys.path), "TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert json.loads(ran.stdout) == {
+        "kernels": 4 + 1 + 1,
+        "cases": 1,
+        "failed": 1,
+        "warps": {"_add_one": [2, 2, 4, 4], "_double": [4]},
+        "for": ["sm_90a"],
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_every_configuration_is_compiled_and_nothing_runs() -> None:
     x, y = torch.randn(SIZE, device="cuda"), torch.zeros(SIZE, device="cuda")
 

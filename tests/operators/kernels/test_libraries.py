@@ -1,5 +1,6 @@
 """How kernel libraries are imported: little of them, and their kernels for any number of heads."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 9))
-    monkeypatch.setattr(libraries, "use_kernel_cache", lambda: None)
+    monkeypatch.setattr(libraries, "set_up_triton", lambda: None)
     yield folder
     libraries.load.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "fla"]:
@@ -92,3 +93,17 @@ def test_losses_are_deterministic_without_the_compiler(monkeypatch: pytest.Monke
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert torch.are_deterministic_algorithms_enabled() == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_user_s_environment_decides_how_triton_compiles(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    environment = {"TRITON_CACHE_DIR": "/mine"}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: there)
+        patch.setattr(libraries, "cache_folder", lambda: Path("/kernels"))
+        patch.setattr(os, "environ", environment)
+        libraries.set_up_triton()
+    added = {"TRITON_CACHE_AUTOTUNING": "1", "TRITON_DEFAULT_FP_FUSION": "1"} if there else {}
+    assert environment == {"TRITON_CACHE_DIR": "/mine", **added}

@@ -149,7 +149,7 @@ def test_the_cache_is_keyed_by_versions_and_left_alone_without_a_gpu(monkeypatch
     assert f"torch-{torch.__version__}" in kernel_libraries.cache_folder().name
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    kernel_libraries.use_kernel_cache()
+    kernel_libraries.set_up_triton()
     assert "TRITON_CACHE_DIR" not in kernel_libraries.os.environ
 
 
@@ -158,11 +158,11 @@ def test_a_cache_that_the_user_chose_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     monkeypatch.setenv("TRITON_CACHE_AUTOTUNING", "0")
     monkeypatch.setenv("TRITON_CACHE_DIR", "/elsewhere")
-    kernel_libraries.use_kernel_cache()
+    kernel_libraries.set_up_triton()
     assert kernel_libraries.os.environ["TRITON_CACHE_DIR"] == "/elsewhere"
     assert kernel_libraries.os.environ["TRITON_CACHE_AUTOTUNING"] == "0"
     monkeypatch.delenv("TRITON_CACHE_DIR")
-    kernel_libraries.use_kernel_cache()
+    kernel_libraries.set_up_triton()
     assert kernel_libraries.os.environ["TRITON_CACHE_DIR"] == str(kernel_libraries.cache_folder())
 
 
