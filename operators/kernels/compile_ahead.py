@@ -41,7 +41,6 @@ def compiling_ahead(
     threads: int | None = None,
     *,
     claims: Path | None = None,
-    before_launch: Callable[[], None] = lambda: None,
 ) -> Iterator[Launches]:
     """Inside, launches of Triton kernels compute nothing; at the end each configuration is compiled.
 
@@ -50,7 +49,6 @@ def compiling_ahead(
 
     threads: how many compile; None for one per core.
     claims: a folder in which processes note what they compile. What another process has noted is left to it.
-    before_launch: called before each launch, by the thread that launches
 
     Raises ImportError without Triton.
     """
@@ -82,7 +80,6 @@ def compiling_ahead(
     ):
 
         def compile_only(self: Any, *args: Any, **kwargs: Any) -> Any:
-            before_launch()
             token = asynchronous.active_mode.set(mode)  # autograd's threads do not inherit the mode
             try:
                 return compile_or_launch(self, *args, **{**kwargs, "warmup": True})

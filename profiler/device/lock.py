@@ -11,6 +11,9 @@ The memory of a device has locks of its own (`of="memory"`). Work that may have 
 Work that ran out of it is done again with the memory to itself. Who holds the device never waits for its
 memory.
 
+To compile a kernel takes seconds and no device. So a process that holds a GPU `shared` is `outside` while
+Triton compiles for it, and measurements need not wait for that.
+
 The files lie in a folder of the user's own below `tempfile.gettempdir()`. The PIDs in them serve messages,
 and `members`: processes that may have memory on the device and keep to its locks. The locks are not
 reentrant: a process that holds one and asks for the same device again waits for itself.
@@ -27,7 +30,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from operators.base.errors import DeviceError
+from operators.kernels.compiling import compile_inside
 from profiler.device.device import Device, open_device
 
 # Between two attempts to take a lock (s).
@@ -92,50 +98,116 @@ def shared(
     """Holds the device beside other `shared` holders, never beside an `exclusive` one.
 
     It gives a function for work that takes long and can pause. The function releases the device for as long
-    as another process wants it alone, and returns how long it waited (s). Before that it waits until all is
-    done that this process queued.
+    as another process wants it alone, and returns how long the work has waited since the function was last
+    called (s). Before that it waits until all is done that this process queued.
 
     of: what of it is held
     timeout_s: how long to wait for the device (s)
 
     Raises DeviceError as `exclusive` does.
     """
-    opened, deadline, tell = open_device(device, engines=True), time.monotonic() + timeout_s, _tell.get()
+    opened, deadline = open_device(device, engines=True), time.monotonic() + timeout_s
     enrol(opened)
     with (
         _told("shared") as inside,
         _opened(opened, _PARTS[of][0]) as turnstile,
         _opened(opened, _PARTS[of][1]) as room,
-        ExitStack() as stay,
+        _Hold(opened, turnstile, room) as hold,
     ):
-
-        def enter(deadline: float) -> None:
-            with _held(turnstile, opened, deadline, (turnstile,)):
-                # A process that is alone inside holds the turnstile too, so that neither of these waits or
-                # meets another's entry.
-                fcntl.flock(room, fcntl.LOCK_SH)
-                stay.enter_context(_signed_in(room))
-
-        def give_way() -> float:
-            try:
-                fcntl.flock(turnstile, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                fcntl.flock(turnstile, fcntl.LOCK_UN)
-                return 0.0
-            # A process that wants the device alone keeps the turnstile shut, before and while it has the
-            # device.
-            except BlockingIOError:
-                opened.synchronize()
-            began = time.monotonic()
-            tell("waiting")
-            stay.close()
-            fcntl.flock(room, fcntl.LOCK_UN)
-            enter(began + WAIT_LIMIT_S)
-            tell("shared")
-            return time.monotonic() - began
-
-        enter(deadline)
+        hold.enter(deadline)
         inside()
-        yield give_way
+        if of == "memory":
+            yield hold.give_way
+            return
+        if opened.torch_device.type == "cuda":
+            compile_inside(outside)
+        _holds.append(hold)
+        try:
+            yield hold.give_way
+        finally:
+            _holds.remove(hold)
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Inside, the device that this process holds `shared` is released, for work that needs none.
+
+    Before that it waits until all is done that this process queued. So it does nothing while a graph is
+    captured, when nothing may be waited for. Nor does it where the process holds several devices: which one
+    the work belongs to is not known.
+    """
+    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    if capturing or len(_holds) != 1:
+        yield
+        return
+    hold = _holds.pop()
+    try:
+        with hold.left():
+            yield
+    finally:
+        _holds.append(hold)
+
+
+class _Hold:
+    """A device that this process may hold `shared`, until the block ends.
+
+    turnstile, room: open files of its lock
+    """
+
+    def __init__(self, device: Device, turnstile: int, room: int) -> None:
+        self._device, self._turnstile, self._room = device, turnstile, room
+        self._stay, self._tell, self._waited = ExitStack(), _tell.get(), 0.0
+
+    def __enter__(self) -> "_Hold":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stay.close()
+
+    def enter(self, deadline: float) -> None:
+        with _held(self._turnstile, self._device, deadline, (self._turnstile,)):
+            # A process that is alone inside holds the turnstile too, so that neither of these waits or meets
+            # another's entry.
+            fcntl.flock(self._room, fcntl.LOCK_SH)
+            self._stay.enter_context(_signed_in(self._room))
+
+    def give_way(self) -> float:
+        """What `shared` gives."""
+        try:
+            fcntl.flock(self._turnstile, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+        # A process that wants the device alone keeps the turnstile shut, before and while it has the device.
+        except BlockingIOError:
+            self._leave()
+            self._come_back()
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Inside, the device is released."""
+        self._leave()
+        self._tell("free")
+        try:
+            yield
+        finally:
+            self._come_back()
+
+    def _leave(self) -> None:
+        self._device.synchronize()
+        self._stay.close()
+        fcntl.flock(self._room, fcntl.LOCK_UN)
+
+    def _come_back(self) -> None:
+        began = time.monotonic()
+        self._tell("waiting")
+        self.enter(began + WAIT_LIMIT_S)
+        self._tell("shared")
+        self._waited += time.monotonic() - began
+
+
+# What `outside` releases: one for each device whose time this process holds `shared`.
+_holds: list[_Hold] = []
 
 
 def members(device: Device) -> frozenset[int]:

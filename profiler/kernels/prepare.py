@@ -104,23 +104,14 @@ class Compiled:
     ready: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Built:
-    """A job's layer, or its whole model, on its device.
-
-    give_way: lets a process have the device that wants it alone; None while this one does not hold it
-    """
+    """A job's layer, or its whole model, on its device."""
 
     device: Device
     module: ResidualLayer | HybridLM
     backend: str
     start_s: float
-    give_way: Callable[[], float] | None = None
-
-    def let_others(self) -> None:
-        """Lets a waiting process have the device: compiling all kernels of a shape takes seconds."""
-        if self.give_way is not None:
-            self.give_way()
 
 
 # Takes room for this many bytes before they are used, and gives it back after the block.
@@ -159,7 +150,7 @@ def compile_kernels(
         if again or not marker[0].exists():
             # Processes are the parallel part: more threads would wait for Python's lock.
             threads = None if claims is None else 2
-            with compiling_ahead(threads, claims=claims, before_launch=built.let_others) as launched:
+            with compiling_ahead(threads, claims=claims) as launched:
                 exercise()
             launches.append(launched)
 
@@ -288,12 +279,9 @@ def _exercise(built: _Built, job: Job, take_room: TakeRoom | None) -> None:
     def on_device(kind: object, tokens: int) -> Iterator[None]:
         # A process that waits for memory must not hold the device: the process that has the memory may be
         # waiting for the device.
-        with memory.taken(kind, tokens), shared(job.device) as built.give_way:
-            try:
-                yield
-                device.synchronize()
-            finally:
-                built.give_way = None
+        with memory.taken(kind, tokens), shared(job.device):
+            yield
+            device.synchronize()
 
     if isinstance(built.module, HybridLM):
         model = built.module

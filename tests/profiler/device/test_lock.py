@@ -16,7 +16,7 @@ import pytest
 
 from operators.base.errors import DeviceError
 from profiler.device.device import Device
-from profiler.device.lock import Standing, exclusive, observed, shared
+from profiler.device.lock import Standing, exclusive, observed, outside, shared
 
 FORK = multiprocessing.get_context("fork")
 HOLDER = """
@@ -227,3 +227,57 @@ def test_who_gives_way_waits_for_its_own_work_first_and_only_where_another_wants
             while waited == 0.0:
                 waited = give_way()
     assert inside_when_done == [False]
+
+
+def free() -> bool:
+    """Whether nobody holds the device."""
+    try:
+        with exclusive("cpu", timeout_s=0.05):
+            return True
+    except DeviceError:
+        return False
+
+
+def test_outside_the_device_is_free_and_afterwards_held_again() -> None:
+    def fail() -> None:
+        with outside():
+            raise ValueError("does not compile")
+
+    with outside():
+        pass
+    with shared("cpu"):
+        assert not free()
+        with outside():
+            assert free()
+        assert not free()
+        with pytest.raises(ValueError, match="does not compile"):
+            fail()
+        assert not free()
+    assert free()
+
+
+def test_an_observer_is_told_of_work_outside() -> None:
+    standings: list[Standing] = []
+    with observed(standings.append), shared("cpu"), outside():
+        pass
+    assert standings == ["waiting", "shared", "free", "waiting", "shared", "free"]
+
+
+def test_the_wait_to_come_back_is_told_once() -> None:
+    inside = FORK.Event()
+    with shared("cpu") as give_way:
+        with processes((hold_alone, (inside,))):
+            with outside():
+                assert inside.wait(20)
+            assert give_way() >= 0.2
+        assert give_way() == 0.0
+
+
+def test_outside_a_device_its_memory_is_still_held_and_of_several_devices_none_is_left() -> None:
+    with shared("cpu", of="memory"), shared("cpu"):
+        with outside():
+            assert free()
+            with pytest.raises(DeviceError), exclusive("cpu", of="memory", timeout_s=0.05):
+                pass
+        with shared("cpu"), outside():
+            assert not free()

@@ -182,18 +182,3 @@ def test_who_waits_for_memory_does_not_hold_the_device(monkeypatch: pytest.Monke
     built, work = held[:2], held[2:]
     assert built == ["+device", "-device"]
     assert work == ["+memory", "+device", "-device", "-memory"] * 3
-
-
-def test_a_process_gives_way_between_launches_while_it_holds_the_device(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[str] = []
-    job = jobs([HYBRID], WORKLOAD, "cpu")[0]
-    built = module._build(job)
-    built.let_others()
-    monkeypatch.setattr(built.module.operator, "forward", lambda *_: built.let_others() or torch.zeros(()))
-    monkeypatch.setattr(module, "shared", lambda device: nullcontext(lambda: asked.append("gave way")))
-    with pytest.raises(RuntimeError):  # nothing to go back through
-        module._exercise(built, job, None)
-    assert asked == ["gave way"]
-    assert built.give_way is None
