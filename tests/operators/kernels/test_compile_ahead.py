@@ -1,8 +1,6 @@
 """Compiling before launching: for a GPU that is not there, and on a real one."""
 
 import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +11,7 @@ triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
 from operators.kernels.compile_ahead import compiling_ahead  # noqa: E402
+from tests.helpers.without_interpreter import printed  # noqa: E402
 
 SIZE = 1000
 
@@ -36,16 +35,7 @@ def _double(x, y, size, block: tl.constexpr):
 
 
 def test_every_configuration_is_compiled_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
-    """In a process of its own, as this one may interpret kernels."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.compile_ahead_for_hopper"],
-        env={"PYTHONPATH": ":".join(sys.path), "TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert json.loads(ran.stdout) == {
+    assert json.loads(printed("compile_ahead_for_hopper", tmp_path)) == {
         "kernels": 4 + 1 + 1,
         "cases": 1,
         "failed": 1,

@@ -1,5 +1,6 @@
 """How kernel libraries are imported: little of them, and their kernels for any number of heads."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 triton = pytest.importorskip("triton")
 
 from operators.kernels import libraries  # noqa: E402
+from tests.helpers.without_interpreter import printed  # noqa: E402
 
 KERNEL = """
 import triton
@@ -107,3 +109,13 @@ def test_the_user_s_environment_decides_how_triton_compiles(
         libraries.set_up_triton()
     added = {"TRITON_CACHE_AUTOTUNING": "1", "TRITON_DEFAULT_FP_FUSION": "1"} if there else {}
     assert environment == {"TRITON_CACHE_DIR": "/mine", **added}
+
+
+def test_what_was_fastest_is_kept_for_other_processes_also_with_a_function_before_the_kernel(
+    tmp_path: Path,
+) -> None:
+    """A choice that each process made anew would change the order of sums, and with it losses."""
+
+    taken = {"taken": {"block": 32}, "called": [32]}
+    assert json.loads(printed("tune_for_hopper", tmp_path)) == {"timed": 3, **taken}
+    assert json.loads(printed("tune_for_hopper", tmp_path)) == {"timed": 0, **taken}
