@@ -1,6 +1,6 @@
 """Launches a kernel that keeps the fastest of three configurations, on a Hopper GPU that is not there.
 
-Prints how often a configuration was timed, which one was taken, and which one's function was called before it.
+Prints how often one was timed, which one was taken, and which one's function was called before it.
 """
 
 import json
