@@ -20,14 +20,14 @@ SIZE = 1000
 )
 @triton.heuristics({"even": lambda given: given["size"] % 2 == 0})
 @triton.jit
-def _add_one(x, y, size, block: tl.constexpr, even: tl.constexpr):
+def add_one(x, y, size, block: tl.constexpr, even: tl.constexpr):
     at = tl.program_id(0) * block + tl.arange(0, block)
     if even:
         tl.store(y + at, tl.load(x + at, mask=at < size) + 1, mask=at < size)
 
 
 @triton.jit
-def _double(x, y, size, block: tl.constexpr):
+def double(x, y, size, block: tl.constexpr):
     at = tl.program_id(0) * block + tl.arange(0, block)
     tl.store(y + at, tl.load(x + at, mask=at < size) * 2, mask=at < size)
 
@@ -42,12 +42,12 @@ def main() -> None:
     x, y = torch.ones(SIZE), torch.zeros(SIZE)
     with compiling_ahead(2) as launches:
         for _ in range(2):
-            _add_one[lambda meta: (triton.cdiv(SIZE, meta["block"]),)](x, y, SIZE)
-        elsewhere = threading.Thread(target=lambda: _double[(16,)](y, y, SIZE, block=64))  # as autograd does
+            add_one[lambda meta: (triton.cdiv(SIZE, meta["block"]),)](x, y, SIZE)
+        elsewhere = threading.Thread(target=lambda: double[(16,)](y, y, SIZE, block=64))  # as autograd does
         elsewhere.start()
         elsewhere.join()
         _wrong[(1,)](x)
-    kept = {kernel.__name__: kernel.device_caches[0][0] for kernel in (_add_one.fn.fn, _double)}
+    kept = {kernel.__name__: kernel.device_caches[0][0] for kernel in (add_one.fn.fn, double)}
     found = {
         "kernels": len(launches.kernels),
         "cases": len(launches.cases),

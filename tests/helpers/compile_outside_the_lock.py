@@ -8,10 +8,10 @@ import torch
 import triton
 import triton.language as tl
 
-from operators.base.errors import DeviceError
 from operators.kernels.compiling import compile_inside
-from profiler.device.lock import exclusive, outside, shared
+from profiler.device.lock import outside, shared
 from tests.helpers import hopper_driver
+from tests.helpers.device_lock import free
 
 
 @triton.jit
@@ -27,14 +27,6 @@ def _two(x):
 @triton.jit
 def _wrong(x):
     tl.store(x, unknown)  # noqa: F821 - which does not compile
-
-
-def free() -> bool:
-    try:
-        with exclusive("cpu", timeout_s=0.05):
-            return True
-    except DeviceError:
-        return False
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import pytest
 from operators.base.errors import DeviceError
 from profiler.device.device import Device
 from profiler.device.lock import Standing, exclusive, observed, outside, shared
+from tests.helpers.device_lock import free
 
 FORK = multiprocessing.get_context("fork")
 HOLDER = """
@@ -227,15 +228,6 @@ def test_who_gives_way_waits_for_its_own_work_first_and_only_where_another_wants
             while waited == 0.0:
                 waited = give_way()
     assert inside_when_done == [False]
-
-
-def free() -> bool:
-    """Whether nobody holds the device."""
-    try:
-        with exclusive("cpu", timeout_s=0.05):
-            return True
-    except DeviceError:
-        return False
 
 
 def test_outside_the_device_is_free_and_afterwards_held_again() -> None:
