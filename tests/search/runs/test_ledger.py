@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from operators.base.errors import RunError
 from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
+from search.runs import ledger_rows
 from search.runs.entry import finished
 from search.runs.folder import RunFolder
 from search.runs.loop import drive
@@ -172,7 +173,7 @@ def test_a_missing_ledger_is_said(tmp_path):
 
 
 def test_a_ledger_that_another_program_keeps_locked_is_said(folder, ledger, prepared, monkeypatch):
-    monkeypatch.setattr(ledger_module, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ledger_rows, "LOCK_TIMEOUT_S", 0.1)
     impatient = ledger_module.open_ledger(folder.ledger)
     with sqlite3.connect(folder.ledger, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
