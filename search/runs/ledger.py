@@ -14,30 +14,35 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from operators.base.errors import RunError, flat
+from operators.base.errors import ArchitectureError, RunError, flat
 from operators.base.garbage import many_that_stay
 from operators.base.read_json import JsonReader
 from operators.vision.vision_language import Model
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
+from search.runs import loads_in
 from search.runs.entry import Again, Attempt, Entry
 from search.runs.ledger_rows import Row, refused, rows, study_attributes
-from search.runs.written_models import WrittenModels
+from search.runs.written_models import WrittenModel, WrittenModels
 from search.searchers.contract import Proposal
 
 if TYPE_CHECKING:
     from search.runs.ledger_writes import Writer
 
+CONFIG = "the ledger's configuration"
 AGAIN = "again:"  # and a candidate's number: the attribute that holds its second evaluation
 # The attributes of a trial that an entry is made of. The others are for people who look at the study.
-_READ = ("architecture", "attempts", "evaluation", "order", "origin", "parents", "screened")
+_READ = (
+    *("architecture", "attempts", "evaluation", "loads_in", "order"),
+    *("origin", "parents", "screened", "shorthand"),
+)
 _EVALUATIONS, _ATTEMPTS, _AGAINS = JsonReader(Evaluation), JsonReader(tuple[Attempt, ...]), JsonReader(Again)
 MANY = 500  # new candidates: a driver that goes on never has so many
 LAYOUT = 4  # of what this file writes; an older or newer ledger is refused, not guessed at
@@ -55,7 +60,7 @@ class Ledger:
         attributes = study_attributes(path)
         self._look_for_second(attributes)
         config = from_json(attributes["config"])
-        self.config: RunConfig = config_module.parse(config, where="the ledger's configuration")
+        self.config: RunConfig = config_module.parse(config, where=CONFIG, written=True)
 
     @cached_property
     def _writer(self) -> "Writer":
@@ -77,6 +82,7 @@ class Ledger:
         attributes = {
             "architecture": proposal.candidate.to_json(),
             "shorthand": json.dumps(proposal.candidate.shorthand),
+            "loads_in": loads_in.write(proposal.candidate),
             "parents": json.dumps(proposal.parents),
             "origin": json.dumps(proposal.origin),
             "screened": json.dumps(dict(screened or {})),
@@ -188,7 +194,12 @@ class Ledger:
         try:
             return Entry(
                 number=trial.number,
-                architecture=self._models.read(from_json(written["architecture"])),
+                model=WrittenModel(
+                    written["architecture"],
+                    from_json(written["shorthand"]),
+                    loads_in.read(written.get("loads_in")),
+                    read=partial(self._model, trial.number),
+                ),
                 parents=tuple(from_json(written["parents"])),
                 origin=from_json(written["origin"]),
                 evaluation=_EVALUATIONS.read(written["evaluation"]) if ended else None,
@@ -202,6 +213,12 @@ class Ledger:
             )
         except (KeyError, ValueError) as error:
             raise _damaged(trial.number, error) from None
+
+    def _model(self, number: int, text: str) -> Model:
+        try:
+            return self._models.read(from_json(text))
+        except (ValueError, ArchitectureError) as error:
+            raise _damaged(number, error) from None
 
     @property
     def corpus_digest(self) -> str:

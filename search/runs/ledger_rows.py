@@ -1,10 +1,10 @@
 """Reads a ledger's tables as they are, by Python's own SQLite.
 
 Optuna's own reading makes an object of every parameter and value of every trial: tens of seconds and a
-gigabyte for ten thousand candidates, of which a run needs the attributes alone. To import it takes longer than
-to read a small run. Attributes are left as the JSON that they are written in: to read an evaluation's JSON
-and to validate it is one step. A trial's attributes are written before its state or with it: a trial that has
-ended is whole.
+gigabyte for ten thousand candidates, of which a run needs the attributes alone. To import it takes longer
+than to read a small run. Attributes are left as the JSON that they are written in: to read an evaluation's
+JSON and to validate it is one step. A trial's attributes are written before its state or with it: a trial
+that has ended is whole.
 """
 
 import sqlite3
@@ -25,13 +25,19 @@ LOCK_TIMEOUT_S = 20.0  # another program that reads or writes the file is done w
 _ENDED = ("COMPLETE", "PRUNED", "FAIL")
 # Trials that are asked for by their ids; of more, all are read.
 _FEW = 500
-_OF_STUDY = f"study_id = (SELECT study_id FROM studies WHERE study_name = '{STUDY}')"  # noqa: S608 - a constant
-_TRIALS = f"SELECT trial_id, number, state, datetime_complete FROM trials WHERE {_OF_STUDY}"  # noqa: S608
-_ATTRIBUTES = (
-    "SELECT trial_id, key, trial_user_attributes.value_json FROM trial_user_attributes "
-    f"WHERE trial_id IN (SELECT trial_id FROM trials WHERE {_OF_STUDY})"  # noqa: S608
+_TRIALS = (
+    "SELECT trial_id, number, state, datetime_complete FROM trials "
+    "WHERE study_id = (SELECT study_id FROM studies WHERE study_name = :study)"
 )
-_STUDY_ATTRIBUTES = f"SELECT key, value_json FROM study_user_attributes WHERE {_OF_STUDY}"  # noqa: S608
+_ATTRIBUTES = (
+    "SELECT trial_id, key, trial_user_attributes.value_json FROM trial_user_attributes WHERE trial_id IN "
+    "(SELECT trial_id FROM trials "
+    "WHERE study_id = (SELECT study_id FROM studies WHERE study_name = :study))"
+)
+_STUDY_ATTRIBUTES = (
+    "SELECT key, value_json FROM study_user_attributes "
+    "WHERE study_id = (SELECT study_id FROM studies WHERE study_name = :study)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,9 @@ def rows(
     Raises sqlite3.Error.
     """
     with _connected(path) as connection:
-        chosen, values = ("", ()) if only is None else (" AND number = ?", (only,))
-        trials = connection.execute(f"{_TRIALS}{chosen} ORDER BY number", values).fetchall()
+        chosen = "" if only is None else " AND number = :only"
+        asked = {"study": STUDY, "only": only}
+        trials = connection.execute(f"{_TRIALS}{chosen} ORDER BY number", asked).fetchall()
         zone = _zone()
         found = [
             Row(
@@ -88,7 +95,7 @@ def rows(
             query += f" AND key IN ({_listed(repr(key) for key in keys)})"
         if len(wanted) <= _FEW:
             query += f" AND trial_id IN ({_listed(wanted)})"
-        for trial_id, key, value in connection.execute(query):
+        for trial_id, key, value in connection.execute(query, {"study": STUDY}):
             if trial_id in wanted:
                 wanted[trial_id][key] = value
     return found
@@ -103,7 +110,7 @@ def study_attributes(path: Path, *keys: str) -> dict[str, str]:
     """
     chosen = f" AND key IN ({_listed(repr(key) for key in keys)})" if keys else ""
     with _connected(path) as connection:
-        return dict(connection.execute(f"{_STUDY_ATTRIBUTES}{chosen}"))
+        return dict(connection.execute(f"{_STUDY_ATTRIBUTES}{chosen}", {"study": STUDY}))
 
 
 def refused(done: Literal["read", "written"], reason: str) -> RunError:

@@ -113,9 +113,7 @@ class Writer:
         self._storage.engine.dispose()
 
 
-def create_study(
-    path: Path, objectives: Sequence[Objective], attributes: Mapping[str, Any]
-) -> Writer:
+def create_study(path: Path, objectives: Sequence[Objective], attributes: Mapping[str, Any]) -> Writer:
     """A new ledger.
 
     attributes: what it says of the whole run.

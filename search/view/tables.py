@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from operators import Architecture
 from operators.base.errors import ConfigError
-from operators.published.engines import where_it_loads
 from search.config.run import RunConfig
 from search.evaluation.figures import exact_value, formatted, percent, with_unit
 from search.evaluation.outcome import worked
@@ -100,12 +98,10 @@ def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str
     known = evaluation.metrics if evaluation else {}
     return {
         "id": entry.number,
-        "architecture": entry.architecture.shorthand,
-        "width": entry.architecture.width,
-        "depth": entry.architecture.depth,
-        "loads_in": where_it_loads(entry.architecture)
-        if isinstance(entry.architecture, Architecture)
-        else "",
+        "architecture": entry.shorthand,
+        "width": entry.size[0],
+        "depth": entry.size[1],
+        "loads_in": entry.loads_in,
         **dict.fromkeys(metrics),
         **{name: exact_value(name, value) for name, value in known.items()},
         **{name + SPREAD: value for name, value in spreads(entry).items()},

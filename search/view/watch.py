@@ -90,9 +90,7 @@ def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Sh
         last = entry.under_way[-1]
         since = duration(max(0.0, (now - last.at).total_seconds()))
         place = last.place or ("the next free one" if in_parts else "a new one")
-        rows.append(
-            (place, str(entry.number), since, str(len(entry.under_way)), entry.architecture.shorthand)
-        )
+        rows.append((place, str(entry.number), since, str(len(entry.under_way)), entry.shorthand))
     names = (worker, "candidate", "for [h:mm:ss]", "attempt", "architecture")
     return sheet(names, rows, words=(worker, "architecture"), optional=("attempt",))
 
