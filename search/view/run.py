@@ -10,8 +10,9 @@ from search.runs.folder import RunFolder
 from search.runs.gate_counts import Gate
 from search.runs.ledger import Ledger
 from search.runs.status import standing
+from search.view.frame import records, sorted_by
 from search.view.gates import gates_table
-from search.view.tables import candidates_sheet, columns_for, frame, records, run_frame, sorted_by
+from search.view.tables import candidates_sheet, columns_for, frame, run_frame
 from search.view.terminal_tables import show
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from search.runs.frontier import hypervolume_course
 from search.runs.ledger import Ledger
 from search.runs.status import opened, state_of
 from search.runs.worker_time import worker_seconds
+from search.view.frame import sorted_by
 from search.view.progress import duration
-from search.view.tables import candidates_sheet, columns_for, frame, sorted_by
+from search.view.tables import candidates_sheet, columns_for, frame
 from search.view.terminal_tables import Sheet, sheet, show
 
 EVERY_S = 2.0  # seconds between two pictures
