@@ -40,10 +40,15 @@ class WrittenModel:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Width and depth. Raises RunError where the ledger is damaged."""
-        plain = from_json(self.text)
-        if "layers" in plain:
+        try:
+            plain = from_json(self.text)
             return plain["width"], len(plain["layers"])
-        return self.model.width, self.model.depth
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # a model that sees has neither; what is torn is refused as a whole
+            return self.model.width, self.model.depth
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, WrittenModel):
