@@ -47,7 +47,7 @@ class WrittenModel:
             ValueError,
             KeyError,
             TypeError,
-        ):  # a model that sees has neither; what is torn is refused as a whole
+        ):  # one that sees has neither, and what is torn is refused
             return self.model.width, self.model.depth
 
     def __eq__(self, other: object) -> bool:
