@@ -11,13 +11,16 @@ from search.benchmarks.made_up_run import make_run
 
 # Seconds of CPU: torch 2.5, scipy.stats 1.4, matplotlib 1, transformers 1, ray 1, optuna 0.6, pandas 0.5,
 # sqlalchemy 0.5.
-LIBRARIES = (
-    *("torch", "scipy.stats", "matplotlib", "transformers", "ray", "optuna", "pandas", "sqlalchemy"),
-)
-# What only reads a run. Each needs Python, numpy and what is written in the ledger.
+LIBRARIES = ("torch", "scipy.stats", "matplotlib", "transformers", "ray", "optuna", "pandas", "sqlalchemy")
+# What only reads a run.
 READING = (
-    *("runs", "status run", "watch run --once", "watch run --json"),
-    *("frontier run", "frontier run --all --json", "frontier run --format csv"),
+    "runs",
+    "status run",
+    "watch run --once",
+    "watch run --json",
+    "frontier run",
+    "frontier run --all --json",
+    "frontier run --format csv",
     "frontier run --objectives loss,params --where params<=6e6 --sort width --format markdown",
 )
 # Each part is imported after the ones before it, in one process.
@@ -46,7 +49,7 @@ print(json.dumps(imported))
 
 @pytest.mark.usefixtures("cold_python")
 def test_slow_libraries_are_imported_where_they_are_needed(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", 12)
+    make_run(tmp_path / "run", 6)
     command = [sys.executable, "-c", CODE, json.dumps(LIBRARIES), json.dumps(list(PARTS)), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {part: set(names) for part, names in json.loads(done.stdout).items()} == PARTS

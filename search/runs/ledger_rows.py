@@ -11,11 +11,11 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from operators.base.errors import RunError
 
@@ -135,7 +135,7 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @cache
-def _zone() -> Any:
+def _zone() -> tzinfo | None:
     """Of times in the tables: Optuna 5 writes UTC, earlier versions the time zone of the machine (None)."""
     return UTC if int(version("optuna").partition(".")[0]) >= 5 else None
 

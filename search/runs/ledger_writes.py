@@ -5,6 +5,7 @@ transaction: a tenth of a second of a processor for one candidate. So its tables
 them. A process that is killed in between leaves all of a change, or nothing.
 """
 
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ from search.runs import ledger_rows
 from search.runs.entry import REJECTED
 from search.runs.flat_parameters import flat_parameters
 from search.runs.ledger_rows import STUDY, rows
+
+# What a database that refuses raises through Optuna, SQLAlchemy, and Python's own SQLite.
+_REFUSALS = (StorageInternalError, SQLAlchemyError, sqlite3.Error)
 
 
 class Writer:
@@ -76,7 +80,7 @@ class Writer:
 
     def change(self, number: int, attributes: Mapping[str, str]) -> None:
         """Adds attributes to a candidate without an evaluation. Raises RunError where it has one."""
-        trial_id = self.unfinished(number)
+        trial_id = self._unfinished(number)
         with _told():
             change_trial(self._storage, trial_id, attributes)
 
@@ -88,14 +92,14 @@ class Writer:
         status: of its evaluation.
         values: of the objectives where the status is `ok`.
         """
-        trial_id = self.unfinished(number)
+        trial_id = self._unfinished(number)
         rejected = TrialState.PRUNED if status in REJECTED else TrialState.FAIL
         state = TrialState.COMPLETE if status == "ok" else rejected
         with _told():
             change_trial(self._storage, trial_id, attributes, state=state, values=values)
         self.acknowledged.add(number)
 
-    def unfinished(self, number: int) -> int:
+    def _unfinished(self, number: int) -> int:
         """The id of a trial that has no evaluation yet. Raises RunError."""
         if number not in self.trials:
             raise RunError(f"the ledger has no candidate {number}")
@@ -116,6 +120,7 @@ class Writer:
 def create_study(path: Path, objectives: Sequence[Objective], attributes: Mapping[str, Any]) -> Writer:
     """A new ledger.
 
+    objectives: of the run, in their order.
     attributes: what it says of the whole run.
 
     Raises RunError where it cannot be written.
@@ -131,7 +136,7 @@ def create_study(path: Path, objectives: Sequence[Objective], attributes: Mappin
         for key, value in attributes.items():
             study.set_user_attr(key, value)
         return Writer(path, storage, study._study_id)
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except _REFUSALS as error:
         raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
 
 
@@ -152,7 +157,7 @@ def _told() -> Iterator[None]:
     """Raises RunError where the database refuses, as on a full disk; what it held before stays whole."""
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError) as error:
+    except _REFUSALS as error:
         raise ledger_rows.refused("written", _reason(error)) from error
 
 

@@ -43,11 +43,8 @@ class WrittenModel:
         try:
             plain = from_json(self.text)
             return plain["width"], len(plain["layers"])
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # one that sees has neither, and what is torn is refused
+        except (ValueError, KeyError, TypeError):
+            # One that sees has its layers further in, and what is torn is refused with the model.
             return self.model.width, self.model.depth
 
     def __eq__(self, other: object) -> bool:

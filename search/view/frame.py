@@ -50,6 +50,8 @@ class Frame:
             values = [value for value in self.column(name) if value is not None]
             if values and all(isinstance(value, int) for value in values):
                 table[name] = table[name].astype("Int64")  # unlike int64 it allows missing values
+        if "frontier" in self.columns:
+            table["frontier"] = table["frontier"].astype(bool)  # without rows too, as it selects rows
         return table
 
 

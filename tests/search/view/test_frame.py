@@ -88,3 +88,8 @@ def test_json_has_no_infinity() -> None:
 def test_text_in_csv_is_no_formula(text: str) -> None:
     _, (cell,) = csv.reader(io.StringIO(csv_text(frame_of([{"reason": text}], ("reason",)))))
     assert cell == (f"'{text}" if text[0] in "=+-@" else text)
+
+
+def test_the_frontier_of_no_rows_selects_no_rows() -> None:
+    table = frame_of([], ("id", "frontier")).pandas()
+    assert table[table["frontier"]].columns.tolist() == ["id", "frontier"]
