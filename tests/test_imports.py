@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from search.benchmarks.made_up_run import make_run
+from operators import Architecture
+from search.config.run import RunConfig
+from search.evaluation.outcome import Evaluation
+from search.runs import ledger as ledger_module
+from search.searchers.contract import Proposal
 
 # Seconds of CPU: torch 2.5, scipy.stats 1.4, matplotlib 1, transformers 1, ray 1, optuna 0.6, pandas 0.5,
 # sqlalchemy 0.5.
@@ -48,8 +52,14 @@ print(json.dumps(imported))
 
 
 @pytest.mark.usefixtures("cold_python")
-def test_slow_libraries_are_imported_where_they_are_needed(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", 6)
+def test_slow_libraries_are_imported_where_they_are_needed(tmp_path: Path, tiny_config: RunConfig) -> None:
+    (tmp_path / "run").mkdir()
+    ledger = ledger_module.create(tmp_path / "run" / "ledger.db", tiny_config, started="now")
+    for number, shorthand in enumerate(("a f", "a r", "f a f")):
+        model = Architecture.from_shorthand(shorthand, width=32, vocabulary=300)
+        ledger.propose(Proposal(number, model, (), "seed"), {})
+        metrics = {"loss": 3.0 - number, "decode_ms@b1": 1.0 + number, "params": 1000.0}
+        ledger.record(number, Evaluation(status="ok", metrics=metrics, seed=0))
     command = [sys.executable, "-c", CODE, json.dumps(LIBRARIES), json.dumps(list(PARTS)), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {part: set(names) for part, names in json.loads(done.stdout).items()} == PARTS
