@@ -155,7 +155,7 @@ class Run:
         Raises ConfigError.
         """
         config, entries = self._read()
-        return run_frame(config, entries, objectives, where)
+        return run_frame(config, entries, objectives, where).pandas()
 
     def frontier(self, objectives: Sequence[str] | None = None, where: Sequence[str] = ()) -> "pd.DataFrame":
         """Returns the candidates, of those that meet the conditions, that no other dominates.
@@ -163,7 +163,7 @@ class Run:
         Arguments as of `candidates`.
         """
         config, entries = self._read()
-        return run_frame(config, entries, objectives, where, frontier=True)
+        return run_frame(config, entries, objectives, where, frontier=True).pandas()
 
     def candidate(self, number: int) -> Candidate:
         """Returns one candidate by its id. Raises RunError."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from operators.architecture import Architecture, Layer
-    from operators.layers.rope import Rope
     from operators.model import HybridLM
+    from operators.rope import Rope
     from operators.vision.model import VisionLanguageModel
     from operators.vision.vision_language import VisionLanguage
 
@@ -19,7 +19,7 @@ _HOMES = {
     "Architecture": "operators.architecture",
     "HybridLM": "operators.model",
     "Layer": "operators.architecture",
-    "Rope": "operators.layers.rope",
+    "Rope": "operators.rope",
     "VisionLanguage": "operators.vision.vision_language",
     "VisionLanguageModel": "operators.vision.model",
 }

@@ -11,8 +11,8 @@ from operators.base import shipped
 from operators.base.errors import ArchitectureError, in_words, one_line
 from operators.base.value import Value, whole
 from operators.base.written import WrittenValue, plain_from_file
-from operators.layers.rope import Rope
-from operators.operator import Shape
+from operators.rope import Rope
+from operators.shape import Shape
 
 Genes = Mapping[str, Mapping[str, Any]]
 MAX_DEPTH = 1024  # no useful model is deeper, and a mistyped `repeat` would fill the memory

@@ -11,7 +11,8 @@ from operators import registry
 from operators.architecture import Layer
 from operators.base.errors import BackendError, flat
 from operators.decoding.fused import FILES, TRITON, fused, reason_against_kernels, reason_against_layer
-from operators.operator import FusedHead, FusedStep, Shape
+from operators.operator import FusedHead, FusedStep
+from operators.shape import Shape
 
 
 @dataclass(frozen=True)

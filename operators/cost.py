@@ -11,7 +11,7 @@ import torch
 from operators import registry
 from operators.architecture import Architecture, Layer, NormKind, distinct
 from operators.layers.normalization import norm_parameters
-from operators.operator import Shape
+from operators.shape import Shape
 
 
 @dataclass(frozen=True)

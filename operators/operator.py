@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.base.value import Value
-from operators.layers.rope import Rope
+from operators.rope import Rope
+from operators.shape import Shape
 
 State = dict[str, Tensor]
 # Fused decode steps take at most so many rows; for more, a library's matrix products are faster.
@@ -31,26 +31,6 @@ class Surroundings(Protocol):
 
     @property
     def rope(self) -> Rope | None: ...
-
-
-class Shape(Value):
-    """The dimensions of one operator, in absolute numbers; subclasses have the fields.
-
-    A search mutates genes, not these numbers. Genes are relative to the width (a ratio, say) or independent
-    of it (a head dimension), so that a set of genes makes sense at every width. `make` and `genes` translate.
-    """
-
-    @classmethod
-    def make(cls, width: int, *args: Any, **genes: Any) -> Self:
-        """The shape of these genes at `width`; genes left out have their defaults.
-
-        Raises ValueError where there is no such shape.
-        """
-        raise NotImplementedError
-
-    def genes(self, width: int) -> dict[str, Any]:
-        """The genes for which `make(width, **genes)` gives this shape back."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

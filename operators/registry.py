@@ -9,11 +9,14 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 from operators import library
 from operators.base import plugins
 from operators.base.errors import ArchitectureError
-from operators.operator import Operator
+
+if TYPE_CHECKING:
+    from operators.operator import Operator
 
 
 @cache
@@ -33,13 +36,15 @@ def _of_others() -> Mapping[str, EntryPoint]:
 
 
 @cache
-def get(name: str) -> Operator:
+def get(name: str) -> "Operator":
     """The operator of that name; imports its file alone. Raises ArchitectureError for an unknown name."""
     if name not in names():
         raise ArchitectureError(
             f"unknown operator {name!r}{_hint(name, names())}: expected one of {', '.join(names())}"
         )
     if name in _of_others():
+        from operators.operator import Operator  # needs torch, and much of the program does not
+
         return plugins.load(_of_others()[name], Operator)
     operator: Operator = importlib.import_module(f"operators.library.{name}").OPERATOR
     return operator

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from operators.base.value import Value
@@ -183,6 +182,8 @@ def _no_garbage_collection() -> Iterator[None]:
     # A collection inside a sample would be charged to whatever ran at that moment. `timeit` keeps it off for
     # the same reason. On a CPU only recent garbage is collected before: a full collection looks at all that
     # PyTorch has imported, which takes as long as a short measurement. On a GPU garbage holds its memory.
+    import torch  # here, as what was timed is read without it
+
     enabled = gc.isenabled()
     gc.collect(2 if torch.cuda.is_initialized() else 1)
     gc.disable()

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 # Pairs of points that are compared at once: more would leave the cache, and fill the memory.
 _TOGETHER = 2**18
+# Points that are tried first as dominators of all others; each later round tries twice as many.
+_FIRST = 32
 
 
 def nondominated(points: ArrayLike, errors: ArrayLike | None = None) -> NDArray[np.bool_]:
@@ -48,11 +50,11 @@ def first_dominators(points: ArrayLike, errors: ArrayLike | None = None) -> NDAr
     first = np.full(len(table), len(table), np.int64)
     if not table.size:
         return first
-    sure = np.isfinite(off).all(1, keepdims=True)
-    everything = np.arange(len(table))
-    for some in _chunks(everything, len(table)):
-        dominance = _dominance(table, table[some]) & _clear(table, off, everything, some) & sure
-        first[some] = np.where(dominance.any(0), dominance.argmax(0), len(table))
+    sure = np.flatnonzero(np.isfinite(off).all(1))
+    for some in _chunks(np.arange(len(table)), len(sure)):
+        dominance = _clear_dominance(table, off, sure, some, in_every_column=False)
+        places = sure[dominance.argmax(0)] if len(sure) else first[some]
+        first[some] = np.where(dominance.any(0), places, len(table))
     return first
 
 
@@ -95,35 +97,41 @@ def _dominated(
     in_every_column: whether it has to be better by at least that error in every column, and not only by more
         than that in one.
     """
-    marked = np.zeros(len(table), bool)
-    for some in _chunks(np.arange(len(table)), len(by)):
-        dominance = _dominance(table[by], table[some])
-        clear = _clear(table, off, by, some, in_every_column=in_every_column)
-        marked[some] = (dominance & clear).any(0)
+    left, size = np.arange(len(table)), _FIRST
+    # Points that are good in all columns come first. They dominate most others, which are then left out.
+    waiting = by[table[by].argsort(0).argsort(0).sum(1).argsort()]
+    while len(waiting) and len(left):
+        best, waiting, size = waiting[:size], waiting[size:], 2 * size
+        dominated = [
+            _clear_dominance(table, off, best, some, in_every_column=in_every_column).any(0)
+            for some in _chunks(left, len(best))
+        ]
+        left = left[~np.concatenate(dominated)]
+    marked = np.ones(len(table), bool)
+    marked[left] = False
     return marked
 
 
-def _clear(
+def _clear_dominance(
     table: Floats,
     off: Floats,
     by: NDArray[np.int64],
     some: NDArray[np.int64],
     *,
-    in_every_column: bool = False,
+    in_every_column: bool,
 ) -> NDArray[np.bool_]:
-    """Whether point i of `by` is better than point j of `some` by more than the error of the difference:
-    [i, j].
+    """Whether point i of `by` dominates point j of `some` by more than the error of the difference: [i, j].
 
     in_every_column: as for `_dominated`.
     """
-    clear = np.full((len(by), len(some)), in_every_column)
-    for column in range(table.shape[1]):
-        worst = table[by, column, None] + np.hypot(off[by, column, None], off[some, column])
-        if in_every_column:
-            clear &= worst <= table[some, column]
-        else:
-            clear |= worst < table[some, column]
-    return clear
+    dominance = _dominance(table[by], table[some])
+    rows, columns = np.nonzero(dominance)  # few pairs, and the error of a difference takes longest
+    better, worse = by[rows], some[columns]
+    most = table[better] + np.hypot(off[better], off[worse])
+    dominance[rows, columns] = (
+        (most <= table[worse]).all(1) if in_every_column else (most < table[worse]).any(1)
+    )
+    return dominance
 
 
 def _chunks(places: NDArray[np.int64], against: int) -> Iterator[NDArray[np.int64]]:

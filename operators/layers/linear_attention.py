@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from operators.operator import Shape, TensorSpec
+from operators.operator import TensorSpec
+from operators.shape import Shape
 
 
 class LinearAttentionShape(Shape):

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
-from operators.layers.rope import Rope, frequencies, rotate
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
+from operators.layers.rope import frequencies, rotate
+from operators.operator import Backend, Operator, OperatorModule, State, Surroundings, TensorSpec
+from operators.rope import Rope
+from operators.shape import Shape
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, State, Surroundings, TensorSpec
+from operators.shape import Shape
 
 
 class DeltaNetShape(Shape):

@@ -17,7 +17,8 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, State, Surroundings, TensorSpec
+from operators.shape import Shape
 
 # Tokens of a chunk, and chunks of a segment: enough to take few steps in Python,
 # few enough to stay in a cache.

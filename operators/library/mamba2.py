@@ -28,7 +28,8 @@ from operators.layers.short_convolution import (
     conv_spec,
     load_causal_conv1d,
 )
-from operators.operator import Backend, Operator, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, State, Surroundings, TensorSpec
+from operators.shape import Shape
 
 CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
 LIBRARY_CHUNK = 256  # the published models have it, and mamba_ssm is tuned for it

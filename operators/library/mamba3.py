@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from operators.kernels.libraries import load, refusal, tuned
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import LARGEST_INDEX, by_chunk, by_rows, carry, from_chunks, initial_dt_bias
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, State, Surroundings, TensorSpec
+from operators.shape import Shape
 
 CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
 WEAKEST = 1e-4  # the smallest decay rate, as in the published model: a state is never kept for ever

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from operators.base.errors import ArchitectureError
 from operators.kernels.libraries import load, refusal
 from operators.layers.recurrence import Recurrence, by_chunk, from_chunks
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings, TensorSpec
+from operators.operator import Backend, Operator, OperatorModule, State, Surroundings, TensorSpec
+from operators.shape import Shape
 
 CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
 # exp(-1/2), the strongest log decay of a token: the decays of a chunk stay far from the limits of float32.

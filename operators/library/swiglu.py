@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
-from operators.operator import Backend, Operator, OperatorModule, Shape, State, Surroundings
+from operators.operator import Backend, Operator, OperatorModule, State, Surroundings
+from operators.shape import Shape
 
 # (gate, up) -> silu(gate) * up, all of one shape.
 Gated = Callable[[Tensor, Tensor], Tensor]

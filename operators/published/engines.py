@@ -3,18 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 from operators.architecture import Architecture
 from operators.base.errors import ArchitectureError
+from operators.engine_names import ENGINES, Engine
 from operators.published.families import FAMILIES
 from operators.published.folding import plain
 from operators.published.gguf_export.homes import HOMES, MOST_BLOCKS, outline
 from operators.published.held import NO_CLASS, hold
 from operators.published.padding import Block, blocks_of
-
-Engine = Literal["transformers", "llama.cpp", "vllm", "sglang"]
-ENGINES: tuple[Engine, ...] = ("transformers", "llama.cpp", "vllm", "sglang")
 
 _BOTH = frozenset(
     {

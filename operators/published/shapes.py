@@ -5,11 +5,11 @@ from typing import Any
 
 from operators.architecture import Architecture
 from operators.base.errors import ArchitectureError
-from operators.layers.rope import Rope
 from operators.library.attention import AttentionShape
 from operators.library.mamba2 import LIBRARY_CHUNK, Mamba2Shape
 from operators.library.swiglu import FeedForwardShape
 from operators.published.padding import PADDING, Block, missing
+from operators.rope import Rope
 
 CHUNK = LIBRARY_CHUNK
 """Tokens of a Mamba2 layer's chunk; it changes how fast a prompt is read, not what comes out."""

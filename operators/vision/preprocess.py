@@ -1,6 +1,6 @@
 """From a decoded picture to what a tower takes: a square of one size, and numbers from -1 to 1."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from operators.base.errors import DataError
+from operators.vision.vision_language import Resize
 
 WHITE = (255, 255, 255)
-
-Resize = Literal["stretch", "pad"]
 
 
 def pillow() -> Any:

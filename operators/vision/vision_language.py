@@ -17,6 +17,7 @@ MAX_BLOCKS = 512  # no useful tower is deeper
 
 FeedForwardKind = Literal["gelu", "swiglu", "relu2"]
 QKNorm = Literal["none", "head", "full"]
+Resize = Literal["stretch", "pad"]
 
 
 class BlockNorm(Value):

@@ -21,7 +21,7 @@ import torch
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.errors import TableError, flat
-from operators.layers.rope import Rope
+from operators.rope import Rope
 from operators.vision.vision_language import Model
 from profiler.device.device import Device, memory_errors
 from profiler.device.lock import exclusive, shared

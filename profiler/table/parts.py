@@ -10,7 +10,7 @@ import torch
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.value import Value
-from operators.operator import Shape
+from operators.shape import Shape
 from operators.vision.vision_language import Model, VisionLanguage
 from profiler.table.image_parts import NAMES, ImagePart, Pictures, details, image_parts
 from profiler.vision_point import PICTURE, Picture

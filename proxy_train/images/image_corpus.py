@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from operators.base.errors import DataError
 from operators.base.value import Value
-from operators.vision.preprocess import Resize
+from operators.vision.vision_language import Resize
 from proxy_train.text.shards import FileRecord, damage, open_tokens
 
 MANIFEST, TOKENS, EXAMPLES = "manifest.json", "tokens.bin", "examples.bin"

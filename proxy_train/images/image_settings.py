@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from operators.base.value import Value
-from operators.vision.preprocess import Resize
+from operators.vision.vision_language import Resize
 from proxy_train.text.documents import located
 
 EASY_VQA = "easy-vqa"

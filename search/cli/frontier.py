@@ -69,6 +69,7 @@ def frontier(
     from search.runs.frontier import scored
     from search.runs.status import opened
     from search.view import tables
+    from search.view.frame import csv_text, records, sorted_by
 
     form, quiet = _form(form, as_json), Console(stderr=True, highlight=False)
     if plot is not None:
@@ -91,7 +92,7 @@ def frontier(
         where=conditions,
         frontier=not everything,
     )
-    shown = tables.sorted_by(table, sort or wanted[0].metric, descending=descending)
+    shown = sorted_by(table, sort or wanted[0].metric, descending=descending)
     also = [*(condition.metric for condition in conditions), *([sort] if sort else [])]
     columns = tables.columns_for(table, wanted, with_status=everything, also=also)
 
@@ -115,10 +116,10 @@ def frontier(
         show(console, sheet)
     else:
         if form is TableFormat.json:
-            print_json(tables.records(shown))
+            print_json(records(shown))
         else:
             text = (
-                tables.csv(shown)
+                csv_text(shown)
                 if form is TableFormat.csv
                 else tables.markdown(shown, columns, entries) + "\n"
             )

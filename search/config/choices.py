@@ -7,8 +7,7 @@ from typing import Any, cast
 
 from operators import registry
 from operators.architecture import Layer, NormKind, NormPosition, distinct
-from operators.cost import layer_parameters
-from operators.operator import Shape
+from operators.shape import Shape
 
 Layers = tuple[Layer, ...]
 Norm = tuple[NormKind, NormPosition]
@@ -115,6 +114,8 @@ class Choices:
     @cached_property
     def _parts(self) -> dict[int, dict[Layer, Part]]:
         """Width -> every layer that an architecture can contain, in each normalization -> its facts."""
+        from operators.cost import layer_parameters  # needs torch, and to read a run does not
+
         parts: dict[int, dict[Layer, Part]] = {width: {} for width in self.widths}
         for (name, width), table in self.layers.items():
             mixer = registry.get(name).kind == "mixer"

@@ -1,13 +1,15 @@
 """The `fidelity` and `gates` sections of a run."""
 
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
 from operators.base.value import Value
-from profiler.table.parts import Phase
 
-TABLE_METRICS: dict[str, Phase] = {
+if TYPE_CHECKING:
+    from profiler.table.parts import Phase
+
+TABLE_METRICS: "dict[str, Phase]" = {
     "decode_ms": "decode",
     "decode_tokens_per_s": "decode",
     "prefill_ms": "prefill",

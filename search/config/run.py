@@ -18,7 +18,7 @@ from proxy_train.text.data_settings import DataSettings
 from search.config.changes import changed
 from search.config.evaluation import TABLE_METRICS, FidelitySettings, GateSettings
 from search.config.searcher import EvolutionSettings, SearcherSettings
-from search.config.space import SpaceSettings
+from search.config.space import WRITTEN, SpaceSettings
 from search.config.trackers import TrackerName
 from search.config.vision import VisionSettings
 from search.objectives import (
@@ -108,7 +108,7 @@ class RunConfig(Value):
     gates: GateSettings = GateSettings()
     tasks: TaskSettings = TaskSettings()
     profile: ProfileSettings = ProfileSettings()
-    space: SpaceSettings = SpaceSettings()
+    space: SpaceSettings = Field(default_factory=SpaceSettings)
     searcher: SearcherSettings = SearcherSettings()
     evolution: EvolutionSettings = EvolutionSettings()
     vision: VisionSettings | None = None
@@ -285,14 +285,16 @@ class RunConfig(Value):
         return plain_yaml.dump(self.model_dump(mode="json"))
 
 
-def parse(data: Any, *, where: str) -> RunConfig:
+def parse(data: Any, *, where: str, written: bool = False) -> RunConfig:
     """Validates a configuration. Raises ConfigError.
 
     data: plain values, as YAML gives them; None means all defaults.
     where: what an error begins with, such as the file's path.
+    written: whether these are the values of a configuration that was validated before. Then the choices of
+        its space are not built again, which needs torch.
     """
     try:
-        return RunConfig.model_validate({} if data is None else data)
+        return RunConfig.model_validate({} if data is None else data, context=WRITTEN if written else None)
     except ValidationError as error:
         raise ConfigError(f"{where}: {one_line(error)}") from None
 

@@ -5,16 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from operators import registry
 from operators.architecture import Layer
 from operators.base.errors import ArchitectureError, one_line
 from operators.base.value import Value
-from operators.published.engines import Engine
+from operators.engine_names import Engine
 from search.config.choices import Choices, Norm
 
 STAGES = 3  # early, middle, late
+WRITTEN = "written"
+"""The context of a validation: the settings were validated before they were written. See `run.parse`."""
 
 
 class StageSettings(Value):
@@ -130,7 +132,9 @@ class SpaceSettings(Value):
     max_tries: Annotated[int, Field(ge=1)] = 1000
 
     @model_validator(mode="after")
-    def _has_members(self) -> Self:
+    def _has_members(self, info: ValidationInfo) -> Self:
+        if info.context == WRITTEN:
+            return self
         if self.min_depth > self.max_depth:
             raise ValueError(
                 f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}"

@@ -112,23 +112,26 @@ def mean(first: Evaluation, second: Evaluation) -> Evaluation:
     if first.status != "ok" or second.status != "ok":
         return first
     at_first, at_second = first.tainted(), second.tainted()
-    both, means = set[str](), dict(first.metrics)
-    for name in means.keys() & second.metrics.keys():
+    both, means = list[str](), dict(first.metrics)
+    for name in first.metrics:
+        if name not in second.metrics:
+            continue
         if name in at_first and name not in at_second:
             means[name] = second.metrics[name]
         elif name in at_second and name not in at_first:
             continue
         else:
-            both.add(name)
+            both.append(name)
             means[name] = _mean_of(name, first.metrics[name], second.metrics[name])
     off = {name: abs(first.metrics[name] - second.metrics[name]) / 2 for name in both}
     errors, taints = dict[str, float](), dict[str, str]()
-    for name in first.errors().keys() | second.errors().keys() | at_first.keys() | at_second.keys():
+    of_first, of_second = first.errors(), second.errors()
+    for name in {**of_first, **of_second, **at_first, **at_second}:
         if name not in means:
             continue
-        cleanest = second if name in at_first and name not in at_second else first
-        error = cleanest.errors().get(name)
-        if name in both:
+        cleanest = of_second if name in at_first and name not in at_second else of_first
+        error = cleanest.get(name)
+        if name in off:
             apart = off[name] / abs(means[name]) if means[name] else 0.0
             error = max(error or 0.0, apart)
             if apart > MOST_ERROR:

@@ -7,6 +7,8 @@ from datetime import datetime
 from operators.base.value import Value
 from operators.vision.vision_language import Model
 from search.evaluation.outcome import Evaluation, mean
+from search.runs import loads_in
+from search.runs.written_models import WrittenModel
 from search.searchers.contract import Proposal
 
 REJECTED = ("infeasible", "stopped")  # statuses of candidates that a gate rejected: nothing failed
@@ -42,7 +44,7 @@ class Entry:
     """One candidate of a run.
 
     number: from 0, in the order of the proposals.
-    architecture: what is evaluated.
+    model: what is evaluated; of a ledger it is made when `architecture` is asked for.
     parents: numbers of the candidates that it was made of.
     origin: how it was made, as `seed` or `mutation`.
     evaluation: its scores, the mean of both evaluations where there are two; None while unfinished.
@@ -56,7 +58,7 @@ class Entry:
     """
 
     number: int
-    architecture: Model
+    model: Model | WrittenModel
     parents: tuple[int, ...]
     origin: str
     evaluation: Evaluation | None = None
@@ -66,6 +68,28 @@ class Entry:
     screened: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     again: Again | None = None
     first: Evaluation | None = None
+
+    @property
+    def architecture(self) -> Model:
+        """What is evaluated. Raises RunError where the ledger is damaged."""
+        return self.model.model if isinstance(self.model, WrittenModel) else self.model
+
+    @property
+    def shorthand(self) -> str:
+        return self.model.shorthand
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and depth. Raises RunError where the ledger is damaged."""
+        return (
+            self.model.size if isinstance(self.model, WrittenModel) else (self.model.width, self.model.depth)
+        )
+
+    @property
+    def loads_in(self) -> str:
+        """The engines that load it, in one line; empty for models that see."""
+        known = self.model.loads_in if isinstance(self.model, WrittenModel) else None
+        return loads_in.line(self.architecture) if known is None else known
 
     @property
     def under_way(self) -> tuple[Attempt, ...]:

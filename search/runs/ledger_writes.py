@@ -1,23 +1,188 @@
-"""Writes the trials of a ledger, each change as one transaction.
+"""Writes a ledger, each change as one transaction. Only a driver imports this, as Optuna takes a second.
 
 Optuna's own writing looks a trial up again for each attribute and each parameter, and every attribute is a
 transaction: a tenth of a second of a processor for one candidate. So its tables are written as it writes
 them. A process that is killed in between leaves all of a change, or nothing.
 """
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
+from pydantic_core import from_json
 from sqlalchemy import func, insert, select
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from operators.base.errors import RunError
+from operators.base.errors import RunError, flat
+from search.config.space import SpaceSettings
+from search.objectives import Objective
+from search.runs import ledger_rows
+from search.runs.entry import REJECTED
+from search.runs.flat_parameters import flat_parameters
+from search.runs.ledger_rows import STUDY, rows
+
+# What a database that refuses raises through Optuna, SQLAlchemy, and Python's own SQLite.
+_REFUSALS = (StorageInternalError, SQLAlchemyError, sqlite3.Error)
+
+
+class Writer:
+    """Writes a ledger, and knows what it holds. Opened by `create_study` or `open_writer`.
+
+    trials: number of each candidate -> the id of its trial.
+    acknowledged: numbers of those that have an evaluation.
+    attempts: of those that have none, each time that the evaluation was begun, as plain values.
+    """
+
+    def __init__(self, path: Path, storage: RDBStorage, study_id: int) -> None:
+        self._storage, self._study_id = storage, study_id
+        trials = rows(path, keys=("attempts",), of_ended=False)
+        self.trials = {trial.number: trial.trial_id for trial in trials}
+        self.acknowledged = {trial.number for trial in trials if trial.finished}
+        self.attempts = {
+            trial.number: list(from_json(trial.attributes["attempts"]))
+            for trial in trials
+            if "attempts" in trial.attributes
+        }
+
+    def propose(
+        self, number: int, features: Mapping[str, float], space: SpaceSettings, attributes: Mapping[str, str]
+    ) -> None:
+        """Adds a candidate.
+
+        features: become the trial's flat parameters.
+        attributes: by name, each as JSON.
+
+        Raises RunError.
+        """
+        params, distributions = flat_parameters(features, space)
+        with _told():
+            self.trials[number] = begin_trial(
+                self._storage,
+                self._study_id,
+                number,
+                params=params,
+                distributions=distributions,
+                attributes=attributes,
+            )
+
+    def change(self, number: int, attributes: Mapping[str, str]) -> None:
+        """Adds attributes to a candidate without an evaluation. Raises RunError where it has one."""
+        trial_id = self._unfinished(number)
+        with _told():
+            change_trial(self._storage, trial_id, attributes)
+
+    def end(
+        self, number: int, attributes: Mapping[str, str], status: str, values: Sequence[float] = ()
+    ) -> None:
+        """Adds attributes to a candidate without an evaluation, and ends it. Raises RunError.
+
+        status: of its evaluation.
+        values: of the objectives where the status is `ok`.
+        """
+        trial_id = self._unfinished(number)
+        rejected = TrialState.PRUNED if status in REJECTED else TrialState.FAIL
+        state = TrialState.COMPLETE if status == "ok" else rejected
+        with _told():
+            change_trial(self._storage, trial_id, attributes, state=state, values=values)
+        self.acknowledged.add(number)
+
+    def _unfinished(self, number: int) -> int:
+        """The id of a trial that has no evaluation yet. Raises RunError."""
+        if number not in self.trials:
+            raise RunError(f"the ledger has no candidate {number}")
+        if number in self.acknowledged:
+            raise RunError(f"candidate {number} of the ledger has its evaluation already")
+        return self.trials[number]
+
+    def set(self, key: str, value: Any) -> None:
+        """Sets what the ledger says of the whole run, which is written as a whole. Raises RunError."""
+        with _told():
+            self._storage.set_study_user_attr(self._study_id, key, value)
+
+    def close(self) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+
+def create_study(path: Path, objectives: Sequence[Objective], attributes: Mapping[str, Any]) -> Writer:
+    """A new ledger.
+
+    objectives: of the run, in their order.
+    attributes: what it says of the whole run.
+
+    Raises RunError where it cannot be written.
+    """
+    try:
+        with _quiet_optuna():
+            storage = _storage(path)
+            directions: list[Literal["minimize", "maximize"]] = [
+                "maximize" if objective.maximize else "minimize" for objective in objectives
+            ]
+            study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
+            study.set_metric_names([objective.metric for objective in objectives])
+        for key, value in attributes.items():
+            study.set_user_attr(key, value)
+        return Writer(path, storage, study._study_id)
+    except _REFUSALS as error:
+        raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
+
+
+def open_writer(path: Path) -> Writer:
+    """Opens an existing ledger for writing. Raises RunError."""
+    with _told():
+        try:
+            with _quiet_optuna():
+                storage = _storage(path)
+                study = optuna.load_study(study_name=STUDY, storage=storage)
+        except RuntimeError as error:  # Optuna's word for tables of another version of itself
+            raise RunError(f"{path}: not a ledger of frontrunner: {flat(error, at_most=200)}") from None
+        return Writer(path, storage, study._study_id)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raises RunError where the database refuses, as on a full disk; what it held before stays whole."""
+    try:
+        yield
+    except _REFUSALS as error:
+        raise ledger_rows.refused("written", _reason(error)) from error
+
+
+def _storage(path: Path) -> RDBStorage:
+    url = URL.create("sqlite", database=str(path.resolve())).render_as_string()  # quotes ?, %, # and braces
+    timeout = ledger_rows.LOCK_TIMEOUT_S
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": timeout}})
+
+
+def _reason(error: Exception) -> str:
+    """The database's own words for an error, on one line."""
+    originals = (getattr(cause, "orig", None) for cause in (error, error.__cause__))
+    return str(next(filter(None, originals), error)).splitlines()[0]
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(verbosity)
 
 
 def begin_trial(

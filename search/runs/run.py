@@ -13,6 +13,7 @@ from proxy_train.text.corpus import Corpus, finished_manifest, unknown_tokens
 from proxy_train.text.data_settings import DataSettings
 from search.cluster.connect import require_room
 from search.cluster.executor import Executor, InlineExecutor
+from search.config import run as config_module
 from search.config.run import RunConfig
 from search.runs import ledger as ledger_module
 from search.runs.ended import Ended, conclude
@@ -137,6 +138,8 @@ def drive_to_end(
         if complete(ledger, entries):
             return conclude(folder, ledger)
         try:
+            # The ledger's space was not looked at when it was opened.
+            config_module.parse(config.model_dump(), where=ledger_module.CONFIG)
             prepared = prepare_run(config)
             if prepared.data_digest != ledger.corpus_digest:
                 source = f"{config.data.source}{' or the images' if prepared.images else ''}"

@@ -3,13 +3,56 @@
 To validate a layer takes longer than all else, and a search repeats a few layers thousands of times.
 """
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
+
+from pydantic_core import from_json
 
 from operators.architecture import MAX_DEPTH, Architecture, Layer
 from operators.vision.vision_language import Model, parse_model
 
 # What a model has besides: its name may be any text, and its layers are looked up one by one.
 _APART = ("name", "layers")
+
+
+class WrittenModel:
+    """A model of a ledger that is made when it is first asked for.
+
+    A reader compares thousands by their scores and looks at a few, and to make one needs torch.
+
+    text: the model as JSON.
+    shorthand: of its layers, as it was when the model was written.
+    loads_in: where it loads, see `search.runs.loads_in`; None where that is not known.
+    read: makes the model of its text.
+    """
+
+    def __init__(
+        self, text: str, shorthand: str, loads_in: str | None, *, read: Callable[[str], Model]
+    ) -> None:
+        self.text, self.shorthand, self.loads_in, self._read = text, shorthand, loads_in, read
+
+    @cached_property
+    def model(self) -> Model:
+        """Raises RunError where the ledger is damaged."""
+        return self._read(self.text)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and depth. Raises RunError where the ledger is damaged."""
+        try:
+            plain = from_json(self.text)
+            return plain["width"], len(plain["layers"])
+        except (ValueError, KeyError, TypeError):
+            # One that sees has its layers further in, and what is torn is refused with the model.
+            return self.model.width, self.model.depth
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, WrittenModel):
+            return self.text == other.text
+        return self.model == other
+
+    __hash__ = None  # type: ignore[assignment]  # as of anything that is compared by its content
 
 
 class WrittenModels:

@@ -1,22 +1,25 @@
 """How a run stands and how it ended, in the terminal."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from search.objectives import by_kind, names
-from search.runs.ended import Ended
 from search.runs.folder import RunFolder
 from search.runs.gate_counts import Gate
 from search.runs.ledger import Ledger
 from search.runs.status import standing
+from search.view.frame import records, sorted_by
 from search.view.gates import gates_table
-from search.view.tables import candidates_sheet, columns_for, frame, records, run_frame, sorted_by
+from search.view.tables import candidates_sheet, columns_for, frame, run_frame
 from search.view.terminal_tables import show
 
+if TYPE_CHECKING:
+    from search.runs.ended import Ended
 
-def write_plots(ended: Ended) -> None:
+
+def write_plots(ended: "Ended") -> None:
     """Draws the frontier into the run's folder, one plot for each kind of device."""
     from search.view.frontier_plot import plot_frontier  # matplotlib takes a second to import
 
@@ -26,7 +29,7 @@ def write_plots(ended: Ended) -> None:
         plot_frontier(ended.entries, wanted, folder.plot(kind), title=title, first=first)
 
 
-def print_ended(console: Console, ended: Ended) -> None:
+def print_ended(console: Console, ended: "Ended") -> None:
     """Prints the frontier, what it gained, what the gates rejected, and the commands that look further."""
     _print_frontiers(console, ended)
     first = min(ended.config.evolution.population, len(ended.entries))
@@ -45,7 +48,7 @@ def print_ended(console: Console, ended: Ended) -> None:
     _print_commands(console, ended)
 
 
-def _print_frontiers(console: Console, ended: Ended) -> None:
+def _print_frontiers(console: Console, ended: "Ended") -> None:
     """A table for each kind of device."""
     config, entries = ended.config, ended.entries
     metrics = names(config.profile, config.tasks, config.device_kind)
@@ -56,7 +59,7 @@ def _print_frontiers(console: Console, ended: Ended) -> None:
         show(console, candidates_sheet(table, columns_for(table, wanted), entries, title=title))
 
 
-def _why_fewer(ended: Ended) -> str:
+def _why_fewer(ended: "Ended") -> str:
     """Why the run has fewer candidates than it was asked for; empty where it has not."""
     count, asked = len(ended.entries), ended.config.candidates
     if ended.exhausted:
@@ -66,7 +69,7 @@ def _why_fewer(ended: Ended) -> str:
     return ""
 
 
-def _print_commands(console: Console, ended: Ended) -> None:
+def _print_commands(console: Console, ended: "Ended") -> None:
     folder, best = ended.folder, ended.frontier[0].number
     without = [] if ended.best_has_weights else ["--without-weights"]
     kinds = by_kind(ended.config.parsed_objectives(), ended.config.device_kind)

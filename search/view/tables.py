@@ -1,27 +1,21 @@
-"""A run as pandas frames, and frames as tables for a terminal, CSV, JSON or Markdown.
+"""A run as a frame, and frames as tables for a terminal or in Markdown.
 
 docs/columns.md describes each column.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from operators import Architecture
-from operators.base.errors import ConfigError
-from operators.published.engines import where_it_loads
 from search.config.run import RunConfig
 from search.evaluation.figures import exact_value, formatted, percent, with_unit
 from search.evaluation.outcome import worked
 from search.objectives import Constraint, Objective, names, qualifies
 from search.runs.entry import Entry
 from search.runs.frontier import frontier_of, scored
+from search.view.frame import Frame, frame_of
 from search.view.terminal_tables import Sheet, sheet
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SPREAD = "_spread"
 """Suffix of a metric's name that gives the name of the column with its relative error."""
@@ -39,7 +33,7 @@ def frame(
     *,
     where: Sequence[Constraint] = (),
     frontier: bool = False,
-) -> "pd.DataFrame":
+) -> Frame:
     """One row for each candidate: its architecture, metrics with errors, status, and place on the frontier.
 
     entries: the run's ledger.
@@ -48,8 +42,6 @@ def frame(
     where: only candidates that meet all of these are kept, and the frontier is taken among them.
     frontier: whether only the frontier has rows, as the others take long. Their metrics have columns still.
     """
-    import pandas as pd  # takes half a second to import
-
     on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
     kept = [entry for entry in entries if qualifying(entry, where)]
     rows = [
@@ -61,13 +53,7 @@ def frame(
     others = dict.fromkeys(name for row in rows for name in row if name not in last)
     others |= dict.fromkeys(name for entry in kept if entry.evaluation for name in entry.evaluation.metrics)
     columns = [*dict.fromkeys((*first, *metrics, *others)), *last]
-    table = pd.DataFrame(rows, columns=columns)
-    for name in metrics:
-        values = [exact_value(name, value) for value in table[name] if pd.notna(value)]
-        if values and all(isinstance(value, int) for value in values):
-            table[name] = table[name].astype("Int64")  # unlike int64 it allows missing values
-    table["frontier"] = table["frontier"].astype(bool)
-    return table
+    return frame_of(rows, columns, metrics)
 
 
 def run_frame(
@@ -77,7 +63,7 @@ def run_frame(
     where: Sequence[str],
     *,
     frontier: bool = False,
-) -> "pd.DataFrame":
+) -> Frame:
     """The frame of a run's candidates.
 
     objectives: names of metrics, the run's own where it is None.
@@ -100,12 +86,10 @@ def _row(entry: Entry, metrics: Sequence[str], *, on_frontier: bool) -> dict[str
     known = evaluation.metrics if evaluation else {}
     return {
         "id": entry.number,
-        "architecture": entry.architecture.shorthand,
-        "width": entry.architecture.width,
-        "depth": entry.architecture.depth,
-        "loads_in": where_it_loads(entry.architecture)
-        if isinstance(entry.architecture, Architecture)
-        else "",
+        "architecture": entry.shorthand,
+        "width": entry.size[0],
+        "depth": entry.size[1],
+        "loads_in": entry.loads_in,
         **dict.fromkeys(metrics),
         **{name: exact_value(name, value) for name, value in known.items()},
         **{name + SPREAD: value for name, value in spreads(entry).items()},
@@ -137,15 +121,8 @@ def qualifying(entry: Entry, where: Sequence[Constraint]) -> bool:
     return qualifies(entry.evaluation.metrics if entry.evaluation else {}, where)
 
 
-def sorted_by(table: "pd.DataFrame", name: str, *, descending: bool = False) -> "pd.DataFrame":
-    """The rows sorted by a column, rows without a value last. Raises ConfigError for an unknown column."""
-    if name not in table.columns:
-        raise ConfigError(f"unknown column {name!r}: expected one of {', '.join(table.columns)}")
-    return table.sort_values(name, ascending=not descending, kind="stable", na_position="last")
-
-
 def columns_for(
-    table: "pd.DataFrame",
+    table: Frame,
     objectives: Sequence[Objective],
     *,
     with_status: bool = False,
@@ -163,7 +140,7 @@ def columns_for(
 
 
 def candidates_sheet(
-    table: "pd.DataFrame",
+    table: Frame,
     columns: Sequence[str],
     entries: Sequence[Entry],
     *,
@@ -178,10 +155,10 @@ def candidates_sheet(
     entries: the run's ledger, which knows the tainted figures.
     notes: lines below the table, before the notes on tainted figures.
     """
-    numbers = set(table["id"])
+    numbers = set(table.column("id"))
     tainted = {entry.number: entry.tainted() for entry in entries if entry.number in numbers}
-    rows = [_cells(row, columns, tainted.get(row["id"], {})) for row in _rows(table)]
-    listed = {number: tainted.get(number, {}) for number in table["id"]}
+    rows = [_cells(row, columns, tainted.get(row["id"], {})) for row in table.rows]
+    listed = {number: tainted.get(number, {}) for number in table.column("id")}
     shown = {
         number: [reason for name, reason in reasons.items() if name in columns]
         for number, reasons in listed.items()
@@ -265,45 +242,7 @@ def why_none(entries: Sequence[Entry], where: Sequence[Constraint]) -> str:
     return f"no candidate meets {' and '.join(map(str, where))} together"
 
 
-def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """The rows as plain values for JSON: all digits, lists as lists, and None for missing values."""
-    return [{str(name): _plain(value) for name, value in row.items()} for row in _rows(table)]
-
-
-def _rows(table: "pd.DataFrame") -> list[dict[Any, Any]]:
-    """The rows with None for missing values, of which pandas has several kinds."""
-    return table.astype(object).where(table.notna(), None).to_dict(orient="records")
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def csv(table: "pd.DataFrame") -> str:
-    """All columns as CSV.
-
-    A list becomes text: numbers as `2 7 18`, reasons with semicolons. Text that a spreadsheet would take for
-    a formula begins with `'`.
-    """
-    import pandas as pd
-
-    out = table.copy()
-    for name in out.columns:
-        if not pd.api.types.is_numeric_dtype(out[name]):
-            out[name] = [_csv_cell(value) for value in out[name]]
-    return out.to_csv(index=False, lineterminator="\n")
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list):
-        value = "; ".join(value) if value and isinstance(value[0], str) else " ".join(map(str, value))
-    if not isinstance(value, str):
-        return value
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def markdown(table: "pd.DataFrame", columns: Sequence[str], entries: Sequence[Entry]) -> str:
+def markdown(table: Frame, columns: Sequence[str], entries: Sequence[Entry]) -> str:
     """The frame as a table in Markdown, with the same cells as in a terminal."""
     shown = candidates_sheet(table, columns, entries, title="")
     lines = [_markdown_row(shown.names), "|" + "|".join("---" for _ in columns) + "|"]

@@ -7,10 +7,12 @@ last each row becomes a paragraph. Without a terminal there is no width to keep 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import le
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -47,9 +49,12 @@ class Sheet:
         width = _UNLIMITED if options.overflow == "ignore" else options.max_width
         title = [Text(self.title, style="bold")] if self.title else []
         for part in (*title, *self._body(width), *map(Text, self.notes)):
+            if isinstance(part, Segment):
+                yield part
+                continue
             yield from console.render(part, options.update(width=width, no_wrap=False, overflow="fold"))
 
-    def _body(self, width: int) -> Iterable[RenderableType]:
+    def _body(self, width: int) -> Iterable[RenderableType | Segment]:
         """The first layout that fits: all columns, fewer columns, or a paragraph for each row."""
         for dropped in range(len(self.optional) + 1):
             left_out = self.optional[len(self.optional) - dropped :]
@@ -58,6 +63,7 @@ class Sheet:
                 widths = self._widths(shown, width, headers_wrap=headers_wrap)
                 if widths is not None:
                     yield self._table(shown, widths)
+                    yield from self._lines(shown, widths)
                     if left_out:
                         yield Text(
                             f"not shown in {width} columns: {', '.join(left_out)}; "
@@ -93,8 +99,26 @@ class Sheet:
             room -= more
         return widths
 
-    def _table(self, shown: Sequence[int], widths: Sequence[int]) -> Table:
+    def _lines(self, shown: Sequence[int], widths: Sequence[int]) -> Iterable[RenderableType | Segment]:
+        """The rows below the header. Rich, which takes ten times longer, lays out those that have to wrap."""
+        left = [self.names[number] in self.words for number in shown]
+        for row in self.rows if shown else ():
+            cells = [row[number] for number in shown]
+            lengths = list(map(cell_len, cells))
+            if all(map(_plain, cells)) and all(map(le, lengths, widths)):
+                spaces = [" " * (width - length) for width, length in zip(widths, lengths, strict=True)]
+                padded = [
+                    cell + space if at_left else space + cell
+                    for cell, space, at_left in zip(cells, spaces, left, strict=True)
+                ]
+                yield Segment((" " * _GAP).join(padded) + "\n")
+            else:
+                yield self._table(shown, widths, row)
+
+    def _table(self, shown: Sequence[int], widths: Sequence[int], row: Sequence[str] = ()) -> Table:
+        """The header, or one row where it is given."""
         table = Table(
+            show_header=not row,
             box=box.SIMPLE_HEAD,
             header_style="bold",
             show_edge=False,
@@ -109,7 +133,7 @@ class Sheet:
                 width=width,
                 overflow="fold",
             )
-        for row in self.rows:
+        if row:
             table.add_row(*(Text(row[number]) for number in shown))
         return table
 
@@ -144,6 +168,11 @@ def sheet(
 def show(console: Console, shown: RenderableType) -> None:
     """Prints a table within the terminal's width, or without wrapping if there is no terminal."""
     console.print(shown, soft_wrap=not console.is_terminal, markup=False)
+
+
+def _plain(cell: str) -> bool:
+    """Whether a cell that fits is printed as it is."""
+    return (cell.isprintable() and cell == cell.strip()) or not cell
 
 
 def _pieces(name: str) -> list[str]:

@@ -17,8 +17,9 @@ from search.runs.frontier import hypervolume_course
 from search.runs.ledger import Ledger
 from search.runs.status import opened, state_of
 from search.runs.worker_time import worker_seconds
+from search.view.frame import sorted_by
 from search.view.progress import duration
-from search.view.tables import candidates_sheet, columns_for, frame, sorted_by
+from search.view.tables import candidates_sheet, columns_for, frame
 from search.view.terminal_tables import Sheet, sheet, show
 
 EVERY_S = 2.0  # seconds between two pictures
@@ -90,9 +91,7 @@ def _workers(under_way: Sequence[Entry], now: datetime, *, in_parts: bool) -> Sh
         last = entry.under_way[-1]
         since = duration(max(0.0, (now - last.at).total_seconds()))
         place = last.place or ("the next free one" if in_parts else "a new one")
-        rows.append(
-            (place, str(entry.number), since, str(len(entry.under_way)), entry.architecture.shorthand)
-        )
+        rows.append((place, str(entry.number), since, str(len(entry.under_way)), entry.shorthand))
     names = (worker, "candidate", "for [h:mm:ss]", "attempt", "architecture")
     return sheet(names, rows, words=(worker, "architecture"), optional=("attempt",))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from operators import Architecture, HybridLM, Layer
 from operators.layers.residual import ResidualLayer
-from operators.layers.rope import Rope
+from operators.rope import Rope
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")

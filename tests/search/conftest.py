@@ -14,6 +14,7 @@ from optuna.storages._rdb.storage import _VersionManager
 from optuna.trial import TrialState, create_trial
 
 from search.runs import ledger as ledger_module
+from search.runs import ledger_writes
 from search.runs.ledger_rows import Row
 
 
@@ -32,6 +33,9 @@ def _optunas_tables_are_looked_up_once() -> Iterator[None]:
         yield
 
 
+_STUDY_ID = 0  # of the only study in a storage
+
+
 class _Memory(InMemoryStorage):
     """Stands where SQLite does, which takes most of the time of a search whose evaluations are pretended."""
 
@@ -40,7 +44,6 @@ class _Memory(InMemoryStorage):
 
 def _rows(
     storage: InMemoryStorage,
-    study_id: int,
     *,
     but: Collection[int] = (),
     only: int | None = None,
@@ -60,9 +63,15 @@ def _rows(
                 if (not keys or key in keys) and (of_ended or not trial.state.is_finished())
             },
         )
-        for trial in storage.get_all_trials(study_id, deepcopy=False)
+        for trial in storage.get_all_trials(_STUDY_ID, deepcopy=False)
         if trial.number not in but and only in (None, trial.number)
     ]
+
+
+def _study_attributes(storage: InMemoryStorage, *keys: str) -> dict[str, str]:
+    """What `ledger_rows.study_attributes` reads from the tables that are not there."""
+    attributes = storage.get_study_user_attrs(_STUDY_ID)
+    return {key: json.dumps(value) for key, value in attributes.items() if not keys or key in keys}
 
 
 def _begin_trial(
@@ -109,7 +118,15 @@ def ledgers_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         path.touch()
         return kept.setdefault(path.resolve(), _Memory())
 
-    monkeypatch.setattr(ledger_module, "_storage", storage)
-    monkeypatch.setattr(ledger_module, "rows", _rows)
-    monkeypatch.setattr(ledger_module, "begin_trial", _begin_trial)
-    monkeypatch.setattr(ledger_module, "change_trial", _change_trial)
+    def rows(path: Path, **options: Any) -> list[Row]:
+        return _rows(storage(path), **options)
+
+    def study_attributes(path: Path, *keys: str) -> dict[str, str]:
+        return _study_attributes(storage(path), *keys)
+
+    monkeypatch.setattr(ledger_writes, "_storage", storage)
+    monkeypatch.setattr(ledger_writes, "begin_trial", _begin_trial)
+    monkeypatch.setattr(ledger_writes, "change_trial", _change_trial)
+    monkeypatch.setattr(ledger_module, "study_attributes", study_attributes)
+    for module in (ledger_module, ledger_writes):
+        monkeypatch.setattr(module, "rows", rows)

@@ -131,6 +131,7 @@ def test_parts_of_a_comparison_give_what_the_whole_gives(
     errors = data.draw(arrays(float, points.shape, elements=st.sampled_from([0.0, 0.4, 1.0, np.inf])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pareto, "_TOGETHER", together)
+        patch.setattr(pareto, "_FIRST", 1 + together % 3)
         kept, parts = pareto.nondominated(points, errors), pareto.doubts(points, errors)
     count = range(len(points))
     dominates = [[brute_dominates(points[i], points[j]) for j in count] for i in count]

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from operators.architecture import Architecture
-from operators.layers.rope import Rope, frequencies
+from operators.layers.rope import frequencies
 from operators.published.gguf_export.blocks import (
     Half,
     blocks,
@@ -17,6 +17,7 @@ from operators.published.gguf_export.blocks import (
     shapes_of,
 )
 from operators.published.gguf_export.outline import Misfit, Outline, Stored, Value, unchanged
+from operators.rope import Rope
 
 ROPE_FREQUENCIES = "rope_freqs.weight"
 # Frequencies divided by this turn a head by less than float32 can tell, at every position.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from operators.layers.rope import Rope, RopeScaling
+from operators.rope import Rope, RopeScaling
 from search.runs.remote_code.plain import Value
 from search.runs.remote_code.table import OPERATORS
 

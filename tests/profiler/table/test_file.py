@@ -10,7 +10,7 @@ import pytest
 
 from operators.base.errors import TableError
 from operators.base.threads import torch_threads
-from operators.layers.rope import Rope
+from operators.rope import Rope
 from profiler.device.device import Device, open_device
 from profiler.table.build import build
 from profiler.table.latency_table import LatencyTable, conditions, default_path

@@ -33,7 +33,7 @@ def test_a_whole_ledger_has_lost_and_doubled_nothing() -> None:
         (dataclasses.replace(ENTRIES[3], evaluation=None, order=None), {"lost": 1}),
         (dataclasses.replace(ENTRIES[3], order=2), {"doubled": 1}),
         (dataclasses.replace(ENTRIES[3], number=2), {"lost": 1, "doubled": 1}),
-        (dataclasses.replace(ENTRIES[3], architecture=ENTRIES[0].architecture), {"doubled": 1}),
+        (dataclasses.replace(ENTRIES[3], model=ENTRIES[0].architecture), {"doubled": 1}),
         (dataclasses.replace(ENTRIES[3], attempts=(AT, AT)), {"begun_again": 1}),
     ],
 )

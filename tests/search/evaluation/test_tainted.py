@@ -70,6 +70,9 @@ def test_what_follows_from_a_time_follows_from_the_mean_time(first, second):
     assert (both.metrics["loss"], both.metrics["perplexity"]) == pytest.approx((1.1, exp(1.1)))
     assert both.metrics["params"] == 1000
     assert both.tainted() == {}
+    # In the order of the first, so that the columns of a table are in one order in every process.
+    assert list(both.standard_errors) == list(both.metrics) == list(evaluated(first).metrics)
+    assert list(both.errors())[:3] == list(evaluated(first).errors())
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

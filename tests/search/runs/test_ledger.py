@@ -7,8 +7,10 @@ import pytest
 from optuna.trial import TrialState
 
 from operators.base.errors import RunError
+from search.config import run as config_module
 from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
+from search.runs import ledger_rows
 from search.runs.entry import finished
 from search.runs.folder import RunFolder
 from search.runs.loop import drive
@@ -114,6 +116,38 @@ def test_a_candidate_whose_json_is_torn_is_named(folder, ledger, prepared):
         ledger_module.open_ledger(folder.ledger).entries()
 
 
+def test_a_model_that_is_torn_is_named_where_it_is_looked_at(folder, ledger, prepared):
+    drive(prepared, folder, ledger, PretendExecutor())
+    with sqlite3.connect(folder.ledger) as connection:
+        connection.execute(
+            "UPDATE trial_user_attributes SET value_json = substr(value_json, 1, 40) "
+            "WHERE key = 'architecture' AND trial_id = 3"
+        )
+    *others, last = sorted(
+        ledger_module.open_ledger(folder.ledger).entries(), key=lambda entry: entry.number == 2
+    )
+    assert [entry.architecture for entry in others] == [
+        entry.architecture for entry in ledger.entries() if entry.number != 2
+    ]
+    for look in (lambda: last.architecture, lambda: last.size):
+        with pytest.raises(RunError, match=r"candidate 2 of the ledger is damaged: .*EOF"):
+            look()
+
+
+def test_a_configuration_is_read_as_it_was_validated(folder, ledger, tiny_config):
+    assert ledger.config == tiny_config == config_module.parse(tiny_config.model_dump(), where="again")
+
+
+def test_optunas_tables_of_another_version_are_read_and_not_written(folder, ledger, prepared):
+    ledger.propose(Proposal(0, prepared.space.seeds()[0], (), "seed"), {})
+    with sqlite3.connect(folder.ledger) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.z'")
+    other = ledger_module.open_ledger(folder.ledger)
+    assert other.entries() == ledger.entries()
+    with pytest.raises(RunError, match=r"ledger.db: not a ledger of frontrunner: "):
+        other.begin(0, "here")
+
+
 def test_a_candidate_without_a_final_state_is_unfinished(folder, ledger, prepared):
     executor = PretendExecutor(answer=lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -172,7 +206,7 @@ def test_a_missing_ledger_is_said(tmp_path):
 
 
 def test_a_ledger_that_another_program_keeps_locked_is_said(folder, ledger, prepared, monkeypatch):
-    monkeypatch.setattr(ledger_module, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(ledger_rows, "LOCK_TIMEOUT_S", 0.1)
     impatient = ledger_module.open_ledger(folder.ledger)
     with sqlite3.connect(folder.ledger, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")

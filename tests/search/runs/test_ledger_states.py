@@ -67,7 +67,7 @@ class Ledgers(RuleBasedStateMachine):
 
     def write(self, call, *arguments, survives):
         """Dies after so many writes, if it makes as many; -> whether it lived. A commit is a write."""
-        engine, left, self.written = self.ledger._storage.engine, survives, True
+        engine, left, self.written = self.ledger._writer._storage.engine, survives, True
 
         def guard():
             nonlocal left

@@ -264,8 +264,8 @@ def test_a_candidate_that_was_evaluated_twice_is_one_candidate_for_people(tmp_pa
         "complete",
     )
     table = frame(entries, wanted.config.parsed_objectives(), ["loss"])
-    assert table["id"].tolist() == list(range(16))
-    assert table["loss"][entry.number] == pytest.approx(
+    assert table.column("id") == list(range(16))
+    assert table.column("loss")[entry.number] == pytest.approx(
         (entry.first.metrics["loss"] + second.metrics["loss"]) / 2
     )
     console = Console(width=200, record=True, file=io.StringIO())

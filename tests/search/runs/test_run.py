@@ -1,11 +1,13 @@
 """A run as its caller sees it: news while it goes on, and what it found as a value."""
 
+import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from operators.base.errors import RunError
+from operators.base.errors import ConfigError, RunError
 from proxy_train.text.source_record import SourceRecord
 from search.cluster.executor import Executor
 from search.config.run import RunConfig
@@ -13,7 +15,9 @@ from search.config.searcher import SearcherSettings
 from search.evaluation.outcome import Evaluation, Job, Outcome
 from search.runs import run
 from search.runs.folder import RunFolder
+from search.runs.ledger_rows import study_attributes
 from search.runs.progress import Checking, Event, Interrupted, Progress
+from search.runs.status import opened, standing
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
 
 
@@ -104,4 +108,21 @@ def test_a_run_without_any_score_is_an_error_that_says_why(
 ) -> None:
     answering(monkeypatch, lambda job: Outcome(Evaluation(status="crashed", reason="signal 11", seed=0)))
     with pytest.raises(RunError, match=r"^run r: none of 6 candidates has scores: signal 11$"):
+        drive(folder)
+
+
+def test_a_space_that_has_no_members_any_more_is_refused_before_anything_is_evaluated(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader takes the ledger's space as it is; a driver looks at it again."""
+    config = json.loads(study_attributes(folder.ledger)["config"])
+    config["space"]["operators"] = ["swiglu"]
+    config["space"]["genes"] = {}
+    with sqlite3.connect(folder.ledger) as connection:
+        connection.execute(
+            "UPDATE study_user_attributes SET value_json = ? WHERE key = 'config'", [json.dumps(config)]
+        )
+    assert standing(*opened(folder.path.parent, "r"))["evaluated"] == 0
+    answering(monkeypatch, lambda job: pytest.fail("nothing is evaluated"))
+    with pytest.raises(ConfigError, match="the ledger's configuration: space: operators: expected at least"):
         drive(folder)

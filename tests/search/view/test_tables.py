@@ -21,6 +21,7 @@ from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of
 from search.view import candidate as details
 from search.view import tables
+from search.view.frame import csv_text, records, sorted_by
 from search.view.frontier_plot import plot_format, plot_frontier
 
 LOSS, PARAMS, FAST = (
@@ -70,7 +71,7 @@ def test_the_frontier_is_of_those_that_qualify(
 ) -> None:
     assert {found.number for found in frontier_of(ENTRIES, objectives, where)} == expected
     table = tables.frame(ENTRIES, objectives, ("loss", "params"), where=where)
-    assert set(table[table["frontier"]]["id"]) == expected
+    assert {row["id"] for row in table.rows if row["frontier"]} == expected
 
 
 @pytest.mark.parametrize(
@@ -114,10 +115,10 @@ def test_bounds_are_written_so_that_a_value_differs_from_them() -> None:
 def test_any_column_sorts_and_what_is_missing_is_last(column: str, descending: bool) -> None:
     entries = (*ENTRIES, Entry(3, ARCHITECTURE, (), "random"))
     table = tables.frame(entries, (LOSS,), ("loss", "params", "decode_ms@b1"))
-    found = tables.sorted_by(table, column, descending=descending)
-    assert sorted(found["id"]) == [0, 1, 2, 3]
+    found = sorted_by(table, column, descending=descending)
+    assert sorted(found.column("id")) == [0, 1, 2, 3]
     if column == "loss":
-        assert list(found["id"]) == ([2, 1, 0, 3] if descending else [0, 1, 2, 3])
+        assert found.column("id") == ([2, 1, 0, 3] if descending else [0, 1, 2, 3])
 
 
 def test_json_has_integers_lists_and_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +127,7 @@ def test_json_has_integers_lists_and_no_nan(capsys: pytest.CaptureFixture[str]) 
         entry(1, loss=2.0),
         Entry(2, ARCHITECTURE, (), "r"),
     )
-    rows = tables.records(tables.frame(entries, (LOSS,), ("loss", "params")))
+    rows = records(tables.frame(entries, (LOSS,), ("loss", "params")))
     print_json({"rows": rows, "more": (float("nan"), float("-inf"), 0.5)})
     text = capsys.readouterr().out
     found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -140,8 +141,8 @@ def test_json_has_integers_lists_and_no_nan(capsys: pytest.CaptureFixture[str]) 
 def test_the_frontier_says_where_each_candidate_loads_in_every_form() -> None:
     table = tables.frame(ENTRIES, (LOSS,), ("loss", "params"))
     expected = "transformers (LlamaForCausalLM), llama.cpp (llama), vllm, sglang"
-    assert {row["loads_in"] for row in tables.records(table)} == {expected}
-    assert tables.csv(table).count(f'"{expected}"') == len(ENTRIES)
+    assert {row["loads_in"] for row in records(table)} == {expected}
+    assert csv_text(table).count(f'"{expected}"') == len(ENTRIES)
     assert "loads_in" in tables.columns_for(table, (LOSS,))
     assert tables.markdown(table, ["loads_in"], ENTRIES).splitlines()[-1] == (
         "| transformers, llama.cpp, vllm, sglang |"
@@ -153,7 +154,7 @@ def test_csv_and_markdown_keep_text_in_its_cell() -> None:
         0, ARCHITECTURE, (1, 2), "random", Evaluation(status="crashed", reason="=1+1, a|b\nc", seed=0)
     )
     table = tables.frame((bad,), (LOSS,), ("loss",))
-    (row,) = csv.DictReader(io.StringIO(tables.csv(table)))
+    (row,) = csv.DictReader(io.StringIO(csv_text(table)))
     assert row["reason"] == "'=1+1, a|b\nc"
     assert row["parents"] == "1 2"
     text = tables.markdown(table, ["id", "reason"], (bad,))
@@ -169,11 +170,11 @@ def test_a_tainted_figure_is_marked_wherever_it_is_shown() -> None:
     assert shown.rows[0][:3] == ("0", "2.000", "0.5570! ± 2%")
     assert shown.rows[1][:3] == ("1", "1.000", "0.6000")
     assert shown.notes == ("! tainted, not to be trusted: drift (0)",)
-    first, second = tables.records(table)
+    first, second = records(table)
     assert first["tainted"] == [REASON]
     assert second["tainted"] == []
     assert first["decode_ms@b1_spread"] == 0.02
-    assert REASON in tables.csv(table)
+    assert REASON in csv_text(table)
     assert "0.5570!" in tables.markdown(table, ["id", "decode_ms@b1"], (bad, good))
     without = tables.candidates_sheet(table, ["id", "loss"], (bad, good), title="")
     assert not without.notes  # the loss has nothing to do with the clock

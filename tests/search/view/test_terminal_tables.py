@@ -4,9 +4,12 @@ import io
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from search.view import terminal_tables
 from search.view.terminal_tables import Sheet, sheet, show
 
 NAMES = ("id", "loss [nats/token]", "decode_ms@b16", "decode_ms@b1.c32768", "params", "width", "architecture")
@@ -45,6 +48,21 @@ def test_a_column_that_is_left_out_is_named(width: int) -> None:
     for name, values in (("width", ("128", "64")), ("params", ("1.19M", "69.8k"))):
         shown = all(re.search(rf"\b{value}\b", text) for value in values)
         assert shown or re.search(rf"not shown in {width} columns: .*\b{name}\b", text), name
+
+
+CELLS = st.text(alphabet="abc  1.é世µ\n\t\x07[]\u0301", max_size=12)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=4), st.sampled_from([12, 30, 300]), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_rows_that_need_no_wrapping_are_what_rich_makes_of_them(
+    rows: list[tuple[str, ...]], width: int, terminal: bool
+) -> None:
+    shown = sheet(("id", "why", "so [ms]"), rows, words=("why",), optional=("so [ms]",))
+    found = rendered(shown, width, terminal=terminal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal_tables, "_plain", lambda cell: False)
+        assert found == rendered(shown, width, terminal=terminal)
 
 
 def test_a_pipe_has_no_width() -> None:

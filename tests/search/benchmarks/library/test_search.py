@@ -101,7 +101,7 @@ def test_designs_are_members_at_widths_in_proportion() -> None:
 def test_an_architecture_can_be_built_again_from_its_row() -> None:
     genes = {"attention": {"head_dim": 32, "window": 16, "qk_norm": "head"}, "mamba2": {"expand": 1}}
     model = Architecture.from_shorthand("a f m", width=64, vocabulary=512, genes=genes)
-    found = row(dataclasses.replace(GOOD, architecture=model))
+    found = row(dataclasses.replace(GOOD, model=model))
     again = Architecture.parse(
         {"width": found["width"], "vocabulary": 512, "layers": json.loads(json.dumps(found["layers"]))}
     )

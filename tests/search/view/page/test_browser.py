@@ -9,9 +9,9 @@ import pytest
 from search.objectives import Objective
 from search.pareto import nondominated
 from search.runs.frontier import costs, frontier_of, scored
+from search.view.frame import csv_text, sorted_by
 from search.view.page import document
-from search.view.tables import candidates_sheet, run_frame, sorted_by
-from search.view.tables import csv as csv_of
+from search.view.tables import candidates_sheet, run_frame
 from tests.helpers.chromium import cells, watched
 from tests.search.view.page.conftest import LONG, SHORT
 
@@ -55,7 +55,7 @@ def test_the_table_has_the_cells_of_the_terminal(page, long):
     names = ["id", "loss", "decode_ms@b1", "params", "width", "depth", "architecture"]
     right = candidates_sheet(table.head(25), names, long.entries, title="")
     assert [row[1:8] for row in cells(page)] == [list(row) for row in right.rows]
-    assert [row[0] == "◆" for row in cells(page)] == table.head(25)["frontier"].tolist()
+    assert [row[0] == "◆" for row in cells(page)] == table.head(25).column("frontier")
     assert page.locator("#table-count").inner_text() == f"{LONG} candidates of {LONG}, page 1 of 2"
     page.click("#next")
     assert len(cells(page)) == LONG - 25
@@ -82,13 +82,13 @@ def test_conditions_are_those_of_the_terminal(page, long):
     conditions = ["params <= 4e6", "loss > 3.5"]
     table = run_frame(long.ledger.config, long.entries, None, conditions)
     assert 1 < len(table) < LONG
-    assert sorted(int(row[1]) for row in cells(page)) == table["id"].tolist()
-    assert sorted(members(page)) == table[table["frontier"]]["id"].tolist()
+    assert sorted(int(row[1]) for row in cells(page)) == table.column("id")
+    assert sorted(members(page)) == [row["id"] for row in table.rows if row["frontier"]]
     with page.expect_download() as download:
         page.click("#csv")
     ours, right = (
         list(csv.DictReader(io.StringIO(text)))
-        for text in (download.value.path().read_text(encoding="utf-8"), csv_of(sorted_by(table, "loss")))
+        for text in (download.value.path().read_text(encoding="utf-8"), csv_text(sorted_by(table, "loss")))
     )
     assert list(ours[0]) == list(right[0])
     for mine, theirs in zip(ours, right, strict=True):
