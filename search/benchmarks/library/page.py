@@ -23,9 +23,7 @@ from rich.console import Console
 
 from operators.base.errors import ConfigError
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.benchmarks.made_up_run import make_run
-from search.benchmarks.record import RESULTS
-from search.runs.folder import RunFolder
+from search.benchmarks.made_up_run import kept_run
 from search.runs.ledger import open_ledger
 from search.view.page import document
 from search.view.page.shown import Source, shown
@@ -46,11 +44,7 @@ def page(device: str, console: Console) -> Measured:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise ConfigError(f"bench page: expected a browser on this machine, one of {', '.join(BROWSERS)}")
-    path = RESULTS / f"bench-page-{CANDIDATES}"
-    if not path.exists():
-        console.print(f"making up {CANDIDATES} evaluations, which takes some minutes")
-        make_run(path, CANDIDATES)
-    folder = RunFolder(path)
+    folder = kept_run(CANDIDATES, console)
     source, read_s = _timed(lambda: Source.read(folder, open_ledger(folder.ledger)))
     value, value_s = _timed(lambda: shown([source]))
     content, file_s = _timed(lambda: document.file(value, title=folder.name))
@@ -74,7 +68,7 @@ def page(device: str, console: Console) -> Measured:
     }
     for name, figure in figures.items():
         console.print(f"{name:<32}{figure}")
-    return Measured(figures, openings, folders=[path])
+    return Measured(figures, openings, folders=[folder.path])
 
 
 def _open(browser: str, file: Path) -> dict[str, float]:
