@@ -1,5 +1,6 @@
 """Aging evolution with Pareto ranks: a searcher of its own, and the basis of guided search."""
 
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -35,7 +36,7 @@ class Evolution(Searcher[T]):
     @property
     def population(self) -> tuple[int, ...]:
         """Numbers of the latest successful proposals, oldest first."""
-        return tuple(self._scores)[-self._settings.population :]
+        return tuple(islice(reversed(self._scores), self._settings.population))[::-1]
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         return (self._first(rng) if self._next < self._settings.population else None) or self._child(rng)
@@ -58,10 +59,7 @@ class Evolution(Searcher[T]):
         fronts, distances = pareto.ranks(points), np.zeros(len(members))
         for front in np.unique(fronts):
             distances[fronts == front] = pareto.crowding(points[fronts == front])
-        return {
-            member: (int(front), -float(distance))
-            for member, front, distance in zip(members, fronts, distances, strict=True)
-        }
+        return dict(zip(members, zip(fronts.tolist(), (-distances).tolist(), strict=True), strict=True))
 
     def _first(self, rng: Generator) -> Proposal[T] | None:
         return self._seeded(self._seeds) or self._random(rng)

@@ -1,8 +1,8 @@
 """Guided search: evolution whose children are screened by their expected gain in hypervolume."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -13,7 +13,7 @@ from search.config.searcher import EvolutionSettings
 from search.pareto import Floats
 from search.searchers.contract import Proposal
 from search.searchers.evolution import Evolution
-from search.searchers.expected_gain import expected_gain, open_boxes
+from search.searchers.expected_gain import Sides, expected_gain, open_boxes, sides_of
 from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit, standard_of, used
 from search.searchers.surrogate import conditioned, first_kernel
 from search.spaces.contract import Space
@@ -43,8 +43,7 @@ REMEMBERED = 300
 """Number of the latest evaluations that the probability of failing is learned from."""
 
 
-@dataclass(frozen=True)
-class Child(Generic[T]):
+class Child(NamedTuple, Generic[T]):
     """A candidate that may be proposed.
 
     candidate: the candidate.
@@ -115,7 +114,8 @@ class Guided(Evolution[T]):
         turn = self._next % PLAIN
         if turn in (PLAIN // 2 - 1, PLAIN - 1):
             return turn != PLAIN - 1
-        told = [number for number in list(self._gained)[-RECENT:] if number >= self._settings.population]
+        latest = islice(reversed(self._gained), RECENT)
+        told = [number for number in latest if number >= self._settings.population]
         # A generator of its own leaves `rng` as it is: plain proposals are then exactly those of evolution.
         draw, rates = rng.spawn(1)[0], []
         for screened in (True, False):
@@ -132,13 +132,13 @@ class Guided(Evolution[T]):
         expected = self._forecast()
         if expected.skill < LEAST_SKILL:
             return None
-        boxes, chance = self._open(expected), self._chance()
-        best, seen = list[tuple[float, Child[T]]](), set(self._keys)
+        region, chance = self._open(expected), self._chance()
+        best, seen = list[tuple[float, Child[T]]](), set[str]()
         for _ in range(ROUNDS):
             children = self._children(rng, [child for _, child in best], seen)
             if children:
                 rows = np.array([self._row(child.candidate) for child in children], float)
-                gains = expected_gain(*expected.predict(*self._columns(rows)), boxes) * chance(rows)
+                gains = expected_gain(*expected.predict(*self._columns(rows)), region) * chance(rows)
                 best = sorted(
                     [*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0]
                 )[:ELITE]
@@ -169,25 +169,25 @@ class Guided(Evolution[T]):
         """Number of evaluations of each of these proposals."""
         return np.array([2.0 if number in self._twice else 1.0 for number in numbers])
 
-    def _open(self, expected: Forecast) -> Floats:
-        """The region where a candidate would gain, as boxes.
+    def _open(self, expected: Forecast) -> tuple[Sides, ...]:
+        """The region where a candidate would gain, as the sides of its boxes.
 
         The reference alternates: a near one favours the middle of the frontier, a far one its ends.
         """
         frontier = expected.warped(self._front)
         # A warp keeps the order: the ends of all scores stay their ends, and nothing else decides.
         near, far = pareto.reference_point(frontier), pareto.reference_point(expected.warped(self._ends))
-        waiting = [self._rows[number] for number in sorted(self._proposals.keys() - self._told.keys())]
+        waiting = [self._rows[number] for number in sorted(self._waiting)]
         if waiting:
             frontier = np.vstack([frontier, expected.predict(*self._columns(np.array(waiting)))[0]])
-        return open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far))
+        return sides_of(open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far)))
 
     def _chance(self) -> Callable[[Floats], Floats]:
         """The function of rows that gives the probabilities [n] that their evaluations succeed.
 
         They are never below 0.05, as the estimate is rough.
         """
-        told = list(self._told)[-REMEMBERED:]
+        told = list(islice(reversed(self._told), REMEMBERED))[::-1]
         success = np.array([float(number in self._scores) for number in told])
         if success.all():
             return lambda rows: np.ones(len(rows))
@@ -197,7 +197,7 @@ class Guided(Evolution[T]):
         surrogate = conditioned(first_kernel(x.shape[1]), x, success - success.mean())
 
         def chance(rows: Floats) -> Floats:
-            means, _ = surrogate.predict(standard(rows[:, : self._features]))
+            means = surrogate.means(standard(rows[:, : self._features]))
             return np.asarray(np.clip(means + success.mean(), 0.05, 1))
 
         return chance
@@ -206,13 +206,13 @@ class Guided(Evolution[T]):
         """New children of one round, at most its share of CHILDREN.
 
         elite: children that may be parents; empty in the first round.
-        seen: keys of all earlier children and proposals; the new keys are added.
+        seen: keys of all earlier children; the new keys are added.
         """
         children: list[Child[T]] = []
         for _ in range(2 * CHILDREN // ROUNDS):
             child = self._bear(rng, elite)
             key = self._space.key(child.candidate)
-            if key not in seen:
+            if key not in seen and key not in self._keys:
                 seen.add(key)
                 children.append(child)
             if len(children) == CHILDREN // ROUNDS:

@@ -113,6 +113,10 @@ class Surrogate:
     errors: Floats
     skill: float
 
+    def means(self, x: Floats) -> Floats:
+        """Means of values [k] at standardized rows [k, d], without the deviations that `predict` gives too."""
+        return np.asarray(self.kernel(x, self.x)[0] @ self.dual)
+
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Means and deviations of measured values [k], noise included, at standardized rows [k, d]."""
         across, near = self.kernel(x, self.x)
@@ -231,7 +235,7 @@ def _matern(squared: Floats) -> Floats:
     far = 5 * squared
     np.sqrt(far, out=far)
     decay = np.negative(far)
-    np.exp(decay, out=decay)
+    _exp(decay)
     decay *= 1 + far + far * far / 3
     return decay
 
@@ -239,7 +243,13 @@ def _matern(squared: Floats) -> Floats:
 def _matern_slope(squared: Floats) -> Floats:
     """The derivative of the Matérn 5/2 correlation by squared distances."""
     far = np.sqrt(5 * squared)
-    return np.asarray(-5 / 6 * (1 + far) * np.exp(-far))
+    return np.asarray(-5 / 6 * (1 + far) * _exp(-far))
+
+
+def _exp(values: Floats) -> Floats:
+    """The exponentials, in place: torch takes a third of NumPy's time where a processor lacks AVX-512."""
+    torch.from_numpy(values).exp_()
+    return values
 
 
 def _inverse(covariance: Floats) -> Floats:
