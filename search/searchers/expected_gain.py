@@ -20,7 +20,7 @@ from search.pareto import Floats
 Box = tuple[tuple[float, float], ...]
 Places = slice | NDArray[np.int64]
 FAR = 9.0
-"""Deviations from an edge beyond which a value counts as surely on its side: the error is below the rounding."""
+"""Deviations from an edge beyond which a value is surely on its side: the error is below the rounding."""
 
 
 def open_boxes(frontier: ArrayLike, reference: ArrayLike) -> Floats:

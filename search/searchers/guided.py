@@ -16,7 +16,7 @@ from search.searchers.evolution import Evolution
 from search.searchers.expected_gain import Sides, expected_gain, open_boxes, sides_of
 from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit, standard_of, used
 from search.searchers.surrogate import conditioned, first_kernel
-from search.spaces.contract import Space
+from search.spaces.contract import Space, feature_rows
 
 T = TypeVar("T")
 Known = Mapping[int, Callable[[T], float]]
@@ -86,10 +86,6 @@ class Guided(Evolution[T]):
         # Scores and numbers of evaluations at the time when the last fit was due.
         self._fit_to: list[tuple[tuple[float, ...], float]] = []
 
-    def restore(self, proposal: Proposal[T]) -> None:
-        super().restore(proposal)
-        self._rows[proposal.number] = np.array(self._row(proposal.candidate), float)
-
     def _learn(self, number: int) -> None:
         super()._learn(number)
         self._gained.setdefault(number, number in self._frontier)
@@ -137,7 +133,7 @@ class Guided(Evolution[T]):
         for _ in range(ROUNDS):
             children = self._children(rng, [child for _, child in best], seen)
             if children:
-                rows = np.array([self._row(child.candidate) for child in children], float)
+                rows = self._computed([child.candidate for child in children])
                 gains = expected_gain(*expected.predict(*self._columns(rows)), region) * chance(rows)
                 best = sorted(
                     [*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0]
@@ -162,7 +158,7 @@ class Guided(Evolution[T]):
 
     def _known_rows(self, numbers: Sequence[int], scores: Floats) -> tuple[Floats, Floats, Floats]:
         """Features, scores, and values known beforehand, of proposals with these scores."""
-        features, known = self._columns(np.array([self._rows[number] for number in numbers]))
+        features, known = self._columns(self._rows_of(numbers))
         return features, scores, known
 
     def _times(self, numbers: Iterable[int]) -> Floats:
@@ -177,9 +173,9 @@ class Guided(Evolution[T]):
         frontier = expected.warped(self._front)
         # A warp keeps the order: the ends of all scores stay their ends, and nothing else decides.
         near, far = pareto.reference_point(frontier), pareto.reference_point(expected.warped(self._ends))
-        waiting = [self._rows[number] for number in sorted(self._waiting)]
-        if waiting:
-            frontier = np.vstack([frontier, expected.predict(*self._columns(np.array(waiting)))[0]])
+        if self._waiting:
+            waiting = self._rows_of(sorted(self._waiting))
+            frontier = np.vstack([frontier, expected.predict(*self._columns(waiting))[0]])
         return sides_of(open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far)))
 
     def _chance(self) -> Callable[[Floats], Floats]:
@@ -191,13 +187,13 @@ class Guided(Evolution[T]):
         success = np.array([float(number in self._scores) for number in told])
         if success.all():
             return lambda rows: np.ones(len(rows))
-        known = np.array([self._rows[number] for number in told])[:, : self._features]
-        standard = standard_of(known)
-        x = standard(known)
+        features, _ = self._columns(self._rows_of(told))
+        standard = standard_of(features)
+        x = standard(features)
         surrogate = conditioned(first_kernel(x.shape[1]), x, success - success.mean())
 
         def chance(rows: Floats) -> Floats:
-            means = surrogate.means(standard(rows[:, : self._features]))
+            means = surrogate.means(standard(self._columns(rows)[0]))
             return np.asarray(np.clip(means + success.mean(), 0.05, 1))
 
         return chance
@@ -243,24 +239,27 @@ class Guided(Evolution[T]):
         return Child(self._proposals[number].candidate, (number,), ())
 
     @property
-    def _features(self) -> int:
-        return len(next(iter(self._rows.values()))) - self._objectives
-
-    @property
     def _objectives(self) -> int:
         return max(self._predictors, default=-1) + 1
 
-    def _row(self, candidate: T) -> list[float]:
-        """Features of a candidate, then its objectives that are known beforehand, NaN for the others."""
-        known = [
-            self._predictors[number](candidate) if number in self._predictors else np.nan
-            for number in range(self._objectives)
-        ]
-        return [*self._space.features(candidate).values(), *known]
+    def _rows_of(self, numbers: Sequence[int]) -> Floats:
+        """The rows of proposals. Each is computed when it is first asked for: most of a long run never are."""
+        missing = [number for number in numbers if number not in self._rows]
+        if missing:
+            rows = self._computed([self._proposals[number].candidate for number in missing])
+            self._rows.update(zip(missing, rows, strict=True))
+        return np.array([self._rows[number] for number in numbers])
+
+    def _computed(self, candidates: Sequence[T]) -> Floats:
+        """Features of candidates, then their objectives that are known beforehand, NaN for the others."""
+        known = np.full((len(candidates), self._objectives), np.nan)
+        for number, predict in self._predictors.items():
+            known[:, number] = [predict(candidate) for candidate in candidates]
+        return np.hstack([feature_rows(self._space, candidates), known])
 
     def _columns(self, rows: Floats) -> tuple[Floats, Floats]:
         """Splits rows into features [n, d] and values of objectives known beforehand [n, m]."""
-        objectives = len(next(iter(self._scores.values())))
-        known = np.full((len(rows), objectives), np.nan)
-        known[:, : self._objectives] = rows[:, self._features :]
-        return rows[:, : self._features], known
+        features = rows.shape[1] - self._objectives
+        known = np.full((len(rows), len(next(iter(self._scores.values())))), np.nan)
+        known[:, : self._objectives] = rows[:, features:]
+        return rows[:, :features], known

@@ -114,7 +114,7 @@ class Surrogate:
     skill: float
 
     def means(self, x: Floats) -> Floats:
-        """Means of values [k] at standardized rows [k, d], without the deviations that `predict` gives too."""
+        """The means [k] of `predict` alone, which take a third of its time."""
         return np.asarray(self.kernel(x, self.x)[0] @ self.dual)
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from operators.architecture import Architecture, Layer
 from operators.base.errors import ConfigError
@@ -147,12 +149,12 @@ class ArchitectureSpace:
         return None
 
     def key(self, member: Architecture) -> str:
-        # A digest would be a key too. This takes a tenth of its time, as the JSON of known layers is kept.
+        # A digest would be a key too. This takes a tenth of its time, as the layers of a space have numbers.
         parts = self.choices.parts(member.layers, member.width)
         layers = (
             [layer.model_dump_json() for layer in member.layers]
             if parts is None
-            else [part.written for part in parts]
+            else [part.code for part in parts]
         )
         return member.model_dump_json(exclude={"name", "layers"}) + "".join(layers)
 
@@ -191,10 +193,15 @@ class ArchitectureSpace:
 
     def features(self, member: Architecture) -> dict[str, float]:
         """Counts and positions of operators, sizes, and values of genes (`search.spaces.features`)."""
-        parts = self.choices.parts(member.layers, member.width)
-        if parts is None:
-            raise ValueError(f"expected a member of the space, got {self.contains(member)}")
-        return self._features(member, parts)
+        return dict(zip(self._features.names, self.feature_rows([member])[0].tolist(), strict=True))
+
+    def feature_rows(self, members: Sequence[Architecture]) -> NDArray[np.float64]:
+        parts = []
+        for member in members:
+            parts.append(self.choices.parts(member.layers, member.width))
+            if parts[-1] is None:
+                raise ValueError(f"expected a member of the space, got {self.contains(member)}")
+        return self._features(members, parts)
 
     @cached_property
     def _features(self) -> Features:
