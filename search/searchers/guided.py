@@ -14,7 +14,17 @@ from search.pareto import Floats
 from search.searchers.contract import Proposal
 from search.searchers.evolution import Evolution
 from search.searchers.expected_gain import Sides, expected_gain, open_boxes, sides_of
-from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit, standard_of, used
+from search.searchers.forecast import (
+    FEWEST,
+    Fit,
+    Forecast,
+    fit_of,
+    fit_uses,
+    forecast,
+    next_fit,
+    standard_of,
+    used,
+)
 from search.searchers.surrogate import conditioned, first_kernel
 from search.spaces.contract import Space, feature_rows
 
@@ -147,9 +157,10 @@ class Guided(Evolution[T]):
     def _forecast(self) -> Forecast:
         numbers = list(self._scores)
         if self._fit is None:
-            before = numbers[: len(self._fit_to)]
             scores_then, times_then = (np.array(part) for part in zip(*self._fit_to, strict=True))
-            self._fit = fit_anew(*self._known_rows(before, scores_then), times_then)
+            active = fit_uses(scores_then)
+            data = self._known_rows([numbers[place] for place in active], scores_then[active])
+            self._fit = fit_of(active, *data, times_then[active], told=len(scores_then))
         learned = [numbers[place] for place in used(self._fit, len(numbers))]
         scores = np.array([self._scores[number] for number in learned])
         data, times = self._known_rows(learned, scores), self._times(learned)
