@@ -254,7 +254,7 @@ class Guided(Evolution[T]):
         return max(self._predictors, default=-1) + 1
 
     def _rows_of(self, numbers: Sequence[int]) -> Floats:
-        """The rows of proposals. Each is computed when it is first asked for: most of a long run never are."""
+        """The rows of proposals, each computed when it is first asked for: most of a long run never are."""
         missing = [number for number in numbers if number not in self._rows]
         if missing:
             rows = self._computed([self._proposals[number].candidate for number in missing])

@@ -81,24 +81,23 @@ class Features:
         rows = np.full((depths.max(), len(parts)), len(self._table) - 1)
         for number, each in enumerate(parts):
             rows[: len(each), number] = [part.number for part in each]
-        sums, is_mixer = self._table[rows].sum(0), self._is_mixer[rows]
-        sizes, counts, means = np.split(sums, self._splits, 1)
-        number = counts[:, self._mixers]
-        present = np.maximum(number, 1)
+        sizes, counts, means = np.split(self._table[rows].sum(0), self._splits, 1)
+        is_mixer, found = self._is_mixer[rows], counts[:, self._mixers]
         places = ((np.arange(len(rows))[:, None] + 0.5) / depths)[:, :, None]
         # An absent mixer counts as in the middle, the least surprising place.
-        middle = np.where(number > 0, (is_mixer * places).sum(0) / present, 0.5)
-        spread = np.sqrt((is_mixer * (places - middle) ** 2).sum(0) / present)
+        middle = np.where(found > 0, (is_mixer * places).sum(0) / np.maximum(found, 1), 0.5)
+        spread = np.sqrt((is_mixer * (places - middle) ** 2).sum(0) / np.maximum(found, 1))
         means /= np.maximum(counts[:, self._of], 1)
-        mixers = is_mixer.any(2)
-        changes = ((mixers[1:] != mixers[:-1]) & (np.arange(1, len(rows))[:, None] < depths)).sum(0)
+        mixers: NDArray[np.bool_] = np.asarray(is_mixer.any(2))
+        followed = np.arange(1, len(rows))[:, None] < depths
         of_all = [
             *_sizes_of(members, sizes[:, 0]).T,
             mixers.sum(0) / depths,
-            changes / np.maximum(depths - 1, 1),
+            ((mixers[1:] != mixers[:-1]) & followed).sum(0) / np.maximum(depths - 1, 1),
             sizes[:, 1] / np.maximum(depths - mixers.sum(0), 1),
         ]
-        return np.hstack([np.column_stack(of_all), counts[:, :-1], middle, spread, means])[:, self._order]
+        columns = np.hstack([np.column_stack(of_all), counts[:, :-1], middle, spread, means])
+        return np.asarray(columns[:, self._order])
 
 
 def _sizes_of(members: Sequence[Architecture], parameters: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from operators.architecture import Architecture, Layer
 from operators.base.errors import ConfigError
 from operators.published.engines import Engine, fits
-from search.config.choices import Choices, Layers, norm_of, normalized
+from search.config.choices import Choices, Layers, Part, norm_of, normalized
 from search.config.space import SpaceSettings, _listed, choices_of
 from search.spaces import mutate
 from search.spaces.exportable import first_reason, narrowed, of_one_model, one_layer_each, together, why_not
@@ -196,12 +196,14 @@ class ArchitectureSpace:
         return dict(zip(self._features.names, self.feature_rows([member])[0].tolist(), strict=True))
 
     def feature_rows(self, members: Sequence[Architecture]) -> NDArray[np.float64]:
-        parts = []
+        """The values of `features` of each member: [n, features]."""
+        rows = list[list[Part]]()
         for member in members:
-            parts.append(self.choices.parts(member.layers, member.width))
-            if parts[-1] is None:
+            parts = self.choices.parts(member.layers, member.width)
+            if parts is None:
                 raise ValueError(f"expected a member of the space, got {self.contains(member)}")
-        return self._features(members, parts)
+            rows.append(parts)
+        return self._features(members, rows)
 
     @cached_property
     def _features(self) -> Features:

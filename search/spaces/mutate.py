@@ -161,6 +161,8 @@ def change_normalization(parent: Architecture, choices: Choices, rng: Generator)
     """
     norm, where = pick(choices.norms, rng), int(rng.integers(parent.depth))
     start, end = pick(((where, where + 1), (0, where + 1), (where, parent.depth)), rng)
+    if len(choices.norms) == 1:
+        return None
     layers = tuple(
         normalized(layer, norm) if start <= number < end else layer
         for number, layer in enumerate(parent.layers)
@@ -315,7 +317,9 @@ def _laid_sums(parts: Sequence[tuple[int, ...]], depths: Sequence[int], before: 
     """The sums of `_laid` at each depth. Depths that are laid of the same blocks share one running sum."""
     sums = list[int]()
     for count, alike in _counts(len(parts), depths, before):
-        running = list(accumulate(chain.from_iterable([parts[number] for number in _spread(len(parts), count)])))
+        running = list(
+            accumulate(chain.from_iterable([parts[number] for number in _spread(len(parts), count)]))
+        )
         while len(running) < alike[-1]:
             running += [running[-1] + more for more in accumulate(parts[-1])]
         sums += [running[depth - 1] for depth in alike]

@@ -1,5 +1,7 @@
 """The expected hypervolume gain against its definition: sampled scores, and hypervolumes by moocore."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,34 @@ def test_exact_predictions_gain_what_they_add() -> None:
     added = [pareto.hypervolume([*front, point], reference) - before for point in points]
     found = expected_gain(points, np.zeros_like(points), sides_of(open_boxes(front, reference)))
     assert found == pytest.approx(added)
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_equals_the_sum_over_all_boxes(objectives: int) -> None:
+    """One number at a time, by its formula at either end of each box, however far from the prediction."""
+    rng = np.random.default_rng(objectives)
+    front, reference = rng.random((12, objectives)), np.ones(objectives)
+    means, deviations = rng.random((5, objectives)), 10 ** -rng.uniform(0.5, 4, (5, objectives))
+    boxes = open_boxes(front, reference)
+    found = expected_gain(means, deviations, sides_of(boxes))
+    for mean, deviation, gain in zip(means, deviations, found, strict=True):
+        volumes = [
+            math.prod(
+                below(high, *own) - below(low, *own)
+                for (low, high), *own in zip(box, mean, deviation, strict=True)
+            )
+            for box in boxes
+        ]
+        assert gain == pytest.approx(sum(volumes), rel=1e-9, abs=1e-15)
+
+
+def below(edge: float, mean: float, deviation: float) -> float:
+    """The mean of max(0, edge - y) for a normal y."""
+    if edge == -math.inf:
+        return 0.0
+    z = (edge - mean) / deviation
+    likely = math.erfc(-z / math.sqrt(2)) / 2
+    return (edge - mean) * likely + deviation * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
 
 def test_boxes_are_disjoint_and_leave_out_what_is_dominated() -> None:
