@@ -65,10 +65,12 @@ def _sliced(places: NDArray[np.int64]) -> Places:
 
     All sides of two objectives are, see `_strips`. One place stands for equal ones.
     """
-    if len(places) and (places == places[0]).all():
+    if not len(places):
+        return places
+    if (places == places[0]).all():
         return slice(int(places[0]), int(places[0]) + 1)
     for step in (1, -1):
-        if (np.diff(places) == step).all() and len(places):
+        if (np.diff(places) == step).all():
             end = int(places[-1]) + step
             return slice(int(places[0]), end if end >= 0 else None, step)
     return places

@@ -43,7 +43,10 @@ class Space(Protocol[T]):
 
 @runtime_checkable
 class FeatureRows(Protocol):
-    """What a Space may have besides: the features of many members at once, in less time."""
+    """What a Space may have besides: the features of many members at once, in less time.
+
+    They are then taken from here. A space that changes `features` of another changes both.
+    """
 
     def feature_rows(self, members: Sequence[Any]) -> NDArray[np.float64]:
         """The values of `features` of each of the members, at least one: [n, features]."""

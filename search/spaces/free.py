@@ -136,7 +136,7 @@ class ArchitectureSpace:
             child = child and self._inside(child, parent.layers)
             if child is None or mutate.alike(child, parent):
                 continue
-            if self._keeps(child):
+            if self._legal(child):
                 return child, name
         return None
 
@@ -144,7 +144,7 @@ class ArchitectureSpace:
         for _ in range(CHILD_TRIES):
             child = mutate.crossover(a, b, self.choices, rng)
             child = child and self._inside(child)
-            if child is not None and self._keeps(child):
+            if child is not None and self._legal(child):
                 return child
         return None
 
@@ -252,10 +252,6 @@ class ArchitectureSpace:
 
     def _legal(self, architecture: Architecture) -> bool:
         return self.contains(architecture) is None and self.accepts(architecture)
-
-    def _keeps(self, child: Architecture) -> bool:
-        """Whether a child of members is a member: by itself it is one but for the engines and `accepts`."""
-        return (not self._engines or self.contains(child) is None) and self.accepts(child)
 
     def _build(self, width: int, layers: Sequence[Layer], meta_tokens: int, name: str = "") -> Architecture:
         surroundings = {
