@@ -6,7 +6,6 @@ integral over these u of the product of P(y_i < u_i). With the region cut into b
 of one-dimensional integrals.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,15 +94,16 @@ def _mean_below(edges: Floats, means: Floats, deviations: Floats) -> Floats:
     edges: ascending [e]; nothing is below -inf.
     means, deviations: of each y [n].
     """
-    scale = np.maximum(deviations, 1e-12)[:, None]
-    z = (edges - means[:, None]) / scale
-    below = np.maximum(z, 0)
+    distance = edges - means[:, None]
+    z = distance / np.maximum(deviations, 1e-12)[:, None]
+    below = np.maximum(distance, 0)
     near = np.flatnonzero(np.abs(z) < FAR)
-    close = torch.from_numpy(z.take(near))
-    density = torch.exp(close * close * -0.5) / math.sqrt(2 * math.pi)
-    below.put(near, (close * torch.special.ndtr(close) + density).clamp_(min=0).numpy())
-    below *= scale
-    return below
+    close = z.take(near)
+    density = np.exp(-0.5 * (close * close)) / np.sqrt(2 * np.pi)
+    likely = torch.special.ndtr(torch.from_numpy(close)).numpy()
+    inside = distance.take(near) * likely + deviations.take(near // len(edges)) * density
+    below.put(near, np.maximum(inside, 0))
+    return np.asarray(below)
 
 
 def _strips(points: Floats, corner: Floats) -> Floats:
