@@ -155,8 +155,8 @@ def layer_sizes(layers: Sequence[Layer], width: int) -> list[int]:
     """Number of parameters of each of the layers."""
     known = _sizes.setdefault(width, {})
     sizes = list(map(known.get, map(id, layers)))
-    if None not in sizes:
-        return cast(list[int], sizes)
+    if all(sizes):  # none is unknown; a layer of size 0 would only be looked up again
+        return cast("list[int]", sizes)
     if len(_kept) > _MOST_KEPT:
         _sizes.clear()
         _kept.clear()

@@ -7,6 +7,7 @@ that measures on several kinds of device has one value of each measured metric f
 one value.
 """
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -237,6 +238,14 @@ def by_kind(objectives: Sequence[Objective], kinds: Sequence[str]) -> dict[str, 
     }
 
 
+_RELATIONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+
+
 @dataclass(frozen=True)
 class Constraint:
     """A bound on a metric, as in `params <= 3e6`."""
@@ -253,15 +262,9 @@ class Constraint:
         value = metrics.get(self.metric)
         if value is None:
             return None
-        kept = {
-            "<=": value <= self.bound,
-            "<": value < self.bound,
-            ">=": value >= self.bound,
-            ">": value > self.bound,
-        }
         return (
             None
-            if kept[self.relation]
+            if _RELATIONS[self.relation](value, self.bound)
             else f"{self.metric} is {_exact(value)}, expected {self.relation} {_exact(self.bound)}"
         )
 

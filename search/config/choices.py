@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
+from itertools import product
 from typing import Any, cast
 
 from operators import registry
@@ -24,7 +25,8 @@ class Part:
     mixer: whether it is a mixer.
     ratio: inner width of a feed-forward network over the width; 0 for a mixer.
     parameters: number of parameters.
-    written: the layer as JSON.
+    number: its place in `Choices.all_parts`.
+    code: its number as text.
     """
 
     layer: Layer
@@ -32,7 +34,8 @@ class Part:
     mixer: bool
     ratio: float
     parameters: int
-    written: str
+    number: int
+    code: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,11 @@ class Choices:
 
     def at(self, name: str, width: int) -> Layers:
         """All layers of an operator at this width."""
-        return tuple(self.layers[name, width].values())
+        return self._at[name, width]
+
+    @cached_property
+    def _at(self) -> dict[tuple[str, int], Layers]:
+        return {key: tuple(table.values()) for key, table in self.layers.items()}
 
     @cached_property
     def ratios(self) -> OpenGenes:
@@ -109,7 +116,14 @@ class Choices:
                 place: self._parts.get(width, {}).get(layer) for place, layer in distinct(layers).items()
             }
             parts = [equal[id(layer)] for layer in layers]
-        return None if None in parts else cast(list[Part], parts)
+            if not all(parts):
+                return None
+        return cast("list[Part]", parts)
+
+    @cached_property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The facts about every layer at every width, by their numbers."""
+        return tuple(part for parts in self._parts.values() for part in parts.values())
 
     @cached_property
     def _parts(self) -> dict[int, dict[Layer, Part]]:
@@ -117,15 +131,16 @@ class Choices:
         from operators.cost import layer_parameters  # needs torch, and to read a run does not
 
         parts: dict[int, dict[Layer, Part]] = {width: {} for width in self.widths}
-        for (name, width), table in self.layers.items():
+        number = 0
+        for width, name in product(self.widths, self.operators):
             mixer = registry.get(name).kind == "mixer"
-            for values, layer in table.items():
+            for values, layer in self.layers[name, width].items():
                 ratio = 0.0 if mixer else float(layer.shape.genes(width).get("ratio", 0.0))
                 for norm in self.norms:
                     each, size = normalized(layer, norm), layer_parameters(name, layer.shape, norm[0], width)
-                    parts[width].setdefault(
-                        each, Part(each, values, mixer, ratio, size, each.model_dump_json())
-                    )
+                    if each not in parts[width]:
+                        parts[width][each] = Part(each, values, mixer, ratio, size, number, f"{number},")
+                        number += 1
         return parts
 
     @cached_property
@@ -144,6 +159,9 @@ class Choices:
 
     def values(self, layer: Layer, width: int) -> tuple[Any, ...] | None:
         """The values of the layer's genes; None if the layer is not among the choices."""
+        part = self._known.get(width, {}).get(id(layer))
+        if part is not None:
+            return part.values
         return self._values.get((layer.operator, width), {}).get(_fields(layer.shape))
 
     @cached_property

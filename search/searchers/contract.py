@@ -82,6 +82,7 @@ class Searcher(ABC, Generic[T]):
         self._space, self._seed = space, seed
         self._proposals: dict[int, Proposal[T]] = {}
         self._keys: set[str] = set()
+        self._waiting: set[int] = set()  # numbers of the proposals that are not told yet
         self._told: dict[int, tuple[float, ...] | None] = {}  # None for failures, by order of tell
         self._scores: dict[int, tuple[float, ...]] = {}  # scores of successful proposals, by order of tell
         self._twice: set[int] = set()  # proposals whose scores are means of two evaluations
@@ -110,6 +111,7 @@ class Searcher(ABC, Generic[T]):
             raise ValueError(f"proposal {proposal.number}: its number or its candidate was proposed before")
         self._proposals[proposal.number] = proposal
         self._keys.add(key)
+        self._waiting.add(proposal.number)
         self._next = max(self._next, proposal.number + 1)
 
     def tell(self, number: int, objectives: tuple[float, ...] | None) -> None:
@@ -124,6 +126,7 @@ class Searcher(ABC, Generic[T]):
             point = np.array([objectives])
             self._ends = _ends(np.vstack([self._ends.reshape(-1, len(objectives)), point]))
         self._told[number] = objectives
+        self._waiting.remove(number)
         self._learn(number)
 
     def tell_again(self, number: int, objectives: tuple[float, ...]) -> None:

@@ -1,9 +1,11 @@
 """Aging evolution with Pareto ranks: a searcher of its own, and the basis of guided search."""
 
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from search import pareto
 from search.config.searcher import EvolutionSettings
@@ -35,7 +37,7 @@ class Evolution(Searcher[T]):
     @property
     def population(self) -> tuple[int, ...]:
         """Numbers of the latest successful proposals, oldest first."""
-        return tuple(self._scores)[-self._settings.population :]
+        return tuple(islice(reversed(self._scores), self._settings.population))[::-1]
 
     def _propose(self, rng: Generator) -> Proposal[T]:
         return (self._first(rng) if self._next < self._settings.population else None) or self._child(rng)
@@ -48,20 +50,25 @@ class Evolution(Searcher[T]):
     def _parents(self) -> dict[int, tuple[int, float]]:
         """Member that breeds -> (its front, minus its crowding distance there)."""
         if self._ranking is None:
-            self._ranking = self._ranked(sorted({*self.population, *self._frontier}))
+            self._ranking = self._ranked()
             self._breeding = tuple(self._ranking)
         return self._ranking
 
-    def _ranked(self, members: list[int]) -> dict[int, tuple[int, float]]:
-        """Member -> (its front, minus its crowding distance there), the lower the better in a tournament."""
-        points = np.array([self._scores[member] for member in members])
-        fronts, distances = pareto.ranks(points), np.zeros(len(members))
+    def _ranked(self) -> dict[int, tuple[int, float]]:
+        """Member -> (its front, minus its crowding distance there), the lower the better in a tournament.
+
+        Each member that is not on the frontier is dominated by one that is, so that the frontier is front 0
+        and only the others need be ranked.
+        """
+        frontier = np.array(self._frontier, int)
+        order = frontier.argsort()
+        ranking = _by_distance(frontier[order], self._front[order], 0)
+        others = np.array(sorted(set(self.population).difference(self._frontier)), int)
+        points = np.array([self._scores[member] for member in others.tolist()])
+        fronts = pareto.ranks(points)
         for front in np.unique(fronts):
-            distances[fronts == front] = pareto.crowding(points[fronts == front])
-        return {
-            member: (int(front), -float(distance))
-            for member, front, distance in zip(members, fronts, distances, strict=True)
-        }
+            ranking |= _by_distance(others[fronts == front], points[fronts == front], int(front) + 1)
+        return dict(sorted(ranking.items()))
 
     def _first(self, rng: Generator) -> Proposal[T] | None:
         return self._seeded(self._seeds) or self._random(rng)
@@ -101,3 +108,11 @@ class Evolution(Searcher[T]):
         members = self._breeding if but is None else [member for member in parents if member != but]
         drawn = rng.choice(len(members), min(self._settings.tournament, len(members)), replace=False)
         return min((members[int(index)] for index in drawn), key=parents.__getitem__)
+
+
+def _by_distance(
+    members: NDArray[np.int64], points: pareto.Floats, front: int
+) -> dict[int, tuple[int, float]]:
+    """Members of one front -> (the front, minus the crowding distance)."""
+    distances = (-pareto.crowding(points)).tolist()
+    return {member: (front, distance) for member, distance in zip(members.tolist(), distances, strict=True)}

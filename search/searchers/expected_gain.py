@@ -6,14 +6,20 @@ integral over these u of the product of P(y_i < u_i). With the region cut into b
 of one-dimensional integrals.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from search import pareto
 from search.pareto import Floats
 
 Box = tuple[tuple[float, float], ...]
+Places = slice | NDArray[np.int64]
+FAR = 9.0
+"""Deviations from an edge beyond which a value is surely on its side: the error is below the rounding."""
 
 
 def open_boxes(frontier: ArrayLike, reference: ArrayLike) -> Floats:
@@ -30,30 +36,74 @@ def open_boxes(frontier: ArrayLike, reference: ArrayLike) -> Floats:
     return np.array(_boxes(inside, corner), float).reshape(-1, len(corner), 2)
 
 
-def expected_gain(means: Floats, deviations: Floats, boxes: Floats) -> Floats:
+@dataclass(frozen=True)
+class Sides:
+    """The sides of boxes in one objective.
+
+    edges: the distinct ends of all boxes, ascending [e]. The first may be -inf.
+    low, high: the places of each box's ends among the edges.
+    """
+
+    edges: Floats
+    low: Places
+    high: Places
+
+
+def sides_of(boxes: Floats) -> tuple[Sides, ...]:
+    """The sides of boxes [boxes, m, (low, high)] in each objective, from `open_boxes`."""
+    found = []
+    for column in range(boxes.shape[1]):
+        edges, places = np.unique(boxes[:, column], return_inverse=True)
+        low, high = places.reshape(-1, 2).T
+        found.append(Sides(edges, _sliced(low), _sliced(high)))
+    return tuple(found)
+
+
+def _sliced(places: NDArray[np.int64]) -> Places:
+    """The places as a slice, which copies nothing, where they are equal or in steps of 1 or -1.
+
+    All sides of two objectives are, see `_strips`. One place stands for equal ones.
+    """
+    if not len(places):
+        return places
+    if (places == places[0]).all():
+        return slice(int(places[0]), int(places[0]) + 1)
+    for step in (1, -1):
+        if (np.diff(places) == step).all():
+            end = int(places[-1]) + step
+            return slice(int(places[0]), end if end >= 0 else None, step)
+    return places
+
+
+def expected_gain(means: Floats, deviations: Floats, sides: Sequence[Sides]) -> Floats:
     """The expected hypervolume improvements of candidates [n].
 
     means, deviations: predictions [n, m]. A deviation may be 0 for an objective that is known exactly.
-    boxes: the region from `open_boxes`.
+    sides: of the region from `open_boxes`, by `sides_of`.
     """
-    product: Floats = np.ones((len(means), len(boxes)))
-    for column in range(means.shape[1]):
-        edges, places = np.unique(boxes[:, column], return_inverse=True)
-        below = _mean_below(edges, means[:, column, None], deviations[:, column, None])[
-            :, places.reshape(-1, 2)
-        ]
-        product *= below[..., 1] - below[..., 0]
+    product: Floats = np.ones((len(means), 1))
+    for column, side in enumerate(sides):
+        below = _mean_below(side.edges, means[:, column], deviations[:, column])
+        product = product * (below[:, side.high] - below[:, side.low])
     return np.asarray(product.sum(1))
 
 
-def _mean_below(edge: Floats, mean: Floats, deviation: Floats) -> Floats:
-    """The mean of max(0, edge - y) for a normal y: the integral of P(y < u) over u up to the edge."""
-    safe = np.maximum(deviation, 1e-12)
-    distance = np.where(np.isfinite(edge), edge, mean) - mean
-    z = distance / safe
-    density = np.exp(-0.5 * np.minimum(z * z, 1e3)) / np.sqrt(2 * np.pi)
-    below = distance * torch.special.ndtr(torch.from_numpy(z)).numpy() + deviation * density
-    return np.where(np.isfinite(edge), np.maximum(below, 0), 0.0)
+def _mean_below(edges: Floats, means: Floats, deviations: Floats) -> Floats:
+    """The mean of max(0, edge - y) for a normal y, the integral of P(y < u) over u up to the edge: [n, e].
+
+    edges: ascending [e]; nothing is below -inf.
+    means, deviations: of each y [n].
+    """
+    distance = edges - means[:, None]
+    z = distance / np.maximum(deviations, 1e-12)[:, None]
+    below = np.maximum(distance, 0)
+    near = np.flatnonzero(np.abs(z) < FAR)
+    close = z.take(near)
+    density = np.exp(-0.5 * (close * close)) / np.sqrt(2 * np.pi)
+    likely = torch.special.ndtr(torch.from_numpy(close)).numpy()
+    inside = distance.take(near) * likely + deviations.take(near // len(edges)) * density
+    below.put(near, np.maximum(inside, 0))
+    return np.asarray(below)
 
 
 def _strips(points: Floats, corner: Floats) -> Floats:

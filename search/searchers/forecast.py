@@ -101,20 +101,27 @@ def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
     known: parts of the objectives that are known beforehand [n, m], see `Forecast`.
     times: number of evaluations whose mean each score is [n].
     """
-    active = _active(scores)
-    warps = tuple(_warp_of(column) for column in scores[active].T)
-    standard = standard_of(rows[active])
-    x = standard(rows[active])
-    some = slice(None, None, -(-len(active) // FEW))
-    kernels = []
+    active = fit_uses(scores)
+    return fit_of(active, rows[active], scores[active], known[active], times[active], told=len(scores))
+
+
+def fit_of(
+    active: np.ndarray, rows: Floats, scores: Floats, known: Floats, times: Floats, *, told: int
+) -> Fit:
+    """`fit_anew` from the rows that it uses alone.
+
+    active: `fit_uses` of all scores.
+    rows, scores, known, times: as for `fit_anew`, of these rows.
+    told: number of all scores.
+    """
+    warps, standard = tuple(_warp_of(column) for column in scores.T), standard_of(rows)
+    x, some, kernels = standard(rows), slice(None, None, -(-len(active) // FEW)), []
     for number, warp in enumerate(warps):
-        values = _rest(warp, scores[active, number], known[active, number])
+        values = _rest(warp, scores[:, number], known[:, number])
         y = (values - values.mean()) / _scale(values)
-        kernel = fitted(
-            first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW, times=times[active][some]
-        )
-        kernels.append(fitted(kernel, x, y, steps=STEPS, times=times[active]))
-    return Fit(len(scores), tuple(active.tolist()), standard, warps, tuple(kernels))
+        kernel = fitted(first_kernel(x.shape[1]), x[some], y[some], steps=STEPS_OF_FEW, times=times[some])
+        kernels.append(fitted(kernel, x, y, steps=STEPS, times=times))
+    return Fit(told, tuple(active.tolist()), standard, warps, tuple(kernels))
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def forecast(
     return Forecast(fit, times, tuple(surrogates), np.array(centers), np.array(scales), max(skills))
 
 
-def _active(scores: Floats) -> np.ndarray:
+def fit_uses(scores: Floats) -> np.ndarray:
     """The rows of the scores that a fit uses, at most LARGEST."""
     if len(scores) <= LARGEST:
         return np.arange(len(scores))

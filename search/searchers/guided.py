@@ -1,8 +1,8 @@
 """Guided search: evolution whose children are screened by their expected gain in hypervolume."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -13,10 +13,20 @@ from search.config.searcher import EvolutionSettings
 from search.pareto import Floats
 from search.searchers.contract import Proposal
 from search.searchers.evolution import Evolution
-from search.searchers.expected_gain import expected_gain, open_boxes
-from search.searchers.forecast import FEWEST, Fit, Forecast, fit_anew, forecast, next_fit, standard_of, used
+from search.searchers.expected_gain import Sides, expected_gain, open_boxes, sides_of
+from search.searchers.forecast import (
+    FEWEST,
+    Fit,
+    Forecast,
+    fit_of,
+    fit_uses,
+    forecast,
+    next_fit,
+    standard_of,
+    used,
+)
 from search.searchers.surrogate import conditioned, first_kernel
-from search.spaces.contract import Space
+from search.spaces.contract import Space, feature_rows
 
 T = TypeVar("T")
 Known = Mapping[int, Callable[[T], float]]
@@ -43,8 +53,7 @@ REMEMBERED = 300
 """Number of the latest evaluations that the probability of failing is learned from."""
 
 
-@dataclass(frozen=True)
-class Child(Generic[T]):
+class Child(NamedTuple, Generic[T]):
     """A candidate that may be proposed.
 
     candidate: the candidate.
@@ -87,10 +96,6 @@ class Guided(Evolution[T]):
         # Scores and numbers of evaluations at the time when the last fit was due.
         self._fit_to: list[tuple[tuple[float, ...], float]] = []
 
-    def restore(self, proposal: Proposal[T]) -> None:
-        super().restore(proposal)
-        self._rows[proposal.number] = np.array(self._row(proposal.candidate), float)
-
     def _learn(self, number: int) -> None:
         super()._learn(number)
         self._gained.setdefault(number, number in self._frontier)
@@ -115,7 +120,8 @@ class Guided(Evolution[T]):
         turn = self._next % PLAIN
         if turn in (PLAIN // 2 - 1, PLAIN - 1):
             return turn != PLAIN - 1
-        told = [number for number in list(self._gained)[-RECENT:] if number >= self._settings.population]
+        latest = islice(reversed(self._gained), RECENT)
+        told = [number for number in latest if number >= self._settings.population]
         # A generator of its own leaves `rng` as it is: plain proposals are then exactly those of evolution.
         draw, rates = rng.spawn(1)[0], []
         for screened in (True, False):
@@ -132,13 +138,13 @@ class Guided(Evolution[T]):
         expected = self._forecast()
         if expected.skill < LEAST_SKILL:
             return None
-        boxes, chance = self._open(expected), self._chance()
-        best, seen = list[tuple[float, Child[T]]](), set(self._keys)
+        region, chance = self._open(expected), self._chance()
+        best, seen = list[tuple[float, Child[T]]](), set[str]()
         for _ in range(ROUNDS):
             children = self._children(rng, [child for _, child in best], seen)
             if children:
-                rows = np.array([self._row(child.candidate) for child in children], float)
-                gains = expected_gain(*expected.predict(*self._columns(rows)), boxes) * chance(rows)
+                rows = self._computed([child.candidate for child in children])
+                gains = expected_gain(*expected.predict(*self._columns(rows)), region) * chance(rows)
                 best = sorted(
                     [*best, *zip(gains.tolist(), children, strict=True)], key=lambda pair: -pair[0]
                 )[:ELITE]
@@ -151,9 +157,10 @@ class Guided(Evolution[T]):
     def _forecast(self) -> Forecast:
         numbers = list(self._scores)
         if self._fit is None:
-            before = numbers[: len(self._fit_to)]
             scores_then, times_then = (np.array(part) for part in zip(*self._fit_to, strict=True))
-            self._fit = fit_anew(*self._known_rows(before, scores_then), times_then)
+            active = fit_uses(scores_then)
+            data = self._known_rows([numbers[place] for place in active], scores_then[active])
+            self._fit = fit_of(active, *data, times_then[active], told=len(scores_then))
         learned = [numbers[place] for place in used(self._fit, len(numbers))]
         scores = np.array([self._scores[number] for number in learned])
         data, times = self._known_rows(learned, scores), self._times(learned)
@@ -162,42 +169,42 @@ class Guided(Evolution[T]):
 
     def _known_rows(self, numbers: Sequence[int], scores: Floats) -> tuple[Floats, Floats, Floats]:
         """Features, scores, and values known beforehand, of proposals with these scores."""
-        features, known = self._columns(np.array([self._rows[number] for number in numbers]))
+        features, known = self._columns(self._rows_of(numbers))
         return features, scores, known
 
     def _times(self, numbers: Iterable[int]) -> Floats:
         """Number of evaluations of each of these proposals."""
         return np.array([2.0 if number in self._twice else 1.0 for number in numbers])
 
-    def _open(self, expected: Forecast) -> Floats:
-        """The region where a candidate would gain, as boxes.
+    def _open(self, expected: Forecast) -> tuple[Sides, ...]:
+        """The region where a candidate would gain, as the sides of its boxes.
 
         The reference alternates: a near one favours the middle of the frontier, a far one its ends.
         """
         frontier = expected.warped(self._front)
         # A warp keeps the order: the ends of all scores stay their ends, and nothing else decides.
         near, far = pareto.reference_point(frontier), pareto.reference_point(expected.warped(self._ends))
-        waiting = [self._rows[number] for number in sorted(self._proposals.keys() - self._told.keys())]
-        if waiting:
-            frontier = np.vstack([frontier, expected.predict(*self._columns(np.array(waiting)))[0]])
-        return open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far))
+        if self._waiting:
+            waiting = self._rows_of(sorted(self._waiting))
+            frontier = np.vstack([frontier, expected.predict(*self._columns(waiting))[0]])
+        return sides_of(open_boxes(frontier, far if self._next % 2 == 0 else np.minimum(near, far)))
 
     def _chance(self) -> Callable[[Floats], Floats]:
         """The function of rows that gives the probabilities [n] that their evaluations succeed.
 
         They are never below 0.05, as the estimate is rough.
         """
-        told = list(self._told)[-REMEMBERED:]
+        told = list(islice(reversed(self._told), REMEMBERED))[::-1]
         success = np.array([float(number in self._scores) for number in told])
         if success.all():
             return lambda rows: np.ones(len(rows))
-        known = np.array([self._rows[number] for number in told])[:, : self._features]
-        standard = standard_of(known)
-        x = standard(known)
+        features, _ = self._columns(self._rows_of(told))
+        standard = standard_of(features)
+        x = standard(features)
         surrogate = conditioned(first_kernel(x.shape[1]), x, success - success.mean())
 
         def chance(rows: Floats) -> Floats:
-            means, _ = surrogate.predict(standard(rows[:, : self._features]))
+            means = surrogate.means(standard(self._columns(rows)[0]))
             return np.asarray(np.clip(means + success.mean(), 0.05, 1))
 
         return chance
@@ -206,13 +213,13 @@ class Guided(Evolution[T]):
         """New children of one round, at most its share of CHILDREN.
 
         elite: children that may be parents; empty in the first round.
-        seen: keys of all earlier children and proposals; the new keys are added.
+        seen: keys of all earlier children; the new keys are added.
         """
         children: list[Child[T]] = []
         for _ in range(2 * CHILDREN // ROUNDS):
             child = self._bear(rng, elite)
             key = self._space.key(child.candidate)
-            if key not in seen:
+            if key not in seen and key not in self._keys:
                 seen.add(key)
                 children.append(child)
             if len(children) == CHILDREN // ROUNDS:
@@ -243,24 +250,27 @@ class Guided(Evolution[T]):
         return Child(self._proposals[number].candidate, (number,), ())
 
     @property
-    def _features(self) -> int:
-        return len(next(iter(self._rows.values()))) - self._objectives
-
-    @property
     def _objectives(self) -> int:
         return max(self._predictors, default=-1) + 1
 
-    def _row(self, candidate: T) -> list[float]:
-        """Features of a candidate, then its objectives that are known beforehand, NaN for the others."""
-        known = [
-            self._predictors[number](candidate) if number in self._predictors else np.nan
-            for number in range(self._objectives)
-        ]
-        return [*self._space.features(candidate).values(), *known]
+    def _rows_of(self, numbers: Sequence[int]) -> Floats:
+        """The rows of proposals, each computed when it is first asked for: most of a long run never are."""
+        missing = [number for number in numbers if number not in self._rows]
+        if missing:
+            rows = self._computed([self._proposals[number].candidate for number in missing])
+            self._rows.update(zip(missing, rows, strict=True))
+        return np.array([self._rows[number] for number in numbers])
+
+    def _computed(self, candidates: Sequence[T]) -> Floats:
+        """Features of candidates, then their objectives that are known beforehand, NaN for the others."""
+        known = np.full((len(candidates), self._objectives), np.nan)
+        for number, predict in self._predictors.items():
+            known[:, number] = [predict(candidate) for candidate in candidates]
+        return np.hstack([feature_rows(self._space, candidates), known])
 
     def _columns(self, rows: Floats) -> tuple[Floats, Floats]:
         """Splits rows into features [n, d] and values of objectives known beforehand [n, m]."""
-        objectives = len(next(iter(self._scores.values())))
-        known = np.full((len(rows), objectives), np.nan)
-        known[:, : self._objectives] = rows[:, self._features :]
-        return rows[:, : self._features], known
+        features = rows.shape[1] - self._objectives
+        known = np.full((len(rows), len(next(iter(self._scores.values())))), np.nan)
+        known[:, : self._objectives] = rows[:, features:]
+        return rows[:, :features], known

@@ -113,6 +113,10 @@ class Surrogate:
     errors: Floats
     skill: float
 
+    def means(self, x: Floats) -> Floats:
+        """The means [k] of `predict` alone, which take a third of its time."""
+        return np.asarray(self.kernel(x, self.x)[0] @ self.dual)
+
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Means and deviations of measured values [k], noise included, at standardized rows [k, d]."""
         across, near = self.kernel(x, self.x)

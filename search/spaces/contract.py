@@ -1,9 +1,11 @@
 """The interface between a searcher and the space that it searches."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -37,3 +39,22 @@ class Space(Protocol[T]):
     def key(self, member: T) -> str:
         """The member's identity: two members have one key only if they are equal."""
         ...
+
+
+@runtime_checkable
+class FeatureRows(Protocol):
+    """What a Space may have besides: the features of many members at once, in less time.
+
+    They are then taken from here. A space that changes `features` of another changes both.
+    """
+
+    def feature_rows(self, members: Sequence[Any]) -> NDArray[np.float64]:
+        """The values of `features` of each of the members, at least one: [n, features]."""
+        ...
+
+
+def feature_rows(space: Space[T], members: Sequence[T]) -> NDArray[np.float64]:
+    """The values of a space's features of each of the members, at least one: [n, features]."""
+    if isinstance(space, FeatureRows):
+        return space.feature_rows(members)
+    return np.array([list(space.features(member).values()) for member in members], float)

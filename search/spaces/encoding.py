@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from operators import Architecture
 from search.config.choices import norm_of, normalized
@@ -95,6 +96,9 @@ class ArchitectureEncoding:
 
     def features(self, member: Architecture) -> dict[str, float]:
         return self.space.features(member)
+
+    def feature_rows(self, members: Sequence[Architecture]) -> NDArray[np.float64]:
+        return self.space.feature_rows(members)
 
     def key(self, member: Architecture) -> str:
         return self.space.key(member)

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from operators.architecture import Architecture, Layer
 from operators.base.errors import ConfigError
 from operators.published.engines import Engine, fits
-from search.config.choices import Choices, Layers, norm_of, normalized
+from search.config.choices import Choices, Layers, Part, norm_of, normalized
 from search.config.space import SpaceSettings, _listed, choices_of
 from search.spaces import mutate
 from search.spaces.exportable import first_reason, narrowed, of_one_model, one_layer_each, together, why_not
@@ -147,12 +149,12 @@ class ArchitectureSpace:
         return None
 
     def key(self, member: Architecture) -> str:
-        # A digest would be a key too. This takes a tenth of its time, as the JSON of known layers is kept.
+        # A digest would be a key too. This takes a tenth of its time, as the layers of a space have numbers.
         parts = self.choices.parts(member.layers, member.width)
         layers = (
             [layer.model_dump_json() for layer in member.layers]
             if parts is None
-            else [part.written for part in parts]
+            else [part.code for part in parts]
         )
         return member.model_dump_json(exclude={"name", "layers"}) + "".join(layers)
 
@@ -191,10 +193,17 @@ class ArchitectureSpace:
 
     def features(self, member: Architecture) -> dict[str, float]:
         """Counts and positions of operators, sizes, and values of genes (`search.spaces.features`)."""
-        parts = self.choices.parts(member.layers, member.width)
-        if parts is None:
-            raise ValueError(f"expected a member of the space, got {self.contains(member)}")
-        return self._features(member, parts)
+        return dict(zip(self._features.names, self.feature_rows([member])[0].tolist(), strict=True))
+
+    def feature_rows(self, members: Sequence[Architecture]) -> NDArray[np.float64]:
+        """The values of `features` of each member: [n, features]."""
+        rows = list[list[Part]]()
+        for member in members:
+            parts = self.choices.parts(member.layers, member.width)
+            if parts is None:
+                raise ValueError(f"expected a member of the space, got {self.contains(member)}")
+            rows.append(parts)
+        return self._features(members, rows)
 
     @cached_property
     def _features(self) -> Features:

@@ -7,7 +7,9 @@ from functools import cached_property
 from itertools import islice, product, takewhile
 from typing import Any
 
+import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from operators.architecture import Architecture
 from operators.base import shipped
@@ -223,10 +225,17 @@ class VisionSpace:
         }
 
     def features(self, member: VisionLanguage) -> dict[str, float]:
+        return {**self.language.features(member.language), **self._own_features(member)}
+
+    def feature_rows(self, members: Sequence[VisionLanguage]) -> NDArray[np.float64]:
+        own = np.array([list(self._own_features(member).values()) for member in members])
+        return np.hstack([self.language.feature_rows([member.language for member in members]), own])
+
+    def _own_features(self, member: VisionLanguage) -> dict[str, float]:
+        """The features but those of the language model."""
         genes = self.genes(member)
         numbers = {f"tower_{n}": float(genes[n]) for n in ("width", "depth", "ratio", "before", "head_dim")}
         return {
-            **self.language.features(member.language),
             **numbers,
             "patch_size": float(genes["patch_size"]),
             "image_size": float(genes["image_size"]),

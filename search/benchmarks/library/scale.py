@@ -2,7 +2,8 @@
 
 Evaluations cost nothing here: their scores are made up, in the space of configs/h100_small.yaml. What is
 timed is the searcher that is resumed from them, its next proposals, and the comparisons that find the
-frontier and the candidates to train again.
+frontier and the candidates to train again. A proposal that was chosen among many children (screened) takes
+most time.
 
     frontrunner bench scale
 """
@@ -19,6 +20,7 @@ from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.problems import made_up_scores, screened_space
 from search.benchmarks.tables import print_figures
 from search.config import run as config_module
+from search.searchers.guided import SCREENED
 from search.searchers.registry import searcher
 
 EVALUATIONS = 10_000
@@ -44,12 +46,13 @@ def scale(device: str, console: Console) -> Measured:
         guided.restore(proposal)
     for proposal, scores in history:
         guided.tell(proposal.number, scores)
-    resumed, took = time.perf_counter() - began, []
+    resumed, took, screened = time.perf_counter() - began, [], []
     for _ in range(ASKED):
         began = time.perf_counter()
         proposal = guided.ask()
         guided.tell(proposal.number, made_up_scores(proposal.candidate)[:objectives])
         took.append(1e3 * (time.perf_counter() - began))
+        screened.append(proposal.origin.startswith(SCREENED))
     points = np.array([scores for _, scores in history])
     errors = ERROR * np.abs(points) * np.random.default_rng(0).uniform(0.5, 1.5, points.shape)
     began = time.perf_counter()
@@ -60,6 +63,11 @@ def scale(device: str, console: Console) -> Measured:
         "evaluations": EVALUATIONS,
         "resume_s": round(resumed, 2),
         "ask_tell_ms": round(float(np.mean(took)), 2),
+        # The others are plain children of evolution, and their share is the search's own choice.
+        "screened": sum(screened),
+        "screened_ms": round(
+            float(np.mean([ms for ms, each in zip(took, screened, strict=True) if each] or [0])), 2
+        ),
         "ask_tell_p90_ms": round(float(np.quantile(took, 0.9)), 2),
         "ask_tell_largest_ms": round(max(took), 2),
         "frontier": kept,

@@ -206,3 +206,19 @@ def test_tiny_space_of_architectures_is_exhausted() -> None:
     proposer = Evolution(ArchitectureSpace(settings, 256), EvolutionSettings(population=3), seed=0)
     found = all_of(proposer, lambda architecture: (0.0, 1.0))
     assert len({architecture.digest() for architecture in found}) == len(found) == 12
+
+
+def test_parents_are_ranked_among_all_that_breed() -> None:
+    """Fronts and crowding distances are those of all breeding members at once, equal scores included."""
+    searcher, rng = evolution(population=12), np.random.default_rng(0)
+    for _ in range(80):
+        searcher.tell(searcher.ask().number, tuple(rng.integers(0, 12, 2).astype(float).tolist()))
+        members = sorted({*searcher.population, *searcher.frontier})
+        points = np.array([searcher._scores[member] for member in members])
+        fronts, crowding = pareto.ranks(points), np.zeros(len(members))
+        for front in set(fronts.tolist()):
+            crowding[fronts == front] = pareto.crowding(points[fronts == front])
+        assert list(searcher._parents) == members
+        assert list(searcher._parents.values()) == list(
+            zip(fronts.tolist(), (-crowding).tolist(), strict=True)
+        )

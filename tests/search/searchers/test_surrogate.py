@@ -104,6 +104,7 @@ def test_a_root_that_is_extended_inverts_the_covariance(seed: int) -> None:
     squares = (inverse @ values) ** 2 / np.diag(inverse)
     spread = (near @ squares + squares.mean()) / (near.sum(1) + 1)
     mean, deviation = found.predict(unseen)
+    assert np.array_equal(mean, found.means(unseen))
     assert mean == pytest.approx(across @ inverse @ values, rel=1e-8, abs=1e-8)
     assert deviation == pytest.approx(np.sqrt(spread * left), rel=1e-8)
 
