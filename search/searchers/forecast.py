@@ -93,25 +93,16 @@ def used(fit: "Fit", told: int) -> np.ndarray:
     return np.concatenate([np.array(fit.active, int), np.arange(fit.told, told)])
 
 
-def fit_anew(rows: Floats, scores: Floats, known: Floats, times: Floats) -> Fit:
-    """A new fit. It depends on no earlier fit, so that a resumed run makes the same one.
-
-    rows: features [n, d].
-    scores: objectives [n, m].
-    known: parts of the objectives that are known beforehand [n, m], see `Forecast`.
-    times: number of evaluations whose mean each score is [n].
-    """
-    active = fit_uses(scores)
-    return fit_of(active, rows[active], scores[active], known[active], times[active], told=len(scores))
-
-
 def fit_of(
     active: np.ndarray, rows: Floats, scores: Floats, known: Floats, times: Floats, *, told: int
 ) -> Fit:
-    """`fit_anew` from the rows that it uses alone.
+    """A new fit. It depends on no earlier fit, so that a resumed run makes the same one.
 
-    active: `fit_uses` of all scores.
-    rows, scores, known, times: as for `fit_anew`, of these rows.
+    active: which, from `fit_uses` of all scores [n].
+    rows: features of these [n, d].
+    scores: their measured scores [n, m].
+    known: parts of the objectives that are known beforehand [n, m], see `Forecast`.
+    times: number of evaluations whose mean each score is [n].
     told: number of all scores.
     """
     warps, standard = tuple(_warp_of(column) for column in scores.T), standard_of(rows)
@@ -169,7 +160,7 @@ def forecast(
 ) -> Forecast:
     """Conditions a fit's kernels on scores.
 
-    rows, scores, known, times: as for `fit_anew`, of the scores that are `used`.
+    rows, scores, known, times: as for `fit_of`, of the scores that are `used`.
     before: an earlier forecast of the same fit. It saves time and changes nothing.
     """
     first, x = len(fit.active), fit.standard(rows)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from search.searchers.forecast import FEWEST, fit_anew, forecast, next_fit
+from search.searchers.forecast import FEWEST, Fit, fit_of, fit_uses, forecast, next_fit
 from search.searchers.surrogate import (
     NUGGET,
     Kernel,
@@ -33,6 +33,12 @@ def data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.sin(rows[:, 0]) + rows[:, 1] ** 2 / 2 + rows[:, 0] * rows[:, 1] / 2 + 0.1 * rng.normal(
         size=count
     )
+
+
+def fit_anew(rows: np.ndarray, scores: np.ndarray, known: np.ndarray, times: np.ndarray) -> Fit:
+    """A fit to all of these that it uses."""
+    active = fit_uses(scores)
+    return fit_of(active, rows[active], scores[active], known[active], times[active], told=len(scores))
 
 
 def log_probability(logs: np.ndarray, x: np.ndarray, y: np.ndarray, times: np.ndarray) -> float:
