@@ -29,6 +29,7 @@ from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
 from search.runs import loads_in
 from search.runs.entry import Again, Attempt, Entry
+from search.runs.flat_parameters import flat_parameters
 from search.runs.ledger_rows import Row, refused, rows, study_attributes
 from search.runs.written_models import WrittenModel, WrittenModels
 from search.searchers.contract import Proposal
@@ -87,7 +88,8 @@ class Ledger:
             "origin": json.dumps(proposal.origin),
             "screened": json.dumps(dict(screened or {})),
         }
-        self._writer.propose(proposal.number, features, self.config.space, attributes)
+        parameters = flat_parameters(features, self.config.space)
+        self._writer.propose(proposal.number, parameters, attributes)
 
     def begin(self, number: int, place: str) -> None:
         """Records that an executor has the evaluation of a candidate, for people who watch."""
@@ -291,7 +293,8 @@ def create(path: Path, config: RunConfig, *, started: str, corpus_digest: str = 
         "started": started,
         "command": " ".join(sys.argv),
     }
-    writer = create_study(path, config.parsed_objectives(), attributes)
+    maximized = {each.metric: each.maximize for each in config.parsed_objectives()}
+    writer = create_study(path, maximized, attributes)
     ledger = Ledger(path)
     ledger._writer = writer
     return ledger

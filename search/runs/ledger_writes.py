@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
@@ -27,11 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from operators.base.errors import RunError, flat
-from search.config.space import SpaceSettings
-from search.objectives import Objective
 from search.runs import ledger_rows
 from search.runs.entry import REJECTED
-from search.runs.flat_parameters import flat_parameters
+from search.runs.flat_parameters import Parameter
 from search.runs.ledger_rows import STUDY, rows
 
 # What a database that refuses raises through Optuna, SQLAlchemy, and Python's own SQLite.
@@ -58,23 +56,22 @@ class Writer:
         }
 
     def propose(
-        self, number: int, features: Mapping[str, float], space: SpaceSettings, attributes: Mapping[str, str]
+        self, number: int, parameters: Mapping[str, Parameter], attributes: Mapping[str, str]
     ) -> None:
         """Adds a candidate.
 
-        features: become the trial's flat parameters.
+        parameters: of the trial, by name.
         attributes: by name, each as JSON.
 
         Raises RunError.
         """
-        params, distributions = flat_parameters(features, space)
         with _told():
             self.trials[number] = begin_trial(
                 self._storage,
                 self._study_id,
                 number,
-                params=params,
-                distributions=distributions,
+                params={name: parameter.value for name, parameter in parameters.items()},
+                distributions={name: _distribution(each) for name, each in parameters.items()},
                 attributes=attributes,
             )
 
@@ -117,10 +114,17 @@ class Writer:
         self._storage.engine.dispose()
 
 
-def create_study(path: Path, objectives: Sequence[Objective], attributes: Mapping[str, Any]) -> Writer:
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    _, low, high = parameter
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high)
+    return FloatDistribution(low, high)
+
+
+def create_study(path: Path, maximized: Mapping[str, bool], attributes: Mapping[str, Any]) -> Writer:
     """A new ledger.
 
-    objectives: of the run, in their order.
+    maximized: whether more is better, by the metric of each objective, in their order.
     attributes: what it says of the whole run.
 
     Raises RunError where it cannot be written.
@@ -129,10 +133,10 @@ def create_study(path: Path, objectives: Sequence[Objective], attributes: Mappin
         with _quiet_optuna():
             storage = _storage(path)
             directions: list[Literal["minimize", "maximize"]] = [
-                "maximize" if objective.maximize else "minimize" for objective in objectives
+                "maximize" if more else "minimize" for more in maximized.values()
             ]
             study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions)
-            study.set_metric_names([objective.metric for objective in objectives])
+            study.set_metric_names(list(maximized))
         for key, value in attributes.items():
             study.set_user_attr(key, value)
         return Writer(path, storage, study._study_id)

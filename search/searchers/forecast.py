@@ -98,7 +98,7 @@ def fit_of(
 ) -> Fit:
     """A new fit. It depends on no earlier fit, so that a resumed run makes the same one.
 
-    active: which, from `fit_uses` of all scores [n].
+    active: the scores that it uses, from `fit_uses` of all scores [n].
     rows: features of these [n, d].
     scores: their measured scores [n, m].
     known: parts of the objectives that are known beforehand [n, m], see `Forecast`.
