@@ -47,7 +47,8 @@ def main() -> None:
     JITFunction.run = lambda self, *arguments, **_: None  # nothing to launch it on
     x = torch.zeros(1)
     _kernel[(1,)](x, 7)
-    print(json.dumps({"timed": len(timed), "taken": _kernel.best_config.kwargs, "called": called}))  # noqa: T201
+    found = {"timed": len(timed), "taken": _kernel.best_config.kwargs, "called": called}
+    print(json.dumps(found))  # noqa: T201 - which the test reads
 
 
 if __name__ == "__main__":

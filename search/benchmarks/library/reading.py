@@ -61,7 +61,9 @@ def _timed(line: Sequence[str]) -> tuple[float, float]:
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     # Without the variable, as for most users, a module is compiled once and not in each process.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(line, env=environment, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - our own command
+    subprocess.run(  # noqa: S603 - our own command
+        line, env=environment, stdout=subprocess.DEVNULL, check=True
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - began, cpu

@@ -105,24 +105,26 @@ def test_one_candidate_is_read_as_among_all(folder, ledger, prepared):
     assert reader.entry(len(entries)) is None
 
 
-def test_a_candidate_whose_json_is_torn_is_named(folder, ledger, prepared):
-    drive(prepared, folder, ledger, PretendExecutor())
+def tear(folder, attribute):
+    """Cuts off an attribute of candidate 2."""
     with sqlite3.connect(folder.ledger) as connection:
         connection.execute(
             "UPDATE trial_user_attributes SET value_json = substr(value_json, 1, 40) "
-            "WHERE key = 'evaluation' AND trial_id = 3"
+            "WHERE key = ? AND trial_id = 3",
+            (attribute,),
         )
+
+
+def test_a_candidate_whose_json_is_torn_is_named(folder, ledger, prepared):
+    drive(prepared, folder, ledger, PretendExecutor())
+    tear(folder, "evaluation")
     with pytest.raises(RunError, match=r"candidate 2 of the ledger is damaged: .*EOF"):
         ledger_module.open_ledger(folder.ledger).entries()
 
 
 def test_a_model_that_is_torn_is_named_where_it_is_looked_at(folder, ledger, prepared):
     drive(prepared, folder, ledger, PretendExecutor())
-    with sqlite3.connect(folder.ledger) as connection:
-        connection.execute(
-            "UPDATE trial_user_attributes SET value_json = substr(value_json, 1, 40) "
-            "WHERE key = 'architecture' AND trial_id = 3"
-        )
+    tear(folder, "architecture")
     *others, last = sorted(
         ledger_module.open_ledger(folder.ledger).entries(), key=lambda entry: entry.number == 2
     )
