@@ -21,7 +21,7 @@ from search.config.run import RunConfig
 from search.runs.folder import RunFolder
 from search.runs.warming import first_candidates_first, warm_jobs
 
-# Cores that are left to the search itself and to the system, beside two for each evaluation.
+# Cores that are left to the search itself and to the system, beside one for each evaluation.
 _CORES_LEFT = 2
 # How much less than other processes the compiling ones get of a core (nice).
 _NICENESS = 10
@@ -34,7 +34,7 @@ def kernels_compiled_meanwhile(config: RunConfig, folder: RunFolder) -> Iterator
     On a CPU there is nothing to compile. Where the largest batch is measured nothing is compiled either:
     that measurement uses all of the GPU's memory.
     """
-    processes = len(os.sched_getaffinity(0)) - 2 * config.at_once - _CORES_LEFT
+    processes = len(os.sched_getaffinity(0)) - config.at_once - _CORES_LEFT
     on_gpu = computes_on(config.device).startswith("cuda")
     if not on_gpu or processes < 1 or config.vision is not None or config.profile.largest_batch:
         yield
