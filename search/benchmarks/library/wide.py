@@ -1,4 +1,4 @@
-"""Benchmark: a search of a wide space from empty kernel caches, and what its best two are worth afterwards.
+"""Benchmark: a search of a wide space from empty kernel caches, and what its best three are worth afterwards.
 
 A wide space has many shapes, and each has kernels to compile. So a search of it shows what a user meets who
 begins without `frontrunner warm`: how long the first candidate takes, and how many an hour follow.
@@ -6,8 +6,8 @@ begins without `frontrunner warm`: how long the first candidate takes, and how m
     frontrunner bench wide --device cuda
 
 The search is a run of configs/wide_h100.yaml, or of configs/quick.yaml on a CPU, which only shows that the
-benchmark runs. Its two best are then trained with ten times the tokens and three seeds, beside a published
-design that was rescaled to the same measured time (`frontrunner promote`).
+benchmark runs. Its three best are then trained with ten times the tokens and three seeds, beside published
+designs that were rescaled to the same measured time (`frontrunner promote`).
 
 The ledger has the seconds of each evaluation by purpose, not when each purpose began. So it tells no share of
 the time in which anything is trained or measured, but a least one. A measurement has its GPU to itself, and
@@ -37,8 +37,8 @@ from search.studies.promoted import Comparison, Promotion
 from search.studies.promotion_table import promotion_table
 from search.view.terminal_tables import show
 
-TOP, SEEDS, LONGER = 2, 3, 10
-AGAINST = ("nemotron-flash-1b",)
+TOP, SEEDS, LONGER = 3, 3, 10
+AGAINST = ("nemotron-flash-1b", "llama-3.2-1b")
 FIRST = 6  # candidates: as many as wide_h100 evaluates at once
 _CONFIGS = {"cuda": Path("wide_h100"), "cpu": Path("quick")}
 _OF_A_PAIR = ("candidate_ms", "rival_ms", "difference", "difference_low", "difference_high", "verdict")
