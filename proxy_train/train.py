@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from operators.architecture import Architecture
+from operators.base.broken_device import faults_told
 from operators.base.errors import ConfigError, DataError, DivergedError
 from operators.base.threads import torch_threads
 from operators.cost import training_flops
@@ -86,6 +87,7 @@ def train(
     cannot be used or written.
     Raises ConfigError where weights are normalized and the architecture's head is not.
     Raises BackendError where a backend cannot be used.
+    Raises BrokenDeviceError where an error leaves the GPU of no use to this process.
     Raises DivergedError where a training loss is not finite or above 1.5 times the first one, and where the
     validation loss of a model that began with random weights ends no lower than the first training loss.
     """
@@ -257,9 +259,13 @@ def curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float],
 
 @contextmanager
 def own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
-    """Inside, torch has this seed and number of threads, and a GPU adds up in a fixed order."""
+    """Inside, torch has this seed and number of threads, and a GPU adds up in a fixed order.
+
+    Raises BrokenDeviceError where an error leaves the GPU of no use to this process.
+    """
     on_cpu = device == "cpu"  # a CPU adds up in a fixed order anyway
     with (
+        faults_told(device),  # outside of what sets the GPU's state back, which fails with it
         torch.random.fork_rng(devices=[] if on_cpu else [torch.device(device)]),
         nullcontext() if on_cpu else deterministic(),
         torch_threads(threads),

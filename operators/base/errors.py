@@ -9,6 +9,7 @@ The message states what was wrong, what was expected, and where.
     ├── DataError           text, tokens or tokenizer that are missing, too short, damaged or do not fit
     ├── DivergedError       a training loss that is not a finite number any more
     ├── DeviceError         a device that is missing or cannot be measured
+    │   └── BrokenDeviceError   a device that this process can no longer use, and another one can
     ├── OutOfMemoryError    a measurement for which the device's memory is too small
     ├── DeadlineError       a measurement that was given up because it took too long
     ├── CrashError          a measurement whose process died, or whose device no longer works
@@ -56,6 +57,10 @@ class DivergedError(FrontrunnerError):
 
 class DeviceError(FrontrunnerError):
     """A device that is missing or cannot be measured."""
+
+
+class BrokenDeviceError(DeviceError):
+    """A device that this process can no longer use, and another one can."""
 
 
 class OutOfMemoryError(FrontrunnerError, MemoryError):

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from operators.base.errors import RunError
+from operators.base.errors import BrokenDeviceError, RunError
 from profiler.process.worker import ProfilingWorker
 from search.evaluation.evaluate import evaluate
 from search.evaluation.outcome import Job, Outcome
@@ -16,7 +16,7 @@ class Lost:
     """An evaluation without an outcome, as its worker is gone or unfit. No outcome of it can arrive later.
 
     blame: `machine` if the machine was lost or broke, which no candidate can cause. `worker` if the worker's
-        process ended, which the candidate may have caused.
+        process ended, or its GPU gave up there, which the candidate may have caused.
     reason: one line for people.
     """
 
@@ -66,7 +66,7 @@ class InlineExecutor:
         job = self._waiting.popleft()
         try:
             return job, evaluate(job, self._profiler)
-        except OSError as error:
+        except (OSError, BrokenDeviceError) as error:
             raise RunError(
                 f"candidate {job.number} could not be evaluated here: {error}; "
                 "`frontrunner resume` tries it again"

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from operators.base.errors import DataError, DeviceError, RunError, flat
+from operators.base.errors import BrokenDeviceError, DataError, DeviceError, RunError, flat
 from profiler.device.lock import shared
 from proxy_train.images.image_corpus import ImageCorpus
 from proxy_train.text.corpus import Corpus
@@ -48,10 +48,10 @@ class RayExecutor:
     """Workers (actors) on a Ray cluster: a local one that ends with this object, or a running one.
 
     A worker that dies or whose node is lost is replaced as soon as there is room, and its job is Lost. A
-    worker that passes the deadline is killed and replaced, and its candidate has the status `timeout`. A
-    worker whose machine fails (device, data or disk) is abandoned and its job is Lost; anything it still
-    returns is ignored. A job of several parts (`search.cluster.steps`) that loses one of its workers begins
-    anew.
+    worker that passes the deadline is killed and replaced, and its candidate has the status `timeout`. One
+    whose GPU gave up within its process is replaced too, and its job is Lost. A worker whose machine fails
+    (device, data or disk) is abandoned and its job is Lost; anything it still returns is ignored. A job of
+    several parts (`search.cluster.steps`) that loses one of its workers begins anew.
     """
 
     def __init__(
@@ -261,6 +261,9 @@ class RayExecutor:
         try:
             result: Outcome | Measured = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, BrokenDeviceError):
+                self._replace(member)
+                return job, Lost("worker", f"{member.home}: {_line(error.cause)}")
             if not isinstance(error.cause, DeviceError | DataError | OSError):
                 raise
             self._give_up(member, _line(error.cause))

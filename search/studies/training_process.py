@@ -11,7 +11,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from operators.base.errors import FrontrunnerError
+from operators.base.errors import BrokenDeviceError, FrontrunnerError
 from profiler.device.device import open_device
 from profiler.process.child_process import settle_in
 from proxy_train.text.corpus import Corpus
@@ -45,6 +45,8 @@ def _answer(work: Callable[[], T]) -> T | Exception:
     """Returns what `work` returns, or the error that it raised."""
     try:
         return work()
+    except BrokenDeviceError as error:
+        sys.exit(str(error))  # the parent hears it as the last words, and another process goes on
     except FrontrunnerError as error:
         return type(error)(str(error))
     except Exception as error:  # sent to the parent, which raises it

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from operators import Architecture, registry
 from operators.architecture import Layer
-from operators.base.errors import BackendError
+from operators.base.errors import BackendError, BrokenDeviceError
 from operators.operator import Operator, OperatorModule, Shape, State
 
 Fault = Literal[
@@ -25,6 +25,7 @@ Fault = Literal[
     "out_of_memory_in_capture",
     "hang",
     "illegal_address",
+    "broken_device",
     "exit",
 ]
 
@@ -63,6 +64,8 @@ def _go_wrong_on_cpu(fault: Fault, x: Tensor) -> None:
         time.sleep(1e6)
     elif fault == "illegal_address":
         ctypes.string_at(0)
+    elif fault == "broken_device" and x.requires_grad:  # in a training alone
+        raise BrokenDeviceError("device cuda:0 gave up: an illegal memory access")
     elif fault == "exit":
         os.write(2, b"its last\nwords\n")
         os._exit(3)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from operators.base.errors import ConfigError, DeviceError
+from operators.base.errors import ConfigError, DeviceError, RunError
 from proxy_train.images.image_settings import ImageSettings
 from proxy_train.images.prepare import prepare_images
 from proxy_train.images.stage_settings import StageSettings
@@ -38,6 +38,11 @@ def ray_executor(tmp_path_factory):
         executor = RayExecutor(workers=2, device="cpu", deadline_s=120)
         yield executor
         executor.close()
+
+
+def giving_up(job):
+    """A model whose training breaks the device."""
+    return architecture_with("broken_device").model_copy(update={"vocabulary": job.corpus.vocabulary})
 
 
 def deterministic(outcome):
@@ -219,6 +224,28 @@ def test_a_dead_worker_loses_its_candidate_alone_and_is_replaced(job, ray_execut
         ray_executor.submit(dataclasses.replace(job, number=number))
     assert {ray_executor.next()[1].evaluation.status for _ in range(2)} == {"ok"}
     assert ray_executor.capacity == 2
+
+
+def test_a_worker_whose_gpu_gave_up_is_replaced_and_its_candidate_may_be_to_blame(job, ray_executor):
+    before = {member.home.pid for member in ray_executor._idle}
+    ray_executor.submit(dataclasses.replace(job, number=1, architecture=giving_up(job)))
+    done, lost = ray_executor.next()
+    assert (done.number, lost.blame) == (1, "worker")
+    assert "device cuda:0 gave up: an illegal memory access" in lost.reason
+    ray_executor.submit(dataclasses.replace(job, number=2))
+    assert ray_executor.next()[1].evaluation.status == "ok"
+    while ray_executor._ready:
+        ray_executor._step()
+    assert len({member.home.pid for member in ray_executor._idle} - before) == 1
+    assert ray_executor.capacity == 2
+
+
+def test_a_gpu_that_gave_up_in_this_process_is_told_with_what_goes_on(job):
+    inline = InlineExecutor("cpu")
+    inline.submit(dataclasses.replace(job, number=4, architecture=giving_up(job)))
+    with pytest.raises(RunError, match=r"^candidate 4 could not be .* gave up: .*`frontrunner resume`"):
+        inline.next()
+    inline.close()
 
 
 def test_text_that_a_worker_lacks_is_sent_to_it(job, ray_executor, monkeypatch, tmp_path):

@@ -106,7 +106,10 @@ def test_what_fails_has_its_reason_and_the_others_go_on(
 ) -> None:
     wanted = [
         sound(settings),
-        *(faulty(fault, settings, batches=8) for fault in ("exit", "out_of_memory", "refused")),
+        *(
+            faulty(fault, settings, batches=8)
+            for fault in ("exit", "out_of_memory", "refused", "broken_device")
+        ),
     ]
     with closing(made(wanted, corpus, ("cpu",))) as ended:
         found = {training.label: training for training in ended}
@@ -115,14 +118,16 @@ def test_what_fails_has_its_reason_and_the_others_go_on(
         "exit": "crashed",
         "out_of_memory": "out_of_memory",
         "refused": "unbuildable",
+        "broken_device": "crashed",
     }
     assert (
         found["exit"].reason
         == "the training process ended with exit status 3 while training: its last / words"
     )
+    assert found["broken_device"].reason.endswith("device cuda:0 gave up: an illegal memory access")
     assert found["refused"].reason == "operator faulty cannot be built"
     assert next(iter(found)) == "exit"  # the longest first; of equally long ones the first
-    assert len(children) == 2  # one in the dead one's place
+    assert len(children) == 3  # one in each dead one's place
     assert not any(child.alive for child in children)
 
 
