@@ -133,6 +133,16 @@ class Gpu:
         except _ERRORS as error:
             raise DeviceError(f"NVML: {error}") from None
 
+    def busy_share(self) -> float:
+        """The share of the driver's last sample in which a kernel ran, 0 to 1. A sample takes 1/6 to 1 s.
+
+        Raises DeviceError with the reason where it cannot be read.
+        """
+        try:
+            return float(pynvml.nvmlDeviceGetUtilizationRates(self._handle).gpu) / 100
+        except _ERRORS as error:
+            raise DeviceError(f"NVML: {error}") from None
+
 
 def driver_version() -> str:
     """Version of the NVIDIA driver.

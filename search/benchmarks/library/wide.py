@@ -9,9 +9,10 @@ The search is a run of configs/wide_h100.yaml, or of configs/quick.yaml on a CPU
 benchmark runs. Its three best are then trained with ten times the tokens and three seeds, beside published
 designs that were rescaled to the same measured time (`frontrunner promote`).
 
-The ledger has the seconds of each evaluation by purpose, not when each purpose began. So it tells no share of
-the time in which anything is trained or measured, but a least one. A measurement has its GPU to itself, and
-trainings pause for it. So the seconds of measurements add up, and at most `per_gpu` trainings overlap.
+The driver's samples tell the share of the time in which the GPU ran kernels. The ledger has the seconds of
+each evaluation by purpose, not when each purpose began. So it tells no share of the time in which anything is
+trained or measured, but a least one. A measurement has its GPU to itself, and trainings pause for it. So the
+seconds of measurements add up, and at most `per_gpu` trainings overlap.
 
 An interrupted benchmark goes on with empty caches once more. Its times are then not those of a single search.
 """
@@ -25,8 +26,10 @@ from typing import Any
 from rich.console import Console
 
 from operators.base.errors import ConfigError
+from profiler.device.gpus import devices
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
+from search.benchmarks.busy_gpus import watched
 from search.benchmarks.kernel_cache import empty_kernel_cache
 from search.benchmarks.library.scaling import rate
 from search.benchmarks.record import RESULTS
@@ -48,7 +51,10 @@ def search_and_promote(device: str, console: Console) -> Measured:
     """Rates and times of the search, what came of its winners, all candidates and all pairs."""
     config = runs_of.load(device, _CONFIGS)
     with empty_kernel_cache():
-        entries, path = runs_of.searched(config, name="wide", searcher=config.searcher.name, console=console)
+        with watched(devices(device)) as busy:
+            entries, path = runs_of.searched(
+                config, name="wide", searcher=config.searcher.name, console=console
+            )
         promotion = study.promote(
             path.name,
             results=RESULTS,
@@ -68,6 +74,8 @@ def search_and_promote(device: str, console: Console) -> Measured:
             **search_figures(
                 entries, devices=1 if device == "cpu" else config.workers, at_once=config.at_once
             ),
+            **({} if busy.share is None else {"gpu_busy_share": busy.share}),
+            **({"gpu_busy_refused": busy.refused} if busy.refused else {}),
             **promotion_figures(promotion),
         },
         samples(entries, promotion),

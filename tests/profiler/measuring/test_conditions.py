@@ -241,6 +241,7 @@ def test_what_the_driver_says_is_read_and_what_it_does_not_support_is_named(
         }[kind],
         "nvmlDeviceGetTemperature": refuse(unsupported),
         "nvmlDeviceGetTotalEnergyConsumption": answer(12_345),
+        "nvmlDeviceGetUtilizationRates": answer(SimpleNamespace(gpu=85, memory=20)),
     }.items():
         monkeypatch.setattr(nvml.pynvml, name, function)
     found = Gpu("GPU-1").reading()
@@ -253,6 +254,7 @@ def test_what_the_driver_says_is_read_and_what_it_does_not_support_is_named(
         f"violations_ns.{name}" for name in ("sync_boost", "board_limit", "low_utilization", "reliability")
     }
     assert Gpu("GPU-1").energy_j() == 12.345
+    assert Gpu("GPU-1").busy_share() == 0.85
 
 
 @pytest.mark.parametrize(
