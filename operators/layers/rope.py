@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,20 +10,33 @@ from torch import Tensor
 from operators.rope import RopeScaling
 
 
-def rotate(x: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None) -> Tensor:
-    """Rotates x [B, T, H, D] by its positions [B or 1, T]; computed in float32, returned in x's dtype."""
-    half = x.shape[-1] // 2
-    return rotate_by(x, positions[..., None].float() * frequencies(theta, scaling, half, x.device))
+class Turn(NamedTuple):
+    """By what the pairs of a head are turned: two factors [B or 1, T, 1, D] in float32.
+
+    cos: of each pair's angle, once for either half of a head.
+    sin: likewise, negative in the first half.
+    """
+
+    cos: Tensor
+    sin: Tensor
 
 
-def rotate_by(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotates x [B, T, H, D] by angles [B or 1, T, D / 2]; computed in float32, returned in x's dtype."""
-    angle, half = angles[:, :, None, :], x.shape[-1] // 2
-    first, second = x.float().split(half, -1)
-    rotated = torch.cat(
-        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], -1
-    )
-    return rotated.to(x.dtype)
+def turn_at(positions: Tensor, theta: float, scaling: RopeScaling | None, size: int) -> Turn:
+    """The turn of heads of `size` at positions [B or 1, T]."""
+    return turn_by(positions[..., None].float() * frequencies(theta, scaling, size // 2, positions.device))
+
+
+def turn_by(angles: Tensor) -> Turn:
+    """The turn by angles [B or 1, T, D / 2]."""
+    cos, sin = angles.cos()[:, :, None], angles.sin()[:, :, None]
+    return Turn(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+
+
+def rotated(turn: Turn, x: Tensor) -> Tensor:
+    """Rotates x [B, T, H, D]; computed in float32, returned in x's dtype."""
+    whole = x.float()
+    first, second = whole.chunk(2, -1)
+    return (whole * turn.cos + torch.cat([second, first], -1) * turn.sin).to(x.dtype)
 
 
 @cache

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from operators.kernels.libraries import load, refusal
 from operators.layers.normalization import RMSNorm
-from operators.layers.rope import frequencies, rotate
+from operators.layers.rope import frequencies, rotated, turn_at
 from operators.operator import Backend, Operator, OperatorModule, State, Surroundings, TensorSpec
 from operators.rope import Rope
 from operators.shape import Shape
@@ -223,7 +223,8 @@ class Attention(OperatorModule):
         if self.q_norm is not None and self.k_norm is not None and self.shape.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rope is not None and positions is not None:
-            q, k = (rotate(y, positions, self.rope.theta, self.rope.scaling) for y in (q, k))
+            turn = turn_at(positions, self.rope.theta, self.rope.scaling, self.shape.head_dim)
+            q, k = rotated(turn, q), rotated(turn, k)
         return q, k, v
 
     def _allowed(self, queries: Tensor, keys: Tensor) -> Tensor:

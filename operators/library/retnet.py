@@ -19,7 +19,7 @@ from operators.layers.linear_attention import (
 )
 from operators.layers.normalization import RMSNorm
 from operators.layers.recurrence import Recurrence, by_chunk, carry, from_chunks
-from operators.layers.rope import rotate
+from operators.layers.rope import rotated, turn_at
 from operators.operator import Backend, Operator, OperatorModule, State, Surroundings
 
 CHUNK = 64  # tokens: the work within a chunk grows with its square, the steps between chunks shrink with it
@@ -152,7 +152,8 @@ class RetNet(OperatorModule):
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, W] at positions [B or 1, T] -> q and k [B, T, H, K], rotated, and v [B, T, H, V]."""
         q, k, v = (part.unflatten(-1, (self.shape.heads, -1)) for part in self.project_each(x))
-        return rotate(q, positions, THETA), rotate(k, positions, THETA), v
+        turn = turn_at(positions, THETA, None, q.shape[-1])
+        return rotated(turn, q), rotated(turn, k), v
 
     def _output(self, x: Tensor, out: Tensor) -> Tensor:
         return gated_output(x, out, gate=self.g_proj, norm=self.o_norm, projection=self.o_proj)

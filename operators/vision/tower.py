@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from operators.base.errors import DataError
 from operators.layers.normalization import RMSNorm, build_norm
-from operators.layers.rope import frequencies, rotate_by
+from operators.layers.rope import Turn, frequencies, rotated, turn_by
 from operators.vision.vision_language import CHANNELS, BlockNorm, VisionTower
 
 
@@ -24,16 +24,16 @@ class VisionAttention(nn.Module):
             size = tower.width if tower.qk_norm == "full" else tower.head_dim
             self.q_norm, self.k_norm = (RMSNorm(size, eps=tower.norm_eps) for _ in range(2))
 
-    def forward(self, x: Tensor, angles: Tensor | None) -> Tensor:
-        """x [N, P, W] -> [N, P, W]; queries and keys are rotated by angles [1, P, D / 2], if any."""
+    def forward(self, x: Tensor, turn: Turn | None) -> Tensor:
+        """x [N, P, W] -> [N, P, W]; queries and keys are rotated, if by anything."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if self.q_norm is not None and self.k_norm is not None and self.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None and self.qk_norm == "head":
             q, k = self.q_norm(q), self.k_norm(k)
-        if angles is not None:
-            q, k = rotate_by(q, angles), rotate_by(k, angles)
+        if turn is not None:
+            q, k = rotated(turn, q), rotated(turn, k)
         out = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)))
         y: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
         return y
@@ -72,14 +72,14 @@ class VisionBlock(nn.Module):
         self.feedforward_norm = build_norm(norm.norm, tower.width, tower.norm_eps)
         self.feedforward = VisionFeedForward(tower)
 
-    def forward(self, x: Tensor, angles: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, turn: Turn | None) -> Tensor:
         """x [N, P, W] -> [N, P, W]."""
-        return self.fed(self.attended(x, angles))
+        return self.fed(self.attended(x, turn))
 
-    def attended(self, x: Tensor, angles: Tensor | None) -> Tensor:
+    def attended(self, x: Tensor, turn: Turn | None) -> Tensor:
         """The first half of a block: attention, with its normalization and residual connection."""
         norm, attention = self.attention_norm, self.attention
-        added: Tensor = attention(norm(x), angles) if self.before else norm(attention(x, angles))
+        added: Tensor = attention(norm(x), turn) if self.before else norm(attention(x, turn))
         return x + added
 
     def fed(self, x: Tensor) -> Tensor:
@@ -125,9 +125,9 @@ class Tower(nn.Module):
         x = self.patch_embedding(self._patches(pixels.to(self.patch_embedding.weight.dtype), rows, columns))
         if self.position is not None:
             x = x + _resized(self.position, rows, columns)
-        x, angles = x.flatten(1, 2), self.angles(rows, columns, pixels.device)
+        x, turn = x.flatten(1, 2), self.turn(rows, columns, pixels.device)
         for block in self.blocks:
-            x = block(x, angles)
+            x = block(x, turn)
         out: Tensor = self.norm(x).unflatten(1, (rows, columns))
         return out
 
@@ -154,8 +154,8 @@ class Tower(nn.Module):
         split = pixels.reshape(pixels.shape[0], CHANNELS, rows, size, columns, size)
         return split.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
-    def angles(self, rows: int, columns: int, device: torch.device) -> Tensor | None:
-        """By what each patch's queries and keys are rotated: [1, P, D / 2], rows first; None for nothing."""
+    def turn(self, rows: int, columns: int, device: torch.device) -> Turn | None:
+        """By what each patch's queries and keys are rotated, rows first; None for nothing."""
         if self.value.rope_theta is None:
             return None
         each = frequencies(self.value.rope_theta, None, self.value.head_dim // 4, device)
@@ -163,7 +163,7 @@ class Tower(nn.Module):
             torch.arange(count, device=device).float()[:, None] * each for count in (rows, columns)
         )
         both = [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)]
-        return torch.cat(both, -1).flatten(0, 1)[None]
+        return turn_by(torch.cat(both, -1).flatten(0, 1)[None])
 
 
 def _resized(position: Tensor, rows: int, columns: int) -> Tensor:

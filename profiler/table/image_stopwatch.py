@@ -97,13 +97,13 @@ def _launches(part: Part, layers: int, device: Device) -> tuple[Callable[[], Any
         patches = torch.randn(images, grid, grid, part.width, **where)
         return lambda: projector(patches), None
     blocks = [VisionBlock(tower, tower.norms[0]).to(**where).eval() for _ in range(2 * layers)]
-    angles, attends = ends.angles(grid, grid, device.torch_device), isinstance(what, PatchAttention)
+    turn, attends = ends.turn(grid, grid, device.torch_device), isinstance(what, PatchAttention)
     patches = torch.randn(images, grid**2, part.width, **where)
 
     def through(count: int) -> Tensor:
         x = patches
         for block in blocks[:count]:
-            x = block.attended(x, angles) if attends else block.fed(x)
+            x = block.attended(x, turn) if attends else block.fed(x)
         return x
 
     return lambda: through(layers), lambda: through(2 * layers)

@@ -153,8 +153,8 @@ def test_the_tower_rotates_as_qwen2_vl_does() -> None:
     half = (places[:, :, None] * each).flatten(1)
     whole = torch.cat([half, half], -1)
     expected = theirs(x, torch.tensor([0, 12]), position_embeddings=(whole.cos(), whole.sin()))
-    angles = Tower(value).angles(3, 4, torch.device("cpu"))
-    torch.testing.assert_close(module(x[None], angles)[0], expected, rtol=0, atol=1e-5)
+    turn = Tower(value).turn(3, 4, torch.device("cpu"))
+    torch.testing.assert_close(module(x[None], turn)[0], expected, rtol=0, atol=1e-5)
     assert not torch.allclose(module(x[None], None)[0], expected, atol=1e-2)
 
 
