@@ -106,6 +106,8 @@ class ProfileSettings(SamplingSettings):
         it
     largest_batch: whether to find the largest batch that fits at each context, and its throughput
     attempts: how often to measure at most; a disturbed or unstable measurement is made again
+    brief_prefill: whether a few passes time prefill, as where nothing depends on it; None is false, but in a
+        search without an objective or constraint of prefill it is true
     quantization: number format of matrices on device llama.cpp; null is Q8_0 there. Other devices have none
     images: images in each prompt of a model that sees; their tokens come on top of the contexts
     picture: width and height of the decoded pictures that a model that sees begins with (pixels)
@@ -121,6 +123,7 @@ class ProfileSettings(SamplingSettings):
     energy_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
     largest_batch: bool = False
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    brief_prefill: bool | None = None
     quantization: Quantization | None = None
     images: Annotated[int, Field(ge=0, le=1024)] = 0
     picture: Picture = PICTURE
@@ -141,6 +144,12 @@ class ProfileSettings(SamplingSettings):
                 f"{LEAST_ENERGY_SECONDS:g}, got {self.energy_seconds:g}"
             )
         return self
+
+    def of_prefill(self) -> SamplingSettings:
+        """How long to sample prefill."""
+        if not self.brief_prefill:
+            return self
+        return SamplingSettings(warmup=1, min_samples=5, min_seconds=0.0, max_seconds=1e-3)
 
     def measures(self, metric: Metric) -> bool:
         return all(getattr(self, name) for name in metric.needs.split(" and ") if name)

@@ -13,8 +13,9 @@ from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.device.device import Device
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import watched
+from profiler.measuring.measure import unsteady
 from profiler.measuring.pace import Pace
-from profiler.profile import PointProfile, Profile, ProfileSettings, instability
+from profiler.profile import PointProfile, Profile, ProfileSettings
 from profiler.timing import sample
 
 STEPS = 32  # of a sample of decoding: enough for one to be worth its prefill, and few beside most contexts
@@ -100,7 +101,7 @@ def profile_of(
         return PointProfile(
             batch=session.batch,
             context=session.context,
-            prefill=sample(pace.beside(session.prefill_ms), settings=settings, lasting=on_cpu),
+            prefill=sample(pace.beside(session.prefill_ms), settings=settings.of_prefill(), lasting=on_cpu),
             decode=sample(
                 pace.beside(lambda: session.decode()[0]), settings=settings, runs=steps, lasting=on_cpu
             ),
@@ -110,16 +111,13 @@ def profile_of(
             decode_bytes=session.cost.decode_bytes,
         )
 
-    def unstable(point: PointProfile) -> bool:
-        return on_cpu and any(instability(timing, "cpu") for timing in (point.prefill, point.decode))
-
     points, conditions = watched(
         lambda: [measured(session) for session in sessions],
         anchor=anchor,
         device=device,
         attempts=settings.attempts,
         usual_ms=pace.usual_ms,
-        unstable=unstable,
+        unstable=lambda point: on_cpu and unsteady(point, settings),
         share=core_share,
     )
     return Profile(

@@ -136,7 +136,7 @@ def measure(
             attempts=settings.attempts,
             usual_ms=pace.usual_ms,
             device=opened,
-            unstable=lambda point: _on_cpu(opened) and _unsteady(point.prefill, point.decode),
+            unstable=lambda point: _on_cpu(opened) and unsteady(point, settings),
         )
         sessions.clear()
         if opened.torch_device.type == "cuda":
@@ -157,7 +157,7 @@ def measure(
                 attempts=settings.attempts,
                 usual_ms=pace.usual_ms,
                 device=opened,
-                unstable=lambda found: _on_cpu(opened) and _unsteady(found.decode),
+                unstable=lambda found: _on_cpu(opened) and bool(instability(found.decode, "cpu")),
             )
     return Profile(
         device=opened.label,
@@ -252,7 +252,7 @@ def _measure_point(
         return device.timed(session.prompt.read)
 
     with memory_errors(_where(batch, context)):
-        prefill_timing = sample(pace.beside(prefill), settings=settings, lasting=_on_cpu(device))
+        prefill_timing = sample(pace.beside(prefill), settings=settings.of_prefill(), lasting=_on_cpu(device))
         decode_timing = _decode(session.decoders, device, settings, pace)
         energy = None
         if settings.energy_seconds and with_energy:
@@ -293,8 +293,9 @@ def _on_cpu(device: Device) -> bool:
     return device.torch_device.type == "cpu"
 
 
-def _unsteady(*timings: Timing) -> bool:
-    """Whether one of the timings is not clean by its own samples, as other programs on a CPU cause it."""
+def unsteady(point: PointProfile, settings: ProfileSettings) -> bool:
+    """Whether a timing that counts is not clean by its own samples, as other programs on a CPU cause it."""
+    timings = [point.decode] if settings.brief_prefill else [point.prefill, point.decode]
     return any(instability(timing, "cpu") for timing in timings)
 
 

@@ -27,6 +27,7 @@ from search.objectives import (
     Objective,
     base_of,
     needs_training,
+    of_others,
     parse_constraint,
     parse_objective,
 )
@@ -257,6 +258,18 @@ class RunConfig(Value):
     def at_once(self) -> int:
         """How many evaluations are made at the same time, where there is room."""
         return self.workers * self.on_one_gpu
+
+    @property
+    def measured(self) -> ProfileSettings:
+        """What is measured of a candidate: prefill briefly, where it decides nothing.
+
+        Metrics of other packages may depend on it.
+        """
+        if self.profile.brief_prefill is not None:
+            return self.profile
+        used = {base_of(each.metric) for each in (*self.parsed_objectives(), *self.parsed_constraints())}
+        brief = used.isdisjoint(("prefill_ms", *of_others()))
+        return self.profile.model_copy(update={"brief_prefill": brief})
 
     def parsed_objectives(self, names: Sequence[str] | None = None) -> tuple[Objective, ...]:
         """The metrics of these names, or the run's own objectives. Raises ConfigError for one given twice."""

@@ -199,7 +199,7 @@ class _Loop:
             architecture=entry.architecture,
             corpus=self._prepared.corpus,
             proxy=config.proxy,
-            profile=config.profile,
+            profile=config.measured,
             constraints=self._constraints,
             device=config.device,
             seed=config.seed + again,

@@ -117,6 +117,19 @@ def test_the_largest_batch_is_decoded_on_request(monkeypatch: pytest.MonkeyPatch
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
 
 
+def test_a_brief_prefill_has_five_samples_and_asks_for_no_second_measurement() -> None:
+    thorough = QUICK.model_copy(update={"min_samples": 20, "brief_prefill": True, "attempts": 1})
+    (point, *_) = measure(SMALL, thorough).points
+    assert point.prefill.n == 5
+    assert point.decode.n >= 20
+    jumping = point.prefill.model_copy(update={"samples_ms": (1.0, 9.0, 1.0, 9.0, 5.0), "median_ms": 5.0})
+    steady = point.decode.model_copy(update={"samples_ms": (1.0,) * 20, "median_ms": 1.0})
+    point = point.model_copy(update={"prefill": jumping, "decode": steady})
+    assert not measuring.unsteady(point, thorough)
+    assert measuring.unsteady(point, QUICK)
+    assert measuring.unsteady(point.model_copy(update={"decode": jumping}), thorough)
+
+
 def test_energy_is_absent_with_its_reason() -> None:
     profile = measure(
         SMALL, QUICK.model_copy(update={"energy_seconds": 5.0, "batch_sizes": (1,), "contexts": (12,)})

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from operators.base.errors import ConfigError
-from search import studies
+from search import objectives, studies
 from search.config import run as config_module
+from search.objectives import CandidateMetric
 from search.studies import experiment
 from search.studies.experiment import ExperimentSettings
 
@@ -175,3 +176,27 @@ def test_evaluations_share_gpus_that_workers_have_to_themselves(
 
 def test_candidates_that_see_share_gpus_too() -> None:
     assert config_module.load(Path("shakti_h100"), ["workers=2", "per_gpu=3"]).at_once == 6
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bounds", "said", "brief"),
+    [
+        (["loss", "decode_ms@b1"], [], None, True),
+        (["loss", "prefill_ms@b1"], [], None, False),
+        (["loss", "decode_ms@b1"], ["prefill_ms@b8 <= 3"], None, False),
+        (["loss", "decode_ms@b1"], [], False, False),
+        (["loss", "prefill_ms@b1"], [], True, True),
+        (["loss", "words"], [], None, False),  # of another package, which may use any other metric
+    ],
+)
+def test_prefill_is_brief_where_nothing_depends_on_it(monkeypatch, wanted, bounds, said, brief) -> None:
+    monkeypatch.setattr(objectives, "of_others", lambda: {"words": None})
+    monkeypatch.setattr(config_module, "of_others", objectives.of_others)
+    other = CandidateMetric(compute=lambda architecture, metrics: 0.0)
+    monkeypatch.setattr(objectives.plugins, "load", lambda entry, kind: other)
+    config = config_module.parse(
+        {"objectives": wanted, "constraints": bounds, "profile": {"brief_prefill": said}}, where="run"
+    )
+    assert config.measured.brief_prefill is brief
+    assert config.profile.brief_prefill is said
+    assert config.measured.model_copy(update={"brief_prefill": said}) == config.profile

@@ -40,9 +40,9 @@ def test_a_process_compiles_while_a_search_on_a_gpu_is_driven(tmp_path: Path) ->
     config = RunConfig.model_validate({"device": "cuda", "workers": 2})
     folder = RunFolder(tmp_path / "run")
     with suppress(KeyboardInterrupt), kernels_compiled_meanwhile(config, folder):
-        # Two cores for each of four evaluations, and two besides, are left.
+        # One core for each of four evaluations, and two besides, are left.
         module, *arguments = Begun.all[0].arguments
-        assert arguments == [str(folder.config), "cuda", "6"]
+        assert arguments == [str(folder.config), "cuda", "10"]
         assert module == warming_process.__name__
         assert not Begun.all[0].closed
         raise KeyboardInterrupt
