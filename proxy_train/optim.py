@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from operators.model import HybridLM
 from operators.operator import OperatorModule
@@ -74,7 +73,8 @@ def normalize_matrices(model: HybridLM, weights: Mapping[nn.Parameter, Tensor]) 
             for names, along in ((module.reads, 1), (module.writes, 0)):
                 for name in names:
                     weight = weights[module.get_parameter(f"{name}.weight")]
-                    weight.copy_(F.normalize(weight, dim=along))
+                    # In place: a step of a small model is mostly the number of its kernels.
+                    weight.div_(weight.norm(dim=along, keepdim=True).clamp_min_(1e-12))
 
 
 class Optimizer:

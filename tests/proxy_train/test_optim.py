@@ -167,6 +167,18 @@ def test_gradients_of_parts_are_added_in_float32() -> None:
         )  # in bfloat16 it would still be 1
 
 
+def test_rows_and_columns_become_unit_ones_to_the_last_bit_and_zeros_stay() -> None:
+    model = model_of("a f", width=64)
+    attention = model.layers[0].operator
+    with torch.no_grad():
+        attention.q_proj.weight[3] = 0
+    reads, writes = attention.q_proj.weight.detach().clone(), attention.o_proj.weight.detach().clone()
+    with torch.no_grad():
+        normalize_matrices(model, {parameter: parameter for parameter in model.parameters()})
+    assert torch.equal(attention.q_proj.weight, nn.functional.normalize(reads, dim=1))
+    assert torch.equal(attention.o_proj.weight, nn.functional.normalize(writes, dim=0))
+
+
 @pytest.mark.parametrize("name", registry.names())
 def test_the_axes_of_every_operator_by_hand(name: str) -> None:
     assert name in SIDES, f"{name}: write its matrices into SIDES, by hand"
