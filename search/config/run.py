@@ -267,8 +267,9 @@ class RunConfig(Value):
         """
         if self.profile.brief_prefill is not None:
             return self.profile
-        used = {base_of(each.metric) for each in (*self.parsed_objectives(), *self.parsed_constraints())}
-        brief = used.isdisjoint(("prefill_ms", *of_others()))
+        used = [each.metric for each in self.parsed_objectives()]
+        used += [each.metric for each in self.parsed_constraints()]
+        brief = {base_of(name) for name in used}.isdisjoint(("prefill_ms", *of_others()))
         return self.profile.model_copy(update={"brief_prefill": brief})
 
     def parsed_objectives(self, names: Sequence[str] | None = None) -> tuple[Objective, ...]:
