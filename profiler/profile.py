@@ -11,7 +11,7 @@ from profiler.device.names import LLAMA_CPP, computes_on, engine_of
 from profiler.device.nvml import Reading
 from profiler.energy import Energy
 from profiler.metrics import METRICS, Metric, key
-from profiler.timing import SamplingSettings, Timing
+from profiler.timing import BRIEF, SamplingSettings, Timing
 from profiler.vision_point import PICTURE, Picture, VisionPoint
 
 
@@ -147,9 +147,7 @@ class ProfileSettings(SamplingSettings):
 
     def of_prefill(self) -> SamplingSettings:
         """How long to sample prefill."""
-        if not self.brief_prefill:
-            return self
-        return SamplingSettings(warmup=1, min_samples=5, min_seconds=0.0, max_seconds=1e-3)
+        return BRIEF if self.brief_prefill else self
 
     def measures(self, metric: Metric) -> bool:
         return all(getattr(self, name) for name in metric.needs.split(" and ") if name)

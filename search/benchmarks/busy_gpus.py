@@ -10,7 +10,7 @@ import torch
 from operators.base.errors import DeviceError
 from profiler.device.nvml import Gpu
 
-EVERY_S = 0.25  # seconds from one look to the next; the driver's own samples are about as long
+EVERY_S = 0.25  # seconds from one look to the next; a sample of the driver takes 1/6 to 1 s
 
 
 class Watch:
