@@ -25,6 +25,15 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with other fields where `update` has them. What was kept of the old ones is left behind."""
+        made = super().model_copy(update=update, deep=deep)
+        known = type(self).__pydantic_fields__
+        if update and len(made.__dict__) > len(known):  # of cached properties
+            for name in made.__dict__.keys() - known.keys() - update.keys():
+                del made.__dict__[name]
+        return made
+
     @model_validator(mode="before")
     @classmethod
     def _only_known_keys(cls, data: Any) -> Any:

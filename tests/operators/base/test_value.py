@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import pytest
@@ -112,3 +113,19 @@ def test_what_was_found_is_short() -> None:
     assert len(in_words(deep)) < 200
     assert len(in_words("x" * 10_000)) < 100
     assert in_words({"a": None, "b": [True]}) == "{'a': null, 'b': [true]}"
+
+
+def test_a_changed_copy_computes_anew_what_the_old_value_kept() -> None:
+    class Rectangle(Value):
+        sides: tuple[int, int]
+        name: str = ""
+
+        @cached_property
+        def area(self) -> int:
+            return self.sides[0] * self.sides[1]
+
+    small = Rectangle(sides=(2, 3))
+    assert small.area == 6
+    assert small.model_copy(update={"sides": (2, 5)}).area == 10
+    assert small.area == 6
+    assert "area" in small.model_copy().__dict__  # nothing changed, so that it is still right
