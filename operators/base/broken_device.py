@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from operators.base.errors import BrokenDeviceError, flat
+from operators.base.errors import BrokenDeviceError, first_line
 
 
 @contextmanager
@@ -32,5 +32,5 @@ def fault_of(device: str) -> str:
     try:
         torch.cuda.synchronize(torch.device(device))
     except RuntimeError as error:
-        return flat(str(error).strip().split("\n")[0] or type(error).__name__, at_most=300)
+        return first_line(error)
     return ""

@@ -100,6 +100,11 @@ def flat(error: object, *, at_most: int | None = None) -> str:
     return " ".join(str(error).split())[:at_most]
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error that may go on for long, as CUDA's do; its class where it says nothing."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
+
+
 class _Short(reprlib.Repr):
     """Values as YAML writes them, cut where they are long."""
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from operators.base.errors import CrashError, FrontrunnerError, OutOfMemoryError
+from operators.base.errors import CrashError, FrontrunnerError, OutOfMemoryError, first_line
 from profiler.device.device import Device, memory_errors, open_device
 from profiler.device.lock import enrol, exclusive, observed
 from profiler.measuring.anchor import Anchor
@@ -85,8 +85,8 @@ def _failure(error: Exception) -> Answer:
     if (lack := _lack_of_memory(error)) is not None:
         # Within a graph's capture, lack of memory ends in another error, and may leave the allocator in an
         # unfinished state.
-        return Answer(OutOfMemoryError(_first_line(lack)), fit=lack is error)
-    defect = RuntimeError(f"{type(error).__name__}: {_first_line(error)}")
+        return Answer(OutOfMemoryError(first_line(lack)), fit=lack is error)
+    defect = RuntimeError(f"{type(error).__name__}: {first_line(error)}")
     defect.add_note(traceback.format_exc())
     return Answer(defect, fit=False)
 
@@ -113,12 +113,8 @@ def _cleaned(device: Device | None) -> str:
         # This does nothing where CUDA was not used.
         torch.cuda.empty_cache()
     except RuntimeError as error:
-        return _first_line(error)
+        return first_line(error)
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
 
 
 if __name__ == "__main__":

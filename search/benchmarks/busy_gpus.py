@@ -41,17 +41,18 @@ def watched(devices: Sequence[str]) -> Iterator[Watch]:
     names = [torch.device(device) for device in devices if device.startswith("cuda")]
     gpus = [Gpu(f"GPU-{torch.cuda.get_device_properties(name).uuid}") for name in names]
     watch, ended = Watch(), Event()
+    if not gpus:
+        yield watch
+        return
 
     def look() -> None:
         while not ended.wait(EVERY_S) and not watch.refused:
             watch.look(gpus)
 
     thread = Thread(target=look, daemon=True)
-    if gpus:
-        thread.start()
+    thread.start()
     try:
         yield watch
     finally:
         ended.set()
-        if gpus:
-            thread.join()
+        thread.join()

@@ -72,6 +72,7 @@ class _Loop:
         self._prepared, self._folder, self._ledger, self._executor = prepared, folder, ledger, executor
         self._config, self._start, self._here, self.running = config, time.monotonic(), 0, 0
         self._objectives, self._constraints = config.parsed_objectives(), config.parsed_constraints()
+        self._profile = config.measured
         # The space of either kind of model, and what is known of its members.
         self._space, known = cast("tuple[Any, Any]", (prepared.seeing or prepared.space, prepared.known))
         self._proposer: Proposer[Model] = searcher(
@@ -199,7 +200,7 @@ class _Loop:
             architecture=entry.architecture,
             corpus=self._prepared.corpus,
             proxy=config.proxy,
-            profile=config.measured,
+            profile=self._profile,
             constraints=self._constraints,
             device=config.device,
             seed=config.seed + again,

@@ -23,7 +23,6 @@ from profiler.measuring import capacity, conditions, pace
 from profiler.measuring import measure as measuring
 from profiler.measuring.measure import measure
 from profiler.profile import METRICS, Profile, ProfileSettings
-from profiler.timing import Timing
 from tests.helpers import quick_profile
 
 QUICK = quick_profile.QUICK.model_copy(update={"batch_sizes": (1, 3), "contexts": (12, 20)})
@@ -116,20 +115,6 @@ def test_the_largest_batch_is_decoded_on_request(monkeypatch: pytest.MonkeyPatch
         "prefill_ms@b1",
     }
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
-
-
-def test_a_brief_prefill_has_five_samples_and_asks_for_no_second_measurement() -> None:
-    thorough = QUICK.model_copy(update={"min_samples": 20, "brief_prefill": True, "attempts": 1})
-    (point, *_) = measure(SMALL, thorough).points
-    assert point.prefill.n == 5
-    assert point.decode.n >= 20
-    of_any = {"iqr_ms": 0.0, "p90_ms": 9.0, "n": 5, "stopped_by": "time"}
-    jumping = Timing(median_ms=5.0, samples_ms=(1.0, 9.0, 1.0, 9.0, 5.0), **of_any)
-    steady = Timing(median_ms=1.0, samples_ms=(1.0,) * 5, **of_any)
-    point = point.model_copy(update={"prefill": jumping, "decode": steady})
-    assert not measuring.unsteady(point, thorough)
-    assert measuring.unsteady(point, QUICK)
-    assert measuring.unsteady(point.model_copy(update={"decode": jumping}), thorough)
 
 
 def test_energy_is_absent_with_its_reason() -> None:
