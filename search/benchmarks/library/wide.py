@@ -19,6 +19,7 @@ An interrupted benchmark goes on with empty caches once more. Its times are then
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -48,8 +49,12 @@ _OF_A_PAIR = ("candidate_ms", "rival_ms", "difference", "difference_low", "diffe
 
 
 def search_and_promote(device: str, console: Console) -> Measured:
-    """Rates and times of the search, what came of its winners, all candidates and all pairs."""
-    config = runs_of.load(device, _CONFIGS)
+    """Rates and times of the search, what came of its winners, all candidates and all pairs.
+
+    before_first_s: from the search's call to the beginning of its first evaluation. Text is prepared and
+        workers start meanwhile.
+    """
+    config, began = runs_of.load(device, _CONFIGS), datetime.now(UTC)
     with empty_kernel_cache():
         with watched(devices(device)) as busy:
             entries, path = runs_of.searched(
@@ -74,6 +79,7 @@ def search_and_promote(device: str, console: Console) -> Measured:
             **search_figures(
                 entries, devices=1 if device == "cpu" else config.workers, at_once=config.at_once
             ),
+            "before_first_s": round((_first_begun(entries) - began).total_seconds(), 1),
             **({} if busy.share is None else {"gpu_busy_share": busy.share}),
             **({"gpu_busy_refused": busy.refused} if busy.refused else {}),
             **promotion_figures(promotion),
@@ -103,7 +109,7 @@ def search_figures(entries: Sequence[Entry], *, devices: int, at_once: int) -> F
     ended, ends = finished(entries), sorted(entry.ended for entry in entries if entry.ended)
     if not ended:
         raise ConfigError(f"bench wide: expected candidates that ended, got none of {len(entries)}")
-    began = min(attempt.at for entry in entries for attempt in entry.attempts)
+    began = _first_begun(entries)
     seconds, purposes = searched(entries), worker_seconds(entries, workers=at_once, now=None)
     measured, trained = purposes.get("profile", 0.0), purposes.get("train", 0.0)
     figures: Figures = {
@@ -126,6 +132,10 @@ def search_figures(entries: Sequence[Entry], *, devices: int, at_once: int) -> F
         "measured_share": measured / (seconds * devices),
         "busy_at_least": (measured / devices + trained / at_once) / seconds,
     }
+
+
+def _first_begun(entries: Sequence[Entry]) -> datetime:
+    return min(attempt.at for entry in entries for attempt in entry.attempts)
 
 
 def promotion_figures(promotion: Promotion) -> Figures:
