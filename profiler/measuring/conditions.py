@@ -13,6 +13,7 @@ from profiler.device.nvml import Reading
 from profiler.device.observed import refuse_observed
 from profiler.device.sm_clock import clock_moved, sm_clock
 from profiler.measuring.anchor import Anchor
+from profiler.measuring.core_pace import CorePace
 from profiler.profile import Conditions
 
 # The drift of the anchor above which a measurement is tainted, relative to the mean. Times on a CPU are given
@@ -56,6 +57,7 @@ def watched(
     pause: Callable[[float], None] = sleep,
     share: Callable[[], Callable[[], float | None]] | None = None,
     clock: Callable[[], float | None] | None = None,
+    core: CorePace | None = None,
 ) -> tuple[tuple[T, ...], Conditions]:
     """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
@@ -69,6 +71,7 @@ def watched(
     pause: waits for so many seconds between attempts, while the device is released
     share: begins to watch what computes, where this thread does not; as `core_share`
     clock: counts the clock of the multiprocessors (MHz); None for `sm_clock`
+    core: of a GPU's host, where the results have work on it
     """
     if device.torch_device.type == "cuda":
         refuse_observed()
@@ -85,8 +88,10 @@ def watched(
             before, anchor_before = device.reading(), anchor.time()
             clock_before = clock()
             shared_with_others = share() if share else core_share(device)
+            if core is not None:
+                core.begin()
             results = tuple(run())
-            core = shared_with_others()
+            own_share, slower = shared_with_others(), core.slower() if core is not None else ""
             clock_after = clock()
             anchor_after, after = anchor.time(), device.reading()
             known = members(device)
@@ -106,7 +111,7 @@ def watched(
         }
         tainted = (
             *_taints(drift, max_drift, foreign, clock_reasons, violations),
-            *filter(None, (lost_core(core), _other_pace(mean, usual_ms))),
+            *filter(None, (slower, lost_core(own_share), _other_pace(mean, usual_ms))),
         )
         again = bool(tainted) or any(map(unstable, results))
     unavailable = {**before.unavailable, **after.unavailable}
@@ -127,7 +132,7 @@ def watched(
         tainted=tainted,
         lock_s=lock_s,
         busy_s=busy_s,
-        core_share=core,
+        core_share=own_share,
         sm_mhz_before=clock_before,
         sm_mhz_after=clock_after,
         remarks=tuple(filter(None, (clock_moved(clock_before, clock_after),))),

@@ -29,14 +29,16 @@ from profiler.device.device import Device, memory_errors, open_device
 from profiler.device.lock import shared
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import watched
+from profiler.measuring.core_pace import CorePace
 from profiler.measuring.decode_energy import BURST_MS, decode_energy, unlike_energies
 from profiler.measuring.decoder import most_likely
 from profiler.measuring.pace import Pace
 from profiler.profile import Profile, ProfileSettings, instability
 from profiler.timing import Timing, sample
-from profiler.vision_point import Picture, VisionPoint
+from profiler.vision_point import PICTURE, Picture, VisionPoint
 
 _WARMUPS = 3  # of a captured graph, as for the decoder's
+_WATCHED = 256  # pixels: a picture of that size is prepared to see a core's pace
 
 
 def measure_vision(
@@ -87,6 +89,7 @@ def measure_vision(
             unstable=lambda point: (
                 opened.torch_device.type == "cpu" and bool(instability(point.first_token, "cpu"))
             ),
+            core=core_of_pictures(opened),
         )
         if remarks := unlike_energies(vision):
             conditions = conditions.model_copy(update={"remarks": (*conditions.remarks, *remarks)})
@@ -118,6 +121,14 @@ def measure_vision(
             "absent": absent,
         }
     )
+
+
+def core_of_pictures(device: Device) -> CorePace | None:
+    """The pace of the core that prepares pictures for a GPU; None on a CPU, whose times allow for it."""
+    if device.torch_device.type == "cpu":
+        return None
+    picture = random_pictures(1, PICTURE, seed=0)
+    return CorePace(lambda: prepared(picture, _WATCHED))
 
 
 def random_pictures(count: int, picture: Picture, *, seed: int) -> list[Any]:

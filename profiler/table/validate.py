@@ -13,9 +13,10 @@ from profiler.device.device import Device, memory_errors
 from profiler.device.lock import exclusive, shared
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import core_share, lost_core
+from profiler.measuring.core_pace import CorePace
 from profiler.measuring.decoder import random_model
 from profiler.measuring.pace import Pace
-from profiler.measuring.vision import Session
+from profiler.measuring.vision import Session, core_of_pictures
 from profiler.measuring.vision import random_model as random_seeing_model
 from profiler.profile import instability
 from profiler.table.latency_table import Estimate, LatencyTable
@@ -37,9 +38,9 @@ class Case:
     predicted: by the table
     measured: its samples
     drift: the relative change of the anchor model's time from before the measurement to after it
-    tainted: whether every try was tainted. On a GPU that is a drift above 1 %. A CPU always drifts more, and
-        its times are corrected for that (see `profiler.measuring.pace`). There it is unsteady samples, or a
-        core that other programs used.
+    tainted: whether every try was tainted. On a GPU that is a drift above 1 %, or a core that took longer to
+        prepare pictures. A CPU always drifts more, and its times are corrected for that (see
+        `profiler.measuring.pace`). There it is unsteady samples, or a core that other programs used.
     """
 
     architecture: Model
@@ -84,12 +85,14 @@ def validate(
     with shared(device.label):
         anchor = Anchor(device)
     pace = Pace(anchor)
+    core = core_of_pictures(device) if any(point.phase == "first_token" for point in points) else None
     for architecture in architectures:
         predicted = {point: table.latency(architecture, point) for point in points}
         with shared(device.label), torch.inference_mode(), memory_errors():
             stopwatch_at = _stopwatches(architecture, device)
         for point in points:
-            measured, drift, tainted = _measured(stopwatch_at(point), device, anchor, pace)
+            of_core = core if point.phase == "first_token" else None
+            measured, drift, tainted = _measured(stopwatch_at(point), device, anchor, pace, of_core)
             yield Case(
                 architecture, point, parameters_of(architecture), predicted[point], measured, drift, tainted
             )
@@ -115,7 +118,11 @@ def _stopwatches(model: Model, device: Device) -> Callable[[Point], Callable[[],
 
 
 def _measured(
-    build: Callable[[], Callable[[], float]], device: Device, anchor: Anchor, pace: Pace
+    build: Callable[[], Callable[[], float]],
+    device: Device,
+    anchor: Anchor,
+    pace: Pace,
+    core: CorePace | None,
 ) -> tuple[Timing, float, bool]:
     """One timing between two timings of the anchor model, again where it was tainted, see `Case`."""
     with torch.inference_mode(), memory_errors():
@@ -126,10 +133,17 @@ def _measured(
             for _ in range(_TRIES):
                 before = anchor.time().median_ms
                 share = core_share(device)
+                if core is not None:
+                    core.begin()
                 timing = sample(pace.beside(elapsed), settings=_SETTINGS, lasting=not on_gpu)
+                slower = "" if core is None else core.slower()
                 lost = lost_core(share())
                 drift = anchor.time().median_ms / before - 1
-                tainted = abs(drift) > _DRIFT if on_gpu else bool(lost or instability(timing, "cpu"))
+                tainted = (
+                    bool(slower) or abs(drift) > _DRIFT
+                    if on_gpu
+                    else bool(lost or instability(timing, "cpu"))
+                )
                 if not tainted:
                     break
     return timing, drift, tainted

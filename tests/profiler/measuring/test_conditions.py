@@ -104,6 +104,14 @@ def test_a_clock_that_moved_is_remarked_and_taints_nothing(
     assert (found.remarks, found.tainted, calls) == (remarks, (), 1)
 
 
+def test_a_core_that_became_slower_repeats_the_measurement() -> None:
+    found = iter(["", "core: the same work took 60% longer", "core: the same work took 70% longer", ""])
+    core = SimpleNamespace(begin=lambda: None, slower=lambda: next(found))
+    assert measured(FakeAnchor(1.0, 1.0), core=core)[1].tainted == ()
+    results, conditions_found, calls = measured(FakeAnchor(*[1.0] * 6), core=core)
+    assert (results, calls, conditions_found.tainted) == ([2], 3, ())
+
+
 def test_a_cpu_says_that_the_clock_of_multiprocessors_is_not_known() -> None:
     _, found, _ = measured(FakeAnchor(1.0, 1.0))
     assert (found.sm_mhz_before, found.sm_mhz_after) == (None, None)

@@ -1,6 +1,7 @@
 """Models that see in the latency table: sums by hand, what is missing, and a real table on the CPU."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from operators.base.errors import TableError
 from profiler.device.device import Device
 from profiler.measuring import conditions
 from profiler.table import build as table_build
+from profiler.table import validate as table_validate
 from profiler.table.build import build
 from profiler.table.image_stopwatch import _launches
 from profiler.table.latency_table import LatencyTable, Validation
 from profiler.table.parts import Entry, Part, Point, image_parts_of
 from profiler.table.validate import validate
+from tests.helpers.made_up_device import seeming_gpu
 from tests.helpers.vision_models import vision_language
 
 POINT = Point("first_token", 2, 7, 3)
@@ -132,6 +135,22 @@ def test_the_parts_in_a_row_are_what_a_tower_computes(cpu: Device) -> None:
             assert short().shape == long().shape == (2, 16, 24)
             assert not torch.equal(short(), long())  # the longer one goes through more
         assert (long is None) == (part.name in ("projector", "tower ends"))
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_first_token_is_measured_again_where_the_core_was_slower_and_at_last_tainted(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decode steps are the GPU's alone: they do not ask the core."""
+    told = iter(["slower", "", *["slower"] * 3])
+    core = SimpleNamespace(begin=lambda: None, slower=lambda: next(told))
+    monkeypatch.setattr(table_validate, "core_of_pictures", lambda device: core)
+    monkeypatch.setattr(table_validate, "_stopwatches", lambda model, device: lambda at: lambda: lambda: 1.0)
+    decode = Point("decode", 1, 8, 1)
+    filled(filled(table, MIXED), MIXED, decode)
+    found = validate(table, [MIXED, MIXED], [POINT, decode], seeming_gpu(monkeypatch))
+    assert [case.tainted for case in found] == [False, False, True, False]
+    assert next(told, None) is None
 
 
 @pytest.mark.slow
