@@ -9,6 +9,7 @@ import torch
 
 from profiler.device.device import Device
 from profiler.device.lock import exclusive, members
+from profiler.device.mps import is_server
 from profiler.device.nvml import Reading
 from profiler.device.observed import refuse_observed
 from profiler.device.sm_clock import clock_moved, sm_clock
@@ -35,6 +36,7 @@ PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
 # is always at it, and its clocks then follow the load.
 _TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
 _TAINTING_VIOLATIONS = ("thermal", "board_limit")
+_MPS = "MPS: a server of CUDA's Multi-Process Service is on this GPU; steps of its clients take longer"
 
 
 class Timed(Protocol):
@@ -102,7 +104,9 @@ def watched(
             abs(anchor_after.median_ms - anchor_before.median_ms) / mean,
             MAX_DRIFT[device.torch_device.type],
         )
-        foreign, blind = foreign_processes((before, after), own=os.getpid(), known=known)
+        listed = {pid for reading in (before, after) for pid in reading.pids or ()}
+        servers = frozenset(filter(is_server, listed))  # of MPS: they only compute for their clients
+        foreign, blind = foreign_processes((before, after), own=os.getpid(), known=known | servers)
         clock_reasons = tuple(dict.fromkeys((*before.clock_reasons, *after.clock_reasons)))
         violations = {
             name: after.violations_ns[name] - start
@@ -135,7 +139,7 @@ def watched(
         core_share=own_share,
         sm_mhz_before=clock_before,
         sm_mhz_after=clock_after,
-        remarks=tuple(filter(None, (clock_moved(clock_before, clock_after),))),
+        remarks=tuple(filter(None, (clock_moved(clock_before, clock_after), _MPS if servers else ""))),
     )
 
 

@@ -192,6 +192,18 @@ def test_processes_that_keep_to_the_locks_are_not_foreign() -> None:
     assert foreign_processes((Reading(), Reading()), own=1, known=frozenset()) == ((), ())
 
 
+def test_a_server_of_mps_is_not_foreign_and_its_clients_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an H200 listed them: the server and each client by a process id of its own."""
+    reading = Reading(pids=(os.getpid(), 11661))
+    monkeypatch.setattr(conditions, "is_server", lambda pid: pid == 11661)
+    _, found, calls = measured(FakeAnchor(1.0, 1.0), FakeDevice(reading, reading))
+    assert (found.tainted, found.foreign_pids, calls) == ((), (), 1)
+    assert found.remarks[0].startswith("MPS: a server")
+    client = Reading(pids=(os.getpid(), 11661, 12134))
+    _, found, calls = measured(FakeAnchor(*[1.0] * 6), FakeDevice(*[client] * 6))
+    assert (found.tainted, calls) == (("foreign processes on the device: 12134",), 3)
+
+
 def test_members_are_the_living_that_have_asked_for_a_lock() -> None:
     cpu = open_device("cpu")
     assert members(cpu) == frozenset()
