@@ -77,6 +77,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_is_looked_for_once() -> None:
+    """What the files before left, such as the libraries that they imported, is no garbage. Whatever measures
+    collects first, and would look at all of it each time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a step of the anchor took on this machine is not measured for each test, nor left in the user's
