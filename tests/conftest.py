@@ -16,6 +16,9 @@ if (
 ):
     os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
 
+# Threads of a model that wait for each other would else keep cores busy that other tests need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """With `-n 3` one more process hands tests out. The others would wait until it had imported all of it."""

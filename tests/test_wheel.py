@@ -31,12 +31,15 @@ space:
   genes: {attention: {head_dim: [8]}}
 """
 
-# Arguments: the folder of the wheel, then one command each.
+# Arguments: the folder of the wheel, then one command each. Measurements are short.
 COMMANDS = """
-import contextlib, io, json, sys
+import contextlib, functools, io, json, sys
 sys.path.insert(0, sys.argv[1])
 import operators
 assert operators.__file__.startswith(sys.argv[1]), operators.__file__
+from search.view import profiles
+quick = {"min_seconds": 0.001, "max_seconds": 0.01, "attempts": 1}
+profiles.ProfileSettings = functools.partial(profiles.ProfileSettings, **quick)
 from search.cli.main import main
 printed = []
 for line in sys.argv[2:]:
