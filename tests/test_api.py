@@ -17,7 +17,7 @@ import frontrunner
 from operators.base import plugins
 from operators.base.errors import ConfigError, RunError
 from search.config.run import RunConfig
-from tests.conftest import Call
+from tests.fixtures import Call
 from tests.helpers.made_up_profile import measure_on_made_up_device
 
 pytestmark = pytest.mark.slow

@@ -31,12 +31,15 @@ space:
   genes: {attention: {head_dim: [8]}}
 """
 
-# Arguments: the folder of the wheel, then one command each.
+# Arguments: the folder of the wheel, then one command each. Measurements are short.
 COMMANDS = """
-import contextlib, io, json, sys
+import contextlib, functools, io, json, sys
 sys.path.insert(0, sys.argv[1])
 import operators
 assert operators.__file__.startswith(sys.argv[1]), operators.__file__
+from search.view import profiles
+quick = {"min_seconds": 0.001, "max_seconds": 0.01, "attempts": 1}
+profiles.ProfileSettings = functools.partial(profiles.ProfileSettings, **quick)
 from search.cli.main import main
 printed = []
 for line in sys.argv[2:]:
@@ -51,7 +54,7 @@ print(json.dumps(printed))
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the wheel was installed into; its dependencies are those of the running environment."""
-    source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     for name in SOURCES:
         shutil.copytree(
             ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
@@ -59,14 +62,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in FILES:
         shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    alone = ["--no-deps", "--no-index"]
-    subprocess.run(
-        [*pip, "wheel", *alone, "--no-build-isolation", "-w", str(wheels), str(source)], check=True
-    )
-    target = tmp_path_factory.mktemp("target")
-    subprocess.run(
-        [*pip, "install", *alone, "--target", str(target), *map(str, wheels.glob("*.whl"))], check=True
-    )
+    alone = ["--no-deps", "--no-index", "--no-build-isolation"]
+    # pip makes the wheel and installs it from there.
+    subprocess.run([*pip, "install", *alone, "--target", str(target), str(source)], check=True)
     return target
 
 

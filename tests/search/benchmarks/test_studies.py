@@ -18,7 +18,7 @@ from proxy_train.text.corpus import Corpus
 from search.benchmarks import record, registry
 from search.config.run import RunConfig
 from search.evaluation.profiling import Failure
-from search.studies import experiment
+from search.studies import experiment, statistics
 from search.studies.law import report as law_report
 from tests.helpers.proxy_scores import score
 
@@ -61,9 +61,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setattr(
         experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")
     )
-    monkeypatch.setattr(
-        law_report, "fit", partial(law_report.fit, draws=5)
-    )  # of which intervals are made, and here is none looked at
+    # Of draws intervals are made, and here is none looked at.
+    monkeypatch.setattr(law_report, "fit", partial(law_report.fit, draws=5))
+    monkeypatch.setattr(statistics, "_DRAWS", 5)
     return asked
 
 

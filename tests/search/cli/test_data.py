@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from proxy_train.text.data_settings import DataSettings
 from proxy_train.text.tokenizer import train_tokenizer
 from search.config.run import RunConfig
-from tests.conftest import Call
+from tests.fixtures import Call
 
 
 def test_a_run_file_is_prepared_and_told_about(call: Call, config: Path, text_folder: Path) -> None:

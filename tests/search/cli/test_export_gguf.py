@@ -7,7 +7,7 @@ import pytest
 from operators import Architecture, HybridLM, VisionLanguage
 from search.runs.exportable import random_weights_of
 from search.runs.importing import import_model
-from tests.conftest import Call
+from tests.fixtures import Call
 
 gguf = pytest.importorskip("gguf")
 

@@ -12,7 +12,7 @@ import pytest
 import frontrunner
 from search.runs import kept_training
 from search.runs.export import load
-from tests.conftest import Call
+from tests.fixtures import Call
 from tests.helpers.made_up_profile import measure_on_made_up_device
 
 

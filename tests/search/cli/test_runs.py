@@ -18,7 +18,7 @@ from search.runs.all_runs import remove
 from search.runs.folder import RunFolder
 from search.runs.ledger import open_ledger
 from search.view.all_runs import age
-from tests.conftest import Call
+from tests.fixtures import Call
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from search.runs.table_for_space import default_points, held_out, wanted
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 from search.view.latency_table import entries_table
-from tests.conftest import Call
+from tests.fixtures import Call
 from tests.helpers.made_up_device import MadeUpStopwatch, model_ms
 
 RUN = """

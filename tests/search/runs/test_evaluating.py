@@ -17,7 +17,7 @@ from search.runs.export_huggingface import export_huggingface
 from search.runs.exportable import Exportable, exportable
 from search.runs.generating import generate
 from search.runs.importing import import_model
-from tests.conftest import Call
+from tests.fixtures import Call
 from tests.helpers.exportable_models import opened_by_transformers
 from tests.helpers.exported_folders import WINDOW, model_of, own_folder
 

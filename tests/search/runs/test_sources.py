@@ -31,7 +31,7 @@ from search.searchers.contract import Proposal
 from search.studies import experiment
 from search.studies.law.law import LawSettings
 from search.view.progress import print_event
-from tests.conftest import Call
+from tests.fixtures import Call
 from tests.helpers.exported_folders import model_of
 
 MODEL = Architecture.from_shorthand("a f", width=32, vocabulary=300)

@@ -19,7 +19,7 @@ from search.cli import app as cli
 from search.cli import study as study_cli
 from search.config.run import RunConfig
 from search.evaluation.profiling import Failure
-from search.studies import experiment
+from search.studies import experiment, statistics
 from search.studies import operators as study_operators
 from search.studies import ranks as study_ranks
 from search.studies.operators import OperatorSettings, nearest, with_parameters
@@ -53,6 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> Asked:
             seed,
         )
 
+    monkeypatch.setattr(statistics, "_DRAWS", 5)  # of which intervals are made, and here is none looked at
     monkeypatch.setattr(experiment, "train_once", pretend)
     monkeypatch.setattr(
         experiment, "profiled", lambda *_, **__: Failure(status="out_of_memory", reason="pretended")

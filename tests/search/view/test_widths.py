@@ -17,7 +17,7 @@ from search.runs.frontier import frontier_of
 from search.runs.ledger import open_ledger
 from search.view.terminal_tables import show
 from search.view.watch import picture
-from tests.conftest import Call
+from tests.fixtures import Call
 
 ANSI = re.compile(r"\x1b\[([\d;]*)m")
 

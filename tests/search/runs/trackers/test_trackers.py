@@ -18,7 +18,7 @@ from search.runs.ledger import open_ledger
 from search.runs.progress import TrackerFailed
 from search.runs.trackers.contract import Begun, Tracked
 from search.runs.trackers.registry import Trackers, require
-from tests.conftest import Call
+from tests.fixtures import Call
 from tests.helpers.made_up_profile import measure_on_made_up_device
 
 FIRST = Tracked(3, 0, "a f", "ok", {"loss": 2.5, "decode_ms@b1": 0.25}, ((100, 6.0), (200, 5.0)))

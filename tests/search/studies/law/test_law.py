@@ -22,7 +22,7 @@ from search.studies.experiment_store import Latency, Training
 from search.studies.law.fit import Fitted, Law
 from search.studies.law.law import LawSettings, label
 from search.studies.law.pick import LatencyLaw, from_measurements, from_table, latency_law, pick
-from tests.conftest import Call
+from tests.fixtures import Call
 
 LAW = Law(floor=2.2, a=1.4, alpha=0.8, b=30.0, beta=0.7)
 LATENCY = LatencyLaw(t0=0.2, u=0.01, v=1e-4, w=2e-6)
