@@ -10,7 +10,7 @@ one value.
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from itertools import product
 from math import isfinite, isnan, nan
@@ -102,83 +102,11 @@ def computed_by_others(
     return figures
 
 
-NO_TASKS = TaskSettings()
 COMPUTED = ("params", "param_bytes", "state_bytes", "kv_bytes", "recurrent_bytes")
 """Metrics of a profile that are arithmetic: every kind of device has the same value."""
 
 _NAME = r"[a-z_][a-z0-9_]*(?:@[a-z0-9.]+)?(?:/[A-Za-z0-9._-]+)?"
 _CONSTRAINT = re.compile(rf"^\s*(?P<metric>{_NAME})\s*(?P<relation><=|>=|<|>)\s*(?P<bound>[-+0-9.eE_]+)\s*$")
-
-
-def metric_of(
-    name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
-) -> Metric:
-    """Returns the metric that `name` means in a run.
-
-    settings: what the run profiles with.
-    tasks: the tasks that the run trains on.
-    kinds: the kinds of device, if the run has several.
-
-    Raises ConfigError with the names that exist.
-    """
-    parsed = MetricName.parse(name)
-    base, plain = parsed.metric, str(parsed.plain)
-    metric = metric_named(base)
-    if metric is None:
-        raise ConfigError(
-            f"unknown metric {name!r}: expected one of {', '.join(names(settings, tasks, kinds))}"
-        )
-    if not settings.measures(metric):
-        raise ConfigError(
-            f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}"
-        )
-    if settings.images and (base in PROXY_METRICS or base in of_others()):
-        raise ConfigError(
-            f"metric {name!r} is for language models alone: expected one of {', '.join(VISION_METRICS)} "
-            "where candidates see"
-        )
-    if base in TASK_METRICS and not _trained(base, tasks):
-        raise ConfigError(
-            f"metric {name!r} is measured only where its task is trained: "
-            f"add {base.removesuffix('_accuracy')} to tasks.names"
-        )
-    known = settings.keys(base)
-    if plain not in known and metric.per == "architecture":
-        raise ConfigError(f"metric {name!r} does not depend on the batch size: expected {base}")
-    if plain not in known:
-        what = "batch sizes and contexts" if metric.per == "batch" else "contexts"
-        raise ConfigError(
-            f"metric {name!r} is measured at the profile's {what}: expected one of {', '.join(known)}"
-        )
-    offered = _on_each(plain, kinds)
-    if name not in offered:
-        why = (
-            "is measured on each device_kind"
-            if len(offered) > 1
-            else "does not depend on the kind of device in this run"
-        )
-        raise ConfigError(
-            f"metric {name!r} {why}: expected {'one of ' if len(offered) > 1 else ''}{', '.join(offered)}"
-        )
-    return metric
-
-
-def names(
-    settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Returns the names of all metrics that a run with these settings provides.
-
-    Arguments as of `metric_of`.
-    """
-    provided = (
-        base
-        for base in (*METRICS, *of_others())
-        if (metric := metric_named(base)) is not None
-        and settings.measures(metric)
-        and not (settings.images and (base in PROXY_METRICS or base in of_others()))
-        and (base not in TASK_METRICS or _trained(base, tasks))
-    )
-    return tuple(name for base in provided for key in settings.keys(base) for name in _on_each(key, kinds))
 
 
 def base_of(name: str) -> str:
@@ -198,14 +126,6 @@ def on_kind(name: str, kind: str) -> str:
     return str(replace(parsed, kind=kind)) if differs else name
 
 
-def _on_each(name: str, kinds: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(on_kind(name, kind) for kind in kinds)) if len(kinds) > 1 else (name,)
-
-
-def _trained(base: str, tasks: TaskSettings) -> bool:
-    return base.removesuffix("_accuracy") in tasks.names
-
-
 @dataclass(frozen=True)
 class Objective:
     """A metric to make as good as possible."""
@@ -216,12 +136,6 @@ class Objective:
     def cost(self, metrics: Mapping[str, float]) -> float:
         """Returns the metric's value, or its negative where more is better: less cost is always better."""
         return -metrics[self.metric] if self.maximize else metrics[self.metric]
-
-
-def parse_objective(
-    name: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
-) -> Objective:
-    return Objective(name, maximize=metric_of(name, settings, tasks, kinds).maximize)
 
 
 def by_kind(objectives: Sequence[Objective], kinds: Sequence[str]) -> dict[str, tuple[Objective, ...]]:
@@ -269,21 +183,98 @@ class Constraint:
         )
 
 
-def parse_constraint(
-    text: str, settings: ProfileSettings, tasks: TaskSettings = NO_TASKS, kinds: Sequence[str] = ()
-) -> Constraint:
-    """Reads `metric <= number` (also <, >=, >). Raises ConfigError."""
-    match = _CONSTRAINT.match(text)
-    try:
-        bound = float(match["bound"]) if match else float("nan")
-    except ValueError:
-        bound = float("nan")
-    if match is None or not isfinite(bound):
-        raise ConfigError(
-            f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'"
+@dataclass(frozen=True)
+class RunMetrics:
+    """The metrics that a run provides.
+
+    profile: what the run profiles with.
+    tasks: the tasks that the run trains on.
+    kinds: the kinds of device, if the run has several.
+    """
+
+    profile: ProfileSettings
+    tasks: TaskSettings = field(default_factory=TaskSettings)
+    kinds: Sequence[str] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of all of them."""
+        provided = (
+            base
+            for base in (*METRICS, *of_others())
+            if (metric := metric_named(base)) is not None
+            and self.profile.measures(metric)
+            and not (self.profile.images and (base in PROXY_METRICS or base in of_others()))
+            and (base not in TASK_METRICS or self._trained(base))
         )
-    metric_of(match["metric"], settings, tasks, kinds)
-    return Constraint(match["metric"], match["relation"], bound)
+        return tuple(
+            name for base in provided for key in self.profile.keys(base) for name in self._on_each(key)
+        )
+
+    def named(self, name: str) -> Metric:
+        """Returns the metric that `name` means in the run. Raises ConfigError with the names that exist."""
+        parsed = MetricName.parse(name)
+        base, plain = parsed.metric, str(parsed.plain)
+        metric = metric_named(base)
+        if metric is None:
+            raise ConfigError(f"unknown metric {name!r}: expected one of {', '.join(self.names())}")
+        if not self.profile.measures(metric):
+            raise ConfigError(
+                f"metric {name!r} is measured only where the profile asks for it: set profile.{metric.needs}"
+            )
+        if self.profile.images and (base in PROXY_METRICS or base in of_others()):
+            raise ConfigError(
+                f"metric {name!r} is for language models alone: expected one of {', '.join(VISION_METRICS)} "
+                "where candidates see"
+            )
+        if base in TASK_METRICS and not self._trained(base):
+            raise ConfigError(
+                f"metric {name!r} is measured only where its task is trained: "
+                f"add {base.removesuffix('_accuracy')} to tasks.names"
+            )
+        known = self.profile.keys(base)
+        if plain not in known and metric.per == "architecture":
+            raise ConfigError(f"metric {name!r} does not depend on the batch size: expected {base}")
+        if plain not in known:
+            what = "batch sizes and contexts" if metric.per == "batch" else "contexts"
+            raise ConfigError(
+                f"metric {name!r} is measured at the profile's {what}: expected one of {', '.join(known)}"
+            )
+        offered = self._on_each(plain)
+        if name not in offered:
+            why = (
+                "is measured on each device_kind"
+                if len(offered) > 1
+                else "does not depend on the kind of device in this run"
+            )
+            raise ConfigError(
+                f"metric {name!r} {why}: expected {'one of ' if len(offered) > 1 else ''}{', '.join(offered)}"
+            )
+        return metric
+
+    def objective(self, name: str) -> Objective:
+        """Returns the objective to improve the metric of that name. Raises ConfigError."""
+        return Objective(name, maximize=self.named(name).maximize)
+
+    def constraint(self, text: str) -> Constraint:
+        """Reads `metric <= number` (also <, >=, >). Raises ConfigError."""
+        match = _CONSTRAINT.match(text)
+        try:
+            bound = float(match["bound"]) if match else float("nan")
+        except ValueError:
+            bound = float("nan")
+        if match is None or not isfinite(bound):
+            raise ConfigError(
+                f"constraint {text!r}: expected a metric, <=, <, >= or >, and a number, as in 'params <= 3e6'"
+            )
+        self.named(match["metric"])
+        return Constraint(match["metric"], match["relation"], bound)
+
+    def _on_each(self, name: str) -> tuple[str, ...]:
+        kinds = self.kinds
+        return tuple(dict.fromkeys(on_kind(name, kind) for kind in kinds)) if len(kinds) > 1 else (name,)
+
+    def _trained(self, base: str) -> bool:
+        return base.removesuffix("_accuracy") in self.tasks.names
 
 
 def require_agreement(constraints: Sequence[Constraint]) -> None:

@@ -64,6 +64,7 @@ class Value(BaseModel):
             )
             for name, given in data.items()
             if type(given) is not type(made := getattr(value, name, None)) or type(given) not in _PLAIN
+            if not isinstance(made, Value)  # which has looked at its own fields
             for place, problem in _changed(given, made, (name,))
         ]
         if findings:

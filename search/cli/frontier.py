@@ -65,7 +65,6 @@ def frontier(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Print the Pareto frontier of a run. With --where, only candidates that meet conditions compete."""
-    from search.objectives import names
     from search.runs.frontier import scored
     from search.runs.status import opened
     from search.view import tables
@@ -88,7 +87,7 @@ def frontier(
     table = tables.frame(
         entries,
         wanted,
-        names(config.profile, config.tasks, config.device_kind),
+        config.metrics.names(),
         where=conditions,
         frontier=not everything,
     )

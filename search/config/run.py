@@ -25,11 +25,10 @@ from search.objectives import (
     PROXY_METRICS,
     Constraint,
     Objective,
+    RunMetrics,
     base_of,
     needs_training,
     of_others,
-    parse_constraint,
-    parse_objective,
 )
 
 
@@ -260,6 +259,11 @@ class RunConfig(Value):
         return self.workers * self.on_one_gpu
 
     @property
+    def metrics(self) -> RunMetrics:
+        """What can be an objective, or be in a constraint."""
+        return RunMetrics(self.profile, self.tasks, self.device_kind)
+
+    @property
     def measured(self) -> ProfileSettings:
         """What is measured of a candidate: prefill briefly, where it decides nothing.
 
@@ -280,12 +284,12 @@ class RunConfig(Value):
             raise ConfigError(
                 f"objectives: expected each metric once, got {twice[0]} {wanted.count(twice[0])} times"
             )
-        return tuple(parse_objective(name, self.profile, self.tasks, self.device_kind) for name in wanted)
+        return tuple(self.metrics.objective(name) for name in wanted)
 
     def parsed_constraints(self, texts: Sequence[str] | None = None) -> tuple[Constraint, ...]:
         """The constraints of these texts, or the run's own. Raises ConfigError."""
         wanted = self.constraints if texts is None else texts
-        return tuple(parse_constraint(text, self.profile, self.tasks, self.device_kind) for text in wanted)
+        return tuple(self.metrics.constraint(text) for text in wanted)
 
     def absolute(self) -> Self:
         """The same configuration, whose paths mean the same in every working directory."""

@@ -139,7 +139,7 @@ class SpaceSettings(Value):
             raise ValueError(
                 f"expected min_depth to be at most max_depth, got {self.min_depth} and {self.max_depth}"
             )
-        choices_of(self)
+        self.choices()
         _unique("exportable_to", self.exportable_to or ())
         if self.stages is not None:
             kinds = [registry.get(registry.name_of(token)).kind for token in self.operators]
@@ -151,44 +151,51 @@ class SpaceSettings(Value):
             )
         return self
 
-
-def choices_of(settings: SpaceSettings) -> Choices:
-    """The choices that the settings give for an architecture. Raises ValueError if there are none."""
-    names = tuple(sorted(_names("operators", settings.operators)))
-    widths = tuple(sorted(_unique("widths", settings.widths)))
-    asked = dict(zip(_names("genes", list(settings.genes)), settings.genes.values(), strict=True))
-    if not any(registry.get(name).kind == "mixer" for name in names):
-        mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
-        raise ValueError(
-            f"operators: expected at least one mixer ({', '.join(mixers)}), got {', '.join(names)}"
-        )
-    for name in asked:
-        if name not in names:
-            raise ValueError(f"genes: expected operators of the space ({', '.join(names)}), got {name}")
-    genes = {name: _genes(name, asked.get(name, {})) for name in names}
-    layers = {(name, width): _layers(name, width, genes[name]) for name in names for width in widths}
-    for name, chosen in asked.items():
-        for gene, values in chosen.items():
-            for value in values:
-                if not any(_uses(gene, value, genes[name], layers[name, width]) for width in widths):
-                    reason = _why_not(name, widths[0], {gene: value})
-                    raise ValueError(
-                        f"genes.{name}.{gene}: no width of {_listed(widths)} can have {value!r}{reason}"
-                    )
-    for name in names:
-        if not any(layers[name, width] for width in widths):
+    def choices(self) -> Choices:
+        """What the settings let an architecture be. Raises ValueError if there is nothing."""
+        names = tuple(sorted(_names("operators", self.operators)))
+        widths = tuple(sorted(_unique("widths", self.widths)))
+        asked = dict(zip(_names("genes", list(self.genes)), self.genes.values(), strict=True))
+        if not any(registry.get(name).kind == "mixer" for name in names):
+            mixers = [name for name in registry.names() if registry.get(name).kind == "mixer"]
             raise ValueError(
-                f"operators: {name} cannot be built at any width of {_listed(widths)}"
-                f"{_why_not(name, widths[0], {})}"
+                f"operators: expected at least one mixer ({', '.join(mixers)}), got {', '.join(names)}"
             )
-    for width in widths:
-        if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
-            raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
-    meta_tokens, norms = (
-        tuple(_unique("meta_tokens", settings.meta_tokens)),
-        tuple(_unique("norms", settings.norms)),
-    )
-    return Choices(names, widths, (settings.min_depth, settings.max_depth), meta_tokens, norms, genes, layers)
+        for name in asked:
+            if name not in names:
+                raise ValueError(f"genes: expected operators of the space ({', '.join(names)}), got {name}")
+        genes = {name: _genes(name, asked.get(name, {})) for name in names}
+        layers = {(name, width): _layers(name, width, genes[name]) for name in names for width in widths}
+        for name, chosen in asked.items():
+            for gene, values in chosen.items():
+                for value in values:
+                    if not any(_uses(gene, value, genes[name], layers[name, width]) for width in widths):
+                        reason = _why_not(name, widths[0], {gene: value})
+                        raise ValueError(
+                            f"genes.{name}.{gene}: no width of {_listed(widths)} can have {value!r}{reason}"
+                        )
+        for name in names:
+            if not any(layers[name, width] for width in widths):
+                raise ValueError(
+                    f"operators: {name} cannot be built at any width of {_listed(widths)}"
+                    f"{_why_not(name, widths[0], {})}"
+                )
+        for width in widths:
+            if not any(layers[name, width] for name in names if registry.get(name).kind == "mixer"):
+                raise ValueError(f"widths: no mixer of {', '.join(names)} can be built at width {width}")
+        meta_tokens, norms = (
+            tuple(_unique("meta_tokens", self.meta_tokens)),
+            tuple(_unique("norms", self.norms)),
+        )
+        return Choices(names, widths, (self.min_depth, self.max_depth), meta_tokens, norms, genes, layers)
+
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """The least and the largest value of every feature that is a whole number, by name."""
+        return {
+            "width": (min(self.widths), max(self.widths)),
+            "depth": (self.min_depth, self.max_depth),
+            "meta_tokens": (min(self.meta_tokens), max(self.meta_tokens)),
+        }
 
 
 def _names(where: str, tokens: Sequence[str]) -> Sequence[str]:

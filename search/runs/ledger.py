@@ -88,7 +88,7 @@ class Ledger:
             "origin": json.dumps(proposal.origin),
             "screened": json.dumps(dict(screened or {})),
         }
-        parameters = flat_parameters(features, self.config.space)
+        parameters = flat_parameters(features, self.config.space.ranges())
         self._writer.propose(proposal.number, parameters, attributes)
 
     def begin(self, number: int, place: str) -> None:

@@ -12,7 +12,7 @@ from profiler.measuring.anchor import CONTEXT, anchor_architecture
 from profiler.profile import ProfileSettings
 from proxy_train.settings import ProxySettings
 from search.config.run import RunConfig
-from search.config.space import SpaceSettings, choices_of
+from search.config.space import SpaceSettings
 from search.evaluation.fidelity import proxy_of
 from search.runs.sources import run_or_architecture
 from search.spaces.staged import make_space
@@ -103,7 +103,7 @@ def _heads(members: Sequence[Architecture], workload: Workload, device: str) -> 
 
 def _members(settings: SpaceSettings, *, vocabulary: int) -> list[Architecture]:
     """At each width an architecture for each layer that the space can put there."""
-    choices = choices_of(settings)
+    choices = settings.choices()
     members: dict[int, list[Architecture]] = {width: [] for width in choices.widths}
     for (_, width), table in choices.layers.items():
         members[width] += [

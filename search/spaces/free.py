@@ -13,7 +13,7 @@ from operators.architecture import Architecture, Layer
 from operators.base.errors import ConfigError
 from operators.published.engines import Engine, fits
 from search.config.choices import Choices, Layers, Part, norm_of, normalized
-from search.config.space import SpaceSettings, _listed, choices_of
+from search.config.space import SpaceSettings, _listed
 from search.spaces import mutate
 from search.spaces.exportable import first_reason, narrowed, of_one_model, one_layer_each, together, why_not
 from search.spaces.features import Features
@@ -49,7 +49,7 @@ class ArchitectureSpace:
     @cached_property
     def choices(self) -> Choices:
         """What the settings allow, without what no engine of `exportable_to` has. Raises ConfigError."""
-        choices = choices_of(self.settings)
+        choices = self.settings.choices()
         return narrowed(choices, self._engines, self._build) if self._engines else choices
 
     @property

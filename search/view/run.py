@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search.objectives import by_kind, names
+from search.objectives import by_kind
 from search.runs.folder import RunFolder
 from search.runs.gate_counts import Gate
 from search.runs.ledger import Ledger
@@ -51,7 +51,7 @@ def print_ended(console: Console, ended: "Ended") -> None:
 def _print_frontiers(console: Console, ended: "Ended") -> None:
     """A table for each kind of device."""
     config, entries = ended.config, ended.entries
-    metrics = names(config.profile, config.tasks, config.device_kind)
+    metrics = config.metrics.names()
     for kind, wanted in by_kind(config.parsed_objectives(), config.device_kind).items():
         table = sorted_by(frame(entries, wanted, metrics, frontier=True), wanted[0].metric)
         of_run = _titled(ended.folder.name, kind)

@@ -11,7 +11,7 @@ from typing import Any
 from search.config.run import RunConfig
 from search.evaluation.figures import exact_value, formatted, percent, with_unit
 from search.evaluation.outcome import worked
-from search.objectives import Constraint, Objective, names, qualifies
+from search.objectives import Constraint, Objective, qualifies
 from search.runs.entry import Entry
 from search.runs.frontier import frontier_of, scored
 from search.view.frame import Frame, frame_of
@@ -72,7 +72,7 @@ def run_frame(
 
     Raises ConfigError.
     """
-    metrics = names(config.profile, config.tasks, config.device_kind)
+    metrics = config.metrics.names()
     conditions = config.parsed_constraints(where)
     wanted = config.parsed_objectives(objectives)
     return frame(entries, wanted, metrics, where=conditions, frontier=frontier)

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from search.objectives import by_kind, names
+from search.objectives import by_kind
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import hypervolume_course
@@ -64,7 +64,7 @@ def picture(folder: RunFolder, ledger: Ledger) -> Group:
     if driven and (under_way := [entry for entry in entries if entry.under_way]):
         parts.append(_workers(under_way, now, in_parts=bool(config.device_kind)))
     for kind, wanted in by_kind(objectives, config.device_kind).items():
-        metrics = names(config.profile, config.tasks, config.device_kind)
+        metrics = config.metrics.names()
         table = sorted_by(frame(entries, wanted, metrics, frontier=True), wanted[0].metric)
         title = f"frontier{kind and f' on {kind}'}: {len(table)} candidates"
         title += f", the first {ROWS}" if len(table) > ROWS else ""

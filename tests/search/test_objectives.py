@@ -8,11 +8,8 @@ from profiler.profile import ProfileSettings
 from proxy_train.task_settings import TaskSettings
 from proxy_train.tasks import TASKS
 from search.objectives import (
+    RunMetrics,
     first_broken,
-    metric_of,
-    names,
-    parse_constraint,
-    parse_objective,
     require_agreement,
 )
 
@@ -22,8 +19,8 @@ FURTHER = ProfileSettings(batch_sizes=(1, 8), contexts=(256, 32_768), largest_ba
 
 def test_less_is_better_for_every_cost():
     metrics = {"loss": 3.0, "decode_tokens_per_s@b8": 500.0}
-    assert parse_objective("loss", SETTINGS).cost(metrics) == 3.0
-    assert parse_objective("decode_tokens_per_s@b8", SETTINGS).cost(metrics) == -500.0
+    assert RunMetrics(SETTINGS).objective("loss").cost(metrics) == 3.0
+    assert RunMetrics(SETTINGS).objective("decode_tokens_per_s@b8").cost(metrics) == -500.0
 
 
 @pytest.mark.parametrize(
@@ -38,12 +35,12 @@ def test_less_is_better_for_every_cost():
     ],
 )
 def test_constraints_mean_what_they_say(text, value, kept):
-    constraint = parse_constraint(text, SETTINGS)
+    constraint = RunMetrics(SETTINGS).constraint(text)
     assert (constraint.broken_by({constraint.metric: value}) is None) is kept
 
 
 def test_a_constraint_waits_for_its_metric():
-    constraint = parse_constraint("loss <= 2", SETTINGS)
+    constraint = RunMetrics(SETTINGS).constraint("loss <= 2")
     assert constraint.broken_by({"params": 1.0}) is None
     assert first_broken([constraint], {"loss": 2.5}) == "loss is 2.5, expected <= 2"
 
@@ -52,7 +49,7 @@ def test_a_constraint_waits_for_its_metric():
 @pytest.mark.parametrize("bounds", [(1, 2), (2, 1), (1, 1)])
 def test_constraints_contradict_each_other_where_no_number_meets_both(relations, bounds):
     both = [
-        parse_constraint(f"loss {relation} {bound}", SETTINGS)
+        RunMetrics(SETTINGS).constraint(f"loss {relation} {bound}")
         for relation, bound in zip(relations, bounds, strict=True)
     ]
     met = any(first_broken(both, {"loss": value}) is None for value in (0.5, 1, 1.5, 2, 2.5))
@@ -70,7 +67,7 @@ def test_constraints_contradict_each_other_where_no_number_meets_both(relations,
 )
 def test_a_constraint_that_is_none_says_how_one_looks(text):
     with pytest.raises(ConfigError, match="as in 'params <= 3e6'"):
-        parse_constraint(text, SETTINGS)
+        RunMetrics(SETTINGS).constraint(text)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +81,14 @@ def test_a_constraint_that_is_none_says_how_one_looks(text):
 )
 def test_an_unknown_metric_says_what_exists(name, says):
     with pytest.raises(ConfigError, match=says):
-        metric_of(name, SETTINGS)
+        RunMetrics(SETTINGS).named(name)
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, FURTHER], ids=["plain", "further"])
 def test_every_name_that_is_offered_is_one_metric_of_its_own(settings):
-    offered = names(settings, TaskSettings(names=("copy",)))
+    offered = RunMetrics(settings, TaskSettings(names=("copy",))).names()
     for name in offered:
-        objective = parse_objective(name, settings, TaskSettings(names=("copy",)))
+        objective = RunMetrics(settings, TaskSettings(names=("copy",))).objective(name)
         assert objective.metric == name
         assert objective.cost({name: 2.0, **{other: 3.0 for other in offered if other != name}}) in (
             2.0,
@@ -101,15 +98,15 @@ def test_every_name_that_is_offered_is_one_metric_of_its_own(settings):
 
 
 def test_further_contexts_have_names_of_their_own():
-    assert set(names(FURTHER)) >= {
+    assert set(RunMetrics(FURTHER).names()) >= {
         "params",
         "decode_ms@b8",
         "decode_ms@b8.c32768",
         "largest_batch",
         "throughput_tokens_per_s@c32768",
     }
-    assert parse_objective("throughput_tokens_per_s@c32768", FURTHER).maximize
-    constraint = parse_constraint("decode_ms@b1.c32768 <= 2", FURTHER)
+    assert RunMetrics(FURTHER).objective("throughput_tokens_per_s@c32768").maximize
+    constraint = RunMetrics(FURTHER).constraint("decode_ms@b1.c32768 <= 2")
     assert constraint.broken_by({"decode_ms@b1": 3.0}) is None
     assert constraint.broken_by({"decode_ms@b1.c32768": 3.0}) == "decode_ms@b1.c32768 is 3, expected <= 2"
 
@@ -128,19 +125,21 @@ def test_further_contexts_have_names_of_their_own():
 )
 def test_a_metric_of_another_context_says_what_exists(name, says):
     with pytest.raises(ConfigError, match=says):
-        metric_of(name, FURTHER)
+        RunMetrics(FURTHER).named(name)
 
 
 def test_a_task_s_metric_needs_its_task():
     with pytest.raises(
         ConfigError, match=r"measured only where its task is trained: add copy to tasks\.names"
     ):
-        parse_objective("copy_accuracy", SETTINGS, TaskSettings(names=("recall",)))
+        RunMetrics(SETTINGS, TaskSettings(names=("recall",))).objective("copy_accuracy")
     assert (
-        parse_objective("recall_accuracy", SETTINGS, TaskSettings(names=("recall",))).cost(
-            {"recall_accuracy": 0.25}
-        )
+        RunMetrics(SETTINGS, TaskSettings(names=("recall",)))
+        .objective("recall_accuracy")
+        .cost({"recall_accuracy": 0.25})
         == -0.25
     )
-    assert not {f"{name}_accuracy" for name in TASKS} & set(names(SETTINGS))
-    assert {f"{name}_accuracy" for name in TASKS} < set(names(SETTINGS, TaskSettings(names=tuple(TASKS))))
+    assert not {f"{name}_accuracy" for name in TASKS} & set(RunMetrics(SETTINGS).names())
+    assert {f"{name}_accuracy" for name in TASKS} < set(
+        RunMetrics(SETTINGS, TaskSettings(names=tuple(TASKS))).names()
+    )

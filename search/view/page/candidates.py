@@ -9,7 +9,6 @@ from profiler.metrics import MetricName
 from search.config.run import RunConfig
 from search.evaluation.figures import axis_label, exact_value, suffix_of, unit_of
 from search.objectives import metric_named
-from search.objectives import names as metric_names
 from search.runs.entry import Entry
 from search.runs.export import why_without_weights
 from search.runs.folder import RunFolder
@@ -27,7 +26,7 @@ _MOST_REASON = 600  # characters of a reason; `frontrunner show` has the rest
 
 def metrics_of(config: RunConfig, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Every metric of the run and what is to be known of it: those of the settings first."""
-    known = metric_names(config.profile, config.tasks, config.device_kind)
+    known = config.metrics.names()
     seen = [name for entry in entries if entry.evaluation for name in entry.evaluation.metrics]
     return [_described(name) for name in dict.fromkeys((*known, *seen))]
 

@@ -25,7 +25,7 @@ from search.config import run as config_module
 from search.config.searcher import SearcherSettings
 from search.evaluation.figures import axis_label
 from search.evaluation.outcome import Evaluation, Outcome
-from search.objectives import by_kind, metric_of, names, parse_constraint, parse_objective
+from search.objectives import RunMetrics, by_kind
 from search.runs import ledger as ledger_module
 from search.runs import run
 from search.runs.folder import RunFolder
@@ -167,14 +167,14 @@ def test_one_kind_alone_is_in_no_name(tiny_config):
 )
 def test_a_metric_of_another_kind_says_what_exists(name, says, tiny_config):
     with pytest.raises(ConfigError, match=says):
-        metric_of(name, tiny_config.profile, kinds=KINDS)
+        RunMetrics(tiny_config.profile, kinds=KINDS).named(name)
 
 
 def test_every_name_that_is_offered_on_several_kinds_is_accepted(tiny_config):
-    offered = names(tiny_config.profile, kinds=KINDS)
+    offered = RunMetrics(tiny_config.profile, kinds=KINDS).names()
     for name in offered:
-        assert parse_objective(name, tiny_config.profile, kinds=KINDS).metric == name
-        assert parse_constraint(f"{name}<=3", tiny_config.profile, kinds=KINDS).metric == name
+        assert RunMetrics(tiny_config.profile, kinds=KINDS).objective(name).metric == name
+        assert RunMetrics(tiny_config.profile, kinds=KINDS).constraint(f"{name}<=3").metric == name
     assert len(set(offered)) == len(offered)
 
 

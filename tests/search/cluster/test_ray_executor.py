@@ -15,7 +15,7 @@ from search.cluster.connect import _start_here
 from search.cluster.executor import InlineExecutor
 from search.cluster.ray_executor import RayExecutor
 from search.evaluation.evaluate import evaluate
-from search.objectives import Objective, parse_constraint
+from search.objectives import Objective, RunMetrics
 from tests.helpers.faulty_operators import architecture_with
 from tests.helpers.image_sources import colours
 from tests.helpers.processes import alive, gone
@@ -87,7 +87,7 @@ def test_what_a_device_cannot_measure_is_no_candidates_fault(job, profiler, monk
 
 
 def test_a_broken_constraint_is_found_before_training(job, profiler):
-    slow = dataclasses.replace(job, constraints=(parse_constraint("decode_ms@b1 <= 1e-9", job.profile),))
+    slow = dataclasses.replace(job, constraints=(RunMetrics(job.profile).constraint("decode_ms@b1 <= 1e-9"),))
     evaluation = evaluate(slow, profiler).evaluation
     assert evaluation.status == "infeasible"
     assert "decode_ms@b1 is" in evaluation.reason
@@ -97,7 +97,7 @@ def test_a_broken_constraint_is_found_before_training(job, profiler):
 
 def test_a_constraint_on_the_loss_is_checked_after_training(job, profiler):
     evaluation = evaluate(
-        dataclasses.replace(job, constraints=(parse_constraint("loss <= 1e-9", job.profile),)), profiler
+        dataclasses.replace(job, constraints=(RunMetrics(job.profile).constraint("loss <= 1e-9"),)), profiler
     ).evaluation
     assert evaluation.status == "infeasible"
     assert evaluation.proxy is not None
@@ -112,11 +112,11 @@ def test_tasks_are_trained_after_the_text_unless_a_constraint_is_broken(job, pro
         == train_task("copy", job.architecture, asked.tasks, seed=job.seed).accuracy
     )
     assert evaluation.seconds["tasks"] >= evaluation.tasks[0].seconds > 0
-    never = parse_constraint("copy_accuracy >= 1.01", job.profile, asked.tasks)
+    never = RunMetrics(job.profile, asked.tasks).constraint("copy_accuracy >= 1.01")
     assert (
         evaluate(dataclasses.replace(asked, constraints=(never,)), profiler).evaluation.status == "infeasible"
     )
-    broken = dataclasses.replace(asked, constraints=(parse_constraint("loss <= 1e-9", job.profile),))
+    broken = dataclasses.replace(asked, constraints=(RunMetrics(job.profile).constraint("loss <= 1e-9"),))
     assert evaluate(broken, profiler).evaluation.tasks == ()
 
 

@@ -8,7 +8,7 @@ from operators.base.errors import DeviceError
 from search.evaluation.evaluate import evaluate, measure
 from search.evaluation.outcome import Measured
 from search.evaluation.training import train_measured
-from search.objectives import Constraint, names
+from search.objectives import Constraint, RunMetrics
 from tests.helpers.faulty_operators import architecture_with
 
 KINDS = ("H100", "A100")
@@ -45,8 +45,8 @@ def test_an_evaluation_in_parts_is_the_evaluation_with_a_name_for_each_measureme
     assert found.seconds["profile"] == pytest.approx(
         sum(profile.lock_s for profile in found.profiles.values())
     )
-    assert set(names(job.profile, kinds=KINDS)) <= metrics.keys() | {
-        name for name in names(job.profile) if "accuracy" in name
+    assert set(RunMetrics(job.profile, kinds=KINDS).names()) <= metrics.keys() | {
+        name for name in RunMetrics(job.profile).names() if "accuracy" in name
     }
 
 

@@ -14,7 +14,7 @@ from search.evaluation.audits import Audit, audits
 from search.evaluation.evaluate import evaluate
 from search.evaluation.outcome import Evaluation
 from search.gates.screen import Screen
-from search.objectives import parse_constraint
+from search.objectives import RunMetrics
 from search.runs import ledger as ledger_module
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder
@@ -78,7 +78,9 @@ def test_the_cheaper_gate_comes_first_and_both_count():
 
 
 def constrained(job, **changes):
-    return dataclasses.replace(job, constraints=(parse_constraint("params <= 1e8", job.profile),), **changes)
+    return dataclasses.replace(
+        job, constraints=(RunMetrics(job.profile).constraint("params <= 1e8"),), **changes
+    )
 
 
 class Sizes:
@@ -112,7 +114,7 @@ def test_without_an_audit_one_measurement_decides(job):
 
 @pytest.mark.parametrize(("bound", "wrong"), [("1e8", True), ("1", False)])
 def test_the_table_is_wrong_about_who_keeps_the_constraints_when_measured(job, bound, wrong):
-    constraints = (parse_constraint(f"params <= {bound}", job.profile),)
+    constraints = (RunMetrics(job.profile).constraint(f"params <= {bound}"),)
     asked = dataclasses.replace(
         job, constraints=constraints, table_said="predicted too slow", gates=GateSettings(audit=0)
     )

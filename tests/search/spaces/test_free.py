@@ -18,7 +18,7 @@ from operators import Architecture, registry
 from operators.base.errors import ConfigError, one_line
 from operators.cost import parameters
 from search.config.choices import norm_of
-from search.config.space import SpaceSettings, choices_of
+from search.config.space import SpaceSettings
 from search.spaces import mutate
 from search.spaces.free import ArchitectureSpace
 from tests.helpers.small_spaces import FIXED_GENES, NORMS, SMALL, SPACES, VOCABULARY, WIDE, check, members
@@ -349,7 +349,7 @@ def test_settings_survive_writing_and_reading() -> None:
     for given_settings in (SMALL, WIDE, FIXED_GENES, SpaceSettings()):
         again = SpaceSettings.model_validate(given_settings.model_dump(mode="json"))
         assert again == given_settings
-        assert choices_of(again) == choices_of(given_settings)
+        assert again.choices() == given_settings.choices()
 
 
 def test_order_of_the_settings_does_not_matter() -> None:

@@ -14,7 +14,7 @@ from search.benchmarks.library.search import Design, gain, volumes_over_time
 from search.benchmarks.runs import row
 from search.config import run as config_module
 from search.evaluation.outcome import Evaluation
-from search.objectives import parse_constraint
+from search.objectives import RunMetrics
 from search.runs.entry import Attempt, Entry
 from search.spaces.seeds import designs_of
 from search.spaces.staged import make_space
@@ -82,7 +82,7 @@ def test_a_rate_is_that_between_two_counts_of_candidates_however_long_the_search
 
 def test_designs_are_members_at_widths_in_proportion() -> None:
     config = config_module.load(Path("h100_small"))
-    constraint = parse_constraint("params <= 300e6", config.profile, config.tasks)
+    constraint = RunMetrics(config.profile, config.tasks).constraint("params <= 300e6")
     space = make_space(
         config.space, 8192, accepts=lambda found: not constraint.broken_by({"params": parameters(found)})
     )
