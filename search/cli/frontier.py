@@ -80,7 +80,7 @@ def frontier(
     wanted = _objectives(objectives, kind, config)
     conditions = config.parsed_constraints(where or ())
     qualifying = [entry for entry in entries if tables.qualifying(entry, conditions)]
-    if plot is not None and not scored(qualifying, wanted):
+    if plot is not None and not scored(qualifying, wanted).entries:
         raise ConfigError(
             f"--plot {plot}: there is no candidate to draw: {tables.why_none(entries, conditions)}"
         )

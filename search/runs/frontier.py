@@ -1,7 +1,8 @@
 """Which candidates of a run are not dominated, and how far the run has come."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -20,40 +21,82 @@ from search.runs.entry import Entry, finished
 LEAST_PAIRS = 3  # candidates evaluated twice: of fewer, the deviation is off by more than half
 
 
-def scored(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
-    """Candidates that have every objective and broke no constraint, in the order of their evaluation."""
-    return [
+@dataclass(frozen=True)
+class Scored:
+    """Candidates that have every objective and broke no constraint, and how they compare.
+
+    entries: the candidates, in the order of their evaluation.
+    objectives: what they are compared by.
+    """
+
+    entries: tuple[Entry, ...]
+    objectives: tuple[Objective, ...]
+
+    @cached_property
+    def costs(self) -> np.ndarray:
+        """Their objectives, all to be minimized -> [n, m]."""
+        return self._each(
+            [objective.cost(entry.evaluation.metrics) for objective in self.objectives]
+            for entry in self.entries
+            if entry.evaluation
+        )
+
+    @cached_property
+    def noise(self) -> np.ndarray | None:
+        """The standard deviation of one evaluation's objectives that come of training -> [m], 0 for others.
+
+        It comes from candidates that were evaluated twice; None where they are fewer than LEAST_PAIRS.
+        """
+        twice = [
+            entry.evaluation.standard_errors
+            for entry in self.entries
+            if entry.evaluation and trained_twice(entry)
+        ]
+        if len(twice) < LEAST_PAIRS:
+            return None
+        rows = [
+            [pair.get(each.metric, 0.0) if trained(each) else 0.0 for each in self.objectives]
+            for pair in twice
+        ]
+        # The variance of one value is twice that of the mean of two.
+        return np.asarray(np.sqrt(2 * np.square(rows).mean(0)))
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """How far each of `costs` may be off, by measurement or by the seed of the training -> [n, m].
+
+        What is computed is exact. A tainted figure may be off by any amount: its error is infinite.
+        """
+        rows = []
+        for entry in self.entries:
+            if entry.evaluation:
+                known, tainted = entry.evaluation.errors(), entry.tainted()
+                rows.append(
+                    [
+                        np.inf
+                        if each.metric in tainted
+                        else known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics))
+                        for each in self.objectives
+                    ]
+                )
+        measured = self._each(rows)
+        return measured if self.noise is None else measured + noise_errors(self.entries, self.noise)
+
+    def _each(self, rows: Iterable[Sequence[float]]) -> np.ndarray:
+        """One row for each candidate -> [n, m], also where there is none."""
+        return np.array([*rows], dtype=float).reshape(len(self.entries), len(self.objectives))
+
+
+def scored(entries: Sequence[Entry], objectives: Sequence[Objective]) -> Scored:
+    """Those of the entries that have every objective and broke no constraint."""
+    complete = (
         entry
         for entry in finished(entries)
         if entry.evaluation is not None
         and entry.evaluation.status == "ok"
         and all(objective.metric in entry.evaluation.metrics for objective in objectives)
-    ]
-
-
-def costs(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
-    """Objectives of scored entries, all to be minimized -> [n, m]."""
-    rows = [
-        [objective.cost(entry.evaluation.metrics) for objective in objectives]
-        for entry in entries
-        if entry.evaluation
-    ]
-    return np.array(rows, dtype=float).reshape(len(rows), len(objectives))
-
-
-def training_noise(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray | None:
-    """The standard deviation of one evaluation's objectives that come of training -> [m], 0 for others.
-
-    It comes from scored entries that were evaluated twice; None where they are fewer than LEAST_PAIRS.
-    """
-    twice = [
-        entry.evaluation.standard_errors for entry in entries if entry.evaluation and trained_twice(entry)
-    ]
-    if len(twice) < LEAST_PAIRS:
-        return None
-    rows = [[pair.get(each.metric, 0.0) if trained(each) else 0.0 for each in objectives] for pair in twice]
-    # The variance of one value is twice that of the mean of two.
-    return np.asarray(np.sqrt(2 * np.square(rows).mean(0)))
+    )
+    return Scored(tuple(complete), tuple(objectives))
 
 
 def trained(objective: Objective) -> bool:
@@ -79,28 +122,6 @@ def unclean(entry: Entry, objectives: Sequence[Objective]) -> dict[str, str]:
     return {each.metric: tainted[each.metric] for each in objectives if each.metric in tainted}
 
 
-def errors(entries: Sequence[Entry], objectives: Sequence[Objective]) -> np.ndarray:
-    """How far each of `costs` may be off, by measurement or by the seed of the training -> [n, m].
-
-    What is computed is exact. A tainted figure may be off by any amount: its error is infinite.
-    """
-    rows = []
-    for entry in entries:
-        if entry.evaluation:
-            known, tainted = entry.evaluation.errors(), entry.tainted()
-            rows.append(
-                [
-                    np.inf
-                    if each.metric in tainted
-                    else known.get(each.metric, 0.0) * abs(each.cost(entry.evaluation.metrics))
-                    for each in objectives
-                ]
-            )
-    measured = np.array(rows, dtype=float).reshape(len(rows), len(objectives))
-    noise = training_noise(entries, objectives)
-    return measured if noise is None else measured + noise_errors(entries, noise)
-
-
 def relative_errors(entries: Sequence[Entry], metrics: Sequence[str]) -> dict[str, dict[int, float]]:
     """Metric -> candidate -> its error as `errors` has it, over its value; without those that are exact.
 
@@ -109,7 +130,7 @@ def relative_errors(entries: Sequence[Entry], metrics: Sequence[str]) -> dict[st
     noises = {}
     for name in filter(needs_training, metrics):
         objective = Objective(name, maximize=False)
-        noise = training_noise(scored(entries, [objective]), [objective])
+        noise = scored(entries, [objective]).noise
         noises[name] = 0.0 if noise is None else float(noise[0])
     found: dict[str, dict[int, float]] = {name: {} for name in metrics}
     for entry in entries:
@@ -137,15 +158,15 @@ def frontier_of(
     where: only entries that meet all of these are compared.
     """
     candidates = scored(entries, objectives)
-    points, off = costs(candidates, objectives), errors(candidates, objectives)
     chosen = [
         index
-        for index, entry in enumerate(candidates)
+        for index, entry in enumerate(candidates.entries)
         if entry.evaluation and qualifies(entry.evaluation.metrics, where)
     ]
-    candidates, points, off = [candidates[index] for index in chosen], points[chosen], off[chosen]
-    kept = np.flatnonzero(pareto.nondominated(points, off))
-    return [candidates[index] for index in sorted(kept, key=lambda index: tuple(points[index]))]
+    points = candidates.costs[chosen]
+    kept = np.flatnonzero(pareto.nondominated(points, candidates.errors[chosen]))
+    best = sorted(kept, key=lambda index: tuple(points[index]))
+    return [candidates.entries[chosen[index]] for index in best]
 
 
 def dominators(entries: Sequence[Entry], objectives: Sequence[Objective]) -> dict[int, int | None]:
@@ -155,9 +176,9 @@ def dominators(entries: Sequence[Entry], objectives: Sequence[Objective]) -> dic
     dominator is not among them.
     """
     candidates = scored(entries, objectives)
-    first = pareto.first_dominators(costs(candidates, objectives), errors(candidates, objectives))
-    numbers = [*(entry.number for entry in candidates), None]
-    return {entry.number: numbers[row] for entry, row in zip(candidates, first.tolist(), strict=True)}
+    first = pareto.first_dominators(candidates.costs, candidates.errors)
+    numbers = [*(entry.number for entry in candidates.entries), None]
+    return {entry.number: numbers[row] for entry, row in zip(candidates.entries, first.tolist(), strict=True)}
 
 
 def by_contribution(
@@ -170,8 +191,8 @@ def by_contribution(
     if not frontier:
         return []
     everything = scored(entries, objectives)
-    unit, reference = _unit(costs(everything, objectives))
-    places = {entry.number: place for place, entry in enumerate(everything)}
+    unit, reference = _unit(everything.costs)
+    places = {entry.number: place for place, entry in enumerate(everything.entries)}
     points = unit[[places[entry.number] for entry in frontier]]
     whole = pareto.hypervolume(points, reference)
     lost = [
@@ -201,10 +222,10 @@ def hypervolume_gain(entries: Sequence[Entry], objectives: Sequence[Objective], 
     first: how many proposals are the first ones, as an evolution's population.
     """
     candidates = _clean(entries, objectives)
-    if not candidates:
+    if not candidates.entries:
         return None
-    unit, reference = _unit(costs(candidates, objectives))
-    initial = np.array([entry.number < first for entry in candidates])
+    unit, reference = _unit(candidates.costs)
+    initial = np.array([entry.number < first for entry in candidates.entries])
     return Gain(
         initial=pareto.hypervolume(unit[initial], reference), final=pareto.hypervolume(unit, reference)
     )
@@ -231,20 +252,23 @@ def hypervolume_courses(
     A point is the last candidate that counts, and the volume with it.
     """
     cleans = [_clean(entries, objectives) for entries in runs]
-    together = costs([entry for clean in cleans for entry in clean], objectives)
+    together = np.concatenate([clean.costs for clean in cleans]) if cleans else np.empty((0, 0))
     if not len(together):
         return [[] for _ in runs]
     unit, reference = _unit(together)
     courses, begin = [], 0
     for clean in cleans:
-        own, begin = unit[begin : begin + len(clean)], begin + len(clean)
+        members = clean.entries
+        own, begin = unit[begin : begin + len(members)], begin + len(members)
         counts = np.unique(np.linspace(1, len(own), min(steps, len(own))).round().astype(int))
-        courses.append([(clean[count - 1], pareto.hypervolume(own[:count], reference)) for count in counts])
+        courses.append([(members[count - 1], pareto.hypervolume(own[:count], reference)) for count in counts])
     return courses
 
 
-def _clean(entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
-    return [entry for entry in scored(entries, objectives) if not unclean(entry, objectives)]
+def _clean(entries: Sequence[Entry], objectives: Sequence[Objective]) -> Scored:
+    candidates = scored(entries, objectives)
+    clean = tuple(entry for entry in candidates.entries if not unclean(entry, objectives))
+    return replace(candidates, entries=clean)
 
 
 def _unit(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,12 +19,10 @@ from search.objectives import Objective
 from search.runs.entry import Entry
 from search.runs.frontier import (
     LEAST_PAIRS,
-    costs,
     frontier_of,
     noise_errors,
     scored,
     trained,
-    training_noise,
     unclean,
 )
 
@@ -42,8 +40,7 @@ def next_repeat(entries: Sequence[Entry], objectives: Sequence[Objective], *, sh
     ):
         return None
     candidates = scored(entries, objectives)
-    noise = training_noise(candidates, objectives)
-    if noise is None:
+    if candidates.noise is None:
         pairs = sum(entry.again is not None and _may_have_scores(entry) for entry in entries)
         once = (
             [entry.number for entry in frontier_of(entries, objectives) if entry.again is None]
@@ -51,9 +48,10 @@ def next_repeat(entries: Sequence[Entry], objectives: Sequence[Objective], *, sh
             else []
         )
         return min(once, default=None)
-    parts = pareto.doubts(costs(candidates, objectives), noise_errors(candidates, noise))
-    parts[[entry.again is not None for entry in candidates]] = 0
-    return candidates[int(np.argmax(parts))].number if parts.any() else None
+    members = candidates.entries
+    parts = pareto.doubts(candidates.costs, noise_errors(members, candidates.noise))
+    parts[[entry.again is not None for entry in members]] = 0
+    return members[int(np.argmax(parts))].number if parts.any() else None
 
 
 def next_remeasured(entries: Sequence[Entry], objectives: Sequence[Objective]) -> int | None:
@@ -70,7 +68,7 @@ def next_remeasured(entries: Sequence[Entry], objectives: Sequence[Objective]) -
     )
     tainted = [
         entry.number
-        for entry in scored(entries, objectives)
+        for entry in scored(entries, objectives).entries
         if entry.again is None and unclean(entry, objectives)
     ]
     if not tainted or in_vain >= GIVEN_UP:

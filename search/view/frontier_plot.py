@@ -15,7 +15,7 @@ from search import pareto
 from search.evaluation.figures import axis_label
 from search.objectives import Constraint, Objective, qualifies
 from search.runs.entry import Entry
-from search.runs.frontier import costs, frontier_of, scored
+from search.runs.frontier import frontier_of, scored
 
 mpl.use("Agg")
 
@@ -75,12 +75,14 @@ def plot_frontier(
     where: only candidates that meet all of these are drawn.
     """
     plot_format(path)
-    candidates = [
-        entry
-        for entry in scored(entries, objectives)
+    complete = scored(entries, objectives)
+    drawn = [
+        index
+        for index, entry in enumerate(complete.entries)
         if entry.evaluation and qualifies(entry.evaluation.metrics, where)
     ]
-    values = costs(candidates, objectives) * [-1 if each.maximize else 1 for each in objectives]
+    candidates = [complete.entries[index] for index in drawn]
+    values = complete.costs[drawn] * [-1 if each.maximize else 1 for each in objectives]
     order = np.array([entry.order or 0 for entry in candidates], dtype=float)
     numbers = {entry.number for entry in frontier_of(entries, objectives, where)}
     best = np.array([entry.number in numbers for entry in candidates], dtype=bool)

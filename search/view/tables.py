@@ -208,7 +208,7 @@ def taint_notes(reasons: Mapping[Any, Sequence[str]]) -> list[str]:
 
 def left_out(entries: Sequence[Entry], objectives: Sequence[Objective]) -> str:
     """The reasons why some candidates are not compared for the frontier, with numbers; empty if all are."""
-    compared = {entry.number for entry in scored(entries, objectives)}
+    compared = {entry.number for entry in scored(entries, objectives).entries}
     reasons: Counter[str] = Counter()
     for entry in entries:
         if entry.number in compared:

@@ -29,7 +29,7 @@ from search.config.run import RunConfig
 from search.evaluation.fidelity import proxy_of
 from search.evaluation.figures import axis_label
 from search.runs.entry import Entry
-from search.runs.frontier import costs, scored
+from search.runs.frontier import scored
 from search.runs.preflight import prepare_run
 from search.runs.worker_time import searched, worker_seconds
 from search.studies import experiment
@@ -122,7 +122,7 @@ def gain(design: Design, entries: Sequence[Entry], config: RunConfig) -> float |
     wanted = config.parsed_objectives()
     as_fast = [
         entry.evaluation.metrics["loss"]
-        for entry in scored(entries, wanted)
+        for entry in scored(entries, wanted).entries
         if entry.evaluation and _ms(entry, config) <= (design.ms or 0)
     ]
     return (design.loss or 0) - min(as_fast) if as_fast else None
@@ -136,7 +136,7 @@ def volumes_over_time(
     Objectives are scaled to [0, 1] over the scored candidates of all searches, with the reference at 1.1.
     """
     wanted = config.parsed_objectives()
-    everything = np.concatenate([costs(scored(entries, wanted), wanted) for entries in runs.values()])
+    everything = np.concatenate([scored(entries, wanted).costs for entries in runs.values()])
     low, high = everything.min(0), everything.max(0)
     whole = min(searched(entries) for entries in runs.values())
     volumes: dict[float, dict[str, float]] = {}
@@ -146,7 +146,7 @@ def volumes_over_time(
             by_then = [
                 entry for entry in entries if entry.ended and searched(entries, entry.ended) <= moment * whole
             ]
-            points = costs(scored(by_then, wanted), wanted)
+            points = scored(by_then, wanted).costs
             unit = (points - low) / np.where(high > low, high - low, 1.0)
             volumes[moment][name] = pareto.hypervolume(unit, np.full(len(wanted), 1.1)) if len(unit) else 0.0
     return volumes
@@ -176,7 +176,7 @@ def _plot(runs: Mapping[str, Sequence[Entry]], designs: Sequence[Design], config
     wanted = config.parsed_objectives()
     figure, axes = plt.subplots(figsize=(8, 5), dpi=130, layout="constrained")
     for (name, entries), color in zip(runs.items(), ("crimson", "0.5"), strict=True):
-        candidates = scored(entries, wanted)
+        candidates = scored(entries, wanted).entries
         points = np.array(
             sorted(
                 (_ms(entry, config), entry.evaluation.metrics["loss"])

@@ -219,7 +219,7 @@ def test_a_stopped_candidate_is_recorded_and_has_no_score(tmp_path, halving_run)
     )
     stopped = [entry for entry in entries if entry.evaluation.status == "stopped"]
     assert len(stopped) >= 3
-    assert {entry.number for entry in scored(entries, objectives)} == {*range(30)} - {3} - {
+    assert {entry.number for entry in scored(entries, objectives).entries} == {*range(30)} - {3} - {
         entry.number for entry in stopped
     }
     assert not {entry.number for entry in stopped} & {

@@ -17,7 +17,7 @@ from search.evaluation.outcome import Evaluation, Outcome, mean
 from search.runs import ledger as ledger_module
 from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
-from search.runs.frontier import errors, frontier_of, scored, training_noise
+from search.runs.frontier import frontier_of, scored
 from search.runs.loop import drive
 from search.runs.repeats import next_repeat
 from search.runs.status import opened, standing
@@ -85,12 +85,13 @@ def test_noise_and_errors_are_those_of_the_draws(tmp_path, prepared):
         tmp_path / "run", with_repeats(prepared, 1.0, candidates=120), PretendExecutor(answer=noisy)
     )
     objectives = prepared.config.parsed_objectives()
-    noise = training_noise(entries, objectives)
+    candidates = scored(entries, objectives)
+    noise = candidates.noise
     assert len(twice(entries)) > 10
     assert noise[1] == 0
     assert 0.03 < noise[0] < 0.09  # of 0.05; those that are chosen for luck come out a little above
-    off = errors(scored(entries, objectives), objectives)[:, 0]
-    again = np.array([entry.again is not None for entry in scored(entries, objectives)])
+    off = candidates.errors[:, 0]
+    again = np.array([entry.again is not None for entry in candidates.entries])
     assert off[again] == pytest.approx(noise[0] / np.sqrt(2))
     assert off[~again] == pytest.approx(noise[0])
 

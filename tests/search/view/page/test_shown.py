@@ -14,7 +14,7 @@ from search.config import run as config_module
 from search.evaluation.outcome import Evaluation
 from search.objectives import Objective
 from search.runs import ledger as ledger_module
-from search.runs.frontier import errors, frontier_of, hypervolume_gain, relative_errors, scored
+from search.runs.frontier import frontier_of, hypervolume_gain, relative_errors, scored
 from search.runs.worker_time import searched
 from search.searchers.contract import Proposal
 from search.view.page.shown import shown
@@ -75,7 +75,7 @@ def test_errors_are_those_that_frontiers_are_taken_with(long):
         objective = Objective(name, maximize=False)
         candidates = scored(long.entries, [objective])
         relative = relative_errors(long.entries, [name])[name]
-        for entry, (right,) in zip(candidates, errors(candidates, [objective]), strict=True):
+        for entry, (right,) in zip(candidates.entries, candidates.errors, strict=True):
             if math.isfinite(right):
                 assert relative.get(entry.number, 0.0) * entry.evaluation.metrics[name] == pytest.approx(
                     right
