@@ -11,10 +11,10 @@ from search.objectives import Objective
 from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import (
-    errors,
     frontier_of,
     hypervolume_course,
     hypervolume_gain,
+    scored,
     trained_twice,
     unclean,
 )
@@ -139,7 +139,7 @@ def test_who_is_tainted_adds_no_hypervolume():
 def test_the_error_of_a_tainted_figure_is_infinite_even_of_zero():
     taken = evaluated(0.5, tainted=True)
     taken = taken.model_copy(update={"metrics": {**taken.metrics, "decode_ms@b1": 0.0}})
-    assert errors(entries(taken), OBJECTIVES).tolist() == [[0.0, np.inf]]
+    assert scored(entries(taken), OBJECTIVES).errors.tolist() == [[0.0, np.inf]]
 
 
 def test_no_cycle_comes_of_points_that_are_not_trusted():
