@@ -11,7 +11,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-# How much longer than at its fastest the work may take. A core that nobody disturbs stays within 2 %.
+# How much longer than at its fastest the work may take. Where the core was steady there, times spread by 2 %.
 MOST_SLOWER = 0.05
 _RUNS = 5  # the median of these counts: one that was interrupted tells nothing
 
