@@ -38,9 +38,10 @@ class Case:
     predicted: by the table
     measured: its samples
     drift: the relative change of the anchor model's time from before the measurement to after it
-    tainted: whether every try was tainted. On a GPU that is a drift above 1 %, or a core that took longer to
-        prepare pictures. A CPU always drifts more, and its times are corrected for that (see
-        `profiler.measuring.pace`). There it is unsteady samples, or a core that other programs used.
+    tainted: whether every try was tainted, behind all other models too. On a GPU that is a drift above 1 %,
+        or a core that took longer to prepare pictures. A CPU always drifts more, and its times are corrected
+        for that (see `profiler.measuring.pace`). There it is unsteady samples, or a core that other programs
+        used.
     """
 
     architecture: Model
@@ -76,8 +77,9 @@ class Accuracy:
 def validate(
     table: LatencyTable, architectures: Iterable[Model], points: Sequence[Point], device: Device
 ) -> Iterator[Case]:
-    """Measures each model at each point.
+    """Measures each model at each point; what is tainted once more, behind all others.
 
+    Others' work on the device or its host may last for half a minute, longer than all tries of one model.
     It takes the device's locks itself.
 
     Raises TableError before a model with a missing entry is measured.
@@ -86,7 +88,8 @@ def validate(
         anchor = Anchor(device)
     pace = Pace(anchor)
     core = core_of_pictures(device) if any(point.phase == "first_token" for point in points) else None
-    for architecture in architectures:
+
+    def cases(architecture: Model, points: Sequence[Point]) -> Iterator[Case]:
         predicted = {point: table.latency(architecture, point) for point in points}
         with shared(device.label), torch.inference_mode(), memory_errors():
             stopwatch_at = _stopwatches(architecture, device)
@@ -96,6 +99,16 @@ def validate(
             yield Case(
                 architecture, point, parameters_of(architecture), predicted[point], measured, drift, tainted
             )
+
+    tainted: list[Case] = []
+    for architecture in architectures:
+        for case in cases(architecture, points):
+            if case.tainted:
+                tainted.append(case)
+            else:
+                yield case
+    for case in tainted:
+        yield from cases(case.architecture, [case.point])
 
 
 def _stopwatches(model: Model, device: Device) -> Callable[[Point], Callable[[], Callable[[], float]]]:

@@ -138,18 +138,24 @@ def test_the_parts_in_a_row_are_what_a_tower_computes(cpu: Device) -> None:
 
 
 @pytest.mark.usefixtures("made_up")
-def test_a_first_token_is_measured_again_where_the_core_was_slower_and_at_last_tainted(
-    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("at_last", "tainted"), [([""], False), (["slower"] * 3, True)])
+def test_a_first_token_is_measured_again_where_the_core_was_slower_then_behind_all_others(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch, at_last: list[str], tainted: bool
 ) -> None:
     """Decode steps are the GPU's alone: they do not ask the core."""
-    told = iter(["slower", "", *["slower"] * 3])
+    told = iter([*["slower"] * 3, "slower", "", *at_last])
     core = SimpleNamespace(begin=lambda: None, slower=lambda: next(told))
     monkeypatch.setattr(table_validate, "core_of_pictures", lambda device: core)
     monkeypatch.setattr(table_validate, "_stopwatches", lambda model, device: lambda at: lambda: lambda: 1.0)
     decode = Point("decode", 1, 8, 1)
     filled(filled(table, MIXED), MIXED, decode)
     found = validate(table, [MIXED, MIXED], [POINT, decode], seeming_gpu(monkeypatch))
-    assert [case.tainted for case in found] == [False, False, True, False]
+    assert [(case.point, case.tainted) for case in found] == [
+        (decode, False),
+        (POINT, False),
+        (decode, False),
+        (POINT, tainted),
+    ]
     assert next(told, None) is None
 
 
@@ -164,8 +170,8 @@ def test_a_real_table_on_the_cpu_predicts_a_model_that_sees(
     model = vision_language(language={"layers": "a f"})
     build(table, [model], points, device=cpu)
     assert table.missing([model], points) == ()
-    first, decode = validate(table, [model], points, cpu)
-    assert (first.point, decode.point) == tuple(points)
+    cases = {case.point: case for case in validate(table, [model], points, cpu)}
+    first, decode = (cases[point] for point in points)
     assert all(case.measured.n > 1 and case.measured.median_ms > 0 for case in (first, decode))
     assert min(first.predicted.ms, decode.predicted.ms) > 0
 

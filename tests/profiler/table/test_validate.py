@@ -47,7 +47,8 @@ def test_held_out_models_are_compared_with_their_sums(
     [
         ([1.0, 1.005], 0.005, False),
         ([1.0, 1.05, 1.05, 1.05], 0.0, False),
-        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], 1.5 / 1.4 - 1, True),
+        ([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], 0.0, False),  # behind all others
+        ([1.0 + 0.1 * count for count in range(12)], 2.1 / 2.0 - 1, True),
     ],
 )
 def test_a_gpu_that_drifts_is_measured_again_and_at_last_reported(
