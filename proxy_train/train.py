@@ -140,7 +140,13 @@ def _train(
     model = HybridLM(architecture, device=device, dtype=dtype)
 
     def score(model: HybridLM) -> tuple[float, float]:
-        return evaluate(model, corpus, settings, rows=plan.micro_batch_size)
+        return evaluate(
+            model,
+            corpus,
+            sequence_length=settings.sequence_length,
+            tokens=settings.validation_tokens,
+            rows=plan.micro_batch_size,
+        )
 
     identity = {
         "architecture": architecture.digest(),
@@ -212,19 +218,20 @@ def check_corpus(architecture: Architecture, corpus: Corpus, sequence_length: in
 
 
 def evaluate(
-    model: HybridLM, corpus: Corpus, settings: ProxySettings, *, rows: int | None = None
+    model: HybridLM, corpus: Corpus, *, sequence_length: int, tokens: int, rows: int
 ) -> tuple[float, float]:
-    """Scores a model on the first `validation_tokens` tokens of the validation text.
+    """Scores a model on the first tokens of the validation text.
 
     Returns the loss in nats per token, and bits per byte. The bytes are exactly the scored tokens':
-    the end of a document costs bits and counts no byte. Tokens are read in windows of sequence_length, see
-    `validation_batches`.
+    the end of a document costs bits and counts no byte.
 
-    rows: windows in one pass; None for settings.batch_size.
+    sequence_length: tokens of a window, see `validation_batches`.
+    tokens: how many are scored.
+    rows: windows in one pass.
 
     Raises DataError, see `check_corpus`.
     """
-    check_corpus(model.architecture, corpus, settings.sequence_length)
+    check_corpus(model.architecture, corpus, sequence_length)
     device = model.embedding.weight.device
     lengths = torch.from_numpy(corpus.token_bytes().astype(np.int64))
     text_bytes = 0
@@ -233,10 +240,7 @@ def evaluate(
     counts: list[int] = []
     with torch.no_grad():
         for inputs, targets in validation_batches(
-            corpus,
-            batch_size=rows or settings.batch_size,
-            sequence_length=settings.sequence_length,
-            tokens=settings.validation_tokens,
+            corpus, batch_size=rows, sequence_length=sequence_length, tokens=tokens
         ):
             losses.append(loss_of(inputs.to(device), targets.to(device)))
             counts.append(targets.numel())

@@ -117,7 +117,7 @@ def profile_of(
         device=device,
         attempts=settings.attempts,
         usual_ms=pace.usual_ms,
-        unstable=lambda point: on_cpu and unsteady(point, settings),
+        unstable=lambda point: on_cpu and unsteady(point, counts_prefill=not settings.brief_prefill),
         share=core_share,
     )
     return Profile(

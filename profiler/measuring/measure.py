@@ -136,7 +136,9 @@ def measure(
             attempts=settings.attempts,
             usual_ms=pace.usual_ms,
             device=opened,
-            unstable=lambda point: _on_cpu(opened) and unsteady(point, settings),
+            unstable=lambda point: (
+                _on_cpu(opened) and unsteady(point, counts_prefill=not settings.brief_prefill)
+            ),
         )
         sessions.clear()
         if opened.torch_device.type == "cuda":
@@ -293,9 +295,9 @@ def _on_cpu(device: Device) -> bool:
     return device.torch_device.type == "cpu"
 
 
-def unsteady(point: PointProfile, settings: ProfileSettings) -> bool:
+def unsteady(point: PointProfile, *, counts_prefill: bool) -> bool:
     """Whether a timing that counts is not clean by its own samples, as other programs on a CPU cause it."""
-    timings = [point.decode] if settings.brief_prefill else [point.prefill, point.decode]
+    timings = [point.prefill, point.decode] if counts_prefill else [point.decode]
     return any(instability(timing, "cpu") for timing in timings)
 
 

@@ -176,7 +176,12 @@ class ProfilingWorker:
         Raises the answer where it is an exception.
         """
         try:
-            answer = _answer(child, request, deadline_s)
+            if request is not None:
+                try:
+                    child.connection.send(request)
+                except OSError:
+                    raise child.death("idle") from None
+            answer = _answer(child, deadline_s)
         # After an interrupt too: the answer would come later, to another question.
         except BaseException:
             self.close()
@@ -188,17 +193,12 @@ class ProfilingWorker:
         return answer.value
 
 
-def _answer(child: Child, request: Request | Literal["anchor"] | None, deadline_s: float) -> Answer:
+def _answer(child: Child, deadline_s: float) -> Answer:
     """Waits for the answer; messages before it give the standing of the process to the device.
 
     Raises DeadlineError where the deadline passes.
     Raises CrashError or OutOfMemoryError where the process ended.
     """
-    if request is not None:
-        try:
-            child.connection.send(request)
-        except OSError:
-            raise child.death("idle") from None
     standing: Standing = "free"
     counted, since = 0.0, monotonic()
     while True:

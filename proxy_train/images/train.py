@@ -247,7 +247,14 @@ class _Run:
         return score_answers(self.model, self.images, batch_size=size, examples=examples)
 
     def _text_loss(self) -> float:
-        return evaluate(self.model.language, self.text, self.proxy)[0]
+        loss, _ = evaluate(
+            self.model.language,
+            self.text,
+            sequence_length=self.proxy.sequence_length,
+            tokens=self.proxy.validation_tokens,
+            rows=self.proxy.batch_size,
+        )
+        return loss
 
     def _finished(self, **before: float) -> VisionTrained:
         answers = self._answers()

@@ -20,7 +20,8 @@ class Halving:
     """
 
     def __init__(self, job: Job, metrics: dict[str, float], audited: list[Audit]) -> None:
-        costs, eta = costs_before_training(job.objectives, metrics), job.fidelity.eta
+        costs = costs_before_training(job.objectives, metrics) if job.rungs else None
+        eta = job.fidelity.eta
         self._limits = (
             {rung.tokens: rung.limit(costs, eta=eta) for rung in job.rungs} if costs is not None else {}
         )

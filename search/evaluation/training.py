@@ -1,8 +1,8 @@
 """Trains a candidate that was measured, and scores it."""
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors.torch import save
@@ -52,14 +52,28 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
             waiting = time.perf_counter()
             with shared(computes_on(job.device)) as give_way, memory_errors():
                 seconds["wait"] += time.perf_counter() - waiting
-                trained = _trained(job, proxy, seconds, give_way, halving, spares_memory=alone)
-                if isinstance(trained, Trained):
+                try:
+                    with _clocked(seconds, give_way) as pause:
+                        trained = train(
+                            proxy,
+                            job.corpus,
+                            job.proxy,
+                            seed=job.seed,
+                            device=computes_on(job.device),
+                            pause=pause,
+                            rungs=job.fidelity.rungs,
+                            on_rung=halving,
+                            spares_memory=alone,
+                        )
                     metrics.update(trained.score.metrics())
                     known["proxy"] = trained.score
                     if job.tasks.names and first_broken(job.constraints, metrics) is None:
                         known["tasks"] = _tasks(job, proxy, metrics, seconds)
-                give_back_memory()
-                return trained
+                    return trained
+                except Stopped as at_rung:
+                    return at_rung.with_traceback(None)  # the traceback would hold the model
+                finally:
+                    give_back_memory()
 
         trained = beside_others(job.device, train_in_memory)
         if isinstance(trained, Stopped):
@@ -71,24 +85,18 @@ def train_measured(job: Job, measured: Measured) -> Outcome:
         evaluation = Evaluation.model_validate(
             {"status": "ok", "seed": job.seed, "versions": versions(), **known}
         )
-        return Outcome(evaluation, None if scaled else _kept(job, trained.weights))
+        keeps = job.keeps_weights and not scaled
+        return Outcome(evaluation, _kept(trained.weights, job.weights_file) if keeps else None)
 
     return settled(job.seed, known, work)
 
 
-def _trained(
-    job: Job,
-    proxy: Architecture,
-    seconds: dict[str, float],
-    give_way: Callable[[], float],
-    on_rung: Halving,
-    *,
-    spares_memory: bool,
-) -> Trained | Stopped:
-    """Returns the training, or why a rung stopped it.
+@contextmanager
+def _clocked(seconds: dict[str, float], give_way: Callable[[], float]) -> Iterator[Callable[[], float]]:
+    """Notes the time of a training, however it ends; gives the `pause` of `train`.
 
-    spares_memory: as for `train`.
-    seconds: wall times by purpose; the time of the training is added however it ends.
+    seconds: wall times by purpose. What the training gave way is added to `wait`, the rest is `train`.
+    give_way: waits while another process wants the device for itself, and returns how long (s).
     """
     start, paused = time.perf_counter(), 0.0
 
@@ -98,24 +106,9 @@ def _trained(
         return waited
 
     try:
-        rungs = job.fidelity.rungs
-        return train(
-            proxy,
-            job.corpus,
-            job.proxy,
-            seed=job.seed,
-            device=computes_on(job.device),
-            pause=pause,
-            rungs=rungs,
-            on_rung=on_rung,
-            spares_memory=spares_memory,
-        )
-    except Stopped as stopped:
-        found = stopped.with_traceback(None)  # the traceback would hold the model
+        yield pause
     finally:
         seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
-    give_back_memory()
-    return found
 
 
 def _tasks(
@@ -146,14 +139,8 @@ def _trained_to_answer(
     """
     if job.images is None or job.stages is None:
         raise RuntimeError("a candidate that sees, and no images to train it on")
-    images, stages = job.images, job.stages
-    device, start, paused = computes_on(job.device), time.perf_counter(), 0.0
+    images, stages, device = job.images, job.stages, computes_on(job.device)
     give_way: Callable[[], float]
-
-    def pause() -> float:
-        nonlocal paused
-        paused += (waited := give_way())
-        return waited
 
     def train_in_memory(*, alone: bool) -> VisionTrained | Stopped:
         def first_stage() -> Mapping[str, Tensor]:
@@ -196,8 +183,8 @@ def _trained_to_answer(
                 give_back_memory()
 
     halving = Halving(job, metrics, audited)
-    trained = beside_others(job.device, train_in_memory)
-    seconds |= {"train": time.perf_counter() - start - paused, "wait": seconds["wait"] + paused}
+    with _clocked(seconds, lambda: give_way()) as pause:
+        trained = beside_others(job.device, train_in_memory)
     if isinstance(trained, Stopped):
         return failure(job.seed, "stopped", str(trained), gate=trained.gate, **known)
     metrics.update(trained.score.metrics())
@@ -205,20 +192,18 @@ def _trained_to_answer(
     if reason := first_broken(job.constraints, metrics):
         return failure(job.seed, "infeasible", reason, **known)
     found = Evaluation.model_validate({"status": "ok", "seed": job.seed, "versions": versions(), **known})
-    return Outcome(found, _kept(job, trained.weights))
+    return Outcome(found, _kept(trained.weights, job.weights_file) if job.keeps_weights else None)
 
 
-def _kept(job: Job, weights: Mapping[str, Tensor]) -> bytes | None:
-    """Writes the weights where the job wants them, or returns them for the driver to write.
+def _kept(weights: Mapping[str, Tensor], file: str) -> bytes | None:
+    """Writes the weights into the file, or returns them for the driver to write where none is named.
 
     While a driver writes half a gigabyte, it gives no worker anything to do.
     """
-    if not job.keeps_weights:
-        return None
     content = save({name: tensor.contiguous() for name, tensor in weights.items()})
-    if job.weights_file:
+    if file:
         # Where the disk is full, the driver says so.
         with suppress(RunError):
-            write_whole(Path(job.weights_file), content)
+            write_whole(Path(file), content)
             return None
     return content

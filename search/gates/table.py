@@ -8,13 +8,12 @@ same space. A candidate that the table cannot predict passes.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import log
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from operators import VisionLanguage
-from operators.architecture import MAX_DEPTH, Architecture
+from operators.architecture import Architecture
 from operators.base.errors import ConfigError, DeviceError, TableError
 from operators.base.threads import torch_threads
 from operators.vision.vision_language import Model
@@ -22,15 +21,12 @@ from profiler.device.device import open_device
 from profiler.profile import ProfileSettings, key
 from profiler.table.latency_table import LatencyTable, default_path
 from profiler.table.parts import Point
-from search.config.choices import normalized
 from search.config.evaluation import TABLE_METRICS
 from search.config.space import SpaceSettings
 from search.config.vision import VisionSpaceSettings
 from search.gates.screen import Check
 from search.objectives import Constraint, Objective
 from search.searchers.guided import Known
-from search.spaces.free import ArchitectureSpace
-from search.spaces.vision import Genes, VisionSpace
 
 LEAST_MODELS = 20  # held out: below, their 95th percentile is the largest error alone
 MOST_MARGIN = 0.99  # a prediction may be off by more; a time that is shorter by all of it would be none
@@ -43,16 +39,6 @@ FIRST_KEYS = frozenset(
         *("normalized_head", "stages", "max_tries"),
     )
 )
-
-# Genes that decide the parts of a tower and a projector: those that every part depends on, and those of
-# attention, of the feed-forward network, and of the projector.
-_OF_ALL = ("image_size", "patch_size", "width")
-_TOGETHER = (
-    ("head_dim", "qk_norm", "positions", "before"),
-    ("ratio", "feedforward", "before"),
-    ("pixel_shuffle", "matrices"),
-)
-_FITTING = ("head_dim", "pixel_shuffle")  # they must divide the width or the grid
 
 OfMetric = TypeVar("OfMetric", Constraint, Objective)
 
@@ -87,75 +73,6 @@ def digest_of(settings: SpaceSettings, towers: VisionSpaceSettings | None = None
     return hashlib.sha256(written.encode()).hexdigest()[:12]
 
 
-def members(space: ArchitectureSpace) -> list[Architecture]:
-    """Architectures that together have every layer of the space, at every width and number of meta tokens."""
-    architectures, choices = [], space.choices
-    for width in choices.widths:
-        layers = [
-            normalized(layer, norm)
-            for name in choices.operators
-            for layer in choices.at(name, width)
-            for norm in choices.norms
-        ]
-        for start in range(0, len(layers), MAX_DEPTH):
-            some = tuple(layers[start : start + MAX_DEPTH])
-            architectures += [
-                Architecture(
-                    width=width,
-                    vocabulary=space.vocabulary,
-                    layers=some,
-                    meta_tokens=meta_tokens,
-                    normalized_head=space.settings.normalized_head,
-                )
-                for meta_tokens in choices.meta_tokens
-            ]
-    return architectures
-
-
-def seeing_members(space: VisionSpace) -> list[VisionLanguage]:
-    """Models that together have every part of the space: of towers, of projectors, and of decoders.
-
-    Decoders are there behind every number of image tokens, which they read as part of the prompt.
-    """
-    decoders = members(space.language)
-    # One layer is enough where only the width of the decoder matters.
-    narrow = {each.width: each.model_copy(update={"layers": each.layers[:1]}) for each in decoders}
-    # Blocks of either normalization: in deepest towers, none or all have LayerNorm before.
-    before = space.choices["before"]
-    ends = {"depth": (max(space.choices["depth"]),), "before": {min(before), max(before)}}
-    choices = {**space.choices, **ends}
-    found = [
-        member
-        for together in _TOGETHER
-        for chosen in _combinations({name: choices[name] for name in (*_OF_ALL, *together)})
-        for decoder in narrow.values()
-        if (member := _first_with(chosen, space, choices, decoder)) is not None
-    ]
-    of_each_count = {member.image_tokens: member for member in found}
-    behind = [
-        member.model_copy(update={"language": decoder})
-        for member in of_each_count.values()
-        for decoder in decoders
-    ]
-    return [*found, *behind]
-
-
-def _first_with(
-    chosen: Genes, space: VisionSpace, choices: Mapping[str, Iterable[Any]], decoder: Architecture
-) -> VisionLanguage | None:
-    """A member with these genes; of genes that decide whether others fit, any value that fits."""
-    rest: dict[str, Iterable[Any]] = {
-        name: [*values][:1] for name, values in choices.items() if name not in chosen
-    }
-    rest |= {name: choices[name] for name in _FITTING if name in rest}
-    built = (space.build({**chosen, **genes}, decoder) for genes in _combinations(rest))
-    return next((member for member in built if member is not None), None)
-
-
-def _combinations(choices: Mapping[str, Iterable[Any]]) -> Iterator[Genes]:
-    return (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
-
-
 def device_table(device: str, kinds: Sequence[str], *, threads: int) -> LatencyTable:
     """The latency table of a device.
 
@@ -183,14 +100,18 @@ def is_kind(name: str, kind: str) -> bool:
 
 
 def known_costs(
-    table: LatencyTable, objectives: Sequence[Objective], profile: ProfileSettings, space: ArchitectureSpace
+    table: LatencyTable,
+    objectives: Sequence[Objective],
+    profile: ProfileSettings,
+    members: Sequence[Architecture],
 ) -> Known[Architecture]:
     """Of the objectives that the table predicts, by number, the cost (`Objective.cost`) of an architecture.
 
-    It is empty where the table does not cover the space.
+    members: architectures that together have every layer of the space. Where the table lacks one of their
+        layers, nothing is known.
     """
     points = predicted_points(objectives, profile)
-    if table.missing(members(space), tuple(points.values())):
+    if table.missing(members, tuple(points.values())):
         return {}
 
     def cost_of(objective: Objective, point: Point) -> Callable[[Architecture], float]:
@@ -245,29 +166,27 @@ def first_token_work(
 def table_check(
     table: LatencyTable,
     points: Mapping[Constraint, Point],
-    space: ArchitectureSpace | VisionSpace,
+    members: Sequence[Model],
     *,
+    space: str,
     device: str,
 ) -> Check:
     """The gate of the latency table.
 
     points: of the constraints, as `predicted_points` gives them.
+    members: models that together have every part of the space.
+    space: its digest (`digest_of`).
     device: for the command in an error.
 
     Raises ConfigError where the table does not cover the space or was not validated on it.
     """
-    everything: Sequence[Model]
-    if isinstance(space, VisionSpace):
-        everything, digest = seeing_members(space), digest_of(space.language.settings, space.settings)
-    else:
-        everything, digest = members(space), digest_of(space.settings)
-    lacking = table.missing(everything, tuple(points.values()))
+    lacking = table.missing(members, tuple(points.values()))
     if lacking:
         raise ConfigError(
             f"gates.table: {table.path} lacks {len(lacking)} entries of this space; expected all: "
             f"`frontrunner table build CONFIG --device {device}` measures them"
         )
-    margins = {each: _margin(table, each, point, digest) for each, point in points.items()}
+    margins = {each: _margin(table, each, point, space) for each, point in points.items()}
 
     def check(architecture: Model) -> str | None:
         for constraint, point in points.items():

@@ -10,7 +10,7 @@ from operators.base.errors import RunError, SpaceExhausted
 from operators.base.files import write_whole
 from operators.vision.vision_language import Model
 from search.cluster.executor import Executor, Lost, Retries
-from search.evaluation.fidelity import rungs_of
+from search.evaluation.fidelity import Rung, rungs_of
 from search.evaluation.outcome import Job, Outcome
 from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
@@ -106,7 +106,8 @@ class _Loop:
     def fill(self) -> None:
         """Submits jobs until the executor has no room or nothing is left to begin."""
         while self.running < self._executor.capacity and (entry := self._next()) is not None:
-            self._submit(self._job(entry))
+            self._executor.submit(self._job(entry))
+            self._begin(entry.number)
             self.running += 1
 
     def take(self) -> Entry | None:
@@ -119,7 +120,8 @@ class _Loop:
         job, ended = self._executor.next()
         outcome = self._retries.verdict(job, ended) if isinstance(ended, Lost) else ended
         if outcome is None:
-            self._submit(job)
+            self._executor.submit(job)
+            self._begin(job.number)
             return None
         self.running, self._here = self.running - 1, self._here + 1
         if self._entries[job.number].evaluation is None:
@@ -190,11 +192,11 @@ class _Loop:
         config, again = self._config, entry.again is not None
         file = self._folder.weights(entry.number)
         keeps = config.keep_weights != "none" and not (again and file.is_file())
-        trained = [
-            other.evaluation.metrics
-            for other in self._entries.values()
-            if other.evaluation and other.evaluation.status in ("ok", "stopped")
-        ]
+        rungs: tuple[Rung, ...] = ()
+        if config.fidelity.rungs and not again:
+            evaluations = (other.evaluation for other in self._entries.values())
+            trained = [each.metrics for each in evaluations if each and each.status in ("ok", "stopped")]
+            rungs = rungs_of(config.fidelity.rungs, self._objectives, trained)
         return Job(
             number=entry.number,
             architecture=entry.architecture,
@@ -209,7 +211,7 @@ class _Loop:
             tasks=config.tasks,
             gates=config.gates,
             objectives=self._objectives,
-            rungs=() if again else rungs_of(config.fidelity.rungs, self._objectives, trained),
+            rungs=rungs,
             table_said="" if again else self._table_says(entry),
             kinds=config.device_kind,
             images=self._prepared.images,
@@ -223,14 +225,13 @@ class _Loop:
         """What the latency table has against a candidate that was let through."""
         return self._prepared.screen.table_says(entry.architecture)
 
-    def _submit(self, job: Job) -> None:
-        self._executor.submit(job)
-        place = self._executor.place(job.number)
-        again = self._entries[job.number].again
+    def _begin(self, number: int) -> None:
+        """Notes that a candidate that was submitted has begun, and where."""
+        place, again = self._executor.place(number), self._entries[number].again
         if again is None:
-            self._ledger.begin(job.number, place)
+            self._ledger.begin(number, place)
         else:
-            self._ledger.begin_again(job.number, place, trains=again.trains)
+            self._ledger.begin_again(number, place, trains=again.trains)
 
     def _record(self, number: int, outcome: Outcome) -> None:
         """Acknowledges a first evaluation and tells the proposer."""

@@ -28,6 +28,7 @@ from search.gates.arithmetic import arithmetic, arithmetic_check
 from search.gates.screen import Screen
 from search.gates.table import (
     device_table,
+    digest_of,
     first_token_work,
     in_time,
     known_costs,
@@ -69,6 +70,49 @@ class Prepared:
         """Of the text, and of the images where candidates see."""
         return self.corpus.digest if self.images is None else f"{self.corpus.digest}-{self.images.digest}"
 
+    def check_constraints(self, *, measured_here: bool = True) -> None:
+        """Raises ConfigError for constraints that contradict each other, and for one that no probe meets.
+
+        `space.exportable_to` is such a constraint.
+
+        A constraint on a loss is not tried: a loss cannot be known before training.
+
+        measured_here: whether this machine has the device, so that constraints on measurements can be tried.
+        """
+        config, seeing = self.config, self.seeing
+        constraints = config.parsed_constraints()
+        if config.space.exportable_to:
+            # Raises where the engines load nothing of the space, or nearly nothing.
+            make_space(config.space, self.corpus.vocabulary).sample(np.random.default_rng(config.seed))
+        if not constraints:
+            return
+        require_agreement(constraints)
+        compute = arithmetic({each.metric for each in constraints}, config.profile, config.device)
+        space: Space[Any] = make_space(config.space, self.corpus.vocabulary)
+        if seeing is not None:
+            space = replace(seeing, accepts=accepts_everything)
+        accepted = _meeting(constraints, compute, space, seed=config.seed)
+        # It raises where the table rejects all.
+        (seeing or self.space).sample(np.random.default_rng(config.seed))
+
+        computed = compute(accepted[0])
+        measured = [
+            each for each in constraints if each.metric not in computed and not needs_training(each.metric)
+        ]
+        if measured_here and measured:
+            by_size = sorted(accepted, key=lambda probe: (probe.depth, parameters_of(probe)))
+            # The shallow ones are made when they are asked for, which is seldom.
+            probes = chain((*by_size[:2], by_size[-1]), (seeing or self.space).shallow())
+            with ProfilingWorker(config.device) as worker:
+
+                def measure(probe: Model) -> dict[str, float] | None:
+                    profile = profiled(
+                        worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s
+                    )
+                    return None if isinstance(profile, Failure) else profile.metrics()
+
+                _require_measured(measured, measure, probes)
+
 
 def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] | None = None) -> Prepared:
     """Tokenizes the text and builds the gates and the space.
@@ -94,11 +138,15 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
             table = device_table(device, kinds, threads=threads)
     if table is not None and config.gates.table:
         points = predicted_points(constraints, profile)
-        gate, fast = table_check(table, points, everything, device=device), in_time(table, points)
+        of_space = digest_of(config.space)
+        gate = table_check(table, points, everything.covering(), space=of_space, device=device)
+        fast = in_time(table, points)
     screen = Screen(
         arithmetic_check(constraints, profile, device), gate, audit=config.gates.audit, seed=config.seed
     )
-    known = known_costs(table, objectives, profile, everything) if table is not None and forecasts else {}
+    known: Known[Architecture] = {}
+    if table is not None and forecasts:
+        known = known_costs(table, objectives, profile, everything.covering())
     space = make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast)
     return Prepared(config, corpus, space, screen, known)
 
@@ -118,7 +166,8 @@ def _prepared_to_see(config: RunConfig, vision: VisionSettings, corpus: Corpus) 
     if config.gates.table:
         table = _needed_table(device, config.device_kind, threads=profile.threads)
         points = predicted_points(constraints, profile)
-        of_table = table_check(table, points, seeing, device=device)
+        of_space = digest_of(config.space, vision.space)
+        of_table = table_check(table, points, seeing.covering(), space=of_space, device=device)
         seeing = replace(seeing, work=first_token_work(table, points.values()) or seeing.work)
     arithmetically = arithmetic_check(constraints, profile, device)
     screen = Screen(arithmetically, of_table, audit=config.gates.audit, seed=config.seed)
@@ -136,50 +185,6 @@ def _needed_table(device: str, kinds: Sequence[str], *, threads: int) -> Latency
         raise ConfigError(
             f"gates.table: the table is read on the machine that drives the search; {error}"
         ) from None
-
-
-def check_constraints(prepared: Prepared, *, measured_here: bool = True) -> None:
-    """Raises ConfigError for constraints that contradict each other, and for one that no probe meets.
-
-    `space.exportable_to` is such a constraint.
-
-    A constraint on a loss is not tried: a loss cannot be known before training.
-
-    measured_here: whether this machine has the device, so that constraints on measurements can be tried too.
-    """
-    config, seeing = prepared.config, prepared.seeing
-    constraints = config.parsed_constraints()
-    if config.space.exportable_to:
-        # Raises where the engines load nothing of the space, or nearly nothing.
-        make_space(config.space, prepared.corpus.vocabulary).sample(np.random.default_rng(config.seed))
-    if not constraints:
-        return
-    require_agreement(constraints)
-    compute = arithmetic({each.metric for each in constraints}, config.profile, config.device)
-    space: Space[Any] = make_space(config.space, prepared.corpus.vocabulary)
-    if seeing is not None:
-        space = replace(seeing, accepts=accepts_everything)
-    accepted = _meeting(constraints, compute, space, seed=config.seed)
-    # It raises where the table rejects all.
-    (seeing or prepared.space).sample(np.random.default_rng(config.seed))
-
-    computed = compute(accepted[0])
-    measured = [
-        each for each in constraints if each.metric not in computed and not needs_training(each.metric)
-    ]
-    if measured_here and measured:
-        by_size = sorted(accepted, key=lambda probe: (probe.depth, parameters_of(probe)))
-        # The shallow ones are made when they are asked for, which is seldom.
-        probes = chain((*by_size[:2], by_size[-1]), (seeing or prepared.space).shallow())
-        with ProfilingWorker(config.device) as worker:
-
-            def measure(probe: Model) -> dict[str, float] | None:
-                profile = profiled(
-                    worker, probe, config.profile, seed=config.seed, deadline_s=config.deadline_s
-                )
-                return None if isinstance(profile, Failure) else profile.metrics()
-
-            _require_measured(measured, measure, probes)
 
 
 def _meeting(

@@ -20,7 +20,7 @@ from search.runs.ended import Ended, conclude
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder, new_folder
 from search.runs.loop import drive
-from search.runs.preflight import check_constraints, prepare_run
+from search.runs.preflight import prepare_run
 from search.runs.progress import (
     Checking,
     DesignsLeftOut,
@@ -84,7 +84,7 @@ def start(
     _require_used(corpus)
     if unknown := unknown_tokens(corpus.folder):
         on_event(UnknownTokens(unknown=unknown, tokens=corpus.validation_tokens))
-    check_constraints(prepared, measured_here=address is None)
+    prepared.check_constraints(measured_here=address is None)
     if reasons := make_space(config.space, corpus.vocabulary).left_out():
         on_event(DesignsLeftOut(reasons))
     try:
@@ -149,8 +149,15 @@ def drive_to_end(
             # Ray takes seconds to start its workers: the run shows where it stands meanwhile.
             objectives = config.parsed_objectives()
             on_progress(Progress(config.candidates, entries, 0, 0.0, 0, objectives=objectives))
+            trackers = Trackers(
+                config.trackers,
+                run=folder.name,
+                folder=folder.path / "trackers",
+                config=config.model_dump(mode="json"),
+                on_failure=lambda name, reason: on_event(TrackerFailed(name, reason)),
+            )
             with (
-                closing(_trackers(folder, config, on_event)) as trackers,
+                closing(trackers),
                 kernels_compiled_meanwhile(config, folder) if address is None else nullcontext(),
                 closing(_executor(executor, config, address, on_event)) as workers,
             ):
@@ -169,16 +176,6 @@ def drive_to_end(
                 done=done, candidates=config.candidates, resume=folder.command("resume")
             ) from None
         return conclude(folder, ledger)
-
-
-def _trackers(folder: RunFolder, config: RunConfig, on_event: OnEvent) -> Trackers:
-    return Trackers(
-        config.trackers,
-        run=folder.name,
-        folder=folder.path / "trackers",
-        config=config.model_dump(mode="json"),
-        on_failure=lambda name, reason: on_event(TrackerFailed(name, reason)),
-    )
 
 
 def _tracked(entry: Entry) -> Tracked:

@@ -18,7 +18,7 @@ from profiler.table.validate import Accuracy, Case, accuracy
 from profiler.vision_point import PICTURE
 from search.config import run as config_module
 from search.config.run import RunConfig
-from search.gates.table import members, predicted_points, seeing_members
+from search.gates.table import predicted_points
 from search.objectives import Constraint
 from search.runs.sources import run_or_model
 from search.spaces.contract import Space
@@ -116,8 +116,7 @@ def space_of(run: RunConfig) -> ArchitectureSpace | VisionSpace:
 
 def members_of(run: RunConfig) -> Sequence[Model]:
     """Models that together have every part of what the run may try."""
-    space = space_of(run)
-    return seeing_members(space) if isinstance(space, VisionSpace) else members(space)
+    return space_of(run).covering()
 
 
 def held_out(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from operators.architecture import Architecture, Layer
+from operators.architecture import MAX_DEPTH, Architecture, Layer
 from operators.base.errors import ConfigError
 from operators.published.engines import Engine, fits
 from search.config.choices import Choices, Layers, Part, norm_of, normalized
@@ -165,6 +165,32 @@ class ArchitectureSpace:
     def seeds(self) -> tuple[Architecture, ...]:
         """The corners of the space, the members nearest to published designs, and each mixer alone."""
         return first_members(self.choices, self._build, self._legal)
+
+    def covering(self) -> list[Architecture]:
+        """Members that together have every layer, at every width and number of meta tokens.
+
+        They may be deeper than the settings allow, and no gate is asked.
+        """
+        members, choices = [], self.choices
+        for width in choices.widths:
+            layers = [
+                normalized(layer, norm)
+                for name in choices.operators
+                for layer in choices.at(name, width)
+                for norm in choices.norms
+            ]
+            members += [
+                Architecture(
+                    width=width,
+                    vocabulary=self.vocabulary,
+                    layers=tuple(layers[start : start + MAX_DEPTH]),
+                    meta_tokens=meta_tokens,
+                    normalized_head=self.settings.normalized_head,
+                )
+                for start in range(0, len(layers), MAX_DEPTH)
+                for meta_tokens in choices.meta_tokens
+            ]
+        return members
 
     def left_out(self) -> dict[str, str]:
         """The published designs that `seeds` has without `exportable_to` alone -> why its engines do not."""

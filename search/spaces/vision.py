@@ -1,7 +1,7 @@
 """The space of models that see: tower, projector and language model, searched together."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product, takewhile
@@ -25,6 +25,15 @@ TEXT_TOKENS = 16  # of the prompt by which the work of two models is compared
 # How far the work of a model may be from its parent's, in natural logarithms, where parts are traded.
 EQUAL_WORK = 0.15
 WORDS = ("qk_norm", "feedforward", "positions")  # genes that are no numbers
+# Genes that decide the parts of a tower and a projector: those that every part depends on, and those of
+# attention, of the feed-forward network, and of the projector.
+_OF_ALL = ("image_size", "patch_size", "width")
+_TOGETHER = (
+    ("head_dim", "qk_norm", "positions", "before"),
+    ("ratio", "feedforward", "before"),
+    ("pixel_shuffle", "matrices"),
+)
+_FITTING = ("head_dim", "pixel_shuffle")  # they must divide the width or the grid
 Genes = dict[str, Any]
 
 
@@ -207,6 +216,44 @@ class VisionSpace:
             built = (self.build({**least, **pair}, decoder) for pair in pairs)
             yield from islice((each for each in built if each is not None and self.accepts(each)), 1)
 
+    def covering(self) -> list[VisionLanguage]:
+        """Members that together have every part: of towers, of projectors, and of decoders.
+
+        Decoders are there behind every number of image tokens, which they read as part of the prompt.
+        """
+        decoders = self.language.covering()
+        # One layer is enough where only the width of the decoder matters.
+        narrow = {each.width: each.model_copy(update={"layers": each.layers[:1]}) for each in decoders}
+        # Blocks of either normalization: in deepest towers, none or all have LayerNorm before.
+        before = self.choices["before"]
+        ends = {"depth": (max(self.choices["depth"]),), "before": {min(before), max(before)}}
+        choices = {**self.choices, **ends}
+        found = [
+            member
+            for together in _TOGETHER
+            for chosen in _combinations({name: choices[name] for name in (*_OF_ALL, *together)})
+            for decoder in narrow.values()
+            if (member := self._first_with(chosen, choices, decoder)) is not None
+        ]
+        of_each_count = {member.image_tokens: member for member in found}
+        behind = [
+            member.model_copy(update={"language": decoder})
+            for member in of_each_count.values()
+            for decoder in decoders
+        ]
+        return [*found, *behind]
+
+    def _first_with(
+        self, chosen: Genes, choices: Mapping[str, Iterable[Any]], decoder: Architecture
+    ) -> VisionLanguage | None:
+        """A member with these genes; of genes that decide whether others fit, any value that fits."""
+        rest: dict[str, Iterable[Any]] = {
+            name: [*values][:1] for name, values in choices.items() if name not in chosen
+        }
+        rest |= {name: choices[name] for name in _FITTING if name in rest}
+        built = (self.build({**chosen, **genes}, decoder) for genes in _combinations(rest))
+        return next((member for member in built if member is not None), None)
+
     def _nearest(self, design: VisionLanguage) -> Genes:
         """The genes nearest to a design's; sizes by their share of the largest choice."""
         genes, choices = self.genes(design), self.choices
@@ -256,6 +303,10 @@ class VisionSpace:
 def seeing_space(settings: VisionSpaceSettings, decoders: ArchitectureSpace) -> VisionSpace:
     """The space of models that see with these decoders. The placeholder is the last id of the vocabulary."""
     return VisionSpace(settings, decoders, decoders.vocabulary - 1)
+
+
+def _combinations(choices: Mapping[str, Iterable[Any]]) -> Iterator[Genes]:
+    return (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
 
 
 def _nearest(values: Sequence[Any], wanted: Any) -> Any:

@@ -12,8 +12,8 @@ from proxy_train import text_score
 from proxy_train.settings import ProxySettings
 from proxy_train.text.corpus import Corpus
 from proxy_train.text_score import score_tokens, windows
-from proxy_train.train import evaluate
 from tests.helpers.small_trainings import model_of
+from tests.helpers.validation_loss import validation_scores
 
 LENGTHS = [(2, 2, 2), (3, 2, 1), (20, 8, 8), (17, 8, 8), (18, 8, 3), (30, 7, 1), (5, 64, 32), (65, 64, 64)]
 
@@ -61,7 +61,9 @@ def test_training_scores_its_validation_text_alike(sentences: Corpus) -> None:
     scored = HybridLM(model_of()).eval()
     loss = score_tokens(scored, sentences.validation()[:641], window=64, stride=64)
     assert (loss.tokens, loss.windows) == (640, 10)
-    assert loss.nats / loss.tokens == pytest.approx(evaluate(scored, sentences, settings)[0], rel=1e-6)
+    assert loss.nats / loss.tokens == pytest.approx(
+        validation_scores(scored, sentences, settings)[0], rel=1e-6
+    )
 
 
 def test_what_cannot_be_scored_is_one_line(model: HybridLM) -> None:

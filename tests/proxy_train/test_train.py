@@ -23,9 +23,10 @@ from proxy_train.tasks import train_task
 from proxy_train.text.corpus import Corpus
 from proxy_train.text.data import batches
 from proxy_train.text.unigram import scored_unigram_loss
-from proxy_train.train import CURVE_POINTS, Trained, evaluate, train
+from proxy_train.train import CURVE_POINTS, Trained, train
 from search.objectives import PROXY_METRICS
 from tests.helpers.small_trainings import SETTINGS, model_of, without_time
+from tests.helpers.validation_loss import validation_scores
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +107,8 @@ def test_evaluate_does_not_depend_on_the_batch_size(trained: Trained, corpus: Co
     model = HybridLM(model_of())
     model.load_state_dict(trained.weights)
     expected = (trained.score.loss, trained.score.bits_per_byte)
-    assert evaluate(model, corpus, SETTINGS) == expected
-    assert evaluate(model, corpus, SETTINGS.model_copy(update={"batch_size": 3})) == pytest.approx(
-        expected, rel=1e-5
-    )
+    assert validation_scores(model, corpus, SETTINGS) == expected
+    assert validation_scores(model, corpus, SETTINGS, rows=3) == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_are_whole_float32_and_nobody_elses(trained: Trained) -> None:
@@ -180,7 +179,7 @@ def test_a_loss_that_is_no_number_is_caught_at_its_step(
 def test_ending_no_better_than_the_start_is_a_failed_run(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy_train.train.evaluate", lambda model, corpus, settings, rows: (9.0, 9.0))
+    monkeypatch.setattr("proxy_train.train.evaluate", lambda model, corpus, **how: (9.0, 9.0))
     with pytest.raises(
         DivergedError,
         match=r"loss 9 on the validation text after 4 steps: expected less than the first step's",
@@ -248,7 +247,7 @@ def test_vocabularies_must_agree(corpus: Corpus) -> None:
     with pytest.raises(DataError, match="the prepared data has 272, the architecture 300"):
         train(architecture, corpus, SETTINGS, seed=0)
     with pytest.raises(DataError, match="the prepared data has 272, the architecture 300"):
-        evaluate(HybridLM(architecture), corpus, SETTINGS)
+        validation_scores(HybridLM(architecture), corpus, SETTINGS)
 
 
 def test_text_too_short_for_one_batch(corpus: Corpus) -> None:

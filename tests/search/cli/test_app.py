@@ -13,7 +13,6 @@ from operators import Architecture, registry
 from profiler.profile import REPEATABILITY
 from proxy_train.task_settings import TaskSettings
 from proxy_train.tasks import train_task
-from proxy_train.train import evaluate
 from search.cli import app as cli
 from search.config import run as config_module
 from search.runs import ledger as ledger_module
@@ -21,6 +20,7 @@ from search.runs import run
 from search.runs.export import load
 from search.searchers.contract import Proposal
 from tests.helpers.made_up_profile import decode_ms, measure_on_made_up_device
+from tests.helpers.validation_loss import validation_scores
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +153,7 @@ def test_an_exported_candidate_builds_runs_and_has_the_loss_it_claims(
     model, tokenizer = load(tmp_path / "winner")
     text = tokenizer.decode(model.generate(tokenizer.encode("the people").ids, 5))
     assert text.startswith("the people")
-    assert evaluate(model, corpus, tiny_config.proxy)[0] == pytest.approx(best["loss"], abs=1e-6)
+    assert validation_scores(model, corpus, tiny_config.proxy)[0] == pytest.approx(best["loss"], abs=1e-6)
     names = (f"first:{best['id']}", f"results/first:{best['id']}", "winner")
     scores = [json.loads(call("evaluate", name, tiny_config.data.source, "--json")[1]) for name in names]
     assert all({**score, "model": ""} == {**scores[0], "model": ""} for score in scores)

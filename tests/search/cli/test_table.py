@@ -16,7 +16,7 @@ from profiler.table.parts import Entry, Point, Rest
 from search.cli import table as table_cli
 from search.config import run as config_module
 from search.config.space import SpaceSettings
-from search.gates.table import digest_of, members
+from search.gates.table import digest_of
 from search.runs.table_for_space import default_points, held_out, wanted
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
@@ -49,7 +49,7 @@ def run_file(tmp_path: Path) -> Path:
 
 def test_a_space_is_covered_by_few_architectures_and_every_choice_is_in_them(run_file: Path) -> None:
     run = config_module.load(run_file)
-    found = members(make_space(run.space, run.data.vocabulary))
+    found = make_space(run.space, run.data.vocabulary).covering()
     # a width has one attention and two feed-forward networks, each with two normalizations
     assert [(one.width, one.meta_tokens, one.depth) for one in found] == [
         (32, 0, 6),

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,21 +80,16 @@ def test_a_cpu_s_memory_is_nobody_s(held: list[str]) -> None:
     assert held == []
 
 
-def test_weights_are_written_here_returned_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def job(**settings: Any) -> Any:
-        return SimpleNamespace(**{"keeps_weights": True, "weights_file": "", **settings})
-
+def test_weights_are_written_here_or_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "weights" / "00003.safetensors"
-    assert _kept(job(weights_file=str(file)), WEIGHTS) is None
-    returned = _kept(job(), WEIGHTS)
+    assert _kept(WEIGHTS, str(file)) is None
+    returned = _kept(WEIGHTS, "")
     assert returned is not None
     for content in (file.read_bytes(), returned):
         assert all(torch.equal(tensor, WEIGHTS[name]) for name, tensor in load(content).items())
-    assert _kept(job(keeps_weights=False, weights_file=str(tmp_path / "no")), WEIGHTS) is None
-    assert not (tmp_path / "no").exists()
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert _kept(job(weights_file=str(tmp_path / "full")), WEIGHTS) == returned, "the driver says why"
+    assert _kept(WEIGHTS, str(tmp_path / "full")) == returned, "the driver says why"

@@ -23,6 +23,13 @@ def measured_on_both(job, profiler):
     return measure(job, profiler, measure(job, profiler, kind="H100"), kind="A100")
 
 
+def test_weights_that_are_not_wanted_are_left(job, profiler, tmp_path):
+    unwanted = dataclasses.replace(job, keeps_weights=False, weights_file=str(tmp_path / "no"))
+    outcome = evaluate(unwanted, profiler)
+    assert (outcome.evaluation.status, outcome.weights) == ("ok", None)
+    assert not (tmp_path / "no").exists()
+
+
 def test_an_evaluation_in_parts_is_the_evaluation_with_a_name_for_each_measurement(job, twice, profiler):
     whole = evaluate(job, profiler)
     parts = train_measured(twice, measured_on_both(twice, profiler))
@@ -32,6 +39,7 @@ def test_an_evaluation_in_parts_is_the_evaluation_with_a_name_for_each_measureme
         whole.evaluation.proxy.curve,
         whole.weights,
     )
+    assert whole.weights is not None
     assert found.profile is None
     for kind in KINDS:
         point = found.profiles[kind].points[0]

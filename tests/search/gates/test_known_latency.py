@@ -11,7 +11,7 @@ from profiler.table.parts import Entry, Point
 from search.config import run as config_module
 from search.evaluation.outcome import Evaluation, Outcome
 from search.gates import table as table_gate
-from search.gates.table import device_table, known_costs, members
+from search.gates.table import device_table, known_costs
 from search.runs import ledger as ledger_module
 from search.runs import loop as driver
 from search.runs.folder import RunFolder
@@ -39,7 +39,7 @@ def table(tmp_path, monkeypatch):
 
 def fill(table, config, vocabulary=300):
     ms = {"rest": 2.0, "attention": 3.0, "swiglu": 1.0}
-    parts = table.missing(members(ArchitectureSpace(config.space, vocabulary)), POINTS)
+    parts = table.missing(ArchitectureSpace(config.space, vocabulary).covering(), POINTS)
     table.add(Entry(**dict(part), ms=ms[part.name], error_ms=0.0, rounds=9) for part in parts)
 
 
@@ -50,7 +50,7 @@ def step_ms(architecture):
 def known_to(config, space):
     """The costs that the device's table knows of a run's objectives."""
     table = device_table(config.device, config.device_kind, threads=config.profile.threads)
-    return known_costs(table, config.parsed_objectives(), config.profile, space)
+    return known_costs(table, config.parsed_objectives(), config.profile, space.covering())
 
 
 @pytest.mark.parametrize("normalized_head", [False, True])

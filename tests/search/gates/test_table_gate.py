@@ -13,12 +13,12 @@ from proxy_train.text.data_settings import DataSettings
 from search.config import run as config_module
 from search.evaluation.outcome import Evaluation, Outcome
 from search.gates import table as table_gate
-from search.gates.table import device_table, digest_of, is_kind, members, predicted_points, table_check
+from search.gates.table import device_table, digest_of, is_kind, predicted_points, table_check
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
 from search.runs.gate_counts import counted
 from search.runs.loop import drive
-from search.runs.preflight import check_constraints, prepare_run
+from search.runs.preflight import prepare_run
 from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 from tests.helpers.pretended_evaluations import PretendExecutor
@@ -44,7 +44,7 @@ def table(tmp_path, monkeypatch):
     cpu = open_device("cpu")
     table = LatencyTable.open(tmp_path / "table.json", cpu)
     space = ArchitectureSpace(config.space, 300)
-    parts = table.missing(members(space), [Point("decode", 1, 24), Point("decode", 2, 24)])
+    parts = table.missing(space.covering(), [Point("decode", 1, 24), Point("decode", 2, 24)])
     table.add(
         TableEntry(**dict(part), ms=2.0 if part.name == "rest" else 1.0, error_ms=0.0, rounds=9)
         for part in parts
@@ -62,7 +62,7 @@ def check_of(config, space):
     """The gate of the latency table of a run's device."""
     table = device_table(config.device, config.device_kind, threads=config.profile.threads)
     points = predicted_points(config.parsed_constraints(), config.profile)
-    return table_check(table, points, space, device=config.device)
+    return table_check(table, points, space.covering(), space=digest_of(config.space), device=config.device)
 
 
 def of_depth(depth):
@@ -154,7 +154,7 @@ def staged_run(tmp_path, monkeypatch, text_folder, **changed):
     monkeypatch.setattr(table_gate, "default_path", lambda device: tmp_path / "table.json")
     table = LatencyTable.open(tmp_path / "table.json", open_device("cpu"))
     parts = table.missing(
-        members(make_space(own.space, 300)), [Point("decode", 1, 24), Point("decode", 2, 24)]
+        make_space(own.space, 300).covering(), [Point("decode", 1, 24), Point("decode", 2, 24)]
     )
     entries = [
         TableEntry(**dict(part), ms=0.001 if part.name == "rest" else part.width / 32, error_ms=0.0, rounds=9)
@@ -182,7 +182,7 @@ def test_a_target_that_no_width_meets_is_refused_before_the_search(
 ):
     own = staged_run(tmp_path, monkeypatch, text_folder, constraints=["decode_ms@b1 <= 2"])
     with pytest.raises(ConfigError, match="none of 1000 random architectures meets the constraints"):
-        check_constraints(prepare_run(own), measured_here=False)
+        prepare_run(own).check_constraints(measured_here=False)
 
 
 @pytest.mark.parametrize(

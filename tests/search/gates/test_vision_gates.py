@@ -16,8 +16,8 @@ from profiler.table.parts import Entry, Point
 from search.config.run import RunConfig, parse
 from search.gates import table as table_gate
 from search.gates.arithmetic import arithmetic
-from search.gates.table import digest_of, seeing_members
-from search.runs.preflight import check_constraints, prepare_run
+from search.gates.table import digest_of
+from search.runs.preflight import prepare_run
 from search.runs.table_for_space import default_points, held_out, space_of
 from search.spaces.vision import EQUAL_WORK, VisionSpace
 from tests.helpers.image_sources import colours
@@ -61,7 +61,7 @@ def _space(run: RunConfig) -> VisionSpace:
 def test_no_member_breaks_what_arithmetic_knows(tiny_config: RunConfig, tmp_path: Path) -> None:
     run = config(tiny_config, tmp_path, "image_tokens <= 1", "params <= 25e3")
     prepared = prepare_run(run)
-    check_constraints(prepared, measured_here=False)
+    prepared.check_constraints(measured_here=False)
     space, rng = prepared.seeing, np.random.default_rng(1)
     assert space is not None
     some = [*space.seeds(), *members(space, 20)]
@@ -83,7 +83,7 @@ def test_what_no_member_meets_is_one_line(tiny_config: RunConfig, tmp_path: Path
     run = config(tiny_config, tmp_path, "params <= 10")
     says = "constraint 'params <= 10': no sample of the space meets it, the closest of "
     with pytest.raises(ConfigError, match=says):
-        check_constraints(prepare_run(run), measured_here=False)
+        prepare_run(run).check_constraints(measured_here=False)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def tabled(tiny_config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = config(tiny_config, tmp_path, "ttft_ms@b1 <= 2.5", gates={"table": True, "audit": 0}, space=space)
     table = LatencyTable.open(tmp_path / "table.json", open_device("cpu"))
     names = run.space.operators
-    parts = table.missing(seeing_members(_space(run)), [FIRST])
+    parts = table.missing(_space(run).covering(), [FIRST])
     table.add(
         Entry(**dict(part), ms=0.3 if part.name in names else 0.1, error_ms=0.0, rounds=9) for part in parts
     )

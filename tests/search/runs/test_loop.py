@@ -17,7 +17,7 @@ from search.runs import preflight
 from search.runs.folder import RunFolder
 from search.runs.frontier import frontier_of, hypervolume_gain
 from search.runs.loop import drive
-from search.runs.preflight import check_constraints, prepare_run
+from search.runs.preflight import prepare_run
 from search.runs.status import complete
 from tests.helpers.made_up_profile import measure_on_made_up_device
 from tests.helpers.pretended_evaluations import PretendExecutor, pretended
@@ -211,7 +211,7 @@ def test_a_constraint_that_nothing_meets_is_found_before_any_work(
         {**tiny_config.model_dump(mode="json"), "constraints": constraints}, where="x"
     )
     with pytest.raises(ConfigError, match=says):
-        check_constraints(prepare_run(config))
+        prepare_run(config).check_constraints()
 
 
 def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_constraint_that_could_not_be_measured_is_not_refused(tiny_config, mon
 
     monkeypatch.setattr(ProfilingWorker, "profile", too_large)
     changed = {**tiny_config.model_dump(mode="json"), "constraints": ["decode_ms@b1 <= 1e-6"]}
-    check_constraints(prepare_run(config_module.parse(changed, where="x")))
+    prepare_run(config_module.parse(changed, where="x")).check_constraints()
     assert len(probes) >= 3
 
 
@@ -270,9 +270,9 @@ def test_a_target_that_only_one_mixer_meets_is_not_refused(tiny_config, monkeypa
         )
 
     monkeypatch.setattr(preflight, "profiled", profiled)
-    check_constraints(prepare_run(config))
+    prepare_run(config).check_constraints()
     for impossible, closest in (("decode_ms@b1 <= 0.1", 0.5), ("decode_tokens_per_s@b1 >= 3", 2)):
         with pytest.raises(
             ConfigError, match=f"no sample meets it; of .* measured, .* the closest has {closest}"
         ):
-            check_constraints(prepare_run(config.model_copy(update={"constraints": (impossible,)})))
+            prepare_run(config.model_copy(update={"constraints": (impossible,)})).check_constraints()
