@@ -5,14 +5,16 @@ one after the other. This takes minutes for one operator. So binaries and result
 processes, and `tuned/` names the configurations that won.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from operators.base.files import locked
+from operators.kernels.compiling import waiting
 
 HALF = (torch.bfloat16, torch.float16)
 # Package -> distribution. Their top level imports models and with them transformers, which takes seconds.
@@ -30,6 +35,9 @@ _HEAVY_PARTS = {"fla": ("fla.ops",)}
 VERSIONED = ("torch", "triton", "flash-linear-attention", "mamba-ssm")
 # An environment variable: 1 lets the libraries try all configurations, which is needed to write `tuned/`.
 FULL_TUNING = "FRONTRUNNER_FULL_TUNING"
+# How long a process waits for another one that tunes the same kernel (s). On an H100 all kernels of a new
+# shape of Gated DeltaNet took 30.
+_TURN_S = 60.0
 
 
 @cache  # the outcome does not change, and to look through a library's kernels takes a moment
@@ -165,9 +173,8 @@ def narrow(library: str) -> None:
         if kept:
             autotuner.configs = kept
         autotuner.do_bench = _brief_bench
-        # Triton has check_disk_cache since version 3.4.
-        if any(config.pre_hook for config in autotuner.configs) and hasattr(autotuner, "check_disk_cache"):
-            autotuner.check_disk_cache = partial(_check_disk_cache, autotuner)
+        if hasattr(autotuner, "check_disk_cache"):  # since Triton 3.4
+            autotuner.check_disk_cache = partial(_tuned_once, autotuner)
 
 
 def _brief_bench(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:
@@ -175,13 +182,50 @@ def _brief_bench(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:
     return importlib.import_module("triton.testing").do_bench(call, warmup=5, rep=20, quantiles=quantiles)
 
 
-def _check_disk_cache(autotuner: Any, key: Any, configs: Sequence[Any], tune: Callable[[], None]) -> bool:
-    """Triton's own method, for configurations with a function to call before the kernel.
+def _tuned_once(autotuner: Any, key: Any, configs: Sequence[Any], tune: Callable[[], None]) -> bool:
+    """Triton's own method `check_disk_cache`, so that all processes take the same configuration.
 
-    Mamba2's backward pass has such configurations. Functions cannot be written to a file, so that Triton
-    would tune these kernels again in every process. Another choice adds up in another order: equal trainings
-    would have different losses. So the functions are left out here.
+    Another choice adds up in another order: equal trainings would have different losses. Triton would tune
+    again in two cases. Where several processes meet a kernel at the same time, each would take its own
+    choice: so one tunes, and the others wait and read what it chose. And functions to call before the kernel,
+    which Mamba2's backward pass has, cannot be written to a file: so they are left out of what is written.
+
+    key: the arguments that the kernel is tuned for
+    tune: times the configurations
     """
+    name = f"{autotuner.base_fn.__name__}-{hashlib.sha256(str(key).encode()).hexdigest()[:16]}"
+    with _alone(name):
+        return _tuned(autotuner, key, configs, tune)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Inside, no other process with the same folder of kernels is in such a block of that name.
+
+    One that waits lets go of the device, because the other one may need it. After _TURN_S it waits no longer:
+    a choice of its own is better than a standstill.
+    """
+    with ExitStack() as held:
+        with suppress(OSError):  # nothing can be kept in such a folder either
+            folder = Path(os.environ["TRITON_CACHE_DIR"]) / "tuning"
+            folder.mkdir(parents=True, exist_ok=True)
+            file, until = folder / f"{name}.lock", time.monotonic() + _TURN_S
+            while not _taken(held, file) and (left := until - time.monotonic()) > 0:
+                with waiting(), locked(file, wait_s=left):
+                    pass  # the other one is done, and another one may be sooner than this one
+        yield
+
+
+def _taken(held: ExitStack, file: Path) -> bool:
+    """Whether the lock was free; it is then held."""
+    try:
+        held.enter_context(locked(file, wait_s=0))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _tuned(autotuner: Any, key: Any, configs: Sequence[Any], tune: Callable[[], None]) -> bool:
     plain = {str(config): copy(config) for config in configs}
     for config in plain.values():
         config.pre_hook = None

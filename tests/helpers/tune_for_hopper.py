@@ -1,11 +1,17 @@
 """Launches a kernel that keeps the fastest of three configurations, on a Hopper GPU that is not there.
 
+Which one is the fastest here (from 0) is the first argument. The other one is how many such processes launch
+it at the same time.
+
 Prints how often one was timed, which one was taken, and which one's function was called before it.
 """
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import triton
@@ -30,9 +36,18 @@ def _kernel(x, size, block: tl.constexpr):
 
 
 def timings(call: Callable[[], None], quantiles: Sequence[float]) -> list[float]:
-    """The second configuration is the fastest."""
+    time.sleep(0.1)  # so that other processes are there before the choice is made
     timed.append(len(timed))
-    return [0.0 if len(timed) == 2 else 1.0 for _ in quantiles]
+    return [0.0 if timed[-1] == int(sys.argv[1]) else 1.0 for _ in quantiles]
+
+
+def wait_for_others(count: int) -> None:
+    """Until so many processes with this folder of kernels are here."""
+    folder = Path(os.environ["TRITON_CACHE_DIR"]) / "here"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < count:
+        time.sleep(0.01)
 
 
 def main() -> None:
@@ -46,6 +61,7 @@ def main() -> None:
     libraries.narrow("__main__")
     JITFunction.run = lambda self, *arguments, **_: None  # nothing to launch it on
     x = torch.zeros(1)
+    wait_for_others(int(sys.argv[2]))
     _kernel[(1,)](x, 7)
     found = {"timed": len(timed), "taken": _kernel.best_config.kwargs, "called": called}
     print(json.dumps(found))  # noqa: T201 - which the test reads

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 
-def printed(module: str, folder: Path) -> str:
-    """What `python -m tests.helpers.MODULE` prints.
+def printed(module: str, folder: Path, *arguments: str) -> str:
+    """What `python -m tests.helpers.MODULE *arguments` prints.
 
     folder: for temporary files and for kernels
     """
     ran = subprocess.run(
-        [sys.executable, "-m", f"tests.helpers.{module}"],
+        [sys.executable, "-m", f"tests.helpers.{module}", *arguments],
         env={
             "PYTHONPATH": ":".join(sys.path),
             "PATH": "/usr/bin:/bin",

@@ -3,7 +3,10 @@
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,7 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from operators.kernels import libraries  # noqa: E402
+from operators.kernels import compiling, libraries  # noqa: E402
 from tests.helpers.without_interpreter import printed  # noqa: E402
 
 KERNEL = """
@@ -117,5 +120,47 @@ def test_what_was_fastest_is_kept_for_other_processes_also_with_a_function_befor
     """A choice that each process made anew would change the order of sums, and with it losses."""
 
     taken = {"taken": {"block": 32}, "called": [32]}
-    assert json.loads(printed("tune_for_hopper", tmp_path)) == {"timed": 3, **taken}
-    assert json.loads(printed("tune_for_hopper", tmp_path)) == {"timed": 0, **taken}
+    assert json.loads(printed("tune_for_hopper", tmp_path, "1", "1")) == {"timed": 3, **taken}
+    assert json.loads(printed("tune_for_hopper", tmp_path, "2", "1")) == {"timed": 0, **taken}
+
+
+def test_processes_that_meet_a_kernel_at_the_same_time_take_one_choice(tmp_path: Path) -> None:
+    """To each another configuration seems the fastest."""
+
+    def found(fastest: int) -> Any:
+        return json.loads(printed("tune_for_hopper", tmp_path, str(fastest), "3"))
+
+    with ThreadPoolExecutor(3) as several:
+        processes = list(several.map(found, range(3)))
+    assert sorted(each["timed"] for each in processes) == [0, 0, 3]
+    assert len({each["taken"]["block"] for each in processes}) == 1
+
+
+def test_who_waits_for_another_one_s_choice_lets_go_of_the_device_and_at_last_chooses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that tunes may wait for the device, which all others must have left for that."""
+    let_go, came_back = threading.Event(), threading.Event()
+
+    @contextmanager
+    def without_device() -> Iterator[None]:
+        let_go.set()
+        yield
+        came_back.set()
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiling, "_context", without_device)
+
+    def wait() -> bool:
+        with libraries._alone("kernel"):
+            return came_back.is_set()
+
+    with ThreadPoolExecutor(1) as beside:
+        with libraries._alone("kernel"):
+            other = beside.submit(wait)
+            assert let_go.wait(30)
+            assert not came_back.is_set()
+        assert other.result()
+        monkeypatch.setattr(libraries, "_TURN_S", 0.05)
+        with libraries._alone("kernel"):
+            beside.submit(wait).result()
