@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from operators.base.errors import DataError, DivergedError, RunError
 from operators.base.files import locked
 from proxy_train.text.corpus import Corpus
-from proxy_train.train import evaluate
 from proxy_train.train import train as trained_alone
 from search.config.run import RunConfig
 from search.runs import kept_training
@@ -18,6 +17,7 @@ from search.runs.export import load
 from search.runs.exportable import exportable
 from search.runs.kept_training import KeptTraining, train_into
 from tests.helpers.small_trainings import without_time
+from tests.helpers.validation_loss import validation_scores
 
 FILES = {
     *("architecture.yaml", "curve.jsonl", "model.safetensors", "provenance.json", "README.md"),
@@ -62,7 +62,9 @@ def test_the_folder_has_the_model_its_curve_and_its_scores(
         {"step": step, "tokens": 64 * step, "loss": loss} for step, loss in enumerate(alone.losses, 1)
     ]
     model, tokenizer = load(to)
-    assert evaluate(model, corpus, training.settings) == pytest.approx((score.loss, score.bits_per_byte))
+    assert validation_scores(model, corpus, training.settings) == pytest.approx(
+        (score.loss, score.bits_per_byte)
+    )
     assert tokenizer.to_str() == corpus.tokenizer().to_str()
     source = exportable(str(to), None, tmp_path)
     assert source.scores["loss"] == score.loss
