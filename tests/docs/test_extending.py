@@ -3,7 +3,9 @@
 import ast
 import builtins
 import importlib
+import inspect
 import re
+import sys
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +16,15 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from typer import Typer
 
 from operators import Architecture, registry
 from operators.base import shipped
 from proxy_train import tasks
 from proxy_train.task_settings import TaskSettings
 from proxy_train.text.corpus import Corpus
+from search import studies
+from search.cli import study
 from search.config.run import RunConfig
 from search.config.space import SpaceSettings
 from search.spaces.encoding import Dimension, IntegerSpace
@@ -107,6 +112,32 @@ def test_the_study_trains_once_with_each_seed(
     show(Console(file=output, width=80), table)
     lines = [line.split() for line in output.getvalue().splitlines()]
     assert lines[-2:] == [["0", "3.0000"], ["1", "4.0000"]]
+
+
+def test_the_command_of_the_study_hands_on_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds, handed = recipe("search/studies/seeds.py"), []
+    monkeypatch.setitem(sys.modules, "search.studies.seeds", seeds)
+    monkeypatch.setattr(studies, "seeds", seeds, raising=False)
+    monkeypatch.setattr(report, "seeds_table", "its table", raising=False)
+    takes = inspect.signature(study._print_study)
+    names = {
+        **vars(study),
+        "study_app": Typer(),
+        "_print_study": lambda *given: handed.append(takes.bind(*given)),
+    }
+    recipe("search/cli/study.py", **names).seeds_(Path("a.yaml"), ["seeds=[0]"], "b", Path("c"), True)
+    assert [each.arguments for each in handed] == [
+        {
+            "schema": seeds.SeedSettings,
+            "run": seeds.run,
+            "table": "its table",
+            "config": Path("a.yaml"),
+            "changes": ["seeds=[0]"],
+            "name": "b",
+            "results": Path("c"),
+            "as_json": True,
+        }
+    ]
 
 
 FRAGMENTS = [
