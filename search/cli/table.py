@@ -49,8 +49,15 @@ def build_(
         list[str] | None,
         typer.Option(help="Tokens in the state, as in 8192,32768.", show_default="the run's, or 1024"),
     ] = None,
-    device: DeviceName = "cpu",
-    threads: Threads = 1,
+    device: Annotated[
+        str | None, typer.Option(help="Device to use: cpu or cuda:N.", show_default="the run's, or cpu")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of PyTorch on a CPU.", parser=whole_number(1), show_default="the run's, or 1"
+        ),
+    ] = None,
     table: TableFile = None,
     results: Results = DEFAULT_RESULTS,
     changes: Changes = None,
@@ -68,11 +75,13 @@ def build_(
         sources,
         batches=whole_numbers("--batch", batch or []),
         contexts=whole_numbers("--context", context or []),
+        device=device,
+        threads=threads,
         results=results,
         changes=changes or (),
     )
-    opened = open_device(device)
-    with torch_threads(threads):
+    opened = open_device(needs.device)
+    with torch_threads(needs.threads):
         kept = LatencyTable.open(table or default_path(opened), opened)
         before = len(kept.entries)
         build(

@@ -1,9 +1,9 @@
 """What `frontrunner table` does: layers and points of its sources, held-out models, cases for a record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from search.spaces.free import ArchitectureSpace
 from search.spaces.staged import make_space
 from search.spaces.vision import VisionSpace, seeing_space
 
+T = TypeVar("T")
 _DRAWS = 100  # for each model that is held out, before the space is said to have too few
 BATCHES, CONTEXTS, IMAGES = (1, 8), (1024,), 1  # of a model that is given without a run
 
@@ -36,10 +37,14 @@ class Wanted:
 
     architectures: that together have every layer.
     points: to measure these layers at.
+    device: of the runs among the sources; `cpu` where there are only models.
+    threads: that a CPU computes with, of these runs too; 1 where there are only models.
     """
 
     architectures: tuple[Model, ...]
     points: tuple[Point, ...]
+    device: str = "cpu"
+    threads: int = 1
 
 
 def wanted(
@@ -47,6 +52,8 @@ def wanted(
     *,
     batches: Sequence[int] | None,
     contexts: Sequence[int] | None,
+    device: str | None = None,
+    threads: int | None = None,
     results: Path = Path("results"),
     changes: Sequence[str] = (),
 ) -> Wanted:
@@ -55,6 +62,7 @@ def wanted(
     sources: run files, runs and models (see `search.runs.sources`).
     batches: batch sizes; None for those that a run is measured with.
     contexts: tokens in the state; None for those that a run is measured with.
+    device, threads: to measure with; None for those of the runs, which then have to agree.
     results: folder that holds the runs.
     changes: of keys of the run files, as in `space.max_depth=8`.
 
@@ -62,10 +70,12 @@ def wanted(
     """
     architectures: list[Model] = []
     points: dict[Point, None] = {}
+    devices, counts = dict[str, None](), dict[int, None]()  # of the runs, in their order
     for source in sources:
         given = run_or_model(source, results, changes)
         if isinstance(given, RunConfig):
             architectures += members_of(given)
+            devices[given.device] = counts[given.profile.threads] = None
             of_batches = batches or given.profile.batch_sizes
             of_contexts = contexts or given.profile.contexts
             images, picture = given.profile.images, given.profile.picture
@@ -80,7 +90,20 @@ def wanted(
             for context in of_contexts
             for phase in phases
         }
-    return Wanted(tuple(architectures), tuple(points))
+    return Wanted(
+        tuple(architectures),
+        tuple(points),
+        device or _agreed("--device", devices, "cpu"),
+        threads or _agreed("--threads", counts, 1),
+    )
+
+
+def _agreed(option: str, of_runs: Iterable[T], otherwise: T) -> T:
+    """What the runs say alike; `otherwise` where there is no run. Raises ConfigError where they differ."""
+    several = [*of_runs]
+    if len(several) > 1:
+        raise ConfigError(f"{option}: expected one, as the runs have {' and '.join(map(str, several))}")
+    return several[0] if several else otherwise
 
 
 def load_space(path: Path, changes: Sequence[str] = ()) -> RunConfig:

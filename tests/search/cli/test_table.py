@@ -3,6 +3,7 @@
 import json
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -69,6 +70,23 @@ def test_batches_and_contexts_are_the_runs_unless_given(run_file: Path) -> None:
         Point(phase, 2, context) for phase in ("decode", "prefill") for context in (8, 16)
     }
     assert given.architectures[-1] == Architecture.load("tiny-hybrid")
+
+
+def test_device_and_threads_are_the_runs_unless_given(run_file: Path, tmp_path: Path) -> None:
+    def asked(*sources: object, changes: list[str], **given: Any) -> tuple[str, int]:
+        found = wanted([*map(str, sources)], batches=[1], contexts=[8], changes=changes, **given)
+        return found.device, found.threads
+
+    on_gpu = ["device=cuda:1", "profile.threads=2"]
+    assert asked(run_file, changes=on_gpu) == ("cuda:1", 2)
+    assert asked(run_file, changes=on_gpu, device="cuda:0", threads=3) == ("cuda:0", 3)
+    assert asked("tiny-hybrid", changes=[]) == ("cpu", 1)
+    other = tmp_path / "other.yaml"
+    other.write_text(f"{RUN}\ndevice: cuda:0\n", encoding="utf-8")
+    assert asked(other, "tiny-hybrid", changes=[]) == ("cuda:0", 1)
+    with pytest.raises(ConfigError, match=r"^--device: expected one, as the runs have cpu and cuda:0$"):
+        asked(run_file, other, changes=[])
+    assert asked(run_file, other, changes=[], device="cpu") == ("cpu", 1)
 
 
 def test_models_that_see_are_wanted_from_the_pictures_on(tmp_path: Path) -> None:
