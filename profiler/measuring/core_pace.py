@@ -42,7 +42,7 @@ class CorePace:
             return ""
         return (
             f"core: the same work took {excess:.0%} longer than at its fastest, "
-            f"expected at most {MOST_SLOWER:.0%}: other programs use the processor"
+            f"expected at most {MOST_SLOWER:.0%}: something else uses the processor"
         )
 
     def _timed(self) -> float:
