@@ -130,6 +130,13 @@ FAMILIES = {
 }
 FAMILIES["idefics3"] = FAMILIES["smolvlm"]  # the first SmolVLMs have this name; the class is the same
 
+
+def sees(config: Mapping[str, Any]) -> bool:
+    """Whether the content of a config.json is that of a model that sees, of a family that is read here."""
+    family = config.get("model_type")
+    return isinstance(family, str) and family in FAMILIES
+
+
 TOWER_DEFAULTS = {
     "lfm2_vl": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "heads": 12},
     "smolvlm": {"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "heads": 16},

@@ -11,6 +11,7 @@ import numpy as np
 from operators.base.errors import DataError
 from operators.base.files import whole_folder
 from operators.vision.preprocess import WHITE, pillow
+from proxy_train.images.decode import MOST_PIXELS
 from proxy_train.text.documents import read_documents
 
 NAMES = "pages.jsonl"
@@ -49,6 +50,10 @@ def render_pages(
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise DataError(f"{to}: expected a new or an empty folder")
+    largest = round(MOST_PIXELS**0.5)
+    for name, size, most in (("image size", image_size, largest), ("font size", font_size, image_size)):
+        if size > most:
+            raise DataError(f"{name} {size}: expected at most {most} pixels")
     face, rng = _face(font, font_size), np.random.default_rng(seed)
     written, rows = 0, []
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from operators.base.errors import RunError
-from search.cli.options import DEFAULT_RESULTS, CandidateId, Dtype, Results, plain_console
+from search.cli.options import DEFAULT_RESULTS, CandidateId, Dtype, Results, finite_number, plain_console
 
 console = plain_console()
 
@@ -54,7 +54,9 @@ def export(
     ] = None,
     split_gb: Annotated[
         float | None,
-        typer.Option(min=0.001, help="The most that one part holds, with --format gguf (10^9 bytes)."),
+        typer.Option(
+            help="The most that one part holds, with --format gguf (10^9 bytes).", parser=finite_number(0.001)
+        ),
     ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:

@@ -91,8 +91,8 @@ def frontier(
         where=conditions,
         frontier=not everything,
     )
-    shown = sorted_by(table, sort or wanted[0].metric, descending=descending)
-    also = [*(condition.metric for condition in conditions), *([sort] if sort else [])]
+    shown = sorted_by(table, wanted[0].metric if sort is None else sort, descending=descending)
+    also = [*(condition.metric for condition in conditions), *([] if sort is None else [sort])]
     columns = tables.columns_for(table, wanted, with_status=everything, also=also)
 
     title = f"{'candidates' if everything else 'frontier'} of {folder.name}{f' on {kind}' if kind else ''}"

@@ -53,6 +53,7 @@ def rm(
         try:
             agreed = typer.confirm(question, err=True)
         except typer.Abort:
+            typer.echo(err=True)  # the question has no end of line
             agreed = False
         if not agreed:
             raise RunError(

@@ -80,10 +80,7 @@ def read_published(source: Path) -> Published:
         return _pair(source)
     tensors = _opened(source)
     where = source / "config.json" if isinstance(tensors, SafetensorsFolder) else source
-    if (
-        isinstance(tensors, SafetensorsFolder)
-        and tensors.config.get("model_type") in vision_families.FAMILIES
-    ):
+    if isinstance(tensors, SafetensorsFolder) and vision_families.sees(tensors.config):
         seeing = vision_families.describe_vision(tensors.config, name=model_name(source), where=str(where))
         fitting = vision_families.fitted_vision(seeing, tensors, where=source)
         return Published(seeing.value, fitting, _tokenizer(tensors), None, tuple(tensors.remarks))

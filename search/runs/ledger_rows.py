@@ -23,6 +23,7 @@ STUDY = "frontrunner"
 LOCK_TIMEOUT_S = 20.0  # another program that reads or writes the file is done within that
 # How Optuna names the states of trials that have ended.
 _ENDED = ("COMPLETE", "PRUNED", "FAIL")
+_MOST = 2**63 - 1  # the largest whole number of SQLite
 # Trials that are asked for by their ids; of more, all are read.
 _FEW = 500
 _TRIALS = (
@@ -74,6 +75,8 @@ def rows(
 
     Raises sqlite3.Error.
     """
+    if only is not None and only > _MOST:
+        return []
     with _connected(path) as connection:
         chosen = "" if only is None else " AND number = :only"
         asked = {"study": STUDY, "only": only}

@@ -57,7 +57,7 @@ def model_of(text: str, results: Path) -> tuple[str, Model]:
     path = Path(text)
     if not is_candidate(text) and is_published(path) and path.is_dir():
         config = read_mapping(path / "config.json")
-        if config.get("model_type") in vision_families.FAMILIES:
+        if vision_families.sees(config):
             published = vision_families.describe_vision(config, where=str(path / "config.json"))
             return _titled(path, None), published.value
     return _named(text, results, load_model)
@@ -93,6 +93,8 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
     if number is not None and both is not None and not Path(run).exists():
         raise RunError(f"{run} {number}: expected one candidate, `{both['run']} {number}` or `{run}`")
     if number is None:
+        if both is None and (not run or ":" in run):
+            raise RunError(f"{run!r}: expected RUN:ID, with a whole number as ID")
         if both is None:
             raise RunError(f"{run}: expected a candidate as well, as in `{run} 0` or `{run}:0`")
         run, number = both["run"], int(both["number"])

@@ -95,7 +95,9 @@ def test_a_font_of_a_package_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"font": "fontpkg-nowhere"}, "font 'fontpkg-nowhere': neither a file nor an installed package"),
         ({"font": ""}, "font '': neither a file nor an installed package"),
         ({"font": __file__}, "expected a .ttf or .otf file"),
-        ({"font_size": 60}, "words fit into 48×48 pixels at font size 60"),
+        ({"font_size": 48}, "words fit into 48×48 pixels at font size 48"),
+        ({"font_size": 10**11}, "font size 100000000000: expected at most 48 pixels"),
+        ({"image_size": 8193}, "image size 8193: expected at most 8192 pixels"),
         ({"words": 99}, "no 99 words fit into"),
     ],
 )

@@ -266,6 +266,7 @@ def test_unknown_runs_candidates_and_files(call, first, tmp_path, config):
         refused(call(*command), "run first has no candidate 99: expected 0 to 5")
     refused(call("frontier", "first", "--objectives", "speed"), "unknown metric 'speed'")
     refused(call("frontier", "first", "--sort", "speed"), "unknown column 'speed'")
+    refused(call("frontier", "first", "--sort", ""), "unknown column ''")
     refused(call("frontier", "first", "--where", "speed"), "as in 'params <= 3e6'")
     refused(call("profile", tmp_path / "none.yaml"), "none.yaml: cannot be read")
     refused(call("profile", "first:99"), "run first has no candidate 99: expected 0 to 5")

@@ -91,6 +91,14 @@ def test_a_run_is_removed_when_somebody_says_yes(
         "error: run first: not removed, as the answer was not yes; --yes asks no question\n",
     )
     assert "results/first, 6 evaluated candidates, " in asked[0]
+
+    def no_answer(question: str, **_: object) -> bool:
+        typer.echo(question, nl=False, err=True)
+        raise typer.Abort
+
+    monkeypatch.setattr(typer, "confirm", no_answer)
+    assert call("rm", "first")[2].splitlines()[1:] == err.splitlines()
+    monkeypatch.setattr(typer, "confirm", answer)
     assert (results / "first" / "ledger.db").is_file()
     assert call("rm", "first")[0] == 0
     assert [path.name for path in results.iterdir()] == ["second"]

@@ -23,6 +23,7 @@ from search.config.run import RunConfig
 from search.runs import ledger as ledger_module
 from search.runs import run, table_for_space
 from search.runs.export_huggingface import export_huggingface
+from search.runs.importing import read_published
 from search.runs.ledger import Ledger
 from search.runs.sources import architecture_of, candidate_named, run_or_architecture
 from search.runs.table_for_space import load_space
@@ -92,6 +93,7 @@ def test_a_folder_without_a_model_hides_no_shipped_name(here: Path) -> None:
             "results/first: the folder of a run, expected one of its candidates, as results/first:0",
         ),
         ("first:7", "run first has no candidate 7: expected 0 to 0"),
+        (f"first:{2**63}", f"run first has no candidate {2**63}: expected 0 to 0"),
         ("second:0", "unknown run 'second'"),
         ("results", "results: cannot be read: a folder without architecture.yaml"),
         ("nowhere/x.yaml", "nowhere/x.yaml: cannot be read: No such file"),
@@ -111,6 +113,12 @@ def test_a_published_model_is_named_by_its_folder(here: Path) -> None:
         found = architecture_of(text, Path("results"))
         assert (found[0], found[1].digest()) == (title, model.architecture.digest())
         assert run_or_architecture(text, Path("results")) == found[1]
+    (here / "theirs/config.json").write_text('{"model_type": ["llama"]}')
+    says = r"config.json: model_type: expected one of .*llama"
+    with pytest.raises(ArchitectureError, match=says):
+        architecture_of("theirs", Path("results"))
+    with pytest.raises(ArchitectureError, match=says):
+        read_published(here / "theirs")
     for name in ("theirs/config.json", "cut.gguf"):
         (here / name).write_text("{}")
     for text in ("theirs", "cut.gguf"):
@@ -123,6 +131,9 @@ def test_candidates_and_runs_are_named_in_either_way(here: Path, tiny_config: Ru
         assert candidate_named(*words, Path("results"))[2].architecture == MODEL
     with pytest.raises(RunError, match=r"first: expected a candidate as well, as in `first 0` or `first:0`"):
         candidate_named("first", None, Path("results"))
+    for text in ("", ":0", "first:", "first:0x1"):
+        with pytest.raises(RunError, match=f"^{text!r}: expected RUN:ID, with a whole number as ID$"):
+            candidate_named(text, None, Path("results"))
     with pytest.raises(RunError, match=r"first:0 1: expected one candidate, `first 1` or `first:0`"):
         candidate_named("first:0", 1, Path("results"))
     assert run_or_architecture("results/first", Path("nowhere")) == tiny_config
