@@ -167,7 +167,7 @@ def describe_vision(
     """
     settings = Settings(config, where=where)
     kind = settings.get("model_type", null=True)
-    if kind not in FAMILIES:
+    if not sees(config):
         raise settings.error("model_type", f"one of {', '.join(FAMILIES)}", kind)
     family, vision, defaults = FAMILIES[kind], settings.mapping("vision_config"), TOWER_DEFAULTS[kind]
     vision.only("hidden_act", *GELU_TANH)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Iterator, Sequence
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def render_pages(
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise DataError(f"{to}: expected a new or an empty folder")
-    largest = round(MOST_PIXELS**0.5)
+    largest = isqrt(MOST_PIXELS)
     for name, size, most in (("image size", image_size, largest), ("font size", font_size, image_size)):
         if size > most:
             raise DataError(f"{name} {size}: expected at most {most} pixels")

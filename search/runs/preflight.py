@@ -136,17 +136,15 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
     elif forecasts:
         with suppress(DeviceError):  # without the device here, the searcher learns latencies itself
             table = device_table(device, kinds, threads=threads)
+    members = [] if table is None else everything.covering()
     if table is not None and config.gates.table:
         points = predicted_points(constraints, profile)
-        of_space = digest_of(config.space)
-        gate = table_check(table, points, everything.covering(), space=of_space, device=device)
+        gate = table_check(table, points, members, space=digest_of(config.space), device=device)
         fast = in_time(table, points)
     screen = Screen(
         arithmetic_check(constraints, profile, device), gate, audit=config.gates.audit, seed=config.seed
     )
-    known: Known[Architecture] = {}
-    if table is not None and forecasts:
-        known = known_costs(table, objectives, profile, everything.covering())
+    known = known_costs(table, objectives, profile, members) if table is not None and forecasts else {}
     space = make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast)
     return Prepared(config, corpus, space, screen, known)
 

@@ -93,9 +93,9 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
     if number is not None and both is not None and not Path(run).exists():
         raise RunError(f"{run} {number}: expected one candidate, `{both['run']} {number}` or `{run}`")
     if number is None:
-        if both is None and (not run or ":" in run):
-            raise RunError(f"{run!r}: expected RUN:ID, with a whole number as ID")
         if both is None:
+            if not run or ":" in run:
+                raise RunError(f"{run!r}: expected RUN:ID, with a whole number as ID")
             raise RunError(f"{run}: expected a candidate as well, as in `{run} 0` or `{run}:0`")
         run, number = both["run"], int(both["number"])
     return candidate_of(results, run, number)

@@ -43,8 +43,8 @@ class Wanted:
 
     architectures: tuple[Model, ...]
     points: tuple[Point, ...]
-    device: str = "cpu"
-    threads: int = 1
+    device: str
+    threads: int
 
 
 def wanted(

@@ -275,6 +275,10 @@ def test_every_shipped_model_is_tested_here() -> None:
     ("change", "says"),
     [
         ({"model_type": "llava"}, "model_type: expected one of lfm2_vl, smolvlm, idefics3, got 'llava'"),
+        (
+            {"model_type": ["lfm2_vl"]},
+            "model_type: expected one of lfm2_vl, smolvlm, idefics3, got ['lfm2_vl']",
+        ),
         ({"projector_hidden_act": "relu"}, "projector_hidden_act: expected 'gelu', got 'relu'"),
         ({"downsample_factor": 3}, "projector.pixel_shuffle: expected 1, 2 or 4, got 3"),
         ({"image_token_id": 61}, "image_token: expected an id below language.vocabulary, 61, got 61"),
