@@ -14,6 +14,7 @@ from torch import Tensor
 from operators.architecture import Architecture
 from operators.base.broken_device import faults_told
 from operators.base.errors import ConfigError, DataError, DivergedError
+from operators.base.freed_memory import keep_freed_memory
 from operators.base.threads import torch_threads
 from operators.cost import training_flops
 from operators.kernels.libraries import deterministic
@@ -265,8 +266,11 @@ def curve(losses: list[float], tokens_per_step: int) -> tuple[tuple[int, float],
 def own_torch_state(seed: int, device: str, threads: int) -> Iterator[None]:
     """Inside, torch has this seed and number of threads, and a GPU adds up in a fixed order.
 
+    From now on the process keeps the memory that it frees, see `operators.base.freed_memory`.
+
     Raises BrokenDeviceError where an error leaves the GPU of no use to this process.
     """
+    keep_freed_memory()
     on_cpu = device == "cpu"  # a CPU adds up in a fixed order anyway
     with (
         faults_told(device),  # outside of what sets the GPU's state back, which fails with it

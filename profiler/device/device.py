@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from operators.base.errors import DeviceError, flat
+from operators.base.freed_memory import give_back_freed_memory, keep_freed_memory
 from profiler.device.names import ENGINES, OWN, computes_on, engine_of, engine_on
 from profiler.device.nvml import Gpu, Reading, driver_version
 from profiler.engines.packages import engine_versions, require_engine
@@ -75,7 +76,7 @@ class Device(ABC):
 
     @abstractmethod
     def release_memory(self) -> None:
-        """Gives back what PyTorch keeps for later allocations."""
+        """Gives back what this process keeps for later allocations."""
 
     @abstractmethod
     def reading(self) -> Reading:
@@ -111,6 +112,8 @@ class Device(ABC):
 def open_device(name: str, *, engines: bool = False) -> Device:
     """The device called `cpu`, `cuda` (the first GPU) or `cuda:N`.
 
+    From now on the process keeps the memory that it frees, see `operators.base.freed_memory`.
+
     engines: whether it may be an engine of others, see `profiler.device.names`
 
     Raises DeviceError for another name, an absent GPU, or an engine that is not installed.
@@ -124,6 +127,7 @@ def open_device(name: str, *, engines: bool = False) -> Device:
     if engine and engine_on(engine, own) != name:
         raise DeviceError(f"unknown device {name!r}: expected {engine_on(engine, own)}")
     device = _own(own, or_engine=engines)
+    keep_freed_memory()
     if engine:
         require_engine(engine)
         device.label, device.engine = name, engine
@@ -228,8 +232,7 @@ class _Cpu(Device):
         return int(found[1]) * 1024 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def release_memory(self) -> None:
-        # PyTorch keeps no memory for later on a CPU.
-        pass
+        give_back_freed_memory()
 
     def reading(self) -> Reading:
         return Reading(unavailable={"nvml": "a CPU has no NVML"})

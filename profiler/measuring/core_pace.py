@@ -1,8 +1,11 @@
 """Whether a core of a GPU's host kept its pace, where a time has work on it besides the GPU's.
 
-A picture is prepared on one core before the GPU begins. Others may use the same processor. While forty models
-were measured on an H200, the host's core took up to 1.7 times as long, for half a minute, and the times of
-the GPU stayed the same (record h200/vision_table). The anchor model does not show that: it runs on the GPU.
+A picture is prepared on one core before the GPU begins. While forty models were measured on an H200, that
+took up to 1.7 times as long, for half a minute, and the times of the GPU stayed the same (record
+h200/vision_table). The anchor model does not show that: it runs on the GPU. Another program on the processor
+can be the reason. So can memory that goes back to the system (see `operators.base.freed_memory`): in a later
+search on such a host, some processes took 1.6 times as long for this work, but not for small pictures, and
+processes beside them did not.
 """
 
 from collections.abc import Callable
