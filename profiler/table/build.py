@@ -86,7 +86,8 @@ def build(
         table.missing(architectures, points), key=lambda part: (part.width, part.name, part.details)
     )
     # Preparing pictures is the CPU's work. It was up to 1.7 times slower for seconds on end on a virtual
-    # machine, see `profiler.measuring.core_pace`. So pictures are measured again behind all else, and the faster time counts.
+    # machine, see `profiler.measuring.core_pace`. So pictures are measured again behind all else, and the
+    # faster time counts.
     parts += [part for part in parts if isinstance(part.what, Pictures)]
     fastest: dict[Part, float] = {}
     for done, part in enumerate(parts, 1):
