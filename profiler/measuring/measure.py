@@ -127,11 +127,9 @@ def measure(
                 for (batch, context), point in costs.items()
             ]
         pace = Pace(anchor)
+        measurer = _Measurer(opened, settings, pace)
         points, conditions = watched(
-            lambda: [
-                _measure_point(session, opened, settings, pace, with_energy=not absent)
-                for session in sessions
-            ],
+            lambda: [measurer.point(session, with_energy=not absent) for session in sessions],
             anchor=anchor,
             attempts=settings.attempts,
             usual_ms=pace.usual_ms,
@@ -151,10 +149,7 @@ def measure(
         largest_conditions: Conditions | None = None
         if settings.largest_batch:
             largest, largest_conditions = watched(
-                lambda: [
-                    _measure_largest(model, context, opened, settings, pace, seed)
-                    for context in settings.contexts
-                ],
+                lambda: [measurer.largest(model, context, seed) for context in settings.contexts],
                 anchor=anchor,
                 attempts=settings.attempts,
                 usual_ms=pace.usual_ms,
@@ -244,51 +239,68 @@ def _peak_memory(decoder: Decoder, prompt: Tensor, device: Device) -> int:
     return weights + decoder.state.bytes + device.peak_memory(prefill_and_step)
 
 
-def _measure_point(
-    session: _Session, device: Device, settings: ProfileSettings, pace: Pace, *, with_energy: bool
-) -> PointProfile:
-    decoder, (batch, context) = session.decoders[0], session.prompt.tokens.shape
+@dataclass(frozen=True)
+class _Measurer:
+    """Measures on one device, by the same settings each time."""
 
-    def prefill() -> float:
-        decoder.reset()
-        return device.timed(session.prompt.read)
+    device: Device
+    settings: ProfileSettings
+    pace: Pace
 
-    with memory_errors(_where(batch, context)):
-        prefill_timing = sample(pace.beside(prefill), settings=settings.of_prefill(), lasting=_on_cpu(device))
-        decode_timing = _decode(session.decoders, device, settings, pace)
-        energy = None
-        if settings.energy_seconds and with_energy:
-            steps = ceil(BURST_MS / decode_timing.median_ms)
-            energy = decode_energy(
-                lambda: _steps(decoder, steps, device),
-                device=device,
-                seconds=settings.energy_seconds,
-                tokens=steps * batch,
+    def point(self, session: _Session, *, with_energy: bool) -> PointProfile:
+        decoder, (batch, context) = session.decoders[0], session.prompt.tokens.shape
+
+        def prefill() -> float:
+            decoder.reset()
+            return self.device.timed(session.prompt.read)
+
+        with memory_errors(_where(batch, context)):
+            prefill_timing = sample(
+                self.pace.beside(prefill),
+                settings=self.settings.of_prefill(),
+                lasting=_on_cpu(self.device),
             )
-    return PointProfile(
-        batch=batch,
-        context=context,
-        prefill=prefill_timing,
-        decode=decode_timing,
-        peak_memory_bytes=session.peak_memory_bytes,
-        kv_bytes=session.cost.kv_bytes,
-        recurrent_bytes=session.cost.recurrent_bytes,
-        decode_bytes=session.cost.decode_bytes,
-        energy=energy,
-    )
+            decode_timing = self._decode(session.decoders)
+            energy = None
+            if self.settings.energy_seconds and with_energy:
+                steps = ceil(BURST_MS / decode_timing.median_ms)
+                energy = decode_energy(
+                    lambda: _steps(decoder, steps, self.device),
+                    device=self.device,
+                    seconds=self.settings.energy_seconds,
+                    tokens=steps * batch,
+                )
+        return PointProfile(
+            batch=batch,
+            context=context,
+            prefill=prefill_timing,
+            decode=decode_timing,
+            peak_memory_bytes=session.peak_memory_bytes,
+            kv_bytes=session.cost.kv_bytes,
+            recurrent_bytes=session.cost.recurrent_bytes,
+            decode_bytes=session.cost.decode_bytes,
+            energy=energy,
+        )
 
+    def largest(self, model: HybridLM, context: int, seed: int) -> LargestBatch:
+        with memory_errors(f"largest batch at context {context}"):
+            decoder = largest_decoder(model, context, self.device, seed=seed)
+            batch, decode = decoder.tokens.shape[0], self._decode([decoder])
+        del decoder
+        release(self.device)
+        return LargestBatch(context=context, batch=batch, decode=decode)
 
-def _decode(decoders: Sequence[Decoder], device: Device, settings: ProfileSettings, pace: Pace) -> Timing:
-    def steps(count: int) -> float:
-        return step_ms(decoders, device, count=count)
+    def _decode(self, decoders: Sequence[Decoder]) -> Timing:
+        def steps(count: int) -> float:
+            return step_ms(decoders, self.device, count=count)
 
-    count = ceil(DECODE_SAMPLE_MS / len(decoders) / min(steps(1) for _ in range(3)))
-    return sample(
-        pace.beside(lambda: steps(count)),
-        settings=settings,
-        runs=count * len(decoders),
-        lasting=_on_cpu(device),
-    )
+        count = ceil(DECODE_SAMPLE_MS / len(decoders) / min(steps(1) for _ in range(3)))
+        return sample(
+            self.pace.beside(lambda: steps(count)),
+            settings=self.settings,
+            runs=count * len(decoders),
+            lasting=_on_cpu(self.device),
+        )
 
 
 def _on_cpu(device: Device) -> bool:
@@ -299,19 +311,6 @@ def unsteady(point: PointProfile, *, counts_prefill: bool) -> bool:
     """Whether a timing that counts is not clean by its own samples, as other programs on a CPU cause it."""
     timings = [point.prefill, point.decode] if counts_prefill else [point.decode]
     return any(instability(timing, "cpu") for timing in timings)
-
-
-def _measure_largest(
-    model: HybridLM, context: int, device: Device, settings: ProfileSettings, pace: Pace, seed: int
-) -> LargestBatch:
-    with memory_errors(f"largest batch at context {context}"):
-        decoder = largest_decoder(model, context, device, seed=seed)
-        found = LargestBatch(
-            context=context, batch=decoder.tokens.shape[0], decode=_decode([decoder], device, settings, pace)
-        )
-    del decoder
-    release(device)
-    return found
 
 
 def _steps(decoder: Decoder, count: int, device: Device) -> None:

@@ -84,7 +84,7 @@ def commit() -> str:
     try:
         where = Path(__file__).parent
         head = _git("rev-parse", "--short=12", "HEAD", where=where)
-        changed = _git("status", "--porcelain", "--", ".", ":!results", where=where)
+        changed = _git("status", "--porcelain", "--", ":/", ":(top,exclude)results", where=where)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+" if changed else "")

@@ -26,7 +26,6 @@ from search.config.space import SpaceSettings
 from search.config.vision import VisionSpaceSettings
 from search.gates.screen import Check
 from search.objectives import Constraint, Objective
-from search.searchers.guided import Known
 
 LEAST_MODELS = 20  # held out: below, their 95th percentile is the largest error alone
 MOST_MARGIN = 0.99  # a prediction may be off by more; a time that is shorter by all of it would be none
@@ -100,17 +99,14 @@ def is_kind(name: str, kind: str) -> bool:
 
 
 def known_costs(
-    table: LatencyTable,
-    objectives: Sequence[Objective],
-    profile: ProfileSettings,
-    members: Sequence[Architecture],
-) -> Known[Architecture]:
-    """Of the objectives that the table predicts, by number, the cost (`Objective.cost`) of an architecture.
+    table: LatencyTable, points: Mapping[Objective, Point], members: Sequence[Architecture]
+) -> dict[Objective, Callable[[Architecture], float]]:
+    """Of objectives that the table predicts, the cost (`Objective.cost`) of an architecture.
 
+    points: of the objectives, as `predicted_points` gives them.
     members: architectures that together have every layer of the space. Where the table lacks one of their
         layers, nothing is known.
     """
-    points = predicted_points(objectives, profile)
     if table.missing(members, tuple(points.values())):
         return {}
 
@@ -118,11 +114,7 @@ def known_costs(
         metric = objective.metric
         return lambda architecture: objective.cost({metric: _predicted(table, metric, point, architecture)})
 
-    return {
-        number: cost_of(objective, points[objective])
-        for number, objective in enumerate(objectives)
-        if objective in points
-    }
+    return {objective: cost_of(objective, point) for objective, point in points.items()}
 
 
 def in_time(table: LatencyTable, points: Mapping[Constraint, Point]) -> Callable[[Architecture], bool]:

@@ -13,7 +13,7 @@ from operators.base.errors import FrontrunnerError, RunError, flat
 from search.objectives import Objective
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 from search.runs.ledger import open_ledger
 from search.runs.status import state_of
 
@@ -79,7 +79,7 @@ def summary(folder: RunFolder) -> Summary:
         with closing(open_ledger(folder.ledger)) as ledger:
             entries, config = ledger.entries(), ledger.config
             objectives = config.parsed_objectives()
-            members = frontier_of(entries, objectives)
+            members = scored(entries, objectives).frontier()
             return about(
                 state=state_of(folder, ledger, entries),
                 readable=True,

@@ -8,7 +8,7 @@ from search.config.run import RunConfig
 from search.runs.entry import Entry
 from search.runs.export import why_without_weights
 from search.runs.folder import RunFolder
-from search.runs.frontier import Gain, frontier_of, hypervolume_gain
+from search.runs.frontier import Gain, hypervolume_gain, scored
 from search.runs.gate_counts import Gate, counted, gate_names
 from search.runs.ledger import Ledger
 from search.spaces.edges import at_edges
@@ -48,7 +48,7 @@ def conclude(folder: RunFolder, ledger: Ledger) -> Ended:
     """What the ledger of a run that ended holds. Raises RunError where no candidate has scores."""
     config, entries = ledger.config, ledger.entries()
     objectives = config.parsed_objectives()
-    frontier = frontier_of(entries, objectives)
+    frontier = scored(entries, objectives).frontier()
     if not frontier:
         reasons = sorted({entry.evaluation.reason for entry in entries if entry.evaluation})
         raise RunError(

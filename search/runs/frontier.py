@@ -82,6 +82,24 @@ class Scored:
         measured = self._each(rows)
         return measured if self.noise is None else measured + noise_errors(self.entries, self.noise)
 
+    def frontier(self, where: Sequence[Constraint] = ()) -> list[Entry]:
+        """Those that no other dominates, sorted by the first objective.
+
+        A difference within the errors dominates nothing. The errors come from all entries, which show the
+        noise of training best.
+
+        where: only entries that meet all of these are compared.
+        """
+        chosen = [
+            index
+            for index, entry in enumerate(self.entries)
+            if entry.evaluation and qualifies(entry.evaluation.metrics, where)
+        ]
+        points = self.costs[chosen]
+        kept = np.flatnonzero(pareto.nondominated(points, self.errors[chosen]))
+        best = sorted(kept, key=lambda index: tuple(points[index]))
+        return [self.entries[chosen[index]] for index in best]
+
     def _each(self, rows: Iterable[Sequence[float]]) -> np.ndarray:
         """One row for each candidate -> [n, m], also where there is none."""
         return np.array([*rows], dtype=float).reshape(len(self.entries), len(self.objectives))
@@ -145,28 +163,6 @@ def relative_errors(entries: Sequence[Entry], metrics: Sequence[str]) -> dict[st
             if value and error:
                 found[name][entry.number] = error
     return found
-
-
-def frontier_of(
-    entries: Sequence[Entry], objectives: Sequence[Objective], where: Sequence[Constraint] = ()
-) -> list[Entry]:
-    """The scored entries that no other dominates, sorted by the first objective.
-
-    A difference within the errors dominates nothing. The errors come from all entries, which show the noise
-    of training best.
-
-    where: only entries that meet all of these are compared.
-    """
-    candidates = scored(entries, objectives)
-    chosen = [
-        index
-        for index, entry in enumerate(candidates.entries)
-        if entry.evaluation and qualifies(entry.evaluation.metrics, where)
-    ]
-    points = candidates.costs[chosen]
-    kept = np.flatnonzero(pareto.nondominated(points, candidates.errors[chosen]))
-    best = sorted(kept, key=lambda index: tuple(points[index]))
-    return [candidates.entries[chosen[index]] for index in best]
 
 
 def dominators(entries: Sequence[Entry], objectives: Sequence[Objective]) -> dict[int, int | None]:

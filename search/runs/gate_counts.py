@@ -9,7 +9,7 @@ from search.evaluation.fidelity import rung_loss, rung_metric
 from search.evaluation.outcome import Evaluation
 from search.objectives import Objective
 from search.runs.entry import Entry
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def counted(
     entries: Sequence[Entry], objectives: Sequence[Objective], names: Sequence[str]
 ) -> tuple[Gate, ...]:
     """What the gates of these names did."""
-    frontier = {entry.number for entry in frontier_of(entries, objectives)}
+    frontier = {entry.number for entry in scored(entries, objectives).frontier()}
     ended = [(entry.evaluation, entry.number in frontier) for entry in entries if entry.evaluation]
     gates = []
     for name in names:

@@ -14,7 +14,7 @@ from search.evaluation.fidelity import Rung, rungs_of
 from search.evaluation.outcome import Job, Outcome
 from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 from search.runs.ledger import Ledger
 from search.runs.preflight import Prepared
 from search.runs.progress import Progress
@@ -255,7 +255,8 @@ class _Loop:
             write_whole(self._folder.weights(number), outcome.weights)
 
     def _drop_dominated_weights(self) -> None:
-        kept = {self._folder.weights(entry.number) for entry in frontier_of(self._all(), self._objectives)}
+        frontier = scored(self._all(), self._objectives).frontier()
+        kept = {self._folder.weights(entry.number) for entry in frontier}
         for path in self._folder.path.glob("weights/*.safetensors"):
             if path not in kept:
                 path.unlink()

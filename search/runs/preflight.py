@@ -128,12 +128,12 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
     everything = make_space(config.space, corpus.vocabulary)
     constraints, profile, device = config.parsed_constraints(), config.profile, config.device
     objectives = config.parsed_objectives()
-    forecasts = config.searcher.name == "guided" and bool(predicted_points(objectives, profile))
+    forecast = predicted_points(objectives, profile) if config.searcher.name == "guided" else {}
     table, gate, fast = None, None, None
     kinds, threads = config.device_kind, profile.threads
     if config.gates.table:
         table = _needed_table(device, kinds, threads=threads)
-    elif forecasts:
+    elif forecast:
         with suppress(DeviceError):  # without the device here, the searcher learns latencies itself
             table = device_table(device, kinds, threads=threads)
     members = [] if table is None else everything.covering()
@@ -144,7 +144,8 @@ def prepare_run(config: RunConfig, *, on_source: Callable[[SourceRecord], None] 
     screen = Screen(
         arithmetic_check(constraints, profile, device), gate, audit=config.gates.audit, seed=config.seed
     )
-    known = known_costs(table, objectives, profile, members) if table is not None and forecasts else {}
+    costs = {} if table is None else known_costs(table, forecast, members)
+    known = {objectives.index(objective): cost for objective, cost in costs.items()}
     space = make_space(config.space, corpus.vocabulary, accepts=screen, in_time=fast)
     return Prepared(config, corpus, space, screen, known)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from proxy_train.text.source_record import SourceRecord
 from search.objectives import Objective
 from search.runs.entry import REJECTED, Entry
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Progress:
     @property
     def frontier(self) -> list[Entry]:
         """The candidates that no other dominates. It is computed at each call."""
-        return frontier_of(self.entries, self.objectives)
+        return scored(self.entries, self.objectives).frontier()
 
     @property
     def seconds_left(self) -> float | None:

@@ -19,7 +19,6 @@ from search.objectives import Objective
 from search.runs.entry import Entry
 from search.runs.frontier import (
     LEAST_PAIRS,
-    frontier_of,
     noise_errors,
     scored,
     trained,
@@ -43,7 +42,7 @@ def next_repeat(entries: Sequence[Entry], objectives: Sequence[Objective], *, sh
     if candidates.noise is None:
         pairs = sum(entry.again is not None and _may_have_scores(entry) for entry in entries)
         once = (
-            [entry.number for entry in frontier_of(entries, objectives) if entry.again is None]
+            [entry.number for entry in candidates.frontier() if entry.again is None]
             if pairs < LEAST_PAIRS
             else []
         )
@@ -66,14 +65,13 @@ def next_remeasured(entries: Sequence[Entry], objectives: Sequence[Objective]) -
         and bool(unclean(entry, objectives))
         for entry in entries
     )
+    candidates = scored(entries, objectives)
     tainted = [
-        entry.number
-        for entry in scored(entries, objectives).entries
-        if entry.again is None and unclean(entry, objectives)
+        entry.number for entry in candidates.entries if entry.again is None and unclean(entry, objectives)
     ]
     if not tainted or in_vain >= GIVEN_UP:
         return None
-    best = {entry.number for entry in frontier_of(entries, objectives)}
+    best = {entry.number for entry in candidates.frontier()}
     return min(tainted, key=lambda number: (number not in best, number))
 
 

@@ -9,7 +9,7 @@ from operators.base.errors import RunError
 from search.runs import ledger as ledger_module
 from search.runs.entry import Entry
 from search.runs.folder import RunFolder, find_folder
-from search.runs.frontier import frontier_of, hypervolume_gain
+from search.runs.frontier import hypervolume_gain, scored
 from search.runs.gate_counts import counted, gate_names
 from search.runs.ledger import Ledger
 from search.runs.repeats import next_repeat
@@ -68,7 +68,7 @@ def standing(folder: RunFolder, ledger: Ledger) -> dict[str, Any]:
         },
         "tainted": sum(bool(entry.tainted()) for entry in entries),
         "best_loss": min((each.metrics["loss"] for each in ended if "loss" in each.metrics), default=None),
-        "frontier": len(frontier_of(entries, objectives)),
+        "frontier": len(scored(entries, objectives).frontier()),
         "hypervolume": gain and gain.final,
         "hypervolume_initial": gain and gain.initial,
         "folder": str(folder.path),

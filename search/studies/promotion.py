@@ -30,7 +30,7 @@ from search.config.run import RunConfig
 from search.runs.entry import Entry
 from search.runs.export import provenance
 from search.runs.folder import RunFolder
-from search.runs.frontier import by_contribution, frontier_of
+from search.runs.frontier import by_contribution, scored
 from search.runs.kept_training import KeptTraining, train_into
 from search.runs.ledger import Ledger
 from search.runs.sources import architecture_of
@@ -180,7 +180,7 @@ def _chosen(
     if numbers:
         return [known[number] for number in dict.fromkeys(numbers)]
     objectives = ledger.config.parsed_objectives()
-    frontier = by_contribution(frontier_of(entries, objectives), entries, objectives)
+    frontier = by_contribution(scored(entries, objectives).frontier(), entries, objectives)
     if not frontier:
         raise RunError(
             f"run {folder.name} has no frontier: none of its {len(entries)} candidates has every objective"

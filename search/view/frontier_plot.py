@@ -15,7 +15,7 @@ from search import pareto
 from search.evaluation.figures import axis_label
 from search.objectives import Constraint, Objective, qualifies
 from search.runs.entry import Entry
-from search.runs.frontier import frontier_of, scored
+from search.runs.frontier import scored
 
 mpl.use("Agg")
 
@@ -84,7 +84,7 @@ def plot_frontier(
     candidates = [complete.entries[index] for index in drawn]
     values = complete.costs[drawn] * [-1 if each.maximize else 1 for each in objectives]
     order = np.array([entry.order or 0 for entry in candidates], dtype=float)
-    numbers = {entry.number for entry in frontier_of(entries, objectives, where)}
+    numbers = {entry.number for entry in complete.frontier(where)}
     best = np.array([entry.number in numbers for entry in candidates], dtype=bool)
     x, y, colour, labels = _axes(values, order, objectives)
 

@@ -13,7 +13,7 @@ from search.evaluation.figures import exact_value, formatted, percent, with_unit
 from search.evaluation.outcome import worked
 from search.objectives import Constraint, Objective, qualifies
 from search.runs.entry import Entry
-from search.runs.frontier import frontier_of, scored
+from search.runs.frontier import scored
 from search.view.frame import Frame, frame_of
 from search.view.terminal_tables import Sheet, sheet
 
@@ -42,7 +42,7 @@ def frame(
     where: only candidates that meet all of these are kept, and the frontier is taken among them.
     frontier: whether only the frontier has rows, as the others take long. Their metrics have columns still.
     """
-    on_frontier = {entry.number for entry in frontier_of(entries, objectives, where)}
+    on_frontier = {entry.number for entry in scored(entries, objectives).frontier(where)}
     kept = [entry for entry in entries if qualifying(entry, where)]
     rows = [
         _row(entry, metrics, on_frontier=entry.number in on_frontier)

@@ -23,7 +23,7 @@ from search.benchmarks.library.engines import measured_here_and_there, require_e
 from search.config.run import RunConfig, load
 from search.objectives import Objective
 from search.runs.entry import Entry
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 from search.runs.worker_time import searched
 
 GPU_TIME_S = 180.0
@@ -39,7 +39,7 @@ def search_and_export(device: str, console: Console) -> Measured:
         runs_of.prepare_kernels(device, console)
     entries, path = runs_of.searched(config, name="exported", searcher=config.searcher.name, console=console)
     objectives = config.parsed_objectives()
-    frontier = frontier_of(entries, objectives)
+    frontier = scored(entries, objectives).frontier()
     winners = spread(at_least(WINNERS, entries, objectives), runs_of.latency(config))
     profiles = measured_here_and_there(
         [
@@ -66,9 +66,9 @@ def search_and_export(device: str, console: Console) -> Measured:
 
 def at_least(count: int, entries: Sequence[Entry], objectives: Sequence[Objective]) -> list[Entry]:
     """The frontier. One of fewer than `count` is filled up from the frontier of all others."""
-    frontier = frontier_of(entries, objectives)
+    frontier = scored(entries, objectives).frontier()
     others = [entry for entry in entries if entry not in frontier]
-    return [*frontier, *frontier_of(others, objectives)[: max(0, count - len(frontier))]]
+    return [*frontier, *scored(others, objectives).frontier()[: max(0, count - len(frontier))]]
 
 
 def spread(frontier: Sequence[Entry], latency: str) -> list[Entry]:

@@ -201,7 +201,7 @@ def test_timing_holds_the_device_alone_and_building_does_not(monkeypatch: pytest
         "shared": measuring,
         "random_model": measuring,
         "Decoder": measuring,
-        "_measure_point": measuring,
+        "point": measuring._Measurer,
         "exclusive": conditions,
     }
     for name, module in places.items():
@@ -221,8 +221,8 @@ def test_timing_holds_the_device_alone_and_building_does_not(monkeypatch: pytest
         "Decoder",
         "Decoder",
         "exclusive",
-        "_measure_point",
-        "_measure_point",
+        "point",
+        "point",
     ]
 
 

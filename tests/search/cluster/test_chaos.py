@@ -13,7 +13,7 @@ import pytest
 
 from search.runs import ledger as ledger_module
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 from search.runs.loop import drive
 from search.runs.preflight import Prepared
 from tests.helpers.local_cluster import NODE, nodes
@@ -173,7 +173,8 @@ def test_killed_workers_nodes_and_drivers_lose_and_repeat_nothing(tmp_path, prep
     assert sorted(entry.order for entry in entries) == list(range(COUNT))
     assert len(hit) == faults.count("worker")
     objectives = wanted.config.parsed_objectives()
-    assert scores(frontier_of(entries, objectives)) == scores(frontier_of(calm.entries(), objectives))
+    found, expected = (scored(each, objectives).frontier() for each in (entries, calm.entries()))
+    assert scores(found) == scores(expected)
 
 
 def scores(entries):

@@ -11,7 +11,6 @@ from search.objectives import Objective
 from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
 from search.runs.frontier import (
-    frontier_of,
     hypervolume_course,
     hypervolume_gain,
     scored,
@@ -112,16 +111,18 @@ def test_a_second_evaluation_that_was_only_measured_leaves_the_training_as_it_wa
 
 def test_a_tainted_candidate_dominates_nothing():
     lucky, honest, slow = evaluated(0.4, 1.0, tainted=True), evaluated(0.6, 1.5), evaluated(0.9, 1.6)
-    found = frontier_of(entries(lucky, honest, slow), OBJECTIVES)
+    found = scored(entries(lucky, honest, slow), OBJECTIVES).frontier()
     assert numbers(found) == {0, 1}  # slow is dominated by the honest one
-    clean = frontier_of(entries(evaluated(0.4, 1.0), honest, slow), OBJECTIVES)
+    clean = scored(entries(evaluated(0.4, 1.0), honest, slow), OBJECTIVES).frontier()
     assert numbers(clean) == {0}
 
 
 def test_a_tainted_candidate_is_dominated_only_where_another_is_clearly_better_in_what_is_known():
     honest = evaluated(0.6, 1.0)
-    assert numbers(frontier_of(entries(honest, evaluated(0.9, 1.0, tainted=True)), OBJECTIVES)) == {0, 1}
-    assert numbers(frontier_of(entries(honest, evaluated(0.9, 1.1, tainted=True)), OBJECTIVES)) == {0}
+    in_doubt = entries(honest, evaluated(0.9, 1.0, tainted=True))
+    assert numbers(scored(in_doubt, OBJECTIVES).frontier()) == {0, 1}
+    worse = entries(honest, evaluated(0.9, 1.1, tainted=True))
+    assert numbers(scored(worse, OBJECTIVES).frontier()) == {0}
 
 
 def test_who_is_tainted_adds_no_hypervolume():
@@ -186,7 +187,7 @@ def test_measuring_again_is_given_up_where_the_device_does_not_become_quiet(tmp_
     assert len(executor.answered) == 8 + GIVEN_UP
     objectives = run.config.parsed_objectives()
     assert all(unclean(entry, objectives) for entry in found)
-    assert numbers(frontier_of(found, objectives)) == numbers(found)  # nobody is known to be better
+    assert numbers(scored(found, objectives).frontier()) == numbers(found)  # nobody is known to be better
     ledger = open_ledger(RunFolder(tmp_path / "run").ledger)
     assert [entry.again for entry in ledger.entries()] == [entry.again for entry in found]
     assert complete(ledger, ledger.entries())

@@ -11,7 +11,7 @@ from profiler.table.parts import Entry, Point
 from search.config import run as config_module
 from search.evaluation.outcome import Evaluation, Outcome
 from search.gates import table as table_gate
-from search.gates.table import device_table, known_costs
+from search.gates.table import device_table, known_costs, predicted_points
 from search.runs import ledger as ledger_module
 from search.runs import loop as driver
 from search.runs.folder import RunFolder
@@ -50,7 +50,9 @@ def step_ms(architecture):
 def known_to(config, space):
     """The costs that the device's table knows of a run's objectives."""
     table = device_table(config.device, config.device_kind, threads=config.profile.threads)
-    return known_costs(table, config.parsed_objectives(), config.profile, space.covering())
+    objectives = config.parsed_objectives()
+    costs = known_costs(table, predicted_points(objectives, config.profile), space.covering())
+    return {objectives.index(objective): cost for objective, cost in costs.items()}
 
 
 @pytest.mark.parametrize("normalized_head", [False, True])

@@ -4,7 +4,7 @@ from operators import Architecture
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
 from search.runs.entry import Entry
-from search.runs.frontier import by_contribution, frontier_of
+from search.runs.frontier import by_contribution, scored
 
 SCORES = [
     (4.0, 10.0),
@@ -24,7 +24,7 @@ def entry(number: int, loss: float, ms: float) -> Entry:
 def test_what_adds_the_most_comes_first(tiny_config: RunConfig) -> None:
     entries = [entry(number, *scores) for number, scores in enumerate(SCORES)]
     objectives = tiny_config.parsed_objectives()
-    frontier = frontier_of(entries, objectives)
+    frontier = scored(entries, objectives).frontier()
     assert {member.number for member in frontier} == {0, 1, 2, 3}
     # By hand, in units of both ranges (2 nats, 20 ms) with the reference at 1.1. The space that each adds:
     # 0: 0.1 by 0.5; 1: (1 - 0.5) by (0.9 - 0.5); 2: (0.5 - 0.45) by (1 - 0.9); 3: (0.45 - 0) by (1.1 - 1).

@@ -22,7 +22,7 @@ from search.runs import ledger as ledger_module
 from search.runs.entry import finished
 from search.runs.export import export
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of, scored
+from search.runs.frontier import scored
 from search.runs.gate_counts import counted, gate_names
 from search.runs.loop import drive
 from search.runs.preflight import prepare_run
@@ -223,7 +223,7 @@ def test_a_stopped_candidate_is_recorded_and_has_no_score(tmp_path, halving_run)
         entry.number for entry in stopped
     }
     assert not {entry.number for entry in stopped} & {
-        entry.number for entry in frontier_of(entries, objectives)
+        entry.number for entry in scored(entries, objectives).frontier()
     }
     states = [
         trial.state

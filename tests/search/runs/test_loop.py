@@ -15,7 +15,7 @@ from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
 from search.runs import preflight
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of, hypervolume_gain
+from search.runs.frontier import hypervolume_gain, scored
 from search.runs.loop import drive
 from search.runs.preflight import prepare_run
 from search.runs.status import complete
@@ -68,7 +68,8 @@ def test_failed_and_infeasible_candidates_are_no_frontier(tmp_path, prepared):
         return pretended(job)
 
     entries = searched(tmp_path / "run", larger(prepared, candidates=12), PretendExecutor(answer=answer))
-    assert {entry.number % 2 for entry in frontier_of(entries, prepared.config.parsed_objectives())} == {0}
+    frontier = scored(entries, prepared.config.parsed_objectives()).frontier()
+    assert {entry.number % 2 for entry in frontier} == {0}
 
 
 def test_an_unexpected_failure_is_recorded_and_raised_and_the_run_goes_on_without_it(tmp_path, prepared):
@@ -181,7 +182,8 @@ def test_workers_of_this_machine_are_told_where_to_write_weights(tmp_path, prepa
 def test_weights_of_the_frontier_alone(tmp_path, prepared):
     executor = PretendExecutor(answer=lambda job: Outcome(pretended(job).evaluation, b"weights"))
     entries = searched(tmp_path / "run", larger(prepared, candidates=20, keep_weights="frontier"), executor)
-    best = {f"{entry.number:05d}" for entry in frontier_of(entries, prepared.config.parsed_objectives())}
+    frontier = scored(entries, prepared.config.parsed_objectives()).frontier()
+    best = {f"{entry.number:05d}" for entry in frontier}
     assert {path.stem for path in (tmp_path / "run" / "weights").iterdir()} == best
 
 

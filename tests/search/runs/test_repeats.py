@@ -17,7 +17,7 @@ from search.evaluation.outcome import Evaluation, Outcome, mean
 from search.runs import ledger as ledger_module
 from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of, scored
+from search.runs.frontier import scored
 from search.runs.loop import drive
 from search.runs.repeats import next_repeat
 from search.runs.status import opened, standing
@@ -226,8 +226,8 @@ def test_repeats_take_luck_from_the_frontier_and_cost_it_no_truth(prepared):
                 again = evaluation_of(repeated[number].architecture, 2 * seed + 1)
                 repeated[number] = repeated[number].with_again(Again(attempts=(), evaluation=again))
         assert len(twice(repeated)) == 4
-        luck.append([luck_of(frontier_of(each, objectives)) for each in (plain[:40], repeated)])
-        truth = [true_volume(frontier_of(each, objectives)) for each in (plain, repeated)]
+        luck.append([luck_of(scored(each, objectives).frontier()) for each in (plain[:40], repeated)])
+        truth = [true_volume(scored(each, objectives).frontier()) for each in (plain, repeated)]
         gained.append(truth[1] - truth[0])
     before, after = np.mean(luck, axis=0)
     assert 0 < after < 0.6 * before

@@ -18,7 +18,7 @@ from search.evaluation.outcome import Evaluation
 from search.objectives import Constraint, Objective
 from search.runs.entry import Again, Entry
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 from search.view import candidate as details
 from search.view import tables
 from search.view.frame import csv_text, records, sorted_by
@@ -69,7 +69,7 @@ SMALL = Constraint("params", "<=", 150)
 def test_the_frontier_is_of_those_that_qualify(
     objectives: tuple[Objective, ...], where: tuple[Constraint, ...], expected: set[int]
 ) -> None:
-    assert {found.number for found in frontier_of(ENTRIES, objectives, where)} == expected
+    assert {found.number for found in scored(ENTRIES, objectives).frontier(where)} == expected
     table = tables.frame(ENTRIES, objectives, ("loss", "params"), where=where)
     assert {row["id"] for row in table.rows if row["frontier"]} == expected
 
@@ -101,7 +101,7 @@ def test_what_is_not_compared_is_counted() -> None:
     for part in ("1 infeasible", "1 stopped", "1 without loss", "1 unfinished"):
         assert part in said
     assert not tables.left_out(ENTRIES, (LOSS, PARAMS))
-    assert {found.number for found in frontier_of((*ENTRIES, *others), (LOSS, PARAMS))} == {0, 1}
+    assert {found.number for found in scored((*ENTRIES, *others), (LOSS, PARAMS)).frontier()} == {0, 1}
 
 
 def test_bounds_are_written_so_that_a_value_differs_from_them() -> None:

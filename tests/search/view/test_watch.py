@@ -10,7 +10,7 @@ from search.evaluation.outcome import Evaluation, Outcome
 from search.runs import ledger as ledger_module
 from search.runs.entry import Attempt, Entry
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of, hypervolume_course, hypervolume_gain
+from search.runs.frontier import hypervolume_course, hypervolume_gain, scored
 from search.runs.loop import drive
 from search.runs.worker_time import worker_seconds
 from search.view.watch import sparkline, watch
@@ -113,7 +113,7 @@ def test_a_picture_tells_of_the_frontier_the_failures_and_the_state(tmp_path, pr
     text = shown(path)
     assert "first: 12 of 12 candidates evaluated, complete" in text
     assert "ended: ok 11, diverged 1" in text
-    best = frontier_of(entries, prepared.config.parsed_objectives())
+    best = scored(entries, prepared.config.parsed_objectives()).frontier()
     assert f"frontier: {len(best)} candidates" in text
     assert all(f"{entry.evaluation.metrics['loss']:.4g}" in text for entry in best)
 

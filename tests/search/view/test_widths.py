@@ -13,7 +13,7 @@ from rich.console import Console
 from search.benchmarks.made_up_run import make_run
 from search.cli import frontier as frontier_command
 from search.runs.folder import RunFolder
-from search.runs.frontier import frontier_of
+from search.runs.frontier import scored
 from search.runs.ledger import open_ledger
 from search.view.terminal_tables import show
 from search.view.watch import picture
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def losses(folder: RunFolder) -> list[str]:
     """The losses of the frontier as tables show them."""
     ledger = open_ledger(folder.ledger)
-    members = frontier_of(ledger.entries(), ledger.config.parsed_objectives())
+    members = scored(ledger.entries(), ledger.config.parsed_objectives()).frontier()
     return [f"{entry.evaluation.metrics['loss']:#.4g}" for entry in members if entry.evaluation]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from search.objectives import Objective
 from search.pareto import nondominated
-from search.runs.frontier import frontier_of, scored
+from search.runs.frontier import scored
 from search.view.frame import csv_text, sorted_by
 from search.view.page import document
 from search.view.tables import candidates_sheet, run_frame
@@ -134,10 +134,10 @@ def test_any_two_metrics_have_a_frontier_and_a_third_is_colour(page, long):
         Objective("decode_tokens_per_s@b8", maximize=True),
         Objective("peak_memory_bytes@b8", maximize=False),
     ]
-    assert sorted(members(page)) == sorted(entry.number for entry in frontier_of(long.entries, wanted))
+    assert sorted(members(page)) == sorted(entry.number for entry in scored(long.entries, wanted).frontier())
     page.select_option("#colour", "loss")
     three = [*wanted, Objective("loss", maximize=False)]
-    right = sorted(entry.number for entry in frontier_of(long.entries, three))
+    right = sorted(entry.number for entry in scored(long.entries, three).frontier())
     page.wait_for_timeout(300)
     assert sorted(members(page)) == right
     assert chart(page, "it.data.find((trace) => trace.name?.includes('later')).marker.color.length") > 3
@@ -151,7 +151,7 @@ def test_a_difference_within_the_errors_dominates_nothing(page, long):
     wanted = [Objective(name, maximize=False) for name in names]
     candidates = scored(long.entries, wanted)
     exact = int(nondominated(candidates.costs).sum())
-    right = frontier_of(long.entries, wanted)
+    right = candidates.frontier()
     assert len(right) > exact  # or the errors would show nothing here
     for field, name in zip(("#y", "#x"), names, strict=True):
         page.select_option(field, name)
@@ -164,7 +164,7 @@ def test_a_difference_within_the_errors_dominates_nothing(page, long):
 
 
 def test_boxes_change_the_chart(page, long):
-    own = frontier_of(long.entries, long.ledger.config.parsed_objectives())
+    own = scored(long.entries, long.ledger.config.parsed_objectives()).frontier()
     assert sorted(members(page)) == sorted(entry.number for entry in own)
     bars = "Boolean(it.data.find((trace) => trace.name?.endsWith('long: frontier')).error_x)"
     assert chart(page, bars) is True
@@ -221,7 +221,7 @@ def test_the_wheel_zooms_and_a_key_shows_all(page):
 
 
 def test_keys_walk_along_the_frontier(page, long):
-    own = frontier_of(long.entries, long.ledger.config.parsed_objectives())
+    own = scored(long.entries, long.ledger.config.parsed_objectives()).frontier()
     across = sorted(own, key=lambda entry: entry.evaluation.metrics["decode_ms@b1"])
     page.focus("#frontier-chart")
     for entry in across[:2]:
@@ -306,7 +306,7 @@ def test_statuses_and_columns_are_chosen(page, long):
     page.uncheck("#all-columns")
     page.select_option("#status", "")
     page.check("#only-frontier")
-    own = frontier_of(long.entries, long.ledger.config.parsed_objectives())
+    own = scored(long.entries, long.ledger.config.parsed_objectives()).frontier()
     assert sorted(int(row[1]) for row in cells(page)) == sorted(entry.number for entry in own)
     page.uncheck("#only-frontier")
 

@@ -14,7 +14,7 @@ from search.config import run as config_module
 from search.evaluation.outcome import Evaluation
 from search.objectives import Objective
 from search.runs import ledger as ledger_module
-from search.runs.frontier import frontier_of, hypervolume_gain, relative_errors, scored
+from search.runs.frontier import hypervolume_gain, relative_errors, scored
 from search.runs.worker_time import searched
 from search.searchers.contract import Proposal
 from search.view.page.shown import shown
@@ -55,7 +55,7 @@ def test_dominators_give_the_frontier_after_every_evaluation(value, long):
             for number, by in kind["dominators"]
             if order[number] < count and (by is None or order[by] >= count)
         }
-        assert members == {entry.number for entry in frontier_of(before, objectives)}
+        assert members == {entry.number for entry in scored(before, objectives).frontier()}
 
 
 def test_layers_add_up_to_the_parameters_and_the_state(value, long):
