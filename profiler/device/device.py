@@ -4,13 +4,12 @@ The rest of the program works with devices through the interface `Device`. `prof
 asks the driver, is used here only.
 """
 
-import gc
 import os
 import platform
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from operators.base.errors import DeviceError, flat
+from operators.base.errors import DeviceError
 from operators.base.freed_memory import give_back_freed_memory, keep_freed_memory
 from profiler.device.names import ENGINES, OWN, computes_on, engine_of, engine_on
 from profiler.device.nvml import Gpu, Reading, driver_version
@@ -334,37 +333,6 @@ class _Cuda(Device):
             "cuda": str(torch.version.cuda),
             "driver": driver,
         }
-
-
-@contextmanager
-def memory_errors(where: str = "") -> Iterator[None]:
-    """Raises one kind of error where PyTorch runs out of memory: MemoryError or torch.OutOfMemoryError.
-
-    where: begins the message
-
-    Raises MemoryError on a CPU.
-    Raises torch.OutOfMemoryError on a GPU.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise torch.OutOfMemoryError(_told(where, error)) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        raise MemoryError(_told(where, error)) from error
-
-
-def give_back_memory() -> None:
-    """Gives back what a training used and nothing holds any more, for the next measurement's process."""
-    gc.collect()
-    # After an illegal access every call fails, which the training has reported.
-    with suppress(RuntimeError):
-        torch.cuda.empty_cache()
-
-
-def _told(where: str, error: Exception) -> str:
-    return flat(f"{where}{': ' if where else ''}{error}")
 
 
 def _versions() -> dict[str, str]:

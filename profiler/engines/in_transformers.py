@@ -27,8 +27,9 @@ from operators.published.held import Held, hold
 from operators.published.outward import published_tensors
 from operators.published.safetensors_folder import WHOLE
 from profiler.device.ceilings import copy_bytes_per_s
-from profiler.device.device import Device, memory_errors
+from profiler.device.device import Device
 from profiler.device.lock import shared
+from profiler.device.memory import memory_errors
 from profiler.engines.sessions import Session, profile_of, steps_around, with_zeros, without_what_is_ours
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.decoder import random_model

@@ -8,7 +8,8 @@ import torch
 
 from operators.cost import cost
 from operators.model import HybridLM
-from profiler.device.device import Device, memory_errors
+from profiler.device.device import Device
+from profiler.device.memory import memory_errors
 from profiler.measuring.decoder import Decoder
 
 # How close the batch found is to the largest, relative to it.

@@ -38,8 +38,9 @@ from operators.cost import Cost, cost
 from operators.model import HybridLM
 from operators.vision.vision_language import VisionLanguage
 from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
-from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.device import Device, open_device
 from profiler.device.lock import shared
+from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.capacity import largest_decoder, release
 from profiler.measuring.conditions import watched

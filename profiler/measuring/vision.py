@@ -25,8 +25,9 @@ from operators.vision.cost import vision_cost
 from operators.vision.model import VisionLanguageModel
 from operators.vision.preprocess import normalized, pillow, resized
 from operators.vision.vision_language import VisionLanguage
-from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.device import Device, open_device
 from profiler.device.lock import shared
+from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import watched
 from profiler.measuring.core_pace import CorePace

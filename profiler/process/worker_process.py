@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 
 from operators.base.errors import CrashError, FrontrunnerError, OutOfMemoryError, first_line
-from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.device import Device, open_device
 from profiler.device.lock import enrol, exclusive, observed
+from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.measure import measure
 from profiler.process.child_process import settle_in

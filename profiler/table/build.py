@@ -23,8 +23,9 @@ from operators.architecture import Architecture, Layer
 from operators.base.errors import TableError, flat
 from operators.rope import Rope
 from operators.vision.vision_language import Model
-from profiler.device.device import Device, memory_errors
+from profiler.device.device import Device
 from profiler.device.lock import exclusive, shared
+from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import core_share, lost_core
 from profiler.measuring.decoder import random_model

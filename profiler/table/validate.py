@@ -9,8 +9,9 @@ import torch
 from operators.base.errors import TableError
 from operators.vision.cost import parameters_of
 from operators.vision.vision_language import Model, VisionLanguage
-from profiler.device.device import Device, memory_errors
+from profiler.device.device import Device
 from profiler.device.lock import exclusive, shared
+from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import core_share, lost_core
 from profiler.measuring.core_pace import CorePace

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 
 from operators.base.errors import DataError, DeviceError
-from profiler.device.device import give_back_memory
 from profiler.device.lock import exclusive, shared
+from profiler.device.memory import give_back_memory
 from profiler.device.names import computes_on
 from search.evaluation.failures import CANDIDATE_ERRORS, described, failure_of
 from search.evaluation.outcome import Evaluation, Outcome, Status

@@ -11,8 +11,8 @@ from torch import Tensor
 from operators import Architecture, VisionLanguage
 from operators.base.errors import RunError
 from operators.base.files import write_whole
-from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
+from profiler.device.memory import give_back_memory, memory_errors
 from profiler.device.names import computes_on
 from proxy_train.images.decoders import kept_decoder
 from proxy_train.images.train import VisionTrained, train_vision

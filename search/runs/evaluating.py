@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 
 from operators import HybridLM
 from operators.base.errors import DataError
-from profiler.device.device import memory_errors, open_device
+from profiler.device.device import open_device
 from profiler.device.lock import shared
+from profiler.device.memory import memory_errors
 from proxy_train.text.data import bits_per_byte
 from proxy_train.text.documents import Blanks, list_source, read_documents
 from proxy_train.text.source_record import SourceRecord

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from operators.base.errors import DataError
 from operators.sampling import Sampling
-from profiler.device.device import memory_errors, open_device
+from profiler.device.device import open_device
 from profiler.device.lock import shared
+from profiler.device.memory import memory_errors
 from search.runs.evaluating import built, with_weights
 
 

@@ -23,8 +23,8 @@ from operators.base.errors import RunError, flat, one_line
 from operators.base.files import locked, whole_file, write_whole
 from operators.cost import parameters
 from operators.published.safetensors_folder import WHOLE
-from profiler.device.device import memory_errors
 from profiler.device.lock import shared
+from profiler.device.memory import memory_errors
 from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.text.corpus import Corpus
 from proxy_train.text.data_settings import DataSettings

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from operators import Architecture
 from operators.base.errors import ConfigError, one_line
 from profiler.device.ceilings import matrix_product_flops_per_s
-from profiler.device.device import memory_errors, open_device
+from profiler.device.device import open_device
 from profiler.device.lock import shared
+from profiler.device.memory import memory_errors
 from proxy_train.settings import ProxyScore, ProxySettings
 from proxy_train.task_settings import TaskScore, TaskSettings
 from proxy_train.tasks import train_task

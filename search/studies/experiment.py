@@ -19,9 +19,10 @@ from operators import Architecture, VisionLanguage
 from operators.base.errors import ConfigError, one_line
 from operators.base.value import Value
 from operators.cost import cost, parameters
-from profiler.device.device import give_back_memory, memory_errors, open_device
+from profiler.device.device import open_device
 from profiler.device.gpus import devices
 from profiler.device.lock import shared
+from profiler.device.memory import give_back_memory, memory_errors
 from profiler.kernels.warm import Workload, jobs, warm
 from profiler.metrics import MetricName
 from profiler.process.worker import ProfilingWorker

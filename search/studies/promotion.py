@@ -22,7 +22,7 @@ from operators import Architecture
 from operators.base import shipped
 from operators.base.errors import ArchitectureError, ConfigError, RunError
 from operators.cost import cost, parameters
-from profiler.device.device import give_back_memory
+from profiler.device.memory import give_back_memory
 from profiler.metrics import MetricName
 from proxy_train.settings import ProxyScore
 from proxy_train.text.corpus import Corpus

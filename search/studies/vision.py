@@ -20,8 +20,8 @@ from torch import Tensor
 from operators import VisionLanguage
 from operators.base.errors import ArchitectureError, one_line
 from operators.vision.cost import vision_cost, vision_parameters
-from profiler.device.device import give_back_memory, memory_errors
 from profiler.device.lock import shared
+from profiler.device.memory import give_back_memory, memory_errors
 from profiler.profile import ProfileSettings
 from proxy_train.images.batches import require_fit
 from proxy_train.images.decoders import kept_decoder

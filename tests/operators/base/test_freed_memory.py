@@ -62,14 +62,24 @@ def test_the_next_use_of_freed_memory_needs_no_new_pages(told: str) -> None:
     assert after < 20
 
 
-def test_kept_memory_can_be_given_back() -> None:
+@pytest.mark.parametrize(
+    "given_back",
+    [
+        "from operators.base.freed_memory import give_back_freed_memory as give_back",
+        "from profiler.device.memory import give_back_memory as give_back",
+        "from profiler.device.device import open_device\ngive_back = open_device('cpu').release_memory",
+    ],
+    ids=["told", "behind a training", "device"],
+)
+def test_kept_memory_can_be_given_back(given_back: str) -> None:
     kept, given = run(
-        """
-from operators.base.freed_memory import give_back_freed_memory, keep_freed_memory
+        f"""
+from operators.base.freed_memory import keep_freed_memory
 keep_freed_memory()
+{given_back}
 faults(64)
 kept = resident()
-give_back_freed_memory()
+give_back()
 print(kept // MIB, resident() // MIB)
 """
     )

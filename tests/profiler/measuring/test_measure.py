@@ -16,8 +16,9 @@ from operators.base.errors import BackendError, DeviceError
 from operators.base.threads import torch_threads
 from operators.cost import cost
 from operators.model import ModelState
-from profiler.device.device import Device, memory_errors, open_device
+from profiler.device.device import Device, open_device
 from profiler.device.lock import exclusive, shared
+from profiler.device.memory import memory_errors
 from profiler.measuring import anchor as anchoring
 from profiler.measuring import capacity, conditions, pace
 from profiler.measuring import measure as measuring
