@@ -246,7 +246,10 @@ def load_mamba_ssm() -> Trapezoid:
         if initial is None:
             return found, {}
         out, *states = found
-        return out, dict(zip(_STATES, states, strict=True))
+        # The library rounds the angles that it returns to bfloat16: near a whole turn by up to 0.016.
+        turn = math.pi * (dt.double().mT @ angles.float().tanh().double())
+        angle = (initial["angle"] + turn).remainder(2 * math.pi).float()
+        return out, {**dict(zip(_STATES, states, strict=True)), "angle": angle}
 
     return Trapezoid(scan=scan, step=trapezoid_step)
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from operators.architecture import Architecture
+from operators.base.errors import BackendError, FrontrunnerError, first_line
 from operators.base.threads import torch_threads
 from operators.cost import cost
 from operators.published.folding import folded, plain
@@ -53,8 +54,8 @@ def measure_in_transformers(
 
     Parameters and locks are those of `profiler.measuring.measure.measure`.
 
-    Raises ArchitectureError where no class of transformers holds the architecture, and MemoryError, or
-    torch.OutOfMemoryError on a GPU, where memory ran out.
+    Raises ArchitectureError where no class of transformers holds the architecture, BackendError where the
+    class fails, and MemoryError, or torch.OutOfMemoryError on a GPU, where memory ran out.
     """
     absent = without_what_is_ours(settings, backend, device)
     held = hold(plain(architecture))
@@ -70,11 +71,18 @@ def measure_in_transformers(
             compiled = device.torch_device.type == "cuda" and bool(model._can_compile_fullgraph)
             if compiled:
                 _forget_compiled(len(settings.contexts) * len(settings.batch_sizes))
-            sessions = [
-                _session(model, architecture, held, batch, context, device, seed=seed, compiled=compiled)
-                for context in settings.contexts
-                for batch in settings.batch_sizes
-            ]
+            try:
+                sessions = [
+                    _session(model, architecture, held, batch, context, device, seed=seed, compiled=compiled)
+                    for context in settings.contexts
+                    for batch in settings.batch_sizes
+                ]
+            except (FrontrunnerError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # others' code, and their compiler, may raise anything
+                raise BackendError(
+                    f"transformers: {held.class_name}: {type(error).__name__}: {first_line(error)}"
+                ) from error
         return profile_of(
             sessions,
             settings,
@@ -146,14 +154,16 @@ def _session(
     text = torch.randint(architecture.vocabulary, (batch, context), generator=random)
     rows = torch.arange(architecture.vocabulary, architecture.vocabulary + meta).expand(batch, meta)
     prompt = torch.cat([rows, text], 1).to(device.torch_device)
+    taken = inspect.signature(model.forward).parameters
+    last = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+    cache_name = "cache_params" if "cache_params" in taken else "past_key_values"
     # A sample on a GPU has a step more than it times.
-    make_cache = _fixed_caches(model, batch, meta + max(context, before + steps) + 2) if compiled else dict
+    fixed = _fixed_cache(model, meta + max(context, before + steps) + 2) if compiled else None
     step_of = torch.compile(model, mode="reduce-overhead", dynamic=False) if compiled else model
-    last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
     def read(tokens: Tensor) -> tuple[Tensor, Any]:
-        answer = model(input_ids=tokens, use_cache=True, **make_cache(), **last)
-        return answer.logits[:, -1:].argmax(-1), answer.past_key_values
+        answer = model(input_ids=tokens, use_cache=True, **{cache_name: fixed and fixed()}, **last)
+        return answer.logits[:, -1:].argmax(-1), answer[cache_name]
 
     def prefill_ms() -> float:
         return device.timed(lambda: read(prompt))
@@ -175,7 +185,7 @@ def _session(
             nonlocal token
             if compiled:
                 torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is needed any more
-            answer = step_of(input_ids=token, past_key_values=cache, use_cache=True)
+            answer = step_of(input_ids=token, use_cache=True, **{cache_name: cache})
             token = answer.logits[:, -1:].argmax(-1)
 
         return device.mean_time(step, before=lambda: None, count=steps)
@@ -200,15 +210,15 @@ def _session(
     )
 
 
-def _fixed_caches(model: Any, batch: int, tokens: int) -> Callable[[], dict[str, Any]]:
-    """What gives the model an empty cache of fixed size: always the same one, as compiled steps need it."""
+def _fixed_cache(model: Any, tokens: int) -> Callable[[], Any]:
+    """What gives an empty cache of fixed size: always the same one, as compiled steps need it."""
     from transformers import StaticCache
 
     cache = StaticCache(config=model.config, max_cache_len=tokens)
 
-    def empty() -> dict[str, Any]:
+    def empty() -> StaticCache:
         cache.reset()
-        return {"past_key_values": cache}
+        return cache
 
     return empty
 

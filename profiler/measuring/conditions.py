@@ -14,7 +14,7 @@ from profiler.device.nvml import Reading
 from profiler.device.observed import refuse_observed
 from profiler.device.sm_clock import clock_moved, sm_clock
 from profiler.measuring.anchor import Anchor
-from profiler.measuring.core_pace import CorePace
+from profiler.measuring.quiet_core import QuietCore, held
 from profiler.profile import Conditions
 
 # The drift of the anchor above which a measurement is tainted, relative to the mean. Times on a CPU are given
@@ -59,7 +59,7 @@ def watched(
     pause: Callable[[float], None] = sleep,
     share: Callable[[], Callable[[], float | None]] | None = None,
     clock: Callable[[], float | None] | None = None,
-    core: CorePace | None = None,
+    core: QuietCore | None = None,
 ) -> tuple[tuple[T, ...], Conditions]:
     """Measures with the device locked between two timings of the anchor, again where the result is tainted.
 
@@ -90,10 +90,9 @@ def watched(
             before, anchor_before = device.reading(), anchor.time()
             clock_before = clock()
             shared_with_others = share() if share else core_share(device)
-            if core is not None:
-                core.begin()
-            results = tuple(run())
-            own_share, slower = shared_with_others(), core.slower() if core is not None else ""
+            with held(core) as disturbed:
+                results = tuple(run())
+                own_share, slower = shared_with_others(), disturbed()
             clock_after = clock()
             anchor_after, after = anchor.time(), device.reading()
             known = members(device)

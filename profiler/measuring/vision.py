@@ -30,16 +30,17 @@ from profiler.device.lock import shared
 from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import watched
-from profiler.measuring.core_pace import CorePace
 from profiler.measuring.decode_energy import BURST_MS, decode_energy, unlike_energies
 from profiler.measuring.decoder import most_likely
 from profiler.measuring.pace import Pace
+from profiler.measuring.quiet_core import QuietCore, beside
 from profiler.profile import Profile, ProfileSettings, instability
 from profiler.timing import Timing, sample
-from profiler.vision_point import PICTURE, Picture, VisionPoint
+from profiler.vision_point import Picture, VisionPoint
 
 _WARMUPS = 3  # of a captured graph, as for the decoder's
-_WATCHED = 256  # pixels: a picture of that size is prepared to see a core's pace
+# A picture of that size, and a tower's, to see whether a core is quiet: less than a millisecond of work.
+_PROBE, _PROBE_SIZE = (256, 192), 96
 
 
 def measure_vision(
@@ -79,9 +80,11 @@ def measure_vision(
                     Session(model, settings.images, settings.picture, batch, context, opened, seed)
                 )
         pace, with_energy = Pace(anchor), bool(settings.energy_seconds) and not decoder.absent
+        core = core_of_pictures(opened)
         vision, conditions = watched(
             lambda: [
-                _measured(session, opened, settings, pace, with_energy=with_energy) for session in sessions
+                _measured(session, opened, settings, pace, core, with_energy=with_energy)
+                for session in sessions
             ],
             anchor=anchor,
             attempts=settings.attempts,
@@ -90,7 +93,7 @@ def measure_vision(
             unstable=lambda point: (
                 opened.torch_device.type == "cpu" and bool(instability(point.first_token, "cpu"))
             ),
-            core=core_of_pictures(opened),
+            core=core,
         )
         if remarks := unlike_energies(vision):
             conditions = conditions.model_copy(update={"remarks": (*conditions.remarks, *remarks)})
@@ -124,12 +127,12 @@ def measure_vision(
     )
 
 
-def core_of_pictures(device: Device) -> CorePace | None:
-    """The pace of the core that prepares pictures for a GPU; None on a CPU, whose times allow for it."""
+def core_of_pictures(device: Device) -> QuietCore | None:
+    """Finds the core that prepares pictures for a GPU; None on a CPU, whose times allow for its pace."""
     if device.torch_device.type == "cpu":
         return None
-    picture = random_pictures(1, PICTURE, seed=0)
-    return CorePace(lambda: prepared(picture, _WATCHED))
+    picture = random_pictures(1, _PROBE, seed=0)
+    return QuietCore(lambda: prepared(picture, _PROBE_SIZE))
 
 
 def random_pictures(count: int, picture: Picture, *, seed: int) -> list[Any]:
@@ -246,19 +249,21 @@ def _work(launch: Callable[[], Any], device: Device) -> _Work:
 
 
 def _measured(
-    session: Session, device: Device, settings: ProfileSettings, pace: Pace, *, with_energy: bool
+    session: Session,
+    device: Device,
+    settings: ProfileSettings,
+    pace: Pace,
+    core: QuietCore | None,
+    *,
+    with_energy: bool,
 ) -> VisionPoint:
-    def timing(run: Callable[[], Any]) -> Timing:
+    def timing(run: Callable[[], Any], core: QuietCore | None = None) -> Timing:
         on_cpu = device.torch_device.type == "cpu"
-        return sample(pace.beside(lambda: device.timed(run)), settings=settings, lasting=on_cpu)
+        elapsed = beside(core, pace.beside(lambda: device.timed(run)))
+        return sample(elapsed, settings=settings, lasting=on_cpu)
 
-    parts: Sequence[Callable[[], Any]] = (
-        session.preprocess,
-        session.tower.run,
-        session.projector.run,
-        session.first_token,
-    )
-    preprocess, tower, projector, first_token = map(timing, parts)
+    preprocess, tower = timing(session.preprocess, core), timing(session.tower.run)
+    projector, first_token = timing(session.projector.run), timing(session.first_token, core)
     energy = None
     if with_energy:
         passes = ceil(BURST_MS / first_token.median_ms)

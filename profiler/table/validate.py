@@ -14,9 +14,9 @@ from profiler.device.lock import exclusive, shared
 from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import core_share, lost_core
-from profiler.measuring.core_pace import CorePace
 from profiler.measuring.decoder import random_model
 from profiler.measuring.pace import Pace
+from profiler.measuring.quiet_core import QuietCore, beside, held
 from profiler.measuring.vision import Session, core_of_pictures
 from profiler.measuring.vision import random_model as random_seeing_model
 from profiler.profile import instability
@@ -136,7 +136,7 @@ def _measured(
     device: Device,
     anchor: Anchor,
     pace: Pace,
-    core: CorePace | None,
+    core: QuietCore | None,
 ) -> tuple[Timing, float, bool]:
     """One timing between two timings of the anchor model, again where it was tainted, see `Case`."""
     with torch.inference_mode(), memory_errors():
@@ -147,10 +147,11 @@ def _measured(
             for _ in range(_TRIES):
                 before = anchor.time().median_ms
                 share = core_share(device)
-                if core is not None:
-                    core.begin()
-                timing = sample(pace.beside(elapsed), settings=_SETTINGS, lasting=not on_gpu)
-                slower = "" if core is None else core.slower()
+                with held(core) as disturbed:
+                    timing = sample(
+                        beside(core, pace.beside(elapsed)), settings=_SETTINGS, lasting=not on_gpu
+                    )
+                    slower = disturbed()
                 lost = lost_core(share())
                 drift = anchor.time().median_ms / before - 1
                 tainted = (

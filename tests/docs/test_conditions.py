@@ -1,7 +1,7 @@
 """docs/gpus.md against the bounds that the code has for a measurement."""
 
 from profiler.measuring.conditions import LEAST_SHARE, MAX_DRIFT, MAX_PACE
-from profiler.measuring.core_pace import MOST_SLOWER
+from profiler.measuring.quiet_core import MOST_DISTURBED, MOST_SLOWER
 from profiler.profile import MOST_ERROR, ProfileSettings
 from tests.docs.pages import ROOT, rows, section
 
@@ -21,5 +21,6 @@ def test_bounds_of_a_measurement_are_those_of_the_code() -> None:
     assert "less than half or more than twice as long" in clocks[1]
     assert all(percent(MOST_ERROR) in cell for cell in unstable)
     assert f"{percent(MOST_SLOWER)} longer than at its fastest" in CONDITIONS.replace("\n", " ")
+    assert f"quiet for {percent(MOST_DISTURBED)} of the samples" in CONDITIONS.replace("\n", " ")
     assert ProfileSettings().attempts == 3
     assert "up to three attempts in all" in CONDITIONS

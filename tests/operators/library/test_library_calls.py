@@ -71,7 +71,7 @@ def test_rwkv7_asks_fla_for_the_recurrence_of_the_reference(
 
 
 def mamba3_siso_combined(*sequences: Tensor, **named: Any) -> Any:
-    """mamba_ssm's function, whose arguments have the shapes that it documents."""
+    """mamba_ssm's function: its arguments have the shapes that it documents, its final angles are rounded."""
     q, k, v, decay, dt, share, q_bias, k_bias, angles = sequences
     assert set(named) == {"D", "Input_States", "chunk_size", "return_final_states"}
     assert decay.shape == dt.shape == share.shape == (v.shape[0], v.shape[2], v.shape[1])
@@ -83,6 +83,7 @@ def mamba3_siso_combined(*sequences: Tensor, **named: Any) -> Any:
     initial = dict(zip(names, named["Input_States"] or zeros, strict=True))
     steps = [y.mT for y in (decay / dt, dt, share)]
     out, final = naive_trapezoid(q, k, v, *steps, angles[:, :, 0], q_bias, k_bias, named["D"], initial)
+    final["angle"] = final["angle"].bfloat16()
     return (out, *(final[name] for name in names)) if named["return_final_states"] else out
 
 
@@ -115,7 +116,8 @@ def test_mamba3_asks_mamba_ssm_for_the_recurrence_of_the_reference(
     if continues:
         for name in ("recurrent", "key", "value"):
             torch.testing.assert_close(final[name], expected_final[name], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(final["angle"].cos(), expected_final["angle"].cos(), rtol=0, atol=1e-4)
+        for part in (torch.cos, torch.sin):  # angles that differ by a whole turn are equal
+            torch.testing.assert_close(part(final["angle"]), part(expected_final["angle"]), rtol=0, atol=1e-4)
 
 
 def test_mamba3_has_the_library_only_where_its_configurations_were_tried(

@@ -3,7 +3,7 @@
 import pytest
 
 from operators.architecture import Architecture
-from operators.base.errors import ArchitectureError, DeviceError
+from operators.base.errors import ArchitectureError, BackendError, DeviceError
 from operators.cost import cost
 from profiler.measuring.measure import measure
 from profiler.profile import ProfileSettings
@@ -38,6 +38,22 @@ def test_a_model_with_meta_tokens_is_measured_and_what_its_class_adds_is_counted
 
     assert set(profile.absent.values()) == {"not measured in transformers"}
     assert {"energy_j_per_token", "largest_batch"} <= profile.absent.keys()
+
+
+def test_a_model_whose_class_names_its_cache_otherwise_is_measured() -> None:
+    architecture = Architecture.from_shorthand("m m", width=64, vocabulary=64, rope=None)
+    profile = measure(architecture, QUICK, device="transformers")
+    assert profile.backends == {"transformers": "Mamba2ForCausalLM, eager, its own cache"}
+    assert all(point.decode.median_ms > 0 for point in profile.points)
+
+
+def test_a_class_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' code may raise anything: the models behind it are measured all the same."""
+    from transformers import LlamaForCausalLM
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", lambda self, **named: named["missing"])
+    with pytest.raises(BackendError, match=r"^transformers: LlamaForCausalLM: KeyError: 'missing'$"):
+        measure(MEMBERS["llama"][1], QUICK, device="transformers")
 
 
 def test_what_no_class_holds_is_named() -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pynvml
@@ -106,7 +107,7 @@ def test_a_clock_that_moved_is_remarked_and_taints_nothing(
 
 def test_a_core_that_became_slower_repeats_the_measurement() -> None:
     found = iter(["", "core: the same work took 60% longer", "core: the same work took 70% longer", ""])
-    core = SimpleNamespace(begin=lambda: None, slower=lambda: next(found))
+    core = SimpleNamespace(held=lambda: nullcontext(lambda: next(found)))
     assert measured(FakeAnchor(1.0, 1.0), core=core)[1].tainted == ()
     results, conditions_found, calls = measured(FakeAnchor(*[1.0] * 6), core=core)
     assert (results, calls, conditions_found.tainted) == ([2], 3, ())

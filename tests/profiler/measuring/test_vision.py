@@ -1,6 +1,7 @@
 """Measuring models that see, on the CPU: every figure, its arithmetic, and what is refused."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,12 +100,23 @@ def test_the_energy_of_the_first_token_is_that_of_all_passes_over_their_number(
     monkeypatch.setattr(cpu, "timed", lambda run: (run(), 7.0)[1])
     with torch.inference_mode():
         beside: Any = MadeUpPace(None)
-        point = vision._measured(session, cpu, WITH_ENERGY, beside, with_energy=True)
+        point = vision._measured(session, cpu, WITH_ENERGY, beside, None, with_energy=True)
     assert point.energy is not None
     assert point.metrics()["ttft_energy_j"] == pytest.approx(3.0)
     assert point.energy.seconds == pytest.approx(0.007 * point.energy.tokens)
     assert point.energy.disagreement == ""
     assert point.device_s > point.energy.seconds >= 5
+
+
+def test_what_has_work_on_the_core_of_a_host_is_taken_on_a_quiet_one(cpu: Device) -> None:
+    """Tower and projector are the GPU's alone."""
+    session = vision.Session(VisionLanguageModel(SMALL).eval(), 2, (9, 7), 1, 3, cpu, 0)
+    steady: Any = MadeUpPace(None)
+    core: Any = SimpleNamespace(beside=lambda elapsed: lambda: (elapsed(), 1000.0)[1])
+    with torch.inference_mode():
+        point = vision._measured(session, cpu, QUICK, steady, core, with_energy=False)
+    assert point.preprocess.median_ms == point.first_token.median_ms == 1000.0
+    assert max(point.tower.median_ms, point.projector.median_ms) < 1000.0
 
 
 def test_a_profile_is_read_back(profile: Profile) -> None:

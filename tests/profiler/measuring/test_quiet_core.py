@@ -1,0 +1,140 @@
+"""A host's cores on a made-up clock: which of them samples come from, what taints, and the way back."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from profiler.measuring.quiet_core import QuietCore, beside, held, run_on, usable_cores
+
+BUSY = 1.6
+
+
+class Host:
+    """Cores of which each takes so many times as long as a quiet one, and where this thread runs.
+
+    then: what the cores' paces become behind so many samples.
+    """
+
+    def __init__(self, *paces: float, then: dict[int, Sequence[float]] | None = None) -> None:
+        self.paces: Sequence[float] = paces
+        self.now, self.sampled, self.then = 0.0, 0, then or {}
+        self.allowed = self.cores()
+        self.quiet_core = QuietCore(lambda: self.work(1.0), lambda: self.now, self.cores, self.run_on)
+
+    def cores(self) -> list[int]:
+        return list(range(len(self.paces)))
+
+    def run_on(self, cores: Sequence[int]) -> None:
+        self.allowed = list(cores)
+
+    def work(self, s: float) -> float:
+        """Computes for so long on a quiet core; returns what it took (s)."""
+        took = s * self.paces[self.allowed[0]]
+        self.now += took
+        return took
+
+    def sample(self) -> float:
+        took = self.work(10.0)
+        self.sampled += 1
+        self.paces = self.then.get(self.sampled, self.paces)
+        return took
+
+    def samples(self, count: int) -> tuple[list[float], str]:
+        with self.quiet_core.held() as tainted:
+            elapsed = self.quiet_core.beside(self.sample)
+            return [elapsed() for _ in range(count)], tainted()
+
+
+def test_samples_come_from_a_quiet_core_and_all_cores_are_allowed_behind_them() -> None:
+    host = Host(BUSY, BUSY, 1.0, BUSY)
+    assert host.samples(3) == ([10.0] * 3, "")
+    assert host.allowed == [0, 1, 2, 3]
+    assert host.sampled == 1 + 3  # one warms the caches of the core
+
+
+def test_all_cores_are_allowed_behind_an_error_too() -> None:
+    host = Host(BUSY, 1.0)
+    allowed = []
+    with suppress(ZeroDivisionError), host.quiet_core.held():
+        allowed = host.allowed
+        raise ZeroDivisionError
+    assert len(allowed) == 1
+    assert host.allowed == [0, 1]
+
+
+def test_a_sample_in_which_the_core_became_busy_is_dropped_and_another_core_is_tried() -> None:
+    host = Host(1.0, BUSY, then={3: [BUSY, 1.0]})  # within the second sample, behind one to warm up
+    assert host.samples(3) == ([10.0] * 3, "")
+    assert host.sampled == (1 + 1 + 1) + (1 + 2)  # on each core one warms its caches; one is dropped
+
+
+def test_a_pace_within_the_bound_is_quiet() -> None:
+    host = Host(1.0, then={1: [1.125]})
+    assert host.samples(2) == ([11.25] * 2, "")
+
+
+@pytest.mark.parametrize(("quiet", "tainted"), [(7, False), (6, True)])
+def test_samples_without_a_quiet_core_are_kept_and_taint_where_they_are_many(
+    quiet: int, tainted: bool
+) -> None:
+    host = Host(1.0, then={1 + quiet: [BUSY]})
+    times, why = host.samples(8)
+    # The core becomes busy at the end of the last quiet sample, which is dropped.
+    assert times == [10.0] * (quiet - 1) + [16.0] * (9 - quiet)
+    assert bool(why) == tainted
+    if tainted:
+        assert "for 38% of the samples no core of the host was quiet, expected at most 25%" in why
+
+
+def test_taints_are_of_the_samples_inside() -> None:
+    host = Host(1.0, then={1: [BUSY], 4: [1.0]})
+    assert host.samples(3)[1]
+    assert host.samples(3)[1] == ""
+
+
+def test_a_quiet_pace_is_known_from_before() -> None:
+    host = Host(1.0)
+    host.samples(1)
+    host.paces = [BUSY]
+    assert "for 100%" in host.samples(4)[1]
+
+
+def test_a_host_that_does_not_tell_its_cores_is_watched_too() -> None:
+    times = iter([1.0] * 100)
+    now = 0.0
+
+    def probe() -> None:
+        nonlocal now
+        now += next(times)
+
+    def run_nowhere(cores: Sequence[int]) -> None:
+        assert not cores
+
+    core = QuietCore(probe, lambda: now, lambda: (), run_nowhere)
+    with core.held() as tainted:
+        assert core.beside(lambda: 3.0)() == 3.0
+        assert tainted() == ""
+
+
+def test_without_a_core_nothing_is_dropped_and_nothing_tainted() -> None:
+    def elapsed() -> float:
+        return 1.0
+
+    with held(None) as tainted:
+        assert beside(None, elapsed) is elapsed
+        assert tainted() == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not place threads")
+def test_a_thread_is_placed_and_an_unknown_core_changes_nothing() -> None:
+    before = usable_cores()
+    try:
+        run_on(before[:1])
+        assert usable_cores() == before[:1]
+        run_on([10**6])
+        assert usable_cores() == before[:1]
+    finally:
+        run_on(before)
+    assert usable_cores() == before
