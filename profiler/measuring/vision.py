@@ -39,7 +39,7 @@ from profiler.timing import Timing, sample
 from profiler.vision_point import Picture, VisionPoint
 
 _WARMUPS = 3  # of a captured graph, as for the decoder's
-# A picture of that size, and a tower's, to see whether a core is quiet: less than a millisecond of work.
+# A picture of that size, and a tower's, to see whether a core is quiet: half a millisecond of work.
 _PROBE, _PROBE_SIZE = (256, 192), 96
 
 
@@ -131,8 +131,8 @@ def core_of_pictures(device: Device) -> QuietCore | None:
     """Finds the core that prepares pictures for a GPU; None on a CPU, whose times allow for its pace."""
     if device.torch_device.type == "cpu":
         return None
-    picture = random_pictures(1, _PROBE, seed=0)
-    return QuietCore(lambda: prepared(picture, _PROBE_SIZE))
+    picture = random_pictures(1, _PROBE, seed=0)[0]
+    return QuietCore(lambda: resized(picture, _PROBE_SIZE, "stretch"))
 
 
 def random_pictures(count: int, picture: Picture, *, seed: int) -> list[Any]:
