@@ -1,4 +1,4 @@
-"""How many threads computations take.
+"""How many threads computations take, and the cores that there are for them.
 
 This module imports neither numpy nor torch. Numpy's library reads its number of threads when it is loaded,
 and torch loads numpy.
@@ -35,6 +35,16 @@ def compute_with_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def usable_cores() -> list[int]:
+    """The numbers of the cores on which this thread may run: fewer than the machine has under `taskset`.
+
+    Where the system does not tell, all cores of the machine.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 @contextmanager

@@ -7,7 +7,6 @@ then find everything ready.
 """
 
 import importlib
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from operators.base.threads import usable_cores
 
 
 class _LeftToAnother(Exception):  # noqa: N818 - nothing went wrong
@@ -75,7 +76,7 @@ def compiling_ahead(
             return super().submit(key, compile_once, *then)
 
     with (
-        ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(threads or len(usable_cores())) as pool,
         Mode(pool, ignore_errors=True) as mode,
     ):
 

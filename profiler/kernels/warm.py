@@ -7,7 +7,6 @@ which the fastest of several configurations is chosen, and all whose kernels do 
 Jobs wait for the device's memory. A job that ran out of it is made again, alone.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from threading import local
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from operators.architecture import Architecture
+from operators.base.threads import usable_cores
 from profiler.kernels.prepare import Compiled, Job, Warmed, Workload, mark
 from profiler.kernels.preparer import Preparer
 from profiler.kernels.room import GIVEN_OUT, Room
@@ -54,7 +54,7 @@ def warm(
     """
     if not work:
         return
-    count = min(len(work), processes or os.cpu_count() or 1)
+    count = min(len(work), processes or len(usable_cores()))
     with tempfile.TemporaryDirectory(prefix="frontrunner-claims-") as claims, _pool(count) as asked:
         compiling = {asked(Preparer.compile, job, Path(claims)): job for job in work}
         compiled: list[tuple[Job, Compiled]] = []

@@ -15,6 +15,8 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
+from operators.base.threads import usable_cores
+
 # How much longer than at its fastest a probe may take. On quiet cores they spread by 10 %.
 MOST_SLOWER = 0.20
 # The share of samples without a quiet core above which a measurement is tainted: their median is then not
@@ -28,14 +30,9 @@ _TRIED = 16
 _FIRST_PROBES = 5
 
 
-def usable_cores() -> Sequence[int]:
-    """The cores on which this thread may run; none where the system does not tell."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
-
-
 def run_on(cores: Sequence[int]) -> None:
-    """Lets this thread run on these cores alone. It changes nothing where they are not to be had any more."""
-    if cores and hasattr(os, "sched_setaffinity"):
+    """Lets this thread run on these cores alone. It changes nothing where the system does not do that."""
+    if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(0, cores)
 
@@ -58,7 +55,7 @@ class QuietCore:
     ) -> None:
         self._probe, self._clock, self._all, self._run_on = probe, clock, cores, run_on
         self._fastest_s = inf
-        self._cores: Sequence[int] = ()
+        self._cores: Sequence[int] = (0,)
         self._at = 0  # which of the cores this thread is on
         self._samples = self._disturbed = 0
 
@@ -106,14 +103,13 @@ class QuietCore:
 
     def _learn(self) -> None:
         for _ in range(_FIRST_PROBES):
-            for _ in self._cores or (0,):
+            for _ in self._cores:
                 self._timed()
                 self._move(1)
 
     def _move(self, by: int) -> None:
-        if self._cores:
-            self._at = (self._at + by) % len(self._cores)
-            self._run_on([self._cores[self._at]])
+        self._at = (self._at + by) % len(self._cores)
+        self._run_on([self._cores[self._at]])
 
     def _quiet(self) -> bool:
         return self._timed() <= (1 + MOST_SLOWER) * self._fastest_s

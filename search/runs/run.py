@@ -1,6 +1,5 @@
 """A run from start to end: what a search and its resumption do. Nothing here prints."""
 
-import os
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from datetime import datetime
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from operators.base.errors import ConfigError, RunError
 from operators.base.files import whole_folder
+from operators.base.threads import usable_cores
 from profiler.device.device import open_device
 from proxy_train.text.corpus import Corpus, finished_manifest, unknown_tokens
 from proxy_train.text.data_settings import DataSettings
@@ -197,7 +197,7 @@ def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEve
         return InlineExecutor(config.device)
     from search.cluster.ray_executor import RayExecutor  # Ray takes a while to import
 
-    cores = len(os.sched_getaffinity(0))
+    cores = len(usable_cores())
     count = config.at_once if address else min(config.at_once, max(config.workers, cores))
     if address is None and count > cores:
         count = max(cores, len(config.device_kind))

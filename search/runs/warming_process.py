@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from operators.base.threads import usable_cores
 from profiler.device.names import computes_on
 from profiler.kernels.warm import compile_in_the_background
 from profiler.process.child_process import Child, settle_in
@@ -34,7 +35,7 @@ def kernels_compiled_meanwhile(config: RunConfig, folder: RunFolder) -> Iterator
     On a CPU there is nothing to compile. Where the largest batch is measured nothing is compiled either:
     that measurement uses all of the GPU's memory.
     """
-    processes = len(os.sched_getaffinity(0)) - config.at_once - _CORES_LEFT
+    processes = len(usable_cores()) - config.at_once - _CORES_LEFT
     on_gpu = computes_on(config.device).startswith("cuda")
     if not on_gpu or processes < 1 or config.vision is not None or config.profile.largest_batch:
         yield

@@ -12,6 +12,7 @@ import torch
 
 from operators import registry
 from operators.backends import reason_against
+from operators.base.threads import usable_cores
 from operators.decoding.fused import FILES, TRITON, reason_against_fused
 from profiler.device.device import Device, open_device
 
@@ -101,7 +102,7 @@ def examine(results: Path) -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "cores": os.cpu_count(),
+        "cores": len(usable_cores()),
         "results": {
             "folder": str(results.resolve()),
             "writable": os.access(existing, os.W_OK),

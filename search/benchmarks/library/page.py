@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from operators.base.errors import ConfigError
+from operators.base.threads import usable_cores
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.made_up_run import kept_run
 from search.runs.ledger import open_ledger
@@ -55,7 +56,7 @@ def page(device: str, console: Console) -> Measured:
     names = list(openings[0])
     figures: Figures = {
         "candidates": CANDIDATES,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(usable_cores()),
         "load_average": round(os.getloadavg()[0], 2),
         "openings": OPENINGS,
         "frontier": sum(by is None for _, by in value["runs"][0]["kinds"][0]["dominators"]),

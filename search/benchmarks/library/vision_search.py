@@ -5,11 +5,12 @@
 
 The search is a run of configs/shakti_h100.yaml, or of configs/quick_vision.yaml on a CPU. A score of one
 training is partly luck, and the best of many scores is mostly that. So the candidates with the lowest losses
-that are no slower than a design are trained again with other seeds, and the best of them meets the design
-with seeds that neither the search nor that choice has seen.
+that are no slower than a design are measured and trained again with other seeds. The best of them meets the
+design with seeds that neither the search nor that choice has seen. Where all of them are slower than the
+design when they are measured again, the next ones have their turn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -35,7 +36,8 @@ from search.studies import vision
 from search.studies.vision import Variant, VisionStudySettings
 
 TIME = "ttft_ms@b1"
-FINALISTS = 3  # candidates that are trained again for each design
+FINALISTS = 3  # candidates that are trained again for each design at a time
+ROUNDS = 4  # how often further candidates have their turn at most
 CHOICE, PROOF = (1, 2, 3), (4, 5, 6)  # seeds; the search has 0
 PER_DEVICE = 4  # trainings at once on a GPU, which such small models leave idle for most of the time
 _CONFIGS = {"cpu": Path("quick_vision"), "cuda": Path("shakti_h100")}
@@ -60,15 +62,12 @@ def search_and_meet(device: str, console: Console) -> Measured:
         return {one.name: one for one in found}
 
     proved = trained(designs, PROOF)
-    close = {name: finalists(entries, one.times[TIME]) for name, one in proved.items() if not one.problem}
-    values = {title(entry): _value(entry) for several in close.values() for entry in several}
-    again = trained(values, CHOICE)
-    winners = {
-        name: winner
-        for name, several in close.items()
-        if (winner := chosen([again[title(entry)] for entry in several], proved[name].times[TIME]))
-    }
-    rivals = trained({winner: values[winner] for winner in winners.values()}, PROOF)
+    limits = {name: one.times[TIME] for name, one in proved.items() if not one.problem}
+    values = {title(entry): entry for entry in entries}
+    winners, again = choice(
+        entries, limits, lambda names: trained({name: _value(values[name]) for name in names}, CHOICE)
+    )
+    rivals = trained({winner: _value(values[winner]) for winner in winners.values()}, PROOF)
     figures: Figures = {
         "candidates": len(entries),
         "designs": len(designs),
@@ -94,14 +93,41 @@ def title(entry: Entry) -> str:
     return f"candidate {entry.number}"
 
 
-def finalists(entries: Sequence[Entry], ms: float) -> list[Entry]:
-    """The candidates with the lowest answer losses in the search, of those that were no slower there."""
+def choice(
+    entries: Sequence[Entry],
+    limits: Mapping[str, float],
+    trained: Callable[[Sequence[str]], Mapping[str, Variant]],
+) -> tuple[dict[str, str], dict[str, Variant]]:
+    """By design, the name of the candidate that meets it; and all that were trained for that, by name.
+
+    entries: the search's
+    limits: the time of each design (ms)
+    trained: trains and measures candidates of these names again, with other seeds than the search's
+    """
+    waiting = {name: [title(entry) for entry in ranked(entries, ms)] for name, ms in limits.items()}
+    winners: dict[str, str] = {}
+    again: dict[str, Variant] = {}
+    for _ in range(ROUNDS):
+        turn = {name: titles[:FINALISTS] for name, titles in waiting.items() if titles}
+        if fresh := dict.fromkeys(each for titles in turn.values() for each in titles if each not in again):
+            again |= trained(list(fresh))
+        for name, titles in turn.items():
+            if winner := chosen([again[each] for each in titles], limits[name]):
+                winners[name] = winner
+                del waiting[name]
+            else:
+                waiting[name] = waiting[name][FINALISTS:]
+    return winners, again
+
+
+def ranked(entries: Sequence[Entry], ms: float) -> list[Entry]:
+    """The candidates that were no slower in the search, by their answer losses there."""
     as_fast = [
         (entry.evaluation.metrics["answer_loss"], entry.number, entry)
         for entry in entries
         if entry.evaluation and entry.evaluation.status == "ok" and entry.evaluation.metrics[TIME] <= ms
     ]
-    return [entry for *_, entry in sorted(as_fast)[:FINALISTS]]
+    return [entry for *_, entry in sorted(as_fast)]
 
 
 def chosen(trained: Sequence[Variant], ms: float) -> str:
@@ -185,6 +211,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     return {
         "id": entry.number,
         "shorthand": entry.architecture.shorthand,
+        "model": entry.architecture.model_dump(mode="json", exclude_defaults=True),
         "origin": entry.origin,
         "status": found.status if found else "unfinished",
         "metrics": dict(found.metrics) if found else {},

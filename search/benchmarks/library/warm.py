@@ -10,7 +10,6 @@ own, all at the same time on all cores. Known: the same once more in fresh proce
 importing libraries and opening the device, which come before the first kernel and are given beside them.
 """
 
-import os
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.console import Console
 
 from operators import registry
 from operators.architecture import Architecture, Layer
+from operators.base.threads import usable_cores
 from profiler.device.device import open_device
 from profiler.kernels.warm import Job, Warmed, Workload, jobs, warm
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
@@ -30,7 +30,7 @@ WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
 def warm_everything(device: str, console: Console) -> Measured:
     """Seconds of each operator at a new shape and at a known one, and all that was measured of it."""
     work = _work(open_device(device).label)
-    figures: Figures = {"cores": os.cpu_count() or 1, "operators": len(work)}
+    figures: Figures = {"cores": len(usable_cores()), "operators": len(work)}
     samples: list[dict[str, Any]] = []
     with empty_kernel_cache():
         for kind in ("new", "known"):

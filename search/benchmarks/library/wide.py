@@ -17,7 +17,6 @@ seconds of measurements add up, and at most `per_gpu` trainings overlap.
 An interrupted benchmark goes on with empty caches once more. Its times are then not those of a single search.
 """
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 from rich.console import Console
 
 from operators.base.errors import ConfigError
+from operators.base.threads import usable_cores
 from profiler.device.gpus import devices
 from search.benchmarks import runs as runs_of
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
@@ -73,7 +73,7 @@ def search_and_promote(device: str, console: Console) -> Measured:
     show(console, promotion_table(promotion))
     return Measured(
         {
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": len(usable_cores()),
             "workers": config.workers,
             "at_once": config.at_once,
             **search_figures(

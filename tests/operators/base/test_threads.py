@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from operators.base.threads import usable_cores
+
 MULTIPLY = """
 import os
 from operators.base.threads import import_numpy
@@ -14,6 +16,16 @@ import numpy
 numpy.ones((800, 800)) @ numpy.ones((800, 800))
 print(len(os.listdir("/proc/self/task")), os.environ.get("OPENBLAS_NUM_THREADS"))
 """
+
+
+def test_usable_cores_are_those_of_the_thread_and_all_where_the_system_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {9, 2}, raising=False)
+    assert usable_cores() == [2, 9]
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert usable_cores() == [0, 1, 2]
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="with one core numpy has one thread anyway")

@@ -125,6 +125,32 @@ def test_drift_repeats_the_measurement_and_only_the_last_counts() -> None:
     assert found.busy_s == pytest.approx(4.0 + 5 * 10 * 5 / 1e3)  # both attempts
 
 
+AT_LIMIT = Reading(clock_reasons=("sw_power_cap",))
+
+
+@pytest.mark.parametrize("behind", [[1.0], [2.0, 2.0, 1.0]])
+def test_clocks_that_come_back_behind_a_load_at_the_limit_of_power_taint_nothing(behind: list[float]) -> None:
+    anchor = FakeAnchor(1.0, 2.0, *behind)
+    results, found, calls = measured(anchor, FakeDevice(Reading(), AT_LIMIT))
+    assert (results, calls, found.drift, found.tainted) == ([0], 1, 0.0, ())
+    assert found.anchor_after.median_ms == 1.0
+    assert found.remarks == (
+        "power: the anchor model took 66.7% longer behind a load at the GPU's limit of power",
+    )
+    assert next(anchor.times, None) is None
+
+
+def test_clocks_that_stay_low_behind_such_a_load_are_a_drift() -> None:
+    _, found, calls = measured(FakeAnchor(*[1.0, *[2.0] * 4] * 3), FakeDevice(*[AT_LIMIT] * 6))
+    assert calls == 3
+    assert found.tainted[0].startswith("drift: the anchor model changed by 66.7%")
+
+
+def test_a_limit_of_power_without_a_drift_is_not_waited_for() -> None:
+    _, found, calls = measured(FakeAnchor(1.0, 1.0), FakeDevice(Reading(), AT_LIMIT))
+    assert (found.remarks, calls) == ((), 1)
+
+
 def test_after_three_attempts_it_is_reported_as_tainted() -> None:
     results, found, calls = measured(FakeAnchor(*[1.0, 2.0] * 3))
     assert (results, calls, found.attempts) == ([2], 3, 3)

@@ -6,7 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from profiler.measuring.quiet_core import QuietCore, beside, held, run_on, usable_cores
+from operators.base.threads import usable_cores
+from profiler.measuring.quiet_core import QuietCore, beside, held, run_on
 
 BUSY = 1.6
 
@@ -99,23 +100,6 @@ def test_a_quiet_pace_is_known_from_before() -> None:
     host.samples(1)
     host.paces = [BUSY]
     assert "for 100%" in host.samples(4)[1]
-
-
-def test_a_host_that_does_not_tell_its_cores_is_watched_too() -> None:
-    times = iter([1.0] * 100)
-    now = 0.0
-
-    def probe() -> None:
-        nonlocal now
-        now += next(times)
-
-    def run_nowhere(cores: Sequence[int]) -> None:
-        assert not cores
-
-    core = QuietCore(probe, lambda: now, lambda: (), run_nowhere)
-    with core.held() as tainted:
-        assert core.beside(lambda: 3.0)() == 3.0
-        assert tainted() == ""
 
 
 def test_without_a_core_nothing_is_dropped_and_nothing_tainted() -> None:

@@ -1,8 +1,10 @@
 """`bench vision_search`: which candidates meet a design, and what is said of both."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from search.benchmarks.library.vision_search import chosen, compared, finalists, told
+from search.benchmarks.library.vision_search import choice, chosen, compared, ranked, told
 from search.evaluation.outcome import Evaluation
 from search.runs.entry import Entry
 from search.studies.vision import Variant
@@ -21,7 +23,7 @@ def variant(name: str, ms: float, *losses: float, problem: str = "") -> Variant:
     return Variant(name, 1000, 16, {} if problem else scores, {} if problem else times, problem=problem)
 
 
-def test_finalists_are_the_three_best_that_are_no_slower() -> None:
+def test_candidates_that_are_no_slower_are_ranked_by_their_losses() -> None:
     entries = [
         entry(0, 1.0, 0.5),
         entry(1, 2.1, 0.1),  # too slow
@@ -30,8 +32,33 @@ def test_finalists_are_the_three_best_that_are_no_slower() -> None:
         entry(4, 1.0, 0.0, "crashed"),
         entry(5, 0.5, 0.9),
     ]
-    assert [each.number for each in finalists(entries, 2.0)] == [3, 2, 0]
-    assert finalists(entries, 0.4) == []
+    assert [each.number for each in ranked(entries, 2.0)] == [3, 2, 0, 5]
+    assert ranked(entries, 0.4) == []
+
+
+def test_the_next_three_have_their_turn_where_all_were_slower_when_measured_again() -> None:
+    entries = [entry(number, 1.0, number / 10) for number in range(8)]
+    turns: list[list[str]] = []
+
+    def trained(names: Sequence[str]) -> dict[str, Variant]:
+        turns.append(list(names))
+        return {name: variant(name, 1.0 if name > "candidate 3" else 1.5, 0.5) for name in names}
+
+    winners, again = choice(entries, {"fast": 1.0, "slow": 2.0}, trained)
+    assert turns == [[f"candidate {number}" for number in numbers] for numbers in ((0, 1, 2), (3, 4, 5))]
+    assert winners == {"slow": "candidate 0", "fast": "candidate 4"}
+    assert len(again) == 6
+
+
+def test_a_design_that_all_are_slower_than_meets_nobody() -> None:
+    entries = [entry(number, 1.0, number / 10) for number in range(4)]
+    winners, again = choice(
+        entries,
+        {"fast": 1.0, "faster": 0.5},
+        lambda names: {name: variant(name, 1.5, 0.5) for name in names},
+    )
+    assert winners == {}
+    assert len(again) == 4
 
 
 def test_the_choice_is_by_the_mean_of_all_seeds_and_by_the_time_measured_again() -> None:
