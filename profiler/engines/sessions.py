@@ -12,8 +12,7 @@ from operators.cost import Cost
 from profiler.device.ceilings import DATASHEET_BYTES_PER_S, copy_bytes_per_s
 from profiler.device.device import Device
 from profiler.measuring.anchor import Anchor
-from profiler.measuring.conditions import watched
-from profiler.measuring.measure import unsteady
+from profiler.measuring.conditions import unsteady, watched
 from profiler.measuring.pace import Pace
 from profiler.profile import PointProfile, Profile, ProfileSettings
 from profiler.timing import sample

@@ -15,7 +15,7 @@ from profiler.device.observed import refuse_observed
 from profiler.device.sm_clock import clock_moved, sm_clock
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.quiet_core import QuietCore, held
-from profiler.profile import Conditions
+from profiler.profile import Conditions, PointProfile, instability
 from profiler.timing import Timing
 
 # The drift of the anchor above which a measurement is tainted, relative to the mean. Times on a CPU are given
@@ -164,6 +164,12 @@ def _recovered(anchor: Anchor, before: Timing, max_drift: float) -> Timing:
         if _drift(before, after) <= max_drift:
             break
     return after
+
+
+def unsteady(point: PointProfile, *, counts_prefill: bool) -> bool:
+    """Whether a timing that counts is not clean by its own samples, as other programs on a CPU cause it."""
+    timings = [point.prefill, point.decode] if counts_prefill else [point.decode]
+    return any(instability(timing, "cpu") for timing in timings)
 
 
 def core_share(device: Device) -> Callable[[], float | None]:

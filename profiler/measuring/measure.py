@@ -43,7 +43,7 @@ from profiler.device.lock import shared
 from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.capacity import largest_decoder, release
-from profiler.measuring.conditions import watched
+from profiler.measuring.conditions import unsteady, watched
 from profiler.measuring.decode_energy import BURST_MS, decode_energy, unlike_energies
 from profiler.measuring.decoder import Decoder, Prompt, random_model
 from profiler.measuring.decoder_copies import copies, rewind, step_ms
@@ -306,12 +306,6 @@ class _Measurer:
 
 def _on_cpu(device: Device) -> bool:
     return device.torch_device.type == "cpu"
-
-
-def unsteady(point: PointProfile, *, counts_prefill: bool) -> bool:
-    """Whether a timing that counts is not clean by its own samples, as other programs on a CPU cause it."""
-    timings = [point.prefill, point.decode] if counts_prefill else [point.decode]
-    return any(instability(timing, "cpu") for timing in timings)
 
 
 def _steps(decoder: Decoder, count: int, device: Device) -> None:

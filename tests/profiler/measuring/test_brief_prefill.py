@@ -3,7 +3,8 @@
 import pytest
 
 from operators import Architecture
-from profiler.measuring.measure import measure, unsteady
+from profiler.measuring.conditions import unsteady
+from profiler.measuring.measure import measure
 from profiler.timing import Timing
 from tests.helpers import quick_profile
 
