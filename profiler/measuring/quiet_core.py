@@ -26,7 +26,7 @@ MOST_DISTURBED = 0.25
 _RUNS = 2
 # Cores that are tried for a sample: enough to find a quiet one where one in seven is.
 _TRIED = 16
-# Probes of each core before the first sample, which show the pace of a quiet one.
+# Probes of each core, or of each of _TRIED, before the first sample: they show the pace of a quiet one.
 _FIRST_PROBES = 5
 
 
@@ -102,10 +102,9 @@ class QuietCore:
         return on_a_quiet_core
 
     def _learn(self) -> None:
-        for _ in range(_FIRST_PROBES):
-            for _ in self._cores:
-                self._timed()
-                self._move(1)
+        for _ in range(_FIRST_PROBES * min(len(self._cores), _TRIED)):
+            self._timed()
+            self._move(1)
 
     def _move(self, by: int) -> None:
         self._at = (self._at + by) % len(self._cores)
