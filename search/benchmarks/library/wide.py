@@ -44,7 +44,7 @@ from search.view.terminal_tables import show
 TOP, SEEDS, LONGER = 3, 3, 10
 AGAINST = ("nemotron-flash-1b", "llama-3.2-1b")
 FIRST = 6  # candidates: as many as wide_h100 evaluates at once
-_CONFIGS = {"cuda": Path("wide_h100"), "cpu": Path("quick")}
+CONFIGS = {"cuda": Path("wide_h100"), "cpu": Path("quick")}
 _OF_A_PAIR = ("candidate_ms", "rival_ms", "difference", "difference_low", "difference_high", "verdict")
 
 
@@ -54,7 +54,7 @@ def search_and_promote(device: str, console: Console) -> Measured:
     before_first_s: from the search's call to the beginning of its first evaluation. Text is prepared and
         workers start meanwhile.
     """
-    config, began = runs_of.load(device, _CONFIGS), datetime.now(UTC)
+    config, began = runs_of.load(device, CONFIGS), datetime.now(UTC)
     with empty_kernel_cache():
         with watched(devices(device)) as busy:
             entries, path = runs_of.searched(
