@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from operators import Architecture, HybridLM, VisionLanguageModel
+from operators import Architecture, HybridLM, VisionLanguage, VisionLanguageModel
 from operators.operator import Operator
 from operators.vision.vision_language import Model as EitherModel
 from profiler.measuring.comparison import Comparison
@@ -37,7 +37,7 @@ from search.runs.generating import Written, generate
 from search.runs.ledger import open_ledger
 from search.runs.progress import Progress
 from search.runs.run import drive_to_end, start
-from search.runs.sources import architecture_of
+from search.runs.sources import language_model, model_of
 from search.runs.status import candidate_of
 from search.runs.training import Kept, train_and_keep
 from search.searchers.contract import Proposal, Proposer, Searcher
@@ -64,6 +64,7 @@ __all__ = [
     "Run",
     "Searcher",
     "TextScore",
+    "VisionLanguage",
     "Written",
     "architecture",
     "compare",
@@ -79,8 +80,8 @@ __all__ = [
 ]
 
 RESULTS = Path("results")
-Model = Architecture | Path | str
-"""An architecture, or what names one on the command line: a file, a folder, RUN:ID or a shipped name."""
+Model = EitherModel | Path | str
+"""A model, also one that sees, or what names one: a file, a folder, RUN:ID or a shipped name."""
 
 
 @dataclass(frozen=True)
@@ -255,24 +256,30 @@ def profile(
     contexts: Sequence[int] = (256,),
     threads: int = 1,
     backend: str = "auto",
+    images: int = 1,
     engines: Sequence[str] = (),
     quantization: str | None = None,
     results: Path | str = RESULTS,
 ) -> list[Profiled]:
     """Measures models one after the other: latency, throughput and memory.
 
-    models: architectures, or what names one: a file, a folder, RUN:ID or a shipped name.
+    models: models, or what names one, see `Model`.
     batch_sizes: rows of a batch.
     contexts: tokens in the state of each row.
     threads: of the CPU that the models use.
     backend: `auto`, or one backend's name for every operator.
+    images: in each prompt of models that see.
     engines: of others, `llama.cpp` and `transformers`, in which each model is measured too.
     quantization: number format of matrices in llama.cpp; None is Q8_0.
 
     Each result has a `title`, and a `profile` or the `problem` why there is none.
     """
     settings = profile_settings(
-        batch_sizes=tuple(batch_sizes), contexts=tuple(contexts), threads=threads, quantization=quantization
+        batch_sizes=tuple(batch_sizes),
+        contexts=tuple(contexts),
+        threads=threads,
+        images=images,
+        quantization=quantization,
     )
     titled = [_titled(model, Path(results)) for model in models]
     return profile_each(titled, settings, device=device, backend=backend, engines=engines)
@@ -292,7 +299,7 @@ def compare(
 ) -> Comparison:
     """Whether B's decode step is faster than A's, by interleaved measurements in fresh processes."""
     settings = profile_settings(batch_sizes=(batch,), contexts=(context,), threads=threads)
-    (_, first), (_, second) = (_titled(model, Path(results)) for model in (a, b))
+    first, second = (language_model(*_titled(model, Path(results))) for model in (a, b))
     return _compare(first, second, settings, device=device, backend=backend, rounds=rounds)
 
 
@@ -374,15 +381,15 @@ def promote(
     )
 
 
-def architecture(name: Path | str, *, results: Path | str = RESULTS) -> Architecture:
+def architecture(name: Path | str, *, results: Path | str = RESULTS) -> EitherModel:
     """Returns the architecture of a file, a folder, a candidate as RUN:ID, or a shipped name."""
-    return architecture_of(str(name), Path(results))[1]
+    return model_of(str(name), Path(results))[1]
 
 
-def _titled(model: Model, results: Path) -> tuple[str, Architecture]:
-    if isinstance(model, Architecture):
+def _titled(model: Model, results: Path) -> tuple[str, EitherModel]:
+    if isinstance(model, EitherModel):
         return model.name or model.shorthand, model
-    return architecture_of(str(model), results)
+    return model_of(str(model), results)
 
 
 def _driven(

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 import torch
 
 import frontrunner
 from operators.base import plugins
-from operators.base.errors import ConfigError, RunError
+from operators.base.errors import ArchitectureError, ConfigError, RunError
 from search.config.run import RunConfig
 from tests.fixtures import Call
 from tests.helpers.made_up_profile import measure_on_made_up_device
@@ -45,6 +46,44 @@ def test_the_page_runs(text_folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     best, model = names["best"], frontrunner.load("winner")[0]
     assert isinstance(best, frontrunner.Candidate)
     assert sum(weight.numel() for weight in model.parameters()) == best.scores["params"]
+
+
+def test_models_that_see_are_profiled_and_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[Any, int]] = []
+
+    def profile_each(titled: Any, settings: Any, **_: object) -> list[Any]:
+        measured.extend((model, settings.images) for model in titled)
+        return []
+
+    monkeypatch.setattr(frontrunner, "profile_each", profile_each)
+    seeing = frontrunner.architecture("smolvlm-256m")
+    assert isinstance(seeing, frontrunner.VisionLanguage)
+    frontrunner.profile("smolvlm-256m", seeing, "tiny-hybrid", images=2)
+    assert measured == [
+        (("smolvlm-256m", seeing), 2),
+        ((seeing.name, seeing), 2),
+        (("tiny-hybrid", frontrunner.architecture("tiny-hybrid")), 2),
+    ]
+    with pytest.raises(ArchitectureError, match=r"^smolvlm-256m: a vision-language model, expected a lang"):
+        frontrunner.compare("tiny-hybrid", "smolvlm-256m")
+
+
+def test_what_commands_refuse_is_refused_before_anything_is_done(
+    made: frontrunner.Run, tiny_config: RunConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"^rounds: expected at least 3, got 2$"):
+        frontrunner.compare("tiny-hybrid", "tiny-hybrid", rounds=2)
+    with pytest.raises(ConfigError, match=r"^executor: expected inline or ray, got 'foo'$"):
+        frontrunner.search(tiny_config, results=tmp_path, executor="foo")
+    with pytest.raises(ConfigError, match=r"^executor: expected inline or ray, got 'foo'$"):
+        frontrunner.resume(made.path, executor="foo")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"^tokens: expected at least 1, got 0$"):
+        frontrunner.generate(f"{made.path}:0", "the", tokens=0)
+    with pytest.raises(ConfigError, match=r"^objectives: expected a list of texts, got 'loss'$"):
+        made.frontier(objectives="loss")
+    with pytest.raises(ConfigError, match=r"^where: expected a list of texts, got 'params <= 1'$"):
+        made.candidates(where="params <= 1")
 
 
 def test_a_run_is_what_the_commands_show(made: frontrunner.Run, call: Call) -> None:

@@ -32,6 +32,13 @@ from search.objectives import (
 )
 
 
+def _several(key: str, texts: Sequence[str]) -> Sequence[str]:
+    """The texts. Raises ConfigError for a single one, whose letters would be taken for texts."""
+    if isinstance(texts, str):
+        raise ConfigError(f"{key}: expected a list of texts, got {texts!r}")
+    return texts
+
+
 def _as_tuple(value: Any) -> Any:
     """One kind, as in `device_kind: H100`, is a list of one; an empty text is an empty list."""
     return ((value,) if value else ()) if isinstance(value, str) else value
@@ -278,7 +285,7 @@ class RunConfig(Value):
 
     def parsed_objectives(self, names: Sequence[str] | None = None) -> tuple[Objective, ...]:
         """The metrics of these names, or the run's own objectives. Raises ConfigError for one given twice."""
-        wanted = self.objectives if names is None else names
+        wanted = self.objectives if names is None else _several("objectives", names)
         twice = [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]
         if twice:
             raise ConfigError(
@@ -288,7 +295,7 @@ class RunConfig(Value):
 
     def parsed_constraints(self, texts: Sequence[str] | None = None) -> tuple[Constraint, ...]:
         """The constraints of these texts, or the run's own. Raises ConfigError."""
-        wanted = self.constraints if texts is None else texts
+        wanted = self.constraints if texts is None else _several("where", texts)
         return tuple(self.metrics.constraint(text) for text in wanted)
 
     def absolute(self) -> Self:

@@ -6,7 +6,7 @@ The measurements of both are interleaved, and each is made in a fresh process.
 from collections.abc import Callable
 
 from operators import Architecture
-from operators.base.errors import DeviceError
+from operators.base.errors import ConfigError, DeviceError
 from profiler.device.device import open_device
 from profiler.measuring.comparison import Comparison, compare_times
 from profiler.process.worker import ProfilingWorker
@@ -42,9 +42,11 @@ def compare(
     settings: how they are measured; the first batch size and context count.
     on_round: (number of the round, ms of A, ms of B).
 
-    Raises what `ProfilingWorker.profile` raises.
+    Raises what `ProfilingWorker.profile` raises, and ConfigError for fewer than LEAST_ROUNDS rounds.
     Raises DeviceError where fewer than LEAST_ROUNDS rounds count.
     """
+    if rounds < LEAST_ROUNDS:
+        raise ConfigError(f"rounds: expected at least {LEAST_ROUNDS}, got {rounds}")
     kind = open_device(device, engines=True).torch_device.type
     name = key("decode_ms", batch=settings.batch_sizes[0])
     times: tuple[list[float], list[float]] = ([], [])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from operators.base.errors import DataError
+from operators.base.errors import ConfigError, DataError
 from operators.sampling import Sampling
 from profiler.device.device import open_device
 from profiler.device.lock import shared
@@ -53,6 +53,8 @@ def generate(
 
     Raises our errors.
     """
+    if tokens < 1:
+        raise ConfigError(f"tokens: expected at least 1, got {tokens}")
     open_device(device)
     Sampling(temperature, top_k, top_p, seed)  # says what is out of range before the weights are read
     if not prompt:

@@ -69,6 +69,7 @@ def start(
 
     Raises our errors and leaves nothing behind then.
     """
+    _require_known(executor)
     folder = new_folder(results, name)
     require(config.trackers)
     config = config.absolute()
@@ -133,6 +134,7 @@ def drive_to_end(
     Raises Interrupted, a KeyboardInterrupt that says how to go on, and RunError where no candidate has
     scores.
     """
+    _require_known(executor)
     with folder.driving(), closing(ledger_module.open_ledger(folder.ledger)) as ledger:
         config, entries = ledger.config, ledger.entries()
         if complete(ledger, entries):
@@ -210,6 +212,11 @@ def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEve
         on_one_gpu=config.on_one_gpu,
         address=address,
     )
+
+
+def _require_known(executor: str) -> None:
+    if executor not in ("inline", "ray"):
+        raise ConfigError(f"executor: expected inline or ray, got {executor!r}")
 
 
 def _require_no_kind(kinds: tuple[str, ...]) -> None:

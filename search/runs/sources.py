@@ -43,10 +43,11 @@ def architecture_of(text: str, results: Path) -> tuple[str, Architecture]:
     Raises ArchitectureError and RunError, and DataError for a published model.
     """
     title, model = _named(text, results, Architecture.load)
-    return title, _language_model(text, model)
+    return title, language_model(text, model)
 
 
-def _language_model(text: str, model: Model) -> Architecture:
+def language_model(text: str, model: Model) -> Architecture:
+    """The model, which is a language model. Raises ArchitectureError for one that sees; text: names it."""
     if not isinstance(model, Architecture):
         raise ArchitectureError(f"{text}: a vision-language model, expected a language model")
     return model
@@ -104,7 +105,7 @@ def candidate_named(run: str, number: int | None, results: Path) -> tuple[RunFol
 def run_or_architecture(text: str, results: Path, changes: Sequence[str] = ()) -> RunConfig | Architecture:
     """The configuration of a run, or a language model; see `run_or_model`. Raises as it does."""
     given = run_or_model(text, results, changes)
-    return _language_model(text, given) if not isinstance(given, RunConfig) else given
+    return language_model(text, given) if not isinstance(given, RunConfig) else given
 
 
 def run_or_model(text: str, results: Path, changes: Sequence[str] = ()) -> RunConfig | Model:

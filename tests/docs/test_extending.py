@@ -20,6 +20,7 @@ from typer import Typer
 
 from operators import Architecture, registry
 from operators.base import shipped
+from profiler.profile import Profile
 from proxy_train import tasks
 from proxy_train.task_settings import TaskSettings
 from proxy_train.text.corpus import Corpus
@@ -54,6 +55,11 @@ def test_the_operator_is_one() -> None:
     x = torch.randn(2, 3, 32)
     assert module(x).shape == x.shape
     torch.testing.assert_close(module.step(x[:, 1], {}, torch.zeros(2)), module(x)[:, 1])
+
+
+def test_the_objective_has_its_error_beside_what_it_comes_from() -> None:
+    (line,) = [line for block in BLOCKS for line in block.splitlines() if line.startswith("yield _keys(")]
+    assert line.replace(', "prefill_tokens_per_s")', ",)") in inspect.getsource(Profile._timed)
 
 
 def test_the_task_asks_for_the_first_token() -> None:
