@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
+TOO_OLD := "frontrunner needs Python 3.11 or newer, " + sys.executable + " is " + sys.version.split()[0]
+INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := frontrunner.py operators profiler proxy_train search tests
 
 # A hundred processes would else compile the sources again.
@@ -22,14 +24,14 @@ docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 $(VENV)/installed-docs: $(INSTALLED)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "frontrunner needs Python 3.11 or newer, " + sys.executable + " is " + sys.version.split()[0])'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and $(TOO_OLD))'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[test]'
 	touch $(INSTALLED)
 
 clean:

@@ -79,7 +79,7 @@ class ConfigError(FrontrunnerError):
     """A run's configuration that contradicts itself or its schema."""
 
 
-class SpaceExhausted(FrontrunnerError):  # noqa: N818 - a search that has seen everything is finished, not broken
+class SpaceExhausted(FrontrunnerError):  # noqa: N818 - a search that has seen everything is done, not broken
     """A search space with no member left that was not proposed before."""
 
 

@@ -37,12 +37,12 @@ PAUSES_S = {"cuda": (0.0, 0.0), "cpu": (0.5, 2.0)}
 # is always at it, and its clocks then follow the load.
 _TAINTING_REASONS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
 _TAINTING_VIOLATIONS = ("thermal", "board_limit")
-# A load that brings a GPU to its limit of power leaves lower clocks behind. On one H200 the anchor took 6 %
-# longer just behind the largest batches of ten models, and its usual time when the next attempt began, behind
-# 0.2 s of light work. So the anchor is timed again behind such work, at most so often.
+# After a load at its power limit, a GPU has lower clocks for a moment. On one H200 the anchor took 6 %
+# longer just after the largest batches of ten models, and its usual time when the next attempt began, after
+# 0.2 s of light work. So the anchor is timed again after such work, at most so often.
 _POWER_LIMIT = "sw_power_cap"
 _RECOVERIES = 3
-_BEHIND_LOAD = "power: the anchor model took {:.1%} longer behind a load at the GPU's limit of power"
+_BEHIND_LOAD = "power: the anchor model took {:.1%} longer just after a load at the GPU's power limit"
 _MPS = "MPS: a server of CUDA's Multi-Process Service is on this GPU; steps of its clients take longer"
 
 
@@ -157,7 +157,7 @@ def _drift(before: Timing, after: Timing) -> float:
 
 
 def _recovered(anchor: Anchor, before: Timing, max_drift: float) -> Timing:
-    """The anchor's time once its clocks are back behind a load at the limit of power, or the last one."""
+    """The anchor's time once its clocks are back after a load at the power limit, or the last one."""
     for _ in range(_RECOVERIES):
         anchor.warm_up()
         after = anchor.time()

@@ -18,10 +18,12 @@ _SYSTEM = {"thumbs.db", "desktop.ini", "lost+found", "node_modules"}
 # Hub skip several of them too.
 _ABOUT = re.compile(
     r"readme([-._]\w+)*"
-    r"|(licen[cs]e|copying|notice|changelog|changes|contributing|contributors|authors|citation|code_of_conduct|"
-    r"cmakelists|robots|(md5|sha\d+)sums?|checksums?)([-._](\w\w|[\d.]+|mit|bsd|apache|gpl))*(\.(txt|text|md|rst))?"
+    r"|(licen[cs]e|copying|notice|changelog|changes|contributing|contributors|authors|citation"
+    r"|code_of_conduct|cmakelists|robots|(md5|sha\d+)sums?|checksums?)"
+    r"([-._](\w\w|[\d.]+|mit|bsd|apache|gpl))*(\.(txt|text|md|rst))?"
     r"|(requirements|constraints)([-_.]\w+)?\.txt|(vocab|merges|version)\.txt"
-    r"|((.+[-_.])?(info|infos|index|manifest|meta|metadata|schema|stats|statistics)|dataset_dict|state|config|.+_config"
+    r"|((.+[-_.])?(info|infos|index|manifest|meta|metadata|schema|stats|statistics)"
+    r"|dataset_dict|state|config|.+_config"
     r"|croissant|datapackage|package|package-lock|tokenizer|vocab|added_tokens|special_tokens_map)\.json"
     r"|dummy_data\.zip"
 )

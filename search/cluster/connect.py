@@ -97,7 +97,8 @@ def _short_folder() -> Path:
     The folder of temporary files comes first.
     """
     asked = [os.environ[name] for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
-    for place in (*asked, tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108  no file's name is guessable
+    usual = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - no file's name there is guessable
+    for place in (*asked, tempfile.gettempdir(), *usual):
         folder = Path(place).absolute()
         if (
             len(os.fsencode(folder)) <= LONGEST_FOLDER

@@ -21,6 +21,6 @@ def test_bounds_of_a_measurement_are_those_of_the_code() -> None:
     assert "less than half or more than twice as long" in clocks[1]
     assert all(percent(MOST_ERROR) in cell for cell in unstable)
     assert f"{percent(MOST_SLOWER)} longer than at its fastest" in CONDITIONS.replace("\n", " ")
-    assert f"quiet for {percent(MOST_DISTURBED)} of the samples" in CONDITIONS.replace("\n", " ")
+    assert f"such samples are {percent(MOST_DISTURBED)} of all" in CONDITIONS.replace("\n", " ")
     assert ProfileSettings().attempts == 3
     assert "up to three attempts in all" in CONDITIONS

@@ -41,7 +41,7 @@ def recipe(path: str, **names: Any) -> Any:
     (block,) = [block for block in BLOCKS if block.startswith(f"# {path}\n")]
     module = ModuleType(Path(path).stem)
     module.__dict__.update(names)
-    exec(compile(block.partition("\n\n\n# in ")[0], path, "exec"), module.__dict__)  # noqa: S102 - our own page
+    exec(compile(block.partition("\n\n\n# in ")[0], path, "exec"), module.__dict__)  # noqa: S102 - our page
     return module
 
 

@@ -34,7 +34,7 @@ def unigram_added_behind() -> Tokenizer:
 
 def words() -> Tokenizer:
     tokenizer = Tokenizer(
-        models.WordLevel({"[UNK]": 0, "</s>": 1, "a": 2, "b": 3, "<": 4, "/s>": 5}, unk_token="[UNK]")  # noqa: S106
+        models.WordLevel({"[UNK]": 0, "</s>": 1, "a": 2, "b": 3, "<": 4, "/s>": 5}, "[UNK]")
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer

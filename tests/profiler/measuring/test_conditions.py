@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 import pytest
@@ -52,7 +53,7 @@ class FakeDevice:
         return next(self.readings, Reading())
 
 
-def measured(anchor: FakeAnchor, device: FakeDevice | None = None, **named: object):  # type: ignore[no-untyped-def]
+def measured(anchor: FakeAnchor, device: FakeDevice | None = None, **named: object) -> tuple[Any, Any, int]:
     """Results and conditions of a measurement whose results are numbered by attempt."""
     calls: list[int] = []
 
@@ -135,7 +136,7 @@ def test_clocks_that_come_back_behind_a_load_at_the_limit_of_power_taint_nothing
     assert (results, calls, found.drift, found.tainted) == ([0], 1, 0.0, ())
     assert found.anchor_after.median_ms == 1.0
     assert found.remarks == (
-        "power: the anchor model took 66.7% longer behind a load at the GPU's limit of power",
+        "power: the anchor model took 66.7% longer just after a load at the GPU's power limit",
     )
     assert next(anchor.times, None) is None
 

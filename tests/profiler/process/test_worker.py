@@ -241,5 +241,5 @@ def test_a_gpu_serves_the_next_candidate_within_30_s_of_every_fault() -> None:
             ended = time.monotonic()
             worker.profile(SOUND, QUICK, deadline_s=60)
             took = time.monotonic() - ended
-            print(f"{fault}: the next candidate was measured {took:.1f} s later")  # noqa: T201 - shown by pytest -s
+            print(f"{fault}: the next candidate was measured {took:.1f} s later")  # noqa: T201 - for -s
             assert took < SERVED_AGAIN_S

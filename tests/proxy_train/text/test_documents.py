@@ -5,8 +5,9 @@ import json
 import lzma
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,7 +193,7 @@ def test_without_pyarrow_the_kinds_that_need_it_say_so(
             list(read_documents(str(path)))
 
 
-def table(column: str = "text", texts: list[str | None] | list[int] = TEXTS):  # type: ignore[no-untyped-def,assignment]
+def table(column: str = "text", texts: Sequence[str | int | None] = TEXTS) -> Any:
     arrow = pytest.importorskip("pyarrow")
     return arrow.table({"n": list(range(len(texts))), column: texts})
 

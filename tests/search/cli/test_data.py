@@ -54,7 +54,7 @@ def test_what_lies_beside_the_text_now_is_told_and_not_what_lay_there_before(
 def test_unknown_tokens_of_the_validation_text_are_counted(
     call: Call, tmp_path: Path, tiny_config: RunConfig
 ) -> None:
-    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "known": 2}, unk_token="<unk>"))  # noqa: S106  no password
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "known": 2}, unk_token="<unk>"))  # noqa: S106
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.add_special_tokens(["</s>"])
     words.save(str(tmp_path / "words.json"))

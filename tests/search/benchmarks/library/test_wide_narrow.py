@@ -85,7 +85,8 @@ def test_the_best_of_the_wide_space_meet_those_of_the_narrow_one_and_published_d
     )
     assert (promoted["tokens"], promoted["seeds"], promoted["top"]) == (10 * searched[0].proxy.tokens, 3, 3)
     assert (found.figures["wide.candidates"], found.figures["narrow.candidates"]) == (4, 4)
-    assert found.figures["wide.hypervolume@100%"] > found.figures["narrow.hypervolume@100%"]  # type: ignore[operator]  # both are numbers
+    wide, narrow = (float(found.figures[f"{space}.hypervolume@100%"]) for space in ("wide", "narrow"))
+    assert wide > narrow
     assert [path.name for path in found.folders] == ["bench-narrow-1", "bench-wide-1"]
     assert isinstance(found.samples, dict)
     assert len(found.samples["narrow candidates"]) == len(found.samples["candidates"]) == 4
