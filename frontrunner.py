@@ -24,7 +24,7 @@ from operators.vision.vision_language import Model as EitherModel
 from profiler.measuring.comparison import Comparison
 from search.config import run as config_module
 from search.config.name import new_name
-from search.config.run import RunConfig
+from search.config.run import RunConfig, several
 from search.evaluation.comparing import ROUNDS
 from search.evaluation.comparing import compare as _compare
 from search.evaluation.outcome import Evaluation
@@ -282,7 +282,7 @@ def profile(
         quantization=quantization,
     )
     titled = [_titled(model, Path(results)) for model in models]
-    return profile_each(titled, settings, device=device, backend=backend, engines=engines)
+    return profile_each(titled, settings, device=device, backend=backend, engines=several("engines", engines))
 
 
 def compare(
@@ -336,7 +336,7 @@ def train(
         seed=seed,
         device=device,
         config=None if config is None else Path(config),
-        data=tuple(map(str, data)),
+        data=tuple(map(str, several("data", data))),
         fresh=fresh,
         results=Path(results),
         on_step=on_step,
@@ -374,7 +374,7 @@ def promote(
         seeds=seeds,
         top=top,
         candidates=candidates,
-        against=tuple(map(str, against)),
+        against=tuple(map(str, several("against", against))),
         metric=metric,
         device=device,
         console=Console(quiet=True),

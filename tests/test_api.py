@@ -16,7 +16,7 @@ import torch
 
 import frontrunner
 from operators.base import plugins
-from operators.base.errors import ArchitectureError, ConfigError, RunError
+from operators.base.errors import ArchitectureError, ConfigError, DeviceError, RunError
 from search.config.run import RunConfig
 from tests.fixtures import Call
 from tests.helpers.made_up_profile import measure_on_made_up_device
@@ -84,6 +84,25 @@ def test_what_commands_refuse_is_refused_before_anything_is_done(
         made.frontier(objectives="loss")
     with pytest.raises(ConfigError, match=r"^where: expected a list of texts, got 'params <= 1'$"):
         made.candidates(where="params <= 1")
+    with pytest.raises(ConfigError, match=r"^objectives: expected at least one metric, got none$"):
+        made.frontier(objectives=[])
+    with pytest.raises(ConfigError, match=r"^engines: expected a list of texts, got 'llama.cpp'$"):
+        frontrunner.profile("tiny-hybrid", engines="llama.cpp")
+    with pytest.raises(ConfigError, match=r"^data: expected a list of texts, got 'texts'$"):
+        frontrunner.train(f"{made.path}:0", tmp_path / "kept", data="texts")
+    with pytest.raises(ConfigError, match=r"^seed: expected at least 0, got -1$"):
+        frontrunner.train(f"{made.path}:0", tmp_path / "kept", seed=-1)
+    with pytest.raises(ConfigError, match=r"^against: expected a list of texts, got 'llama-3.2-1b'$"):
+        frontrunner.promote(made.path, tokens=10**6, against="llama-3.2-1b")
+    with pytest.raises(ConfigError, match=r"^top: expected at least 1, got 0$"):
+        frontrunner.promote(made.path, tokens=10**6, top=0)
+    with pytest.raises(ConfigError, match=r"^config: expected keys, a file or a shipped name, got list$"):
+        frontrunner.search([], results=tmp_path)  # type: ignore[arg-type] # as a program without types may
+    with pytest.raises(ConfigError, match=r"^address ray://a: expected executor ray, got inline$"):
+        frontrunner.search(tiny_config, results=tmp_path, executor="inline", address="ray://a")
+    with pytest.raises(DeviceError, match=r"^unknown device 'tpu'"):
+        made.candidate(0).model(device="tpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_what_the_commands_show(made: frontrunner.Run, call: Call) -> None:

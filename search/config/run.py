@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -31,8 +31,10 @@ from search.objectives import (
     of_others,
 )
 
+Text = TypeVar("Text", bound=str | Path)
 
-def _several(key: str, texts: Sequence[str]) -> Sequence[str]:
+
+def several(key: str, texts: Sequence[Text]) -> Sequence[Text]:
     """The texts. Raises ConfigError for a single one, whose letters would be taken for texts."""
     if isinstance(texts, str):
         raise ConfigError(f"{key}: expected a list of texts, got {texts!r}")
@@ -284,8 +286,13 @@ class RunConfig(Value):
         return self.profile.model_copy(update={"brief_prefill": brief})
 
     def parsed_objectives(self, names: Sequence[str] | None = None) -> tuple[Objective, ...]:
-        """The metrics of these names, or the run's own objectives. Raises ConfigError for one given twice."""
-        wanted = self.objectives if names is None else _several("objectives", names)
+        """The metrics of these names, or the run's own objectives.
+
+        Raises ConfigError for none, and for one given twice.
+        """
+        wanted = self.objectives if names is None else several("objectives", names)
+        if not wanted:
+            raise ConfigError("objectives: expected at least one metric, got none")
         twice = [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]
         if twice:
             raise ConfigError(
@@ -295,7 +302,7 @@ class RunConfig(Value):
 
     def parsed_constraints(self, texts: Sequence[str] | None = None) -> tuple[Constraint, ...]:
         """The constraints of these texts, or the run's own. Raises ConfigError."""
-        wanted = self.constraints if texts is None else _several("where", texts)
+        wanted = self.constraints if texts is None else several("where", texts)
         return tuple(self.metrics.constraint(text) for text in wanted)
 
     def absolute(self) -> Self:
@@ -338,6 +345,8 @@ def given(config: Mapping[str, Any] | RunConfig | Path | str) -> RunConfig:
         return config
     if isinstance(config, str | Path):
         return load(Path(config))
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config: expected keys, a file or a shipped name, got {type(config).__name__}")
     return parse(dict(config), where="config")
 
 

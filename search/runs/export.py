@@ -16,6 +16,7 @@ from operators.base.files import whole_folder
 from operators.parameter_shapes import parameter_shapes
 from operators.vision.model import parameter_shapes as shapes_of_seeing
 from operators.vision.vision_language import Model, load_model
+from profiler.device.device import open_device
 from proxy_train.images.image_settings import ImageSettings
 from proxy_train.text.tokenizer import load_published, load_tokenizer
 from search.evaluation.figures import exact_value
@@ -198,8 +199,9 @@ def load(folder: Path | str, *, device: str = "cpu") -> tuple[HybridLM | VisionL
     The tokenizer encodes as in the model's training: a candidate's as its run did, whatever version exported
     it, and a published model's as its own tokenizer.json says.
 
-    Raises RunError, ArchitectureError and DataError.
+    Raises RunError, ArchitectureError, DataError and DeviceError.
     """
+    open_device(device)
     folder = Path(folder)
     architecture = load_model(folder / "architecture.yaml")
     tokenizer = tokenizer_of(folder)

@@ -69,7 +69,7 @@ def start(
 
     Raises our errors and leaves nothing behind then.
     """
-    _require_known(executor)
+    _require_known(executor, address)
     folder = new_folder(results, name)
     require(config.trackers)
     config = config.absolute()
@@ -134,7 +134,7 @@ def drive_to_end(
     Raises Interrupted, a KeyboardInterrupt that says how to go on, and RunError where no candidate has
     scores.
     """
-    _require_known(executor)
+    _require_known(executor, address)
     with folder.driving(), closing(ledger_module.open_ledger(folder.ledger)) as ledger:
         config, entries = ledger.config, ledger.entries()
         if complete(ledger, entries):
@@ -214,9 +214,11 @@ def _executor(kind: str, config: RunConfig, address: str | None, on_event: OnEve
     )
 
 
-def _require_known(executor: str) -> None:
+def _require_known(executor: str, address: str | None) -> None:
     if executor not in ("inline", "ray"):
         raise ConfigError(f"executor: expected inline or ray, got {executor!r}")
+    if executor == "inline" and address is not None:
+        raise ConfigError(f"address {address}: expected executor ray, got inline")
 
 
 def _require_no_kind(kinds: tuple[str, ...]) -> None:

@@ -118,6 +118,8 @@ def train_and_keep(
 
     Raises our errors.
     """
+    if seed < 0:
+        raise ConfigError(f"seed: expected at least 0, got {seed}")
     open_device(device)  # says that there is none before anything is read
     begins = beginning(name, results, config=config, data=data, fresh=fresh)
     training = begins.training(tokens=tokens, seed=seed)

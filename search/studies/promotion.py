@@ -177,6 +177,8 @@ def _chosen(
         raise RunError(f"run {folder.name} has no candidate {unknown[0]}: {expected}")
     if ledger.config.vision is not None:
         raise RunError(f"run {folder.name} has models that see: expected language models")
+    if not numbers and top < 1:
+        raise ConfigError(f"top: expected at least 1, got {top}")
     if numbers:
         return [known[number] for number in dict.fromkeys(numbers)]
     objectives = ledger.config.parsed_objectives()
