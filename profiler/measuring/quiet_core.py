@@ -4,11 +4,12 @@ A picture is prepared on one core before the GPU begins. On virtual machines tha
 some cores as on others. It is one or the other, with little between, as where two virtual cores share a
 physical one and both have work. On one host a core changed between the two every minute, on another one every
 second or two, and most of its cores were slow at any time. The anchor model does not show it: it runs on the
-GPU. So samples of such a time are taken between two short probes on the same core. One that was not quiet is
-dropped, and another core is tried.
+GPU. So samples of such a time are taken between two short probes on the same core. Where that was not quiet,
+or another program had it in between, the sample is dropped and another core is tried.
 """
 
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from math import inf
@@ -37,6 +38,13 @@ def run_on(cores: Sequence[int]) -> None:
             os.sched_setaffinity(0, cores)
 
 
+def preemptions() -> int:
+    """How often the system took the core from this thread for another; 0 where it does not tell."""
+    if not hasattr(resource, "RUSAGE_THREAD"):
+        return 0
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+
+
 class QuietCore:
     """Takes samples on a core on which a probe takes about as long as at its fastest.
 
@@ -44,6 +52,7 @@ class QuietCore:
     clock: tells the time (s)
     cores: tells the cores on which this thread may run
     run_on: lets this thread run on the given cores alone
+    preemptions: counts how often this thread lost its core to another
     """
 
     def __init__(
@@ -52,8 +61,10 @@ class QuietCore:
         clock: Callable[[], float] = perf_counter,
         cores: Callable[[], Sequence[int]] = usable_cores,
         run_on: Callable[[Sequence[int]], None] = run_on,
+        preemptions: Callable[[], int] = preemptions,
     ) -> None:
         self._probe, self._clock, self._all, self._run_on = probe, clock, cores, run_on
+        self._preemptions = preemptions
         self._fastest_s = inf
         self._cores: Sequence[int] = (0,)
         self._at = 0  # which of the cores this thread is on
@@ -90,8 +101,8 @@ class QuietCore:
                     if at != self._at:
                         at = self._at
                         elapsed()
-                    ms = elapsed()
-                    if self._quiet():
+                    before, ms = self._preemptions(), elapsed()
+                    if self._preemptions() == before and self._quiet():
                         self._samples += 1
                         return ms
                 self._move(1)

@@ -1,13 +1,17 @@
 """A host's cores on a made-up clock: which of them samples come from, what taints, and the way back."""
 
 import os
+import resource
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from time import perf_counter, sleep
 
 import pytest
 
 from operators.base.threads import usable_cores
-from profiler.measuring.quiet_core import QuietCore, beside, held, run_on
+from profiler.measuring.quiet_core import QuietCore, beside, held, preemptions, run_on
 
 BUSY = 1.6
 
@@ -21,8 +25,11 @@ class Host:
     def __init__(self, *paces: float, then: dict[int, Sequence[float]] | None = None) -> None:
         self.paces: Sequence[float] = paces
         self.now, self.sampled, self.then = 0.0, 0, then or {}
+        self.lost, self.shared = 0, set[int]()  # how often the thread lost a core, and those that it loses
         self.allowed = self.cores()
-        self.quiet_core = QuietCore(lambda: self.work(1.0), lambda: self.now, self.cores, self.run_on)
+        self.quiet_core = QuietCore(
+            lambda: self.work(1.0), lambda: self.now, self.cores, self.run_on, lambda: self.lost
+        )
 
     def cores(self) -> list[int]:
         return list(range(len(self.paces)))
@@ -38,6 +45,7 @@ class Host:
 
     def sample(self) -> float:
         took = self.work(10.0)
+        self.lost += self.allowed[0] in self.shared
         self.sampled += 1
         self.paces = self.then.get(self.sampled, self.paces)
         return took
@@ -69,6 +77,14 @@ def test_a_sample_in_which_the_core_became_busy_is_dropped_and_another_core_is_t
     host = Host(1.0, BUSY, then={3: [BUSY, 1.0]})  # within the second sample, behind one to warm up
     assert host.samples(3) == ([10.0] * 3, "")
     assert host.sampled == (1 + 1 + 1) + (1 + 2)  # on each core one warms its caches; one is dropped
+
+
+def test_a_sample_within_which_another_program_had_the_core_is_dropped() -> None:
+    """Probes are shorter than the time that the system gives a program at once, so that they show nothing."""
+    host = Host(1.0, 1.0)
+    host.shared = {0}
+    assert host.samples(2) == ([10.0] * 2, "")
+    assert host.lost == 2  # the one that warms the caches, and the first sample
 
 
 def test_a_pace_within_the_bound_is_quiet() -> None:
@@ -109,6 +125,23 @@ def test_without_a_core_nothing_is_dropped_and_nothing_tainted() -> None:
     with held(None) as tainted:
         assert beside(None, elapsed) is elapsed
         assert tainted() == ""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="the system does not count for a thread")
+def test_a_thread_that_waits_is_not_preempted_and_one_that_computes_beside_others_is() -> None:
+    before = preemptions()
+    sleep(0.01)
+    assert preemptions() - before <= 1  # the system's own work may come between
+    many = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in usable_cores()]
+    try:
+        give_up = perf_counter() + 20
+        while preemptions() - before < 3 and perf_counter() < give_up:
+            pass
+        assert preemptions() - before >= 3
+    finally:
+        for one in many:
+            one.kill()
+            one.wait()
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not place threads")
