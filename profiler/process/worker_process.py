@@ -81,12 +81,15 @@ def _answered(work: Callable[[], Any], device: Device | None) -> Answer:
 
 
 def _failure(error: Exception) -> Answer:
-    if isinstance(error, FrontrunnerError):
+    if isinstance(error, FrontrunnerError) and error.__cause__ is None:
         return Answer(type(error)(str(error)))
     if (lack := _lack_of_memory(error)) is not None:
         # Within a graph's capture, lack of memory ends in another error, and may leave the allocator in an
         # unfinished state.
         return Answer(OutOfMemoryError(first_line(lack)), fit=lack is error)
+    if isinstance(error, FrontrunnerError):
+        # Others' code failed, and may have left something unfinished too.
+        return Answer(type(error)(str(error)), fit=False)
     defect = RuntimeError(f"{type(error).__name__}: {first_line(error)}")
     defect.add_note(traceback.format_exc())
     return Answer(defect, fit=False)

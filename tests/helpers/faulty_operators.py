@@ -21,8 +21,10 @@ Fault = Literal[
     "none",
     "refused",
     "defect",
+    "defect_of_others",
     "out_of_memory",
     "out_of_memory_in_capture",
+    "out_of_memory_of_others",
     "hang",
     "illegal_address",
     "broken_device",
@@ -71,6 +73,12 @@ def _go_wrong_on_cpu(fault: Fault, x: Tensor) -> None:
         os._exit(3)
     elif fault == "defect":
         raise KeyError("a defect")
+    elif fault == "defect_of_others":
+        raise BackendError("their class: KeyError: 'a defect'") from KeyError("a defect")
+    elif fault == "out_of_memory_of_others":
+        lack = RuntimeError("their capture failed")
+        lack.__context__ = MemoryError("too little of it")
+        raise BackendError("their class: RuntimeError: their capture failed") from lack
 
 
 def _go_wrong_on_gpu(fault: Fault, x: Tensor) -> None:

@@ -111,6 +111,24 @@ def test_lack_of_memory_behind_another_error_is_told_but_not_gone_on_from(worker
     assert worker.pid != pid
 
 
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        ("defect_of_others", BackendError, r"^their class: KeyError: 'a defect'$"),
+        ("out_of_memory_of_others", OutOfMemoryError, r"too little of it$"),
+    ],
+)
+def test_a_process_in_which_code_of_others_failed_is_replaced(
+    worker: ProfilingWorker, fault: Fault, error: type[Exception], said: str
+) -> None:
+    measured(worker)
+    pid = worker.pid
+    with pytest.raises(error, match=said):
+        worker.profile(architecture_with(fault), QUICK, deadline_s=30)
+    measured(worker)
+    assert worker.pid != pid
+
+
 def test_what_a_process_last_said_is_the_reason_of_its_end(
     worker: ProfilingWorker, capfd: pytest.CaptureFixture[str]
 ) -> None:
