@@ -131,6 +131,7 @@ def core_of_pictures(device: Device) -> QuietCore | None:
     """Finds the core that prepares pictures for a GPU; None on a CPU, whose times allow for its pace."""
     if device.torch_device.type == "cpu":
         return None
+    # It learns the pace anew for each measurement: all cores of a host have lower clocks when it is busier.
     picture = random_pictures(1, _PROBE, seed=0)[0]
     return QuietCore(lambda: resized(picture, _PROBE_SIZE, "stretch"))
 

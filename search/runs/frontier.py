@@ -198,6 +198,11 @@ def by_contribution(
     return [frontier[place] for place in np.argsort(-np.array(lost), kind="stable")]
 
 
+def best(entries: Sequence[Entry], objectives: Sequence[Objective], count: int) -> list[Entry]:
+    """So many members of the frontier, first those without which its hypervolume would shrink the most."""
+    return by_contribution(scored(entries, objectives).frontier(), entries, objectives)[:count]
+
+
 @dataclass(frozen=True)
 class Gain:
     """Hypervolumes under one common reference point.

@@ -30,7 +30,7 @@ from search.config.run import RunConfig
 from search.runs.entry import Entry
 from search.runs.export import provenance
 from search.runs.folder import RunFolder
-from search.runs.frontier import by_contribution, scored
+from search.runs.frontier import best
 from search.runs.kept_training import KeptTraining, train_into
 from search.runs.ledger import Ledger
 from search.runs.sources import architecture_of
@@ -181,13 +181,12 @@ def _chosen(
         raise ConfigError(f"top: expected at least 1, got {top}")
     if numbers:
         return [known[number] for number in dict.fromkeys(numbers)]
-    objectives = ledger.config.parsed_objectives()
-    frontier = by_contribution(scored(entries, objectives).frontier(), entries, objectives)
-    if not frontier:
+    found = best(entries, ledger.config.parsed_objectives(), top)
+    if not found:
         raise RunError(
             f"run {folder.name} has no frontier: none of its {len(entries)} candidates has every objective"
         )
-    return frontier[:top]
+    return found
 
 
 def _settings(

@@ -63,11 +63,11 @@ def search_and_meet(device: str, console: Console) -> Measured:
 
     proved = trained(designs, PROOF)
     limits = {name: one.times[TIME] for name, one in proved.items() if not one.problem}
-    values = {title(entry): entry for entry in entries}
+    by_title = {title(entry): entry for entry in entries}
     winners, again = choice(
-        entries, limits, lambda names: trained({name: _value(values[name]) for name in names}, CHOICE)
+        entries, limits, lambda names: trained({name: _value(by_title[name]) for name in names}, CHOICE)
     )
-    rivals = trained({winner: _value(values[winner]) for winner in winners.values()}, PROOF)
+    rivals = trained({winner: _value(by_title[winner]) for winner in winners.values()}, PROOF)
     figures: Figures = {
         "candidates": len(entries),
         "designs": len(designs),

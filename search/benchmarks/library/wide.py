@@ -34,6 +34,7 @@ from search.benchmarks.busy_gpus import watched
 from search.benchmarks.kernel_cache import empty_kernel_cache
 from search.benchmarks.library.scaling import rate
 from search.benchmarks.record import RESULTS
+from search.config.run import RunConfig
 from search.runs.entry import Entry, finished
 from search.runs.worker_time import searched, worker_seconds
 from search.studies import promotion as study
@@ -54,39 +55,53 @@ def search_and_promote(device: str, console: Console) -> Measured:
     before_first_s: from the search's call to the beginning of its first evaluation. Text is prepared and
         workers start meanwhile.
     """
-    config, began = runs_of.load(device, CONFIGS), datetime.now(UTC)
+    config = runs_of.load(device, CONFIGS)
     with empty_kernel_cache():
-        with watched(devices(device)) as busy:
-            entries, path = runs_of.searched(
-                config, name="wide", searcher=config.searcher.name, console=console
-            )
-        promotion = study.promote(
-            path.name,
-            results=RESULTS,
-            tokens=LONGER * config.proxy.tokens,
-            seeds=SEEDS,
-            top=TOP,
-            against=AGAINST,
-            device=device,
-            console=console,
-        )
-    show(console, promotion_table(promotion))
+        entries, path, figures = searched_from_empty(config, "wide", device, console)
+        promotion = promoted(path, config, AGAINST, device, console)
     return Measured(
-        {
-            "cores": len(usable_cores()),
-            "workers": config.workers,
-            "at_once": config.at_once,
-            **search_figures(
-                entries, devices=1 if device == "cpu" else config.workers, at_once=config.at_once
-            ),
-            "before_first_s": round((_first_begun(entries) - began).total_seconds(), 1),
-            **({} if busy.share is None else {"gpu_busy_share": busy.share}),
-            **({"gpu_busy_refused": busy.refused} if busy.refused else {}),
-            **promotion_figures(promotion),
-        },
+        {**machine_figures(config), **figures, **promotion_figures(promotion)},
         samples(entries, promotion),
         folders=[path],
     )
+
+
+def machine_figures(config: RunConfig) -> Figures:
+    return {"cores": len(usable_cores()), "workers": config.workers, "at_once": config.at_once}
+
+
+def searched_from_empty(
+    config: RunConfig, name: str, device: str, console: Console
+) -> tuple[Sequence[Entry], Path, Figures]:
+    """Searches, within `empty_kernel_cache`: its candidates, its folder, and what its time went into."""
+    began = datetime.now(UTC)
+    with watched(devices(device)) as busy:
+        entries, path = runs_of.searched(config, name=name, searcher=config.searcher.name, console=console)
+    figures = {
+        **search_figures(entries, devices=1 if device == "cpu" else config.workers, at_once=config.at_once),
+        "before_first_s": round((_first_begun(entries) - began).total_seconds(), 1),
+        **({} if busy.share is None else {"gpu_busy_share": busy.share}),
+        **({"gpu_busy_refused": busy.refused} if busy.refused else {}),
+    }
+    return entries, path, figures
+
+
+def promoted(
+    path: Path, config: RunConfig, against: Sequence[str], device: str, console: Console
+) -> Promotion:
+    """Trains the best of the run in that folder longer, beside these rivals, and shows the table."""
+    promotion = study.promote(
+        path.name,
+        results=RESULTS,
+        tokens=LONGER * config.proxy.tokens,
+        seeds=SEEDS,
+        top=TOP,
+        against=against,
+        device=device,
+        console=console,
+    )
+    show(console, promotion_table(promotion))
+    return promotion
 
 
 def search_figures(entries: Sequence[Entry], *, devices: int, at_once: int) -> Figures:

@@ -16,21 +16,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from profiler.device.gpus import devices
 from search.benchmarks import runs as runs_of
-from search.benchmarks.benchmark import Benchmark, Figures, Measured
-from search.benchmarks.busy_gpus import watched
+from search.benchmarks.benchmark import Benchmark, Measured
 from search.benchmarks.kernel_cache import empty_kernel_cache
 from search.benchmarks.library import wide
 from search.benchmarks.library.search import volumes_over_time
-from search.benchmarks.record import RESULTS
 from search.config.run import RunConfig
 from search.config.space import SpaceSettings
 from search.runs.entry import Entry
-from search.runs.frontier import by_contribution, scored
-from search.studies import promotion as study
-from search.studies.promotion_table import promotion_table
-from search.view.terminal_tables import show
+from search.runs.frontier import best
 
 GPU_S = 1200.0  # of each search
 _NARROW = {"cuda": Path("h100_small"), "cpu": Path("laptop")}
@@ -47,29 +41,20 @@ def search_both(device: str, console: Console) -> Measured:
     if device != "cpu":
         config = config.model_copy(update={"time_s": GPU_S / config.workers})
     narrow = narrowed(config, runs_of.load(device, _NARROW).space)
-    figures: Figures = {"workers": config.workers, "at_once": config.at_once}
-    runs: dict[str, Sequence[Entry]] = {}
-    folders: list[Path] = []
     with empty_kernel_cache():
-        runs["narrow"] = _searched("narrow", narrow, device, figures, folders, console)
+        of_narrow, narrow_path, narrow_figures = wide.searched_from_empty(narrow, "narrow", device, console)
     with empty_kernel_cache():
-        runs["wide"] = _searched("wide", config, device, figures, folders, console)
-        promotion = study.promote(
-            folders[-1].name,
-            results=RESULTS,
-            tokens=wide.LONGER * config.proxy.tokens,
-            seeds=wide.SEEDS,
-            top=wide.TOP,
-            against=(*wide.AGAINST, *winners(folders[0].name, runs["narrow"], narrow)),
-            device=device,
-            console=console,
-        )
-    for moment, volumes in volumes_over_time(runs, config).items():
+        of_wide, wide_path, wide_figures = wide.searched_from_empty(config, "wide", device, console)
+        against = (*wide.AGAINST, *winners(narrow_path.name, of_narrow, narrow))
+        promotion = wide.promoted(wide_path, config, against, device, console)
+    figures = wide.machine_figures(config)
+    figures |= {f"narrow.{key}": value for key, value in narrow_figures.items()}
+    figures |= {f"wide.{key}": value for key, value in wide_figures.items()}
+    for moment, volumes in volumes_over_time({"narrow": of_narrow, "wide": of_wide}, config).items():
         figures |= {f"{name}.hypervolume@{moment:.0%}": volume for name, volume in volumes.items()}
-    show(console, promotion_table(promotion))
-    samples = wide.samples(runs["wide"], promotion)
-    samples |= {"narrow candidates": [runs_of.row(entry) for entry in runs["narrow"]]}
-    return Measured(figures | wide.promotion_figures(promotion), samples, folders=folders)
+    samples = wide.samples(of_wide, promotion)
+    samples |= {"narrow candidates": [runs_of.row(entry) for entry in of_narrow]}
+    return Measured(figures | wide.promotion_figures(promotion), samples, folders=[narrow_path, wide_path])
 
 
 def narrowed(config: RunConfig, space: SpaceSettings) -> RunConfig:
@@ -80,25 +65,7 @@ def narrowed(config: RunConfig, space: SpaceSettings) -> RunConfig:
 
 def winners(run: str, entries: Sequence[Entry], config: RunConfig) -> list[str]:
     """What names the best three of a run: those without which its hypervolume would shrink the most."""
-    objectives = config.parsed_objectives()
-    best = by_contribution(scored(entries, objectives).frontier(), entries, objectives)
-    return [f"{run}:{entry.number}" for entry in best[: wide.TOP]]
-
-
-def _searched(
-    name: str, config: RunConfig, device: str, figures: Figures, folders: list[Path], console: Console
-) -> Sequence[Entry]:
-    """Searches, and adds the run's figures and its folder."""
-    with watched(devices(device)) as busy:
-        entries, path = runs_of.searched(config, name=name, searcher=config.searcher.name, console=console)
-    folders.append(path)
-    found = wide.search_figures(
-        entries, devices=1 if device == "cpu" else config.workers, at_once=config.at_once
-    )
-    figures |= {f"{name}.{key}": value for key, value in found.items()}
-    if busy.share is not None:
-        figures[f"{name}.gpu_busy_share"] = busy.share
-    return entries
+    return [f"{run}:{entry.number}" for entry in best(entries, config.parsed_objectives(), wide.TOP)]
 
 
 BENCHMARK = Benchmark(

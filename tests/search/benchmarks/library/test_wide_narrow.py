@@ -2,18 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from operators import Architecture
+from search.benchmarks import runs as runs_of
 from search.benchmarks.library import wide_narrow
 from search.config import run as config_module
 from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
 from search.runs.entry import Attempt, Entry
+from search.studies import promotion
 from search.studies.promoted import Promotion
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -68,10 +69,8 @@ def test_the_best_of_the_wide_space_meet_those_of_the_narrow_one_and_published_d
         promoted.update(named, run=run)
         return Promotion(run, Path(run), named["tokens"], (0, 1, 2), "decode_ms@b1", (), ())
 
-    monkeypatch.setattr(
-        wide_narrow, "runs_of", SimpleNamespace(**{**vars(wide_narrow.runs_of), "searched": search})
-    )
-    monkeypatch.setattr(wide_narrow.study, "promote", promote)
+    monkeypatch.setattr(runs_of, "searched", search)
+    monkeypatch.setattr(promotion, "promote", promote)
     found = wide_narrow.search_both("cpu", Console(quiet=True))
     assert [config.space.operators for config in searched] == [
         ("attention", "short_conv", "swiglu"),
