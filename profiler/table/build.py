@@ -8,12 +8,14 @@ other layers' weights drive out in a real model. Attention of width 1024 seemed 
 A prompt is timed in models of k and of 2k equal layers. Its cost does not depend on the neighbours. It
 depends on the clocks, which change with how long a device works hard.
 
-The rest of a model is twice the time of k networks less the time of 2k networks.
+The rest of a model is twice the time of k networks less the time of 2k networks. A percent of these times is
+a large share of the rest, and on a GPU they differ by a percent from one place in memory to the next. So each
+is the mean over several copies of its model (see `profiler.measuring.decoder_copies`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 
 import torch
@@ -21,6 +23,7 @@ import torch
 from operators import registry
 from operators.architecture import Architecture, Layer
 from operators.base.errors import TableError, flat
+from operators.cost import cost
 from operators.rope import Rope
 from operators.vision.vision_language import Model
 from profiler.device.device import Device
@@ -29,6 +32,7 @@ from profiler.device.memory import memory_errors
 from profiler.measuring.anchor import Anchor
 from profiler.measuring.conditions import core_share, lost_core
 from profiler.measuring.decoder import random_model
+from profiler.measuring.decoder_copies import copies
 from profiler.measuring.pace import Pace
 from profiler.measuring.quiet_core import QuietCore, beside, held
 from profiler.measuring.vision import core_of_pictures
@@ -160,7 +164,7 @@ def stacks(part: Part, count: int) -> tuple[tuple[Layer, ...], tuple[Layer, ...]
 
 
 def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable[[], float]:
-    """A function that times a model of these layers at the part's point (ms)."""
+    """A function that times a model of these layers at the part's point (ms), in as many copies as needed."""
     rest = part.what if isinstance(part.what, Rest) else Rest(vocabulary=2, tied_embeddings=True)
     architecture = Architecture(
         width=part.width,
@@ -170,8 +174,14 @@ def stopwatch(part: Part, layers: tuple[Layer, ...], device: Device) -> Callable
         layers=layers,
         rope=Rope() if part.rope else None,
     )
-    model = random_model(architecture, device, backend="auto", seed=0)
-    return Stopwatch(model, Point(part.phase, part.batch, part.context), device).elapsed
+    point, places = Point(part.phase, part.batch, part.context), 1
+    if isinstance(part.what, Rest) and part.phase == "decode":
+        places = copies(cost(architecture, batch=1, context=1, dtype=device.dtype).param_bytes, device)
+    watches = [
+        Stopwatch(random_model(architecture, device, backend="auto", seed=0), point, device)
+        for _ in range(places)
+    ]
+    return lambda: fmean(watch.elapsed() for watch in watches)
 
 
 def fit(

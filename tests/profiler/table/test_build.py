@@ -6,9 +6,10 @@ import pytest
 from operators import registry
 from operators.architecture import Layer
 from operators.base.errors import TableError
+from operators.model import HybridLM
 from profiler.device.device import Device
 from profiler.table import build as table_build
-from profiler.table.build import build, fit, layers_for
+from profiler.table.build import build, fit, layers_for, stopwatch
 from profiler.table.latency_table import LatencyTable
 from profiler.table.parts import Entry, Part, Point, Rest
 from profiler.table.stopwatch import Stopwatch
@@ -148,3 +149,37 @@ def test_a_real_stopwatch_times_steps_at_the_end_of_the_context(cpu: Device) -> 
     reading = Stopwatch(model, Point("prefill", 2, 16), cpu)
     assert reading.elapsed() > 0
     assert reading._decoder.state.lengths == [19, 19]
+
+
+def test_the_rest_of_a_decode_step_is_timed_in_several_places(
+    monkeypatch: pytest.MonkeyPatch, cpu: Device
+) -> None:
+    """Its time is a small difference of long ones, which the place in memory changes."""
+    times = iter([1.0, 2.0, 6.0])
+
+    class Timed:
+        def __init__(self, model: HybridLM, point: Point, device: Device) -> None:
+            pass
+
+        def elapsed(self) -> float:
+            return next(times)
+
+    monkeypatch.setattr(table_build, "Stopwatch", Timed)
+    monkeypatch.setattr(table_build, "copies", lambda size, device: 3 if size == stored else 1)
+    layer = hybrid("f").layers[0]
+    rest = Part(
+        phase="decode",
+        batch=1,
+        context=1,
+        width=64,
+        rope=False,
+        what=Rest(vocabulary=2, tied_embeddings=True),
+    )
+    parameters = 64 * 2 + 64 + registry.get("swiglu").parameters(64, layer.shape) + 64  # with both norms
+    stored = 4 * parameters
+    assert stopwatch(rest, (layer,), cpu)() == 3.0
+    assert next(times, None) is None
+    times = iter([7.0, 8.0])
+    monkeypatch.setattr(table_build, "copies", lambda size, device: 3)
+    assert stopwatch(rest.model_copy(update={"what": layer}), (layer,), cpu)() == 7.0
+    assert stopwatch(rest.model_copy(update={"phase": "prefill", "context": 4}), (layer,), cpu)() == 8.0
