@@ -13,6 +13,12 @@ def record(name: str) -> Any:
     return json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def faster() -> list[float]:
+    """How many times faster than in transformers each model decodes at the long context."""
+    figures = record("h200/compiled")["figures"]
+    return [figures[key] for key in figures if key.endswith(".speedup")]
+
+
 def headline() -> list[tuple[str, str]]:
     """The figure and the record of each row of the headline table, from the records."""
     search, decode = record("h200/search")["figures"], record("h100/decode")["figures"]
@@ -27,6 +33,7 @@ def headline() -> list[tuple[str, str]]:
         (f"{search['guided.candidates_per_device_hour']:.0f}", "h200/search"),
         (f"{best} of {problems}", "cpu/searchers"),
         (f"{decode['nemotron-flash-1b.graph_ms']:.3f} ms", "h100/decode"),
+        (f"{min(faster()):.1f} to {max(faster()):.1f}", "h200/compiled"),
         (f"{100 * table['decode@b1.mape']:.1f} %", "h100/table"),
         (f"{record('h200/ranks')['figures']['short_loss.spearman']:.2f}", "h200/ranks"),
     ]
@@ -40,6 +47,8 @@ def test_every_headline_is_its_records_value():
 def test_conditions_of_the_headlines_are_those_of_the_records():
     assert record("h100/decode")["figures"]["context_tokens"] == 8192
     assert record("h100/table")["figures"]["decode@b1.models"] == 60
+    assert record("h200/compiled")["figures"]["context_tokens"] == 8192
+    assert len(faster()) == 10
     ranks = record("h200/ranks")["figures"]
     assert ranks["weight_normalization"] is True
     assert round(ranks["long_tokens"] / ranks["short_tokens"]) == 10
