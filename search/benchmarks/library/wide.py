@@ -53,7 +53,8 @@ def search_and_promote(device: str, console: Console) -> Measured:
     """Rates and times of the search, what came of its winners, all candidates and all pairs.
 
     before_first_s: from the search's call to the beginning of its first evaluation. Text is prepared and
-        workers start meanwhile.
+        workers start meanwhile. It and the GPU's busy share are left out where the search began in an earlier
+        call.
     """
     config = runs_of.load(device, CONFIGS)
     with empty_kernel_cache():
@@ -73,16 +74,22 @@ def machine_figures(config: RunConfig) -> Figures:
 def searched_from_empty(
     config: RunConfig, name: str, device: str, console: Console
 ) -> tuple[Sequence[Entry], Path, Figures]:
-    """Searches, within `empty_kernel_cache`: its candidates, its folder, and what its time went into."""
+    """Searches, within `empty_kernel_cache`: its candidates, its folder, and what its time went into.
+
+    What only a look at the whole search tells is left out where it began earlier and is now gone on with.
+    """
     began = datetime.now(UTC)
     with watched(devices(device)) as busy:
         entries, path = runs_of.searched(config, name=name, searcher=config.searcher.name, console=console)
-    figures = {
-        **search_figures(entries, devices=1 if device == "cpu" else config.workers, at_once=config.at_once),
-        "before_first_s": round((_first_begun(entries) - began).total_seconds(), 1),
-        **({} if busy.share is None else {"gpu_busy_share": busy.share}),
-        **({"gpu_busy_refused": busy.refused} if busy.refused else {}),
-    }
+    figures = search_figures(
+        entries, devices=1 if device == "cpu" else config.workers, at_once=config.at_once
+    )
+    if (waited := (_first_begun(entries) - began).total_seconds()) >= 0:
+        figures |= {
+            "before_first_s": round(waited, 1),
+            **({} if busy.share is None else {"gpu_busy_share": busy.share}),
+            **({"gpu_busy_refused": busy.refused} if busy.refused else {}),
+        }
     return entries, path, figures
 
 

@@ -5,10 +5,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from operators import Architecture
 from operators.base.errors import ConfigError
-from search.benchmarks.library.wide import pair, promotion_figures, search_figures
+from search.benchmarks import runs as runs_of
+from search.benchmarks.library.wide import pair, promotion_figures, search_figures, searched_from_empty
+from search.config import run as config_module
+from search.config.run import RunConfig
 from search.evaluation.outcome import Evaluation
 from search.runs.entry import Again, Attempt, Entry
 from search.studies.promoted import Member, Promotion, compared
@@ -71,6 +75,23 @@ def test_second_evaluations_take_time_and_are_no_candidates() -> None:
     found = search_figures([*ENTRIES[:-1], ENTRIES[-1].with_again(again)], devices=1, at_once=2)
     assert (found["candidates"], found["search_s"]) == (7, 120.0)
     assert (found["measured_share"], found["trained_s"]) == (pytest.approx(25 / 120), 50.0)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_of_a_search_that_began_earlier_nothing_is_told_of_its_beginning(
+    earlier: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def searched(config: RunConfig, **named: object) -> tuple[list[Entry], Path]:
+        begun = datetime.now(UTC) - timedelta(hours=1) if earlier else datetime.now(UTC)
+        found = evaluation("ok", {"profile": 2})
+        attempts = (Attempt(at=begun, place="here"),)
+        ended = begun + timedelta(seconds=5)
+        return [Entry(0, ARCHITECTURE, (), "random", found, 0, attempts, ended)], Path("run")
+
+    monkeypatch.setattr(runs_of, "searched", searched)
+    config = config_module.load(Path("quick"))
+    _, _, figures = searched_from_empty(config, "wide", "cpu", Console())
+    assert (figures["first_s"], "before_first_s" in figures) == (5.0, not earlier)
 
 
 def test_a_search_of_fewer_candidates_has_no_figures_of_six() -> None:
