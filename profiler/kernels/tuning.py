@@ -6,13 +6,12 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 from operators.kernels.libraries import FULL_TUNING, autotuners, described
 from profiler.kernels.prepare import Job, Workload, prepare
+from profiler.process.pool import process_pool
 
 # How much slower than the best a configuration may be, relative to the best.
 TOLERANCE = 0.05
@@ -34,19 +33,15 @@ def measure_configurations(work: Sequence[Job]) -> Timings:
     os.environ[FULL_TUNING] = "1"
     found: Timings = {}
     try:
-        with _fresh_processes(None) as pool:
+        with process_pool(tasks_each=1) as pool:
             list(pool.map(partial(prepare, compile_only=True), work))
-        with _fresh_processes(1) as pool:
+        with process_pool(1, tasks_each=1) as pool:
             for timings in pool.map(_timings, work):
                 for kernel, cases in timings.items():
                     found.setdefault(kernel, []).extend(cases)
     finally:
         del os.environ[FULL_TUNING]
     return found
-
-
-def _fresh_processes(count: int | None) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), max_tasks_per_child=1)
 
 
 def _timings(job: Job) -> Timings:

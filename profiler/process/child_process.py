@@ -42,11 +42,10 @@ class Child:
         self.connection, theirs = Pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid()), *arguments]
-        path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 command,
-                env={**os.environ, **(environment or {}), "PYTHONPATH": path},
+                env={**os.environ, **(environment or {}), "PYTHONPATH": own_path()},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
@@ -102,6 +101,11 @@ class Child:
             raise DeviceError(
                 f"process {self.pid} did not end within {KILL_TIMEOUT_S:g} s of being killed"
             ) from None
+
+
+def own_path() -> str:
+    """The path of this process for the variable PYTHONPATH of another."""
+    return os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
 
 
 def settle_in(parent: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from operators.base.errors import ConfigError, flat
 from profiler.device.names import computes_on
 from search.cluster.own_code import write_own_code
+from search.cluster.worker_path import job_config
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Memory that a local Ray reserves for objects (bytes), far less than the share that it takes by default."""
@@ -47,11 +48,12 @@ def connect(address: str | None, *, workers: int) -> None:
         _start_here(ray, workers, common)
     else:
         try:
-            ray.init(address=address, **common)
+            ray.init(address=address, job_config=job_config(address), **common)
             if spans_machines(ray.nodes()) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
                 ray.shutdown()
                 with TemporaryDirectory() as code:
                     write_own_code(Path(code))
+                    # The code is a folder of its own: Ray then adds none to the path.
                     ray.init(address=address, runtime_env={"working_dir": code}, **common)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             otherwise = (
@@ -74,6 +76,7 @@ def _start_here(ray: Any, workers: int, common: dict[str, Any]) -> None:
     try:
         ray.init(
             address="local",
+            job_config=job_config("local"),
             num_cpus=workers,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,

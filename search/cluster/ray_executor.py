@@ -1,9 +1,11 @@
 """Runs evaluations in worker processes of a Ray cluster, and survives the loss of any of them."""
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any, Literal
 
 from operators.base.errors import BrokenDeviceError, DataError, DeviceError, RunError, flat
@@ -26,6 +28,10 @@ HEAD_CHECK_S = 2.0
 """Seconds between two checks that the cluster's head answers."""
 HEAD_PATIENCE_S = 20.0
 """Seconds without an answer of the head that end the search. After a minute Ray would end it silently."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What colours a text in a terminal. Ray's messages have it."""
+FRAME = re.compile(r'  File ".*", line \d+|.*\bray::\S+\(\) \(pid=')
+"""A line of Python's traceback, or of Ray's beginning of one."""
 
 
 @dataclass(eq=False)
@@ -353,5 +359,14 @@ class RayExecutor:
 
 
 def _line(error: BaseException) -> str:
-    """The message of an error in one line."""
-    return flat(str(error).split("\n\n")[0], at_most=300)
+    """The message of an error in one line. Of a traceback, only the error at its end."""
+    text = COLOUR.sub("", str(error))
+    lines = text.splitlines()
+    frames = [number for number, line in enumerate(lines) if FRAME.match(line)]
+    if frames:
+        reason = list(dropwhile(lambda line: line[:1].isspace(), lines[frames[-1] + 1 :]))
+        if flat("\n".join(reason)):
+            return flat("\n".join(reason), at_most=300)
+    # Ray describes a dead worker in lines that begin with a tab, before it says how it died.
+    first = text.split("\n\n")[0].splitlines()
+    return flat("\n".join(line for line in first if not line.startswith("\t")), at_most=300)

@@ -14,14 +14,13 @@ Nothing is trained or measured.
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from operators.base.threads import compute_with_one_thread
+from profiler.process.pool import process_pool
 from search.benchmarks.bayesian import BEGINNING, Bayesian, log_nehvi
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.comparison import drive, mean_and_error, problem_named
@@ -41,7 +40,7 @@ Row = Mapping[str, Any]
 def compare(device: str, console: Console) -> Measured:
     """Means and paired differences of normalized hypervolumes, and every single one."""
     runs = [(name, method, seed) for name in PROBLEMS for seed in range(REPEATS) for method in METHODS]
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=compute_with_one_thread) as pool:
+    with process_pool(initializer=compute_with_one_thread) as pool:
         rows = []
         for row in pool.map(_row, *zip(*runs, strict=True)):
             rows.append(row)

@@ -14,9 +14,7 @@ draws its rounds at random from all processes, so comparisons share some rounds.
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 
 import torch
 from rich.console import Console
@@ -30,6 +28,7 @@ from profiler.measuring.anchor import CONTEXT, anchor_architecture
 from profiler.measuring.comparison import compare_times
 from profiler.measuring.decoder import Decoder, random_model
 from profiler.measuring.decoder_copies import copies, step_ms
+from profiler.process.pool import process_pool
 from profiler.profile import REPEATABILITY
 from profiler.timing import SamplingSettings, sample
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
@@ -70,12 +69,12 @@ class _SlowDecoder(Decoder):
 def tell_apart(device: str, console: Console) -> Measured:
     """How many pairs were judged right, and every process' measurement."""
     kind = open_device(device).torch_device.type
-    with _processes(1) as pool:
+    with process_pool(1, tasks_each=1) as pool:
         waste, injected = pool.submit(_calibrate, device).result()
     order = random.Random(0)  # noqa: S311 - no secret
     kinds = [slowed for slowed in (False, True) for _ in range(PROCESSES_EACH)]
     order.shuffle(kinds)
-    with _processes(AT_ONCE) as pool:
+    with process_pool(AT_ONCE, tasks_each=1) as pool:
         pending = [pool.submit(_measure, device, waste if slowed else 0.0) for slowed in kinds]
         measurements = [
             Measurement(slowed, *one.result()) for slowed, one in zip(kinds, pending, strict=True)
@@ -100,10 +99,6 @@ def tell_apart(device: str, console: Console) -> Measured:
     }
     print_figures(console, figures)
     return Measured(figures, [asdict(one) for one in measurements])
-
-
-def _processes(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), max_tasks_per_child=1)
 
 
 def _halves(measured: list[Measurement], order: random.Random) -> tuple[list[Measurement], list[Measurement]]:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from profiler.process.child_process import own_path
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.made_up_run import kept_run
 from search.benchmarks.record import RESULTS
@@ -36,12 +37,12 @@ COMMANDS = {
 def reading(device: str, console: Console) -> Measured:
     """Seconds of each command, on the clock and of the processor."""
     folder = kept_run(CANDIDATES, console)
-    program = [sys.executable, "-m", "search.cli.main"]
+    program = [sys.executable, "-P", "-m", "search.cli.main"]
     lines = {
         name: [*program, *command.replace("RUN", folder.name).split(), "--results", str(RESULTS)]
         for name, command in COMMANDS.items()
     }
-    lines["import_torch"] = [sys.executable, "-c", "import torch"]
+    lines["import_torch"] = [sys.executable, "-P", "-c", "import torch"]
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}
     # By turns: the speed of a machine changes from one minute to the next.
     for _ in range(TIMES):
@@ -61,6 +62,7 @@ def _timed(line: Sequence[str]) -> tuple[float, float]:
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     # Without the variable, as for most users, a module is compiled once and not in each process.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = own_path()
     subprocess.run(  # noqa: S603 - our own command
         line, env=environment, stdout=subprocess.DEVNULL, check=True
     )

@@ -15,10 +15,8 @@ end, when no other process is at work. Parameters are counted there; nothing is 
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +24,7 @@ import numpy as np
 from rich.console import Console
 
 from operators.base.threads import compute_with_one_thread
+from profiler.process.pool import process_pool
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.comparison import Points, drive, mean_and_error, problem_named
 from search.benchmarks.problems import HELD_OUT, PROBLEMS, Problem, made_up_scores, screened_space
@@ -53,7 +52,7 @@ def compare_searchers(device: str, console: Console) -> Measured:
     """Means and standard errors of normalized hypervolumes, and every single one."""
     figures: Figures = {"repeats": REPEATS, "gp_repeats": GP_REPEATS}
     samples: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=compute_with_one_thread) as pool:
+    with process_pool(initializer=compute_with_one_thread) as pool:
         for name, of_problem in groupby(pool.map(_row, _runs()), key=lambda row: str(row["problem"])):
             rows = list(of_problem)
             figures |= _means(name, rows, console)
