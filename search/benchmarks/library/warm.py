@@ -6,10 +6,14 @@ measured.
     frontrunner bench warm --device cuda:0
 
 New: nothing was ever compiled, as the kernels' cache is an empty folder. Every operator has a process of its
-own, all at the same time on all cores. Known: the same once more in fresh processes. Seconds leave out
-importing libraries and opening the device, which come before the first kernel and are given beside them.
+own, all at the same time on all cores. Known: the same once more in fresh processes. Alone: from an empty
+cache again, one operator after the other. Seconds leave out importing libraries and opening the device, which
+come before the first kernel and are given beside them. Model: everything that a published model decodes and
+is trained with, from an empty cache, from the beginning to the end.
 """
 
+import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -22,25 +26,40 @@ from profiler.device.device import open_device
 from profiler.kernels.warm import Job, Warmed, Workload, jobs, warm
 from search.benchmarks.benchmark import Benchmark, Figures, Measured
 from search.benchmarks.kernel_cache import empty_kernel_cache
+from search.runs.warming import warm_jobs
 
+MODEL = "nemotron-flash-1b"
 WIDTH = 1536
 WORKLOAD = Workload(training=((4, 2048),), decoding=((4, 2048),))
 
 
 def warm_everything(device: str, console: Console) -> Measured:
     """Seconds of each operator at a new shape and at a known one, and all that was measured of it."""
-    work = _work(open_device(device).label)
+    device = open_device(device).label
+    work = _work(device)
     figures: Figures = {"cores": len(usable_cores()), "operators": len(work)}
     samples: list[dict[str, Any]] = []
+
+    def note(kind: str, outcomes: Iterable[Warmed]) -> None:
+        operators = sorted(outcomes, key=lambda warmed: warmed.operator)
+        samples.extend({"kind": kind, **asdict(warmed)} for warmed in operators)
+        for warmed in operators:
+            console.print(_described(kind, warmed), soft_wrap=True)
+        if kind == "model":
+            return
+        figures.update({f"{kind}.{warmed.operator}_s": warmed.seconds for warmed in operators})
+        figures[f"{kind}_longest_s"] = max(warmed.seconds for warmed in operators)
+        figures[f"{kind}_longest_start_s"] = max(warmed.start_s for warmed in operators)
+
     with empty_kernel_cache():
-        for kind in ("new", "known"):
-            operators = sorted(warm(work), key=lambda warmed: warmed.operator)
-            samples += [{"kind": kind, **asdict(warmed)} for warmed in operators]
-            figures |= {f"{kind}.{warmed.operator}_s": warmed.seconds for warmed in operators}
-            figures |= {f"{kind}_longest_s": max(warmed.seconds for warmed in operators)}
-            figures |= {f"{kind}_longest_start_s": max(warmed.start_s for warmed in operators)}
-            for warmed in operators:
-                console.print(_described(kind, warmed), soft_wrap=True)
+        note("new", warm(work))
+        note("known", warm(work))
+    with empty_kernel_cache():
+        note("alone", [warmed for job in work for warmed in warm([job])])
+    with empty_kernel_cache():
+        began = time.perf_counter()
+        note("model", warm(warm_jobs([MODEL], batches=None, tokens=None, device=device)))
+        figures["model_s"] = time.perf_counter() - began
     return Measured(figures, samples)
 
 
@@ -56,4 +75,6 @@ def _described(kind: str, warmed: Warmed) -> str:
     return f"{kind:<6}{warmed.operator:<16}{warmed.backend:<14}{seconds}  {warmed.problem}"
 
 
-BENCHMARK = Benchmark("warm", "how long operators' kernels take to be compiled and tuned", warm_everything)
+BENCHMARK = Benchmark(
+    "warm", "how long operators' kernels take to be compiled and tuned", warm_everything, gpu=True
+)
