@@ -1,7 +1,6 @@
 """The clock of multiprocessors: as a GPU counts it, and what is said where it cannot be counted."""
 
 import sys
-from time import perf_counter
 
 import pynvml
 import pytest
@@ -21,7 +20,7 @@ def test_without_triton_it_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_it_is_that_of_the_driver_and_takes_no_time() -> None:
+def test_it_is_that_of_the_driver() -> None:
     device = open_device("cuda:0")
     clock, reason = sm_clock(device.torch_device)
     assert not reason
@@ -31,9 +30,7 @@ def test_it_is_that_of_the_driver_and_takes_no_time() -> None:
         x @ x
     device.synchronize()
     first, told = clock(), device.reading().sm_clock_mhz
-    began = perf_counter()
     second = clock()
-    assert perf_counter() - began < 1e-3
     assert first is not None
     assert second is not None
     assert told is not None
