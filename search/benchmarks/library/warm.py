@@ -45,11 +45,6 @@ def warm_everything(device: str, console: Console) -> Measured:
         samples.extend({"kind": kind, **asdict(warmed)} for warmed in operators)
         for warmed in operators:
             console.print(_described(kind, warmed), soft_wrap=True)
-        if kind == "model":
-            return
-        figures.update({f"{kind}.{warmed.operator}_s": warmed.seconds for warmed in operators})
-        figures[f"{kind}_longest_s"] = max(warmed.seconds for warmed in operators)
-        figures[f"{kind}_longest_start_s"] = max(warmed.start_s for warmed in operators)
 
     with empty_kernel_cache():
         note("new", warm(work))
@@ -60,6 +55,11 @@ def warm_everything(device: str, console: Console) -> Measured:
         began = time.perf_counter()
         note("model", warm(warm_jobs([MODEL], batches=None, tokens=None, device=device)))
         figures["model_s"] = time.perf_counter() - began
+    for kind in ("new", "known", "alone"):
+        rows = [row for row in samples if row["kind"] == kind]
+        figures |= {f"{kind}.{row['operator']}_s": row["seconds"] for row in rows}
+        figures |= {f"{kind}_longest_s": max(row["seconds"] for row in rows)}
+        figures |= {f"{kind}_longest_start_s": max(row["start_s"] for row in rows)}
     return Measured(figures, samples)
 
 
