@@ -202,7 +202,7 @@ def fit(
     clock: returns the time (s)
     """
 
-    def cost() -> float:
+    def added() -> float:
         one = short()
         if long is None:
             return one
@@ -210,11 +210,11 @@ def fit(
         return 2 * one - two if isinstance(part.what, Rest) else (two - one) / layers
 
     for _ in range(_WARMUP):
-        cost()
+        added()
     costs: list[float] = []
     started = clock()
     while True:
-        costs.append(cost())
+        costs.append(added())
         if len(costs) < _MIN_ROUNDS:
             continue
         error_ms = lasting_error(costs) if lasting else standard_error(sorted(costs))
